@@ -1,0 +1,56 @@
+import os
+import re
+
+from setuptools import find_packages, setup
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def read(*parts):
+    with open(os.path.join(HERE, *parts), encoding="utf-8") as file:
+        return file.read()
+
+
+DEMO = ["eventlet>=0.33.1", "urllib3>=1.26.18", "requests", "keystoneauth1"]
+TEST = DEMO + [
+    "pytest>=8",
+    "pytest-timeout",
+    "pytest-xdist",
+    "hypothesis",
+    "trustme",
+    "pyOpenSSL",
+    "gevent",
+    # vcrpy holds urllib3 below 2 on Pythons before 3.10
+    "vcrpy; python_version >= '3.10'",
+    "h2; python_version >= '3.9'",
+]
+LINT = ["ruff==0.14.5", "mypy==1.18.2"]
+
+setup(
+    name="stalepool",
+    version=re.search(r'__version__ = "(.+?)"', read("stalepool", "__init__.py")).group(1),
+    description="Keeps services from talking into dead pooled connections",
+    long_description=read("README.rst"),
+    long_description_content_type="text/x-rst",
+    license="Apache-2.0",
+    packages=find_packages(include=["stalepool", "stalepool.*"]),
+    package_data={"stalepool": ["py.typed", "inject/sitecustomize.py"]},
+    python_requires=">=3.8",
+    install_requires=["wrapt>=1.14"],
+    extras_require={"demo": DEMO, "test": TEST, "lint": LINT},
+    entry_points={"console_scripts": ["stalepool = stalepool.cli.main:main"]},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: System Administrators",
+        "License :: OSI Approved :: Apache Software License",
+        "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: Implementation :: CPython",
+        "Topic :: Internet :: WWW/HTTP",
+        "Topic :: System :: Networking",
+        "Typing :: Typed",
+    ],
+    zip_safe=False,
+)
