@@ -1,0 +1,192 @@
+"""Every knob, with its unit in its name; from keyword arguments or from ``STALEPOOL_*``.
+
+Read at process start-up, so it imports nothing: no dataclasses, typing or enum (26, 16 and 6 ms
+in a bare interpreter).
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as mypy understands it, without importing typing
+if TYPE_CHECKING:
+    from typing import Any, Mapping, NoReturn
+
+PREFIX = "STALEPOOL_"
+
+OFF = None  # "off" for a limit in seconds
+
+
+class SettingsError(ValueError):
+    """A wrong value or an unknown name; the text says what was wrong and what is accepted."""
+
+
+class Flag:
+    accepts = "1, true, yes, on, 0, false, no or off"
+    _words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+
+    def parse(self, value: Any) -> bool:
+        if isinstance(value, bool):
+            return value
+        return self._words[str(value).strip().lower()]
+
+
+class Choice:
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.accepts = ", ".join(words[:-1]) + " or " + words[-1]
+
+    def parse(self, value: Any) -> str:
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word not in self.words:
+            raise ValueError
+        return str(word)
+
+
+class Whole:
+    """A whole number within what the kernel takes."""
+
+    def __init__(self, lowest: int, highest: int) -> None:
+        self.lowest, self.highest = lowest, highest
+        self.accepts = "a whole number from %d to %d" % (lowest, highest)
+
+    def parse(self, value: Any) -> int:
+        if isinstance(value, (bool, float)):
+            raise ValueError
+        number = int(value)
+        if not self.lowest <= number <= self.highest:
+            raise ValueError
+        return number
+
+
+class Seconds:
+    """A duration; ``off`` (or None) where the rule behind it can be switched off."""
+
+    def __init__(self, lowest: float, highest: float, or_off: bool = False) -> None:
+        self.lowest, self.highest, self.or_off = lowest, highest, or_off
+        self.accepts = "seconds from %g to %g%s" % (lowest, highest, ", or off" if or_off else "")
+
+    def parse(self, value: Any) -> float | None:
+        if value is OFF or (isinstance(value, str) and value.strip().lower() == "off"):
+            if self.or_off:
+                return OFF
+            raise ValueError
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+        if not self.lowest <= number <= self.highest:  # false for NaN as well
+            raise ValueError
+        return number
+
+
+DAY_S = 86400
+
+#: name -> (what it takes, default, what it does); 32767 and 127 are the kernel's own limits
+KNOBS: dict[str, tuple[Flag | Choice | Whole | Seconds, Any, str]] = {
+    "enabled": (Flag(), True, "the kill switch: 0 leaves the process untouched"),
+    "mode": (Choice("active", "audit"), "active", "audit only looks and counts; urllib3 decides"),
+    "max_idle_s": (Seconds(0.001, DAY_S, or_off=True), 60.0, "drop a connection idle for longer"),
+    "keepalive": (
+        Choice("off", "respect", "tighten", "force"),
+        "tighten",
+        "TCP keepalive: respect fills in, tighten also shortens, force overrides",
+    ),
+    "keepalive_idle_s": (Whole(1, 32767), 15, "silence before the first probe"),
+    "keepalive_interval_s": (Whole(1, 32767), 5, "between two probes"),
+    "keepalive_count": (Whole(1, 127), 3, "unanswered probes until the kernel gives up"),
+}
+
+
+class Settings:
+    """All settings of one installation; frozen.
+
+    :param settings: any of :data:`KNOBS`, as Python values or as the strings an environment holds.
+    :raises SettingsError: naming the setting, the value and what is accepted.
+    """
+
+    __slots__ = tuple(KNOBS)
+
+    enabled: bool
+    mode: str
+    max_idle_s: float | None
+    keepalive: str
+    keepalive_idle_s: int
+    keepalive_interval_s: int
+    keepalive_count: int
+
+    def __init__(self, **settings: Any) -> None:
+        problems = []
+        for name in settings:
+            if name not in KNOBS:
+                problems.append(_unknown(name, KNOBS))
+        for name, (kind, default, _) in KNOBS.items():
+            value = settings.get(name, default)
+            try:
+                object.__setattr__(self, name, kind.parse(value))
+            except (ValueError, TypeError, KeyError, OverflowError):
+                problems.append("%s=%r is not accepted: it takes %s" % (name, value, kind.accepts))
+        if problems:
+            raise SettingsError("; ".join(problems))
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
+        """Settings from the ``STALEPOOL_*`` variables of a mapping; keywords go before variables.
+
+        :raises SettingsError: also for an unknown ``STALEPOOL_*`` name, with the nearest known one.
+        """
+        variables = {PREFIX + name.upper(): name for name in KNOBS}
+        found, problems = dict(overrides), []
+        for variable in sorted(v for v in environ if v.startswith(PREFIX)):
+            name = variables.get(variable)
+            if name is None:
+                problems.append(_unknown(variable, variables))
+            elif name not in overrides:
+                try:
+                    found[name] = KNOBS[name][0].parse(environ[variable])
+                except (ValueError, KeyError, OverflowError):
+                    problems.append(
+                        "%s=%r is not accepted: it takes %s"
+                        % (variable, environ[variable], KNOBS[name][0].accepts)
+                    )
+        if problems:
+            raise SettingsError("; ".join(problems))
+        return cls(**found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Name -> value, in the order of :data:`KNOBS`; plain data."""
+        return {name: getattr(self, name) for name in KNOBS}
+
+    def __setattr__(self, name: str, value: object = None) -> NoReturn:
+        raise AttributeError("Settings are frozen: make new ones, or call stalepool.install()")
+
+    __delattr__ = __setattr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Settings) and self.as_dict() == other.as_dict()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.as_dict().items()))
+
+    def __repr__(self) -> str:
+        return "Settings(%s)" % ", ".join("%s=%r" % item for item in self.as_dict().items())
+
+    def __reduce__(self) -> Any:
+        return _revive, (self.as_dict(),)
+
+
+def _revive(settings: dict[str, Any]) -> Settings:
+    return Settings(**settings)
+
+
+def _unknown(name: str, known: Mapping[str, Any]) -> str:
+    import difflib  # 3 ms: only where something is wrong already
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+    return "%s is not a setting: the nearest is %s" % (name, near[0])
