@@ -1,0 +1,179 @@
+"""Ask the kernel about an idle socket. The only module that touches raw poll, recv and TCP_INFO.
+
+Nothing here yields, blocks, or raises for anything a socket can be in. The order of asking is the
+order of cost (measured on Linux 6.18, CPython 3.11): ``poll(0)`` 0.5 us and no exception on the
+healthy path; a peek 1.3-3 us; TCP_INFO 1 us; a read through TLS 200-290 us.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import select
+import struct
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+
+from stalepool import originals
+from stalepool.verdict import Verdict
+from stalepool.wire import CLOSE_NOTIFY, WANTS_MORE, RawSocket, Wire, wire_of
+
+Poll = Callable[[int], List[Tuple[int, int]]]
+
+_POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, told apart from data
+_POLLNVAL = getattr(select, "POLLNVAL", 0)
+_PEER_IS_GONE = _POLLRDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
+_INTEREST = getattr(select, "POLLIN", 0) | _POLLRDHUP
+
+_PEEK = _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0)
+
+#: what the kernel holds against a socket -> what that means
+_VERDICT_OF_ERRNO = {
+    errno.ETIMEDOUT: Verdict.TIMED_OUT,  # keepalive or the user timeout ran out, tcp(7)
+    errno.EHOSTUNREACH: Verdict.TIMED_OUT,
+    errno.ENETUNREACH: Verdict.TIMED_OUT,
+    errno.ECONNRESET: Verdict.RESET,
+    errno.EPIPE: Verdict.RESET,
+    errno.EBADF: Verdict.NO_SOCKET,
+    errno.ENOTCONN: Verdict.CLOSED,
+}
+
+# TLS records, RFC 8446 section 5.1: type, legacy version, length
+_RECORD = struct.Struct("!BHH")
+_ALERT, _APPLICATION_DATA = 21, 23
+_CLOSE_NOTIFY_LENGTH_1_3 = 19  # alert 2 + inner type 1 + AEAD tag 16
+_LONGEST_RECORD = 16384 + 256
+
+
+def peek(sock: Any) -> Verdict:
+    """Classify an idle pooled socket.
+
+    Never yields to the hub, never blocks, leaves the timeout alone. Where only a read through the
+    TLS layer can tell, application data it meets is lost, and the verdict is then to discard.
+
+    :param sock: a connected socket with no request in flight: plain, green, TLS, pyOpenSSL's.
+    :returns: what the kernel and the TLS layer know; ``UNKNOWN`` where neither can be asked.
+    :raises: nothing.
+    """
+    try:
+        wire = wire_of(sock)
+        poll = None if wire is None else poller(wire.raw)
+        if wire is None or poll is None:
+            return Verdict.UNKNOWN
+        return look(wire, poll)
+    except Exception:
+        return Verdict.UNKNOWN
+
+
+def poller(raw: RawSocket) -> Optional[Poll]:
+    """The bound ``poll`` of a poll object kept for this socket; None where there is no poll.
+
+    Kept, because making and registering one costs three times the poll itself. For one thread at
+    a time: a second one in it gets a RuntimeError.
+    """
+    make = originals.poll()
+    if make is None or raw.fileno() < 0:
+        return None
+    kept = make()
+    kept.register(raw.fileno(), _INTEREST)
+    return kept.poll  # type: ignore[no-any-return]
+
+
+def look(wire: Wire, poll: Poll, may_consume: bool = True) -> Verdict:
+    """What a socket is in, from the cheapest question to the dearest. Never yields, never blocks.
+
+    :param wire: the socket, taken apart.
+    :param poll: its kept poll, see :func:`poller`.
+    :param may_consume: whether a TLS 1.3 record may be read to learn what it is. If not (audit), a
+        record that only a read could tell is judged by its length, else ``UNKNOWN``.
+    """
+    events = poll(0)
+    if events:
+        return _look_at_readable(wire, poll, events[0][1], may_consume)
+    if wire.pending is not None and wire.pending():
+        return Verdict.TLS_PENDING
+    return Verdict.ALIVE
+
+
+def _look_at_readable(wire: Wire, poll: Poll, events: int, may_consume: bool) -> Verdict:
+    if events & _POLLNVAL:
+        return Verdict.NO_SOCKET
+    try:
+        # polled first: on a socket with a timeout CPython waits for readability *before* recv(),
+        # so MSG_DONTWAIT alone would stall for the whole timeout
+        seen = RawSocket.recv(wire.raw, _RECORD.size + _LONGEST_RECORD, _PEEK)
+    except BlockingIOError:
+        return Verdict.ALIVE
+    except OSError as error:
+        return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.RESET)
+    if not seen:
+        return Verdict.CLOSED
+    if wire.version is None:
+        return Verdict.UNREAD
+    if events & _PEER_IS_GONE:
+        return Verdict.CLOSED  # whatever the records say, the peer's FIN is behind them
+    verdict = _look_at_records(wire, seen, may_consume)
+    # what a ticket was hiding may have come meanwhile
+    return Verdict.UNREAD if verdict is Verdict.ALIVE and poll(0) else verdict
+
+
+def _look_at_records(wire: Wire, seen: bytes, may_consume: bool) -> Verdict:
+    types, is_whole = _records(seen)
+    if types[:1] == [_ALERT]:
+        return Verdict.CLOSED  # TLS 1.2 shows the type: close_notify, or an error as final
+    if not is_whole or set(types) != {_APPLICATION_DATA} or wire.version != "TLSv1.3":
+        return Verdict.UNREAD
+    # TLS 1.3 shows every record as application data: a ticket, a key update, a close_notify or
+    # an answer look alike until they are decrypted
+    if not may_consume:
+        is_close = len(seen) == _RECORD.size + _CLOSE_NOTIFY_LENGTH_1_3
+        return Verdict.CLOSED if is_close else Verdict.UNKNOWN
+    return _look_through_tls(wire)
+
+
+def _records(seen: bytes) -> Tuple[List[int], bool]:
+    """The types of the TLS records, and whether the last one is whole.
+
+    Half a record looks healthy to the TLS layer, which waits for the rest; it is not.
+    """
+    types, at = [], 0
+    while at + _RECORD.size <= len(seen):
+        record_type, _, length = _RECORD.unpack_from(seen, at)
+        types.append(record_type)
+        at += _RECORD.size + length
+    return types, at == len(seen)
+
+
+def _look_through_tls(wire: Wire) -> Verdict:
+    assert wire.read_one is not None  # a wire with a TLS version has a layer to read through
+    try:
+        found = wire.read_one()
+    except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record
+        return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.CLOSED)
+    if found == WANTS_MORE:
+        return Verdict.ALIVE
+    return Verdict.CLOSED if found == CLOSE_NOTIFY else Verdict.UNREAD
+
+
+class TcpInfo(NamedTuple):
+    """The part of ``struct tcp_info`` (linux/tcp.h) that tells about an idle connection."""
+
+    unanswered_probes: int
+    last_data_recv_ms: int  # since the last byte of data came in
+    last_ack_recv_ms: int  # since the last segment came in, a FIN among them
+
+
+_TCP_INFO = getattr(_socket, "TCP_INFO", None)
+_TCP_INFO_FIELDS = struct.Struct("=3xB48xII")  # tcpi_probes at 3, the two times at 52 and 56
+
+
+def tcp_info(wire: Wire) -> Optional[TcpInfo]:
+    """What the kernel counts for the connection; None without TCP, Linux or a kernel that tells."""
+    if _TCP_INFO is None or not wire.is_tcp:
+        return None
+    try:
+        answer = wire.raw.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_FIELDS.size)
+    except OSError:
+        return None
+    if len(answer) < _TCP_INFO_FIELDS.size:
+        return None
+    return TcpInfo(*_TCP_INFO_FIELDS.unpack(answer))

@@ -1,0 +1,174 @@
+"""What a pooled connection's socket is made of.
+
+urllib3 hands us a socket, a green one, a TLS socket around either, pyOpenSSL's wrapper, or TLS
+inside TLS. The rules need two things of each: the *raw* socket, whose descriptor the kernel knows,
+and, where there is TLS, its layer: how many bytes it holds back, and a read that does not block.
+
+Kinds are told by what they are made of, not by importing the libraries that define them.
+"""
+
+from __future__ import annotations
+
+import _socket
+import sys
+from typing import Any, Callable, Optional, Tuple
+
+RawSocket = _socket.socket
+
+#: what a non-blocking read of one byte through a TLS layer can come to
+WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
+
+
+class Wire:
+    """A socket taken apart.
+
+    ``raw``: the kernel's socket. ``version``: the TLS version's name, None without TLS.
+    ``pending``: bytes the TLS layer holds back, None without TLS; does not block.
+    ``read_one``: reads one byte through TLS without blocking; one of the three results above.
+    """
+
+    __slots__ = ("raw", "version", "pending", "read_one")
+
+    def __init__(
+        self,
+        raw: RawSocket,
+        version: Optional[str] = None,
+        pending: Optional[Callable[[], int]] = None,
+        read_one: Optional[Callable[[], str]] = None,
+    ) -> None:
+        self.raw = raw
+        self.version = version
+        self.pending = pending
+        self.read_one = read_one
+
+    @property
+    def is_tcp(self) -> bool:
+        return (
+            self.raw.family in (_socket.AF_INET, _socket.AF_INET6)
+            and self.raw.type == _socket.SOCK_STREAM
+        )
+
+
+def wire_of(sock: Any) -> Optional[Wire]:
+    """Take a socket apart; None for a kind that is not known. Never yields, never blocks."""
+    for is_kind, take_apart in _KINDS:
+        if is_kind(sock):
+            return take_apart(sock)
+    return None
+
+
+def raw_of(sock: Any) -> Optional[RawSocket]:
+    """The kernel's socket inside, None for a kind that is not known."""
+    wire = wire_of(sock)
+    return None if wire is None else wire.raw
+
+
+def _comes_from(sock: Any, module: str) -> bool:
+    return any(cls.__module__.endswith(module) for cls in type(sock).__mro__)
+
+
+def _is_plain(sock: Any) -> bool:
+    return isinstance(sock, RawSocket) and getattr(sock, "_sslobj", None) is None
+
+
+def _is_tls(sock: Any) -> bool:
+    """``ssl.SSLSocket`` and eventlet's ``GreenSSLSocket``, which is one."""
+    return isinstance(sock, RawSocket) and hasattr(getattr(sock, "_sslobj", None), "pending")
+
+
+def _is_green(sock: Any) -> bool:
+    return _comes_from(sock, "eventlet.greenio.base") and isinstance(sock.fd, RawSocket)
+
+
+def _is_gevent(sock: Any) -> bool:
+    return _comes_from(sock, "gevent._socketcommon") and isinstance(sock._sock, RawSocket)
+
+
+def _is_pyopenssl(sock: Any) -> bool:
+    return _comes_from(sock, "urllib3.contrib.pyopenssl") and raw_of(sock.socket) is not None
+
+
+def _is_tls_in_tls(sock: Any) -> bool:
+    return _comes_from(sock, "urllib3.util.ssltransport") and raw_of(sock.socket) is not None
+
+
+def _of_plain(sock: Any) -> Wire:
+    return Wire(sock)
+
+
+def _of_green(sock: Any) -> Wire:
+    return Wire(sock.fd)
+
+
+def _of_tls(sock: Any) -> Wire:
+    return _of_sslobj(sock, sock._sslobj)
+
+
+def _of_gevent(sock: Any) -> Wire:
+    sslobj = getattr(sock, "_sslobj", None)
+    return Wire(sock._sock) if sslobj is None else _of_sslobj(sock._sock, sslobj)
+
+
+def _of_sslobj(raw: RawSocket, sslobj: Any) -> Wire:
+    def read_one() -> str:
+        import _ssl
+
+        try:
+            return DATA if _unblocked(raw, sslobj.read, 1) else CLOSE_NOTIFY
+        except _ssl.SSLWantReadError:
+            return WANTS_MORE
+
+    return Wire(raw, sslobj.version(), sslobj.pending, read_one)
+
+
+def _of_pyopenssl(sock: Any) -> Wire:
+    connection = sock.connection
+    raw = raw_of(sock.socket)
+    assert raw is not None  # _is_pyopenssl has looked
+    errors = sys.modules["OpenSSL.SSL"]
+
+    def read_one() -> str:
+        try:
+            _unblocked(raw, connection.recv, 1, _socket.MSG_PEEK)
+        except errors.WantReadError:
+            return WANTS_MORE
+        except errors.ZeroReturnError:
+            return CLOSE_NOTIFY
+        return DATA
+
+    return Wire(raw, connection.get_protocol_version_name(), connection.pending, read_one)
+
+
+def _of_tls_in_tls(sock: Any) -> Wire:
+    outer = wire_of(sock.socket)
+    assert outer is not None  # _is_tls_in_tls has looked
+
+    def pending() -> int:
+        # what the transport has already read lies in its own buffer, where no poll sees it
+        held: Tuple[int, ...] = (sock.sslobj.pending(), sock.incoming.pending)
+        return sum(held) + (outer.pending() if outer.pending else 0)
+
+    return Wire(outer.raw, outer.version, pending, outer.read_one)
+
+
+def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:
+    """Call with the socket's timeout at 0, as the TLS layer reads it, and put it back."""
+    timeout = RawSocket.gettimeout(raw)
+    if timeout == 0:
+        return call(*args)
+    RawSocket.settimeout(raw, 0)
+    try:
+        return call(*args)
+    finally:
+        RawSocket.settimeout(raw, timeout)
+
+
+#: kind -> how it is taken apart; the commonest first
+_KINDS = (
+    (_is_plain, _of_plain),
+    (_is_tls, _of_tls),
+    (_is_green, _of_green),
+    (_is_gevent, _of_gevent),
+    (_is_pyopenssl, _of_pyopenssl),
+    (_is_tls_in_tls, _of_tls_in_tls),
+)
