@@ -1,0 +1,123 @@
+"""What is remembered of a pooled connection, from one checkout to the next.
+
+The memory is of a *socket*: a connection object gets new sockets over its life, and a descriptor
+number new owners. So it carries the socket it speaks of, and is worth nothing for any other.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+from typing import Any, Callable, Optional
+
+from stalepool import runtime
+from stalepool.peek import Poll
+
+_ATTRIBUTE = "_stalepool"
+
+#: A server closes at the time it announced, and the FIN takes a while to arrive. undici (Node.js)
+#: takes off as much, and does not reuse a connection announced for less.
+ANNOUNCED_MARGIN_S = 2.0
+
+
+class Pooled:
+    """One socket's memory; some 480 bytes, most of them the kernel poll object."""
+
+    __slots__ = (
+        "sock",
+        "fork_generation",
+        "origin_name",
+        "checked_at",
+        "idle_s",
+        "announced",
+        "announced_limit_s",
+        # set by the first look:
+        "installation",
+        "fd",
+        "poll",
+        "pending",
+        "keep",
+        "trust_s",
+    )
+
+    def __init__(self, sock: Any, origin_name: str, checked_at: Optional[float]) -> None:
+        self.sock = sock
+        self.fork_generation = runtime.fork_generation
+        self.origin_name = origin_name
+        #: monotonic time of the last checkout, or of the first request's start; data has come in
+        #: since, so it bounds the idle time from above. None: was pooled before we came
+        self.checked_at = checked_at
+        #: an upper bound of how long the connection had been idle at its last checkout
+        self.idle_s = 0.0
+        self.announced: Optional[str] = None
+        self.announced_limit_s: Optional[float] = None
+        self.installation: Optional[runtime.Installation] = None
+        self.fd = -1
+        self.poll: Optional[Poll] = None
+        self.pending: Optional[Callable[[], int]] = None
+        self.keep: Optional[Callable[[], int]] = None
+        self.trust_s = 0.0
+
+    def hear(self, announced: str) -> None:
+        """Take in a ``Keep-Alive`` header, such as ``timeout=5, max=100`` (RFC 2068, 19.7.1.1)."""
+        self.announced = announced
+        self.announced_limit_s = announced_limit_s(announced)
+        if self.announced_limit_s is not None:
+            self.trust_s = min(self.trust_s, self.announced_limit_s)
+
+
+def announced_limit_s(announced: str) -> Optional[float]:
+    """How long a connection may idle, in seconds, under such a header; None where it does not say.
+
+    0 where the server's time is no longer than the margin: the connection is not reused.
+    """
+    for parameter in announced.split(","):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "timeout" and value.strip().isdigit():
+            return max(0.0, float(value) - ANNOUNCED_MARGIN_S)
+    return None
+
+
+def memory_of(conn: Any) -> Optional[Pooled]:
+    """What is remembered of the connection's present socket."""
+    pooled = getattr(conn, _ATTRIBUTE, None)
+    if isinstance(pooled, Pooled) and pooled.sock is conn.sock:
+        return pooled
+    return None
+
+
+def remember(conn: Any, checked_at: Optional[float]) -> Pooled:
+    """Begin a memory of the connection's present socket."""
+    before = getattr(conn, _ATTRIBUTE, None)
+    # urllib3 2.x forgets the tunnel when it closes; the origin stays what it was
+    origin_name = before.origin_name if isinstance(before, Pooled) else origin_of(conn)
+    pooled = Pooled(conn.sock, origin_name, checked_at)
+    setattr(conn, _ATTRIBUTE, pooled)
+    return pooled
+
+
+def origin_of(conn: Any) -> str:
+    """``scheme://host:port`` of who answers: behind a CONNECT tunnel its far end, else the peer."""
+    host = getattr(conn, "_tunnel_host", None) or conn.host
+    port = getattr(conn, "_tunnel_port", None) if host is not conn.host else conn.port
+    scheme = "https" if conn.default_port == 443 else "http"
+    return "%s://%s:%s" % (scheme, "[%s]" % host if ":" in host else host, port)
+
+
+def is_http1(conn: Any) -> bool:
+    """Whether a connection is of urllib3's own HTTP/1.1 class, or of one made from it.
+
+    "Readable means not reusable" is a rule of HTTP/1.1. HTTP/2 connections talk when idle; stubs,
+    such as vcrpy's, have no connection behind them, and show it by computing their ``sock``.
+    """
+    cls: Any = type(conn)
+    return _is_http1_class(cls)
+
+
+@functools.lru_cache(maxsize=128)
+def _is_http1_class(cls: Any) -> bool:
+    if not issubclass(cls, http.client.HTTPConnection) or hasattr(cls, "sock"):
+        return False
+    modules = {base.__module__ for base in cls.__mro__}
+    is_urllib3 = any(module.endswith("urllib3.connection") for module in modules)
+    return is_urllib3 and not any(".http2." in module for module in modules)
