@@ -1,0 +1,58 @@
+"""Keeps services from talking into dead pooled connections.
+
+``import stalepool`` at start-up is all there is to do: every urllib3 pool of the process then looks
+at a connection, without yielding, before it is reused, and arms TCP keepalive on it. Everything
+else here is loaded when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from stalepool import bootstrap
+
+__version__ = "0.1.0"
+
+TYPE_CHECKING = False  # as mypy understands it, without importing typing
+if TYPE_CHECKING:
+    from stalepool.control import install as install
+    from stalepool.control import is_installed as is_installed
+    from stalepool.control import snapshot as snapshot
+    from stalepool.control import uninstall as uninstall
+    from stalepool.settings import Settings as Settings
+    from stalepool.settings import SettingsError as SettingsError
+    from stalepool.verdict import Verdict as Verdict
+
+_PUBLIC = {
+    "install": "control",
+    "uninstall": "control",
+    "is_installed": "control",
+    "snapshot": "control",
+    "Settings": "settings",
+    "SettingsError": "settings",
+    "Verdict": "verdict",
+}
+
+__all__ = [
+    "Settings",
+    "SettingsError",
+    "Verdict",
+    "__version__",
+    "install",
+    "is_installed",
+    "snapshot",
+    "uninstall",
+]
+
+
+def __getattr__(name: str) -> object:  # PEP 562: an import of everything at once would cost 20 ms
+    if name not in _PUBLIC:
+        raise AttributeError("module 'stalepool' has no attribute %r" % name)
+    import importlib
+
+    return getattr(importlib.import_module("stalepool." + _PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
+
+
+bootstrap.start()

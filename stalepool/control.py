@@ -1,0 +1,68 @@
+"""Switching the shim on and off by hand, and asking what it has seen."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, List
+
+from stalepool import aside, hook, runtime, stats
+from stalepool.settings import Settings
+
+
+def install(**settings: Any) -> None:
+    """Make every urllib3 pool of this process look at a connection before it is reused.
+
+    ``import stalepool`` has done this already, with the settings of the environment. Call it to set
+    others, or to switch on again after :func:`uninstall`. Calling it twice patches once. Holds for
+    urllib3 imported already or later, and for connections that are already pooled.
+
+    :param settings: any of :data:`stalepool.settings.KNOBS`; each goes before its ``STALEPOOL_*``
+        variable. ``enabled=False`` uninstalls.
+    :raises SettingsError: a name is unknown or a value wrong; nothing has changed then.
+    """
+    chosen = Settings.from_environ(os.environ, **settings)
+    if not chosen.enabled:
+        uninstall()
+        return
+    hook.register(chosen)
+    if runtime.current is not None:
+        runtime.start(chosen)
+
+
+def uninstall() -> List[str]:
+    """Put urllib3 back as it was.
+
+    :returns: the seams on which somebody else has wrapped since. There ours cannot be taken out and
+        stays, as a pass-through; it is logged at WARNING. Empty: urllib3 is as it was.
+    """
+    hook.unregister()
+    if runtime.current is None:
+        return []
+    from stalepool import seams  # loads wrapt, so only where it is loaded already
+
+    runtime.stop()
+    return seams.remove()
+
+
+def is_installed() -> bool:
+    """Whether urllib3 is patched, or will be as soon as it is imported."""
+    return hook.is_registered()
+
+
+def snapshot() -> Dict[str, Any]:
+    """What the shim has seen and done in this process, as plain data (dicts, strings, numbers).
+
+    ``origins`` by ``scheme://host:port``, and their ``totals``: ``checkouts``, ``discards``, their
+    ``verdicts``, ``keepalive_armed``, and ``died_idle_s``: how long, in seconds, connections had
+    been idle when they died, as counts per bucket edge (a server's idle timeout shows here).
+    ``fallbacks``: how often the shim left something to urllib3, by reason. In audit mode discards
+    are those that active mode would have made.
+    """
+    current = runtime.current
+    return {
+        "installed": is_installed(),
+        "mode": None if current is None else current.settings.mode,
+        "pid": os.getpid(),
+        **stats.snapshot(),
+        "fallbacks": aside.counts(),
+    }
