@@ -1,0 +1,146 @@
+"""Dead connections to test HTTP clients against: real sockets, real faults, no mocks.
+
+**Sockets in a given state**, for code that is handed a socket::
+
+    import urllib3
+    from stalepool.testing import FaultServer, eof, into_pool
+
+    def test_the_pool_notices_a_closed_connection():
+        with FaultServer() as server, eof() as pair:
+            pool = urllib3.HTTPConnectionPool("127.0.0.1", server.port)
+            into_pool(pool, pair.client)
+            assert pool.request("GET", "/").status == 200
+
+**A server that fails by script**, for whole clients. A complete test module::
+
+    import pytest
+    import requests
+    from stalepool.testing import FaultServer, ProcessThenReset, ResetAfter, Respond
+
+    @pytest.fixture
+    def session():
+        with requests.Session() as session:
+            yield session
+
+    def test_a_connection_reset_while_idle(session):
+        with FaultServer([Respond(200), ResetAfter(0)]) as server:
+            session.get(server.url)
+            server.wait_idle_step()  # the RST has left: no sleep
+            assert session.get(server.url).status_code == 200
+            assert len(server.journal.connections) == 2
+
+    def test_a_post_is_never_executed_twice(session):
+        with FaultServer([Respond(200), ProcessThenReset()]) as server:
+            session.get(server.url)
+            with pytest.raises(requests.ConnectionError):
+                session.post(server.url, data=b"pay 10")
+            assert len(server.journal.processed("POST")) == 1
+
+See :class:`FaultServer` for how a script is read, :mod:`~stalepool.testing.steps` and
+:mod:`~stalepool.testing.idle_steps` for the words it is written in. What the machine cannot do
+raises :class:`Unavailable`, an ``OSError`` that says why: skip the test on it.
+
+Standard library only, but for TLS, whose certificates trustme makes: ``stalepool[test]``.
+Needs Linux for black holes, and a POSIX system for the rest. Under ``eventlet.monkey_patch()`` all
+of it is green.
+"""
+
+from stalepool.testing.blackhole import release, swallow
+from stalepool.testing.channel import Channel
+from stalepool.testing.exchange import Exchange
+from stalepool.testing.idle_steps import (
+    BlackHole,
+    CloseAfter,
+    FinWithin,
+    HalfCloseAfter,
+    HalfCloseThenProcess,
+    LingeringClose,
+    ResetAfter,
+    Surplus,
+)
+from stalepool.testing.journal import Connection, Entry, IdleStepDone, Journal
+from stalepool.testing.kernel import Unavailable, wait_readable
+from stalepool.testing.messages import Request, echo
+from stalepool.testing.pool import into_pool
+from stalepool.testing.proxy import ConnectProxy
+from stalepool.testing.script import AnswerStep, IdleStep, Step
+from stalepool.testing.server import FaultServer
+from stalepool.testing.sockets import Pair, black_hole, eof, half_closed, healthy, reset, unread
+from stalepool.testing.steps import (
+    Close,
+    HalfAnswer,
+    HalfStatusLine,
+    ProcessThenClose,
+    ProcessThenReset,
+    Reset,
+    Respond,
+    RespondThenClose,
+    Silence,
+    SlowAnswer,
+    SurplusWithAnswer,
+    ZeroWindow,
+)
+from stalepool.testing.tls import TLS
+from stalepool.testing.tls_sockets import (
+    close_notify,
+    key_update,
+    late_ticket,
+    surplus_in_tls,
+    tls_healthy,
+    tls_unread,
+)
+
+__all__ = [
+    "TLS",
+    "AnswerStep",
+    "BlackHole",
+    "Channel",
+    "Close",
+    "CloseAfter",
+    "ConnectProxy",
+    "Connection",
+    "Entry",
+    "Exchange",
+    "FaultServer",
+    "FinWithin",
+    "HalfAnswer",
+    "HalfCloseAfter",
+    "HalfCloseThenProcess",
+    "HalfStatusLine",
+    "IdleStep",
+    "IdleStepDone",
+    "Journal",
+    "LingeringClose",
+    "Pair",
+    "ProcessThenClose",
+    "ProcessThenReset",
+    "Request",
+    "Reset",
+    "ResetAfter",
+    "Respond",
+    "RespondThenClose",
+    "Silence",
+    "SlowAnswer",
+    "Step",
+    "Surplus",
+    "SurplusWithAnswer",
+    "Unavailable",
+    "ZeroWindow",
+    "black_hole",
+    "close_notify",
+    "echo",
+    "eof",
+    "half_closed",
+    "healthy",
+    "into_pool",
+    "key_update",
+    "late_ticket",
+    "release",
+    "reset",
+    "surplus_in_tls",
+    "swallow",
+    "tls_healthy",
+    "tls_unread",
+    "unread",
+    "wait_readable",
+]

@@ -1,0 +1,144 @@
+"""The server's end of one connection, as a step sees it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import Callable
+
+from stalepool.testing import kernel
+from stalepool.testing.journal import Journal
+from stalepool.testing.kernel import POLLIN
+from stalepool.testing.reader import IO_TIMEOUT_S, Ended, Reader
+from stalepool.testing.tls import TLS
+from stalepool.testing.tls_sockets import say_goodbye
+
+
+class Channel(Reader):
+    """A connection, its read buffer, and the ways to end it.
+
+    Used by the one thread that serves the connection, but for :meth:`tell`, :meth:`stop` and
+    :meth:`unblock`. Every wait ends early when the server stops.
+
+    :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or its green kin.
+    :ivar journal: where it is written down what happens.
+    """
+
+    def __init__(self, sock: socket.socket, journal: Journal) -> None:
+        super().__init__(sock)
+        self.journal = journal
+        self._record = journal._connected()
+
+    @property
+    def number(self) -> int:
+        """The number of the connection, the first one is 0."""
+        return self._record.number
+
+    @property
+    def ended(self) -> str | None:
+        """``None`` while it is open, else how it ended; see ``Connection.ended``."""
+        return self._record.ended
+
+    @property
+    def is_open(self) -> bool:
+        """False as soon as somebody has closed the socket on this side."""
+        return self.sock.fileno() >= 0
+
+    def start_tls(self, tls: TLS) -> None:
+        """Do the server's part of the handshake.
+
+        :raises OSError: when the client does not like the certificate, or takes over 10 s.
+        """
+        sock = tls.wrap_server(self.sock)
+        self.sock = sock
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                if not self._wait(POLLIN, IO_TIMEOUT_S):
+                    raise TimeoutError("the client does not shake hands") from None
+        self._block()
+
+    def wait_either(self, other: socket.socket | None) -> bool:
+        """Wait for something to read here or on another socket.
+
+        :returns: True when the other one has something, or has ended.
+        """
+        if self._buffer or self._in_tls():
+            return bool(other and kernel.events_on(other))
+        both = [self.sock] if other is None else [self.sock, other]
+        found = self._doorbell.wait({sock.fileno(): POLLIN for sock in both})
+        return other is not None and other.fileno() in found
+
+    def flush(self) -> None:
+        """Wait until the client's kernel has acknowledged all that was sent; TCP on Linux.
+
+        :raises TimeoutError: when it has not within 5 s.
+        """
+        if self.sock.family != socket.AF_UNIX:
+            kernel.wait_until(
+                lambda: kernel.unacknowledged_bytes(self.sock) == 0, "acknowledgement"
+            )
+
+    def half_close(self, close_notify: bool = False) -> None:
+        """Send a FIN and go on reading (``shutdown(SHUT_WR)``)."""
+        if close_notify:
+            say_goodbye(self.sock)
+        kernel.shutdown(self.sock, socket.SHUT_WR)
+
+    def close(self, close_notify: bool = False, how: str = "closed") -> None:
+        """Close: a FIN, or, as the kernel has it, an RST where bytes lie unread.
+
+        :param close_notify: over TLS, end the session first.
+        """
+        if self.ended is not None:
+            return
+        if close_notify:
+            say_goodbye(self.sock)
+        self.sock.close()
+        self.journal._note(self._record, ended=how)
+
+    def reset(self, how: str = "reset") -> None:
+        """Close with an RST."""
+        if self.ended is None:
+            kernel.reset(self.sock)
+            self.journal._note(self._record, ended=how)
+
+    def tell(self, order: Callable[[], None]) -> bool:
+        """Have the connection's own thread do something the next time it waits.
+
+        :returns: False when the connection is over and nobody will do it.
+        """
+
+        def carry_out() -> None:
+            order()
+            if not self.is_open:
+                raise Ended
+
+        return self._doorbell.tell(carry_out)
+
+    def stop(self) -> None:
+        """Have the connection's own thread end; does not wait for it."""
+
+        def end() -> None:
+            raise Ended
+
+        self._doorbell.tell(end)
+
+    def unblock(self) -> None:
+        """Cut a thread off that is stuck in sending to a client that does not read."""
+        try:
+            kernel.shutdown(self.sock, socket.SHUT_RDWR)
+        except OSError:
+            pass  # it is closed by now, or the client has gone
+
+    def release(self) -> None:
+        """Give all descriptors back; the last thing the connection's thread does."""
+        self.close(how="stopped" if self.is_open else "closed")
+        self._doorbell.close()
+
+    def client_gone(self) -> Ended:
+        self.close(how="client")
+        return Ended()

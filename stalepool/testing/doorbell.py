@@ -1,0 +1,64 @@
+"""Waking a thread that waits on sockets."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from typing import Callable, Mapping
+
+from stalepool.testing import kernel
+from stalepool.testing.kernel import POLLIN
+
+
+class Doorbell:
+    """One thread waits, others may give it something to do in the meantime."""
+
+    def __init__(self) -> None:
+        self._orders: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._ear, self._button = os.pipe()
+        for descriptor in (self._ear, self._button):
+            os.set_blocking(descriptor, False)
+
+    def wait(
+        self, descriptors: Mapping[int, int], timeout_s: float | None = None
+    ) -> dict[int, int]:
+        """Wait as :func:`~stalepool.testing.kernel.wait` does, and carry out orders meanwhile.
+
+        :raises Exception: what an order raises ends the wait.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        wanted = {**descriptors, self._ear: POLLIN}
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            found = kernel.wait(wanted, left)
+            if self._ear in found:
+                os.read(self._ear, 4096)
+                while self._orders:
+                    self._orders.popleft()()
+            elif found or left is not None:
+                return found
+
+    def tell(self, order: Callable[[], None]) -> bool:
+        """Have the waiting thread do something, now or the next time it waits.
+
+        :returns: False when it will never wait again.
+        """
+        with self._lock:
+            if self._button < 0:
+                return False
+            self._orders.append(order)
+            try:
+                os.write(self._button, b"!")
+            except BlockingIOError:
+                pass  # it has been rung thousands of times already
+            return True
+
+    def close(self) -> None:
+        """Nobody waits any more. Called by the thread that did."""
+        with self._lock:
+            os.close(self._ear)
+            os.close(self._button)
+            self._ear = self._button = -1

@@ -1,0 +1,65 @@
+"""One request and what a step does with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Mapping
+
+from stalepool.testing import messages
+from stalepool.testing.messages import Body, Request
+
+if TYPE_CHECKING:
+    from stalepool.testing.channel import Channel
+    from stalepool.testing.script import Step
+
+
+class Exchange:
+    """A request that has arrived, its entry in the journal, and its connection.
+
+    :ivar request: the head; its ``body`` is empty until :meth:`read` or :meth:`process`.
+    :ivar entry: what the journal says about it.
+    :ivar channel: the connection; ``channel.sock`` is the raw socket.
+    """
+
+    def __init__(self, channel: Channel, request: Request, step: Step) -> None:
+        self.channel = channel
+        self.request = request
+        self.entry = channel.journal._request_arrived(channel.number, request, step)
+
+    def read(self, processed: bool) -> None:
+        """Read the body, and write down whether the server acts on the request."""
+        self.request.body = self.channel.read_body(self.request)
+        self.channel.journal._note(self.entry, body=self.request.body, processed=processed)
+
+    def process(self) -> None:
+        """Read the body and act on the request: from here on it must not be sent again."""
+        self.read(processed=True)
+
+    def answer_bytes(
+        self, status: int, body: Body = b"", headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """A whole answer to this request, with its ``X-Request-Id``."""
+        content = body if isinstance(body, bytes) else body(self.request)
+        return messages.answer_bytes(status, content, headers, self.request)
+
+    def send(self, data: bytes) -> None:
+        """Hand bytes to the kernel, over TLS as one record up to 16 KiB."""
+        self.channel.sock.sendall(data)
+
+    def answered(self) -> None:
+        """Write down that the whole answer has been sent."""
+        self.channel.journal._note(self.entry, answered=True)
+
+    def respond(
+        self, status: int, body: Body = b"", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a whole answer and write it down."""
+        self.send(self.answer_bytes(status, body, headers))
+        self.answered()
+
+    def end(self, reset: bool) -> None:
+        """End the connection with an RST or a FIN, over TLS without a close_notify."""
+        if reset:
+            self.channel.flush()  # an RST would take along what has not left yet
+            self.channel.reset()
+        else:
+            self.channel.close()

@@ -1,0 +1,199 @@
+"""What a fault server does to a connection between two requests.
+
+An idle step follows the answer before it: it begins when that answer has been sent. Write your
+own by deriving from :class:`~stalepool.testing.IdleStep`.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from dataclasses import dataclass
+
+from stalepool.testing import blackhole
+from stalepool.testing.channel import Channel
+from stalepool.testing.exchange import Exchange
+from stalepool.testing.messages import answer_bytes
+from stalepool.testing.reader import Ended
+from stalepool.testing.script import IdleStep
+
+
+@dataclass(frozen=True)
+class CloseAfter(IdleStep):
+    """A FIN that long after the answer, unless a request comes first (which is then served).
+
+    :param close_notify: over TLS, end the session before the FIN.
+    """
+
+    seconds: float = 0.0
+    close_notify: bool = True
+
+    def idle(self, channel: Channel) -> bool:
+        if channel.wait_request(self.seconds):
+            return False
+        channel.close(self.close_notify)
+        return True
+
+
+@dataclass(frozen=True)
+class ResetAfter(IdleStep):
+    """An RST that long after the answer, unless a request comes first (which is then served)."""
+
+    seconds: float = 0.0
+
+    def idle(self, channel: Channel) -> bool:
+        if channel.wait_request(self.seconds):
+            return False
+        channel.flush()  # an RST would take along what has not left yet
+        channel.reset()
+        return True
+
+
+@dataclass(frozen=True)
+class FinWithin(IdleStep):
+    """Closes at a random moment after the answer, whether or not a request is coming: the race.
+
+    A request that meets it is not processed. The client sees a FIN, or an RST where its request
+    was there, unread, before the close; over TLS without a close_notify.
+
+    :param seconds: closed no later than that; the moment is drawn from ``random.uniform``.
+    :param earliest_s: closed no earlier than that; the same number fixes the moment.
+    """
+
+    seconds: float
+    earliest_s: float = 0.0
+
+    def idle(self, channel: Channel) -> bool:
+        channel.pause(random.uniform(self.earliest_s, self.seconds))
+        channel.close()
+        return True
+
+
+@dataclass(frozen=True)
+class HalfCloseAfter(IdleStep):
+    """Shuts down the sending side that long after the answer; reads nothing more.
+
+    The client sees a FIN, and a late request is acknowledged, not processed, never answered. The
+    connection ends when the client closes it or the server stops.
+    """
+
+    seconds: float = 0.0
+
+    def idle(self, channel: Channel) -> bool:
+        if channel.wait_request(self.seconds):
+            return False
+        channel.half_close()
+        return True
+
+    def afterwards(self, channel: Channel) -> None:
+        channel.park()
+
+
+@dataclass(frozen=True)
+class HalfCloseThenProcess(IdleStep):
+    """Shuts down the sending side, then reads the late request and acts on it. Processed.
+
+    The client sees a FIN while idle; sent all the same, its request is executed unanswered.
+    """
+
+    seconds: float = 0.0
+
+    def idle(self, channel: Channel) -> bool:
+        if channel.wait_request(self.seconds):
+            return False
+        channel.half_close()
+        return True
+
+    def afterwards(self, channel: Channel) -> None:
+        _read_late_requests(channel, self, processed=True)
+
+
+@dataclass(frozen=True)
+class LingeringClose(IdleStep):
+    """Apache's: shuts down the sending side, reads for a while, throws away. Not processed.
+
+    To the client it looks like :class:`HalfCloseThenProcess`.
+
+    :param seconds: how long after the answer, unless a request comes first.
+    :param linger_s: how long the server goes on reading before it closes.
+    """
+
+    seconds: float = 0.0
+    linger_s: float = 2.0
+
+    def idle(self, channel: Channel) -> bool:
+        if channel.wait_request(self.seconds):
+            return False
+        channel.half_close()
+        return True
+
+    def afterwards(self, channel: Channel) -> None:
+        _read_late_requests(channel, self, processed=False, for_s=self.linger_s)
+
+
+@dataclass(frozen=True)
+class Surplus(IdleStep):
+    """Sends an answer nobody asked for, that long after the one before; the connection stays open.
+
+    A client that is still about to read the answer before may take in both at once, and lose the
+    second in a buffer. To be certain, have it sent when the client has read its answer:
+    ``server.perform(Surplus(seconds=0))``.
+
+    :param seconds: how long after the answer, unless a request comes first.
+    """
+
+    status: int = 408
+    body: bytes = b""
+    seconds: float = 0.05
+
+    def idle(self, channel: Channel) -> bool:
+        if channel.wait_request(self.seconds):
+            return False
+        channel.sock.sendall(answer_bytes(self.status, self.body))
+        return True
+
+
+@dataclass(frozen=True)
+class BlackHole(IdleStep):
+    """From now on nothing the client sends arrives or is acknowledged. Not processed.
+
+    A request that comes before the step is done may be acknowledged, and is not answered either:
+    wait for the step (``server.wait_idle_step()``) before sending.
+
+    :param seconds: after so long the connection heals: what the client's kernel sends again then
+        arrives, and is served. ``None``: not before the server stops, which resets it.
+    :raises Unavailable: by ``FaultServer(...)``, where the kernel does not permit it.
+    """
+
+    seconds: float | None = None
+
+    def check(self, family: int) -> None:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            blackhole.swallow(probe)
+
+    def idle(self, channel: Channel) -> bool:
+        channel.flush()  # else the answer would be sent again: its acknowledgement is swallowed
+        blackhole.swallow(channel.sock)
+        return True
+
+    def afterwards(self, channel: Channel) -> None:
+        try:
+            channel.pause(self.seconds)
+        except Ended:
+            # a FIN would be retransmitted for a minute: its acknowledgement is swallowed too
+            channel.reset(how="stopped")
+            raise
+        blackhole.release(channel.sock)
+
+
+def _read_late_requests(
+    channel: Channel, step: IdleStep, processed: bool, for_s: float | None = None
+) -> None:
+    deadline = None if for_s is None else time.monotonic() + for_s
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not channel.wait_request(left):
+            break
+        Exchange(channel, channel.read_head(), step).read(processed=processed)
+    channel.close()

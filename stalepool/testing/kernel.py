@@ -1,0 +1,138 @@
+"""What the kernel says about a socket, asked past any monkey patch.
+
+Everything here waits for *events*; where an event cannot be polled for (bytes that
+have all arrived, an empty send queue) it looks again every half millisecond.
+"""
+
+from __future__ import annotations
+
+import _socket
+import fcntl
+import os
+import select
+import socket
+import struct
+import sys
+import termios
+import time
+from typing import Any, Callable, Mapping
+
+# eventlet deletes select.poll and keeps the module it found under another name
+_poll = getattr(select, "poll", None) or sys.modules["__original_module_select"].poll
+
+POLLIN = 0x001
+POLLERR = 0x008
+POLLHUP = 0x010
+POLLRDHUP = 0x2000 if sys.platform.startswith("linux") else 0
+
+
+class Unavailable(OSError):
+    """This machine cannot make the state that was asked for; the message says why."""
+
+
+def is_green() -> bool:
+    """True where eventlet has patched ``select``, so that a wait must let the hub run."""
+    return not hasattr(select, "poll")
+
+
+def wait(descriptors: Mapping[int, int], timeout_s: float | None = None) -> dict[int, int]:
+    """Wait until something happens on one of several descriptors.
+
+    Blocks a native thread; under eventlet it sleeps and looks again, so other green threads run.
+
+    :param descriptors: from file descriptor to the poll events of interest.
+    :param timeout_s: ``None`` waits for ever, 0 only looks.
+    :returns: from file descriptor to the events that came, empty when the time was up.
+    """
+    poller = _poll()
+    for descriptor, events in descriptors.items():
+        poller.register(descriptor, events)
+    if not is_green():
+        return dict(poller.poll(None if timeout_s is None else timeout_s * 1000))
+    deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
+    pause_s = 0.0
+    while True:
+        found = dict(poller.poll(0))
+        if found or time.monotonic() >= deadline:
+            return found
+        time.sleep(pause_s)
+        pause_s = min(pause_s + 0.0002, 0.005)
+
+
+def events_on(sock: socket.socket) -> int:
+    """The poll events that stand on a socket now, without waiting and without reading."""
+    wanted = POLLIN | POLLRDHUP
+    return wait({sock.fileno(): wanted}, 0).get(sock.fileno(), 0)
+
+
+def wait_readable(sock: socket.socket, timeout_s: float = 5.0, events: int = POLLIN) -> int:
+    """Wait until the kernel has something for the reader of this socket: bytes, FIN or RST.
+
+    :param sock: any socket, plain, green or TLS; nothing is read from it.
+    :param timeout_s: how long to wait.
+    :param events: poll events of interest; POLLERR and POLLHUP always are.
+    :returns: the poll events that came.
+    :raises TimeoutError: when nothing came in time.
+    """
+    found = wait({sock.fileno(): events}, timeout_s).get(sock.fileno(), 0)
+    if not found:
+        raise TimeoutError(f"nothing reached {sock!r} within {timeout_s} s")
+    return found
+
+
+def wait_until(check: Callable[[], bool], what: str, timeout_s: float = 5.0) -> None:
+    """Look every half millisecond until ``check()`` holds.
+
+    :raises TimeoutError: naming ``what``, when it does not hold in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not check():
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"{what}: not within {timeout_s} s")
+        time.sleep(0.0005)
+
+
+def unread_bytes(sock: socket.socket) -> int:
+    """Bytes that lie in the kernel, received and not yet read (FIONREAD)."""
+    return _ask(sock, termios.FIONREAD)
+
+
+def unacknowledged_bytes(sock: socket.socket) -> int:
+    """Bytes written and not yet acknowledged by the other kernel (SIOCOUTQ; Linux)."""
+    return _ask(sock, termios.TIOCOUTQ)
+
+
+def drain(sock: socket.socket) -> int:
+    """Take what lies in the kernel and throw it away, below TLS; never blocks.
+
+    :returns: how many bytes that were.
+    """
+    taken = 0
+    while True:
+        waiting = unread_bytes(sock)
+        if not waiting:
+            return taken
+        taken += len(os.read(sock.fileno(), waiting))
+
+
+def shutdown(sock: socket.socket, how: int) -> None:
+    """Shut down below TLS, so that the TLS layer keeps what is still to be read.
+
+    :param how: ``socket.SHUT_WR`` sends a FIN and keeps the receiving side.
+    """
+    # SSLSocket.shutdown() would forget the TLS layer
+    if isinstance(sock, _socket.socket):
+        _socket.socket.shutdown(sock, how)
+    else:
+        sock.shutdown(how)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a TCP socket with an RST instead of a FIN (SO_LINGER 0)."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def _ask(sock: socket.socket, request: int) -> int:
+    answer: Any = fcntl.ioctl(sock.fileno(), request, b"\0" * 4)
+    return int(struct.unpack("i", answer)[0])

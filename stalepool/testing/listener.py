@@ -1,0 +1,197 @@
+"""A listening socket with one thread per connection."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from typing import Callable
+from urllib.parse import quote
+
+from stalepool.testing.channel import Channel
+from stalepool.testing.doorbell import Doorbell
+from stalepool.testing.journal import Journal
+from stalepool.testing.kernel import POLLIN, Unavailable
+from stalepool.testing.reader import IO_TIMEOUT_S, Ended
+from stalepool.testing.sockets import loopback
+from stalepool.testing.tls import TLS
+
+
+class Listener:
+    """Accepts connections and has each served in a thread of its own.
+
+    The threads are what ``threading`` makes at that time: native, or green under eventlet.
+
+    :param serve: called with each connection's :class:`Channel`; may raise ``Ended``.
+    :param family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX`` (a path in a temporary directory).
+    :param host: the address to listen on, ``None`` for the family's loopback.
+    :param receive_buffer: SO_RCVBUF of the accepted sockets, in bytes; ``None`` leaves it alone.
+    :ivar errors: what ``serve`` raised, other than the end of a connection.
+    """
+
+    def __init__(
+        self,
+        serve: Callable[[Channel], None],
+        tls: TLS | None = None,
+        family: int = socket.AF_INET,
+        host: str | None = None,
+        receive_buffer: int | None = None,
+    ) -> None:
+        self.journal = Journal()
+        self.errors: list[Exception] = []
+        self.channels: list[Channel] = []
+        self.family = family
+        self._serve = serve
+        self._tls = tls
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._closing = False
+        self._directory = tempfile.mkdtemp() if family == socket.AF_UNIX else None
+        self._sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            if receive_buffer is not None:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            if self._directory:
+                self._sock.bind(os.path.join(self._directory, "socket"))
+            else:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._sock.bind((host or loopback(family), 0))
+            self._sock.listen(1024)
+            self._sock.setblocking(False)
+            self._address = self._sock.getsockname()
+        except BaseException:
+            self._sock.close()
+            self._remove_directory()
+            raise
+        self._doorbell = Doorbell()
+        self._acceptor = self._start(self._accept_all)
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    @property
+    def host(self) -> str:
+        return "" if self._directory else str(self._address[0])
+
+    @property
+    def port(self) -> int:
+        """0 for AF_UNIX."""
+        return 0 if self._directory else int(self._address[1])
+
+    @property
+    def path(self) -> str:
+        """The path of an AF_UNIX socket, else empty."""
+        return str(self._address) if self._directory else ""
+
+    @property
+    def origin(self) -> str:
+        """``http://127.0.0.1:PORT``, without a slash; ``http+unix://PATH`` for AF_UNIX."""
+        scheme = "http" if self._tls is None else "https"
+        if self.path:
+            return f"{scheme}+unix://{quote(self.path, safe='')}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The origin and a slash."""
+        return self.origin + "/"
+
+    def connect(self, timeout_s: float = 10.0) -> socket.socket:
+        """A new client socket, connected to this server, after the TLS handshake if there is one.
+
+        For raw clients, and for :func:`~stalepool.testing.into_pool`.
+        """
+        sock = socket.socket(self.family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(timeout_s)
+            sock.connect(self._address)
+            if self._tls is not None:
+                sock = self._tls.wrap_client(sock)
+                sock.do_handshake()
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def close(self) -> None:
+        """Stop listening, end all connections with a FIN, and wait for the threads.
+
+        May be called twice.
+
+        :raises Exception: the first of ``errors``.
+        :raises TimeoutError: when a thread does not end within 10 s.
+        """
+        with self._lock:
+            first, self._closing = not self._closing, True
+        if not first:
+            return
+
+        def stop_listening() -> None:
+            raise Ended
+
+        self._doorbell.tell(stop_listening)
+        self._acceptor.join(IO_TIMEOUT_S)
+        for channel in self.channels:
+            channel.stop()
+        if not self._join(0.25):
+            for channel in self.channels:
+                channel.unblock()
+            if not self._join(IO_TIMEOUT_S):
+                raise TimeoutError("a connection's thread does not end")
+        self._remove_directory()
+        if self.errors:
+            raise self.errors[0]
+
+    def _join(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _start(self, target: Callable[..., None], *args: object) -> threading.Thread:
+        name = f"{type(self).__name__}-{self.port or self.path}"
+        thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _accept_all(self) -> None:
+        try:
+            while True:
+                self._doorbell.wait({self._sock.fileno(): POLLIN})
+                try:
+                    sock, _ = self._sock.accept()
+                except OSError:
+                    continue  # the client has left the queue again
+                channel = Channel(sock, self.journal)
+                self.channels.append(channel)
+                self._threads.append(self._start(self._serve_one, channel))
+        except Ended:
+            pass
+        finally:
+            self._sock.close()
+            self._doorbell.close()
+
+    def _serve_one(self, channel: Channel) -> None:
+        try:
+            if self.family != socket.AF_UNIX:
+                channel.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                channel.start_tls(self._tls)
+            self._serve(channel)
+        except Ended:
+            pass
+        except Exception as error:
+            if isinstance(error, OSError) and not isinstance(error, Unavailable):
+                channel.close(how="client")  # it went while something was sent to it
+            else:
+                self.errors.append(error)
+        finally:
+            channel.release()
+
+    def _remove_directory(self) -> None:
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)

@@ -1,0 +1,116 @@
+"""Which step comes next."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Iterable, Sequence, Union
+
+from stalepool.testing.messages import Request
+
+if TYPE_CHECKING:
+    from stalepool.testing.channel import Channel
+    from stalepool.testing.exchange import Exchange
+
+
+class Step:
+    """One line of a script."""
+
+    #: False where the connection is over after this step, so that no idle step can follow
+    keeps_connection = True
+
+    def check(self, family: int) -> None:
+        """Raise ``Unavailable`` where this step cannot be done on connections of a family."""
+
+
+class AnswerStep(Step):
+    """What happens to the next request."""
+
+    def answer(self, exchange: Exchange) -> None:
+        """Deal with a request whose head has been read.
+
+        :param exchange: the request, its journal entry and its connection.
+        """
+        raise NotImplementedError
+
+
+class IdleStep(Step):
+    """What happens to the connection between two requests."""
+
+    def idle(self, channel: Channel) -> bool:
+        """Do it to the connection; the journal writes it down when this returns True.
+
+        :returns: False when a request came before it could be done.
+        """
+        raise NotImplementedError
+
+    def afterwards(self, channel: Channel) -> None:
+        """What the server does from then on, if it is not to serve the next request."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is done with one request, and then to its connection."""
+
+    answer: AnswerStep
+    idle: tuple[IdleStep, ...] = ()
+
+
+StepOrSteps = Union[Step, Sequence[Step]]
+ScriptLike = Union[Iterable[Step], Callable[[Request], StepOrSteps]]
+
+
+class Script:
+    """Deals out turns: from a list, in order across connections, or from a function.
+
+    :ivar opening: the idle steps before the first answer; they meet the first connection.
+    """
+
+    def __init__(self, script: ScriptLike, default: AnswerStep) -> None:
+        self._default = default
+        self._choose = script if callable(script) else None
+        self._turns: deque[Turn] = deque()
+        self._lock = threading.Lock()
+        steps = () if callable(script) else tuple(script)
+        self.steps = (*steps, default)
+        opening, turns = _turns(steps)
+        self.opening = opening
+        self._turns.extend(turns)
+
+    @property
+    def left(self) -> int:
+        """How many answer steps nobody has drawn yet."""
+        return len(self._turns)
+
+    def next(self, request: Request) -> Turn:
+        """The turn of this request.
+
+        :raises TypeError, ValueError: when a script function returns what is no step.
+        """
+        if self._choose is not None:
+            chosen = self._choose(request)
+            steps = (chosen,) if isinstance(chosen, Step) else tuple(chosen)
+            opening, turns = _turns(steps)
+            return turns[0] if turns else Turn(self._default, opening)
+        with self._lock:
+            return self._turns.popleft() if self._turns else Turn(self._default)
+
+
+def _turns(steps: Sequence[Step]) -> tuple[tuple[IdleStep, ...], list[Turn]]:
+    opening: tuple[IdleStep, ...] = ()
+    turns: list[Turn] = []
+    before: Step | None = None
+    for step in steps:
+        if isinstance(step, AnswerStep):
+            turns.append(Turn(step))
+        elif not isinstance(step, IdleStep):
+            raise TypeError(f"a script is made of steps such as Respond(200), got {step!r}")
+        elif before is not None and not before.keeps_connection:
+            raise ValueError(f"{before!r} leaves no connection for {step!r}")
+        elif turns:
+            turns[-1] = Turn(turns[-1].answer, (*turns[-1].idle, step))
+        else:
+            opening += (step,)
+        before = step
+    return opening, turns

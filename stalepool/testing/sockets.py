@@ -1,0 +1,162 @@
+"""Real sockets in every state a pooled connection can be found in.
+
+Each function returns a :class:`Pair` when the state *has arrived* at the client, as the
+kernel sees it, and not before. They make no threads; what is slow in them is TLS (a few ms).
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Callable, Iterator, TypeVar
+
+from stalepool.testing import blackhole, kernel
+from stalepool.testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
+
+REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+P = TypeVar("P", bound="Pair")
+
+
+class Pair:
+    """Two ends of one connection: ``client``, the end under test, and ``peer``.
+
+    Unpacks as ``client, peer = pair``; leaving the ``with`` block closes both ends.
+    """
+
+    def __init__(
+        self,
+        client: socket.socket,
+        peer: socket.socket,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.client = client
+        self.peer = peer
+        self._on_close = on_close
+
+    def __iter__(self) -> Iterator[socket.socket]:
+        return iter((self.client, self.peer))
+
+    def __enter__(self: P) -> P:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} client={self.client!r} peer={self.peer!r}>"
+
+    def close(self) -> None:
+        """Close both ends; may be called twice."""
+        on_close, self._on_close = self._on_close, None
+        if on_close:
+            on_close()
+        self.client.close()
+        self.peer.close()
+
+
+def healthy(*, family: int = socket.AF_INET) -> Pair:
+    """An idle connection: open, and silent on both ends.
+
+    :param family: ``AF_INET`` or ``AF_INET6`` for TCP over loopback, or ``AF_UNIX``.
+    :raises OSError: where the family is not there, such as IPv6 in some containers.
+    """
+    if family == socket.AF_UNIX:
+        return Pair(*socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.bind((loopback(family), 0))
+        listener.listen(1)
+        client = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            client.connect(listener.getsockname())
+            peer, _ = listener.accept()
+        except BaseException:
+            client.close()
+            raise
+    finally:
+        listener.close()
+    for end in (client, peer):
+        end.settimeout(None)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return Pair(client, peer)
+
+
+def eof(*, family: int = socket.AF_INET) -> Pair:
+    """The peer has closed: its FIN is here, and what is sent now draws an RST."""
+    pair = healthy(family=family)
+    pair.peer.close()
+    kernel.wait_readable(pair.client, events=POLLRDHUP or POLLIN)
+    return pair
+
+
+def half_closed(*, family: int = socket.AF_INET) -> Pair:
+    """The peer has shut down its sending side: the same FIN, but it still reads.
+
+    The client cannot tell it from :func:`eof` before it sends something.
+    """
+    pair = healthy(family=family)
+    kernel.shutdown(pair.peer, socket.SHUT_WR)
+    kernel.wait_readable(pair.client, events=POLLRDHUP or POLLIN)
+    return pair
+
+
+def reset(*, family: int = socket.AF_INET) -> Pair:
+    """The peer has reset the connection: an RST is here, the next read is ECONNRESET.
+
+    AF_UNIX knows no RST, but the same error: the peer has closed with a byte unread.
+    """
+    pair = healthy(family=family)
+    if family == socket.AF_UNIX:
+        pair.client.sendall(b"\0")
+    kernel.reset(pair.peer)
+    kernel.wait_readable(pair.client, events=0)
+    events = kernel.events_on(pair.client)
+    assert events & POLLHUP and events & POLLERR, events
+    return pair
+
+
+def unread(data: bytes = REQUEST_TIMEOUT, *, family: int = socket.AF_INET) -> Pair:
+    """The peer has sent something nobody asked for, and it lies unread in the kernel.
+
+    :param data: what was sent; a ``408`` by default, as servers send before they close.
+    """
+    pair = healthy(family=family)
+    pair.peer.sendall(data)
+    await_delivery(pair)
+    return pair
+
+
+def black_hole(*, family: int = socket.AF_INET) -> Pair:
+    """The peer drops all that comes, unacknowledged: nothing tells it from a healthy connection.
+
+    :raises Unavailable: where the kernel does not let us (:mod:`~stalepool.testing.blackhole`).
+    """
+    pair = healthy(family=family)
+    try:
+        blackhole.swallow(pair.peer)
+    except OSError:
+        pair.close()
+        raise
+
+    def let_go() -> None:
+        # otherwise both kernels retransmit their FINs for a minute
+        if pair.peer.fileno() >= 0:
+            kernel.reset(pair.peer)
+
+    return Pair(pair.client, pair.peer, let_go)
+
+
+def await_delivery(pair: Pair) -> None:
+    """Wait until all that the peer has sent lies in the client's kernel.
+
+    :raises TimeoutError: when it does not within 5 s.
+    """
+    kernel.wait_readable(pair.client)
+    if pair.peer.family != socket.AF_UNIX:  # which delivers while it sends
+        kernel.wait_until(
+            lambda: kernel.unacknowledged_bytes(pair.peer) == 0, f"delivery to {pair.client!r}"
+        )
+
+
+def loopback(family: int) -> str:
+    """This machine's own address in a family."""
+    return "::1" if family == socket.AF_INET6 else "127.0.0.1"

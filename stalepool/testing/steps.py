@@ -1,0 +1,225 @@
+"""What a fault server does with a request: the words its script is written in.
+
+Each step is a small function of the raw socket; write your own by deriving from
+:class:`~stalepool.testing.AnswerStep`. What happens *between* requests is in ``idle_steps``.
+
+"Processed" means that the server acted on the request: sending it again would do it twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping
+
+from stalepool.testing.exchange import Exchange
+from stalepool.testing.messages import Body, answer_bytes
+from stalepool.testing.script import AnswerStep
+
+# http.client reads this much at a time: an answer of exactly this size leaves
+# what comes after it in the kernel, or in the TLS layer, and not in a Python buffer
+READ_SIZE = 8192
+
+
+class _LastAnswer(AnswerStep):
+    keeps_connection = False
+
+
+@dataclass(frozen=True)
+class Respond(AnswerStep):
+    """An ordinary answer on a connection that stays open. Processed, whatever the status.
+
+    :param body: bytes, or a function of the request, such as :func:`~stalepool.testing.echo`.
+    :param headers: more headers, such as ``{"Keep-Alive": "timeout=5"}``.
+    :param delay_s: how long the server thinks before it answers.
+    """
+
+    status: int = 200
+    body: Body = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        if self.delay_s:
+            exchange.channel.pause(self.delay_s)
+        exchange.respond(self.status, self.body, self.headers)
+
+
+@dataclass(frozen=True)
+class RespondThenClose(_LastAnswer):
+    """An answer with ``Connection: close``, then a FIN. Processed.
+
+    :param announced: False leaves that header out: the client learns of it by the FIN alone.
+    :param close_notify: over TLS, end the session before the FIN.
+    """
+
+    status: int = 200
+    body: Body = b""
+    announced: bool = True
+    close_notify: bool = True
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        headers = {"Connection": "close"} if self.announced else {}
+        exchange.respond(self.status, self.body, headers)
+        exchange.channel.close(self.close_notify)
+
+
+@dataclass(frozen=True)
+class SlowAnswer(AnswerStep):
+    """The head at once, the body in pieces spread over some seconds. Processed."""
+
+    seconds: float
+    body: Body = b"x" * 100
+    pieces: int = 5
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        answer = exchange.answer_bytes(200, self.body)
+        body_at = answer.index(b"\r\n\r\n") + 4
+        exchange.send(answer[:body_at])
+        size = max(1, -(-(len(answer) - body_at) // self.pieces))
+        for start in range(body_at, len(answer), size):
+            exchange.channel.pause(self.seconds / self.pieces)
+            exchange.send(answer[start : start + size])
+        exchange.answered()
+
+
+@dataclass(frozen=True)
+class SurplusWithAnswer(AnswerStep):
+    """An answer and, in the same write and TLS record, one nobody asked for. Processed.
+
+    The first is padded by a header to 8192 bytes, which is what ``http.client`` reads at a time,
+    so that the second stays in the kernel, or over TLS in the TLS layer, where no poll sees it.
+    """
+
+    surplus_status: int = 408
+    status: int = 200
+    body: Body = b""
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        bare = exchange.answer_bytes(self.status, self.body, {"X-Padding": ""})
+        padding = {"X-Padding": "x" * max(0, READ_SIZE - len(bare))}
+        answer = exchange.answer_bytes(self.status, self.body, padding)
+        exchange.send(answer + answer_bytes(self.surplus_status))
+        exchange.answered()
+
+
+# -- no answer -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Close(_LastAnswer):
+    """A FIN as the request arrives. Not processed.
+
+    The server looks at the head, to write it down, and throws away what has come, so that the
+    close is a FIN: with bytes unread Linux would send an RST, which is :class:`Reset`. The client
+    sees EOF in place of an answer, over TLS without a close_notify unless asked for.
+    """
+
+    close_notify: bool = False
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.throw_away()
+        exchange.channel.close(self.close_notify)
+
+
+@dataclass(frozen=True)
+class Reset(_LastAnswer):
+    """An RST as the request arrives. Not processed, and the client cannot know that.
+
+    This is also what ``close()`` with a request unread comes to. AF_UNIX has no RST: EOF there.
+    """
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.reset()
+
+
+@dataclass(frozen=True)
+class ProcessThenClose(_LastAnswer):
+    """Reads the request, acts on it, and closes without an answer. Processed.
+
+    The client sees the same as with :class:`Close`.
+    """
+
+    close_notify: bool = False
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        exchange.channel.close(self.close_notify)
+
+
+@dataclass(frozen=True)
+class ProcessThenReset(_LastAnswer):
+    """Reads the request, acts on it, and resets without an answer. Processed.
+
+    The client sees the same as with :class:`Reset`.
+    """
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        exchange.channel.reset()
+
+
+@dataclass(frozen=True)
+class Silence(_LastAnswer):
+    """Reads the request, acknowledged by the kernel, and never answers.
+
+    Ends when the client goes away or the server stops, then with a FIN.
+
+    :param processed: whether the server acts on it; True, as a client must assume.
+    """
+
+    processed: bool = True
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.read(processed=self.processed)
+        exchange.channel.park()
+
+
+@dataclass(frozen=True)
+class HalfAnswer(_LastAnswer):
+    """The first half of an answer, then a FIN or an RST. Processed.
+
+    :param body: the cut lies in the body as long as it is longer than the head.
+    """
+
+    body: Body = b"x" * 1000
+    reset: bool = False
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        answer = exchange.answer_bytes(200, self.body)
+        exchange.send(answer[: len(answer) // 2])
+        exchange.end(self.reset)
+
+
+@dataclass(frozen=True)
+class HalfStatusLine(_LastAnswer):
+    """``HTTP/1.``, then a FIN or an RST. Processed."""
+
+    reset: bool = False
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        exchange.send(b"HTTP/1.")
+        exchange.end(self.reset)
+
+
+@dataclass(frozen=True)
+class ZeroWindow(AnswerStep):
+    """Stops reading for some seconds, then reads it all and answers 200. Processed.
+
+    The peer is alive and says so, but the client's window is 0: what a user timeout must not take
+    for a dead peer. Needs a request larger than both kernels' buffers (4 MB will do). A server
+    whose script is a list with this step has a small receive buffer; with a function for a
+    script, pass ``receive_buffer=16384`` to the server.
+    """
+
+    seconds: float
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.pause(self.seconds)
+        exchange.process()
+        exchange.respond(200)

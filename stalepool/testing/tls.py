@@ -1,0 +1,106 @@
+"""Certificates made on the spot, and the two contexts of a TLS connection."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import ssl
+import tempfile
+import warnings
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import trustme
+
+_HOSTS = ("localhost", "127.0.0.1", "::1")
+VERSIONS = ("TLSv1.2", "TLSv1.3")
+
+
+class TLS:
+    """A server's and a client's TLS settings that fit each other.
+
+    The certificate authority and the certificate (for ``localhost``, ``127.0.0.1`` and
+    ``::1``) are made by trustme when they are first needed, once per process.
+
+    :param version: ``"TLSv1.2"`` or ``"TLSv1.3"``: this version and no other is spoken.
+    :param num_tickets: how many session tickets a TLS 1.3 server sends after the handshake.
+        0, the default, keeps an idle connection silent.
+    :raises ImportError: where trustme is not installed.
+    """
+
+    def __init__(self, version: str = "TLSv1.3", num_tickets: int = 0) -> None:
+        if version not in VERSIONS:
+            raise ValueError(f"version must be one of {', '.join(VERSIONS)}, got {version!r}")
+        self.version = version
+        speak = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}[version]
+
+        self.server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        _certificate().configure_cert(self.server_context)
+        self.client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        _authority().configure_trust(self.client_context)
+        for context in (self.server_context, self.client_context):
+            context.minimum_version = speak
+            context.maximum_version = speak
+        if version == "TLSv1.3":
+            self.server_context.num_tickets = num_tickets
+
+    @property
+    def ca_path(self) -> str:
+        """A PEM file with the authority: ``ca_certs=`` of urllib3, ``verify=`` of requests."""
+        return _files()[0]
+
+    @property
+    def cert_path(self) -> str:
+        """A PEM file with the server's key and certificate chain, for other servers."""
+        return _files()[1]
+
+    def wrap_client(self, sock: socket.socket) -> ssl.SSLSocket:
+        """The client's end, before the handshake; expects the certificate of ``localhost``."""
+        return self.client_context.wrap_socket(
+            sock, server_hostname="localhost", do_handshake_on_connect=False
+        )
+
+    def wrap_server(self, sock: socket.socket) -> ssl.SSLSocket:
+        """The server's end, before the handshake."""
+        return self.server_context.wrap_socket(
+            sock, server_side=True, do_handshake_on_connect=False
+        )
+
+
+@lru_cache(maxsize=None)
+def _authority() -> trustme.CA:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cryptography's opinion of an old Python
+            import trustme
+    except ImportError as error:
+        raise ImportError(
+            "TLS needs certificates, and they need trustme: pip install 'stalepool[test]'"
+        ) from error
+    return trustme.CA()
+
+
+@lru_cache(maxsize=None)
+def _certificate() -> trustme.LeafCert:
+    return _authority().issue_cert(*_HOSTS)
+
+
+@lru_cache(maxsize=None)
+def _files() -> tuple[str, str]:
+    directory = tempfile.mkdtemp(prefix="stalepool-testing-")
+    ca_path = os.path.join(directory, "ca.pem")
+    cert_path = os.path.join(directory, "server.pem")
+    _authority().cert_pem.write_to_path(ca_path)
+    _certificate().private_key_and_cert_chain_pem.write_to_path(cert_path)
+    atexit.register(_remove, directory, (ca_path, cert_path), os.getpid())
+    return ca_path, cert_path
+
+
+def _remove(directory: str, paths: tuple[str, ...], owner: int) -> None:
+    if os.getpid() != owner:
+        return  # a forked child leaves: the files are still its parent's
+    for path in paths:
+        os.unlink(path)
+    os.rmdir(directory)

@@ -1,0 +1,829 @@
+"""Each step of the fault server, and the proxy, seen by a raw client."""
+
+# ruff: noqa: SIM117  (a nested "with" reads better than a line broken inside its brackets)
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import socket
+import ssl
+import threading
+
+import pytest
+import urllib3
+
+from stalepool.testing import (
+    TLS,
+    AnswerStep,
+    BlackHole,
+    Close,
+    CloseAfter,
+    ConnectProxy,
+    FaultServer,
+    FinWithin,
+    HalfAnswer,
+    HalfCloseAfter,
+    HalfCloseThenProcess,
+    HalfStatusLine,
+    IdleStep,
+    LingeringClose,
+    ProcessThenClose,
+    ProcessThenReset,
+    Reset,
+    ResetAfter,
+    Respond,
+    RespondThenClose,
+    Silence,
+    SlowAnswer,
+    Surplus,
+    SurplusWithAnswer,
+    Unavailable,
+    ZeroWindow,
+    echo,
+    wait_readable,
+)
+from stalepool.testing.kernel import (
+    POLLERR,
+    POLLHUP,
+    POLLIN,
+    POLLRDHUP,
+    events_on,
+    unacknowledged_bytes,
+    unread_bytes,
+    wait_until,
+)
+
+LONG_S = 60.0  # a step with this time would fail its test by timeout
+TRANSPORTS = {
+    "ipv4": {},
+    "ipv6": {"family": socket.AF_INET6},
+    "unix": {"family": socket.AF_UNIX},
+    "tls12": {"tls": "TLSv1.2"},
+    "tls13": {"tls": "TLSv1.3"},
+}
+
+
+@pytest.fixture(params=sorted(TRANSPORTS))
+def transport(request):
+    options = dict(TRANSPORTS[request.param])
+    if "tls" in options:
+        options["tls"] = TLS(options["tls"])
+    return options
+
+
+@pytest.fixture(params=["plain", "tls"])
+def plain_or_tls(request):
+    return {"tls": TLS()} if request.param == "tls" else {}
+
+
+class RawClient:
+    """One connection to a server, without a pool and without a retry."""
+
+    def __init__(self, server):
+        self.sock = server.connect()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.sock.close()
+
+    def send(self, method="GET", path="/", body=b"", **headers):
+        lines = [f"{method} {path} HTTP/1.1", "Host: test"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        self.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+    def receive(self, method="GET"):
+        answer = http.client.HTTPResponse(self.sock, method=method)
+        try:
+            answer.begin()
+            answer.content = answer.read()
+        finally:
+            answer.close()
+        return answer
+
+    def ask(self, method="GET", path="/", body=b"", **headers):
+        self.send(method, path, body, **headers)
+        return self.receive(method)
+
+
+def assert_eof(sock):
+    assert wait_readable(sock, events=POLLIN | POLLRDHUP) & (POLLERR | POLLHUP) == 0
+    assert sock.recv(1) == b""
+
+
+def assert_reset(sock):
+    assert wait_readable(sock, events=0) & POLLERR
+    with pytest.raises(ConnectionResetError):
+        socket.socket.recv(sock, 1)
+
+
+# -- answers -------------------------------------------------------------------------------
+
+
+def test_respond_on_every_transport(transport):
+    with FaultServer(default=Respond(body=echo), **transport) as server:
+        with RawClient(server) as client:
+            for number in range(3):
+                answer = client.ask("POST", f"/{number}", b"body", X_Request_Id=f"id-{number}")
+                assert answer.status == 200
+                assert answer.getheader("X-Request-Id") == f"id-{number}"
+                assert json.loads(answer.content) == {
+                    "method": "POST",
+                    "path": f"/{number}",
+                    "request_id": f"id-{number}",
+                    "body": "body",
+                }
+        assert server.wait_ended(0) == "client"
+        assert len(server.journal.connections) == 1
+        entry = server.journal[0]
+        assert (entry.connection, entry.method, entry.path) == (0, "POST", "/0")
+        assert (entry.body, entry.request_id, entry.headers["host"]) == (b"body", "id-0", "test")
+        assert entry.processed and entry.answered and entry.step == Respond(body=echo)
+
+
+@pytest.mark.parametrize(
+    "method, status, body",
+    [("HEAD", 200, b"12345"), ("GET", 204, b""), ("GET", 304, b""), ("GET", 418, b"teapot")],
+)
+def test_framing(method, status, body):
+    with FaultServer([Respond(status, body)]) as server, RawClient(server) as client:
+        answer = client.ask(method)
+        assert answer.status == status
+        assert answer.content == (b"" if method == "HEAD" else body)
+        assert client.ask().status == 200, "nothing of the first answer is left over"
+    assert server.journal.count() == 2
+
+
+def test_respond_with_headers_and_a_delay():
+    step = Respond(201, headers={"Keep-Alive": "timeout=5"}, delay_s=0.05)
+    with FaultServer([step]) as server, RawClient(server) as client:
+        client.send()
+        server.wait_request()
+        assert events_on(client.sock) == 0
+        answer = client.receive()
+        assert (answer.status, answer.getheader("Keep-Alive")) == (201, "timeout=5")
+
+
+def test_chunked_request_with_trailer_in_small_pieces():
+    message = (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"4;x=y\r\nWiki\r\n5\r\npedia\r\n0\r\nTrailer: x\r\n\r\n"
+    )
+    with FaultServer() as server, RawClient(server) as client:
+        for at in range(0, len(message), 7):
+            client.sock.sendall(message[at : at + 7])
+        assert client.receive().status == 200
+        assert client.ask().status == 200
+    assert server.journal[0].body == b"Wikipedia"
+
+
+def test_expect_100_continue():
+    with FaultServer() as server, RawClient(server) as client:
+        client.sock.sendall(b"PUT / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+        wait_readable(client.sock)
+        assert client.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sock.sendall(b"body")
+        assert client.receive().status == 200
+    assert server.journal[0].body == b"body"
+
+
+@pytest.mark.parametrize("head", [b"GET / HTTP/1.1\r\nConnection: close", b"GET / HTTP/1.0"])
+def test_a_client_that_wants_to_close(head):
+    with FaultServer() as server, RawClient(server) as client:
+        client.sock.sendall(head + b"\r\n\r\n")
+        assert client.receive().status == 200
+        assert_eof(client.sock)
+
+
+@pytest.mark.parametrize("head", [b"\x16\x03\x01 hello", b"GET / HTTP/1.1\r\nno colon"])
+def test_what_is_not_http(head):
+    with FaultServer() as server, RawClient(server) as client:
+        client.sock.sendall(head + b"\r\n\r\n")
+        assert client.receive().status == 400
+        assert_eof(client.sock)
+        assert len(server.journal) == 0
+
+
+def test_pipelined_requests():
+    with FaultServer([Respond(201), Respond(202)]) as server, RawClient(server) as client:
+        client.sock.sendall(b"GET / HTTP/1.1\r\n\r\n" * 2)
+        server.wait_request(2)
+        server.journal.wait(lambda journal: journal.count(answered=True) == 2)
+        assert client.sock.recv(10000).count(b"HTTP/1.1 20") == 2
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_respond_then_close(announced, plain_or_tls):
+    step = RespondThenClose(body=b"bye", announced=announced)
+    with FaultServer([step], **plain_or_tls) as server, RawClient(server) as client:
+        answer = client.ask()
+        assert answer.content == b"bye"
+        assert answer.getheader("Connection") == ("close" if announced else None)
+        assert_eof(client.sock)
+        assert server.wait_ended(0) == "closed"
+
+
+def test_slow_answer():
+    step = SlowAnswer(0.2, b"0123456789", pieces=5)
+    with FaultServer([step]) as server, RawClient(server) as client:
+        client.send()
+        pieces = []
+        while sum(map(len, pieces[1:])) < 10:
+            pieces.append(client.sock.recv(1000))
+        assert pieces[0].endswith(b"\r\n\r\n"), "the head comes first"
+        assert b"".join(pieces[1:]) == b"0123456789"
+        assert len(pieces) > 2
+        assert client.ask().status == 200
+        assert server.journal[0].answered
+
+
+def test_surplus_with_answer(plain_or_tls):
+    with FaultServer([SurplusWithAnswer(body=b"mine")], **plain_or_tls) as server:
+        with RawClient(server) as client:
+            assert client.ask(X_Request_Id="1").content == b"mine"
+            if plain_or_tls:
+                assert client.sock.pending() > 0
+                assert events_on(client.sock) == 0
+            else:
+                assert events_on(client.sock) == POLLIN
+            surplus = client.receive()
+            assert surplus.status == 408
+            assert surplus.getheader("X-Request-Id") is None
+
+
+# -- no answer -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step, processed", [(Close(), False), (ProcessThenClose(), True)])
+def test_fin_for_an_answer(step, processed, plain_or_tls):
+    with FaultServer([Respond(), step], **plain_or_tls) as server, RawClient(server) as client:
+        client.ask()
+        client.send("POST", "/pay", b"10")
+        assert wait_readable(client.sock, events=POLLIN | POLLRDHUP) == POLLIN | POLLRDHUP
+        assert unread_bytes(client.sock) == 0, "no close_notify"
+        assert server.wait_ended(0) == "closed"
+        assert len(server.journal.processed("POST")) == processed
+        entry = server.journal[-1]
+        assert (entry.path, entry.answered, entry.step) == ("/pay", False, step)
+        assert events_on(client.sock) == POLLIN | POLLRDHUP, "and no RST after it"
+
+
+def test_close_with_close_notify():
+    with FaultServer([Close(close_notify=True)], tls=TLS()) as server:
+        with RawClient(server) as client:
+            client.send()
+            wait_readable(client.sock)
+            assert unread_bytes(client.sock) > 0
+            assert client.sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("step, processed", [(Reset(), False), (ProcessThenReset(), True)])
+def test_rst_for_an_answer(step, processed, plain_or_tls):
+    with FaultServer([Respond(), step], **plain_or_tls) as server, RawClient(server) as client:
+        client.ask()
+        client.send("POST", "/pay", b"10")
+        assert_reset(client.sock)
+        assert server.wait_ended(0) == "reset"
+        assert len(server.journal.processed("POST")) == processed
+        assert server.journal.count(method="POST", answered=False) == 1
+
+
+def test_half_answer(plain_or_tls):
+    with FaultServer([HalfAnswer()], **plain_or_tls) as server, RawClient(server) as client:
+        # over TLS a FIN without a close_notify reads as a short answer, or as an error
+        with pytest.raises((http.client.IncompleteRead, ssl.SSLError)):
+            client.ask()
+        assert (server.journal[0].processed, server.journal[0].answered) == (True, False)
+
+
+def test_half_answer_then_rst():
+    with FaultServer([HalfAnswer(reset=True)]) as server, RawClient(server) as client:
+        client.send()
+        wait_readable(client.sock, events=0)
+        assert client.sock.recv(15) == b"HTTP/1.1 200 OK"
+        with pytest.raises(ConnectionResetError):
+            while client.sock.recv(10000):
+                pass
+
+
+def test_half_status_line():
+    with FaultServer([HalfStatusLine()]) as server, RawClient(server) as client:
+        with pytest.raises(http.client.BadStatusLine):
+            client.ask()
+        assert server.wait_ended(0) == "closed"
+
+
+def test_half_status_line_then_rst():
+    with FaultServer([HalfStatusLine(reset=True)]) as server, RawClient(server) as client:
+        client.send()
+        wait_readable(client.sock, events=0)
+        assert client.sock.recv(100) == b"HTTP/1."
+        with pytest.raises(ConnectionResetError):
+            client.sock.recv(100)
+
+
+@pytest.mark.parametrize("processed", [True, False])
+def test_silence(processed):
+    with FaultServer([Silence(processed)]) as server:
+        with RawClient(server) as client:
+            client.send("POST", "/", b"10")
+            server.journal.wait(lambda journal: len(journal) == 1 and journal[0].body == b"10")
+            assert len(server.journal.processed()) == processed
+            wait_until(lambda: unacknowledged_bytes(client.sock) == 0, "acknowledgement")
+            assert events_on(client.sock) == 0
+        assert server.wait_ended(0) == "client"
+
+
+def test_silence_until_the_server_stops():
+    with FaultServer([Silence()]) as server, RawClient(server) as client:
+        client.send()
+        server.wait_request()
+        server.close()
+        assert_eof(client.sock)
+        assert server.journal.connections[0].ended == "stopped"
+
+
+def test_zero_window():
+    body = b"x" * 4_000_000
+    with FaultServer([ZeroWindow(0.5)]) as server, RawClient(server) as client:
+        sender = threading.Thread(target=client.send, args=("PUT", "/", body))
+        sender.start()
+        server.wait_request()
+        wait_until(lambda: send_window(client.sock) == 0, "window of 0")
+        assert tcp_state(client.sock) == ESTABLISHED
+        sender.join()
+        assert client.receive().status == 200
+        assert server.journal[0].body == body
+
+
+# -- while idle ----------------------------------------------------------------------------
+
+
+def test_close_after(plain_or_tls):
+    with FaultServer([Respond(), CloseAfter(0.01)], **plain_or_tls) as server:
+        with RawClient(server) as client:
+            client.ask()
+            server.wait_idle_step()
+            wait_readable(client.sock, events=POLLRDHUP)
+            assert (unread_bytes(client.sock) > 0) == bool(plain_or_tls), "close_notify over TLS"
+            assert client.sock.recv(1) == b""
+            done = server.journal.idle_steps[0]
+            assert (done.connection, done.step) == (0, CloseAfter(0.01))
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        CloseAfter(LONG_S),
+        ResetAfter(LONG_S),
+        HalfCloseAfter(LONG_S),
+        HalfCloseThenProcess(LONG_S),
+        LingeringClose(LONG_S),
+        Surplus(seconds=LONG_S),
+    ],
+)
+def test_a_request_forestalls_an_idle_step(step):
+    with FaultServer([Respond(), step, Respond(202)]) as server, RawClient(server) as client:
+        client.ask()
+        assert client.ask().status == 202
+        assert server.journal.idle_steps == []
+
+
+def test_reset_after():
+    with FaultServer([Respond(), ResetAfter(0)]) as server, RawClient(server) as client:
+        client.ask()
+        server.wait_idle_step()
+        assert_reset(client.sock)
+        assert server.wait_ended(0) == "reset"
+
+
+def test_fin_within_closes_on_an_idle_connection():
+    with FaultServer([Respond(), FinWithin(0.01)]) as server, RawClient(server) as client:
+        client.ask()
+        assert server.wait_ended(0) == "closed"
+        assert_eof(client.sock)
+
+
+def test_fin_within_does_not_mind_a_request():
+    with FaultServer([Respond(), FinWithin(0.2, earliest_s=0.2)]) as server:
+        with RawClient(server) as client:
+            client.ask()
+            client.send()
+            assert server.wait_ended(0) == "closed"
+            assert_reset(client.sock)  # its request lay unread
+            assert len(server.journal) == 1
+
+
+def test_half_close_after():
+    with FaultServer([Respond(), HalfCloseAfter(0)]) as server:
+        with RawClient(server) as client:
+            client.ask()
+            server.wait_idle_step()
+            assert_eof(client.sock)
+            client.send("POST")
+            wait_until(lambda: unacknowledged_bytes(client.sock) == 0, "acknowledgement")
+            assert events_on(client.sock) == POLLIN | POLLRDHUP, "no RST"
+            assert len(server.journal) == 1
+        assert server.wait_ended(0) == "client"
+
+
+@pytest.mark.parametrize(
+    "step, processed", [(HalfCloseThenProcess(), True), (LingeringClose(), False)]
+)
+def test_late_request_after_a_half_close(step, processed, plain_or_tls):
+    with FaultServer([Respond(), step], **plain_or_tls) as server:
+        with RawClient(server) as client:
+            client.ask()
+            server.wait_idle_step()
+            wait_readable(client.sock, events=POLLRDHUP)
+            client.send("POST", "/late", b"10")
+            server.journal.wait(lambda journal: len(journal) == 2 and journal[1].body == b"10")
+            assert len(server.journal.processed("POST", "/late")) == processed
+            assert not server.journal[-1].answered
+        assert server.wait_ended(0) == "client"
+
+
+def test_lingering_close_ends_by_itself():
+    step = LingeringClose(linger_s=0.01)
+    with FaultServer([Respond(), step]) as server, RawClient(server) as client:
+        client.ask()
+        assert server.wait_ended(0) == "closed"
+
+
+def test_surplus(plain_or_tls):
+    with FaultServer(**plain_or_tls) as server:
+        with RawClient(server) as client:
+            client.ask()
+            server.perform(Surplus(503, b"late", seconds=0))
+            assert wait_readable(client.sock) == POLLIN
+            assert client.receive().content == b"late"
+            assert client.ask().status == 200, "the connection stays open"
+
+
+def test_black_hole(plain_or_tls):
+    with FaultServer([Respond(), BlackHole()], **plain_or_tls) as server:
+        with RawClient(server) as client:
+            client.ask()
+            server.wait_idle_step()
+            client.send("POST")
+            assert unacknowledged_bytes(client.sock) > 0
+            assert events_on(client.sock) == 0
+            server.close()
+            assert_reset(client.sock)
+            assert server.journal.connections[0].ended == "stopped"
+            assert len(server.journal) == 1
+
+
+def test_black_hole_that_heals():
+    with FaultServer([Respond(), BlackHole(0.1)]) as server, RawClient(server) as client:
+        client.ask()
+        server.wait_idle_step()
+        client.send("POST")
+        assert unacknowledged_bytes(client.sock) > 0
+        assert client.receive().status == 200
+
+
+def test_black_hole_is_refused_beforehand():
+    with pytest.raises(Unavailable, match="needs TCP"):
+        FaultServer([Respond(), BlackHole()], family=socket.AF_UNIX)
+
+
+# -- the script ----------------------------------------------------------------------------
+
+
+def test_the_script_goes_across_connections():
+    script = [Respond(201), CloseAfter(0), Respond(202), Respond(203)]
+    with FaultServer(script, default=Respond(299)) as server:
+        with RawClient(server) as first, RawClient(server) as second:
+            assert server.script_left == 3
+            assert first.ask().status == 201
+            server.wait_idle_step()
+            assert [second.ask().status for _ in range(3)] == [202, 203, 299]
+            assert server.script_left == 0
+            assert_eof(first.sock)
+        assert [entry.connection for entry in server.journal] == [0, 1, 1, 1]
+
+
+def test_several_idle_steps_in_a_row():
+    with FaultServer([Respond(), Surplus(), CloseAfter(0)]) as server:
+        with RawClient(server) as client:
+            client.send()
+            server.wait_idle_step(2)
+            wait_readable(client.sock, events=POLLRDHUP)
+            said = client.sock.recv(10000)
+            assert said.index(b"HTTP/1.1 200 ") < said.index(b"HTTP/1.1 408 ")
+            assert_eof(client.sock)
+
+
+def test_an_idle_step_that_stands_first():
+    with FaultServer([CloseAfter(0), Respond(201)]) as server:
+        with RawClient(server) as first:
+            assert_eof(first.sock)
+        with RawClient(server) as second:
+            assert second.ask().status == 201
+
+
+def test_a_function_for_a_script(plain_or_tls):
+    def script(request):
+        steps = {"/close": Close(), "/idle": CloseAfter(0), "/both": [Respond(201), ResetAfter(0)]}
+        return steps.get(request.path, Respond(204))
+
+    with FaultServer(script, **plain_or_tls) as server:
+        with RawClient(server) as client:
+            assert client.ask().status == 204
+            assert client.ask(path="/idle").status == 200, "the default, then the idle step"
+            assert server.wait_ended(0) == "closed"
+        with RawClient(server) as client:
+            assert client.ask(path="/both").status == 201
+            assert server.wait_ended(1) == "reset"
+        with RawClient(server) as client:
+            client.send(path="/close")
+            assert server.wait_ended(2) == "closed"
+
+
+@pytest.mark.parametrize(
+    "script, error, said",
+    [
+        ([Reset(), CloseAfter(1)], ValueError, r"Reset\(\) leaves no connection for CloseAfter"),
+        ([200], TypeError, "such as Respond"),
+        ([Respond], TypeError, "such as Respond"),
+    ],
+)
+def test_scripts_that_make_no_sense(script, error, said):
+    with pytest.raises(error, match=said):
+        FaultServer(script)
+
+
+def test_an_error_in_a_script_is_not_hidden():
+    def script(request):
+        raise LookupError("a mistake in a test")
+
+    with pytest.raises(LookupError, match="a mistake in a test"):
+        with FaultServer(script) as server, RawClient(server) as client:
+            client.send()
+            assert server.wait_ended(0) == "stopped"
+
+
+def test_steps_of_ones_own():
+    class Hello(AnswerStep):
+        def answer(self, exchange):
+            exchange.process()
+            exchange.channel.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+    class JustClose(IdleStep):
+        def idle(self, channel):
+            channel.sock.close()
+            return True
+
+    with FaultServer([Hello(), JustClose()]) as server, RawClient(server) as client:
+        assert client.ask().content == b"hello"
+        assert_eof(client.sock)
+        assert server.wait_ended(0) == "closed"
+
+
+# -- synchronising with it -----------------------------------------------------------------
+
+
+def test_perform_between_two_requests(plain_or_tls):
+    with FaultServer(**plain_or_tls) as server:
+        with RawClient(server) as first, RawClient(server) as second:
+            first.ask()
+            second.ask()
+            server.perform(ResetAfter(0), connection=0)
+            assert_reset(first.sock)
+            assert second.ask().status == 200
+            with pytest.raises(ValueError, match="connection 0 is over"):
+                server.wait_ended(0)
+                wait_until(lambda: not server.channels[0].tell(int), "end of its thread")
+                server.perform(CloseAfter(0), connection=0)
+            server.perform(Surplus(seconds=0))
+            assert second.receive().status == 408
+            server.perform(CloseAfter(0))
+            wait_readable(second.sock, events=POLLRDHUP)
+
+
+def test_waits_give_up_and_show_the_journal():
+    with FaultServer() as server, RawClient(server) as client:
+        client.ask(path="/seen")
+        for wait in (server.wait_idle_step, server.wait_ended):
+            with pytest.raises(TimeoutError, match="/seen"):
+                wait(timeout_s=0.01)
+        with pytest.raises(TimeoutError):
+            server.wait_request(2, timeout_s=0.01)
+
+
+def test_the_journal_counts():
+    with FaultServer([Respond(), Respond(), ProcessThenClose()]) as server:
+        with RawClient(server) as client:
+            client.ask("GET", "/a")
+            client.ask("POST", "/a")
+            client.send("POST", "/b")
+            server.wait_ended(0)
+        journal = server.journal
+        assert len(journal) == journal.count() == 3
+        assert [entry.path for entry in journal.processed("POST")] == ["/a", "/b"]
+        assert journal.count(method="POST", answered=True) == 1
+        assert journal.count(path="/a", processed=True) == 2
+
+
+def test_close_ends_everything_and_may_be_called_twice(transport):
+    server = FaultServer(**transport)
+    with RawClient(server) as client:
+        client.ask()
+        server.close()
+        server.close()
+        wait_readable(client.sock)
+        with pytest.raises(OSError):
+            server.connect()
+
+
+def test_close_does_not_wait_for_a_handshake():
+    with FaultServer(tls=TLS()) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            server.journal.wait(lambda journal: len(journal.connections) == 1)
+            server.close()
+            assert_eof(sock)
+
+
+def test_close_does_not_wait_for_a_client_that_does_not_read():
+    with FaultServer(default=Respond(body=b"x" * 20_000_000)) as server:
+        with RawClient(server) as client:
+            client.send()
+            server.journal.wait(lambda journal: len(journal.processed()) == 1)
+            server.close()
+
+
+def test_a_client_that_refuses_the_certificate():
+    with FaultServer(tls=TLS()) as server:
+        with urllib3.HTTPSConnectionPool("127.0.0.1", server.port, retries=False) as pool:
+            with pytest.raises(urllib3.exceptions.SSLError):
+                pool.request("GET", "/")
+        assert server.wait_ended(0) == "client"
+
+
+def test_addresses():
+    with FaultServer() as server:
+        assert server.url == f"http://127.0.0.1:{server.port}/" == server.origin + "/"
+    with FaultServer(family=socket.AF_INET6, tls=TLS()) as server:
+        assert server.origin == f"https://[::1]:{server.port}"
+    with FaultServer(family=socket.AF_UNIX) as server:
+        assert server.path and server.port == 0
+        assert server.origin.startswith("http+unix://%2F")
+
+
+# -- load and eventlet ---------------------------------------------------------------------
+
+
+def soak(server, clients, requests_each):
+    """Every client keeps asking, on a new connection after each fault; returns wrong answers."""
+    wrong = []
+
+    def run(number):
+        client = RawClient(server)
+        for turn in range(requests_each):
+            request_id = f"{number}-{turn}"
+            try:
+                answer = client.ask("POST", "/", b"x", X_Request_Id=request_id)
+                if answer.getheader("X-Request-Id") != request_id:
+                    wrong.append((request_id, answer.headers.items()))
+            except (OSError, http.client.HTTPException):
+                client.sock.close()
+                client = RawClient(server)
+        client.sock.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return wrong
+
+
+FAULTS = (Close(), Reset(), ProcessThenReset(), ProcessThenClose(), CloseAfter(0), FinWithin(0.01))
+
+
+@pytest.mark.parametrize("requests_each", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_two_hundred_connections(requests_each):
+    chance = random.Random(1)
+
+    def script(request):
+        return chance.choice(FAULTS) if chance.random() < 0.1 else Respond(200)
+
+    with FaultServer(script) as server:
+        assert soak(server, 200, requests_each) == []
+        asked = [entry.request_id for entry in server.journal]
+        assert len(asked) == len(set(asked)), "nobody sent anything twice"
+        assert server.journal.count(answered=True) > 150 * requests_each
+        assert server.journal.count(answered=False) > 0
+
+
+def test_under_eventlet(run_python):
+    found = run_python(
+        """
+        import json
+        import eventlet
+        eventlet.monkey_patch()
+        import urllib3
+        from stalepool.testing import *
+        found = {}
+        for name, tls in ("http", None), ("https", TLS()):
+            script = [Respond(201), CloseAfter(0), Respond(202), ProcessThenClose()]
+            with FaultServer(script, tls=tls) as server:
+                ca = tls.ca_path if tls else None
+                with urllib3.PoolManager(**({"ca_certs": ca} if ca else {})) as pool:
+                    status = [pool.request("GET", server.url).status]
+                    server.wait_idle_step()
+                    status.append(pool.request("GET", server.url).status)
+                    try:
+                        pool.request("POST", server.url, retries=False)
+                    except urllib3.exceptions.HTTPError as error:
+                        status.append(type(error).__name__)
+                found[name] = [status, len(server.journal.processed("POST"))]
+        print(json.dumps(found))
+        """,
+        flags=("-Wignore", "-Werror::ResourceWarning"),
+    )
+    assert found == {
+        "http": [[201, 202, "ProtocolError"], 1],
+        "https": [[201, 202, "ProtocolError"], 1],
+    }
+
+
+# -- the proxy -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("server_tls", [False, True])
+@pytest.mark.parametrize("proxy_tls", [False, True])
+def test_proxy(server_tls, proxy_tls):
+    tls = TLS()
+    with FaultServer(default=Respond(body=echo), tls=tls if server_tls else None) as server:
+        with ConnectProxy(tls=tls if proxy_tls else None) as proxy:
+            with urllib3.ProxyManager(proxy.url, ca_certs=tls.ca_path) as pool:
+                for number in range(2):
+                    answer = pool.request("POST", f"{server.url}path?{number}", body=b"body")
+                    assert json.loads(answer.data)["path"] == f"/path?{number}"
+                    assert json.loads(answer.data)["body"] == "body"
+                assert pool.request("HEAD", server.url).status == 200
+            assert len(proxy.journal.connections) == 1
+            assert proxy.tunnels == ([f"127.0.0.1:{server.port}"] if server_tls else [])
+            assert len(proxy.forwarded) == (0 if server_tls else 3)
+
+
+def tunnel(proxy, server):
+    client = RawClient(proxy)
+    client.sock.sendall(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1\r\n\r\n".encode())
+    assert client.sock.recv(1000).startswith(b"HTTP/1.1 200 ")
+    return client
+
+
+def test_tunnel_hands_on_what_the_server_does():
+    script = [Respond(201), HalfCloseThenProcess(), Respond(202), Reset()]
+    with FaultServer(script) as server, ConnectProxy() as proxy:
+        with tunnel(proxy, server) as client:
+            assert client.ask().status == 201
+            server.wait_idle_step()
+            assert_eof(client.sock)
+            client.send("POST")
+            server.journal.wait(lambda journal: len(journal.processed("POST")) == 1)
+        assert server.wait_ended(0) == "client"
+        with tunnel(proxy, server) as client:
+            assert client.ask().status == 202
+            client.send()
+            assert_reset(client.sock)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_proxy_cuts_its_tunnels(reset):
+    with FaultServer() as server, ConnectProxy() as proxy:
+        with tunnel(proxy, server) as first, tunnel(proxy, server) as second:
+            assert proxy.cut(reset) == 2
+            for client in (first, second):
+                (assert_reset if reset else assert_eof)(client.sock)
+            assert proxy.cut() == 0
+
+
+def test_proxy_to_nowhere():
+    with FaultServer() as server:
+        nowhere = server.origin
+    with ConnectProxy() as proxy, RawClient(proxy) as client:
+        assert client.ask("GET", nowhere + "/").status == 502
+        assert client.ask("CONNECT", nowhere[len("http://") :]).status == 502
+
+
+# -- the kernel ----------------------------------------------------------------------------
+
+ESTABLISHED = 1
+
+
+def tcp_state(sock):
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0]
+
+
+def send_window(sock):
+    """The window the peer offers: tcpi_snd_wnd, or where it is not told, what can be written."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return int.from_bytes(info[228:232], "little")
