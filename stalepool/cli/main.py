@@ -1,0 +1,76 @@
+"""``stalepool COMMAND``: what the command line takes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import List, Optional
+
+import stalepool
+from stalepool.cli import demo, inject
+from stalepool.settings import KNOBS, PREFIX
+
+INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stalepool",
+        description="Keeps services from talking into dead pooled connections.",
+        epilog="Settings come from the environment:\n" + _settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=stalepool.__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser(
+        "run",
+        help="start a program with the shim in it",
+        description="Start CMD with the shim injected into it and its Python children. Exits as "
+        "CMD does; 127 if it is not found, 126 if it cannot be executed, 2 if a setting is wrong.",
+    )
+    inject.add_run_arguments(run)
+    run.set_defaults(act=inject.run)
+
+    path = commands.add_parser(
+        "path",
+        help="print the directory to put on PYTHONPATH",
+        description="Print the directory that, first on PYTHONPATH, switches the shim on.",
+    )
+    path.set_defaults(act=inject.path)
+
+    show = commands.add_parser(
+        "demo",
+        help="replay the migration incident without and with the shim",
+        description="Replay the incident this was made for on real sockets, without and with the "
+        "shim. Exits 0 if every case with the shim ends as it should, 1 if one does not.",
+    )
+    demo.add_arguments(show)
+    show.set_defaults(act=demo.main)
+    return parser
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one command.
+
+    :returns: its exit status; 2 for a usage error, 130 after Ctrl-C.
+    """
+    args = make_parser().parse_args(argv)
+    try:
+        status: int = args.act(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader went away, as under "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+
+
+def _settings_help() -> str:
+    lines = []
+    for name, (kind, default, meaning) in KNOBS.items():
+        lines.append("  %s%s (%s): %s" % (PREFIX, name.upper(), default, meaning))
+        lines.append("      takes %s" % kind.accepts)
+    return "\n".join(lines)
