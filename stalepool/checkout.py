@@ -11,7 +11,7 @@ import logging
 from time import monotonic
 from typing import Any, Callable, NamedTuple, Optional
 
-from stalepool import aside, keepalive, peek, runtime, stats, wire
+from stalepool import aside, keepalive, patience, peek, runtime, stats, wire
 from stalepool.pooled import Pooled, is_http1, memory_of, remember
 from stalepool.verdict import Action, Verdict
 
@@ -20,12 +20,13 @@ _logger = logging.getLogger(__name__)
 Check = Callable[[Any], bool]
 
 
-def make_check(stock: Check) -> Check:
+def make_check(stock: Check, connectionpool: Any = None) -> Check:
     """The function that takes urllib3's place.
 
-    A plain function: through wrapt's wrapper the check costs 3.8 times the bare poll, this way 1.5
-    times (measured on CPython 3.11). What each line of the healthy path costs there: identity 0.1
-    us, descriptor 0.05, clock 0.15, poll 0.5, counter 0.05.
+    A plain function: through wrapt's wrapper the check costs 3.8 times the bare poll, this way half
+    as much. What the healthy path costs beside the poll itself, measured on CPython 3.11: the call
+    and the two identities 0.1 us, the clock and what is noted 0.1, the counter 0.06. Left out: that
+    the socket has kept its descriptor (0.05); one closed behind urllib3's back fails as in stock.
 
     :param stock: urllib3's own check, which decides where ours stands aside.
     """
@@ -34,12 +35,7 @@ def make_check(stock: Check) -> Check:
     def is_connection_dropped(conn: Any) -> bool:
         try:
             pooled = conn._stalepool
-            sock = conn.sock
-            if (
-                pooled.sock is sock
-                and pooled.installation is runtime.current
-                and sock.fileno() == pooled.fd
-            ):
+            if pooled.sock is conn.sock and pooled.installation is runtime.current:
                 now = monotonic()
                 idle_s = now - pooled.checked_at
                 if (
@@ -120,14 +116,14 @@ def _find(conn: Any, installation: runtime.Installation) -> Finding:
     now = monotonic()
     verdict = peek.look(the_wire, poll, may_consume=not installation.is_audit)
     info = peek.tcp_info(the_wire)
-    idle_s = _idle_s(pooled, now, info)
+    idle_s = _idle_s(pooled, now, None if _brought_data(verdict, the_wire) else info)
     if verdict is Verdict.ALIVE:
         verdict = _verdict_on_silence(pooled, installation, info, idle_s)
     if verdict is Verdict.ALIVE:
         pooled.checked_at, pooled.idle_s = now, idle_s or 0.0
         if not installation.is_audit:
             _trust(pooled, the_wire, poll, installation)
-    age_s = _age_at_death_s(verdict, info, idle_s) if verdict.is_death else None
+    age_s = _age_at_death_s(verdict, the_wire, info, idle_s) if verdict.is_death else None
     return Finding(verdict, idle_s, age_s)
 
 
@@ -145,20 +141,43 @@ def _verdict_on_silence(
     return Verdict.ALIVE
 
 
+def idle_s_of(conn: Any, pooled: Pooled) -> float:
+    """How long a kept connection has been idle: the kernel's word, or the bound of its checkout."""
+    the_wire = wire.wire_of(conn.sock)
+    info = None if the_wire is None else peek.tcp_info(the_wire)
+    return pooled.idle_s if info is None else info.last_data_recv_ms / 1000
+
+
 def _idle_s(pooled: Pooled, now: float, info: Optional[peek.TcpInfo]) -> Optional[float]:
     if info is not None:
         return info.last_data_recv_ms / 1000
     return None if pooled.checked_at is None else now - pooled.checked_at
 
 
+def _brought_data(verdict: Verdict, the_wire: wire.Wire) -> bool:
+    """Whether the end was data, too: the kernel's clock of that has begun anew then.
+
+    Over TLS a close_notify is; that a server may have left it out is of no matter here.
+    """
+    return verdict is Verdict.UNREAD or (
+        verdict is Verdict.CLOSED and the_wire.version is not None
+    )
+
+
 def _age_at_death_s(
-    verdict: Verdict, info: Optional[peek.TcpInfo], idle_s: Optional[float]
+    verdict: Verdict,
+    the_wire: wire.Wire,
+    info: Optional[peek.TcpInfo],
+    idle_s: Optional[float],
 ) -> Optional[float]:
-    if verdict is Verdict.CLOSED and info is not None:
-        # the FIN is the last segment that came in, so its time is known to the millisecond
-        # (measured); for a RST the kernel keeps no time, and the age when found must do
-        return max(0, info.last_data_recv_ms - info.last_ack_recv_ms) / 1000
-    return idle_s
+    if verdict is not Verdict.CLOSED or info is None:
+        return idle_s  # for a RST the kernel keeps no time: the age when found must do
+    # the FIN is the last segment that came in, so its time is known to the millisecond (measured)
+    age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
+    if the_wire.version is not None and idle_s is not None:
+        # the last data was the close_notify, unless the server left that out
+        age_ms = max(age_ms, int(idle_s * 1000) - info.last_data_recv_ms)
+    return max(0, age_ms) / 1000
 
 
 def _trust(
@@ -180,6 +199,8 @@ def _trust(
     pooled.fd = the_wire.raw.fileno()
     pooled.poll = poll
     pooled.pending = the_wire.pending
+    if pooled.user_timeout_ms is None and patience.user_timeout_ms(the_wire.raw) == 0:
+        pooled.user_timeout_ms = 0  # nobody has set one: ours to set
     pooled.keep = counters.verdicts[Verdict.ALIVE].tick
     pooled.installation = installation
 

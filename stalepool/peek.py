@@ -177,3 +177,29 @@ def tcp_info(wire: Wire) -> Optional[TcpInfo]:
     if len(answer) < _TCP_INFO_FIELDS.size:
         return None
     return TcpInfo(*_TCP_INFO_FIELDS.unpack(answer))
+
+
+class TcpBytes(NamedTuple):
+    """What a connection has carried, by the kernel's count."""
+
+    is_closed: bool  # TCP_CLOSE: neither side holds it any more
+    acked: int  # of ours, by the peer's kernel
+    received: int  # a FIN counts as one, a RST as none
+
+
+_TCP_CLOSE = 7  # linux/tcp_states.h
+_TCP_BYTES_FIELDS = struct.Struct("=B119xQQ")  # tcpi_state, tcpi_bytes_acked at 120, _received 128
+
+
+def tcp_bytes(wire: Wire) -> Optional[TcpBytes]:
+    """The kernel's byte counts (Linux 4.1 and later); None where they cannot be had."""
+    if _TCP_INFO is None or not wire.is_tcp:
+        return None
+    try:
+        answer = wire.raw.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _TCP_BYTES_FIELDS.size)
+    except OSError:
+        return None
+    if len(answer) < _TCP_BYTES_FIELDS.size:
+        return None
+    state, acked, received = _TCP_BYTES_FIELDS.unpack(answer)
+    return TcpBytes(state == _TCP_CLOSE, acked, received)

@@ -30,7 +30,8 @@ class Pooled:
         "checked_at",
         "idle_s",
         "announced",
-        "announced_limit_s",
+        "announced_s",
+        "user_timeout_ms",
         # set by the first look:
         "installation",
         "fd",
@@ -50,7 +51,9 @@ class Pooled:
         #: an upper bound of how long the connection had been idle at its last checkout
         self.idle_s = 0.0
         self.announced: Optional[str] = None
-        self.announced_limit_s: Optional[float] = None
+        self.announced_s: Optional[float] = None
+        #: the TCP_USER_TIMEOUT we left on the socket; None: an application's own, or none to be had
+        self.user_timeout_ms: Optional[int] = None
         self.installation: Optional[runtime.Installation] = None
         self.fd = -1
         self.poll: Optional[Poll] = None
@@ -61,20 +64,29 @@ class Pooled:
     def hear(self, announced: str) -> None:
         """Take in a ``Keep-Alive`` header, such as ``timeout=5, max=100`` (RFC 2068, 19.7.1.1)."""
         self.announced = announced
-        self.announced_limit_s = announced_limit_s(announced)
+        self.announced_s = announced_timeout_s(announced)
         if self.announced_limit_s is not None:
             self.trust_s = min(self.trust_s, self.announced_limit_s)
 
+    @property
+    def announced_limit_s(self) -> Optional[float]:
+        """How long the connection may idle by its server's word, a margin taken off.
 
-def announced_limit_s(announced: str) -> Optional[float]:
-    """How long a connection may idle, in seconds, under such a header; None where it does not say.
+        0 where the server's time is no longer than the margin: the connection is not reused.
+        """
+        return None if self.announced_s is None else max(0.0, self.announced_s - ANNOUNCED_MARGIN_S)
 
-    0 where the server's time is no longer than the margin: the connection is not reused.
+
+def announced_timeout_s(announced: str) -> Optional[float]:
+    """The seconds in a ``Keep-Alive`` header; None where it does not say.
+
+    >>> announced_timeout_s("timeout=5, max=100")
+    5.0
     """
     for parameter in announced.split(","):
         name, _, value = parameter.partition("=")
-        if name.strip().lower() == "timeout" and value.strip().isdigit():
-            return max(0.0, float(value) - ANNOUNCED_MARGIN_S)
+        if name.strip().lower() == "timeout" and value.strip().isdecimal():
+            return float(value)
     return None
 
 
@@ -92,6 +104,8 @@ def remember(conn: Any, checked_at: Optional[float]) -> Pooled:
     # urllib3 2.x forgets the tunnel when it closes; the origin stays what it was
     origin_name = before.origin_name if isinstance(before, Pooled) else origin_of(conn)
     pooled = Pooled(conn.sock, origin_name, checked_at)
+    if before is None and checked_at is None:
+        pooled.fork_generation = 0  # pooled before we came, so opened by the process we came to
     setattr(conn, _ATTRIBUTE, pooled)
     return pooled
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 import wrapt
 
-from stalepool import aside, checkout, connect, request
+from stalepool import aside, attempt, checkout, connect, request
 
 Attribute = Callable[..., Any]
 
@@ -24,16 +24,17 @@ class Seam(NamedTuple):
     owner: str  # name in urllib3.connectionpool; empty for the module itself
     attribute: str
     parameters: Tuple[str, ...]  # the first ones it must have, or it is left alone
-    wrap: Callable[[Attribute], Attribute]
+    wrap: Callable[[Attribute, ModuleType], Attribute]  # original, connectionpool -> ours
 
     @property
     def name(self) -> str:
         return ".".join(filter(None, ("urllib3.connectionpool", self.owner, self.attribute)))
 
 
-def _through_wrapt(wrapper: Callable[..., Any]) -> Callable[[Attribute], Attribute]:
-    """For seams off the hot path: whatever is wrapped, binding and introspection stay right."""
-    return lambda original: wrapt.FunctionWrapper(original, wrapper)
+def _new_conn(original: Attribute, connectionpool: ModuleType) -> Attribute:
+    # off the hot path, so through wrapt: binding and introspection stay right whatever is wrapped
+    wrapper: Attribute = wrapt.FunctionWrapper(original, connect.make_new_conn(connectionpool))
+    return wrapper
 
 
 SEAMS = (
@@ -44,15 +45,17 @@ SEAMS = (
         ("self", "conn", "method", "url"),
         request.make_make_request,
     ),
-    Seam("HTTPConnection", "_new_conn", ("self",), _through_wrapt(connect.new_conn)),
+    Seam("HTTPConnection", "send", ("self", "data"), attempt.make_send),
+    Seam("HTTPConnection", "_new_conn", ("self",), _new_conn),
 )
 
-#: the wrappers we made, told by identity: others copy attributes (functools.wraps) and equality
-#: (wrapt). Weak, like the copies below, so that a copy of urllib3 that was thrown away can go
-_ours: List[weakref.ref[Any]] = []
+#: the connectionpool modules whose seams are wrapped. Weak, like the wrappers below, so that a copy
+#: of urllib3 that was thrown away can go
+copies: weakref.WeakSet[ModuleType] = weakref.WeakSet()
 
-#: the connectionpool modules seen
-_copies: weakref.WeakSet[ModuleType] = weakref.WeakSet()
+#: the wrappers we made, by their identity: others copy attributes (functools.wraps) and equality
+#: (wrapt)
+_ours: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
 def apply(connectionpool: ModuleType) -> None:
@@ -62,7 +65,7 @@ def apply(connectionpool: ModuleType) -> None:
 
     :param connectionpool: the copy's fully imported ``urllib3.connectionpool`` module.
     """
-    _copies.add(connectionpool)
+    copies.add(connectionpool)
     for seam in SEAMS:
         try:
             _apply_one(connectionpool, seam)
@@ -76,17 +79,17 @@ def remove() -> List[str]:
     :returns: the seams on which somebody else has wrapped: there ours stays, as a pass-through.
     """
     left = []
-    for connectionpool in list(_copies):
+    for connectionpool in list(copies):
         for seam in SEAMS:
             owner = _owner_of(connectionpool, seam)
             present = None if owner is None else _raw_attribute(owner, seam.attribute)
             if present is None or not _has_ours(present):
                 continue
             if _is_ours(present):
-                setattr(owner, seam.attribute, present.__wrapped__)
+                _put_back(owner, seam.attribute, present.__wrapped__)
             else:
                 left.append(seam.name)
-        _copies.discard(connectionpool)
+        copies.discard(connectionpool)
     if left:
         aside.stand_aside("wrapped_by_others", ", ".join(left))
     return left
@@ -102,8 +105,8 @@ def _apply_one(connectionpool: ModuleType, seam: Seam) -> None:
         if names[: len(seam.parameters)] != seam.parameters:
             aside.stand_aside("seam_missing", "%s takes %s" % (seam.name, ", ".join(names)))
             return
-        ours = seam.wrap(original)
-        _ours[:] = [ref for ref in _ours if ref() is not None] + [weakref.ref(ours)]
+        ours = seam.wrap(original, connectionpool)
+        _ours[id(ours)] = ours
         setattr(owner, seam.attribute, ours)
 
 
@@ -112,19 +115,28 @@ def _owner_of(connectionpool: ModuleType, seam: Seam) -> Optional[Any]:
 
 
 def _raw_attribute(owner: Any, name: str) -> Optional[Any]:
-    """What the owner itself holds, unbound; an attribute merely inherited is not the owner's."""
-    return vars(owner).get(name)
+    """What the module or class has under a name, unbound; a class may have inherited it."""
+    for holder in getattr(owner, "__mro__", (owner,)):
+        if name in vars(holder):
+            return vars(holder)[name]
+    return None
+
+
+def _put_back(owner: Any, name: str, original: Attribute) -> None:
+    for holder in getattr(owner, "__mro__", (owner,))[1:]:
+        if vars(holder).get(name) is original:
+            delattr(owner, name)  # it was inherited
+            return
+    setattr(owner, name, original)
 
 
 def _is_ours(function: Any) -> bool:
-    return any(ref() is function for ref in _ours)
+    return _ours.get(id(function)) is function
 
 
 def _has_ours(function: Any) -> bool:
     """Whether ours is anywhere in the chain of wrappers."""
-    seen: Any = function
-    while seen is not None:
-        if _is_ours(seen):
-            return True
-        seen = getattr(seen, "__wrapped__", None)
-    return False
+    try:
+        return _is_ours(inspect.unwrap(function, stop=_is_ours))
+    except ValueError:  # a chain without an end, as of a mock that has every attribute
+        return False

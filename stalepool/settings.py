@@ -33,8 +33,8 @@ class Flag:
     }
 
     def parse(self, value: Any) -> bool:
-        if isinstance(value, bool):
-            return value
+        if not isinstance(value, (int, str)):
+            raise ValueError
         return self._words[str(value).strip().lower()]
 
 
@@ -58,7 +58,7 @@ class Whole:
         self.accepts = "a whole number from %d to %d" % (lowest, highest)
 
     def parse(self, value: Any) -> int:
-        if isinstance(value, (bool, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise ValueError
         number = int(value)
         if not self.lowest <= number <= self.highest:
@@ -78,7 +78,7 @@ class Seconds:
             if self.or_off:
                 return OFF
             raise ValueError
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             raise ValueError
         number = float(value)
         if not self.lowest <= number <= self.highest:  # false for NaN as well
@@ -101,6 +101,27 @@ KNOBS: dict[str, tuple[Flag | Choice | Whole | Seconds, Any, str]] = {
     "keepalive_idle_s": (Whole(1, 32767), 15, "silence before the first probe"),
     "keepalive_interval_s": (Whole(1, 32767), 5, "between two probes"),
     "keepalive_count": (Whole(1, 127), 3, "unanswered probes until the kernel gives up"),
+    "second_look": (Flag(), True, "look once more just before a request's first byte"),
+    "replay": (
+        Choice("off", "safe", "idempotent", "evidence"),
+        "idempotent",
+        "which requests are sent once more when their reused connection died",
+    ),
+    "nonidempotent_max_idle_s": (
+        Seconds(0, DAY_S, or_off=True),
+        1.0,
+        "POST and PATCH take a fresh connection when the pooled one idled longer; 0: always",
+    ),
+    "user_timeout_s": (
+        Seconds(1, DAY_S, or_off=True),
+        15.0,
+        "how long a small request may stay unacknowledged (TCP_USER_TIMEOUT)",
+    ),
+    "reconnect_window_s": (
+        Seconds(0, 3600),
+        3.0,
+        "how long a refused connect to an origin known to answer is tried again; 0: not at all",
+    ),
 }
 
 
@@ -120,24 +141,31 @@ class Settings:
     keepalive_idle_s: int
     keepalive_interval_s: int
     keepalive_count: int
+    second_look: bool
+    replay: str
+    nonidempotent_max_idle_s: float | None
+    user_timeout_s: float | None
+    reconnect_window_s: float
 
     def __init__(self, **settings: Any) -> None:
         problems = []
-        for name in settings:
+        for name, value in settings.items():
             if name not in KNOBS:
-                problems.append(_unknown(name, KNOBS))
+                problems.append(_unknown(name, value, {knob: knob for knob in KNOBS}))
         for name, (kind, default, _) in KNOBS.items():
             value = settings.get(name, default)
             try:
                 object.__setattr__(self, name, kind.parse(value))
-            except (ValueError, TypeError, KeyError, OverflowError):
-                problems.append("%s=%r is not accepted: it takes %s" % (name, value, kind.accepts))
+            except (ValueError, KeyError, OverflowError):
+                problems.append(_wrong(name, value, kind.accepts))
         if problems:
             raise SettingsError("; ".join(problems))
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
         """Settings from the ``STALEPOOL_*`` variables of a mapping; keywords go before variables.
+
+        Where the variables throw the kill switch, nothing else that is wrong with them matters.
 
         :raises SettingsError: also for an unknown ``STALEPOOL_*`` name, with the nearest known one.
         """
@@ -146,16 +174,13 @@ class Settings:
         for variable in sorted(v for v in environ if v.startswith(PREFIX)):
             name = variables.get(variable)
             if name is None:
-                problems.append(_unknown(variable, variables))
+                problems.append(_unknown(variable, environ[variable], variables))
             elif name not in overrides:
                 try:
                     found[name] = KNOBS[name][0].parse(environ[variable])
                 except (ValueError, KeyError, OverflowError):
-                    problems.append(
-                        "%s=%r is not accepted: it takes %s"
-                        % (variable, environ[variable], KNOBS[name][0].accepts)
-                    )
-        if problems:
+                    problems.append(_wrong(variable, environ[variable], KNOBS[name][0].accepts))
+        if problems and found.get("enabled") is not False:
             raise SettingsError("; ".join(problems))
         return cls(**found)
 
@@ -185,8 +210,17 @@ def _revive(settings: dict[str, Any]) -> Settings:
     return Settings(**settings)
 
 
-def _unknown(name: str, known: Mapping[str, Any]) -> str:
+def _wrong(name: str, value: Any, accepts: str) -> str:
+    return "%s=%r is not accepted: it takes %s" % (name, value, accepts)
+
+
+def _unknown(name: str, value: Any, known: Mapping[str, str]) -> str:
     import difflib  # 3 ms: only where something is wrong already
 
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-    return "%s is not a setting: the nearest is %s" % (name, near[0])
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+    return "%s=%r is not a setting: the nearest is %s, which takes %s" % (
+        name if name.isprintable() else ascii(name),
+        value,
+        near,
+        KNOBS[known[near]][0].accepts,
+    )

@@ -21,15 +21,30 @@ _LONGEST_BUCKET = math.ceil(math.log(7 * 86400, BUCKET_RATIO))
 _SHORTEST_BUCKET = math.floor(math.log(0.001, BUCKET_RATIO))
 
 
+#: what is counted beside verdicts: group -> what it counts. The names within a group are closed
+#: sets of their modules (:data:`stalepool.replay.RULES` for one), so they take bounded memory
+GROUPS = {
+    "moved": "requests that took a fresh connection before a byte of them was out, by reason",
+    "replays": "requests sent once more, by outcome",
+    "replays_refused": "failed requests not sent once more, by the rule that refused",
+    "reconnects": "refused connects that were tried again, by outcome; and windows opened",
+}
+
+
 class Origin:
     """What was seen of one scheme, host and port."""
 
-    __slots__ = ("verdicts", "armed", "died")
+    __slots__ = ("armed", "died", "groups", "verdicts")
 
     def __init__(self) -> None:
         self.verdicts = {verdict: Counter() for verdict in Verdict}
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths
+        self.groups: Dict[str, Dict[str, Counter]] = {group: {} for group in GROUPS}
+
+    def count(self, group: str, name: str) -> None:
+        """Count one event of :data:`GROUPS`."""
+        self.groups[group].setdefault(name, Counter()).tick()
 
     def count_death(self, age_s: float) -> None:
         """Count a connection that had been idle for ``age_s`` seconds when it died."""
@@ -38,11 +53,21 @@ class Origin:
         self.died.setdefault(bucket, Counter()).tick()
 
     def as_dict(self) -> Dict[str, Any]:
-        return _summary(
-            {verdict: counter.value for verdict, counter in self.verdicts.items()},
-            self.armed.value,
-            {bucket: counter.value for bucket, counter in list(self.died.items())},
-        )
+        verdicts = {verdict: counter.value for verdict, counter in self.verdicts.items()}
+        return {
+            "checkouts": sum(verdicts.values()),
+            "discards": sum(count for verdict, count in verdicts.items() if verdict.is_discard),
+            "verdicts": {verdict.value: count for verdict, count in verdicts.items() if count},
+            "keepalive_armed": self.armed.value,
+            # upper edge of the bucket in seconds -> connections that died at such an age
+            "died_idle_s": {
+                _edge_s(bucket): self.died[bucket].value for bucket in sorted(self.died)
+            },
+            **{
+                group: {name: names[name].value for name in sorted(names)}
+                for group, names in self.groups.items()
+            },
+        }
 
 
 _origins: Dict[str, Origin] = {}
@@ -68,23 +93,12 @@ def snapshot() -> Dict[str, Any]:
     return {"origins": origins, "totals": _total(list(origins.values()))}
 
 
-def _summary(verdicts: Dict[Verdict, int], armed: int, died: Dict[int, int]) -> Dict[str, Any]:
-    return {
-        "checkouts": sum(verdicts.values()),
-        "discards": sum(count for verdict, count in verdicts.items() if verdict.is_discard),
-        "verdicts": {verdict.value: count for verdict, count in verdicts.items() if count},
-        "keepalive_armed": armed,
-        # upper edge of the bucket in seconds -> connections that died at such an age
-        "died_idle_s": {_edge_s(bucket): died[bucket] for bucket in sorted(died)},
-    }
-
-
 def _edge_s(bucket: int) -> float:
     return float("%.3g" % BUCKET_RATIO**bucket)
 
 
 def _total(entries: List[Dict[str, Any]]) -> Dict[str, Any]:
-    total: Dict[str, Any] = _summary({}, 0, {})
+    total = Origin().as_dict()
     for entry in entries:
         for key, value in entry.items():
             if isinstance(value, dict):
