@@ -24,7 +24,8 @@ TEST = DEMO + [
     "vcrpy; python_version >= '3.10'",
     "h2; python_version >= '3.9'",
 ]
-LINT = ["ruff==0.14.5", "mypy==1.18.2"]
+LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
+BENCH = DEMO + ["pyperf", "trustme"]
 
 setup(
     name="stalepool",
@@ -37,7 +38,7 @@ setup(
     package_data={"stalepool": ["py.typed", "inject/sitecustomize.py"]},
     python_requires=">=3.8",
     install_requires=["wrapt>=1.14"],
-    extras_require={"demo": DEMO, "test": TEST, "lint": LINT},
+    extras_require={"demo": DEMO, "test": TEST, "lint": LINT, "bench": BENCH},
     entry_points={"console_scripts": ["stalepool = stalepool.cli.main:main"]},
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import os
 from typing import Any, Dict
 
 from stalepool.counting import Counter
@@ -60,3 +61,13 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any) -> None:
 def counts() -> Dict[str, int]:
     """How often each reason occurred; only those that did."""
     return {reason: counter.value for reason, counter in _counts.items() if counter.value}
+
+
+def forget() -> None:
+    """Start again from zero, as a forked child does: what it meets is its own to say."""
+    for reason in REASONS:
+        _counts[reason] = Counter()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=forget)

@@ -26,23 +26,12 @@ def start() -> None:
         try:
             settings = Settings.from_environ(os.environ)
         except SettingsError as error:
-            if not _is_killed():
-                say("stalepool: not active in this process: %s" % error)
+            say("stalepool: not active in this process: %s" % error)
             return
         if settings.enabled:
             hook.register(settings)
     except Exception as error:
         say("stalepool: not active in this process: %r" % (error,))
-
-
-def _is_killed() -> bool:
-    """Whether the kill switch is thrown: then nothing else that is wrong matters."""
-    from stalepool.settings import KNOBS
-
-    try:
-        return not KNOBS["enabled"][0].parse(os.environ.get(_PREFIX + "ENABLED", "1"))
-    except KeyError:
-        return False
 
 
 def say(sentence: str) -> None:

@@ -35,13 +35,7 @@ def uninstall() -> List[str]:
     :returns: the seams on which somebody else has wrapped since. There ours cannot be taken out and
         stays, as a pass-through; it is logged at WARNING. Empty: urllib3 is as it was.
     """
-    hook.unregister()
-    if runtime.current is None:
-        return []
-    from stalepool import seams  # loads wrapt, so only where it is loaded already
-
-    runtime.stop()
-    return seams.remove()
+    return hook.unregister()
 
 
 def is_installed() -> bool:

@@ -1,26 +1,30 @@
 """When the seams are applied: as soon as there is a urllib3, on every copy, and not before.
 
-Nothing but ``sys`` is imported here until then; wrapt (23-90 ms) and the rest of stalepool are
-loaded when urllib3 is looked up for the first time, so a process that makes no HTTP request never
-pays, and ``eventlet.monkey_patch()`` may still come.
+Nothing is imported here until then; wrapt (23-90 ms) and the rest of stalepool are loaded when urllib3
+is loaded for the first time, so a process that makes no HTTP request never pays, and
+``eventlet.monkey_patch()`` may still come.
 
-wrapt's post-import hook serves the first load of ``urllib3.connectionpool``. It fires once a
-process, so a finder of our own wraps the loader of every later load: after a deletion from
-``sys.modules``, on ``importlib.reload``, for the second copy of ``eventlet.import_patched``. A copy
-that was half built when we came is complete by the time ``urllib3.poolmanager`` is looked up.
+wrapt's post-import hook serves the first load of ``urllib3.connectionpool``. It fires once a process,
+so a finder of our own watches every later load: after a deletion from ``sys.modules``, on
+``importlib.reload``, for the second copy of ``eventlet.import_patched``. A copy that was half built
+when we came is complete by the time ``urllib3.poolmanager`` is loaded.
 
-No exception leaves this module for an import to trip over: with wrapt, a hook that raises makes
-the import itself fail.
+No exception leaves this module for an import to trip over: with wrapt, a hook that raises makes the
+import itself fail. And nothing is imported while a finder is asked: the interpreter holds its global
+import lock then, and another thread may be waiting for it with the lock of what we would import.
 """
 
 from __future__ import annotations
 
 import sys
 
-_POOL = "urllib3.connectionpool"
+from stalepool import loaders
+
+_PACKAGE, _POOL, _AFTER_POOL = "urllib3", "urllib3.connectionpool", "urllib3.poolmanager"
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any, List, Optional
 
@@ -28,106 +32,94 @@ if TYPE_CHECKING:
 
 
 class _Finder:
-    """First on ``sys.meta_path``; finds nothing by itself."""
+    """First on ``sys.meta_path``; finds what the others find, and watches it being loaded."""
 
-    def __init__(self, settings: Optional[Settings]) -> None:
-        self.settings = settings  # None: the defaults
+    def __init__(self) -> None:
+        self.settings: Optional[Settings] = None  # the defaults
         self.wrapt_is_told = False
         self.wrapt_has_fired = False
+        self.loaded: Any = None  # our modules runtime and seams, once there is a urllib3
 
-    def find_spec(
-        self, fullname: str, path: Any = None, target: Any = None
-    ) -> Any:
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
         try:
-            if fullname == "urllib3":
-                self.tell_wrapt()
-            elif fullname == _POOL and self.wrapt_has_fired:
-                return self.spec_of_later_load(fullname, path, target)
-            elif fullname == "urllib3.poolmanager":
-                self.apply(sys.modules.get(_POOL))
-        except Exception as error:
-            _stand_aside(error)
+            if self.is_to_watch(fullname):
+                return self.watched_spec(fullname, path, target)
+        except Exception:  # another finder's, who will raise it again for the interpreter
+            pass
         return None
+
+    def is_to_watch(self, fullname: str) -> bool:
+        if fullname == _POOL:
+            return self.wrapt_has_fired
+        return fullname in (_PACKAGE, _AFTER_POOL)
+
+    def watched_spec(self, fullname: str, path: Any, target: Any) -> Optional[ModuleSpec]:
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:  # type: ignore[arg-type]
+            find = getattr(finder, "find_spec", None)
+            spec: Optional[ModuleSpec] = None if find is None else find(fullname, path, target)
+            if spec is not None:
+                loaders.watch(spec, self.before_load, self.after_load)
+                return spec
+        return None
+
+    def before_load(self, fullname: str) -> None:
+        if fullname == _PACKAGE:
+            self.tell_wrapt()
+        elif fullname == _AFTER_POOL and not self.has_applied(sys.modules.get(_POOL)):
+            self.apply(sys.modules.get(_POOL))
+
+    def after_load(self, module: ModuleType) -> None:
+        if module.__name__ == _POOL:
+            self.apply(module)
 
     def tell_wrapt(self) -> None:
         if self.wrapt_is_told:
             return
         self.wrapt_is_told = True
-        import wrapt
+        try:
+            from stalepool import originals
 
-        wrapt.register_post_import_hook(self.on_first_load, _POOL)
+            with originals.in_sight():
+                import wrapt
+            wrapt.register_post_import_hook(self.on_first_load, _POOL)
+        except Exception as error:
+            _stand_aside(error)
 
     def on_first_load(self, module: ModuleType) -> None:
         self.wrapt_has_fired = True
         self.apply(module)
 
+    def has_applied(self, module: Optional[ModuleType]) -> bool:
+        return self.loaded is not None and module in self.loaded[1].copies
+
     def apply(self, module: Optional[ModuleType]) -> None:
-        """Put the settings in force and wrap the seams of one copy; a half-built one must wait."""
-        if module is None or self not in sys.meta_path or _is_half_built(module):
+        """Put the settings in force and wrap the seams of one copy; a half-built one has to wait."""
+        if module is None or self is not _finder or _is_half_built(module):
             return
         try:
-            from stalepool import runtime, seams, settings
+            from stalepool import originals
 
+            with originals.in_sight():
+                from stalepool import runtime, seams, settings
+            self.loaded = runtime, seams
             runtime.start(self.settings or settings.Settings())
             seams.apply(module)
         except Exception as error:
             _stand_aside(error)
 
-    def spec_of_later_load(self, fullname: str, path: Any, target: Any) -> Any:
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
-            find = getattr(finder, "find_spec", None)
-            spec = None if find is None else find(fullname, path, target)
-            if spec is not None:
-                if spec.loader is not None:
-                    spec.loader = _wrap_loader(spec, self)
-                return spec
-        return None
+    def retire(self) -> List[str]:
+        """Undo everything; returns what could not be undone."""
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+        if self.loaded is None:
+            return []
+        runtime, seams = self.loaded
+        runtime.stop()
+        left: List[str] = seams.remove()
+        return left
 
 
-class _Loader:
-    """Loads as the real one does, and applies the seams to what it loaded.
-
-    Steps aside in the spec before it loads, so the module is left with its real loader.
-    """
-
-    def __init__(self, spec: Any, finder: _Finder) -> None:
-        self._spec = spec
-        self._loader: Any = spec.loader
-        self._finder = finder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    @property  # type: ignore[misc]  # object's own can be written
-    def __class__(self) -> Any:
-        return type(self._loader)  # for who asks isinstance(spec.loader, SourceLoader)
-
-
-class _ExecLoader(_Loader):
-    def create_module(self, spec: Any) -> Any:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._spec.loader = self._loader
-        if getattr(module, "__loader__", None) is self:
-            module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        self._finder.apply(module)
-
-
-class _OldLoader(_Loader):
-    """For loaders from before PEP 451; zipimport's was one until Python 3.9."""
-
-    def load_module(self, fullname: str) -> Any:
-        self._spec.loader = self._loader
-        module = self._loader.load_module(fullname)
-        self._finder.apply(module)
-        return module
-
-
-def _wrap_loader(spec: Any, finder: _Finder) -> Any:
-    has_exec = hasattr(spec.loader, "exec_module")
-    return (_ExecLoader if has_exec else _OldLoader)(spec, finder)
+_finder: Optional[_Finder] = None
 
 
 def register(settings: Optional[Settings] = None) -> None:
@@ -137,39 +129,43 @@ def register(settings: Optional[Settings] = None) -> None:
 
     :param settings: None for the defaults.
     """
-    finder = _present()
-    if finder is None:
-        finder = _Finder(settings)
-        sys.meta_path.insert(0, finder)
-    finder.settings = settings
-    if "urllib3" in sys.modules:
-        finder.tell_wrapt()
+    global _finder
+    if _finder is None:
+        _retire_earlier_imports()
+        _finder = _Finder()
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)  # type: ignore[arg-type]
+    _finder.settings = settings
+    if _PACKAGE in sys.modules:
+        _finder.tell_wrapt()
     for module in _present_copies():
-        finder.apply(module)
+        _finder.apply(module)
 
 
-def unregister() -> bool:
-    """Stop watching imports. Returns whether we were."""
-    finder = _present()
-    if finder is not None:
-        sys.meta_path.remove(finder)
-    return finder is not None
+def unregister() -> List[str]:
+    """Stop watching imports, and put urllib3 back as it was.
+
+    :returns: the seams that could not be put back, see :func:`stalepool.uninstall`.
+    """
+    global _finder
+    finder, _finder = _finder, None
+    return [] if finder is None else finder.retire()
 
 
 def is_registered() -> bool:
-    return _present() is not None
+    return _finder is not None
 
 
-def _present() -> Optional[_Finder]:
-    for finder in sys.meta_path:
-        if isinstance(finder, _Finder):
-            return finder
-    return None
+def _retire_earlier_imports() -> None:
+    """A stalepool that was deleted from ``sys.modules`` gives way to the one imported again."""
+    for finder in list(sys.meta_path):
+        if type(finder).__module__ == __name__:
+            finder.retire()  # type: ignore[union-attr]
 
 
 def _present_copies() -> List[ModuleType]:
     """The copies there are: imported, kept by import_patched, or hanging off an old package."""
-    packages = [sys.modules.get("urllib3"), sys.modules.get("__patched_module_urllib3")]
+    packages = [sys.modules.get(_PACKAGE), sys.modules.get("__patched_module_" + _PACKAGE)]
     found = [sys.modules.get(_POOL), sys.modules.get("__patched_module_" + _POOL)]
     found += [getattr(package, "connectionpool", None) for package in packages]
     return [module for module in found if module is not None]

@@ -24,7 +24,8 @@ class Wire:
 
     ``raw``: the kernel's socket. ``version``: the TLS version's name, None without TLS.
     ``pending``: bytes the TLS layer holds back, None without TLS; does not block.
-    ``read_one``: reads one byte through TLS without blocking; one of the three results above.
+    ``read_one``: reads one byte through TLS without blocking; one of the three results above, or an
+    OSError where the layer has given up.
     """
 
     __slots__ = ("raw", "version", "pending", "read_one")
@@ -77,7 +78,8 @@ def _is_tls(sock: Any) -> bool:
 
 
 def _is_green(sock: Any) -> bool:
-    return _comes_from(sock, "eventlet.greenio.base") and isinstance(sock.fd, RawSocket)
+    # one inside another: what socketpair() makes in a patched process
+    return _comes_from(sock, "eventlet.greenio.base") and raw_of(sock.fd) is not None
 
 
 def _is_gevent(sock: Any) -> bool:
@@ -97,7 +99,9 @@ def _of_plain(sock: Any) -> Wire:
 
 
 def _of_green(sock: Any) -> Wire:
-    return Wire(sock.fd)
+    raw = raw_of(sock.fd)
+    assert raw is not None  # _is_green has looked
+    return Wire(raw)
 
 
 def _of_tls(sock: Any) -> Wire:
@@ -134,6 +138,8 @@ def _of_pyopenssl(sock: Any) -> Wire:
             return WANTS_MORE
         except errors.ZeroReturnError:
             return CLOSE_NOTIFY
+        except errors.Error as error:  # no OSError, other than the ssl module's
+            raise OSError(str(error)) from error
         return DATA
 
     return Wire(raw, connection.get_protocol_version_name(), connection.pending, read_one)

@@ -1,0 +1,66 @@
+"""To be there when a module is loaded, and to leave no trace of it.
+
+The loader in a module's spec is wrapped until it has begun to load; the module, and whoever asks it
+or its spec for the loader afterwards, has the real one. Imports nothing: this is part of start-up.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as mypy understands it, without importing typing
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Callable, Optional
+
+
+def watch(
+    spec: ModuleSpec, before: Callable[[str], None], after: Callable[[ModuleType], None]
+) -> None:
+    """Have two functions called at each load from this spec: with the name, with the module.
+
+    They are called where the import system holds the module's own lock and no other, so they may
+    import. They must not raise: it would look as if the module had.
+    """
+    if spec.loader is not None:  # None: a namespace package
+        has_exec = hasattr(spec.loader, "exec_module")
+        spec.loader = (_ExecLoader if has_exec else _OldLoader)(spec, before, after)
+
+
+class _Loader:
+    def __init__(self, spec: ModuleSpec, before: Any, after: Any) -> None:
+        self._spec = spec
+        self._loader: Any = spec.loader
+        self._before = before
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    @property
+    def __class__(self) -> Any:
+        return type(self._loader)  # for who asks isinstance(spec.loader, SourceLoader)
+
+
+class _ExecLoader(_Loader):
+    def create_module(self, spec: ModuleSpec) -> Optional[ModuleType]:
+        module: Optional[ModuleType] = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._spec.loader = self._loader
+        if getattr(module, "__loader__", None) is self:
+            module.__loader__ = self._loader
+        self._before(self._spec.name)
+        self._loader.exec_module(module)
+        self._after(module)
+
+
+class _OldLoader(_Loader):
+    """For loaders from before PEP 451; zipimport's was one until Python 3.9."""
+
+    def load_module(self, fullname: str) -> ModuleType:
+        self._spec.loader = self._loader
+        self._before(fullname)
+        module: ModuleType = self._loader.load_module(fullname)
+        self._after(module)
+        return module
