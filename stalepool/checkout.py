@@ -202,6 +202,7 @@ def _trust(
     if pooled.user_timeout_ms is None and patience.user_timeout_ms(the_wire.raw) == 0:
         pooled.user_timeout_ms = 0  # nobody has set one: ours to set
     pooled.keep = counters.verdicts[Verdict.ALIVE].tick
+    pooled.routine = None  # the next request is planned by the settings of now
     pooled.installation = installation
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.client
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Tuple
 
 from stalepool import runtime
 from stalepool.peek import Poll
@@ -32,6 +32,9 @@ class Pooled:
         "announced",
         "announced_s",
         "user_timeout_ms",
+        "is_tunnel",
+        "looks_again",
+        "routine",
         # set by the first look:
         "installation",
         "fd",
@@ -54,6 +57,11 @@ class Pooled:
         self.announced_s: Optional[float] = None
         #: the TCP_USER_TIMEOUT we left on the socket; None: an application's own, or none to be had
         self.user_timeout_ms: Optional[int] = None
+        self.is_tunnel = False
+        #: told to the seam that sends: look once more before the first byte
+        self.looks_again = False
+        #: the last request that needed no decision of its own: method, read and total timeout
+        self.routine: Optional[Tuple[str, Any, Any]] = None
         self.installation: Optional[runtime.Installation] = None
         self.fd = -1
         self.poll: Optional[Poll] = None
@@ -63,6 +71,8 @@ class Pooled:
 
     def hear(self, announced: str) -> None:
         """Take in a ``Keep-Alive`` header, such as ``timeout=5, max=100`` (RFC 2068, 19.7.1.1)."""
+        if announced == self.announced:
+            return
         self.announced = announced
         self.announced_s = announced_timeout_s(announced)
         if self.announced_limit_s is not None:
@@ -75,6 +85,18 @@ class Pooled:
         0 where the server's time is no longer than the margin: the connection is not reused.
         """
         return None if self.announced_s is None else max(0.0, self.announced_s - ANNOUNCED_MARGIN_S)
+
+
+class Fresh:
+    """What is known of a connection whose present or next socket has not answered yet."""
+
+    __slots__ = ("is_bound", "user_timeout_ms", "wanted_user_timeout_ms")
+
+    def __init__(self, wanted_user_timeout_ms: int) -> None:
+        self.wanted_user_timeout_ms = wanted_user_timeout_ms
+        self.is_bound = False
+        #: what was set; None: an application's own one, or none to be had
+        self.user_timeout_ms: Optional[int] = None
 
 
 def announced_timeout_s(announced: str) -> Optional[float]:
@@ -104,6 +126,7 @@ def remember(conn: Any, checked_at: Optional[float]) -> Pooled:
     # urllib3 2.x forgets the tunnel when it closes; the origin stays what it was
     origin_name = before.origin_name if isinstance(before, Pooled) else origin_of(conn)
     pooled = Pooled(conn.sock, origin_name, checked_at)
+    pooled.is_tunnel = getattr(conn, "_tunnel_host", None) is not None
     if before is None and checked_at is None:
         pooled.fork_generation = 0  # pooled before we came, so opened by the process we came to
     setattr(conn, _ATTRIBUTE, pooled)

@@ -3,51 +3,49 @@
 Takes the place of ``HTTPConnectionPool._make_request``, which urllib3 1.26 and 2.x call once for
 each request they send. All that happens here happens inside one of urllib3's attempts: its
 ``Retry``, and the counts of requests and keystoneauth1, see one attempt, whatever came of it.
+
+Every request can go this way: it is planned, sent with care, and learnt from. Most take the short
+way of :mod:`stalepool.routine`, and come here if they fail.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import sys
 from time import monotonic
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
-from stalepool import aside, checkout, patience, reconnect, replay, runtime, stats
-from stalepool.attempt import (
-    Attempt,
-    Evidence,
-    FoundStale,
-    attach,
-    detach,
-)
-from stalepool.pooled import Pooled, is_http1, memory_of, origin_of, remember
+from stalepool import answer, aside, checkout, patience, reconnect, replay, runtime, sending, stats
+from stalepool.evidence import Evidence
+from stalepool.pooled import Fresh, Pooled, is_http1, memory_of, origin_of, remember
+from stalepool.sending import FoundStale
 from stalepool.settings import Settings
 
 _logger = logging.getLogger(__name__)
 
+SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
+
 
 class Call(NamedTuple):
-    """One call of urllib3's ``_make_request``."""
+    """One call of urllib3's ``_make_request``, and what was true when it began."""
 
     stock: Callable[..., Any]
     pool: Any
     conn: Any
     method: str
     url: str
-    args: Tuple[Any, ...]
     kwargs: Dict[str, Any]
+    settings: Settings
+    pooled: Optional[Pooled]  # what is remembered of the connection; None: it is a fresh one
     began: float  # monotonic
-    handled: Optional[BaseException]  # what the caller is handling: none of this request's errors
+    handled: Optional[BaseException]  # what the caller was handling, see replay.chain()
 
-    def send(self, attempt: Attempt, **changes: Any) -> Any:
-        """Let urllib3 send it, with the attempt where our seams find it."""
-        attach(self.conn, attempt)
-        try:
-            kwargs = {**self.kwargs, **changes} if changes else self.kwargs
-            return self.stock(self.pool, self.conn, self.method, self.url, *self.args, **kwargs)
-        finally:
-            detach(self.conn, attempt)
+    def send(self, **changes: Any) -> Any:
+        """Let urllib3 send it."""
+        kwargs = {**self.kwargs, **changes} if changes else self.kwargs
+        return self.stock(self.pool, self.conn, self.method, self.url, **kwargs)
 
     @property
     def timeout(self) -> Any:
@@ -61,12 +59,14 @@ class Call(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What was decided before a byte was sent."""
+    """What was decided before a byte was sent; the defaults are those of a routine request."""
 
-    attempt: Attempt
-    body_start: Optional[int]
-    is_tunnel: bool  # asked now: urllib3 2.x forgets the tunnel when the connection dies
-    moves: bool  # the pooled connection is too old for a request that cannot be repeated
+    body_start: Optional[int] = None
+    moves: bool = False  # the connection is too old for a request that cannot be repeated
+    evidence: Optional[Evidence] = None
+
+
+_ROUTINE = Plan()
 
 
 def make_make_request(stock: Callable[..., Any], connectionpool: Any) -> Callable[..., Any]:
@@ -77,6 +77,8 @@ def make_make_request(stock: Callable[..., Any], connectionpool: Any) -> Callabl
     """
     pause = reconnect.make_pause(connectionpool)
 
+    names = tuple(inspect.signature(stock).parameters)[4:]
+
     @functools.wraps(stock)
     def _make_request(
         self: Any, conn: Any, method: str, url: str, *args: Any, **kwargs: Any
@@ -84,58 +86,60 @@ def make_make_request(stock: Callable[..., Any], connectionpool: Any) -> Callabl
         installation = runtime.current
         if installation is None or not is_http1(conn):
             return stock(self, conn, method, url, *args, **kwargs)
-        call = Call(stock, self, conn, method, url, args, kwargs, monotonic(), sys.exc_info()[1])
-        plan = None if installation.is_audit else _plan_or_none(call, installation.settings, pause)
-        if plan is None:
-            response = stock(self, conn, method, url, *args, **kwargs)
-        else:
-            response = _carry_out(call, plan, installation.settings)
-        try:
-            _note(call, response, plan)
-        except Exception as error:
-            aside.stand_aside("request_failed", repr(error))
-        return response
+        kwargs.update(zip(names, args))
+        call = Call(
+            *(stock, self, conn, method, url, kwargs, installation.settings),
+            *(_known(conn), monotonic(), sys.exc_info()[1]),
+        )
+        if installation.is_audit:
+            response = call.send()
+            _learn(call, response)
+            return response
+        return _send_with_care(call, pause)
 
     return _make_request
+
+
+def rescue(
+    stock: Callable[..., Any],
+    given: Tuple[Any, Any, str, str, Dict[str, Any]],
+    pooled: Pooled,
+    handled: Optional[BaseException],
+    error: Exception,
+) -> Any:
+    """A second chance for a routine request that failed, see :func:`_second_chance`.
+
+    :param given: pool, connection, method, URL, and the rest by name.
+    """
+    installation = runtime.current
+    if installation is None:
+        return None
+    call = Call(stock, *given, installation.settings, pooled, pooled.checked_at or 0.0, handled)
+    return _second_chance(call, _ROUTINE, error)
 
 
 # ----------------------------------------------------------------------------------- deciding
 
 
-def _plan_or_none(call: Call, settings: Settings, pause: Callable[[float], None]) -> Optional[Plan]:
-    try:
-        return _plan(call, settings, pause)
-    except Exception as error:
-        aside.stand_aside("request_failed", repr(error))
-        return None
+def _known(conn: Any) -> Optional[Pooled]:
+    return None if conn.sock is None else memory_of(conn)
 
 
-def _plan(call: Call, settings: Settings, pause: Callable[[float], None]) -> Plan:
-    conn, kwargs = call.conn, call.kwargs
-    pooled = None if conn.sock is None else memory_of(conn)
-    body = kwargs.get("body")
-    body_start = replay.position(body)
-    repeats = call.method in replay.METHODS[settings.replay]
-    user_timeout_ms = patience.wanted_user_timeout_ms(
-        settings,
-        patience.is_small(body) and not kwargs.get("chunked"),
-        repeats and pooled is not None,
-        patience.read_limit_s(call.timeout),
-    )
-    moves, evidence = False, None
+def _plan(call: Call, pause: Callable[[float], None]) -> Plan:
+    """Decide, and tell the seams that send what they need to know."""
+    conn, settings, pooled = call.conn, call.settings, call.pooled
+    body = call.kwargs.get("body")
+    plan = Plan(replay.position(body))
     if (
         pooled is not None
         and call.method not in replay.IDEMPOTENT
-        and not replay.is_repeatable(call.describe(body_start))
+        and not replay.is_repeatable(call.describe(plan.body_start))
     ):
-        moves = _is_too_old(conn, pooled, settings)
-        evidence = Evidence(pause) if settings.replay == "evidence" else None
-    return Plan(
-        Attempt(None if moves else pooled, settings.second_look, user_timeout_ms, evidence),
-        body_start,
-        getattr(conn, "_tunnel_host", None) is not None,
-        moves,
-    )
+        if _is_too_old(conn, pooled, settings):
+            return plan._replace(moves=True)
+        if settings.replay == "evidence":
+            plan = plan._replace(evidence=Evidence(conn.sock, pause))
+    return plan
 
 
 def _is_too_old(conn: Any, pooled: Pooled, settings: Settings) -> bool:
@@ -152,44 +156,98 @@ def _is_too_old(conn: Any, pooled: Pooled, settings: Settings) -> bool:
     return pooled.idle_s > limit_s and checkout.idle_s_of(conn, pooled) > limit_s
 
 
+def _prepare_pooled(call: Call, pooled: Pooled, plan: Plan) -> None:
+    """Tell a known connection's seams what this request needs; note if the next may do without."""
+    conn, kwargs = call.conn, call.kwargs
+    sending.bound(conn, pooled, _user_timeout_ms(call))
+    pooled.looks_again = call.settings.second_look and pooled.poll is not None
+    is_like_others = kwargs.get("body") is None and call.method in replay.IDEMPOTENT
+    timeout = call.timeout
+    pooled.routine = (call.method, timeout._read, timeout.total) if is_like_others else None
+
+
+def _prepare_fresh(call: Call) -> None:
+    call.conn._stalepool_fresh = Fresh(_user_timeout_ms(call))
+
+
+def _user_timeout_ms(call: Call) -> int:
+    body = call.kwargs.get("body")
+    return patience.wanted_user_timeout_ms(
+        call.settings,
+        patience.is_small(body) and not call.kwargs.get("chunked"),
+        call.pooled is not None and call.method in replay.METHODS[call.settings.replay],
+        patience.read_limit_s(call.timeout),
+    )
+
+
 # -------------------------------------------------------------------------------------- doing
 
 
-def _carry_out(call: Call, plan: Plan, settings: Settings) -> Any:
+def _send_with_care(call: Call, pause: Callable[[float], None]) -> Any:
+    plan = _ROUTINE
+    try:
+        plan = _plan(call, pause)
+        if call.pooled is None or plan.moves:
+            _prepare_fresh(call)
+        else:
+            _prepare_pooled(call, call.pooled, plan)
+    except Exception as error:
+        aside.stand_aside("request_failed", repr(error))
     if plan.moves:
         _count(call, "moved", "nonidempotent")
-        _reopen(call, plan)
-    first = None
+        _reopen(call)
+        call = call._replace(pooled=None)
     try:
-        return call.send(plan.attempt)
-    except FoundStale as stale:
-        _count(call, "moved", "second_look")
-        _log(call, "found %s before its first byte", stale.verdict.value)
+        with answer.watched_for(plan.evidence, call.conn):
+            response = call.send()
     except Exception as error:
-        if not _may_replay(call, plan, settings, error):
+        response = _second_chance(call, plan, error)
+        if response is None:
             raise
-        first = error
-    if first is None:
-        _reopen(call, plan)
-        return call.send(plan.attempt.on_a_fresh_connection())
-    context = first.__context__
-    try:
-        return _replay(call, plan, first)
-    finally:
-        first.__context__ = context  # which raising it again from here may have replaced
-        del first, context  # their tracebacks hold this frame, which would hold the socket
+    else:
+        _learn(call, response)
+    return response
 
 
-def _may_replay(call: Call, plan: Plan, settings: Settings, error: Exception) -> bool:
+def _second_chance(call: Call, plan: Plan, error: Exception) -> Any:
+    """What is done about a request that failed: None if nothing, and the error is the caller's.
+
+    :raises: only where not a byte of the request had been sent: then the second try is the first.
+    """
+    if isinstance(error, FoundStale):
+        _count(call, "moved", "second_look")
+        _log(call, "found %s before its first byte", error.verdict.value)
+        _reopen(call)
+        call = call._replace(pooled=None)
+        _prepare_fresh(call)
+        response = call.send()
+        _learn(call, response)
+        return response
+    if not _may_replay(call, plan, error):
+        return None
     try:
-        attempt = plan.attempt
+        response = _replay(call, plan)
+    except Exception as second:
+        _count(call, "replays", "failed")
+        _log(call, "failed with %r, and once more with %r", error, second)
+        return None
+    _count(call, "replays", "ok")
+    _log(call, "failed with %r, and was sent once more", error)
+    return response
+
+
+def _may_replay(call: Call, plan: Plan, error: Exception) -> bool:
+    try:
+        if plan.evidence is not None:
+            plan.evidence.gather()  # over TLS it is sending that fails, with the socket still open
+        errors = replay.chain(error, call.handled)
         failure = replay.Failure(
             request=call.describe(plan.body_start),
-            policy=settings.replay,
-            was_reused=attempt.pooled is not None,
-            answer_began=attempt.answer_began or not attempt.was_watched,
-            errors=replay.chain(error, call.handled),
-            never_read=attempt.evidence is not None and attempt.evidence.never_read,
+            policy=call.settings.replay,
+            was_reused=call.pooled is not None,
+            answer_began=answer.began(errors),
+            errors=errors,
+            never_read=plan.evidence is not None and plan.evidence.never_read,
             time_left_s=_time_left_s(call),
         )
         refusal = replay.refusal(failure)
@@ -202,28 +260,22 @@ def _may_replay(call: Call, plan: Plan, settings: Settings, error: Exception) ->
     return refusal is None
 
 
-def _replay(call: Call, plan: Plan, first: Exception) -> Any:
-    """Send it once more, on a fresh connection, in what time is left; or raise the first error."""
-    try:
-        if plan.body_start is not None:
-            call.kwargs["body"].seek(plan.body_start)
-        _reopen(call, plan, _timeout_left(call))
-        response = call.send(plan.attempt.on_a_fresh_connection(), timeout=_timeout_left(call))
-    except Exception as second:
-        _count(call, "replays", "failed")
-        _log(call, "failed with %r, and once more with %r", first, second)
-    else:
-        _count(call, "replays", "ok")
-        _log(call, "failed with %r, and was sent once more", first)
-        return response
-    raise first
+def _replay(call: Call, plan: Plan) -> Any:
+    """Send it once more, on a fresh connection, in what time is left."""
+    if plan.body_start is not None:
+        call.kwargs["body"].seek(plan.body_start)
+    _reopen(call, _timeout_left(call))
+    _prepare_fresh(call)
+    response = call.send(timeout=_timeout_left(call))
+    _learn(call, response)
+    return response
 
 
-def _reopen(call: Call, plan: Plan, timeout: Any = None) -> None:
+def _reopen(call: Call, timeout: Any = None) -> None:
     """Close the connection; urllib3 opens it again when it sends, a tunnel we have it open now."""
     conn, pool = call.conn, call.pool
     conn.close()
-    if not plan.is_tunnel:
+    if call.pooled is None or not call.pooled.is_tunnel:
         return
     if timeout is not None:
         conn.timeout = timeout.connect_timeout  # on 2.x it is the read timeout by now
@@ -247,20 +299,34 @@ def _time_left_s(call: Call) -> Optional[float]:
 # ----------------------------------------------------------------------------------- learning
 
 
-def _note(call: Call, response: Any, plan: Optional[Plan]) -> None:
-    """Remember the socket from its first answer on, and how long its server keeps it."""
+def _learn(call: Call, response: Any) -> None:
+    """Remember the socket from its first answer on."""
     conn = call.conn
-    pooled = None if conn.sock is None else memory_of(conn)
-    if pooled is None:
-        reconnect.note_answer(conn)
-        if conn.sock is None:  # "Connection: close"
+    try:
+        fresh = conn.__dict__.pop("_stalepool_fresh", None)
+        if _known(conn) is None:
+            reconnect.note_answer(conn)
+            if conn.sock is not None:  # None: "Connection: close"
+                pooled = remember(conn, checked_at=call.began)
+                pooled.user_timeout_ms = None if fresh is None else fresh.user_timeout_ms
+    except Exception as error:
+        aside.stand_aside("request_failed", repr(error))
+    hear(conn, response)
+
+
+def hear(conn: Any, response: Any) -> None:
+    """Take in what the answer says of its connection: for how long it is kept, or that it goes."""
+    try:
+        pooled = _known(conn)
+        if pooled is None:
             return
-        pooled = remember(conn, checked_at=call.began)
-        if plan is not None:
-            pooled.user_timeout_ms = plan.attempt.user_timeout_ms
-    announced = response.headers.get("keep-alive")
-    if announced is not None and announced != pooled.announced:
-        pooled.hear(announced)
+        if "keep-alive" in response.headers:
+            pooled.hear(response.headers["keep-alive"])
+        if response.status == SWITCHING_PROTOCOLS:
+            # somebody takes the socket over, and may stream into it: no user timeout from here on
+            sending.bound(conn, pooled, 0)
+    except Exception as error:
+        aside.stand_aside("request_failed", repr(error))
 
 
 def _count(call: Call, group: str, name: str) -> None:

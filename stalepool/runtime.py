@@ -16,11 +16,12 @@ from stalepool.settings import Settings
 class Installation:
     """The settings in force."""
 
-    __slots__ = ("settings", "is_audit")
+    __slots__ = ("is_audit", "looks_twice", "settings")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.is_audit = settings.mode == "audit"
+        self.looks_twice = settings.second_look
 
 
 #: None while nothing is installed: what is still wrapped passes through

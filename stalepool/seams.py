@@ -13,7 +13,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 import wrapt
 
-from stalepool import aside, attempt, checkout, connect, request
+from stalepool import answer, aside, checkout, connect, routine, sending
 
 Attribute = Callable[..., Any]
 
@@ -43,9 +43,10 @@ SEAMS = (
         "HTTPConnectionPool",
         "_make_request",
         ("self", "conn", "method", "url"),
-        request.make_make_request,
+        routine.make_make_request,
     ),
-    Seam("HTTPConnection", "send", ("self", "data"), attempt.make_send),
+    Seam("HTTPConnection", "send", ("self", "data"), sending.make_send),
+    Seam("HTTPConnection", "response_class", ("sock",), answer.make_response_class),
     Seam("HTTPConnection", "_new_conn", ("self",), _new_conn),
 )
 
@@ -135,7 +136,9 @@ def _is_ours(function: Any) -> bool:
 
 
 def _has_ours(function: Any) -> bool:
-    """Whether ours is anywhere in the chain of wrappers."""
+    """Whether ours is in the chain of wrappers, or among the classes that one was made from."""
+    if isinstance(function, type):
+        return any(map(_is_ours, function.__mro__))
     try:
         return _is_ours(inspect.unwrap(function, stop=_is_ours))
     except ValueError:  # a chain without an end, as of a mock that has every attribute

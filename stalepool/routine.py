@@ -1,0 +1,149 @@
+"""The short way for requests that need no decision: everything here is for speed.
+
+Most requests are like the one before them on their connection: the same idempotent method, the
+same timeouts, no body. Such a request costs one comparison, and is passed on by position: to go
+through ``*args, **kwargs`` would cost four times as much as all the rest (measured, CPython 3.11).
+So there is one function for each signature that ``HTTPConnectionPool._make_request`` has had; with
+a urllib3 of another one, every request goes the long way, through :mod:`stalepool.request`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import Any, Callable, Optional
+
+from stalepool import request, runtime
+from stalepool.pooled import Pooled
+
+MakeRequest = Callable[..., Any]
+
+
+def make_make_request(stock: MakeRequest, connectionpool: Any) -> MakeRequest:
+    """The function that takes the place of urllib3's; a plain one, since every request pays for it.
+
+    :param stock: urllib3's own.
+    :param connectionpool: the module it is from.
+    """
+    careful = request.make_make_request(stock, connectionpool)
+    parameters = inspect.signature(stock).parameters
+    make = _BY_PARAMETERS.get(tuple(parameters))
+    if make is None:
+        return careful
+    return functools.wraps(stock)(make(stock, careful, parameters["timeout"].default))
+
+
+def _as_before(conn: Any, method: str, timeout: Any, body: Any) -> Optional[Pooled]:
+    """What is remembered of the connection, if the request is like the one before it there."""
+    try:
+        pooled: Pooled = conn._stalepool
+        installation = runtime.current
+        if (
+            pooled.routine == (method, timeout._read, timeout.total)
+            and body is None
+            and pooled.sock is conn.sock
+            and installation is not None
+            and pooled.installation is installation
+        ):
+            pooled.looks_again = installation.looks_twice
+            return pooled
+    except AttributeError:  # a connection not known, or a timeout that is a bare number
+        pass
+    return None
+
+
+def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> MakeRequest:
+    def _make_request(  # noqa: PLR0917  # urllib3's own parameters
+        self: Any,
+        conn: Any,
+        method: str,
+        url: str,
+        timeout: Any = default_timeout,
+        chunked: bool = False,
+        **kw: Any,
+    ) -> Any:
+        pooled = _as_before(conn, method, timeout, kw.get("body"))
+        if pooled is None:
+            return careful(self, conn, method, url, timeout=timeout, chunked=chunked, **kw)
+        handled = sys.exc_info()[1]
+        try:
+            response = stock(self, conn, method, url, timeout, chunked, **kw)
+        except Exception as error:
+            kw.update(timeout=timeout, chunked=chunked)
+            given = (self, conn, method, url, kw)
+            response = request.rescue(stock, given, pooled, handled, error)
+            if response is None:
+                raise
+        if pooled.announced is not None or response.status == request.SWITCHING_PROTOCOLS:
+            request.hear(conn, response)
+        return response
+
+    return _make_request
+
+
+def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> MakeRequest:
+    def _make_request(  # noqa: PLR0917  # urllib3's own parameters
+        self: Any,
+        conn: Any,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Any = None,
+        retries: Any = None,
+        timeout: Any = default_timeout,
+        chunked: bool = False,
+        response_conn: Any = None,
+        preload_content: bool = True,
+        decode_content: bool = True,
+        enforce_content_length: bool = True,
+    ) -> Any:
+        pooled = _as_before(conn, method, timeout, body)
+        if pooled is None:
+            return careful(
+                *(self, conn, method, url, body, headers, retries, timeout, chunked),
+                *(response_conn, preload_content, decode_content, enforce_content_length),
+            )
+        handled = sys.exc_info()[1]
+        try:
+            # spelt out: a star here would cost what this function is there to save
+            response = stock(
+                self,
+                conn,
+                method,
+                url,
+                body,
+                headers,
+                retries,
+                timeout,
+                chunked,
+                response_conn,
+                preload_content,
+                decode_content,
+                enforce_content_length,
+            )
+        except Exception as error:
+            rest = (
+                *(body, headers, retries, timeout, chunked, response_conn),
+                *(preload_content, decode_content, enforce_content_length),
+            )
+            given = (self, conn, method, url, dict(zip(_NAMES_2, rest)))
+            response = request.rescue(stock, given, pooled, handled, error)
+            if response is None:
+                raise
+        if pooled.announced is not None or response.status == request.SWITCHING_PROTOCOLS:
+            request.hear(conn, response)
+        return response
+
+    return _make_request
+
+
+_COMMON = ("self", "conn", "method", "url")
+_NAMES_1_26 = ("timeout", "chunked", "httplib_request_kw")
+_NAMES_2 = (
+    *("body", "headers", "retries", "timeout", "chunked", "response_conn"),
+    *("preload_content", "decode_content", "enforce_content_length"),
+)
+
+#: the signatures there have been -> what makes a function of that signature
+_BY_PARAMETERS = {(*_COMMON, *_NAMES_1_26): _as_1_26, (*_COMMON, *_NAMES_2): _as_2}
