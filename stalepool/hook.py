@@ -1,17 +1,18 @@
 """When the seams are applied: as soon as there is a urllib3, on every copy, and not before.
 
-Nothing is imported here until then; wrapt (23-90 ms) and the rest of stalepool are loaded when urllib3
-is loaded for the first time, so a process that makes no HTTP request never pays, and
+Nothing is imported here until then; wrapt (23-90 ms) and the rest of stalepool are loaded when
+urllib3 is loaded for the first time, so a process that makes no HTTP request never pays, and
 ``eventlet.monkey_patch()`` may still come.
 
-wrapt's post-import hook serves the first load of ``urllib3.connectionpool``. It fires once a process,
-so a finder of our own watches every later load: after a deletion from ``sys.modules``, on
+wrapt's post-import hook serves the first load of ``urllib3.connectionpool``. It fires once a
+process, so a finder of our own watches every later load: after a deletion from ``sys.modules``, on
 ``importlib.reload``, for the second copy of ``eventlet.import_patched``. A copy that was half built
 when we came is complete by the time ``urllib3.poolmanager`` is loaded.
 
-No exception leaves this module for an import to trip over: with wrapt, a hook that raises makes the
-import itself fail. And nothing is imported while a finder is asked: the interpreter holds its global
-import lock then, and another thread may be waiting for it with the lock of what we would import.
+No exception leaves this module for an import to trip over: with wrapt, a hook that raises makes
+the import itself fail. And nothing is imported while a finder is asked: the interpreter holds its
+global import lock then, and another thread may be waiting for it, holding the lock of what we would
+import.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ class _Finder:
         self.wrapt_has_fired = False
         self.loaded: Any = None  # our modules runtime and seams, once there is a urllib3
 
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
+    def find_spec(
+        self, fullname: str, path: Any = None, target: Any = None
+    ) -> Optional[ModuleSpec]:
         try:
             if self.is_to_watch(fullname):
                 return self.watched_spec(fullname, path, target)
@@ -54,7 +57,7 @@ class _Finder:
         return fullname in (_PACKAGE, _AFTER_POOL)
 
     def watched_spec(self, fullname: str, path: Any, target: Any) -> Optional[ModuleSpec]:
-        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:  # type: ignore[arg-type]
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             find = getattr(finder, "find_spec", None)
             spec: Optional[ModuleSpec] = None if find is None else find(fullname, path, target)
             if spec is not None:
@@ -82,6 +85,8 @@ class _Finder:
             with originals.in_sight():
                 import wrapt
             wrapt.register_post_import_hook(self.on_first_load, _POOL)
+            # wrapt puts a finder of its own first, and that of 1.14 would keep reloads from ours
+            sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
         except Exception as error:
             _stand_aside(error)
 
@@ -93,7 +98,7 @@ class _Finder:
         return self.loaded is not None and module in self.loaded[1].copies
 
     def apply(self, module: Optional[ModuleType]) -> None:
-        """Put the settings in force and wrap the seams of one copy; a half-built one has to wait."""
+        """Put the settings in force and wrap one copy's seams; a half-built one has to wait."""
         if module is None or self is not _finder or _is_half_built(module):
             return
         try:
@@ -110,7 +115,7 @@ class _Finder:
     def retire(self) -> List[str]:
         """Undo everything; returns what could not be undone."""
         if self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
         if self.loaded is None:
             return []
         runtime, seams = self.loaded
@@ -134,7 +139,7 @@ def register(settings: Optional[Settings] = None) -> None:
         _retire_earlier_imports()
         _finder = _Finder()
     if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _finder)
     _finder.settings = settings
     if _PACKAGE in sys.modules:
         _finder.tell_wrapt()
@@ -158,9 +163,10 @@ def is_registered() -> bool:
 
 def _retire_earlier_imports() -> None:
     """A stalepool that was deleted from ``sys.modules`` gives way to the one imported again."""
-    for finder in list(sys.meta_path):
+    finders: List[Any] = list(sys.meta_path)
+    for finder in finders:
         if type(finder).__module__ == __name__:
-            finder.retire()  # type: ignore[union-attr]
+            finder.retire()
 
 
 def _present_copies() -> List[ModuleType]:

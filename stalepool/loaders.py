@@ -23,7 +23,8 @@ def watch(
     """
     if spec.loader is not None:  # None: a namespace package
         has_exec = hasattr(spec.loader, "exec_module")
-        spec.loader = (_ExecLoader if has_exec else _OldLoader)(spec, before, after)
+        loader: Any = (_ExecLoader if has_exec else _OldLoader)(spec, before, after)
+        spec.loader = loader
 
 
 class _Loader:
@@ -36,7 +37,7 @@ class _Loader:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
-    @property
+    @property  # type: ignore[misc]  # typeshed lets it be assigned as well
     def __class__(self) -> Any:
         return type(self._loader)  # for who asks isinstance(spec.loader, SourceLoader)
 

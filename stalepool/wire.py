@@ -68,13 +68,18 @@ def _comes_from(sock: Any, module: str) -> bool:
     return any(cls.__module__.endswith(module) for cls in type(sock).__mro__)
 
 
+def _is_raw(sock: Any) -> bool:
+    """Not by ``isinstance``: a mock or a proxy may claim the class, the kernel's calls refuse it."""
+    return issubclass(type(sock), RawSocket)
+
+
 def _is_plain(sock: Any) -> bool:
-    return isinstance(sock, RawSocket) and getattr(sock, "_sslobj", None) is None
+    return _is_raw(sock) and getattr(sock, "_sslobj", None) is None
 
 
 def _is_tls(sock: Any) -> bool:
     """``ssl.SSLSocket`` and eventlet's ``GreenSSLSocket``, which is one."""
-    return isinstance(sock, RawSocket) and hasattr(getattr(sock, "_sslobj", None), "pending")
+    return _is_raw(sock) and hasattr(getattr(sock, "_sslobj", None), "pending")
 
 
 def _is_green(sock: Any) -> bool:
@@ -83,7 +88,7 @@ def _is_green(sock: Any) -> bool:
 
 
 def _is_gevent(sock: Any) -> bool:
-    return _comes_from(sock, "gevent._socketcommon") and isinstance(sock._sock, RawSocket)
+    return _comes_from(sock, "gevent._socketcommon") and _is_raw(sock._sock)
 
 
 def _is_pyopenssl(sock: Any) -> bool:

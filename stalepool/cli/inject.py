@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import stat
 import sys
 from pathlib import Path
@@ -21,14 +22,21 @@ USAGE_ERROR, CANNOT_EXECUTE, NOT_FOUND = 2, 126, 127  # as a shell has it, POSIX
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("command", metavar="CMD", help="the program to start, as a shell finds it")
+    parser.usage = "%(prog)s [-h] CMD [ARGS]"
+    # one list, since argparse would take a "--" between a CMD of its own and the ARGS for itself
     parser.add_argument(
-        "arguments", metavar="ARGS", nargs=argparse.REMAINDER, help="its arguments, untouched"
+        "words",
+        metavar="CMD [ARGS]",
+        nargs=argparse.REMAINDER,
+        help="the program to start, as a shell finds it, and its arguments, untouched",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Become the command, with the shim injected. Returns only if that cannot be."""
+    words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    if not words or not words[0]:
+        return _refuse("CMD is missing, see stalepool run --help", USAGE_ERROR)
     try:
         Settings.from_environ(os.environ)
     except SettingsError as error:
@@ -40,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
             "has it on PYTHONPATH: take the permission away, or install elsewhere" % writable,
             USAGE_ERROR,
         )
-    sys.stdout.flush()
+    for name in {"SIGPIPE", "SIGXFSZ"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)  # Python ignores them, CMD may not
     try:
-        os.execvpe(args.command, [args.command, *args.arguments], injected(dict(os.environ)))
-    except FileNotFoundError:
-        return _refuse("%s: command not found" % args.command, NOT_FOUND)
+        os.execvpe(words[0], words, injected(dict(os.environ)))
+    except (FileNotFoundError, NotADirectoryError):
+        return _refuse("%s: command not found" % words[0], NOT_FOUND)
     except (OSError, ValueError) as error:
-        return _refuse("%s: cannot execute: %s" % (args.command, error), CANNOT_EXECUTE)
+        return _refuse("%s: cannot execute: %s" % (words[0], error), CANNOT_EXECUTE)
 
 
 def path(args: argparse.Namespace) -> int:
@@ -66,11 +75,11 @@ def injected(environ: Dict[str, str]) -> Dict[str, str]:
 
 
 def first_writable_by_others(directory: Path) -> Optional[Path]:
-    """The first of the directory's files, itself and its parents that other users may change.
+    """The first of all in the directory, itself and its parents that other users may change.
 
     A sticky directory (/tmp) does not count for what lies in it: others cannot replace that there.
     """
-    below: List[Path] = [*sorted(directory.iterdir()), directory]
+    below: List[Path] = [*sorted(directory.rglob("*")), directory]
     for place in [*below, *directory.parents]:
         status = place.stat()
         is_shared = bool(status.st_mode & stat.S_IWOTH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from typing import List, Optional
@@ -18,7 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stalepool",
         description="Keeps services from talking into dead pooled connections.",
-        epilog="Settings come from the environment:\n" + _settings_help(),
+        epilog="Settings come from the environment; these are the defaults:\n" + _settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=stalepool.__version__)
@@ -56,11 +57,13 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     :returns: its exit status; 2 for a usage error, 130 after Ctrl-C.
     """
-    args = make_parser().parse_args(argv)
+    _open_closed_streams()
     try:
-        status: int = args.act(args)
-        sys.stdout.flush()
-        return status
+        try:
+            args = make_parser().parse_args(argv)
+            return int(args.act(args))
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader went away, as under "| head"
@@ -68,9 +71,17 @@ def main(argv: Optional[List[str]] = None) -> int:
         return 1
 
 
+def _open_closed_streams() -> None:
+    """Under ``>&-`` Python has None for a stream; what is written to it then is to be lost."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.StringIO())
+
+
 def _settings_help() -> str:
     lines = []
     for name, (kind, default, meaning) in KNOBS.items():
-        lines.append("  %s%s (%s): %s" % (PREFIX, name.upper(), default, meaning))
+        lines.append("  %s%s=%s" % (PREFIX, name.upper(), default))
+        lines.append("      %s" % meaning)
         lines.append("      takes %s" % kind.accepts)
     return "\n".join(lines)

@@ -19,32 +19,60 @@ def _start_stalepool():
 
 
 def _run_the_hidden_one():
-    here = os.path.dirname(os.path.abspath(__file__))
-    path = [entry for entry in sys.path if os.path.abspath(entry or os.curdir) != here]
-    ours = sys.modules.get(__name__)
-    if sys.version_info >= (3, 4):
-        from importlib.machinery import PathFinder
-        from importlib.util import module_from_spec
-
-        spec = PathFinder.find_spec("sitecustomize", path)
-        if spec is None or spec.loader is None:
+    # One set for all copies of this file in a process. Another tool's sitecustomize may chain as
+    # this one does, and then the two would find each other for ever
+    done = sys.__dict__.setdefault("_stalepool_sitecustomize_done", set())
+    here = _place(os.path.dirname(__file__))
+    done.add(here)
+    places = [_place(entry) for entry in sys.path]
+    hidden = places[places.index(here) + 1 :] if here in places else []
+    for place in hidden:
+        load = None if place in done else _loader_of_the_one_in(place)
+        if load is not None:
+            done.add(place)
+            _run(load)
             return
-        module = module_from_spec(spec)
-        sys.modules["sitecustomize"] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            sys.modules["sitecustomize"] = ours
-            raise  # site.py reports it, as it would without us
-    else:
+
+
+def _place(entry):
+    try:
+        return os.path.realpath(entry)
+    except OSError:  # it is relative, and the working directory is gone
+        return entry
+
+
+def _loader_of_the_one_in(place):
+    if sys.version_info < (3, 4):
         import imp
 
         try:
-            found = imp.find_module("sitecustomize", path)
+            found = imp.find_module("sitecustomize", [place])
         except ImportError:
-            return
-        del sys.modules["sitecustomize"]
-        imp.load_module("sitecustomize", *found)
+            return None
+        return lambda: imp.load_module("sitecustomize", *found)
+
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+
+    spec = PathFinder.find_spec("sitecustomize", [place])
+    if spec is None or spec.loader is None:
+        return None
+
+    def load():
+        module = sys.modules["sitecustomize"] = module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+    return load
+
+
+def _run(load):
+    ours = sys.modules.pop("sitecustomize", None)
+    try:
+        load()
+    except BaseException:  # site.py reports it, as it would without us
+        if ours is not None:
+            sys.modules["sitecustomize"] = ours
+        raise
 
 
 _start_stalepool()
