@@ -22,6 +22,10 @@ import sys
 from stalepool import loaders
 
 _PACKAGE, _POOL, _AFTER_POOL = "urllib3", "urllib3.connectionpool", "urllib3.poolmanager"
+_SESSION = "keystoneauth1.session"
+
+#: what stands near the end of a module: with it, the module is as good as built
+_LAST_NAMES = {_POOL: "connection_from_url", _SESSION: "TCPKeepAliveAdapter"}
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
@@ -54,7 +58,7 @@ class _Finder:
     def is_to_watch(self, fullname: str) -> bool:
         if fullname == _POOL:
             return self.wrapt_has_fired
-        return fullname in (_PACKAGE, _AFTER_POOL)
+        return fullname in (_PACKAGE, _AFTER_POOL, _SESSION)
 
     def watched_spec(self, fullname: str, path: Any, target: Any) -> Optional[ModuleSpec]:
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -72,7 +76,7 @@ class _Finder:
             self.apply(sys.modules.get(_POOL))
 
     def after_load(self, module: ModuleType) -> None:
-        if module.__name__ == _POOL:
+        if module.__name__ in _LAST_NAMES:
             self.apply(module)
 
     def tell_wrapt(self) -> None:
@@ -174,14 +178,14 @@ def _present_copies() -> List[ModuleType]:
     packages = [sys.modules.get(_PACKAGE), sys.modules.get("__patched_module_" + _PACKAGE)]
     found = [sys.modules.get(_POOL), sys.modules.get("__patched_module_" + _POOL)]
     found += [getattr(package, "connectionpool", None) for package in packages]
+    found += [sys.modules.get(_SESSION)]
     return [module for module in found if module is not None]
 
 
 def _is_half_built(module: ModuleType) -> bool:
     spec = getattr(module, "__spec__", None)
-    return bool(getattr(spec, "_initializing", False)) and not hasattr(
-        module, "connection_from_url"
-    )
+    is_being_built = bool(getattr(spec, "_initializing", False))
+    return is_being_built and not hasattr(module, _LAST_NAMES[module.__name__])
 
 
 def _stand_aside(error: Exception) -> None:

@@ -13,45 +13,49 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 import wrapt
 
-from stalepool import answer, aside, checkout, connect, routine, sending
+from stalepool import answer, aside, checkout, connect, keystone, routine, sending
 
 Attribute = Callable[..., Any]
 
 
 class Seam(NamedTuple):
-    """One attribute of urllib3 that is replaced."""
+    """One attribute that is replaced."""
 
-    owner: str  # name in urllib3.connectionpool; empty for the module itself
+    module: str
+    owner: str  # name of a class in the module; empty for the module itself
     attribute: str
     parameters: Tuple[str, ...]  # the first ones it must have, or it is left alone
-    wrap: Callable[[Attribute, ModuleType], Attribute]  # original, connectionpool -> ours
+    wrap: Callable[[Attribute, ModuleType], Attribute]  # original, its module -> ours
 
     @property
     def name(self) -> str:
-        return ".".join(filter(None, ("urllib3.connectionpool", self.owner, self.attribute)))
+        return ".".join(filter(None, (self.module, self.owner, self.attribute)))
 
 
-def _new_conn(original: Attribute, connectionpool: ModuleType) -> Attribute:
-    # off the hot path, so through wrapt: binding and introspection stay right whatever is wrapped
-    wrapper: Attribute = wrapt.FunctionWrapper(original, connect.make_new_conn(connectionpool))
-    return wrapper
+def _through_wrapt(make: Callable[[ModuleType], Attribute]) -> Callable[..., Attribute]:
+    """For what is off the hot path: binding and introspection stay right whatever is wrapped."""
 
+    def wrap(original: Attribute, module: ModuleType) -> Attribute:
+        wrapper: Attribute = wrapt.FunctionWrapper(original, make(module))
+        return wrapper
+
+    return wrap
+
+
+_POOL, _SESSION = "urllib3.connectionpool", "keystoneauth1.session"
+_CALL = ("self", "conn", "method", "url")
 
 SEAMS = (
-    Seam("", "is_connection_dropped", ("conn",), checkout.make_check),
-    Seam(
-        "HTTPConnectionPool",
-        "_make_request",
-        ("self", "conn", "method", "url"),
-        routine.make_make_request,
-    ),
-    Seam("HTTPConnection", "send", ("self", "data"), sending.make_send),
-    Seam("HTTPConnection", "response_class", ("sock",), answer.make_response_class),
-    Seam("HTTPConnection", "_new_conn", ("self",), _new_conn),
+    Seam(_POOL, "", "is_connection_dropped", ("conn",), checkout.make_check),
+    Seam(_POOL, "HTTPConnectionPool", "_make_request", _CALL, routine.make_make_request),
+    Seam(_POOL, "HTTPConnection", "send", ("self", "data"), sending.make_send),
+    Seam(_POOL, "HTTPConnection", "response_class", ("sock",), answer.make_response_class),
+    Seam(_POOL, "HTTPConnection", "_new_conn", ("self",), _through_wrapt(connect.make_new_conn)),
+    Seam(_SESSION, "Session", "request", ("self", "url"), _through_wrapt(keystone.make_request)),
 )
 
-#: the connectionpool modules whose seams are wrapped. Weak, like the wrappers below, so that a copy
-#: of urllib3 that was thrown away can go
+#: the modules whose seams are wrapped. Weak, like the wrappers below, so that a copy of urllib3
+#: that was thrown away can go
 copies: weakref.WeakSet[ModuleType] = weakref.WeakSet()
 
 #: the wrappers we made, by their identity: others copy attributes (functools.wraps) and equality
@@ -59,17 +63,17 @@ copies: weakref.WeakSet[ModuleType] = weakref.WeakSet()
 _ours: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 
 
-def apply(connectionpool: ModuleType) -> None:
-    """Wrap the seams of one copy of urllib3. What is wrapped already stays as it is.
+def apply(module: ModuleType) -> None:
+    """Wrap the seams of one copy of a module. What is wrapped already stays as it is.
 
     A seam that does not look as expected is left alone, counted and reported; nothing is raised.
 
-    :param connectionpool: the copy's fully imported ``urllib3.connectionpool`` module.
+    :param module: fully imported; ``urllib3.connectionpool`` or another one of the table.
     """
-    copies.add(connectionpool)
-    for seam in SEAMS:
+    copies.add(module)
+    for seam in seams_of(module):
         try:
-            _apply_one(connectionpool, seam)
+            _apply_one(module, seam)
         except Exception as error:
             aside.stand_aside("seam_missing", "%s: %r" % (seam.name, error))
 
@@ -80,9 +84,9 @@ def remove() -> List[str]:
     :returns: the seams on which somebody else has wrapped: there ours stays, as a pass-through.
     """
     left = []
-    for connectionpool in list(copies):
-        for seam in SEAMS:
-            owner = _owner_of(connectionpool, seam)
+    for module in list(copies):
+        for seam in seams_of(module):
+            owner = _owner_of(module, seam)
             present = None if owner is None else _raw_attribute(owner, seam.attribute)
             if present is None or not _has_ours(present):
                 continue
@@ -90,14 +94,18 @@ def remove() -> List[str]:
                 _put_back(owner, seam.attribute, present.__wrapped__)
             else:
                 left.append(seam.name)
-        copies.discard(connectionpool)
+        copies.discard(module)
     if left:
         aside.stand_aside("wrapped_by_others", ", ".join(left))
     return left
 
 
-def _apply_one(connectionpool: ModuleType, seam: Seam) -> None:
-    owner = _owner_of(connectionpool, seam)
+def seams_of(module: ModuleType) -> List[Seam]:
+    return [seam for seam in SEAMS if seam.module == module.__name__]
+
+
+def _apply_one(module: ModuleType, seam: Seam) -> None:
+    owner = _owner_of(module, seam)
     original = None if owner is None else _raw_attribute(owner, seam.attribute)
     if original is None:
         aside.stand_aside("seam_missing", "%s is not there" % seam.name)
@@ -106,13 +114,13 @@ def _apply_one(connectionpool: ModuleType, seam: Seam) -> None:
         if names[: len(seam.parameters)] != seam.parameters:
             aside.stand_aside("seam_missing", "%s takes %s" % (seam.name, ", ".join(names)))
             return
-        ours = seam.wrap(original, connectionpool)
+        ours = seam.wrap(original, module)
         _ours[id(ours)] = ours
         setattr(owner, seam.attribute, ours)
 
 
-def _owner_of(connectionpool: ModuleType, seam: Seam) -> Optional[Any]:
-    return getattr(connectionpool, seam.owner, None) if seam.owner else connectionpool
+def _owner_of(module: ModuleType, seam: Seam) -> Optional[Any]:
+    return getattr(module, seam.owner, None) if seam.owner else module
 
 
 def _raw_attribute(owner: Any, name: str) -> Optional[Any]:

@@ -69,7 +69,7 @@ def _comes_from(sock: Any, module: str) -> bool:
 
 
 def _is_raw(sock: Any) -> bool:
-    """Not by ``isinstance``: a mock or a proxy may claim the class, the kernel's calls refuse it."""
+    """Not by ``isinstance``: a mock or a proxy may claim the class, the kernel refuses it."""
     return issubclass(type(sock), RawSocket)
 
 

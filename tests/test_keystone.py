@@ -1,0 +1,58 @@
+"""keystoneauth1's ``connect_retries``: left alone, and said once what it does to a POST."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("keystoneauth1")
+
+SCRIPT = """
+    import json, logging, sys
+    before = sys.argv[1] == "before"
+    if before:
+        import stalepool
+    from keystoneauth1 import adapter, exceptions, noauth, session
+    if not before:
+        import stalepool
+    from stalepool.testing import FaultServer, ProcessThenReset, Respond
+
+    said = []
+    class Keeper(logging.Handler):
+        def emit(self, record):
+            said.append((record.name, record.levelname, record.getMessage()))
+    logging.getLogger("stalepool").addHandler(Keeper())
+    logging.getLogger("keystoneauth").addHandler(logging.NullHandler())
+
+    def post(server, **options):
+        client = adapter.Adapter(
+            session.Session(auth=noauth.NoAuth(server.url)), endpoint_override=server.url, **options
+        )
+        client.session.get(server.url)
+        try:
+            client.post("/pay", connect_retry_delay=0.01)
+        except exceptions.ConnectFailure:
+            pass
+        client.session.session.close()
+        return len(server.journal.processed("POST", "/pay"))
+
+    script = [Respond(200), ProcessThenReset(), Respond(200)]
+    with FaultServer(script) as server:
+        assert post(server) == 1 and not said, said
+    with FaultServer(script) as server:
+        assert post(server, connect_retries=3) == 2  # that is what it does
+    with FaultServer(script) as server:
+        assert post(server, connect_retries=2) == 2
+    (name, level, message), = said
+    assert (name, level) == ("stalepool.keystone", "WARNING"), said
+    assert "connect_retries=3" in message and "POST" in message
+    Session = session.Session
+    assert "request" in vars(Session) and hasattr(Session.request, "__wrapped__")
+    assert stalepool.uninstall() == []
+    assert not hasattr(vars(Session)["request"], "__wrapped__") or sys.argv[2] == "wrapped"
+    print(json.dumps("done"))
+"""
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_it_is_said_once_a_process(run_python, order):
+    assert run_python(SCRIPT, order, "-") == "done"
