@@ -1,0 +1,140 @@
+"""What client scripts of several test modules share; imported in *their* process.
+
+Imports next to nothing: the scripts are about who is imported when.
+"""
+
+from __future__ import annotations
+
+import inspect
+import select
+import sys
+import warnings
+from typing import Any, Callable, Dict, List, Tuple
+
+_poll = select.poll  # before anybody patches it
+
+# eventlet speaks of its own future, cryptography of Python 3.8's
+warnings.filterwarnings("ignore", r"\s*Eventlet is deprecated")
+warnings.filterwarnings("ignore", r"Python 3.8 is no longer supported")
+
+
+def check(*copies: Any) -> None:
+    """Assert that every seam of these ``connectionpool`` modules is wrapped once, and works."""
+    for connectionpool in copies:
+        assert wrappings(connectionpool) == {1}, (connectionpool, wrappings(connectionpool))
+    for connectionpool in copies:
+        meet_a_dead_connection(connectionpool)
+
+
+def wrappings(connectionpool: Any) -> set[int]:
+    """How many wrappers there are on each seam, whoever they belong to."""
+    return {len(chain(connectionpool, seam)) - 1 for seam in _seams()}
+
+
+def attributes(connectionpool: Any) -> List[Any]:
+    """What each module and class itself has at each seam now: for an identity check."""
+    owners = [_owner(connectionpool, seam) for seam in _seams()]
+    return [vars(owner).get(seam.attribute) for owner, seam in zip(owners, _seams())]
+
+
+def everything_in(package: str) -> Dict[Tuple[str, str], Any]:
+    """Every attribute of every module of a package, and of every class they know."""
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if (name + ".").startswith(package + "."):
+            classes = [value for value in vars(module).values() if isinstance(value, type)]
+            for owner in [module, *classes]:
+                for attribute, value in vars(owner).items():
+                    found[repr(owner), attribute] = value
+    return found
+
+
+def differences(one: Dict[Any, Any], other: Dict[Any, Any]) -> List[Any]:
+    """The keys whose values are not the same object."""
+    return [key for key in {**one, **other} if one.get(key) is not other.get(key)]
+
+
+def chain(connectionpool: Any, seam: Any) -> List[Any]:
+    """What stands at a seam, what that wraps, and so on."""
+    found = [inspect.getattr_static(_owner(connectionpool, seam), seam.attribute)]
+    while hasattr(found[-1], "__wrapped__"):
+        found.append(found[-1].__wrapped__)
+    return found
+
+
+def _owner(connectionpool: Any, seam: Any) -> Any:
+    return getattr(connectionpool, seam.owner) if seam.owner else connectionpool
+
+
+def _seams() -> Any:
+    from stalepool import seams
+
+    return [seam for seam in seams.SEAMS if seam.module == "urllib3.connectionpool"]
+
+
+def meet_a_dead_connection(connectionpool: Any) -> None:
+    """Assert that a pooled connection its server has closed is replaced and counted as such.
+
+    The server's port is the script's first argument; it closes after each answer, unannounced.
+    """
+    pool = connectionpool.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
+    before = deaths()
+    answer(pool)
+    wait_for_fin(pool)
+    answer(pool)
+    assert deaths() == before + 1, deaths()
+    pool.close()
+
+
+def answer(pool: Any) -> None:
+    """Send one request, which must succeed, without a retry of urllib3's."""
+    assert pool.request("GET", "/", timeout=20.0).status == 200
+
+
+def wait_for_fin(pool: Any) -> None:
+    """Wait until the end of the pooled connection has arrived. Does not touch the connection."""
+    poller = _poll()
+    poller.register(pool.pool.queue[-1].sock.fileno(), select.POLLIN)
+    assert poller.poll(20_000)
+
+
+def deaths() -> int:
+    """How many connections the shim has found closed by their server."""
+    import stalepool
+
+    return int(stalepool.snapshot()["totals"]["verdicts"].get("closed", 0))
+
+
+def forget(package: str) -> None:
+    """Delete a package and all its modules from ``sys.modules``."""
+    for name in list(sys.modules):
+        if name == package or name.startswith(package + "."):
+            del sys.modules[name]
+
+
+class _AtLookup:
+    def __init__(self, name: str, act: Callable[[], Any]) -> None:
+        self.name = name
+        self.acts = [act]
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname == self.name and self.acts:
+            self.acts.pop()()
+
+
+def at_lookup(name: str, act: Callable[[], Any]) -> None:
+    """Do something in the middle of an import: when a module is looked up the next time."""
+    sys.meta_path.insert(0, _AtLookup(name, act))  # type: ignore[arg-type]
+
+
+def warnings_logged() -> List[Any]:
+    """The log records of WARNING and above, in a list that grows."""
+    import logging
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    records: List[Any] = []
+    logging.getLogger().addHandler(Collector(logging.WARNING))
+    return records

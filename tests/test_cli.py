@@ -1,0 +1,121 @@
+"""The command line: what it prints, and what it exits with, whatever its streams are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any, List
+
+import pytest
+from conftest import clean_environ
+
+import stalepool
+from stalepool.cli.main import main
+from stalepool.settings import KNOBS
+
+COMMANDS = ["run", "path", "demo"]
+
+STALEPOOL = [sys.executable, "-m", "stalepool"]
+
+
+def stalepool_command(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.run(
+        [*STALEPOOL, *words],
+        env=clean_environ(),
+        text=True,
+        timeout=60,
+        **options,
+    )
+
+
+def exits(status: int, words: List[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(words)
+    assert exited.value.code == status
+
+
+def test_as_a_module() -> None:
+    done = stalepool_command("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, stalepool.__version__ + "\n", "")
+
+
+def test_as_a_console_script(capsys: pytest.CaptureFixture[str]) -> None:
+    exits(0, ["--version"])
+    assert capsys.readouterr().out == stalepool.__version__ + "\n"
+    assert main(["path"]) == 0
+    assert os.path.isfile(os.path.join(capsys.readouterr().out.strip(), "sitecustomize.py"))
+
+
+def test_help_names_every_command_and_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    exits(0, ["--help"])
+    text = capsys.readouterr().out
+    for command in COMMANDS:
+        assert "\n    %s " % command in text
+    for name, (kind, _, meaning) in KNOBS.items():
+        assert "STALEPOOL_" + name.upper() in text
+        assert meaning in text
+        assert kind.accepts in text
+    assert max(len(line) for line in text.splitlines()) < 100
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exits(0, [command, "--help"])
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+@pytest.mark.parametrize("words", [[], ["ran"], ["--verbose"], ["path", "more"], ["run", "--x"]])
+def test_wrong_usage(words: List[str], capsys: pytest.CaptureFixture[str]) -> None:
+    exits(2, words)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("usage: ")
+
+
+def test_run_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["run"], ["run", "--"], ["run", ""], ["run", "--", "", "x"]):
+        assert main(words) == 2
+        assert "CMD" in capsys.readouterr().err
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stalepool.cli.inject.path", interrupt)
+    assert main(["path"]) == 130
+
+
+@pytest.mark.parametrize("words", [["path"], ["--help"], ["run", "--help"]])
+def test_a_reader_that_went_away_causes_no_traceback(words: List[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = stalepool_command(*words, stdout=writer)
+    finally:
+        os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode in (0, 1)  # unbuffered, argparse itself swallows the error
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [("path", 0), ("--help", 0), ("--version", 0), ("unknown", 2), ("run /nowhere", 127)],
+)
+def test_closed_streams_change_nothing_but_what_is_seen(
+    words: str, status: int, closed: str
+) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$@" %s %s' % (words, closed), "sh", *STALEPOOL],
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == status
+    assert "Traceback" not in done.stdout + done.stderr
+    if closed[:3] == ">&-":
+        assert done.stdout == ""

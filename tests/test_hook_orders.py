@@ -1,0 +1,594 @@
+"""In whatever order a process imports things: every live copy of urllib3 has the shim, once.
+
+Each order runs in a process of its own. ``check`` (in_client.py) asserts for each copy that every
+seam is wrapped exactly once, and that a connection which its server has closed is found closed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import textwrap
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator
+
+import pytest
+import urllib3
+from conftest import clean_environ
+
+from stalepool.testing import FaultServer, RespondThenClose
+
+HERE = Path(__file__).resolve().parent
+
+# what is not imported at the top of a script is what the order is about
+PRELUDE = "import sys; sys.path.insert(0, %r); from in_client import *\n" % str(HERE)
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """A server that closes each connection after one answer, without a word."""
+    with FaultServer(default=RespondThenClose(announced=False)) as server:
+        yield server.port
+
+
+@pytest.fixture
+def run_order(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
+    def run(script: str, *args: object, **options: Any) -> Any:
+        return run_python(PRELUDE + textwrap.dedent(script), port, *args, **options)
+
+    return run
+
+
+ORDERS: Dict[str, str] = {
+    "before urllib3": """
+        import stalepool
+        import urllib3
+        check(urllib3.connectionpool)
+    """,
+    "after urllib3": """
+        import urllib3
+        import stalepool
+        check(urllib3.connectionpool)
+    """,
+    "urllib3's own submodule first": """
+        import stalepool
+        import urllib3.connectionpool
+        check(urllib3.connectionpool)
+    """,
+    "through requests": """
+        import stalepool
+        import requests
+        check(sys.modules["urllib3.connectionpool"])
+    """,
+    # -- in the middle of urllib3's import
+    **{
+        "during urllib3's import, at " + name: """
+            at_lookup(%r, lambda: __import__("stalepool"))
+            import urllib3
+            check(urllib3.connectionpool)
+        """
+        % name
+        for name in (
+            "urllib3.exceptions",
+            "urllib3.connectionpool",
+            "urllib3.connection",
+            "urllib3.response",
+            "urllib3.util.connection",
+            "urllib3.poolmanager",
+        )
+    },
+    "in another thread while urllib3 is half imported": """
+        import logging, threading
+        arrived, go_on = threading.Event(), threading.Event()
+        get_logger = logging.getLogger
+        def hold(name):  # urllib3.connectionpool gets its logger before it defines anything
+            if name == "urllib3.connectionpool":
+                arrived.set()
+                assert go_on.wait(20)
+            return get_logger(name)
+        logging.getLogger = hold
+        importer = threading.Thread(target=__import__, args=["urllib3"])
+        importer.start()
+        assert arrived.wait(20)
+        assert not hasattr(sys.modules["urllib3.connectionpool"], "HTTPConnectionPool")
+        import stalepool
+        go_on.set()
+        importer.join()
+        check(sys.modules["urllib3.connectionpool"])
+    """,
+    "urllib3 imported by many threads at once": """
+        import stalepool, threading
+        start = threading.Barrier(8)
+        def import_it():
+            start.wait()
+            import urllib3
+        threads = [threading.Thread(target=import_it) for _ in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        check(sys.modules["urllib3.connectionpool"])
+    """,
+    "imported by many threads at once, after urllib3": """
+        import threading, urllib3
+        start = threading.Barrier(8)
+        def import_it():
+            start.wait()
+            import stalepool
+        threads = [threading.Thread(target=import_it) for _ in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        check(urllib3.connectionpool)
+    """,
+    # -- urllib3 once more
+    "urllib3 deleted and imported again": """
+        import stalepool, urllib3
+        old = urllib3.connectionpool
+        forget("urllib3")
+        import urllib3
+        assert urllib3.connectionpool is not old
+        check(old, urllib3.connectionpool)
+    """,
+    "urllib3 deleted and imported again, thrice": """
+        import stalepool
+        copies = []
+        for _ in range(3):
+            import urllib3
+            copies.append(urllib3.connectionpool)
+            forget("urllib3")
+        check(*copies)
+    """,
+    "urllib3 imported, deleted, stalepool, urllib3": """
+        import urllib3
+        forget("urllib3")
+        import stalepool, urllib3
+        check(urllib3.connectionpool)
+    """,
+    "urllib3.connectionpool alone deleted and imported again": """
+        import stalepool, urllib3
+        old = urllib3.connectionpool
+        del sys.modules["urllib3.connectionpool"]
+        import urllib3.connectionpool
+        assert urllib3.connectionpool is not old
+        check(old, urllib3.connectionpool)
+    """,
+    "urllib3.connectionpool deleted before stalepool came": """
+        import urllib3
+        del sys.modules["urllib3.connectionpool"]
+        import stalepool
+        check(urllib3.connectionpool)
+    """,
+    "urllib3.connectionpool reloaded": """
+        import importlib, stalepool, urllib3
+        pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
+        answer(pool)
+        assert importlib.reload(urllib3.connectionpool) is urllib3.connectionpool
+        check(urllib3.connectionpool)
+        wait_for_fin(pool)
+        before = deaths()
+        answer(pool)
+        assert deaths() == before + 1
+        assert type(urllib3.connectionpool.__loader__).__module__.endswith("_external")
+        stalepool.uninstall()
+        assert wrappings(urllib3.connectionpool) == {0}
+        pool.close()
+    """,
+    "urllib3.connectionpool reloaded after stalepool came late": """
+        import importlib, urllib3, stalepool
+        for _ in range(2):
+            importlib.reload(urllib3.connectionpool)
+            check(urllib3.connectionpool)
+    """,
+    # -- stalepool once more
+    "stalepool imported and installed again and again": """
+        import stalepool, urllib3, importlib
+        stalepool.install()
+        importlib.reload(stalepool)
+        stalepool.install(mode="active")
+        check(urllib3.connectionpool)
+    """,
+    "stalepool deleted and imported again": """
+        import stalepool, urllib3
+        check(urllib3.connectionpool)
+        forget("stalepool")
+        import stalepool
+        check(urllib3.connectionpool)
+        assert stalepool.uninstall() == []
+        assert wrappings(urllib3.connectionpool) == {0}
+    """,
+    "stalepool deleted and imported again before urllib3": """
+        import stalepool
+        forget("stalepool")
+        import stalepool, urllib3
+        check(urllib3.connectionpool)
+        stalepool.uninstall()
+        assert wrappings(urllib3.connectionpool) == {0}
+    """,
+    "stalepool's top alone deleted and imported again": """
+        import stalepool, urllib3
+        del sys.modules["stalepool"]
+        import stalepool
+        check(urllib3.connectionpool)
+    """,
+    # -- eventlet
+    "stalepool, monkey_patch, urllib3": """
+        import stalepool
+        import eventlet; eventlet.monkey_patch()
+        import urllib3
+        check(urllib3.connectionpool)
+    """,
+    "monkey_patch, stalepool, urllib3": """
+        import eventlet; eventlet.monkey_patch()
+        import stalepool, urllib3
+        check(urllib3.connectionpool)
+    """,
+    "monkey_patch, urllib3, stalepool": """
+        import eventlet; eventlet.monkey_patch()
+        import urllib3, stalepool
+        check(urllib3.connectionpool)
+    """,
+    "stalepool, urllib3, monkey_patch": """
+        import stalepool, urllib3
+        import eventlet; eventlet.monkey_patch()
+        check(urllib3.connectionpool)
+    """,
+    "urllib3, monkey_patch, stalepool": """
+        import urllib3
+        import eventlet; eventlet.monkey_patch()
+        import stalepool
+        check(urllib3.connectionpool)
+    """,
+    "stalepool, import_patched": """
+        import stalepool, eventlet
+        green = eventlet.import_patched("urllib3")
+        check(green.connectionpool)
+    """,
+    "import_patched, stalepool": """
+        import eventlet
+        green = eventlet.import_patched("urllib3")
+        import stalepool
+        check(green.connectionpool)
+    """,
+    "stalepool, urllib3, import_patched": """
+        import stalepool, urllib3, eventlet
+        green = eventlet.import_patched("urllib3")
+        assert green.connectionpool is not urllib3.connectionpool
+        check(green.connectionpool, urllib3.connectionpool)
+    """,
+    "stalepool, import_patched, urllib3": """
+        import stalepool, eventlet
+        green = eventlet.import_patched("urllib3")
+        import urllib3
+        check(*{green.connectionpool, sys.modules["urllib3.connectionpool"]})
+    """,
+    "urllib3, stalepool, import_patched": """
+        import urllib3, stalepool, eventlet
+        green = eventlet.import_patched("urllib3")
+        assert green.connectionpool is not urllib3.connectionpool
+        check(green.connectionpool, urllib3.connectionpool)
+    """,
+    "urllib3, import_patched, stalepool": """
+        import urllib3, eventlet
+        green = eventlet.import_patched("urllib3")
+        assert green.connectionpool is not urllib3.connectionpool
+        import stalepool
+        check(green.connectionpool, urllib3.connectionpool)
+    """,
+    "import_patched, urllib3 anew, stalepool": """
+        import eventlet
+        green = eventlet.import_patched("urllib3")
+        forget("urllib3")
+        import urllib3
+        assert green.connectionpool is not urllib3.connectionpool
+        import stalepool
+        check(green.connectionpool, urllib3.connectionpool)
+    """,
+    "stalepool in the middle of import_patched": """
+        import eventlet
+        at_lookup("urllib3.response", lambda: __import__("stalepool"))
+        green = eventlet.import_patched("urllib3")
+        check(green.connectionpool)
+    """,
+    # -- other people's hooks
+    "wrapt's hooks of others": """
+        import wrapt
+        seen = []
+        def register(name):
+            hook = lambda module: seen.append(name)
+            wrapt.register_post_import_hook(hook, "urllib3.connectionpool")
+        register("before")
+        import stalepool
+        register("after")
+        import urllib3
+        register("late")
+        assert sorted(seen) == ["after", "before", "late"], seen
+        check(urllib3.connectionpool)
+    """,
+    **{
+        "another finder %s ours" % where: """
+            import importlib.machinery
+            seen = []
+            class Other(importlib.machinery.SourceFileLoader):
+                def exec_module(self, module):
+                    seen.append(module.__name__)
+                    super().exec_module(module)
+            class Finder:
+                def find_spec(self, fullname, path=None, target=None):
+                    if fullname == "urllib3.connectionpool":
+                        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+                        spec.loader = Other(fullname, spec.origin)
+                        return spec
+            %s
+            import urllib3
+            old = urllib3.connectionpool
+            forget("urllib3")
+            import urllib3
+            assert seen == ["urllib3.connectionpool"] * 2, seen
+            assert type(urllib3.connectionpool.__loader__) is Other
+            assert type(urllib3.connectionpool.__spec__.loader) is Other
+            check(old, urllib3.connectionpool)
+        """
+        % lines
+        for where, lines in {
+            "before": "import stalepool; sys.meta_path.insert(0, Finder())",
+            "after": "sys.meta_path.insert(0, Finder()); import stalepool",
+        }.items()
+    },
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_copy_is_wrapped_once(order: str, run_order: Callable[..., Any]) -> None:
+    run_order(ORDERS[order])
+
+
+@pytest.mark.skipif(find_spec("gevent") is None, reason="no gevent")
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "import stalepool; from gevent import monkey; monkey.patch_all(); import urllib3",
+        "from gevent import monkey; monkey.patch_all(); import urllib3, stalepool",
+        "from gevent import monkey; monkey.patch_all(); import stalepool, urllib3",
+    ],
+)
+def test_every_copy_is_wrapped_once_under_gevent(lines: str, run_order: Callable[..., Any]) -> None:
+    run_order(lines + "\ncheck(urllib3.connectionpool)")
+
+
+def test_a_urllib3_in_a_zip_file(tmp_path: Path, run_order: Callable[..., Any]) -> None:
+    run_order(
+        """
+        import importlib.util, inspect, pkgutil
+        sys.path.insert(0, sys.argv[2])
+        import stalepool, urllib3
+        copies = [urllib3.connectionpool]
+        forget("urllib3")
+        import urllib3
+        copies.append(urllib3.connectionpool)
+        del sys.modules["urllib3.connectionpool"]
+        import urllib3.connectionpool
+        copies.append(urllib3.connectionpool)
+        assert len(set(copies)) == 3
+        for module in copies:
+            assert module.__file__.startswith(sys.argv[2]), module
+            assert type(module.__loader__).__name__ == "zipimporter", module.__loader__
+            assert "class HTTPConnectionPool" in inspect.getsource(module)
+        assert b"urllib3" in pkgutil.get_data("urllib3", "__init__.py")
+        check(*copies)
+        """,
+        _zipped(tmp_path),
+    )
+
+
+def _zipped(directory: Path) -> Path:
+    package = Path(urllib3.__file__).parent
+    zip_path = directory / "urllib3.zip"
+    with zipfile.ZipFile(zip_path, "w") as archive:
+        for path in package.rglob("*.py"):
+            archive.write(path, path.relative_to(package.parent))
+    return zip_path
+
+
+def test_nobody_sees_a_trace_of_the_hook(run_order: Callable[..., Any]) -> None:
+    run_order(
+        """
+        import importlib.util, inspect, pathlib, pickle, pkgutil
+        from importlib.machinery import SourceFileLoader
+        import stalepool
+
+        NAMES = "urllib3", "urllib3.connectionpool", "urllib3.poolmanager"
+
+        def look_at_spec(name):
+            spec = importlib.util.find_spec(name)
+            assert isinstance(spec.loader, SourceFileLoader), spec
+            assert spec.loader.get_filename(name) == spec.origin
+            assert "import" in spec.loader.get_source(name)
+            assert spec.loader.is_package(name) == bool(spec.submodule_search_locations)
+
+        def look_at_module(name):
+            module = sys.modules[name]
+            for loader in module.__loader__, module.__spec__.loader:
+                assert type(loader) is SourceFileLoader, loader
+            assert module.__file__ == module.__spec__.origin
+            source = pathlib.Path(module.__file__).read_text(encoding="utf-8")
+            assert inspect.getsource(module) == source
+
+        look_at_spec("urllib3")
+        for _ in range(3):  # the first load is wrapt's, the others are ours
+            import urllib3
+            for name in NAMES:
+                look_at_module(name)
+            for name in NAMES[1:]:
+                del sys.modules[name]
+                look_at_spec(name)
+            assert "connectionpool" in [m.name for m in pkgutil.iter_modules(urllib3.__path__)]
+            assert b"urllib3" in pkgutil.get_data("urllib3", "__init__.py")
+            check = urllib3.connectionpool.is_connection_dropped
+            assert "def is_connection_dropped(conn" in inspect.getsource(check)
+            assert check.__name__ == "is_connection_dropped"
+            assert check.__module__ == "urllib3.util.connection"
+            pickle.loads(pickle.dumps(urllib3.exceptions.ClosedPoolError(None, "closed")))
+            if sys.version_info >= (3, 9):
+                import importlib.resources
+                source = importlib.resources.files("urllib3") / "__init__.py"
+                assert b"urllib3" in source.read_bytes()
+            forget("urllib3")
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    "how", ["import stalepool", "at_lookup('urllib3.response', lambda: __import__('stalepool'))"]
+)
+def test_nothing_is_imported_while_our_finder_is_asked(
+    how: str, run_order: Callable[..., Any]
+) -> None:
+    """The interpreter holds its global import lock then: two threads could lock each other out."""
+    run_order(
+        how
+        + textwrap.dedent(
+            """
+            import importlib.machinery
+            imported = []
+            import stalepool.hook
+            ask = stalepool.hook._Finder.find_spec
+            def watch(self, *args):
+                before = set(sys.modules)
+                spec = ask(self, *args)
+                imported.extend(set(sys.modules) - before)
+                return spec
+            stalepool.hook._Finder.find_spec = watch
+            for _ in range(2):
+                import urllib3
+                check(urllib3.connectionpool)
+                forget("urllib3")
+            assert not imported, imported
+            """
+        )
+    )
+
+
+# -- whatever goes wrong, urllib3 is imported, and works
+
+FAILURES: Dict[str, str] = {
+    "wrapt is not there": """
+        sys.modules["wrapt"] = None
+    """,
+    "wrapt is broken": """
+        at_lookup("wrapt", lambda: 1 / 0)
+    """,
+    "a module of ours is not there": """
+        sys.modules["stalepool.seams"] = None
+    """,
+    "a module of ours is broken": """
+        import wrapt
+        at_lookup("stalepool.checkout", lambda: 1 / 0)
+    """,
+    "the seams cannot be applied": """
+        import stalepool.seams
+        stalepool.seams.apply = lambda module: 1 / 0
+    """,
+}
+
+
+@pytest.mark.parametrize("lines", ["import stalepool, urllib3", "import urllib3, stalepool"])
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failing_hook_leaves_urllib3_as_it_is(
+    failure: str, lines: str, run_order: Callable[..., Any]
+) -> None:
+    found = run_order(
+        textwrap.dedent(FAILURES[failure])
+        + "records = warnings_logged()\n"
+        + lines
+        + textwrap.dedent(
+            """
+            import json
+            forget("urllib3")
+            import urllib3
+            pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
+            answer(pool)
+            wait_for_fin(pool)
+            answer(pool)
+            pool.close()
+            from stalepool import aside
+            print(json.dumps([[r.getMessage() for r in records], aside.counts()]))
+            """
+        )
+    )
+    messages, fallbacks = found
+    assert len(messages) == 1 and "hook_failed" in messages[0], messages
+    assert fallbacks["hook_failed"] >= 1
+
+
+DOCTORED: Dict[str, Callable[[str], str]] = {
+    "is_connection_dropped is not there": lambda source: source.replace(
+        "is_connection_dropped", "is_gone"
+    ).replace("import is_gone", "import is_connection_dropped as is_gone"),
+    "is_connection_dropped takes something else": lambda source: (
+        source + "\n_is_gone = is_connection_dropped\n"
+        "def is_connection_dropped(anything): return _is_gone(anything)\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", DOCTORED)
+def test_a_seam_that_looks_different_is_left_alone(
+    change: str, tmp_path: Path, run_order: Callable[..., Any]
+) -> None:
+    package = shutil.copytree(Path(urllib3.__file__).parent, tmp_path / "urllib3")
+    connectionpool = Path(package) / "connectionpool.py"
+    source = connectionpool.read_text(encoding="utf-8")
+    connectionpool.write_text(DOCTORED[change](source), encoding="utf-8")
+    messages, fallbacks, checks = run_order(
+        """
+        import json
+        sys.path.insert(0, sys.argv[2])
+        records = warnings_logged()
+        import stalepool, urllib3
+        assert urllib3.__file__.startswith(sys.argv[2])
+        pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
+        answer(pool)
+        wait_for_fin(pool)
+        answer(pool)
+        pool.close()
+        print(json.dumps([
+            [record.getMessage() for record in records],
+            stalepool.snapshot()["fallbacks"],
+            deaths(),
+        ]))
+        """,
+        tmp_path,
+    )
+    assert len(messages) == 1 and "is_connection_dropped" in messages[0], messages
+    assert fallbacks == {"seam_missing": 1}
+    assert checks == 0
+
+
+# -- eventlet says no more than it says without us
+
+EVENTLET_ORDERS = (
+    "{0}; import eventlet; eventlet.monkey_patch(); import urllib3",
+    "import eventlet; eventlet.monkey_patch(); {0}; import urllib3",
+    "import eventlet; {0}; eventlet.monkey_patch(); import urllib3",
+    "{0}; import urllib3, eventlet; eventlet.monkey_patch()",
+    "import urllib3; {0}; import eventlet; eventlet.monkey_patch()",
+    "{0}; import eventlet; eventlet.import_patched('urllib3'); eventlet.monkey_patch()",
+)
+
+
+@pytest.mark.parametrize("order", EVENTLET_ORDERS)
+def test_eventlet_warns_of_nothing_new(order: str) -> None:
+    clients = [_client(order.format(line)) for line in ("pass", "import stalepool")]
+    without, with_it = (client.communicate(timeout=60)[1] for client in clients)
+    assert [client.returncode for client in clients] == [0, 0], with_it
+    assert with_it.replace("import stalepool", "pass") == without
+
+
+def _client(script: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-Wdefault", "-c", script],
+        env=clean_environ(),
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )

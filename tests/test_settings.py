@@ -1,0 +1,301 @@
+"""Settings: whatever is put in comes out as it was meant, or is refused in so many words."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import subprocess
+import sys
+from typing import Any, Callable, Dict, List
+
+import pytest
+from conftest import clean_environ
+from hypothesis import HealthCheck, assume, example
+from hypothesis import given as hypothesis_given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from stalepool.settings import KNOBS, PREFIX, Choice, Flag, Seconds, Settings, SettingsError, Whole
+
+# the same examples on each run, and no haste: other tests may be running on the same machine
+_profile = hypothesis_settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def given(*args: Any, **kwargs: Any) -> Callable[..., Any]:
+    return lambda test: _profile(hypothesis_given(*args, **kwargs)(test))
+
+
+# -- what a knob takes, said once more and otherwise than in settings.py
+
+
+def good_values(name: str) -> st.SearchStrategy[Any]:
+    kind = KNOBS[name][0]
+    if isinstance(kind, Flag):
+        return st.booleans()
+    if isinstance(kind, Choice):
+        return st.sampled_from(kind.words)
+    if isinstance(kind, Whole):
+        return st.integers(kind.lowest, kind.highest)
+    assert isinstance(kind, Seconds)
+    seconds = st.floats(kind.lowest, kind.highest)
+    return seconds | st.none() if kind.or_off else seconds
+
+
+def is_good(name: str, value: object) -> bool:
+    kind = KNOBS[name][0]
+    word = value.strip().lower() if isinstance(value, str) else value
+    if isinstance(kind, Flag):
+        words = ["1", "true", "yes", "on", "0", "false", "no", "off"]
+        return isinstance(word, bool) or (isinstance(word, int) and word in (0, 1)) or word in words
+    if isinstance(kind, Choice):
+        return word in kind.words
+    if isinstance(word, bool) or not isinstance(word, (int, float, str, type(None))):
+        return False
+    if isinstance(kind, Seconds) and word in ("off", None):
+        return kind.or_off
+    try:
+        number = float(word) if isinstance(kind, Seconds) else int(str(word))
+    except (ValueError, OverflowError):
+        return False
+    return kind.lowest <= number <= kind.highest
+
+
+GOOD = st.fixed_dictionaries({}, optional={name: good_values(name) for name in KNOBS})
+
+JUNK = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.decimals()
+    | st.lists(st.integers())
+    | st.dictionaries(st.text(), st.none())
+    | st.builds(object)
+    | st.sampled_from(["", " ", "nan", "inf", "-1", "1e999", "0x10", "1,5", "15s", "None", "off "])
+)
+
+
+def as_variables(settings: Dict[str, Any]) -> Dict[str, str]:
+    """The same settings as an operator writes them down."""
+    return {
+        PREFIX + name.upper(): "off" if value is None else str(value)
+        for name, value in settings.items()
+    }
+
+
+@given(GOOD)
+def test_keywords_and_variables_mean_the_same(chosen: Dict[str, Any]) -> None:
+    by_keyword = Settings(**chosen)
+    by_variable = Settings.from_environ({"HOME": "/", **as_variables(chosen)})
+    assert by_keyword.as_dict() == {**Settings().as_dict(), **chosen}
+    if chosen.get("enabled") is not False:
+        assert by_variable == by_keyword
+    assert by_variable == Settings.from_environ(as_variables(by_variable.as_dict()))
+
+
+@given(GOOD, st.sampled_from([str.upper, str.title, lambda word: "\t %s \n" % word]))
+def test_case_and_space_around_a_value_do_not_matter(chosen: Dict[str, Any], change: Any) -> None:
+    variables = as_variables(chosen)
+    changed = {name: change(value) for name, value in variables.items()}
+    assert Settings.from_environ(changed) == Settings.from_environ(variables)
+
+
+@pytest.mark.parametrize("name", KNOBS)
+@given(value=JUNK)
+def test_a_value_is_taken_or_refused_in_so_many_words(name: str, value: object) -> None:
+    if is_good(name, value):
+        Settings(**{name: value})
+        return
+    with pytest.raises(SettingsError) as refused:
+        Settings(**{name: value})
+    assert str(refused.value) == "%s=%r is not accepted: it takes %s" % (
+        name,
+        value,
+        KNOBS[name][0].accepts,
+    )
+
+
+@pytest.mark.parametrize("name", KNOBS)
+@given(value=st.text(st.characters(blacklist_characters="\0")))
+@example("")
+def test_a_variable_is_taken_or_refused_in_so_many_words(name: str, value: str) -> None:
+    variable = PREFIX + name.upper()
+    if is_good(name, value):
+        Settings.from_environ({variable: value})
+        return
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environ({variable: value})
+    for part in (variable, repr(value), KNOBS[name][0].accepts):
+        assert part in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@given(st.text(), st.text(st.characters(blacklist_characters="\0")))
+def test_an_unknown_variable_is_refused(suffix: str, value: str) -> None:
+    variable = PREFIX + suffix
+    assume(variable not in as_variables(Settings().as_dict()))
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environ({variable: value})
+    assert repr(value) in str(refused.value)
+    assert any(PREFIX + name.upper() in str(refused.value) for name in KNOBS)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", KNOBS)
+@pytest.mark.parametrize("misspell", [lambda s: s[:-1], lambda s: s + "x", lambda s: s[1:] + s[0]])
+def test_the_nearest_name_is_given(name: str, misspell: Any) -> None:
+    with pytest.raises(SettingsError, match="the nearest is %s, which takes" % name):
+        Settings(**{misspell(name): 1})
+    variable = PREFIX + name.upper()
+    with pytest.raises(SettingsError, match="the nearest is %s, which takes" % variable):
+        Settings.from_environ({PREFIX + misspell(name.upper()): "1"})
+
+
+def test_everything_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings(mode="activ", keepalive_count=0, idle=3)
+    for part in ("mode='activ'", "active or audit", "keepalive_count=0", "1 to 127", "idle=3"):
+        assert part in str(refused.value)
+
+
+@given(GOOD, GOOD)
+def test_a_keyword_goes_before_its_variable(
+    keywords: Dict[str, Any], variables: Dict[str, Any]
+) -> None:
+    variables = {**variables, "enabled": True}
+    chosen = Settings.from_environ(as_variables(variables), **keywords)
+    assert chosen == Settings(**{**variables, **keywords})
+
+
+def test_a_keyword_goes_before_a_wrong_variable() -> None:
+    assert Settings.from_environ({"STALEPOOL_MODE": "junk"}, mode="audit").mode == "audit"
+
+
+@given(GOOD, st.dictionaries(st.text().map(PREFIX.__add__), st.text()))
+def test_the_kill_switch_beats_whatever_else_is_wrong(
+    good: Dict[str, Any], junk: Dict[str, str]
+) -> None:
+    variables = {**as_variables(good), **junk, "STALEPOOL_ENABLED": "0"}
+    assert not Settings.from_environ(variables).enabled
+
+
+def test_a_keyword_that_is_wrong_is_refused_under_the_kill_switch_too() -> None:
+    with pytest.raises(SettingsError):
+        Settings.from_environ({"STALEPOOL_ENABLED": "0"}, mode="junk")
+
+
+@given(GOOD, GOOD)
+def test_equal_settings_are_one_key(one: Dict[str, Any], other: Dict[str, Any]) -> None:
+    a, b = Settings(**one), Settings(**other)
+    assert (a == b) == (a.as_dict() == b.as_dict())
+    assert a == Settings(**one) and hash(a) == hash(Settings(**one))
+    assert len({a, b, Settings(**one)}) == (1 if a == b else 2)
+    assert a != a.as_dict()
+
+
+@given(GOOD)
+def test_settings_travel(chosen: Dict[str, Any]) -> None:
+    settings = Settings(**chosen)
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert copy.deepcopy(settings) == settings
+    assert eval(repr(settings), {"Settings": Settings}) == settings
+
+
+@pytest.mark.parametrize("name", [*KNOBS, "other"])
+def test_settings_are_frozen(name: str) -> None:
+    settings = Settings()
+    with pytest.raises(AttributeError, match="frozen"):
+        setattr(settings, name, 1)
+    with pytest.raises(AttributeError, match="frozen"):
+        delattr(settings, name)
+    assert settings == Settings()
+
+
+def test_every_knob_is_annotated_documented_and_has_its_unit_in_its_name() -> None:
+    assert list(KNOBS) == [n for n in Settings.__annotations__ if not n.startswith("_")]
+    for name, (kind, default, meaning) in KNOBS.items():
+        assert kind.parse(default) == default
+        assert meaning and kind.accepts
+        assert isinstance(kind, Seconds) <= name.endswith("_s")
+
+
+def test_a_number_that_is_none_is_refused() -> None:
+    with pytest.raises(SettingsError):
+        Settings(max_idle_s=math.nan)
+
+
+# -- at start-up
+
+
+def start(*lines: str, stderr: Any = subprocess.PIPE, **variables: str) -> Any:
+    return subprocess.run(
+        [sys.executable, "-c", "\n".join(("import stalepool, urllib3", *lines))],
+        env=clean_environ(**variables),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        timeout=60,
+    )
+
+
+REPORT = """
+check = urllib3.connectionpool.is_connection_dropped
+print(stalepool.is_installed(), hasattr(check, "__wrapped__"))
+"""
+
+WRONG: List[Dict[str, str]] = [
+    {"STALEPOOL_MAX_IDLE_S": "a minute"},
+    {"STALEPOOL_MAXIDLE": "60"},
+    {"STALEPOOL_MODE": "audit\nSTALEPOOL", "STALEPOOL_A\nB": "1"},
+    {"STALEPOOL_ENABLED": "nö"},
+]
+
+
+@pytest.mark.parametrize("variables", WRONG)
+def test_a_wrong_variable_is_said_once_and_nothing_is_patched(variables: Dict[str, str]) -> None:
+    done = start(REPORT, **variables)
+    assert (done.returncode, done.stdout) == (0, "False False\n")
+    assert done.stderr.startswith("stalepool: not active in this process: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert all(repr(name)[1:-1] in done.stderr for name in variables)
+
+
+def test_right_variables_are_taken_without_a_word() -> None:
+    done = start(
+        REPORT,
+        "print(stalepool.snapshot()['mode'])",
+        STALEPOOL_MODE="audit",
+        STALEPOOL_MAX_IDLE_S="off",
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\naudit\n", "")
+
+
+def test_the_kill_switch_is_silent() -> None:
+    done = start(REPORT, STALEPOOL_ENABLED="off", STALEPOOL_MODE="junk", STALEPOOL_X="")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False False\n", "")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_stderr_goes_on_all_the_same(closed: str, tmp_path: Any) -> None:
+    proof = "import stalepool, sys; open(sys.argv[1], 'w').write('here')"
+    done = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            'exec "$@" ' + closed,
+            *["sh", sys.executable, "-c", proof, str(tmp_path / "proof")],
+        ],
+        env=clean_environ(STALEPOOL_MODE="junk"),
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "proof").read_text() == "here"
