@@ -24,11 +24,7 @@ def began(errors: Tuple[BaseException, ...]) -> bool:
 
     :param errors: what urllib3 raised and what that was made from, see :func:`replay.chain`.
     """
-    return not any(
-        # http.client says RemoteDisconnected only for an EOF before the first byte
-        hasattr(error, _MARK) or type(error).__name__ == "RemoteDisconnected"
-        for error in errors
-    )
+    return not any(hasattr(error, _MARK) for error in errors)
 
 
 def make_response_class(stock: Any, connectionpool: Any) -> Any:
@@ -39,21 +35,19 @@ def make_response_class(stock: Any, connectionpool: Any) -> Any:
         _stalepool_evidence = None
 
         def begin(self) -> None:
+            is_unanswered = hasattr(self.fp, "peek")  # without, it is not known
             try:
                 # the read that readline() begins with; the status line then comes from the buffer
-                began = self.fp.peek(1) if hasattr(self.fp, "peek") else None
+                if is_unanswered and self.fp.peek(1):
+                    is_unanswered = False
+                stock.begin(self)
             except Exception as error:
-                mark_unanswered(error)
-                self._gather_evidence()
+                if is_unanswered:
+                    mark_unanswered(error)
+                    if self._stalepool_evidence is not None:
+                        # now: http.client is about to close the socket
+                        self._stalepool_evidence.gather()
                 raise
-            if not began:
-                self._gather_evidence()
-            stock.begin(self)
-
-        def _gather_evidence(self) -> None:
-            # now: http.client is about to close the socket
-            if self._stalepool_evidence is not None:
-                self._stalepool_evidence.gather()
 
     WatchedResponse.__name__ = stock.__name__
     WatchedResponse.__qualname__ = stock.__qualname__

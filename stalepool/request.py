@@ -76,7 +76,6 @@ def make_make_request(stock: Callable[..., Any], connectionpool: Any) -> Callabl
     :param connectionpool: the module it is from: a copy made green has a green ``time``.
     """
     pause = reconnect.make_pause(connectionpool)
-
     names = tuple(inspect.signature(stock).parameters)[4:]
 
     @functools.wraps(stock)
@@ -111,10 +110,9 @@ def rescue(
 
     :param given: pool, connection, method, URL, and the rest by name.
     """
-    installation = runtime.current
-    if installation is None:
-        return None
-    call = Call(stock, *given, installation.settings, pooled, pooled.checked_at or 0.0, handled)
+    assert pooled.installation is not None  # whose request it was, whatever is installed by now
+    settings, began = pooled.installation.settings, pooled.checked_at or 0.0
+    call = Call(stock, *given, settings, pooled, began, handled)
     return _second_chance(call, _ROUTINE, error)
 
 
@@ -214,6 +212,8 @@ def _second_chance(call: Call, plan: Plan, error: Exception) -> Any:
 
     :raises: only where not a byte of the request had been sent: then the second try is the first.
     """
+    if call.pooled is not None:
+        call.pooled.looks_again = False  # it may have failed before it was sent
     if isinstance(error, FoundStale):
         _count(call, "moved", "second_look")
         _log(call, "found %s before its first byte", error.verdict.value)

@@ -37,9 +37,13 @@ def make_send(stock: Callable[..., Any], connectionpool: Any) -> Callable[..., A
         pooled = known.get("_stalepool")
         if pooled is not None and pooled.looks_again:
             pooled.looks_again = False
-            if pooled.sock is self.sock and (
-                pooled.poll(0) or (pooled.pending is not None and pooled.pending())
-            ):
+            try:
+                is_suspect = pooled.sock is self.sock and (
+                    pooled.poll(0) or (pooled.pending is not None and pooled.pending())
+                )
+            except Exception:  # whatever it was, the closer look meets it again, and says so
+                is_suspect = True
+            if is_suspect:
                 _look_closer(self, pooled)
         try:
             sent = stock(self, data)  # connects first, where the connection is not open yet
