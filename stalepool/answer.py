@@ -11,12 +11,12 @@ from typing import Any, Iterator, Optional, Tuple
 
 from stalepool.evidence import Evidence
 
-_MARK = "_stalepool_unanswered"
+_MARK = "_stalepool_answer_began"
 
 
-def mark_unanswered(error: BaseException) -> None:
-    """Note on an error that no byte of an answer had arrived when it was raised."""
-    setattr(error, _MARK, True)
+def mark(error: BaseException, answer_began: bool) -> None:
+    """Note on an error whether a byte of an answer had arrived when it was raised."""
+    setattr(error, _MARK, answer_began)
 
 
 def began(errors: Tuple[BaseException, ...]) -> bool:
@@ -24,7 +24,12 @@ def began(errors: Tuple[BaseException, ...]) -> bool:
 
     :param errors: what urllib3 raised and what that was made from, see :func:`replay.chain`.
     """
-    return not any(hasattr(error, _MARK) for error in errors)
+    for error in errors:
+        known: Optional[bool] = getattr(error, _MARK, None)
+        if known is not None:
+            return known
+    # from a response of somebody else's class: http.client's word for an EOF before an answer
+    return not any(type(error).__name__ == "RemoteDisconnected" for error in errors)
 
 
 def make_response_class(stock: Any, connectionpool: Any) -> Any:
@@ -35,18 +40,18 @@ def make_response_class(stock: Any, connectionpool: Any) -> Any:
         _stalepool_evidence = None
 
         def begin(self) -> None:
-            is_unanswered = hasattr(self.fp, "peek")  # without, it is not known
+            is_known = hasattr(self.fp, "peek")
+            answer_began = False
             try:
                 # the read that readline() begins with; the status line then comes from the buffer
-                if is_unanswered and self.fp.peek(1):
-                    is_unanswered = False
+                answer_began = is_known and bool(self.fp.peek(1))
                 stock.begin(self)
             except Exception as error:
-                if is_unanswered:
-                    mark_unanswered(error)
-                    if self._stalepool_evidence is not None:
-                        # now: http.client is about to close the socket
-                        self._stalepool_evidence.gather()
+                if is_known:
+                    mark(error, answer_began)
+                if not answer_began and self._stalepool_evidence is not None:
+                    # now: http.client is about to close the socket
+                    self._stalepool_evidence.gather()
                 raise
 
     WatchedResponse.__name__ = stock.__name__

@@ -45,7 +45,7 @@ def make_check(stock: Check, connectionpool: Any = None) -> Check:
                 ):
                     pooled.checked_at = now
                     pooled.idle_s = idle_s
-                    pooled.keep()
+                    next(pooled.kept)
                     return False
         except Exception:  # whatever it was, the closer look meets it again, and says so
             pass
@@ -201,7 +201,7 @@ def _trust(
     pooled.pending = the_wire.pending
     if pooled.user_timeout_ms is None and patience.user_timeout_ms(the_wire.raw) == 0:
         pooled.user_timeout_ms = 0  # nobody has set one: ours to set
-    pooled.keep = counters.verdicts[Verdict.ALIVE].tick
+    pooled.kept = counters.verdicts[Verdict.ALIVE].ticks
     pooled.routine = None  # the next request is planned by the settings of now
     pooled.installation = installation
 

@@ -12,14 +12,17 @@ class Counter:
     and loses counts between threads. A lock would do as well, but under eventlet it could yield.
     """
 
-    __slots__ = ("_ticks", "tick")
+    __slots__ = ("ticks",)
 
     def __init__(self) -> None:
-        self._ticks = itertools.count()
-        #: counts one, and returns the count before it; a bound C method, for the hot path
-        self.tick = self._ticks.__next__
+        #: for the hot path: ``next(counter.ticks)`` is a tick without the call
+        self.ticks = itertools.count()
+
+    def tick(self) -> int:
+        """Count one; returns the count before it."""
+        return next(self.ticks)
 
     @property
     def value(self) -> int:
         # its repr, "count(7)", is the one way to read it that all versions have
-        return int(repr(self._ticks)[6:-1])
+        return int(repr(self.ticks)[6:-1])

@@ -20,7 +20,6 @@ from stalepool.wire import CLOSE_NOTIFY, WANTS_MORE, RawSocket, Wire, wire_of
 Poll = Callable[[int], List[Tuple[int, int]]]
 
 _POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, told apart from data
-_POLLNVAL = getattr(select, "POLLNVAL", 0)
 _PEER_IS_GONE = _POLLRDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 _INTEREST = getattr(select, "POLLIN", 0) | _POLLRDHUP
 
@@ -95,8 +94,6 @@ def look(wire: Wire, poll: Poll, may_consume: bool = True) -> Verdict:
 
 
 def _look_at_readable(wire: Wire, poll: Poll, events: int, may_consume: bool) -> Verdict:
-    if events & _POLLNVAL:
-        return Verdict.NO_SOCKET
     try:
         # polled first: on a socket with a timeout CPython waits for readability *before* recv(),
         # so MSG_DONTWAIT alone would stall for the whole timeout

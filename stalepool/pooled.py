@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import http.client
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Iterator, Optional, Tuple
 
 from stalepool import runtime
 from stalepool.peek import Poll
@@ -40,7 +40,7 @@ class Pooled:
         "fd",
         "poll",
         "pending",
-        "keep",
+        "kept",
         "trust_s",
     )
 
@@ -66,7 +66,7 @@ class Pooled:
         self.fd = -1
         self.poll: Optional[Poll] = None
         self.pending: Optional[Callable[[], int]] = None
-        self.keep: Optional[Callable[[], int]] = None
+        self.kept: Optional[Iterator[int]] = None
         self.trust_s = 0.0
 
     def hear(self, announced: str) -> None:

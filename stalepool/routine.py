@@ -16,6 +16,7 @@ from typing import Any, Callable, Optional
 
 from stalepool import request, runtime
 from stalepool.pooled import Pooled
+from stalepool.request import SWITCHING_PROTOCOLS
 
 MakeRequest = Callable[..., Any]
 
@@ -75,7 +76,7 @@ def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> 
             response = request.rescue(stock, given, pooled, handled, error)
             if response is None:
                 raise
-        if pooled.announced is not None or response.status == request.SWITCHING_PROTOCOLS:
+        if pooled.announced is not None or getattr(response, "status", 0) == SWITCHING_PROTOCOLS:
             request.hear(conn, response)
         return response
 
@@ -131,7 +132,7 @@ def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> Mak
             response = request.rescue(stock, given, pooled, handled, error)
             if response is None:
                 raise
-        if pooled.announced is not None or response.status == request.SWITCHING_PROTOCOLS:
+        if pooled.announced is not None or getattr(response, "status", 0) == SWITCHING_PROTOCOLS:
             request.hear(conn, response)
         return response
 

@@ -48,7 +48,7 @@ def make_send(stock: Callable[..., Any], connectionpool: Any) -> Callable[..., A
         try:
             sent = stock(self, data)  # connects first, where the connection is not open yet
         except Exception as error:
-            answer.mark_unanswered(error)
+            answer.mark(error, answer_began=False)
             raise
         if "_stalepool_fresh" in known:
             _bound_first(self, known["_stalepool_fresh"])
