@@ -19,6 +19,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run also what takes long")
     parser.addoption(
+        "--full", action="store_true", help="every combination of replay's factors, not each pair"
+    )
+    parser.addoption(
+        "--soak", type=int, metavar="N", default=20_000, help="how many requests the soak makes"
+    )
+    parser.addoption(
         "--require-haproxy", action="store_true", help="fail, not skip, where there is no haproxy"
     )
 

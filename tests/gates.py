@@ -1,0 +1,127 @@
+"""A load balancer that is restarted: a relay on one port, shut and opened again at will."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import Any, Iterator, List, Tuple
+
+from stalepool.testing import FaultServer, Respond, kernel, swallow
+from stalepool.testing.sockets import loopback
+
+
+class Gate:
+    """Hands every connection on to a server. Shut, its port refuses; it opens on the same port.
+
+    Native threads, one per connection: for a green client it stays in the parent process.
+
+    :param server: whatever has a ``host`` and a ``port``; its requests are in its own journal.
+    :ivar accepted: how many connections it has taken.
+    :ivar resets: True has it reset each connection at its first byte: a handshake, say.
+    :ivar delay_s: how long a connection's first byte is held back.
+    """
+
+    def __init__(self, server: Any, family: int = socket.AF_INET) -> None:
+        self.family = family
+        self.host = loopback(family)
+        self.port = 0
+        self.accepted = 0
+        self.resets = False
+        self.delay_s = 0.0
+        self.listener: Any = None
+        self._server = server
+        self._relayed: List[Tuple[socket.socket, socket.socket]] = []
+        self._threads: List[threading.Thread] = []
+        self.open()
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.shut()
+
+    @property
+    def url(self) -> str:
+        return "http://%s:%d/" % ("[%s]" % self.host if ":" in self.host else self.host, self.port)
+
+    def open(self) -> None:
+        """Listen. Does nothing if it is open."""
+        if self.listener is not None:
+            return
+        self.listener = socket.socket(self.family, socket.SOCK_STREAM)
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.listener.bind((self.host, self.port))
+        self.listener.listen(128)
+        self.port = self.listener.getsockname()[1]
+        self._acceptor = self._start(self._accept_all, self.listener)
+
+    def shut(self) -> None:
+        """Refuse from now on, and close all there is. Does nothing to what is shut."""
+        self.stop_listening()
+        for pair in self._relayed:
+            for end in pair:
+                with contextlib.suppress(OSError):  # it has ended by itself
+                    kernel.shutdown(end, socket.SHUT_RDWR)
+        while self._threads:
+            self._threads.pop().join()
+        self._relayed.clear()
+
+    def stop_listening(self) -> None:
+        """Refuse from now on; what is connected lives on."""
+        listener, self.listener = self.listener, None
+        if listener is not None:
+            kernel.shutdown(listener, socket.SHUT_RDWR)  # wakes accept(), refuses at once
+            self._acceptor.join()
+
+    def swallow(self) -> None:
+        """From now on nothing that clients send on their connections arrives; it stays open."""
+        for client, _ in self._relayed:
+            swallow(client)
+
+    def _start(self, target: Any, *args: Any) -> threading.Thread:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        thread.start()
+        return thread
+
+    def _accept_all(self, listener: socket.socket) -> None:
+        with listener:
+            while True:
+                try:
+                    client, _ = listener.accept()
+                except OSError:
+                    return
+                self.accepted += 1
+                server = socket.create_connection((self._server.host, self._server.port))
+                self._relayed.append((client, server))
+                self._threads.append(self._start(self._relay, client, server))
+
+    def _relay(self, client: socket.socket, server: socket.socket) -> None:
+        onward = {client.fileno(): (client, server), server.fileno(): (server, client)}
+        with client, server, contextlib.suppress(OSError):
+            kernel.wait({client.fileno(): kernel.POLLIN})
+            time.sleep(self.delay_s)
+            while True:
+                for descriptor in kernel.wait(dict.fromkeys(onward, kernel.POLLIN)):
+                    source, target = onward[descriptor]
+                    if self.resets:
+                        kernel.reset(client)
+                        return
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    target.sendall(data)
+
+
+@contextlib.contextmanager
+def remote_control(gate: Gate) -> Iterator[str]:
+    """A URL for a client in another process: below it, ``shut`` and ``open`` work the gate."""
+    acts = {"/shut": gate.shut, "/open": gate.open}
+
+    def obey(request: Any) -> Any:
+        acts[request.path]()
+        return Respond(200)
+
+    with FaultServer(obey) as server:
+        yield server.url

@@ -1,0 +1,376 @@
+"""Every kind of socket a urllib3 pool can hold, each brought into every state it can be found in.
+
+``KINDS`` and ``STATES`` are tables: a kind says how a connected :class:`Pair` of it is made, a
+state what its peer then does, and what a look at the client's end must come to.
+"""
+
+from __future__ import annotations
+
+import _socket
+import socket
+import ssl
+import threading
+import warnings
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+
+from stalepool import testing
+from stalepool.peek import peek
+from stalepool.testing import TLS, Pair, kernel, swallow, tls_sockets
+from stalepool.testing.sockets import REQUEST_TIMEOUT, await_delivery
+from stalepool.verdict import Verdict
+from stalepool.wire import RawSocket, raw_of
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Kind(NamedTuple):
+    """One kind of client socket.
+
+    ``make``: a connected pair of it; takes the number of session tickets that come late.
+    ``tls``: the TLS version, None without; ``is_tcp``: False for AF_UNIX.
+    """
+
+    make: Callable[..., Pair]
+    tls: Optional[str] = None
+    is_tcp: bool = True
+
+
+class State(NamedTuple):
+    """One state: what brings a pair into it, and the verdict.
+
+    ``needs_tls``: the TLS version without which it cannot be, ``any`` for whichever.
+    ``is_usable``: the connection still carries a request and its answer. ``is_slow``: it takes the
+    kernel half a second to get there.
+    """
+
+    enter: Callable[[Pair], None]
+    verdict: Verdict
+    needs_tls: Optional[str] = None
+    needs_tcp: bool = False
+    tickets: int = 0
+    is_usable: bool = False
+    is_slow: bool = False
+
+
+def verdict_on(kind: str, state: str) -> Verdict:
+    """What a look must come to."""
+    if (kind, state) == ("tls-in-tls1.3", "late ticket"):
+        # the outer layer has application data, and only the inner one could tell that it is none
+        return Verdict.UNREAD
+    return STATES[state].verdict
+
+
+def is_possible(kind: Kind, state: State) -> bool:
+    if state.needs_tcp and not kind.is_tcp:
+        return False
+    return state.needs_tls in (None, kind.tls) or (
+        state.needs_tls == "any" and kind.tls is not None
+    )
+
+
+# -- kinds -----------------------------------------------------------------------------------
+
+
+def plain(family: int) -> Callable[..., Pair]:
+    return lambda tickets=0: testing.healthy(family=family)
+
+
+def tls(version: str, family: int = socket.AF_INET) -> Callable[..., Pair]:
+    """``ssl.SSLSocket`` on both ends; green ones where the process is green."""
+
+    def make(tickets: int = 0) -> Pair:
+        return tls_sockets._handshake(TLS(version, num_tickets=tickets), family)
+
+    return make
+
+
+def pyopenssl(version: str) -> Callable[..., Pair]:
+    """urllib3's ``WrappedSocket`` around a pyOpenSSL connection."""
+
+    def make(tickets: int = 0) -> Pair:
+        with warnings.catch_warnings():  # urllib3 1.26 calls the module deprecated
+            warnings.simplefilter("ignore")
+            from urllib3.contrib.pyopenssl import PyOpenSSLContext
+        settings = TLS(version, num_tickets=tickets)
+        context = PyOpenSSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cafile=settings.ca_path)
+        bare = testing.healthy()
+        peer = settings.wrap_server(bare.peer)
+        shaking = threading.Thread(target=peer.do_handshake)
+        shaking.start()
+        client = context.wrap_socket(bare.client, server_hostname="localhost")
+        shaking.join()
+        return Pair(client, peer)
+
+    return make
+
+
+def tls_in_tls(version: str) -> Callable[..., Pair]:
+    """urllib3's ``SSLTransport``: TLS spoken inside a TLS connection to a proxy."""
+
+    def make(tickets: int = 0) -> Pair:
+        from urllib3.util.ssltransport import SSLTransport
+
+        outer = tls(version)()
+        inner = TLS(version, num_tickets=tickets)
+        peer = InnerServer(outer.peer, inner.server_context)
+        shaking = threading.Thread(target=peer.do_handshake)
+        shaking.start()
+        client = SSLTransport(outer.client, inner.client_context, server_hostname="localhost")
+        shaking.join()
+        return Pair(client, peer)  # type: ignore[arg-type]  # what urllib3 has in place of a socket
+
+    return make
+
+
+class InnerServer:
+    """The far end of TLS in TLS: as much of a socket as the states ask of a peer."""
+
+    def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext) -> None:
+        self.outer = outer
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    @property
+    def family(self) -> int:
+        return self.outer.family
+
+    def fileno(self) -> int:
+        return self.outer.fileno()
+
+    def close(self) -> None:
+        self.outer.close()
+
+    def do_handshake(self) -> None:
+        self._through(self._tls.do_handshake)
+
+    def sendall(self, data: bytes) -> None:
+        self._through(self._tls.write, data)
+
+    def send_records(self, *records: bytes) -> None:
+        """Several of the inner layer's records in one of the outer layer's."""
+        for record in records:
+            self._tls.write(record)
+        self.outer.sendall(self._outgoing.read())
+
+    def recv(self, size: int) -> bytes:
+        return self._through(self._tls.read, size)
+
+    def _through(self, call: Callable[..., Any], *args: Any) -> Any:
+        while True:
+            try:
+                result, wants_more = call(*args), False
+            except ssl.SSLWantReadError:
+                wants_more = True
+            if self._outgoing.pending:
+                self.outer.sendall(self._outgoing.read())
+            if not wants_more:
+                return result
+            self._incoming.write(self.outer.recv(65536))
+
+
+#: what one process has side by side; eventlet's and gevent's sockets are made by the same functions
+#: in a process of theirs
+KINDS: Dict[str, Kind] = {
+    "ipv4": Kind(plain(socket.AF_INET)),
+    "ipv6": Kind(plain(socket.AF_INET6)),
+    "unix": Kind(plain(socket.AF_UNIX), is_tcp=False),
+    "tls1.2": Kind(tls("TLSv1.2"), "TLSv1.2"),
+    "tls1.3": Kind(tls("TLSv1.3"), "TLSv1.3"),
+    "tls1.3-ipv6": Kind(tls("TLSv1.3", socket.AF_INET6), "TLSv1.3"),
+    "tls1.3-unix": Kind(tls("TLSv1.3", socket.AF_UNIX), "TLSv1.3", is_tcp=False),
+    "pyopenssl1.2": Kind(pyopenssl("TLSv1.2"), "TLSv1.2"),
+    "pyopenssl1.3": Kind(pyopenssl("TLSv1.3"), "TLSv1.3"),
+    "tls-in-tls1.2": Kind(tls_in_tls("TLSv1.2"), "TLSv1.2"),
+    "tls-in-tls1.3": Kind(tls_in_tls("TLSv1.3"), "TLSv1.3"),
+}
+GREEN_KINDS = ("ipv4", "unix", "tls1.2", "tls1.3")
+
+
+# -- states ----------------------------------------------------------------------------------
+
+
+def _nothing(pair: Pair) -> None:
+    pass
+
+
+def _close(pair: Pair) -> None:
+    pair.peer.close()
+    _await(pair, kernel.POLLRDHUP)
+
+
+def _half_close(pair: Pair) -> None:
+    kernel.shutdown(below(pair.peer), socket.SHUT_WR)
+    _await(pair, kernel.POLLRDHUP)
+
+
+def _reset(pair: Pair) -> None:
+    if pair.peer.family == socket.AF_UNIX:
+        pair.client.sendall(b"\0")  # AF_UNIX knows no RST, but closing with bytes unread
+    kernel.reset(below(pair.peer))
+    _await(pair, 0)
+
+
+def _fin_then_reset(pair: Pair) -> None:
+    _half_close(pair)
+    kernel.reset(below(pair.peer))
+    _await(pair, 0)
+
+
+def _surplus(pair: Pair) -> None:
+    pair.peer.sendall(REQUEST_TIMEOUT)
+    await_delivery(Pair(below(pair.client), below(pair.peer)))
+
+
+def _surplus_in_tls(pair: Pair) -> None:
+    pair.peer.sendall(ANSWER + REQUEST_TIMEOUT)
+    assert pair.client.recv(len(ANSWER)) == ANSWER
+
+
+def _surplus_then_fin(pair: Pair) -> None:
+    pair.peer.sendall(REQUEST_TIMEOUT)
+    _close(pair)
+
+
+def _ticket(pair: Pair) -> None:
+    await_delivery(Pair(below(pair.client), below(pair.peer)))
+
+
+def _ticket_then_fin(pair: Pair) -> None:
+    _ticket(pair)
+    _close(pair)
+
+
+def _ticket_then_surplus(pair: Pair) -> None:
+    _ticket(pair)
+    _surplus(pair)
+
+
+def _goodbye(pair: Pair) -> None:
+    tls_sockets.say_goodbye(below(pair.peer))
+    _await(pair, kernel.POLLIN)
+
+
+def _goodbye_then_fin(pair: Pair) -> None:
+    _goodbye(pair)
+    _close(pair)
+
+
+def _half_a_record(pair: Pair) -> None:
+    # a record that announces 64 bytes and brings 10
+    _socket.socket.send(raw_of(below(pair.peer)), b"\x17\x03\x03\x00\x40" + b"\0" * 10)
+    await_delivery(Pair(below(pair.client), below(pair.peer)))
+
+
+def _broken_record(pair: Pair) -> None:
+    _socket.socket.send(raw_of(below(pair.peer)), b"\x17\x03\x03\x00\x20" + b"\0" * 32)
+    await_delivery(Pair(below(pair.client), below(pair.peer)))
+
+
+def _fatal_alert(pair: Pair) -> None:
+    # what the client says is garbage, so the server's TLS layer gives up with an alert
+    _socket.socket.send(raw_of(below(pair.client)), b"\x17\x03\x03\x00\x20" + b"\0" * 32)
+    try:
+        below(pair.peer).recv(1)
+    except ssl.SSLError:
+        pass
+    _await(pair, kernel.POLLIN)
+
+
+def _swallow(pair: Pair) -> None:
+    swallow(below(pair.peer))
+
+
+def _user_timeout(pair: Pair) -> None:
+    # one byte below TLS that is never acknowledged: the connection is past saving anyway
+    swallow(below(pair.peer))
+    raw = raw_of(below(pair.client))
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
+    _socket.socket.send(raw, b"\0")
+    _await(pair, 0, timeout_s=10)
+
+
+def _await(pair: Pair, events: int, timeout_s: float = 5.0) -> None:
+    kernel.wait_readable(below(pair.client), timeout_s, events)
+
+
+def below(sock: Any) -> Any:
+    """The socket a state can be made on: under pyOpenSSL's wrapper and the inner TLS."""
+    for name in ("outer", "socket"):
+        sock = getattr(sock, name, sock)
+    return sock
+
+
+def arm_keepalive(sock: Any, count: int) -> None:
+    """A probe after a second, the shortest there is."""
+    raw = raw_of(sock)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, 1),
+        (socket.TCP_KEEPINTVL, 1),
+        (socket.TCP_KEEPCNT, count),
+    ):
+        raw.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+STATES: Dict[str, State] = {
+    "healthy": State(_nothing, Verdict.ALIVE, is_usable=True),
+    "closed": State(_close, Verdict.CLOSED),
+    "half-closed": State(_half_close, Verdict.CLOSED),
+    "reset": State(_reset, Verdict.RESET),
+    "FIN, RST": State(_fin_then_reset, Verdict.CLOSED, needs_tcp=True),
+    "surplus": State(_surplus, Verdict.UNREAD),
+    "swallowed": State(_swallow, Verdict.ALIVE, needs_tcp=True),
+    "kernel gave up": State(_user_timeout, Verdict.TIMED_OUT, needs_tcp=True, is_slow=True),
+    "surplus in TLS": State(_surplus_in_tls, Verdict.TLS_PENDING, "any"),
+    "surplus, FIN": State(_surplus_then_fin, Verdict.CLOSED, "any"),
+    "close_notify": State(_goodbye, Verdict.CLOSED, "any"),
+    "close_notify, FIN": State(_goodbye_then_fin, Verdict.CLOSED, "any"),
+    "half a record": State(_half_a_record, Verdict.UNREAD, "any"),
+    "broken record": State(_broken_record, Verdict.CLOSED, "TLSv1.3"),
+    "fatal alert": State(_fatal_alert, Verdict.CLOSED, "any"),
+    "late ticket": State(_ticket, Verdict.ALIVE, "TLSv1.3", tickets=2, is_usable=True),
+    "late ticket, FIN": State(_ticket_then_fin, Verdict.CLOSED, "TLSv1.3", tickets=2),
+    "late ticket, surplus": State(_ticket_then_surplus, Verdict.UNREAD, "TLSv1.3", tickets=2),
+}
+
+
+# -- the look ----------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """What a look came to, and what it left behind; plain data."""
+
+    verdict: str
+    consumed: int  # bytes gone from the kernel's buffer
+    timeouts_changed: bool
+
+
+def look(kind: Kind, state: State, timeout: Optional[float]) -> Seen:
+    """Bring a new pair into a state and look at it once, as the checkout does.
+
+    :raises AssertionError: where a connection that ought to be usable afterwards is not.
+    """
+    with kind.make(state.tickets) as pair:
+        state.enter(pair)
+        pair.client.settimeout(timeout)
+        before = _timeouts(pair.client), kernel.unread_bytes(below(pair.client))
+        verdict = peek(pair.client)
+        after = _timeouts(pair.client), kernel.unread_bytes(below(pair.client))
+        if state.is_usable and verdict is Verdict.ALIVE:
+            converse(pair)
+    return Seen(verdict.value, before[1] - after[1], before[0] != after[0])
+
+
+def _timeouts(sock: Any) -> Tuple[Optional[float], ...]:
+    """What the owner has set and what the kernel's socket has: two things where it is green."""
+    return below(sock).gettimeout(), RawSocket.gettimeout(raw_of(sock))
+
+
+def converse(pair: Pair) -> None:
+    """A request and its answer, whole: what a connection that was kept is for."""
+    pair.client.settimeout(5)
+    pair.client.sendall(b"ping")
+    assert pair.peer.recv(4) == b"ping"
+    pair.peer.sendall(b"pong")
+    assert pair.client.recv(4) == b"pong"

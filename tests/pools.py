@@ -1,0 +1,118 @@
+"""Real urllib3 pools against real servers, with the shim and without it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+import urllib3
+
+import stalepool
+from stalepool import aside, stats
+from stalepool.testing import TLS, AnswerStep, FaultServer, kernel
+
+#: what comes after the checkout would make up for what it missed
+CHECKOUT_ALONE = {"replay": "off", "second_look": False, "nonidempotent_max_idle_s": "off"}
+
+
+@contextlib.contextmanager
+def stock() -> Iterator[None]:
+    """Without the shim."""
+    assert stalepool.uninstall() == []
+    try:
+        yield
+    finally:
+        stalepool.install()
+
+
+@contextlib.contextmanager
+def shim(**settings: Any) -> Iterator[None]:
+    """With the shim, its counters at zero; the checkout alone, where nothing else is asked for."""
+    stalepool.install(**{**CHECKOUT_ALONE, **settings})
+    stats.forget()
+    aside.forget()
+    try:
+        yield
+    finally:
+        stalepool.install()
+
+
+def pool_for(server: Any, tls: Optional[TLS] = None, **options: Any) -> Any:
+    """A pool of one connection to a server; a context manager. Nothing is retried."""
+    options = {"maxsize": 1, "retries": False, "timeout": 10.0, **options}
+    if server.family == socket.AF_UNIX:
+        return UnixPool(server.path, **options)
+    if tls is None:
+        return urllib3.HTTPConnectionPool(server.host, server.port, **options)
+    options["ca_certs"] = tls.ca_path
+    return urllib3.HTTPSConnectionPool(server.host, server.port, **options)
+
+
+@contextlib.contextmanager
+def serving(
+    script: Any = (),
+    *,
+    tls: Optional[TLS] = None,
+    family: int = socket.AF_INET,
+    default: Optional[AnswerStep] = None,
+    **options: Any,
+) -> Iterator[Tuple[FaultServer, Any]]:
+    """A fault server, and a pool of one connection to it."""
+    server = FaultServer(script, tls=tls, family=family, default=default)
+    with server, pool_for(server, tls, **options) as pool:
+        yield server, pool
+
+
+class UnixConnection(urllib3.connection.HTTPConnection):
+    """HTTP over AF_UNIX, as requests-unixsocket and docker do it: by a connect() of their own."""
+
+    def __init__(self, *args: Any, path: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self._path)
+
+
+class UnixPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = UnixConnection
+
+    def __init__(self, path: str, **options: Any) -> None:
+        super().__init__("localhost", path=path, **options)
+
+
+def get(pool: Any, path: str = "/", **options: Any) -> int:
+    """One GET, its body read; the status."""
+    return int(pool.request("GET", path, **options).status)
+
+
+def pooled_connection(pool: Any) -> Any:
+    """The connection that the next request will take."""
+    return next(conn for conn in reversed(pool.pool.queue) if conn is not None)
+
+
+def await_arrival(pool: Any, events: int = kernel.POLLIN) -> None:
+    """Wait until what the server did has reached the pooled connection."""
+    kernel.wait_readable(pooled_connection(pool).sock, events=events)
+
+
+def break_while_idle(server: FaultServer, pool: Any, healthy_requests: int = 1) -> None:
+    """Requests up to the one behind which the server's script breaks the connection."""
+    for _ in range(healthy_requests):
+        assert get(pool) == 200
+    server.wait_idle_step()
+    await_arrival(pool)
+
+
+def counters(server: Any) -> Dict[str, Any]:
+    """What ``snapshot()`` says of a server's origin."""
+    origins = stalepool.snapshot()["origins"]
+    mine = [seen for name, seen in origins.items() if name.endswith(":%s" % (server.port or 80))]
+    assert len(mine) <= 1, origins
+    return dict(mine[0]) if mine else {}
+
+
+def verdicts(server: Any) -> Dict[str, int]:
+    return dict(counters(server).get("verdicts", {}))

@@ -1,0 +1,111 @@
+"""The ways from a client to a server: direct, through haproxy, through a proxy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import tempfile
+from typing import Any, Callable, Iterator, NamedTuple, Optional
+
+import urllib3
+
+from pools import pool_for
+from stalepool.testing import TLS, ConnectProxy, FaultServer
+
+ROUTES = ("direct", "haproxy", "proxy")
+
+#: haproxy closes a client's connection after so long, in :func:`through_haproxy`'s ``keeps_ms``
+FOR_EVER_MS = 60_000
+
+_HAPROXY = """\
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+    timeout http-keep-alive {keeps_ms}ms
+frontend front
+    bind fd@{fd} {tls}
+    default_backend back
+backend back
+    server one {host}:{port}
+"""
+
+
+class Route(NamedTuple):
+    """``make_pool``: of one connection to the server, or to who hands it on; takes the caller's
+    timeout. ``cut``: has the proxy end all tunnels, with an RST if it is told so; None where there
+    is none.
+    """
+
+    make_pool: Callable[..., Any]
+    cut: Optional[Callable[[bool], Any]] = None
+
+
+@contextlib.contextmanager
+def route_to(
+    server: FaultServer, name: str, tls: Optional[TLS], haproxy: str, keeps_ms: int = FOR_EVER_MS
+) -> Iterator[Route]:
+    """Lay a route. To a server without TLS a proxy is the server itself: clients make no tunnels.
+
+    :param tls: the server's; behind haproxy, haproxy's.
+    :param haproxy: its path.
+    """
+    if name == "direct":
+        yield Route(lambda timeout=10.0: pool_for(server, tls, timeout=timeout))
+    elif name == "haproxy":
+        with through_haproxy(server, tls, haproxy, keeps_ms) as front:
+            yield Route(lambda timeout=10.0: pool_for(front, tls, timeout=timeout))
+    elif tls is None:
+        yield Route(lambda timeout=10.0: _pool_through(server, "http://far.example/", timeout))
+    else:
+        ca_path = tls.ca_path
+        with ConnectProxy() as proxy:
+            yield Route(
+                lambda timeout=10.0: _pool_through(proxy, server.url, timeout, ca_certs=ca_path),
+                proxy.cut,
+            )
+
+
+def _pool_through(proxy: Any, url: str, timeout: float, **options: Any) -> Any:
+    manager = urllib3.ProxyManager(proxy.url, retries=False, timeout=timeout, maxsize=1, **options)
+    return manager.connection_from_url(url)
+
+
+class Front(NamedTuple):
+    """Where haproxy listens."""
+
+    host: str
+    port: int
+    family: int = socket.AF_INET
+
+
+@contextlib.contextmanager
+def through_haproxy(
+    server: FaultServer, tls: Optional[TLS], haproxy: str, keeps_ms: int
+) -> Iterator[Front]:
+    """A real haproxy in front of a server without TLS; speaks TLS itself if it is told so."""
+    with socket.socket() as listener, tempfile.NamedTemporaryFile("w", suffix=".cfg") as file:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        values = {"keeps_ms": keeps_ms, "host": server.host, "port": server.port, "tls": ""}
+        if tls is not None:
+            version = tls.version
+            values["tls"] = f"ssl crt {tls.cert_path} ssl-min-ver {version} ssl-max-ver {version}"
+        file.write(_HAPROXY.format(fd=listener.fileno(), **values))
+        file.flush()
+        process = subprocess.Popen(
+            [haproxy, "-q", "-db", "-f", file.name],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={k: v for k, v in os.environ.items() if not k.startswith("HAPROXY")},
+        )
+        try:
+            yield Front(*listener.getsockname())
+        finally:
+            process.kill()
+            process.wait()

@@ -1,0 +1,212 @@
+"""Through proxies: forwarded, tunnelled, TLS in TLS; a tunnel that is given up is made anew."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+import requests
+import urllib3
+
+import stalepool
+from pools import await_arrival, counters, pooled_connection, shim, stock, verdicts
+from stalepool import peek, wire
+from stalepool.testing import (
+    TLS,
+    CloseAfter,
+    ConnectProxy,
+    FaultServer,
+    ResetAfter,
+    Respond,
+    SurplusWithAnswer,
+    kernel,
+)
+
+
+class Client:
+    """``send()``: one GET through the proxy, the status; ``pool``: the pool it goes through."""
+
+    def __init__(self, send, pools):
+        self.send = send
+        self._pools = pools
+
+    @property
+    def pool(self):
+        pools = self._pools()
+        (key,) = pools.keys()
+        return pools[key]
+
+
+@contextlib.contextmanager
+def urllib3_client(proxy, server, tls):
+    url = proxy_url(proxy)
+    with urllib3.ProxyManager(url, ca_certs=tls.ca_path, retries=False, timeout=10) as manager:
+        yield Client(lambda: manager.request("GET", server.url).status, lambda: manager.pools)
+
+
+@contextlib.contextmanager
+def requests_client(proxy, server, tls):
+    with requests.Session() as session:
+        session.trust_env = False
+        session.proxies = {"http": proxy_url(proxy), "https": proxy_url(proxy)}
+        session.verify = tls.ca_path
+        adapter = session.get_adapter(server.url)
+        yield Client(
+            lambda: session.get(server.url, timeout=10).status_code,
+            lambda: adapter.proxy_manager[proxy_url(proxy)].pools,
+        )
+
+
+def proxy_url(proxy):
+    host = "[%s]" % proxy.host if ":" in proxy.host else proxy.host
+    return "%s://%s:%d" % ("https" if proxy._tls else "http", host, proxy.port)
+
+
+@pytest.fixture(params=[urllib3_client, requests_client], ids=["urllib3", "requests"])
+def client(request):
+    return request.param
+
+
+WHO = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+
+#: a tunnel through a proxy -> the TLS version spoken to whom, and the family
+TUNNELS = {
+    "CONNECT": {"server_tls": "TLSv1.3"},
+    "CONNECT, TLS 1.2": {"server_tls": "TLSv1.2"},
+    "CONNECT, IPv6": {"server_tls": "TLSv1.3", "family": socket.AF_INET6},
+    "TLS in TLS": {"server_tls": "TLSv1.3", "proxy_tls": "TLSv1.3"},
+}
+#: plain HTTP, handed on by the proxy
+FORWARDING = {
+    "http": {},
+    "http, IPv6": {"family": socket.AF_INET6},
+    "https": {"proxy_tls": "TLSv1.3"},
+}
+
+
+@contextlib.contextmanager
+def proxied(way, script=(), client=urllib3_client):
+    """A proxy, a server behind it, and a client of both."""
+    family = way.get("family", socket.AF_INET)
+    server_tls, proxy_tls = (
+        TLS(way[whom]) if whom in way else None for whom in ("server_tls", "proxy_tls")
+    )
+    server = FaultServer(script, tls=server_tls, family=family)
+    proxy = ConnectProxy(tls=proxy_tls, family=family)
+    with server, proxy, client(proxy, server, TLS()) as through:
+        yield proxy, server, through
+
+
+@pytest.fixture(params=TUNNELS)
+def tunnel(request):
+    return TUNNELS[request.param]
+
+
+@WHO
+def test_a_healthy_tunnel_is_reused(client, tunnel, who):
+    with who(), proxied(tunnel, client=client) as (proxy, server, through):
+        assert [through.send() for _ in range(3)] == [200] * 3
+        assert len(proxy.tunnels) == 1
+        if who is shim:
+            assert verdicts(server) == {"alive": 2}
+
+
+@pytest.mark.parametrize(
+    "step, verdict",
+    [
+        (CloseAfter(0), "closed"),
+        (CloseAfter(0, close_notify=False), "closed"),
+        (ResetAfter(0), "reset"),
+    ],
+    ids=["close", "close-without-notify", "reset"],
+)
+@WHO
+def test_the_server_ends_the_connection(tunnel, who, step, verdict):
+    """The proxy hands the end on. The next request gets a tunnel of its own, CONNECT and all."""
+    script = [Respond(200), Respond(200), step]
+    with who(), proxied(tunnel, script) as (proxy, server, through):
+        assert [through.send(), through.send()] == [200, 200]
+        server.wait_idle_step()
+        await_end(through.pool)
+
+        assert through.send() == 200
+
+        assert len(proxy.tunnels) == len(server.journal.connections) == 2
+        if who is shim:
+            assert verdicts(server) == {"alive": 1, verdict: 1}
+            assert counters(server)["discards"] == 1
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
+@WHO
+def test_the_proxy_ends_the_connection(client, tunnel, who, reset):
+    with who(), proxied(tunnel, client=client) as (proxy, server, through):
+        for turn in (1, 2, 3):
+            assert through.send() == 200
+            assert len(proxy.tunnels) == turn
+            assert proxy.cut(reset=reset) == 1
+            await_end(through.pool)
+        if who is shim:
+            assert verdicts(server) == {"reset" if reset else "closed": 2}
+
+
+@WHO
+def test_a_surplus_inside_the_tunnel(tunnel, who):
+    """In the inner TLS layer where there are two; stock takes it for the next answer."""
+    script = [SurplusWithAnswer(surplus_status=404)]
+    with who(), proxied(tunnel, script) as (proxy, server, through):
+        statuses = [through.send(), through.send()]
+        if who is stock:
+            assert statuses == [200, 404]
+        else:
+            assert statuses == [200, 200]
+            assert verdicts(server) == {"tls_pending": 1}
+            assert len(proxy.tunnels) == 2
+
+
+def test_a_tunnel_that_idled_too_long(tunnel):
+    with shim(max_idle_s=0.1), proxied(tunnel) as (proxy, server, through):
+        assert through.send() == 200
+        sock = wire.wire_of(pooled_connection(through.pool).sock)
+        kernel.wait_until(lambda: peek.tcp_info(sock).last_data_recv_ms >= 120, "idleness")
+        assert through.send() == 200
+        assert verdicts(server) == {"idle_too_long": 1}
+        assert len(proxy.tunnels) == 2
+
+
+def test_counted_for_the_far_end():
+    """Whoever is at fault, the origin is the server; the same one before and after a reconnect."""
+    with shim(), proxied(TUNNELS["CONNECT"]) as (proxy, server, through):
+        assert through.send() == 200
+        proxy.cut()
+        assert [through.send(), through.send()] == [200, 200]
+        origins = stalepool.snapshot()["origins"]
+        assert list(origins) == ["https://127.0.0.1:%d" % server.port]
+        assert origins[server.origin]["verdicts"] == {"closed": 1, "alive": 1}
+        assert origins[server.origin]["keepalive_armed"] == 2
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
+@pytest.mark.parametrize("way", FORWARDING)
+@WHO
+def test_forwarded(who, way, reset):
+    """The pooled connection is the one to the proxy, and counted for it."""
+    with who(), proxied(FORWARDING[way]) as (proxy, _, through):
+        assert [through.send(), through.send()] == [200, 200]
+        assert len(proxy.journal.connections) == 1
+        channel = proxy.channels[0]
+        channel.tell(channel.reset if reset else channel.close)
+        await_end(through.pool)
+
+        assert through.send() == 200
+
+        assert len(proxy.journal.connections) == 2
+        assert [request.method for request in proxy.forwarded] == ["GET"] * 3
+        if who is shim:
+            assert verdicts(proxy) == {"alive": 1, "reset" if reset else "closed": 1}
+
+
+def await_end(pool):
+    """Wait until the FIN or RST has come all the way."""
+    await_arrival(pool, events=kernel.POLLRDHUP)

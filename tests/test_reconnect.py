@@ -1,0 +1,696 @@
+"""A refused connect is tried again for a moment, towards an origin that has answered before."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Iterator, List, NamedTuple
+
+import pytest
+import requests
+import urllib3
+from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.util import Timeout
+
+from gates import Gate, remote_control
+from pools import await_arrival, counters, get, pool_for, pooled_connection, shim, stock
+from stalepool import reconnect
+from stalepool.testing import TLS, ConnectProxy, FaultServer, swallow
+from worlds import WITH_TESTS
+
+WINDOW_S = 0.4
+METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH")
+
+both = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+
+
+def in_place(who, **settings):
+    """Stock, or the shim with a short window."""
+    return who() if who is stock else shim(**{"reconnect_window_s": WINDOW_S, **settings})
+
+
+class Route(NamedTuple):
+    """A client's way to a server, through a gate.
+
+    ``send``: a method's name -> the status. ``origin``: whose counters tell of it.
+    """
+
+    server: FaultServer
+    gate: Gate
+    pool: Any
+    send: Callable[..., int]
+    origin: Any
+
+    def shut(self) -> None:
+        """The outage begins, and the pooled connection has noticed."""
+        self.gate.shut()
+        await_arrival(self.pool)
+
+    @property
+    def reconnects(self) -> dict:
+        return counters(self.origin).get("reconnects", {})
+
+    def begin_outage(self) -> None:
+        """It has answered, and refuses now."""
+        assert self.send("GET") == 200
+        self.shut()
+
+
+@contextlib.contextmanager
+def direct(tls=None, family=socket.AF_INET, **options) -> Iterator[Route]:
+    with FaultServer(tls=tls, family=family) as server, Gate(server, family) as gate:
+        with pool_for(gate, tls, **options) as pool:
+            yield Route(server, gate, pool, lambda method: get_by(pool, method), gate)
+
+
+@contextlib.contextmanager
+def through_proxy(tls=None) -> Iterator[Route]:
+    """The gate is in front of the proxy: a tunnel if the server speaks TLS."""
+    ca_certs = None if tls is None else tls.ca_path
+    with FaultServer(tls=tls) as server, ConnectProxy() as proxy, Gate(proxy) as gate:
+        with urllib3.ProxyManager(gate.url, ca_certs=ca_certs, retries=False, timeout=10) as client:
+            pool = client.connection_from_url(server.url)
+            yield Route(
+                server,
+                gate,
+                pool,
+                lambda method: client.request(method, server.url).status,
+                gate if tls is None else server,
+            )
+
+
+@contextlib.contextmanager
+def through_requests() -> Iterator[Route]:
+    with FaultServer() as server, Gate(server) as gate, requests.Session() as session:
+        session.trust_env = False
+
+        def send(method):
+            return session.request(method, gate.url, timeout=10).status_code
+
+        assert send("GET") == 200
+        pools = session.get_adapter(gate.url).poolmanager.pools
+        (key,) = pools.keys()
+        yield Route(server, gate, pools[key], send, gate)
+
+
+ROUTES = {
+    "plain": direct,
+    "tls": lambda: direct(TLS()),
+    "ipv6": lambda: direct(family=socket.AF_INET6),
+    "proxy": through_proxy,
+    "tunnel": lambda: through_proxy(TLS()),
+    "requests": through_requests,
+}
+
+
+def get_by(pool, method):
+    return pool.request(method, "/").status
+
+
+class Sleeper:
+    """Stands in for the ``time`` of urllib3's retries: keeps a record, and acts after a pause."""
+
+    def __init__(self) -> None:
+        self.pauses: List[float] = []
+        self.act: Callable[[], None] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        time.sleep(seconds)
+        self.act()
+
+    def after(self, count: int, act: Callable[[], None]) -> None:
+        self.act = lambda: act() if len(self.pauses) == count else None
+
+
+@pytest.fixture
+def sleeper(monkeypatch):
+    sleeper = Sleeper()
+    monkeypatch.setattr("urllib3.util.retry.time", sleeper)
+    return sleeper
+
+
+@pytest.fixture
+def refusals(monkeypatch):
+    """The errors with which connects failed, in order."""
+    failed = []
+    connection = urllib3.util.connection
+    stock_create = connection.create_connection
+
+    def create_connection(*args, **kwargs):
+        try:
+            return stock_create(*args, **kwargs)
+        except OSError as error:
+            failed.append(error)
+            raise
+
+    monkeypatch.setattr(connection, "create_connection", create_connection)
+    return failed
+
+
+def is_made_from(error, cause):
+    """Whether a client library made the one error from the other, however many steps away."""
+    seen = []
+    while error is not None and error is not cause and error not in seen:
+        seen.append(error)
+        error = error.__cause__ or error.__context__ or getattr(error, "reason", None)
+    return error is cause
+
+
+# -- back within the window ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@both
+def test_back_within_the_window(sleeper, who, route):
+    """Every method: a refused connect carried no request. Each arrives once."""
+    with in_place(who), ROUTES[route]() as way:
+        for method in METHODS:
+            way.begin_outage()
+            sleeper.pauses.clear()
+            sleeper.after(1, way.gate.open)
+            if who is stock:
+                with pytest.raises((HTTPError, requests.ConnectionError)):
+                    way.send(method)
+                assert sleeper.pauses == []
+                way.gate.open()
+            else:
+                assert way.send(method) == 200
+                assert len(sleeper.pauses) == 1
+        arrived = [entry.method for entry in way.server.journal if entry.method != "GET"]
+        assert arrived == ([] if who is stock else list(METHODS[1:]))
+        if who is shim:
+            assert way.reconnects == {"ok": len(METHODS), "windows": len(METHODS)}
+
+
+def test_pauses_grow_and_are_jittered(sleeper):
+    with in_place(shim, reconnect_window_s=0.8), direct() as way:
+        runs = []
+        for _ in range(2):
+            way.begin_outage()
+            sleeper.pauses.clear()
+            with pytest.raises(NewConnectionError):
+                way.send("GET")
+            runs.append(list(sleeper.pauses))
+            way.gate.open()
+        for pauses in runs:
+            # the last one is cut by the window's end
+            for number, pause_s in enumerate(pauses[:-1]):
+                longest_s = min(0.05 * 2**number, 0.5)
+                assert longest_s / 2 <= pause_s <= longest_s
+            assert len(pauses) >= 4
+            assert sum(pauses) <= 0.8
+        assert runs[0][0] != runs[1][0]
+
+
+def test_the_connection_is_not_closed_in_between(sleeper, monkeypatch):
+    """On urllib3 2.x ``close()`` forgets the tunnel: the ClientHello would go to the proxy."""
+    closed = []
+    stock_close = urllib3.connection.HTTPConnection.close
+    with in_place(shim), through_proxy(TLS()) as way:
+        way.begin_outage()
+        monkeypatch.setattr(
+            urllib3.connection.HTTPConnection,
+            "close",
+            lambda self: (closed.append(len(sleeper.pauses)), stock_close(self))[1],
+        )
+        sleeper.after(3, way.gate.open)
+        assert way.send("POST") == 200
+    assert len(sleeper.pauses) == 3
+    assert closed[0] == 0  # as it was found dead
+    assert {1, 2}.isdisjoint(closed)
+
+
+def test_a_handshake_is_not_pressed_for_time(sleeper):
+    """Open again as the window closes: what is left of it is no limit for what comes then."""
+    with in_place(shim), direct(TLS()) as way:
+        way.begin_outage()
+        way.gate.delay_s = WINDOW_S
+
+        def open_late():
+            if sum(sleeper.pauses) > WINDOW_S * 0.5:
+                way.gate.open()
+
+        sleeper.act = open_late
+        assert way.send("POST") == 200
+        assert pooled_connection(way.pool).timeout == 10
+        assert pooled_connection(way.pool).sock.gettimeout() == 10
+
+
+# -- never, not at once, not any more --------------------------------------------------------------
+
+
+@both
+def test_never_answered(sleeper, who):
+    with in_place(who), direct() as way:
+        way.gate.shut()
+        with pytest.raises(NewConnectionError):
+            way.send("GET")
+        assert sleeper.pauses == []
+        assert way.reconnects == {}
+
+
+@both
+def test_the_window_is_over(sleeper, refusals, who):
+    """The first error; then failure at once, until it has answered; then a new window."""
+    with in_place(who), direct() as way:
+        way.begin_outage()
+        began = time.monotonic()
+        with pytest.raises(NewConnectionError) as first:
+            way.send("POST")
+        took_s = time.monotonic() - began
+        assert is_made_from(first.value, refusals[0])
+        if who is stock:
+            assert len(refusals) == 1
+            return
+        assert took_s >= WINDOW_S
+        assert len(refusals) == 1 + len(sleeper.pauses) > 3
+        assert way.reconnects == {"failed": 1, "windows": 1}
+
+        for method in ("POST", "GET"):
+            tried, slept = len(refusals), len(sleeper.pauses)
+            with pytest.raises(NewConnectionError):
+                way.send(method)
+            assert (len(refusals), len(sleeper.pauses)) == (tried + 1, slept)
+        assert way.reconnects == {"failed": 1, "windows": 1}
+
+        way.gate.open()
+        way.begin_outage()
+        sleeper.pauses.clear()
+        sleeper.after(2, way.gate.open)
+        assert way.send("POST") == 200
+        assert way.reconnects == {"failed": 1, "ok": 1, "windows": 2}
+        assert way.server.journal.count(method="POST") == 1
+
+
+def test_connected_is_not_answered(sleeper):
+    """A listener that is back and resets every connection does not open new windows."""
+    with in_place(shim), direct() as way:
+        way.begin_outage()
+        with pytest.raises(NewConnectionError):
+            way.send("GET")
+        way.gate.resets = True
+        way.gate.open()
+        with pytest.raises(HTTPError):
+            way.send("GET")
+        way.gate.shut()
+        sleeper.pauses.clear()
+        with pytest.raises(NewConnectionError):
+            way.send("GET")
+        assert sleeper.pauses == []
+        assert way.reconnects == {"failed": 1, "windows": 1}
+
+
+def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper):
+    """Its listener is gone, what it holds lives on: a graceful restart, or a server that drains."""
+    with in_place(shim), FaultServer() as server, Gate(server) as gate:
+        with pool_for(gate) as old, pool_for(gate) as new:
+            assert get(old) == 200
+            gate.stop_listening()
+            for _ in range(2):
+                with pytest.raises(NewConnectionError):
+                    get(new)
+                assert get(old) == 200
+            assert counters(gate)["reconnects"] == {"failed": 1, "windows": 1}
+
+
+@both
+def test_off(sleeper, refusals, who):
+    with in_place(who, reconnect_window_s=0), direct() as way:
+        way.begin_outage()
+        with pytest.raises(NewConnectionError):
+            way.send("GET")
+        assert sleeper.pauses == []
+        assert len(refusals) == 1
+        assert way.reconnects == {}
+
+
+def test_audit_does_none_of_it(sleeper, refusals):
+    with in_place(shim, mode="audit"), direct() as way:
+        way.begin_outage()
+        with pytest.raises(NewConnectionError):
+            way.send("GET")
+        assert sleeper.pauses == []
+        assert len(refusals) == 1
+        assert way.reconnects == {}
+
+
+LIMITS = {
+    "number": 0.3,
+    "connect": Timeout(connect=0.3, read=10),
+    "total": Timeout(total=0.3),
+    "the socket module's default": Timeout(),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_never_past_the_connect_timeout(sleeper, refusals, limit):
+    with in_place(shim, reconnect_window_s=60), direct() as way:
+        way.begin_outage()
+        socket.setdefaulttimeout(0.3)
+        try:
+            with pytest.raises(NewConnectionError) as caught:
+                way.pool.request("POST", "/", timeout=LIMITS[limit])
+        finally:
+            socket.setdefaulttimeout(None)
+        assert len(sleeper.pauses) > 2
+        assert sum(sleeper.pauses) <= 0.3
+        assert is_made_from(caught.value, refusals[0])
+        assert way.reconnects == {"failed": 1, "windows": 1}
+
+
+@pytest.mark.parametrize("limit", [None, Timeout(read=10)], ids=["none", "read"])
+def test_without_a_connect_timeout_the_window_is_the_limit(sleeper, limit):
+    with in_place(shim), direct() as way:
+        way.begin_outage()
+        with pytest.raises(NewConnectionError):
+            way.pool.request("POST", "/", timeout=limit)
+        assert WINDOW_S / 2 < sum(sleeper.pauses) <= WINDOW_S
+
+
+def test_a_try_that_hangs_does_not_outlast_the_window(sleeper, refusals):
+    """Refused, then no answer to a SYN at all: the host has gone after its service."""
+    with in_place(shim), direct(timeout=60) as way:
+        way.begin_outage()
+
+        def vanish():
+            way.gate.open()
+            swallow(way.gate.listener)
+
+        sleeper.after(2, vanish)
+        began = time.monotonic()
+        with pytest.raises(NewConnectionError) as caught:
+            way.send("POST")
+        assert time.monotonic() - began < 30
+        assert is_made_from(caught.value, refusals[0])
+        assert isinstance(refusals[-1], socket.timeout)
+        assert way.reconnects == {"failed": 1, "windows": 1}
+
+
+def test_another_failure_is_told_at_once(sleeper, monkeypatch):
+    with in_place(shim), direct() as way:
+        way.begin_outage()
+
+        def lose_the_network():
+            def unreachable(*args, **kwargs):
+                raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+            monkeypatch.setattr(urllib3.util.connection, "create_connection", unreachable)
+
+        sleeper.after(1, lose_the_network)
+        with pytest.raises(NewConnectionError, match="Network is unreachable"):
+            way.send("GET")
+        assert len(sleeper.pauses) == 1
+        assert way.reconnects == {"failed": 1, "windows": 1}
+
+
+@pytest.mark.parametrize("route", ["tls", "tunnel"])
+@both
+def test_a_reset_handshake_is_not_tried_again(sleeper, who, route):
+    """The server was there and has read something: that is for the caller to judge."""
+    with in_place(who), ROUTES[route]() as way:
+        way.begin_outage()
+        way.gate.resets = True
+        way.gate.open()
+        accepted = way.gate.accepted
+        with pytest.raises(HTTPError):
+            way.send("GET")
+        assert way.gate.accepted == accepted + 1
+        assert sleeper.pauses == []
+        assert way.reconnects == {}
+
+
+def test_one_peer_is_not_another(sleeper):
+    """That one origin has answered, or has had its window, says nothing of the next."""
+    with in_place(shim), direct() as first, direct() as second:
+        first.begin_outage()
+        with pytest.raises(NewConnectionError):
+            first.send("GET")
+        second.begin_outage()
+        sleeper.pauses.clear()
+        sleeper.after(2, second.gate.open)
+        assert second.send("GET") == 200
+        assert first.reconnects == {"failed": 1, "windows": 1}
+        assert second.reconnects == {"ok": 1, "windows": 1}
+
+
+def test_an_interrupted_pause_leaves_the_connection_as_it_was(sleeper):
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt():
+        raise Interrupted
+
+    with in_place(shim), direct() as way:
+        way.begin_outage()
+        conn = pooled_connection(way.pool)
+        sleeper.after(2, interrupt)
+        with pytest.raises(Interrupted):
+            way.send("GET")
+        assert conn.timeout == 10
+        assert way.reconnects == {"failed": 1, "windows": 1}
+
+
+def test_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(reconnect, "_MAX_PEERS", len(reconnect._answered) + 1)
+    with in_place(shim), direct() as first, direct() as second:
+        first.begin_outage()
+        second.begin_outage()
+        for way, windows in ((second, {}), (first, {"failed": 1, "windows": 1})):
+            with pytest.raises(NewConnectionError):
+                way.send("GET")
+            assert way.reconnects == windows
+
+
+# -- many at once, in every world ------------------------------------------------------------------
+
+
+def environ_of(who):
+    """For clients in a process of their own, which ``import stalepool`` has installed."""
+    return {**WITH_TESTS, "STALEPOOL_ENABLED": "0" if who is stock else "1"}
+
+
+FIFTY = """
+    import json, sys, threading, time
+
+    from worlds import enter
+    world, url, control = sys.argv[1:]
+    if world != "threads":
+        enter(world)
+
+    import urllib3
+    import stalepool
+    if stalepool.is_installed():
+        stalepool.install(reconnect_window_s=1.0)
+
+    # each caller has retries of its own, on top
+    retries = urllib3.Retry(connect=3, backoff_factor=0)
+    pool = urllib3.connection_from_url(url, maxsize=50, timeout=10, retries=retries)
+    gate = urllib3.PoolManager()
+
+    def work(what):
+        assert gate.request("GET", control + what).status == 200
+
+    def side_by_side(*others):
+        "Fifty POSTs: how they ended, how long that took, and how often others ran meanwhile."
+        ends, ticks, done = [], [], threading.Event()
+
+        def post():
+            try:
+                ends.append(pool.request("POST", "/", body=b"x").status)
+            except urllib3.exceptions.MaxRetryError as error:
+                ends.append(type(error.reason).__name__)
+
+        def tick():
+            while not done.is_set():
+                ticks.append(time.sleep(0.01))
+
+        began = time.monotonic()
+        threads = [threading.Thread(target=target) for target in [post] * 50 + list(others)]
+        ticking = threading.Thread(target=tick)
+        for thread in [ticking, *threads]:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        took_s = time.monotonic() - began
+        done.set()
+        ticking.join()
+        return sorted(set(ends)), len(ends), took_s, len(ticks)
+
+    def open_again():
+        time.sleep(0.3)
+        work("open")
+
+    found = {}
+    assert pool.request("GET", "/").status == 200
+    work("shut")
+    found["dead"] = side_by_side()
+    found["dead still"] = side_by_side()
+    work("open")
+    assert pool.request("GET", "/").status == 200
+    work("shut")
+    found["restarted"] = side_by_side(open_again)
+    found["reconnects"] = stalepool.snapshot()["totals"]["reconnects"]
+    pool.close()
+    gate.clear()
+    print(json.dumps(found))
+"""
+
+
+def fifty_in(world, who, run_python):
+    """What fifty clients in a process of their own found, and how many POSTs were acted on."""
+    with FaultServer() as server, Gate(server) as gate, remote_control(gate) as control:
+        found = run_python(FIFTY, world, gate.url, control, env=environ_of(who))
+        executed = server.journal.count(method="POST", processed=True)
+        assert executed == server.journal.count(method="POST")
+    return found, executed
+
+
+@both
+def test_fifty_at_once(run_python, who):
+    """One window for all of them and all their retries; meanwhile everybody else goes on."""
+    worlds = ["threads", "eventlet"]
+    if importlib.util.find_spec("gevent") is not None:
+        worlds.append("gevent")
+    with ThreadPoolExecutor(len(worlds)) as executor:
+        seen = executor.map(lambda world: fifty_in(world, who, run_python), worlds)
+    for world, (found, executed) in zip(worlds, seen):
+        where = (world, found, executed)
+        for outage in ("dead", "dead still"):
+            assert found[outage][:2] == [["NewConnectionError"], 50], where
+        if who is stock:
+            assert found["restarted"][:2] == [["NewConnectionError"], 50], where
+            assert executed == 0, where
+            assert found["reconnects"] == {}, where
+            continue
+        _, _, took_s, ticks = found["dead"]
+        assert 1.0 <= took_s < 4.0, where  # four tries each, and yet not four windows
+        assert ticks > 20, where
+        assert found["dead still"][2] < 1.0, where
+        assert found["restarted"][:2] == [[200], 50], where
+        assert found["restarted"][3] > 5, where
+        assert executed == 50, where
+        assert found["reconnects"]["windows"] == 2, where
+
+
+TWO_COPIES = """
+    import json, sys, time
+
+    import in_client  # quiets eventlet
+    import eventlet
+    import urllib3
+    import stalepool
+    stalepool.install(reconnect_window_s=0.5)
+    green = eventlet.import_patched("urllib3")
+    assert green.connectionpool is not urllib3.connectionpool
+
+    url, control = sys.argv[1:]
+    gate = urllib3.PoolManager()
+    ticks = []
+
+    def tick():
+        while True:
+            eventlet.sleep(0.01)
+            ticks.append(1)
+
+    def wait_in(copy):
+        "How long a request of this copy waits in an outage, and how often others ran meanwhile."
+        pool = copy.connection_from_url(url, retries=False, timeout=10)
+        assert pool.request("GET", "/").status == 200
+        gate.request("GET", control + "shut")
+        began, ticked = time.monotonic(), len(ticks)
+        try:
+            pool.request("POST", "/")
+        except copy.exceptions.NewConnectionError:
+            pass
+        else:
+            raise AssertionError("it is shut")
+        took = time.monotonic() - began, len(ticks) - ticked
+        gate.request("GET", control + "open")
+        pool.close()
+        return took
+
+    eventlet.spawn_n(tick)
+    eventlet.sleep(0.05)
+    found = [wait_in(green), wait_in(urllib3)]
+    gate.clear()
+    print(json.dumps(found))
+"""
+
+
+def test_each_copy_of_urllib3_sleeps_in_its_own_way(run_python):
+    """eventlet's ``import_patched`` in an unpatched process: one copy yields, the other sleeps."""
+    with FaultServer() as server, Gate(server) as gate, remote_control(gate) as control:
+        green, native = run_python(TWO_COPIES, gate.url, control, env=WITH_TESTS)
+    assert green[0] >= 0.5
+    assert green[1] > 10
+    assert native[0] >= 0.5
+    assert native[1] == 0
+
+
+RESET_WHILE_CONNECTING = """
+    import errno, json
+
+    from worlds import enter
+    enter("eventlet")
+    import eventlet, urllib3
+    from gates import Gate
+    from stalepool.testing import FaultServer
+
+    with FaultServer() as server, Gate(server) as gate:
+        with urllib3.connection_from_url(gate.url, retries=False) as known:
+            assert known.request("GET", "/").status == 200
+        with urllib3.connection_from_url(gate.url, retries=False) as pool:
+            # runs as soon as the connect yields: it is in the listener's queue by then
+            eventlet.spawn_n(gate.shut)
+            eventlet.spawn_after(0.2, gate.open)
+            try:
+                found = pool.request("POST", "/").status
+            except urllib3.exceptions.NewConnectionError as error:
+                reset = str(errno.ECONNRESET) in str(error)
+                found = "ECONNRESET" if reset else str(error)
+        posts = server.journal.count(method="POST")
+    print(json.dumps([found, posts]))
+"""
+
+
+@both
+def test_reset_while_connecting(run_python, who):
+    """The listener closes between SYN and accept; only a green connect comes to see that."""
+    found = run_python(RESET_WHILE_CONNECTING, env=environ_of(who))
+    assert found == (["ECONNRESET", 0] if who is stock else [200, 1])
+
+
+TIMED_OUT_BY_EVENTLET = """
+    import json
+
+    from worlds import enter
+    enter("eventlet")
+    import eventlet, urllib3
+    import stalepool
+    stalepool.install(reconnect_window_s=60)
+    from gates import Gate
+    from stalepool.testing import FaultServer
+
+    with FaultServer() as server, Gate(server) as gate:
+        with urllib3.connection_from_url(gate.url, retries=False) as pool:
+            assert pool.request("GET", "/").status == 200
+            gate.shut()
+            try:
+                with eventlet.Timeout(0.3):
+                    pool.request("GET", "/")
+            except eventlet.Timeout:
+                gate.open()
+                print(json.dumps(pool.request("GET", "/").status))
+"""
+
+
+def test_eventlets_timeout_ends_a_pause(run_python):
+    assert run_python(TIMED_OUT_BY_EVENTLET, env=WITH_TESTS) == 200

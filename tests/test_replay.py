@@ -1,0 +1,649 @@
+"""Which failed requests are sent once more, how long that may take, and what is never touched."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import http.client
+import signal
+import socket
+import threading
+import weakref
+from dataclasses import dataclass
+from errno import ETIMEDOUT
+from typing import Any, Iterator, List, Optional, Tuple
+
+import pytest
+import urllib3
+from urllib3.util import Timeout
+
+import stalepool
+from gates import Gate
+from pools import counters, pool_for, pooled_connection, shim, stock
+from replay_tools import ECHO, kind_of, links, prime, reused, send, side_by_side
+from stalepool import aside
+from stalepool.testing import (
+    TLS,
+    BlackHole,
+    Close,
+    ConnectProxy,
+    Exchange,
+    FaultServer,
+    HalfStatusLine,
+    ProcessThenReset,
+    Reset,
+    Silence,
+    Step,
+)
+from stalepool.wire import raw_of
+from worlds import WITH_TESTS
+
+METHODS = ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "POST", "PATCH")
+REPEATED = {"off": 0, "safe": 4, "idempotent": 6, "evidence": 6}
+
+shim_with_replay = functools.partial(shim, replay="idempotent")
+
+
+# -- the setting -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("policy", REPEATED)
+@pytest.mark.parametrize("method", METHODS)
+def test_each_setting_and_method(method, policy, times):
+    is_repeated = method in METHODS[: REPEATED[policy]]
+    with shim(replay=policy), reused(ProcessThenReset(), method=method, times=times) as (
+        server,
+        pool,
+    ):
+        outcome = send(server, pool, method)
+        if is_repeated:
+            assert outcome[:2] == (200, True), outcome
+            assert (outcome.arrivals, outcome.processed) == (2, 2)
+            assert counters(server)["replays"] == {"ok": 1}
+        else:
+            assert kind_of(outcome.error) == "connection"
+            assert (outcome.arrivals, outcome.processed) == (1, 1)
+            refusal = "switched_off" if policy == "off" else "method"
+            assert counters(server)["replays_refused"] == {refusal: 1}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stock_sends_none_of_them_again(method):
+    with stock(), reused(ProcessThenReset()) as (server, pool):
+        outcome = send(server, pool, method)
+        assert kind_of(outcome.error) == "connection"
+        assert (outcome.arrivals, outcome.processed) == (1, 1)
+
+
+def test_a_method_in_lower_case():
+    with shim_with_replay(), reused(Close()) as (_, pool):
+        assert pool.urlopen("get", "/").status == 200
+
+
+@pytest.mark.parametrize("who", [stock, shim_with_replay], ids=["stock", "shim"])
+@pytest.mark.parametrize("step", [Close(), Reset()], ids=repr)
+def test_a_first_request_is_not_repeated(step, who):
+    with who(), FaultServer([step], default=ECHO) as server, pool_for(server) as pool:
+        outcome = send(server, pool, "GET")
+        assert kind_of(outcome.error) == "connection"
+        assert outcome.arrivals == 1
+        if who is not stock:
+            assert counters(server)["replays_refused"] == {"fresh_connection": 1}
+
+
+def test_audit_sends_nothing_again():
+    with shim_with_replay(mode="audit"), reused(Close()) as (server, pool):
+        outcome = send(server, pool, "GET")
+        assert kind_of(outcome.error) == "connection"
+        assert outcome.arrivals == 1
+
+
+# -- an answer that began ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_half_a_status_line(reset):
+    """With an RST behind it the error is the connection's, and yet the answer had begun."""
+    kinds = []
+    for who in (stock, shim_with_replay):
+        with who(), reused(HalfStatusLine(reset=reset)) as (server, pool):
+            outcome = send(server, pool, "GET")
+            assert (outcome.arrivals, outcome.processed) == (1, 1)
+            kinds.append([type(link) for link in links(outcome.error)])
+            if who is not stock:
+                assert counters(server)["replays_refused"] == {"answer_began": 1}
+    assert kinds[0] == kinds[1]
+
+
+@dataclass(frozen=True)
+class ContinueThenClose(Close):
+    """``100 Continue``, which nobody has asked for, and then a FIN. Processed."""
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        exchange.channel.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_an_interim_answer(method):
+    """http.client says the same of its end as of one without any answer."""
+    for who in (stock, shim_with_replay):
+        with who(), reused(ContinueThenClose()) as (server, pool):
+            outcome = send(server, pool, method)
+            assert [type(link).__name__ for link in links(outcome.error)][:2] == [
+                "ProtocolError",
+                "RemoteDisconnected",
+            ]
+            assert (outcome.arrivals, outcome.processed) == (1, 1)
+            if who is not stock:
+                assert counters(server)["replays_refused"] == {"answer_began": 1}
+
+
+class MeddlesWhileSending(urllib3.connection.HTTPConnection):
+    """As botocore does it where it got a 100 or a 417 while it sent."""
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        super().request(*args, **kwargs)
+        self.response_class = functools.partial(http.client.HTTPResponse)
+
+
+class MeddlesWhenClosed(urllib3.connection.HTTPConnection):
+    """As botocore does it: back to what it found when it was made."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._original_response_class = self.response_class
+
+    def close(self) -> None:
+        super().close()
+        self.response_class = self._original_response_class
+
+
+class HasItsOwn(urllib3.connection.HTTPConnection):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.response_class = Response
+
+
+class Response(http.client.HTTPResponse):
+    pass
+
+
+class HasAFunction(urllib3.connection.HTTPConnection):
+    response_class = staticmethod(lambda *a, **kw: http.client.HTTPResponse(*a, **kw))
+
+
+@pytest.mark.parametrize(
+    ("connection_class", "step", "is_saved"),
+    [
+        (MeddlesWhenClosed, Reset(), True),
+        # in the place of ours: a reset does not tell whether an answer began, an EOF does
+        (MeddlesWhileSending, Reset(), False),
+        (HasItsOwn, Reset(), False),
+        (HasAFunction, Reset(), False),
+        (MeddlesWhileSending, Close(), True),
+        (HasItsOwn, Close(), True),
+        (HasAFunction, Close(), True),
+    ],
+)
+def test_a_response_class_of_somebody_else(connection_class, step, is_saved, monkeypatch):
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", connection_class)
+    for who in (stock, shim_with_replay, lambda: shim(replay="evidence")):
+        with who(), reused(step) as (server, pool):
+            conn = pooled_connection(pool)
+            before = conn.response_class
+            outcome = send(server, pool, "GET")
+            if who is stock or not is_saved:
+                assert kind_of(outcome.error) == "connection"
+                assert outcome.arrivals == 1
+            else:
+                assert outcome[:2] == (200, True), outcome
+            if connection_class is not MeddlesWhileSending:
+                assert conn.response_class is before
+            if who is not stock:
+                assert aside.counts() == {}
+                refusals = {} if is_saved else {"answer_began": 1}
+                assert counters(server)["replays_refused"] == refusals
+
+
+# -- whose failure it is -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("who", [stock, shim_with_replay], ids=["stock", "shim"])
+def test_the_callers_read_timeout(who, times):
+    with who(), reused(Silence(), times=times, timeout=0.5) as (server, pool):
+        outcome = send(server, pool, "GET")
+        assert kind_of(outcome.error) == "read timeout"
+        assert (outcome.arrivals, outcome.processed) == (1, 1)
+        if who is not stock:
+            assert counters(server)["replays"] == {}
+
+
+def test_the_kernels_timeout_is_told_from_the_callers():
+    """urllib3 calls both "Read timed out" (on Python 3.10 and later): only the errno behind it
+    tells them apart."""
+    wait = BlackHole()
+    try:
+        wait.check(socket.AF_INET)
+    except OSError as error:
+        pytest.skip(str(error))
+    kernels = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)]
+
+    def meet(timeout_s: float, *expected: Any, **options: Any) -> None:
+        with reused(wait, **options) as (server, pool):
+            server.wait_idle_step()
+            outcome = send(server, pool, "GET", timeout=timeout_s)
+            is_kernels = any(getattr(e, "errno", None) == ETIMEDOUT for e in links(outcome.error))
+            said = outcome.status or ("the kernel's" if is_kernels else kind_of(outcome.error))
+            assert (said, outcome.arrivals) == expected
+
+    with stock():
+        meet(20, "the kernel's", 0, socket_options=kernels)
+    with shim_with_replay(user_timeout_s=1):
+        side_by_side(
+            [
+                functools.partial(meet, 20, 200, 1),
+                functools.partial(meet, 0.3, "read timeout", 0),
+                functools.partial(meet, 20, 200, 1, socket_options=kernels),
+            ]
+        )
+
+
+class Interruption(Exception):
+    """What an application's own alarm raises."""
+
+
+@dataclass(frozen=True)
+class Interrupt(Silence):
+    """Has the main thread interrupted while it waits for the answer."""
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.read(processed=True)
+        while True:  # until the client goes: one that comes just before it waits is lost on it
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            exchange.channel.park(0.02)
+
+
+@pytest.fixture
+def on_interrupt():
+    """Sets what the next interruption raises; those after it do nothing."""
+
+    def set_to(error: BaseException) -> None:
+        def handler(*args: Any) -> None:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+            raise error
+
+        signal.signal(signal.SIGUSR1, handler)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    yield set_to
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(), Interruption()], ids=repr)
+@pytest.mark.parametrize("policy", ["idempotent", "evidence"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_what_interrupts_the_caller_goes_through(method, policy, error, on_interrupt):
+    for who, times in ((stock, 1), (lambda: shim(replay=policy), 1), (shim_with_replay, 3)):
+        on_interrupt(error)
+        with who(), reused(Interrupt(), times=times) as (server, pool):
+            with pytest.raises(type(error)) as raised:
+                pool.request(method, "/")
+            assert raised.value is error
+            assert server.journal.count(path="/") == 1
+
+
+def test_an_interruption_of_the_second_try_goes_through(on_interrupt):
+    error = KeyboardInterrupt()
+    on_interrupt(error)
+    with shim_with_replay(), reused(Close(), Interrupt()) as (server, pool):
+        with pytest.raises(KeyboardInterrupt) as raised:
+            pool.request("GET", "/")
+        assert raised.value is error
+        assert server.journal.count(path="/") == 2
+        assert counters(server)["replays"] == {}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_error_while_another_connections_end_is_handled(times, on_interrupt):
+    """Python makes what the caller is handling the context of whatever comes next."""
+    on_interrupt(Interruption())
+    with shim_with_replay(), reused(Interrupt(), times=times) as (server, pool):
+        with pytest.raises(Interruption) as raised:
+            try:
+                raise ConnectionResetError(104, "of another connection")
+            except ConnectionResetError:
+                pool.request("GET", "/")
+        assert isinstance(raised.value.__context__, ConnectionResetError)
+        assert server.journal.count(path="/") == 1
+        assert counters(server)["replays_refused"] == {"other_failure": 1}
+
+
+GREEN_INTERRUPTIONS = """
+    from worlds import enter
+    enter("eventlet")
+
+    import json
+    import eventlet
+    from greenlet import GreenletExit
+    from pools import counters, shim, stock
+    from replay_tools import reused
+    from stalepool.testing import Close, Silence
+
+    class Own(Exception):
+        pass
+
+    def what_comes(pool, method):
+        try:
+            return pool.request(method, "/", body=b"")
+        except BaseException as came:
+            return came
+
+    def meet(error, method, *steps):
+        with reused(*steps) as (server, pool):
+            thread = eventlet.spawn(what_comes, pool, method)
+            server.wait_request(1 + len(steps))
+            thread.kill(error)
+            came = thread.wait()
+            assert server.journal.count(path="/") == len(steps)
+            return came, counters(server)
+
+    for error in (eventlet.Timeout(), GreenletExit(), Own()):
+        for method in ("GET", "POST"):
+            with stock():
+                assert meet(error, method, Silence())[0] is error
+            with shim(replay="evidence"):
+                came, counted = meet(error, method, Silence())
+                assert came is error
+                refused = {"other_failure": 1} if isinstance(error, Exception) else {}
+                assert (counted["replays"], counted["replays_refused"]) == ({}, refused)
+        with shim(replay="evidence"):
+            came, counted = meet(error, "GET", Close(), Silence())
+            if isinstance(error, Exception):  # the second try's, so the first one counts
+                assert type(came).__name__ == "ProtocolError"
+                assert counted["replays"] == {"failed": 1}
+            else:
+                assert came is error
+                assert counted["replays"] == {}
+    print(json.dumps("done"))
+"""
+
+
+def test_what_interrupts_a_green_caller_goes_through(run_python):
+    """``eventlet.Timeout`` and ``GreenletExit``; and an ``Exception`` is an other failure."""
+    assert run_python(GREEN_INTERRUPTIONS, env=WITH_TESTS) == "done"
+
+
+# -- the second try fails too --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("step", [Close(), Reset(), ProcessThenReset()], ids=repr)
+def test_the_first_error_reaches_the_caller(step, method, monkeypatch):
+    """The very object, and what was its context, also where the caller was handling another."""
+    chains: List[List[Tuple[Any, ...]]] = []
+    raised_by_response: List[BaseException] = []
+    stock_read_status = http.client.HTTPResponse._read_status  # type: ignore[attr-defined]
+
+    def _read_status(self: Any) -> Any:
+        try:
+            return stock_read_status(self)
+        except Exception as error:
+            raised_by_response.append(error)
+            raise
+
+    monkeypatch.setattr(http.client.HTTPResponse, "_read_status", _read_status)
+    for who in (stock, shim_with_replay):
+        raised_by_response.clear()
+        with who(), reused(default=step) as (server, pool):
+            try:
+                raise KeyError("what the caller is handling")
+            except KeyError:
+                outcome = send(server, pool, method, body=None)
+            assert outcome.arrivals == (2 if who is not stock and method == "GET" else 1)
+            chain = links(outcome.error)
+            chains.append([(type(link), getattr(link, "errno", None)) for link in chain])
+            if who is not stock and step == Close():
+                assert chain[1] is raised_by_response[0]
+                assert len(raised_by_response) == outcome.arrivals
+            if who is not stock and method == "GET":
+                assert counters(server)["replays"] == {"failed": 1}
+    assert chains[0] == chains[1]
+    assert chains[0][-1][0] is KeyError
+
+
+@dataclass(frozen=True)
+class StopListening(Close):
+    """The request's connection is closed, and nobody can connect any more."""
+
+    gate: Any = None
+
+    def answer(self, exchange: Exchange) -> None:
+        self.gate.stop_listening()
+        super().answer(exchange)
+
+
+@pytest.mark.parametrize("who", [stock, shim_with_replay], ids=["stock", "shim"])
+def test_the_second_try_cannot_connect(who):
+    settings = {} if who is stock else {"reconnect_window_s": 0}
+    steps: List[Step] = []
+    with who(**settings), FaultServer(lambda request: steps.pop()) as server, Gate(
+        server
+    ) as gate, pool_for(gate) as pool:
+        steps += [StopListening(gate=gate), ECHO]
+        prime(pool)
+        outcome = send(server, pool, "GET")
+        assert [type(link).__name__ for link in links(outcome.error)][:2] == [
+            "ProtocolError",
+            "RemoteDisconnected",
+        ]
+        assert outcome.arrivals == 1
+        if who is not stock:
+            assert counters(gate)["replays"] == {"failed": 1}
+
+
+# -- how long it may take --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CloseLate(Close):
+    """A FIN that long after the request has arrived. Not processed."""
+
+    seconds: float = 0.2
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.pause(self.seconds)
+        super().answer(exchange)
+
+
+class Recording(urllib3.HTTPConnectionPool):
+    """Notes the timeout each of its attempts is given."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.handed: List[Any] = []
+
+    def _make_request(self, *args: Any, **kwargs: Any) -> Any:
+        self.handed.clear()
+        return super()._make_request(*args, **kwargs)
+
+    def _get_timeout(self, timeout: Any) -> Any:
+        timeout = super()._get_timeout(timeout)
+        self.handed.append(timeout)
+        return timeout
+
+
+class RecordingHTTPS(Recording, urllib3.HTTPSConnectionPool):
+    pass
+
+
+LIMITS = {
+    "read": (Timeout(connect=30, read=3), 3),
+    "total": (Timeout(total=4), 4),
+    "total and read": (Timeout(total=6, connect=1, read=5), 5),
+    "a number": (7.0, 7),
+    "none": (Timeout(connect=None, read=None), None),
+    "connect alone": (Timeout(connect=5), None),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_both_tries_together_take_no_longer_than_one(name):
+    timeout, limit_s = LIMITS[name]
+    with shim_with_replay(), FaultServer([ECHO, CloseLate()], default=ECHO) as server, Recording(
+        server.host, server.port, maxsize=1, retries=False
+    ) as pool:
+        prime(pool)
+        outcome = send(server, pool, "GET", timeout=timeout)
+        assert outcome.status == 200
+        first, second = pool.handed
+        if limit_s is None:
+            assert (second.total, second._read) == (first.total, first._read)
+        else:
+            assert 0 < second.total <= limit_s - 0.2
+            assert second._read == first._read
+        assert second._connect == first._connect
+
+
+def test_what_failed_after_the_time_was_up_is_not_sent_again():
+    """The server's FIN comes when the caller has waited as long as it wanted to, in sending."""
+    body = b"x" * 30_000_000  # more than both kernels hold: sendall() waits for the server
+    for who in (stock, shim_with_replay):
+        with who(), reused(CloseLate(seconds=0.4)) as (server, pool):
+            timeout = Timeout(connect=30, read=0.2)
+            outcome = send(server, pool, "PUT", body=body, timeout=timeout)
+            assert kind_of(outcome.error) == "connection"
+            assert outcome.arrivals == 1
+            if who is not stock:
+                assert counters(server)["replays_refused"] == {"no_time_left": 1}
+
+
+class SlowProxy(ConnectProxy):
+    """Takes its time with every tunnel but the first."""
+
+    def _tunnel(self, channel: Any, request: Any) -> None:
+        if self.tunnels:
+            channel.pause(0.3)
+        super()._tunnel(channel, request)
+
+
+@contextlib.contextmanager
+def tunnelled(
+    *steps: Step, proxy_class: Any = ConnectProxy, proxy_tls: Optional[TLS] = None
+) -> Iterator[Tuple[FaultServer, ConnectProxy, Any]]:
+    """A server, a proxy, and a pool with a tunnel through it that has answered."""
+    tls = TLS()
+    with FaultServer([ECHO, *steps], tls=tls, default=ECHO) as server, proxy_class(
+        tls=proxy_tls
+    ) as proxy, urllib3.ProxyManager(
+        proxy.url, ca_certs=tls.ca_path, retries=False, timeout=10.0
+    ) as manager:
+        manager.pool_classes_by_scheme = {"https": RecordingHTTPS}
+        pool = manager.connection_from_url(server.url)
+        prime(pool)
+        yield server, proxy, pool
+
+
+def test_the_time_a_tunnel_takes_is_taken_off_too():
+    with shim_with_replay(), tunnelled(Close(), proxy_class=SlowProxy) as (server, proxy, pool):
+        outcome = send(server, pool, "GET", timeout=Timeout(connect=30, read=3))
+        assert outcome.status == 200
+        assert len(proxy.tunnels) == 2
+        assert 0 < pool.handed[-1].total <= 3 - 0.3
+
+
+def test_a_tunnel_that_takes_longer_than_is_left():
+    """The first error, and no request in it."""
+    with shim_with_replay(), tunnelled(CloseLate(), proxy_class=SlowProxy) as (server, _, pool):
+        outcome = send(server, pool, "GET", timeout=Timeout(connect=30, read=0.3))
+        assert kind_of(outcome.error) == "connection"
+        assert outcome.arrivals == 1
+        assert counters(server)["replays"] == {"failed": 1}
+
+
+# -- what is left alone --------------------------------------------------------------------------
+
+
+class Unknown:
+    """A socket of a kind that nobody has heard of."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_socket_of_unknown_kind(method):
+    """It cannot be asked anything. Its requests go out, and what fails may be sent again."""
+    with shim(replay="evidence", second_look=True, nonidempotent_max_idle_s=1), reused(
+        ECHO, Close()
+    ) as (server, pool):
+        pooled_connection(pool).sock = Unknown(pooled_connection(pool).sock)
+        assert send(server, pool, method)[:2] == (200, True)
+        outcome = send(server, pool, method)
+        if method == "GET":
+            assert outcome[:2] == (200, True), outcome
+        else:
+            assert kind_of(outcome.error) == "connection"
+        assert set(aside.counts()) == {"unknown_connection"}
+
+
+def test_a_user_timeout_of_the_applications_own():
+    """It stays on the connection that carried the replay, whatever comes after."""
+    its_own = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9000)
+    with shim_with_replay(), reused(Close(), socket_options=[its_own]) as (server, pool):
+        assert send(server, pool, "GET").arrivals == 2
+        for body in (b"small", iter([b"streamed"])):
+            assert send(server, pool, "PUT", body=body)[:2] == (200, True)
+            raw = raw_of(pooled_connection(pool).sock)
+            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 9000
+
+
+def test_a_tls_in_tls_tunnel():
+    for who in (stock, shim_with_replay):
+        with who(), tunnelled(Close(), proxy_tls=TLS()) as (server, proxy, pool):
+            outcome = send(server, pool, "GET")
+            if who is stock:
+                assert outcome.error is not None and outcome.arrivals == 1
+            else:
+                assert outcome[:2] == (200, True), outcome
+                assert len(proxy.tunnels) == 2
+
+
+def test_a_replayed_connection_goes_on_living():
+    with shim_with_replay(), reused(Close(), ECHO, ECHO, Reset()) as (server, pool):
+        for method in ("GET", "PUT", "GET", "DELETE"):
+            assert send(server, pool, method)[:2] == (200, True)
+        assert [entry.connection for entry in server.journal] == [0, 0, 1, 1, 1, 2, 2]
+        assert counters(server)["replays"] == {"ok": 2}
+
+
+def test_nothing_is_left_on_the_connection_nor_in_memory():
+    """Not even until the next garbage collection: the first error's traceback holds much."""
+    with shim_with_replay(), reused(Close()) as (server, pool):
+        conn = pooled_connection(pool)
+        sock, names = weakref.ref(conn.sock), set(vars(conn))
+        gc.collect()
+        gc.disable()
+        try:
+            assert send(server, pool, "GET").status == 200
+            assert conn is pooled_connection(pool)
+            assert [name for name in set(vars(conn)) - names if "verified" not in name] == []
+            assert sock() is None
+        finally:
+            gc.enable()
+
+
+def test_snapshot_names_every_outcome():
+    with shim_with_replay(), reused(Close(), default=Close()) as (server, pool):
+        send(server, pool, "GET")
+        send(server, pool, "GET")
+        totals = stalepool.snapshot()["totals"]
+        assert totals["replays"] == {"failed": 1}
+        assert totals["replays_refused"] == {"fresh_connection": 1}

@@ -1,0 +1,286 @@
+"""The counters: bounded, lossless between threads, plain data, and what can be read off them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+import tracemalloc
+
+import pytest
+
+import stalepool
+from pools import await_arrival, counters, get, pool_for, serving, shim, verdicts
+from stalepool import aside, stats
+from stalepool.counting import Counter
+from stalepool.testing import TLS, CloseAfter, FaultServer, ResetAfter, Respond
+from stalepool.verdict import Verdict
+
+
+@pytest.fixture(autouse=True)
+def from_zero():
+    stats.forget()
+    yield
+    stats.forget()
+
+
+# -- bounded ---------------------------------------------------------------------------------------
+
+
+def test_ten_thousand_origins():
+    names = ["https://host-%d.example.org:8774" % number for number in range(10_000)]
+    for name in names[: stats.MAX_ORIGINS]:
+        stats.origin(name).verdicts[Verdict.CLOSED].tick()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for name in names[stats.MAX_ORIGINS :]:
+            seen = stats.origin(name)
+            seen.verdicts[Verdict.CLOSED].tick()
+            seen.count_death(len(name))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert after - before < 64 * 1024
+    snapshot = stats.snapshot()
+    assert len(snapshot["origins"]) <= stats.MAX_ORIGINS + 1
+    assert snapshot["totals"]["verdicts"] == {"closed": 10_000}  # none is lost, only its name
+    others = snapshot["origins"][stats.OTHERS]
+    assert others["verdicts"] == {"closed": 10_000 - stats.MAX_ORIGINS}
+
+
+def test_an_origin_that_is_known_stays_known():
+    for number in range(2 * stats.MAX_ORIGINS):
+        stats.origin("http://a:%d" % number)
+    stats.origin("http://a:0").armed.tick()
+    assert stats.snapshot()["origins"]["http://a:0"]["keepalive_armed"] == 1
+
+
+@pytest.mark.parametrize("age_s", [-1.0, 0.0, 1e-9, 0.001, 1.0, 86400.0, 1e9])
+def test_any_age_falls_into_a_bucket(age_s):
+    stats.origin("http://a:1").count_death(age_s)
+    ((edge, count),) = stats.snapshot()["totals"]["died_idle_s"].items()
+    assert count == 1
+    assert 0 < edge < 10 * 86400
+
+
+def test_ages_take_bounded_memory():
+    seen = stats.origin("http://a:1")
+    for number in range(100_000):
+        seen.count_death(number * 7.3)
+    assert len(seen.died) < 120
+    assert sum(seen.as_dict()["died_idle_s"].values()) == 100_000
+
+
+# -- what is read off them -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("age_s", [0.5, 2.0, 5.0, 10.0, 60.0, 350.0])
+def test_the_bucket_holds_the_age(age_s):
+    seen = stats.origin("http://a:1")
+    seen.count_death(age_s)
+    (edge,) = seen.as_dict()["died_idle_s"]
+    assert age_s <= edge * 1.01  # edges are rounded to three digits
+    assert edge / stats.BUCKET_RATIO <= age_s * 1.01
+
+
+CLOSES = {
+    "plain": (None, CloseAfter(0.5)),
+    "tls-close_notify": ("TLSv1.3", CloseAfter(0.5)),
+    "tls-fin": ("TLSv1.3", CloseAfter(0.5, close_notify=False)),
+}
+
+
+@pytest.mark.parametrize("case", CLOSES)
+def test_an_idle_timeout_of_half_a_second(case):
+    """Asked long after the death, the counters still say at which age it came."""
+    version, close = CLOSES[case]
+    tls = None if version is None else TLS(version)
+    with shim(), FaultServer([Respond(200), close], tls=tls) as server:
+        with pool_for(server, tls) as pool:
+            assert get(pool) == 200
+            server.wait_idle_step()
+            await_arrival(pool)
+            time.sleep(0.7)
+            assert get(pool) == 200
+        assert verdicts(server) == {"closed": 1}
+        ((edge, count),) = counters(server)["died_idle_s"].items()
+        assert count == 1
+        # the bucket of 0.5 s, or the next one on a machine that is busy
+        assert 0.5 <= edge < 0.5 * stats.BUCKET_RATIO**3
+
+
+def test_a_reset_has_the_age_it_was_found_at():
+    with shim(), serving([Respond(200), ResetAfter(0)]) as (server, pool):
+        assert get(pool) == 200
+        server.wait_idle_step()
+        time.sleep(0.3)
+        assert get(pool) == 200
+        (edge,) = counters(server)["died_idle_s"]
+        assert edge >= 0.3
+
+
+def test_what_a_rule_of_ours_ended_did_not_die():
+    seen = stats.origin("http://a:1")
+    seen.verdicts[Verdict.IDLE_TOO_LONG].tick()
+    seen.verdicts[Verdict.NO_SOCKET].tick()
+    seen.verdicts[Verdict.ALIVE].tick()
+    said = seen.as_dict()
+    assert said["checkouts"] == 3
+    assert said["discards"] == 1
+    assert said["died_idle_s"] == {}
+
+
+# -- plain data ------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_is_plain_data():
+    script = [Respond(200), Respond(200), CloseAfter(0.05)]
+    with shim(), serving(script) as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        server.wait_idle_step()
+        await_arrival(pool)
+        assert get(pool) == 200
+        snapshot = stalepool.snapshot()
+
+    assert json.loads(json.dumps(snapshot))["totals"]["checkouts"] == 2
+    assert only_plain(snapshot)
+    mine = snapshot["origins"]["http://127.0.0.1:%d" % server.port]
+    assert mine["verdicts"] == {"alive": 1, "closed": 1}
+    assert mine["discards"] == 1
+    assert mine["keepalive_armed"] == 2
+    assert list(mine["died_idle_s"].values()) == [1]
+    assert snapshot["totals"]["verdicts"] == mine["verdicts"]
+    assert snapshot["mode"] == "active"
+    assert snapshot["installed"] is True
+    assert snapshot["fallbacks"] == {}
+
+
+def only_plain(data):
+    if isinstance(data, dict):
+        return all(only_plain(part) for item in data.items() for part in item)
+    return type(data) in (str, int, float, bool, type(None))
+
+
+def test_a_snapshot_stays_as_it_was():
+    stats.origin("http://a:1").armed.tick()
+    before = stats.snapshot()
+    stats.origin("http://a:1").armed.tick()
+    stats.origin("http://a:2").armed.tick()
+    assert before["totals"]["keepalive_armed"] == 1
+    assert list(before["origins"]) == ["http://a:1"]
+
+
+# -- threads ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def eager_switches():
+    """Threads are switched as often as can be."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def together(act, threads=8):
+    ready = threading.Barrier(threads)
+
+    def run():
+        ready.wait(10)
+        act()
+
+    running = [threading.Thread(target=run) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+
+
+def test_a_counter_loses_nothing(eager_switches):
+    counter = Counter()
+
+    def hammer():
+        for _ in range(5000):
+            counter.tick()
+
+    together(hammer)
+    assert counter.value == 8 * 5000
+
+
+def test_a_counter_tells_the_count_before():
+    counter = Counter()
+    assert [counter.tick(), counter.tick(), counter.tick()] == [0, 1, 2]
+    assert counter.value == 3
+    assert counter.value == 3  # asking does not count
+
+
+def test_origins_made_by_several_threads_at_once(eager_switches):
+    def hammer():
+        for number in range(300):
+            seen = stats.origin("http://a:%d" % number)
+            seen.verdicts[Verdict.RESET].tick()
+            seen.count_death(1.0)
+            if number % 50 == 0:
+                stats.snapshot()  # while others add
+
+    together(hammer, threads=4)
+    totals = stats.snapshot()["totals"]
+    assert totals["verdicts"] == {"reset": 4 * 300}
+    assert sum(totals["died_idle_s"].values()) == 4 * 300
+
+
+def test_requests_from_several_threads():
+    with shim(), serving(maxsize=4, block=True) as (server, pool):
+        together(lambda: [get(pool) for _ in range(25)], threads=4)
+        seen = counters(server)
+        fresh = len(server.journal.connections)
+        assert seen["checkouts"] == 100 - fresh
+        assert seen["verdicts"] == {"alive": 100 - fresh}
+        assert seen["keepalive_armed"] == fresh
+
+
+# -- fork ------------------------------------------------------------------------------------------
+
+
+def test_a_child_starts_from_zero(run_python):
+    said = run_python(
+        """
+        import json, os
+        import urllib3
+        import stalepool
+        from stalepool import aside, stats
+
+        stats.origin("http://a:1").armed.tick()
+        aside.stand_aside("check_failed", "before")
+        ear, mouth = os.pipe()
+        if not os.fork():
+            child = stalepool.snapshot()
+            aside.stand_aside("check_failed", "again: said in this process's log too")
+            os.write(mouth, json.dumps([child, os.getpid(), stalepool.snapshot()]).encode())
+            os._exit(0)
+        os.wait()
+        os.close(mouth)
+        with os.fdopen(ear) as file:
+            print(json.dumps([stalepool.snapshot(), os.getpid(), *json.load(file)]))
+        """,
+    )
+    parent, parent_pid, child, child_pid, later = said
+    assert parent["totals"]["keepalive_armed"] == 1
+    assert parent["fallbacks"] == {"check_failed": 1}
+    assert parent["pid"] == parent_pid
+    assert child["totals"]["keepalive_armed"] == 0
+    assert child["origins"] == {}
+    assert child["fallbacks"] == {}
+    assert child["pid"] == child_pid
+    assert child["installed"] is True
+    assert child["mode"] == "active"
+    assert later["fallbacks"] == {"check_failed": 1}
+
+
+def test_reasons_are_a_closed_set():
+    with pytest.raises(KeyError):
+        aside.stand_aside("no such reason", "")
+    assert set(aside.counts()) <= set(aside.REASONS)
