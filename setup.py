@@ -12,7 +12,8 @@ def read(*parts):
 
 
 DEMO = ["eventlet>=0.33.1", "urllib3>=1.26.18", "requests", "keystoneauth1"]
-TEST = DEMO + [
+TEST = [
+    *DEMO,
     "pytest>=8",
     "pytest-timeout",
     "pytest-xdist",
@@ -25,7 +26,7 @@ TEST = DEMO + [
     "h2; python_version >= '3.9'",
 ]
 LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
-BENCH = DEMO + ["pyperf", "trustme"]
+BENCH = [*DEMO, "pyperf", "trustme"]
 
 setup(
     name="stalepool",

@@ -63,7 +63,7 @@ def _is_dropped_on_a_closer_look(conn: Any, stock: Check) -> bool:
         action = finding.verdict.action
         if action is Action.KEEP and not installation.is_audit:
             return False
-        _report(conn, finding)
+        _report(conn, finding, installation)
         if action is Action.DISCARD and not installation.is_audit:
             return True
     except Exception as error:
@@ -159,9 +159,7 @@ def _brought_data(verdict: Verdict, the_wire: wire.Wire) -> bool:
 
     Over TLS a close_notify is; that a server may have left it out is of no matter here.
     """
-    return verdict is Verdict.UNREAD or (
-        verdict is Verdict.CLOSED and the_wire.version is not None
-    )
+    return verdict is Verdict.UNREAD or (verdict is Verdict.CLOSED and the_wire.version is not None)
 
 
 def _age_at_death_s(
@@ -206,8 +204,10 @@ def _trust(
     pooled.installation = installation
 
 
-def _report(conn: Any, finding: Finding) -> None:
+def _report(conn: Any, finding: Finding, installation: runtime.Installation) -> None:
     if finding.verdict is Verdict.UNKNOWN:
+        if installation.is_audit and is_http1(conn) and wire.wire_of(conn.sock) is not None:
+            return  # a TLS record that only a read could tell: counted, and nothing strange
         kinds = "%s with %s" % (type(conn), type(getattr(conn, "sock", None)))
         aside.stand_aside("unknown_connection", kinds)
     elif finding.verdict.is_discard:

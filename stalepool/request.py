@@ -225,9 +225,13 @@ def _second_chance(call: Call, plan: Plan, error: Exception) -> Any:
         return response
     if not _may_replay(call, plan, error):
         return None
+    was_connected = getattr(call.conn, "_has_connected_to_proxy", None)
     try:
         response = _replay(call, plan)
     except Exception as second:
+        if was_connected is not None:
+            # urllib3 2.x goes by it in what it makes of the first error
+            call.conn._has_connected_to_proxy = was_connected
         _count(call, "replays", "failed")
         _log(call, "failed with %r, and once more with %r", error, second)
         return None

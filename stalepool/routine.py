@@ -76,7 +76,7 @@ def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> 
             response = request.rescue(stock, given, pooled, handled, error)
             if response is None:
                 raise
-        if pooled.announced is not None or getattr(response, "status", 0) == SWITCHING_PROTOCOLS:
+        if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
             request.hear(conn, response)
         return response
 
@@ -132,7 +132,7 @@ def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> Mak
             response = request.rescue(stock, given, pooled, handled, error)
             if response is None:
                 raise
-        if pooled.announced is not None or getattr(response, "status", 0) == SWITCHING_PROTOCOLS:
+        if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
             request.hear(conn, response)
         return response
 

@@ -44,6 +44,8 @@ from stalepool.testing import (
     kernel,
 )
 
+DEFAULTS = {"replay": "idempotent", "second_look": True, "nonidempotent_max_idle_s": 1}
+
 TLS_VERSIONS = ("plain", "TLSv1.2", "TLSv1.3")
 
 
@@ -187,21 +189,14 @@ def play(case: Case, haproxy: str) -> Result:
     return Result(said, outcome.is_own_answer, outcome.arrivals, outcome.processed)
 
 
-def play_all(cases: Sequence[Case], haproxy: str) -> Dict[bool, List[Result]]:
-    """What comes of cases without the shim (False) and with it, at its defaults (True)."""
+def play_all(cases: Sequence[Case], has_shim: bool, haproxy: str) -> List[Result]:
+    """What comes of cases, side by side; with the shim at its defaults, or without it."""
     assert TLS().ca_path  # made here, once, and not by several threads at a time
-    plays = [functools.partial(play, case, haproxy) for case in cases]
-    with stock():
-        without = side_by_side(plays)
-    with shim(replay="idempotent", second_look=True, nonidempotent_max_idle_s=1):
-        return {False: without, True: side_by_side(plays)}
+    with shim(**DEFAULTS) if has_shim else stock():
+        return side_by_side([functools.partial(play, case, haproxy) for case in cases])
 
 
 def main() -> None:
     given = json.load(sys.stdin)
-    results = play_all([Case(*case) for case in given["cases"]], given["haproxy"])
-    print(json.dumps([results[False], results[True]]))
-
-
-if __name__ == "__main__":
-    main()
+    cases = [Case(*case) for case in given["cases"]]
+    print(json.dumps(play_all(cases, given["has_shim"], given["haproxy"])))

@@ -8,9 +8,9 @@ import sys
 from typing import Any, List
 
 import pytest
-from conftest import clean_environ
 
 import stalepool
+from conftest import clean_environ
 from stalepool.cli.main import main
 from stalepool.settings import KNOBS
 

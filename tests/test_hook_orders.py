@@ -17,8 +17,8 @@ from typing import Any, Callable, Dict, Iterator
 
 import pytest
 import urllib3
-from conftest import clean_environ
 
+from conftest import clean_environ
 from stalepool.testing import FaultServer, RespondThenClose
 
 HERE = Path(__file__).resolve().parent

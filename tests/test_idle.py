@@ -209,10 +209,12 @@ def test_an_announcement_may_change_on_a_trusted_connection():
         assert verdicts(server) == {"alive": 4, "idle_too_long": 1}
 
 
-def test_an_announcement_may_come_with_the_second_answer():
-    with shim(), serving([Respond(200), announcing(1)]) as (server, pool):
-        assert [get(pool) for _ in range(3)] == [200] * 3
-        assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
+@pytest.mark.parametrize("answers_before", [1, 4])
+def test_an_announcement_may_come_late(answers_before):
+    script = [Respond(200)] * answers_before + [announcing(1)]
+    with shim(), serving(script) as (server, pool):
+        assert [get(pool) for _ in range(answers_before + 2)] == [200] * (answers_before + 2)
+        assert verdicts(server) == {"alive": answers_before, "idle_too_long": 1}
 
 
 def test_junk_is_ignored():

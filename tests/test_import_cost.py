@@ -8,6 +8,7 @@ import sys
 from typing import Any, Callable, Set
 
 import pytest
+
 from conftest import REPOSITORY
 
 MOST_MODULES = 10

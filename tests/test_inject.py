@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 import pytest
-from conftest import REPOSITORY, clean_environ
 
+from conftest import REPOSITORY, clean_environ
 from stalepool.cli.inject import INJECT_DIR
 from stalepool.testing import FaultServer, RespondThenClose
 

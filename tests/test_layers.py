@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Dict, Iterator, NamedTuple, Set
 
 import pytest
+
 from conftest import REPOSITORY
 
 #: from the bottom; within a layer nobody imports anybody

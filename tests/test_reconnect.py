@@ -536,6 +536,8 @@ FIFTY = """
     work("open")
     assert pool.request("GET", "/").status == 200
     work("shut")
+    if stalepool.is_installed():
+        stalepool.install(reconnect_window_s=10)
     found["restarted"] = side_by_side(open_again)
     found["reconnects"] = stalepool.snapshot()["totals"]["reconnects"]
     pool.close()

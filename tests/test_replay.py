@@ -21,7 +21,17 @@ from urllib3.util import Timeout
 import stalepool
 from gates import Gate
 from pools import counters, pool_for, pooled_connection, shim, stock
-from replay_tools import ECHO, kind_of, links, prime, reused, send, side_by_side
+from replay_tools import (
+    ECHO,
+    after_checkout,
+    have,
+    kind_of,
+    links,
+    prime,
+    reused,
+    send,
+    side_by_side,
+)
 from stalepool import aside
 from stalepool.testing import (
     TLS,
@@ -33,8 +43,10 @@ from stalepool.testing import (
     HalfStatusLine,
     ProcessThenReset,
     Reset,
+    ResetAfter,
     Silence,
     Step,
+    kernel,
 )
 from stalepool.wire import raw_of
 from worlds import WITH_TESTS
@@ -191,7 +203,7 @@ class HasAFunction(urllib3.connection.HTTPConnection):
 )
 def test_a_response_class_of_somebody_else(connection_class, step, is_saved, monkeypatch):
     monkeypatch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", connection_class)
-    for who in (stock, shim_with_replay, lambda: shim(replay="evidence")):
+    for who in (stock, shim_with_replay):
         with who(), reused(step) as (server, pool):
             conn = pooled_connection(pool)
             before = conn.response_class
@@ -207,6 +219,13 @@ def test_a_response_class_of_somebody_else(connection_class, step, is_saved, mon
                 assert aside.counts() == {}
                 refusals = {} if is_saved else {"answer_began": 1}
                 assert counters(server)["replays_refused"] == refusals
+    # where evidence is gathered, the class is replaced for the time of the request
+    with shim(replay="evidence"), reused(step) as (server, pool):
+        conn = pooled_connection(pool)
+        before = conn.response_class
+        assert kind_of(send(server, pool, "POST").error) == "connection"
+        if connection_class is not MeddlesWhileSending:
+            assert conn.response_class is before
 
 
 # -- whose failure it is -------------------------------------------------------------------------
@@ -295,6 +314,8 @@ def test_what_interrupts_the_caller_goes_through(method, policy, error, on_inter
                 pool.request(method, "/")
             assert raised.value is error
             assert server.journal.count(path="/") == 1
+            if who is not stock and not isinstance(error, Exception):
+                assert counters(server)["replays_refused"] == {}
 
 
 def test_an_interruption_of_the_second_try_goes_through(on_interrupt):
@@ -318,7 +339,7 @@ def test_an_error_while_another_connections_end_is_handled(times, on_interrupt):
                 raise ConnectionResetError(104, "of another connection")
             except ConnectionResetError:
                 pool.request("GET", "/")
-        assert isinstance(raised.value.__context__, ConnectionResetError)
+        assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
         assert server.journal.count(path="/") == 1
         assert counters(server)["replays_refused"] == {"other_failure": 1}
 
@@ -478,7 +499,11 @@ class Recording(urllib3.HTTPConnectionPool):
 
 
 class RecordingHTTPS(Recording, urllib3.HTTPSConnectionPool):
-    pass
+    """Notes the limit for the tunnel, too."""
+
+    def _prepare_proxy(self, conn: Any) -> None:
+        self.tunnel_limit_s = conn.timeout
+        super()._prepare_proxy(conn)
 
 
 LIMITS = {
@@ -533,11 +558,14 @@ class SlowProxy(ConnectProxy):
 
 @contextlib.contextmanager
 def tunnelled(
-    *steps: Step, proxy_class: Any = ConnectProxy, proxy_tls: Optional[TLS] = None
+    *steps: Step,
+    proxy_class: Any = ConnectProxy,
+    proxy_tls: Optional[TLS] = None,
+    default: Any = ECHO,
 ) -> Iterator[Tuple[FaultServer, ConnectProxy, Any]]:
     """A server, a proxy, and a pool with a tunnel through it that has answered."""
     tls = TLS()
-    with FaultServer([ECHO, *steps], tls=tls, default=ECHO) as server, proxy_class(
+    with FaultServer([ECHO, *steps], tls=tls, default=default) as server, proxy_class(
         tls=proxy_tls
     ) as proxy, urllib3.ProxyManager(
         proxy.url, ca_certs=tls.ca_path, retries=False, timeout=10.0
@@ -549,11 +577,12 @@ def tunnelled(
 
 
 def test_the_time_a_tunnel_takes_is_taken_off_too():
-    with shim_with_replay(), tunnelled(Close(), proxy_class=SlowProxy) as (server, proxy, pool):
+    with shim_with_replay(), tunnelled(CloseLate(), proxy_class=SlowProxy) as (server, proxy, pool):
         outcome = send(server, pool, "GET", timeout=Timeout(connect=30, read=3))
         assert outcome.status == 200
         assert len(proxy.tunnels) == 2
-        assert 0 < pool.handed[-1].total <= 3 - 0.3
+        assert 0 < pool.tunnel_limit_s <= 3 - 0.2
+        assert 0 < pool.handed[-1].total <= 3 - 0.2 - 0.3
 
 
 def test_a_tunnel_that_takes_longer_than_is_left():
@@ -592,6 +621,19 @@ def test_a_socket_of_unknown_kind(method):
         else:
             assert kind_of(outcome.error) == "connection"
         assert set(aside.counts()) == {"unknown_connection"}
+
+
+def test_the_first_error_through_a_tunnel():
+    """urllib3 2.x words it by whether its proxy was reached, and that must be the first one's."""
+    chains = []
+    for who in (stock, shim_with_replay):
+        with who(), tunnelled(default=Reset()) as (server, _, pool):
+            after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
+            outcome = send(server, pool, "PUT")
+            chains.append([type(link) for link in links(outcome.error)])
+            if who is not stock:
+                assert counters(server)["replays"] == {"failed": 1}
+    assert chains[0] == chains[1]
 
 
 def test_a_user_timeout_of_the_applications_own():

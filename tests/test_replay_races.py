@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import time
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 import pytest
 import urllib3
@@ -16,6 +16,7 @@ from replay_routes import ROUTES, route_to
 from replay_scenes import TLS_VERSIONS
 from replay_tools import (
     ECHO,
+    IDEMPOTENT,
     METHODS,
     Outcome,
     after_checkout,
@@ -29,6 +30,7 @@ from replay_tools import (
 )
 from stalepool.testing import (
     TLS,
+    Close,
     CloseAfter,
     ConnectProxy,
     FaultServer,
@@ -36,6 +38,7 @@ from stalepool.testing import (
     HalfCloseAfter,
     IdleStep,
     Request,
+    Reset,
     ResetAfter,
     Surplus,
     kernel,
@@ -157,6 +160,53 @@ def test_a_generator_goes_out_whole():
             assert send(server, pool, "PUT", body=once(body)).status == 200
             assert server.journal[-1].body == body
         assert counters(server)["moved"] == {"second_look": 2}
+
+
+@pytest.mark.parametrize("step", [Close(), Reset()], ids=repr)
+def test_it_looks_before_the_first_byte_and_never_again(step):
+    """Between head and body would be too late: the server has seen the head."""
+    with shim_with_second_look(), reused(step) as (server, pool):
+
+        def body() -> Iterator[bytes]:
+            kernel.wait_readable(conn.sock)
+            yield b"pay 10"
+
+        conn = pooled_connection(pool)
+        outcome = send(server, pool, "POST", body=body(), headers={"Content-Length": "6"})
+        assert kind_of(outcome.error) == "connection"
+        assert outcome.arrivals == 1
+        assert counters(server)["moved"] == {}
+
+
+def test_a_connection_that_was_replaced_meanwhile():
+    """What is remembered is of a socket, and says nothing of another one."""
+
+    def replace(conn: Any) -> None:
+        old, conn.sock = conn.sock, None
+        conn.connect()
+        old.close()
+
+    for who in (stock, shim_with_second_look):
+        with who(), reused() as (server, pool):
+            after_checkout(pool, replace)
+            assert send(server, pool, "POST")[:3] == (200, True, None)
+            assert len(server.journal.connections) == 2
+            if who is not stock:
+                assert counters(server)["moved"] == {}
+
+
+@pytest.mark.parametrize("method", IDEMPOTENT)
+@pytest.mark.parametrize("name", [name for name in DEATHS if DEATHS[name].without == "connection"])
+def test_replay_alone_would_do_for_some(name, method):
+    """Without the second look, the request goes into the dead connection, and out again."""
+    death = DEATHS[name]
+    tls = None if death.tls is None else TLS(death.tls)
+    with shim(replay="idempotent"), reused(tls=tls) as (server, pool):
+        after_checkout(pool, have(server, death.step, death.events))
+        outcome = send(server, pool, method)
+        assert outcome[:3] == (200, True, None), outcome
+        assert (outcome.arrivals, outcome.processed) == (1, 1)
+        assert counters(server)["replays"] == {"ok": 1}
 
 
 def test_through_a_tunnel():

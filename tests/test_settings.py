@@ -10,12 +10,12 @@ import sys
 from typing import Any, Callable, Dict, List
 
 import pytest
-from conftest import clean_environ
 from hypothesis import HealthCheck, assume, example
 from hypothesis import given as hypothesis_given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from conftest import clean_environ
 from stalepool.settings import KNOBS, PREFIX, Choice, Flag, Seconds, Settings, SettingsError, Whole
 
 # the same examples on each run, and no haste: other tests may be running on the same machine

@@ -1,6 +1,5 @@
 """Each step of the fault server, and the proxy, seen by a raw client."""
 
-# ruff: noqa: SIM117  (a nested "with" reads better than a line broken inside its brackets)
 from __future__ import annotations
 
 import http.client

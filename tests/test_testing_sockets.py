@@ -1,6 +1,5 @@
 """Each stale state is what it says: asked of the bare kernel, below any library."""
 
-# ruff: noqa: SIM117  (a nested "with" reads better than a line broken inside its brackets)
 from __future__ import annotations
 
 import os
