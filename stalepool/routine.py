@@ -55,7 +55,7 @@ def _as_before(conn: Any, method: str, timeout: Any, body: Any) -> Optional[Pool
 
 
 def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> MakeRequest:
-    def _make_request(  # noqa: PLR0917  # urllib3's own parameters
+    def _make_request(
         self: Any,
         conn: Any,
         method: str,
@@ -84,7 +84,7 @@ def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> 
 
 
 def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> MakeRequest:
-    def _make_request(  # noqa: PLR0917  # urllib3's own parameters
+    def _make_request(
         self: Any,
         conn: Any,
         method: str,

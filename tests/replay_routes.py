@@ -105,7 +105,18 @@ def through_haproxy(
             env={k: v for k, v in os.environ.items() if not k.startswith("HAPROXY")},
         )
         try:
-            yield Front(*listener.getsockname())
+            front = Front(*listener.getsockname())
+            _wait_until_up(front)
+            yield front
         finally:
             process.kill()
             process.wait()
+
+
+def _wait_until_up(front: Front) -> None:
+    """It has begun to accept when it answers the end of a connection."""
+    with socket.create_connection((front.host, front.port), timeout=30) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            while sock.recv(4096):
+                pass
