@@ -1,6 +1,6 @@
-"""``python -m bench.plot REPORT.json FILE.svg``: the cost of a checkout against busy green threads.
+"""``python -m bench.plot REPORT.json PLOT.svg``: checkout cost against runnable green threads.
 
-Written by hand as SVG, so that it needs nothing and reads on light and dark pages.
+Plain SVG, drawn by hand; its colours follow the reader's light or dark setting.
 """
 
 from __future__ import annotations
@@ -8,113 +8,122 @@ from __future__ import annotations
 import json
 import math
 import sys
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple
 
-WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 90, 190, 50, 60
-CROWDS = (0, 10, 50, 200)
-#: the work of each green thread in ms -> the dash of its line
-WORKS = {"0": "2 4", "0.1": "7 4", "1": "none"}
-COLORS = {"stock": "#d1495b", "ours": "#2e86ab"}
-NAMES = {"stock": "urllib3's own check", "ours": "stalepool"}
-DECADES = (0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)  # us
+WIDTH, HEIGHT = 760, 430
+LEFT, RIGHT, TOP, BOTTOM = 90, 590, 40, 350
 
-Points = List[Tuple[int, float]]
+SIZES = (0, 10, 50, 200)  # evenly spaced: there is no 0 on a log scale
+WORK_MS = ("0", "0.1", "1")
+DECADES = range(-1, 7)  # of microseconds
+DECADE_NAMES = ("0.1 µs", "1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s")
+
+_STYLE = """
+text { font: 13px sans-serif; fill: #24292f; }
+.title { font-size: 15px; font-weight: bold; }
+.grid { stroke: #d0d7de; }
+.line { fill: none; stroke-width: 2; }
+.stock { stroke: #bc4c00; } text.stock, circle.stock { fill: #bc4c00; stroke: none; }
+.ours { stroke: #0969da; } text.ours, circle.ours { fill: #0969da; stroke: none; }
+.floor { stroke: #6e7781; stroke-dasharray: 5 4; } text.floor { fill: #6e7781; stroke: none; }
+@media (prefers-color-scheme: dark) {
+text { fill: #e6edf3; }
+.grid { stroke: #30363d; }
+.stock { stroke: #ffa657; } text.stock, circle.stock { fill: #ffa657; }
+.ours { stroke: #79c0ff; } text.ours, circle.ours { fill: #79c0ff; }
+.floor { stroke: #8b949e; } text.floor { fill: #8b949e; }
+}
+"""
 
 
-def curves(report: Dict[str, Any]) -> Dict[Tuple[str, str], Points]:
-    """(who, work in ms) -> the crowd's size and the median in us, with the idle hub first."""
+class Series(NamedTuple):
+    """One line: ``values`` in microseconds, one for each of :data:`SIZES`."""
+
+    kind: str
+    label: str
+    values: List[float]
+
+
+def series_of(report: Dict[str, Any]) -> List[Series]:
+    """The lines to draw.
+
+    :raises KeyError: the report lacks one of the figures ``eventlet`` and ``green-*``.
+    """
     rows = {row["name"]: row for row in report["figures"]}
-    found: Dict[Tuple[str, str], Points] = {}
-    for who in COLORS:
-        for work in WORKS:
-            names = ["eventlet", *("green-%d-%s" % (crowd, work) for crowd in CROWDS[1:])]
-            found[who, work] = [(c, rows[name][who]) for c, name in zip(CROWDS, names)]
-    return found
+
+    def values(who: str, work_ms: str) -> List[float]:
+        names = ["green-%d-%s" % (size, work_ms) for size in SIZES[1:]]
+        return [rows[name][who] for name in ["eventlet", *names]]
+
+    stock = [Series("stock", "stock, %s ms each" % ms, values("stock", ms)) for ms in WORK_MS]
+    ours = [Series("ours", "", values("ours", ms)) for ms in WORK_MS]
+    ours[-1] = ours[-1]._replace(label="with stalepool, all three")
+    return [*stock, *ours, Series("floor", "a bare poll(0)", values("floor", "0"))]
 
 
-def svg(report: Dict[str, Any]) -> str:
+def draw(lines: List[Series]) -> str:
     parts = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" '
-        'font-size="13" fill="#808080">' % (WIDTH, HEIGHT),
-        _text(LEFT, 24, "One checkout of a healthy pooled connection, eventlet", size=16),
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img"' % (WIDTH, HEIGHT)
+        + ' aria-label="Cost of one checkout against the number of runnable green threads">',
+        "<style>%s</style>" % _STYLE,
+        _text(LEFT, 22, "One healthy checkout under eventlet", "title"),
         *_axes(),
     ]
-    for (who, work), points in curves(report).items():
-        path = " ".join("%.1f,%.1f" % (_x(crowd), _y(cost)) for crowd, cost in points)
-        parts.append(
-            '<polyline points="%s" fill="none" stroke="%s" stroke-width="2.5" '
-            'stroke-dasharray="%s"/>' % (path, COLORS[who], WORKS[work])
-        )
-    parts += _legend()
-    return "\n".join([*parts, "</svg>", ""])
+    for line in lines:
+        parts += _line(line)
+    return "\n".join([*parts, "</svg>"]) + "\n"
 
 
 def _axes() -> List[str]:
     parts = []
-    for cost in DECADES:
-        label = "%g us" % cost if cost < 1e3 else "%g ms" % (cost / 1e3)
-        parts.append(_line(LEFT, _y(cost), WIDTH - RIGHT, _y(cost)))
-        parts.append(_text(LEFT - 8, _y(cost) + 4, label, anchor="end"))
-    for crowd in CROWDS:
-        parts.append(_text(_x(crowd), HEIGHT - BOTTOM + 20, str(crowd), anchor="middle"))
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    return [*parts, _text(middle, HEIGHT - 14, "runnable green threads", anchor="middle")]
-
-
-def _legend() -> List[str]:
-    parts, x, y = [], WIDTH - RIGHT + 16, TOP + 10
-    for who, color in COLORS.items():
-        parts.append(_line(x, y - 4, x + 24, y - 4, color, 4))
-        parts.append(_text(x + 32, y, NAMES[who]))
-        y += 24
-    for work, dash in WORKS.items():
-        parts.append(_line(x, y - 4, x + 24, y - 4, "#808080", 2, dash))
-        parts.append(_text(x + 32, y, "%s ms of work each" % work))
-        y += 24
+    for decade, name in zip(DECADES, DECADE_NAMES):
+        y = _y(10.0**decade)
+        ends = (LEFT, y, RIGHT, y)
+        parts.append('<line class="grid" x1="%d" y1="%.1f" x2="%d" y2="%.1f"/>' % ends)
+        parts.append(_text(LEFT - 8, y + 4, name, anchor="end"))
+    for index, size in enumerate(SIZES):
+        parts.append(_text(_x(index), BOTTOM + 20, str(size), anchor="middle"))
+    below = "runnable green threads, each working 0, 0.1 or 1 ms a turn"
+    parts.append(_text((LEFT + RIGHT) / 2, BOTTOM + 44, below, anchor="middle"))
+    parts.append(
+        '<text transform="translate(18 %d) rotate(-90)" text-anchor="middle">'
+        "time for one checkout (log scale)</text>" % ((TOP + BOTTOM) / 2)
+    )
     return parts
 
 
-def _x(crowd: int) -> float:
-    return LEFT + 20 + (WIDTH - LEFT - RIGHT - 40) * CROWDS.index(crowd) / (len(CROWDS) - 1)
+def _line(line: Series) -> List[str]:
+    points = [(_x(index), _y(value)) for index, value in enumerate(line.values)]
+    path = " ".join("%.1f,%.1f" % point for point in points)
+    parts = ['<polyline class="line %s" points="%s"/>' % (line.kind, path)]
+    if line.kind != "floor":
+        parts += [
+            '<circle class="%s" cx="%.1f" cy="%.1f" r="3"/>' % (line.kind, *p) for p in points
+        ]
+    x, y = points[-1]
+    return [*parts, _text(x + 10, y + 4, line.label, line.kind)]
 
 
-def _y(cost_us: float) -> float:
-    low, high = math.log10(DECADES[0]), math.log10(DECADES[-1])
-    share = (math.log10(cost_us) - low) / (high - low)
-    return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+def _text(x: float, y: float, text: str, css: str = "", anchor: str = "start") -> str:
+    given = (x, y, css, anchor, text)
+    return '<text x="%.1f" y="%.1f" class="%s" text-anchor="%s">%s</text>' % given
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 13) -> str:
-    form = '<text x="%.1f" y="%.1f" text-anchor="%s" font-size="%d">%s</text>'
-    return form % (x, y, anchor, size, text)
+def _x(index: int) -> float:
+    return LEFT + 20 + index * (RIGHT - LEFT - 20) / (len(SIZES) - 1)
 
 
-def _line(
-    x1: float,
-    y1: float,
-    x2: float,
-    y2: float,
-    color: str = "#80808055",
-    width: float = 1,
-    dash: str = "none",
-) -> str:
-    return (
-        '<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" stroke="%s" stroke-width="%g" '
-        'stroke-dasharray="%s"/>' % (x1, y1, x2, y2, color, width, dash)
-    )
+def _y(microseconds: float) -> float:
+    share = (math.log10(microseconds) - DECADES[0]) / (DECADES[-1] - DECADES[0])
+    return BOTTOM - share * (BOTTOM - TOP)
 
 
-def main(arguments: Sequence[str]) -> int:
-    if len(arguments) != 2:
-        print("usage: python -m bench.plot REPORT.json FILE.svg", file=sys.stderr)
-        return 2
-    with open(arguments[0], encoding="utf-8") as file:
-        drawn = svg(json.load(file))
-    with open(arguments[1], "w", encoding="utf-8") as file:
-        file.write(drawn)
-    return 0
+def main(report_path: str, plot_path: str) -> None:
+    with open(report_path, encoding="utf-8") as file:
+        drawing = draw(series_of(json.load(file)))
+    with open(plot_path, "w", encoding="utf-8") as file:
+        file.write(drawing)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -6,7 +6,8 @@ import math
 import statistics
 from typing import Any, Dict, NamedTuple, Sequence
 
-_CONFIDENCE = 0.95
+#: of so many intervals, one misses the true value: 95 %
+_ONE_IN = 20
 
 
 class Quantity(NamedTuple):
@@ -45,7 +46,7 @@ def exactly(value: float) -> Quantity:
 
 def of_share(hits: int, trials: int, per: float = 1.0) -> Quantity:
     """How many of ``per`` trials hit, with Wilson's score interval."""
-    z, share = statistics.NormalDist().inv_cdf((1 + _CONFIDENCE) / 2), hits / trials
+    z, share = statistics.NormalDist().inv_cdf(1 - 1 / (2 * _ONE_IN)), hits / trials
     middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
     spread = math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
     spread *= z / (1 + z * z / trials)
@@ -55,14 +56,17 @@ def of_share(hits: int, trials: int, per: float = 1.0) -> Quantity:
 
 
 def _outside(count: int) -> int:
-    """How many samples at each end lie outside of the interval for the median."""
-    chance, outside = 0.5**count, 0
-    below = chance  # of at most this many samples lying below the true median
-    while 2 * below <= 1 - _CONFIDENCE and outside < (count - 1) // 2:
+    """How many samples at each end lie outside of the interval for the median.
+
+    Each sample is below the true median by the toss of a coin, so the number that are is binomial.
+    In whole numbers: 0.5 ** 2000 is none.
+    """
+    outside, ways, ways_below = 0, 1, 1
+    while 2 * ways_below * _ONE_IN <= 2**count:
         outside += 1
-        chance *= (count - outside + 1) / outside
-        below += chance
-    return max(0, outside - 1) if 2 * below > 1 - _CONFIDENCE else outside
+        ways = ways * (count - outside + 1) // outside
+        ways_below += ways
+    return max(0, outside - 1)
 
 
 class Bound(NamedTuple):

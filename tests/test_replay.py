@@ -534,6 +534,12 @@ def test_both_tries_together_take_no_longer_than_one(name):
         assert second._connect == first._connect
 
 
+def test_stock_gives_up_at_once():
+    with stock(), reused(CloseLate()) as (server, pool):
+        outcome = send(server, pool, "GET", timeout=LIMITS["read"][0])
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
+
+
 def test_what_failed_after_the_time_was_up_is_not_sent_again():
     """The server's FIN comes when the caller has waited as long as it wanted to, in sending."""
     body = b"x" * 30_000_000  # more than both kernels hold: sendall() waits for the server

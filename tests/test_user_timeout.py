@@ -315,7 +315,7 @@ def outlive(seconds, **options):
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_alive_and_slow(who):
     with who() if who is stock else shim(**HASTY):
-        uploaded, *asked = outlive(3)
+        uploaded, *asked = outlive(2)
     assert uploaded == 200
     assert asked == [(200, 1, None if who is stock else {})] * 2
 
@@ -331,5 +331,5 @@ def test_alive_and_slow_for_a_minute():
 def test_what_a_user_timeout_does_to_an_upload():
     """Why it is not set for one: a peer that does not read looks dead to it."""
     with stock():
-        ended = upload(ZeroWindow(3), socket_options=setting_it_oneself(1000), timeout=10)
+        ended = upload(ZeroWindow(2), socket_options=setting_it_oneself(1000), timeout=10)
     assert ended in ("ReadTimeoutError", "ProtocolError")

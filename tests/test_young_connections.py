@@ -280,18 +280,18 @@ def test_without_tcp_info_the_checkout_is_the_bound():
 
 def test_more_than_half_of_what_the_server_announced(monkeypatch):
     """Where that is less than our own limit. Anything else rides it for nearly twice as long."""
-    monkeypatch.setattr(pooled, "ANNOUNCED_MARGIN_S", 0.1)
-    announcing = Respond(200, headers={"Keep-Alive": "timeout=2"})
+    monkeypatch.setattr(pooled, "ANNOUNCED_MARGIN_S", 0.05)
+    announcing = Respond(200, headers={"Keep-Alive": "timeout=1"})
     with in_place(shim, 60), FaultServer(default=announcing) as server, pool_for(server) as pool:
         assert get(pool) == 200
-        let_idle(pool, 0.5)
+        let_idle(pool, 0.2)
         assert pool.request("POST", "/").status == 200
         assert rode(server) == 0
-        let_idle(pool, 1.0)
+        let_idle(pool, 0.5)
         assert pool.request("POST", "/").status == 200
         assert rode(server) == 1
         assert moved(server) == 1
-        let_idle(pool, 1.0)
+        let_idle(pool, 0.5)
         assert get(pool) == 200
         assert rode(server) == 1
         assert set(verdicts(server)) == {"alive"}
