@@ -70,14 +70,15 @@ def in_native_crowd(at: At, rounds: int, size: int, limit_s: float) -> Samples:
 
 
 def _contestants(at: At) -> Dict[str, Contestant]:
-    from urllib3 import connectionpool
+    import urllib3.connectionpool
 
     import stalepool
 
     stalepool.install(max_idle_s="off")  # nobody uses the connection, however long it takes
 
     connection = client.used_connection(at)
-    ours: Any = connectionpool.is_connection_dropped
+    connectionpool: Any = urllib3.connectionpool
+    ours = connectionpool.is_connection_dropped
     kept = kernel_poll()
     kept.register(connection.sock.fileno(), select.POLLIN)
     return {

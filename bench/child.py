@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, TypeVar
 
 from bench import world as worlds
 
@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # eventlet speaks of its own future, urllib3 and cryptography of Python 3.8's
 _PYTHON = (sys.executable, "-Wignore")
+
+C = TypeVar("C", bound="Child")
 
 
 class ChildFailed(Exception):
@@ -43,7 +45,7 @@ class Child:
             text=True,
         )
 
-    def __enter__(self) -> Child:
+    def __enter__(self: C) -> C:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

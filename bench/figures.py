@@ -2,32 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple
 
-from bench import memory, race, rate, startup
-from bench.child import call
-from bench.quantity import Bound, Quantity, exactly, of_ratios, of_samples, of_share
-from bench.rounds import Samples
-from bench.server import Server
-from bench.world import EVENTLET, THREADS
-
-# the names of quantities
-OVER_FLOOR = "ours / floor"
-BELOW_STOCK = "stock / ours"
-OVER_ALONE = "ours / ours alone"
-SWITCHES = "hub switches"
-MORE_FLOORS = "(ours - stock) / floor"
-
-
-class Measured(NamedTuple):
-    """What came out: the medians of the three, in the figure's unit, and what follows from them."""
-
-    quantities: Dict[str, Quantity]
-    floor: Optional[float] = None
-    stock: Optional[float] = None
-    ours: Optional[float] = None
-    notes: Optional[Dict[str, Any]] = None
+from bench import measures
+from bench.measures import Measured
+from bench.quantity import Bound
 
 
 class Figure(NamedTuple):
@@ -46,18 +25,18 @@ def _figures() -> List[Figure]:
             "threads",
             "healthy checkout, threads",
             "us",
-            lambda quick: _alone(quick, tls=False),
-            {OVER_FLOOR: Bound(at_most=2.0), BELOW_STOCK: Bound(at_least=1.0)},
+            lambda quick: measures.alone(quick, tls=False),
+            {measures.OVER_FLOOR: Bound(at_most=2.0), measures.BELOW_STOCK: Bound(at_least=1.0)},
         ),
         Figure(
             "eventlet",
             "healthy checkout, eventlet, idle hub",
             "us",
-            _alone_green,
+            measures.alone_green,
             {
-                OVER_FLOOR: Bound(at_most=2.0),
-                BELOW_STOCK: Bound(at_least=15.0),
-                SWITCHES: Bound(at_most=0),
+                measures.OVER_FLOOR: Bound(at_most=2.0),
+                measures.BELOW_STOCK: Bound(at_least=15.0),
+                measures.SWITCHES: Bound(at_most=0),
             },
         ),
         *(_green_crowd(size, work_ms) for size in (10, 50, 200) for work_ms in (0, 0.1, 1)),
@@ -66,51 +45,51 @@ def _figures() -> List[Figure]:
             "tls",
             "healthy checkout, TLS 1.3, threads",
             "us",
-            lambda quick: _alone(quick, tls=True),
-            {OVER_FLOOR: Bound(at_most=2.2)},
+            lambda quick: measures.alone(quick, tls=True),
+            {measures.OVER_FLOOR: Bound(at_most=2.2)},
         ),
         Figure(
             "second-look",
             "the second look before the first byte",
             "us",
-            _second_look,
-            {"(on - off) / floor": Bound(at_most=1.0)},
+            measures.second_look,
+            {measures.SECOND_LOOK: Bound(at_most=1.0)},
         ),
         Figure(
             "rate-threads",
             "request, one thread, CPU",
             "us",
-            lambda quick: _rate("threads", quick, requests=1000),
-            {BELOW_STOCK: Bound(at_least=0.99)},
+            lambda quick: measures.request_rate("threads", quick, requests=1000),
+            {measures.BELOW_STOCK: Bound(at_least=0.99)},
         ),
         Figure(
             "rate-eventlet",
             "request, eventlet, 50 clients, CPU",
             "us",
-            lambda quick: _rate("eventlet", quick, requests=20),
-            {BELOW_STOCK: Bound(at_least=1.03)},
+            lambda quick: measures.request_rate("eventlet", quick, requests=20),
+            {measures.BELOW_STOCK: Bound(at_least=1.03)},
         ),
         Figure(
             "rate-busy",
             "request, eventlet, 5 clients, 20 busy green threads of 1 ms, time",
             "us",
-            lambda quick: _rate("busy", quick, requests=40),
-            {BELOW_STOCK: Bound(at_least=10.0)},
+            lambda quick: measures.request_rate("busy", quick, requests=40),
+            {measures.BELOW_STOCK: Bound(at_least=10.0)},
         ),
         Figure(
             "import",
             "interpreter start, CPU; import stalepool",
             "ms",
-            _import,
-            {"import, ms": Bound(at_most=2.0), "modules": Bound(at_most=10)},
+            measures.import_time,
+            {measures.IMPORT_MS: Bound(at_most=2.0), measures.MODULES: Bound(at_most=10)},
         ),
         *(_memory(kind) for kind in ("plain", "TLS")),
         Figure(
             "race",
             "failed requests of 10,000, 400 clients, 100 busy green threads of 1 ms",
             "requests",
-            _race,
-            {"ours": Bound(at_most=0)},
+            measures.failures_in_race,
+            {measures.FAILED: Bound(at_most=0)},
         ),
     ]
 
@@ -120,8 +99,8 @@ def _green_crowd(size: int, work_ms: float) -> Figure:
         "green-%d-%g" % (size, work_ms),
         "healthy checkout, %d runnable green threads, %g ms each" % (size, work_ms),
         "us",
-        lambda quick: _in_green_crowd(quick, size, work_ms / 1000),
-        {OVER_ALONE: Bound(at_most=1.3), SWITCHES: Bound(at_most=0)},
+        lambda quick: measures.in_green_crowd(quick, size, work_ms / 1000),
+        {measures.OVER_ALONE: Bound(at_most=1.3), measures.SWITCHES: Bound(at_most=0)},
     )
 
 
@@ -130,8 +109,8 @@ def _native_crowd(size: int) -> Figure:
         "native-%d" % size,
         "healthy checkout, %d CPU-bound native threads" % size,
         "us",
-        lambda quick: _in_native_crowd(quick, size),
-        {BELOW_STOCK: Bound(at_least=1.0)},
+        lambda quick: measures.in_native_crowd(quick, size),
+        {measures.BELOW_STOCK: Bound(at_least=1.0)},
     )
 
 
@@ -140,149 +119,9 @@ def _memory(kind: str) -> Figure:
         "memory-" + kind.lower(),
         "memory per pooled connection, " + kind,
         "bytes",
-        lambda quick: _memory_per_connection(tls=kind == "TLS"),
-        {"bytes more": Bound(at_most=640)},
+        lambda quick: measures.memory_per_connection(tls=kind == "TLS"),
+        {measures.MORE_BYTES: Bound(at_most=640)},
     )
-
-
-def _alone(quick: bool, tls: bool) -> Measured:
-    with Server(tls=tls) as server:
-        samples = call("bench.checkout:alone", THREADS, at=server.at, rounds=_many(quick))
-    return _three(samples)
-
-
-def _alone_green(quick: bool) -> Measured:
-    with Server() as server:
-        found = call("bench.checkout:alone_green", EVENTLET, at=server.at, rounds=_many(quick))
-    return _with_switches(_three(found["samples"]), found)
-
-
-def _in_green_crowd(quick: bool, size: int, work_s: float) -> Measured:
-    # three laps for the three, two and a bit for stock's own check
-    lap_s = size * (work_s + 5e-6)
-    rounds = 7 if quick else max(25, min(500, int(4 / lap_s / 6)))
-    with Server() as server:
-        found = call(
-            "bench.checkout:in_green_crowd",
-            EVENTLET,
-            at=server.at,
-            rounds=rounds,
-            size=size,
-            work_s=work_s,
-        )
-    measured = _with_switches(_three(found["samples"]), found)
-    measured.quantities[OVER_ALONE] = of_ratios(found["samples"]["ours"], found["samples"]["alone"])
-    return measured
-
-
-def _in_native_crowd(quick: bool, size: int) -> Measured:
-    rounds, limit_s = (200, 5) if quick else (5000, 60)
-    with Server() as server:
-        samples = call(
-            "bench.checkout:in_native_crowd",
-            THREADS,
-            at=server.at,
-            rounds=rounds,
-            size=size,
-            limit_s=limit_s,
-        )
-    measured = _three(samples)
-    return measured._replace(notes={"mean, us": {k: _mean_us(v) for k, v in samples.items()}})
-
-
-def _second_look(quick: bool) -> Measured:
-    samples = call("bench.second_look:measure", THREADS, rounds=_many(quick))
-    more = [on - off for on, off in zip(samples["on"], samples["off"])]
-    return Measured(
-        {"(on - off) / floor": of_ratios(more, samples["floor"])},
-        floor=_us(samples["floor"]),
-        ours=_us(more),
-    )
-
-
-def _rate(scenario: str, quick: bool, requests: int) -> Measured:
-    pairs, turns = (3, 2) if quick else (15, 10)
-    if scenario == "busy":
-        pairs, turns = (2, 1) if quick else (10, 2)
-    samples = _columns(rate.compare(scenario, pairs, turns, requests))
-    return Measured(
-        {
-            BELOW_STOCK: of_samples(samples[BELOW_STOCK]),
-            MORE_FLOORS: of_samples(samples[MORE_FLOORS]),
-        },
-        *(_us(samples[name]) for name in ("floor", "stock", "ours")),
-    )
-
-
-def _import(quick: bool) -> Measured:
-    pairs = startup.measure(10 if quick else 100)
-    bare, ours = [pair.bare_cpu_s for pair in pairs], [pair.ours_cpu_s for pair in pairs]
-    imports = [1000 * pair.import_s for pair in pairs]
-    return Measured(
-        {
-            "import, ms": of_samples(imports),
-            "modules": of_samples([pair.modules for pair in pairs]),
-            "ours / bare interpreter": of_ratios(ours, bare),
-        },
-        floor=1000 * statistics.median(bare),
-        ours=1000 * statistics.median(ours),
-        notes={"shortest import, ms": min(imports)},
-    )
-
-
-def _memory_per_connection(tls: bool) -> Measured:
-    found = memory.compare(tls)
-    more = found["ours"] - found["stock"]
-    return Measured(
-        {"bytes more": exactly(more), "bytes more / floor": exactly(more / found["floor"])},
-        **found,
-    )
-
-
-def _race(quick: bool) -> Measured:
-    requests = 3 if quick else 25
-    halves = {name: race.run(name == "ours", requests) for name in ("stock", "ours")}
-    shares = {}
-    for name, half in halves.items():
-        failed = sum(half["failures"].values())
-        shares[name] = of_share(failed, half["served"] + failed, per=10000)
-    return Measured(
-        {"ours": shares["ours"], "stock": shares["stock"]},
-        stock=shares["stock"].median,
-        ours=shares["ours"].median,
-        notes=halves,
-    )
-
-
-def _three(samples: Samples) -> Measured:
-    return Measured(
-        {
-            OVER_FLOOR: of_ratios(samples["ours"], samples["floor"]),
-            BELOW_STOCK: of_ratios(samples["stock"], samples["ours"]),
-        },
-        *(_us(samples[name]) for name in ("floor", "stock", "ours")),
-    )
-
-
-def _with_switches(measured: Measured, found: Dict[str, Any]) -> Measured:
-    measured.quantities[SWITCHES] = exactly(found["switches"]["ours"])
-    return measured._replace(notes={"hub switches, stock": found["switches"]["stock"]})
-
-
-def _columns(rows: Sequence[Dict[str, float]]) -> Samples:
-    return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def _many(quick: bool) -> int:
-    return 50 if quick else 2000
-
-
-def _mean_us(seconds: Sequence[float]) -> float:
-    return 1e6 * statistics.fmean(seconds)
-
-
-def _us(seconds: Sequence[float]) -> float:
-    return 1e6 * statistics.median(seconds)
 
 
 FIGURES = _figures()

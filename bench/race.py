@@ -29,7 +29,10 @@ def run(shim: bool, requests: int) -> Dict[str, Any]:
     :returns: how many requests there were, the failures by kind, and what the shim did.
     """
     with Server(idle_s=IDLE_S) as server:
-        return call("bench.race:half", EVENTLET, at=server.at, shim=shim, requests=requests)
+        found: Dict[str, Any] = call(
+            "bench.race:half", EVENTLET, at=server.at, shim=shim, requests=requests
+        )
+    return found
 
 
 def half(at: Dict[str, Any], shim: bool, requests: int) -> Dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Dict, List, Sequence
 
 from bench import machine
-from bench.figures import Figure, Measured
+from bench.figures import Figure
+from bench.measures import Measured
 
 Report = Dict[str, Any]
 Row = Dict[str, Any]

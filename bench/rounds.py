@@ -57,7 +57,8 @@ class Contest:
         :param limit_s: where the time is up there are fewer of them, but no fewer than seven.
         """
         self.round()
-        ends, done = perf_counter() + limit_s, []
+        done: List[Dict[str, float]] = []
+        ends = perf_counter() + limit_s
         while len(done) < count and (len(done) < _FEWEST or perf_counter() < ends):
             done.append(self.round())
         return by_name(done)
@@ -89,7 +90,8 @@ def _loop(function: Callable[[Any], Any], argument: Any, times: int) -> float:
     began = perf_counter()
     for _ in repeat(None, times):
         function(argument)
-    return perf_counter() - began
+    took: float = perf_counter() - began
+    return took
 
 
 def _own_loop() -> Callable[..., float]:
