@@ -307,7 +307,9 @@ def _learn(call: Call, response: Any) -> None:
     """Remember the socket from its first answer on."""
     conn = call.conn
     try:
-        fresh = conn.__dict__.pop("_stalepool_fresh", None)
+        fresh: Optional[Fresh] = getattr(conn, "_stalepool_fresh", None)
+        if fresh is not None:
+            conn._stalepool_fresh = None
         if _known(conn) is None:
             reconnect.note_answer(conn)
             if conn.sock is not None:  # None: "Connection: close"

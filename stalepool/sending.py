@@ -33,8 +33,8 @@ def make_send(stock: Callable[..., Any], connectionpool: Any) -> Callable[..., A
 
     @functools.wraps(stock)
     def send(self: Any, data: Any) -> Any:
-        known = self.__dict__
-        pooled = known.get("_stalepool")
+        # no look at __dict__: CPython 3.11 makes every later access to the attributes slower for it
+        pooled = getattr(self, "_stalepool", None)
         if pooled is not None and pooled.looks_again:
             pooled.looks_again = False
             try:
@@ -50,8 +50,9 @@ def make_send(stock: Callable[..., Any], connectionpool: Any) -> Callable[..., A
         except Exception as error:
             answer.mark(error, answer_began=False)
             raise
-        if "_stalepool_fresh" in known:
-            _bound_first(self, known["_stalepool_fresh"])
+        fresh = getattr(self, "_stalepool_fresh", None)
+        if fresh is not None:
+            _bound_first(self, fresh)
         return sent
 
     return send
