@@ -8,6 +8,7 @@ import gc
 import http.client
 import signal
 import socket
+import sys
 import threading
 import weakref
 from dataclasses import dataclass
@@ -282,9 +283,17 @@ class Interrupt(Silence):
 
     def answer(self, exchange: Exchange) -> None:
         exchange.read(processed=True)
+        kernel.wait_until(main_thread_reads, "main thread that waits for the answer")
         while True:  # until the client goes: one that comes just before it waits is lost on it
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
             exchange.channel.park(0.02)
+
+
+def main_thread_reads() -> bool:
+    frame: Any = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame is not None and frame.f_code.co_name != "readinto":
+        frame = frame.f_back
+    return frame is not None
 
 
 @pytest.fixture

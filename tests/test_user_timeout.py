@@ -147,7 +147,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("case", LIMITS, ids=str)
+@pytest.mark.parametrize("case", LIMITS)
 def test_limits(in_flight, case):
     method, timeout, replay = case
     with shim(replay=replay or "idempotent"), FaultServer() as server, pool_for(server) as pool:
