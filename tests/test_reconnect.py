@@ -126,6 +126,13 @@ class Sleeper:
         self.act = lambda: act() if len(self.pauses) == count else None
 
 
+@pytest.fixture(autouse=True)
+def no_peer_is_known(monkeypatch):
+    """The kernel deals out the ports of other tests' servers again."""
+    monkeypatch.setattr(reconnect, "_answered", {})
+    monkeypatch.setattr(reconnect, "_outages", {})
+
+
 @pytest.fixture
 def sleeper(monkeypatch):
     sleeper = Sleeper()
