@@ -40,8 +40,8 @@ def make_check(stock: Check, connectionpool: Any = None) -> Check:
                 idle_s = now - pooled.checked_at
                 if (
                     idle_s < pooled.trust_s
-                    and not pooled.poll(0)
-                    and (pooled.pending is None or not pooled.pending())
+                    and not pooled.poll.poll(0)
+                    and (pooled.tls is None or not pooled.tls.pending())
                 ):
                     pooled.checked_at = now
                     pooled.idle_s = idle_s
@@ -196,7 +196,7 @@ def _trust(
     pooled.trust_s = min([limit for limit in limits if limit is not None], default=float("inf"))
     pooled.fd = the_wire.raw.fileno()
     pooled.poll = poll
-    pooled.pending = the_wire.pending
+    pooled.tls = the_wire.tls
     if pooled.user_timeout_ms is None and patience.user_timeout_ms(the_wire.raw) == 0:
         pooled.user_timeout_ms = 0  # nobody has set one: ours to set
     pooled.kept = counters.verdicts[Verdict.ALIVE].ticks

@@ -80,7 +80,7 @@ def idle_s(wire: Wire) -> Optional[float]:
         return None
     if not wire.raw.getsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE):
         return None
-    return float(wire.raw.getsockopt(_socket.IPPROTO_TCP, option))
+    return wire.raw.getsockopt(_socket.IPPROTO_TCP, option)
 
 
 _defaults: Dict[Tuple[int, int], int] = {}

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import http.client
-from typing import Any, Callable, Iterator, Optional, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 from stalepool import runtime
 from stalepool.peek import Poll
+from stalepool.wire import TlsLayer
 
 _ATTRIBUTE = "_stalepool"
 
@@ -20,8 +21,12 @@ _ATTRIBUTE = "_stalepool"
 ANNOUNCED_MARGIN_S = 2.0
 
 
+#: what makes a request like another: method, read and total timeout
+Routine = Tuple[Any, ...]
+
+
 class Pooled:
-    """One socket's memory; some 480 bytes, most of them the kernel poll object."""
+    """One socket's memory; with the kernel's poll object, which is half of it, some 600 bytes."""
 
     __slots__ = (
         "sock",
@@ -29,7 +34,6 @@ class Pooled:
         "origin_name",
         "checked_at",
         "idle_s",
-        "announced",
         "announced_s",
         "user_timeout_ms",
         "is_tunnel",
@@ -39,7 +43,7 @@ class Pooled:
         "installation",
         "fd",
         "poll",
-        "pending",
+        "tls",
         "kept",
         "trust_s",
     )
@@ -53,28 +57,27 @@ class Pooled:
         self.checked_at = checked_at
         #: an upper bound of how long the connection had been idle at its last checkout
         self.idle_s = 0.0
-        self.announced: Optional[str] = None
         self.announced_s: Optional[float] = None
         #: the TCP_USER_TIMEOUT we left on the socket; None: an application's own, or none to be had
         self.user_timeout_ms: Optional[int] = None
         self.is_tunnel = False
         #: told to the seam that sends: look once more before the first byte
         self.looks_again = False
-        #: the last request that needed no decision of its own: method, read and total timeout
-        self.routine: Optional[Tuple[str, Any, Any]] = None
+        #: the last request that needed no decision of its own
+        self.routine: Optional[Routine] = None
         self.installation: Optional[runtime.Installation] = None
         self.fd = -1
         self.poll: Optional[Poll] = None
-        self.pending: Optional[Callable[[], int]] = None
+        self.tls: Optional[TlsLayer] = None
         self.kept: Optional[Iterator[int]] = None
         self.trust_s = 0.0
 
     def hear(self, announced: str) -> None:
         """Take in a ``Keep-Alive`` header, such as ``timeout=5, max=100`` (RFC 2068, 19.7.1.1)."""
-        if announced == self.announced:
+        announced_s = announced_timeout_s(announced)
+        if announced_s == self.announced_s:
             return
-        self.announced = announced
-        self.announced_s = announced_timeout_s(announced)
+        self.announced_s = announced_s
         if self.announced_limit_s is not None:
             self.trust_s = min(self.trust_s, self.announced_limit_s)
 
@@ -99,6 +102,7 @@ class Fresh:
         self.user_timeout_ms: Optional[int] = None
 
 
+@functools.lru_cache(maxsize=128)
 def announced_timeout_s(announced: str) -> Optional[float]:
     """The seconds in a ``Keep-Alive`` header; None where it does not say.
 
@@ -137,7 +141,12 @@ def origin_of(conn: Any) -> str:
     """``scheme://host:port`` of who answers: behind a CONNECT tunnel its far end, else the peer."""
     host = getattr(conn, "_tunnel_host", None) or conn.host
     port = getattr(conn, "_tunnel_port", None) if host is not conn.host else conn.port
-    scheme = "https" if conn.default_port == 443 else "http"
+    return _origin("https" if conn.default_port == 443 else "http", host, port)
+
+
+@functools.lru_cache(maxsize=256)
+def _origin(scheme: str, host: str, port: Any) -> str:
+    """One string for all connections to an origin: it would be some 70 bytes of each."""
     return "%s://%s:%s" % (scheme, "[%s]" % host if ":" in host else host, port)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from stalepool import answer, aside, checkout, patience, reconnect, replay, runtime, sending, stats
 from stalepool.evidence import Evidence
-from stalepool.pooled import Fresh, Pooled, is_http1, memory_of, origin_of, remember
+from stalepool.pooled import Fresh, Pooled, Routine, is_http1, memory_of, origin_of, remember
 from stalepool.sending import FoundStale
 from stalepool.settings import Settings
 
@@ -161,7 +161,13 @@ def _prepare_pooled(call: Call, pooled: Pooled, plan: Plan) -> None:
     pooled.looks_again = call.settings.second_look and pooled.poll is not None
     is_like_others = kwargs.get("body") is None and call.method in replay.IDEMPOTENT
     timeout = call.timeout
-    pooled.routine = (call.method, timeout._read, timeout.total) if is_like_others else None
+    pooled.routine = _shared(call.method, timeout._read, timeout.total) if is_like_others else None
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(*routine: Any) -> Routine:
+    """One tuple for all connections that are used alike: it would be 64 bytes of each."""
+    return routine
 
 
 def _prepare_fresh(call: Call) -> None:

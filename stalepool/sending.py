@@ -6,7 +6,7 @@ Takes the place of ``HTTPConnection.send``, which carries every byte urllib3 sen
 from __future__ import annotations
 
 import functools
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from stalepool import answer, aside, patience, peek
 from stalepool.pooled import Fresh, Pooled
@@ -34,13 +34,13 @@ def make_send(stock: Callable[..., Any], connectionpool: Any) -> Callable[..., A
     @functools.wraps(stock)
     def send(self: Any, data: Any) -> Any:
         # no look at __dict__: CPython 3.11 makes every later access to the attributes slower for it
-        pooled = getattr(self, "_stalepool", None)
-        if pooled is not None and pooled.looks_again:
+        pooled: Any = getattr(self, "_stalepool", None)
+        is_known = pooled is not None and pooled.sock is self.sock
+        if is_known and pooled.looks_again:
             pooled.looks_again = False
             try:
-                is_suspect = pooled.sock is self.sock and (
-                    pooled.poll(0) or (pooled.pending is not None and pooled.pending())
-                )
+                # the TLS layer need not be asked again: nobody has read through it since checkout
+                is_suspect = pooled.poll.poll(0)
             except Exception:  # whatever it was, the closer look meets it again, and says so
                 is_suspect = True
             if is_suspect:
@@ -50,9 +50,8 @@ def make_send(stock: Callable[..., Any], connectionpool: Any) -> Callable[..., A
         except Exception as error:
             answer.mark(error, answer_began=False)
             raise
-        fresh = getattr(self, "_stalepool_fresh", None)
-        if fresh is not None:
-            _bound_first(self, fresh)
+        if not is_known:
+            _bound_first(self, getattr(self, "_stalepool_fresh", None))
         return sent
 
     return send
@@ -83,9 +82,9 @@ def bound(conn: Any, pooled: Pooled, timeout_ms: int) -> None:
         pooled.user_timeout_ms = timeout_ms
 
 
-def _bound_first(conn: Any, fresh: Fresh) -> None:
+def _bound_first(conn: Any, fresh: Optional[Fresh]) -> None:
     """The user timeout on a new socket, now that it is there; an application's own one stays."""
-    if fresh.is_bound:
+    if fresh is None or fresh.is_bound:
         return
     fresh.is_bound = True
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import _socket
 import sys
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Optional, Protocol
 
 RawSocket = _socket.socket
 
@@ -19,27 +19,33 @@ RawSocket = _socket.socket
 WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
 
 
+class TlsLayer(Protocol):
+    """``pending()``: bytes the TLS layer has read and holds back; does not block."""
+
+    def pending(self) -> int: ...
+
+
 class Wire:
     """A socket taken apart.
 
     ``raw``: the kernel's socket. ``version``: the TLS version's name, None without TLS.
-    ``pending``: bytes the TLS layer holds back, None without TLS; does not block.
+    ``tls``: the TLS layer, None without.
     ``read_one``: reads one byte through TLS without blocking; one of the three results above, or an
     OSError where the layer has given up.
     """
 
-    __slots__ = ("raw", "version", "pending", "read_one")
+    __slots__ = ("raw", "version", "tls", "read_one")
 
     def __init__(
         self,
         raw: RawSocket,
         version: Optional[str] = None,
-        pending: Optional[Callable[[], int]] = None,
+        tls: Optional[TlsLayer] = None,
         read_one: Optional[Callable[[], str]] = None,
     ) -> None:
         self.raw = raw
         self.version = version
-        self.pending = pending
+        self.tls = tls
         self.read_one = read_one
 
     @property
@@ -127,7 +133,7 @@ def _of_sslobj(raw: RawSocket, sslobj: Any) -> Wire:
         except _ssl.SSLWantReadError:
             return WANTS_MORE
 
-    return Wire(raw, sslobj.version(), sslobj.pending, read_one)
+    return Wire(raw, sslobj.version(), sslobj, read_one)
 
 
 def _of_pyopenssl(sock: Any) -> Wire:
@@ -147,19 +153,27 @@ def _of_pyopenssl(sock: Any) -> Wire:
             raise OSError(str(error)) from error
         return DATA
 
-    return Wire(raw, connection.get_protocol_version_name(), connection.pending, read_one)
+    return Wire(raw, connection.get_protocol_version_name(), connection, read_one)
 
 
 def _of_tls_in_tls(sock: Any) -> Wire:
     outer = wire_of(sock.socket)
     assert outer is not None  # _is_tls_in_tls has looked
+    return Wire(outer.raw, outer.version, _TlsInTls(sock, outer.tls), outer.read_one)
 
-    def pending() -> int:
-        # what the transport has already read lies in its own buffer, where no poll sees it
-        held: Tuple[int, ...] = (sock.sslobj.pending(), sock.incoming.pending)
-        return sum(held) + (outer.pending() if outer.pending else 0)
 
-    return Wire(outer.raw, outer.version, pending, outer.read_one)
+class _TlsInTls:
+    """Both layers as one, and between them what the transport has read, where no poll sees it."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, inner: Any, outer: Optional[TlsLayer]) -> None:
+        self._inner = inner
+        self._outer = outer
+
+    def pending(self) -> int:
+        held: int = self._inner.sslobj.pending() + self._inner.incoming.pending
+        return held if self._outer is None else held + self._outer.pending()
 
 
 def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:

@@ -360,10 +360,11 @@ def test_a_look_while_another_thread_looks():
         break_while_idle(server, pool, healthy_requests=2)
         conn = pooled_connection(pool)
 
-        def busy(timeout):
-            raise RuntimeError("concurrent poll() invocation")
+        class Busy:
+            def poll(self, timeout_ms):
+                raise RuntimeError("concurrent poll() invocation")
 
-        conn._stalepool.poll = busy
+        conn._stalepool.poll = Busy()
         assert urllib3.connectionpool.is_connection_dropped(conn) is True
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 1}
         assert get(pool) == 200

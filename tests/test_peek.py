@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import os
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -135,7 +136,8 @@ def test_readable_and_yet_nothing_there(timeout):
     with testing.healthy() as pair:
         pair.client.settimeout(timeout)
         said = [(pair.client.fileno(), kernel.POLLIN)]
-        assert peek.look(wire.wire_of(pair.client), lambda timeout: said) is Verdict.ALIVE
+        poll = SimpleNamespace(poll=lambda timeout_ms: said)
+        assert peek.look(wire.wire_of(pair.client), poll) is Verdict.ALIVE
 
 
 def test_what_comes_behind_a_ticket():
