@@ -124,6 +124,11 @@ def memory_of(conn: Any) -> Optional[Pooled]:
     return None
 
 
+def known(conn: Any) -> Optional[Pooled]:
+    """What is remembered of an open connection; None: it has not answered yet."""
+    return None if conn.sock is None else memory_of(conn)
+
+
 def remember(conn: Any, checked_at: Optional[float]) -> Pooled:
     """Begin a memory of the connection's present socket."""
     before = getattr(conn, _ATTRIBUTE, None)

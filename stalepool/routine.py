@@ -15,8 +15,9 @@ import sys
 from typing import Any, Callable, Optional
 
 from stalepool import request, runtime
+from stalepool.learn import SWITCHING_PROTOCOLS, hear
 from stalepool.pooled import Pooled
-from stalepool.request import SWITCHING_PROTOCOLS
+from stalepool.rescue import rescue_routine
 
 MakeRequest = Callable[..., Any]
 
@@ -73,11 +74,11 @@ def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> 
         except Exception as error:
             kw.update(timeout=timeout, chunked=chunked)
             given = (self, conn, method, url, kw)
-            response = request.rescue(stock, given, pooled, handled, error)
+            response = rescue_routine(stock, given, pooled, handled, error)
             if response is None:
                 raise
         if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
-            request.hear(conn, response)
+            hear(conn, response)
         return response
 
     return _make_request
@@ -129,11 +130,11 @@ def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> Mak
                 *(preload_content, decode_content, enforce_content_length),
             )
             given = (self, conn, method, url, dict(zip(_NAMES_2, rest)))
-            response = request.rescue(stock, given, pooled, handled, error)
+            response = rescue_routine(stock, given, pooled, handled, error)
             if response is None:
                 raise
         if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
-            request.hear(conn, response)
+            hear(conn, response)
         return response
 
     return _make_request

@@ -20,8 +20,11 @@ LAYERS = (
     "evidence runtime",
     "answer keystone pooled",
     # what is done at each seam
-    "checkout reconnect sending",
-    "connect request",
+    "examine reconnect sending",
+    "call checkout connect",
+    "learn plan",
+    "rescue",
+    "request",
     "routine",
     # what is wrapped where, when, and by whose leave
     "seams",

@@ -313,7 +313,7 @@ def broken(*args, **kwargs):
         "stalepool.peek.tcp_info",
         "stalepool.wire.wire_of",
         "stalepool.checkout.examine",
-        "stalepool.checkout.memory_of",
+        "stalepool.examine.memory_of",
         "stalepool.stats.origin",
     ],
 )
