@@ -7,6 +7,7 @@ closes the socket before urllib3 sees the error. So the errors are marked where 
 from __future__ import annotations
 
 import contextlib
+import io
 from typing import Any, Iterator, Optional, Tuple
 
 from stalepool.evidence import Evidence
@@ -22,7 +23,7 @@ def mark(error: BaseException, answer_began: bool) -> None:
 def began(errors: Tuple[BaseException, ...]) -> bool:
     """Whether an answer may have begun before a request failed; True where it is not known.
 
-    :param errors: what urllib3 raised and what that was made from, see :func:`replay.chain`.
+    :param errors: what urllib3 raised and what that was made from, see :func:`errors.chain`.
     """
     for error in errors:
         known: Optional[bool] = getattr(error, _MARK, None)
@@ -38,17 +39,24 @@ def make_response_class(stock: Any, connectionpool: Any) -> Any:
     class WatchedResponse(stock):  # type: ignore[misc]
         __wrapped__ = stock
         _stalepool_evidence = None
+        fp: Any
 
         def begin(self) -> None:
-            is_known = hasattr(self.fp, "peek")
+            peek = getattr(self.fp, "peek", None)
+            if peek is None:  # not what http.client reads from: nobody can tell
+                stock.begin(self)
+                return
             answer_began = False
             try:
                 # the read that readline() begins with; the status line then comes from the buffer
-                answer_began = is_known and bool(self.fp.peek(1))
+                answer_began = bool(peek(1))
+                if not answer_began:
+                    # the EOF is not read once more: to pyOpenSSL that is another error
+                    self.fp.close()
+                    self.fp = io.BytesIO()
                 stock.begin(self)
             except Exception as error:
-                if is_known:
-                    mark(error, answer_began)
+                mark(error, answer_began)
                 if not answer_began and self._stalepool_evidence is not None:
                     # now: http.client is about to close the socket
                     self._stalepool_evidence.gather()

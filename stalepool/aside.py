@@ -17,7 +17,7 @@ from stalepool.counting import Counter
 REASONS = {
     "check_failed": "the look at a connection failed, urllib3's own check decides",
     "unknown_connection": "a connection of unknown kind, urllib3's own check decides",
-    "request_failed": "what a response tells about its connection could not be noted",
+    "request_failed": "a request could not be looked after, urllib3 handles it by itself",
     "keepalive_failed": "TCP keepalive could not be armed",
     "seam_missing": "urllib3 does not look as expected, a seam was left alone",
     "wrapped_by_others": "somebody wrapped on top of a seam, it stays as a pass-through",

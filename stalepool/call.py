@@ -25,7 +25,7 @@ class Call(NamedTuple):
     settings: Settings
     pooled: Optional[Pooled]  # what is remembered of the connection; None: it is a fresh one
     began: float  # monotonic
-    handled: Optional[BaseException]  # what the caller was handling, see replay.chain()
+    handled: Optional[BaseException]  # what the caller was handling, see errors.chain()
 
     def send(self, **changes: Any) -> Any:
         """Let urllib3 send it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any, NamedTuple, Optional
 
-from stalepool import aside, keepalive, patience, peek, runtime, stats, wire
+from stalepool import aside, keepalive, patience, peek, runtime, stats, tcpinfo, wire
 from stalepool.pooled import Pooled, is_http1, memory_of, remember
 from stalepool.verdict import Verdict
 
@@ -48,17 +48,17 @@ def _find(conn: Any, installation: runtime.Installation) -> Finding:
         return Finding(Verdict.FOREIGN_PROCESS)
     the_wire = wire.wire_of(conn.sock)
     if the_wire is None:
-        return Finding(Verdict.UNKNOWN)
+        return _unasked(pooled)
     fd = the_wire.raw.fileno()
     if fd < 0:
         return Finding(Verdict.NO_SOCKET)
     poll = pooled.poll if fd == pooled.fd else peek.poller(the_wire.raw)
     if poll is None:
-        return Finding(Verdict.UNKNOWN)
+        return _unasked(pooled)
 
     now = monotonic()
     verdict = peek.look(the_wire, poll, may_consume=not installation.is_audit)
-    info = peek.tcp_info(the_wire)
+    info = tcpinfo.silence(the_wire)
     idle_s = _idle_s(pooled, now, None if _brought_data(verdict, the_wire) else info)
     if verdict is Verdict.ALIVE:
         verdict = _verdict_on_silence(pooled, installation, info, idle_s)
@@ -70,10 +70,18 @@ def _find(conn: Any, installation: runtime.Installation) -> Finding:
     return Finding(verdict, idle_s, age_s)
 
 
+def _unasked(pooled: Pooled) -> Finding:
+    """A socket that cannot be asked; that its connection grows old is known all the same."""
+    now = monotonic()
+    pooled.idle_s = _idle_s(pooled, now, None) or 0.0
+    pooled.checked_at = now
+    return Finding(Verdict.UNKNOWN)
+
+
 def _verdict_on_silence(
     pooled: Pooled,
     installation: runtime.Installation,
-    info: Optional[peek.TcpInfo],
+    info: Optional[tcpinfo.Silence],
     idle_s: Optional[float],
 ) -> Verdict:
     if info is not None and info.unanswered_probes:
@@ -87,11 +95,11 @@ def _verdict_on_silence(
 def idle_s_of(conn: Any, pooled: Pooled) -> float:
     """How long a kept connection has been idle: the kernel's word, or the bound of its checkout."""
     the_wire = wire.wire_of(conn.sock)
-    info = None if the_wire is None else peek.tcp_info(the_wire)
+    info = None if the_wire is None else tcpinfo.silence(the_wire)
     return pooled.idle_s if info is None else info.last_data_recv_ms / 1000
 
 
-def _idle_s(pooled: Pooled, now: float, info: Optional[peek.TcpInfo]) -> Optional[float]:
+def _idle_s(pooled: Pooled, now: float, info: Optional[tcpinfo.Silence]) -> Optional[float]:
     if info is not None:
         return info.last_data_recv_ms / 1000
     return None if pooled.checked_at is None else now - pooled.checked_at
@@ -108,7 +116,7 @@ def _brought_data(verdict: Verdict, the_wire: wire.Wire) -> bool:
 def _age_at_death_s(
     verdict: Verdict,
     the_wire: wire.Wire,
-    info: Optional[peek.TcpInfo],
+    info: Optional[tcpinfo.Silence],
     idle_s: Optional[float],
 ) -> Optional[float]:
     if verdict is not Verdict.CLOSED or info is None:

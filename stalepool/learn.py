@@ -6,7 +6,7 @@ from typing import Any, Optional
 
 from stalepool import aside, reconnect, sending
 from stalepool.call import Call
-from stalepool.pooled import Fresh, known, remember
+from stalepool.pooled import QUIET, Fresh, known, remember
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 
@@ -18,11 +18,13 @@ def learn(call: Call, response: Any) -> None:
         fresh: Optional[Fresh] = getattr(conn, "_stalepool_fresh", None)
         if fresh is not None:
             conn._stalepool_fresh = None
-        if known(conn) is None:
-            reconnect.note_answer(conn)
-            if conn.sock is not None:  # None: "Connection: close"
-                pooled = remember(conn, checked_at=call.began)
-                pooled.user_timeout_ms = None if fresh is None else fresh.user_timeout_ms
+        reconnect.note_answer(conn)
+        pooled = known(conn)
+        if pooled is not None:
+            pooled.outgoing = QUIET
+        elif conn.sock is not None:  # None: "Connection: close"
+            pooled = remember(conn, checked_at=call.began)
+            pooled.user_timeout_ms = None if fresh is None else fresh.user_timeout_ms
     except Exception as error:
         aside.stand_aside("request_failed", repr(error))
     hear(conn, response)

@@ -4,7 +4,9 @@ Keepalive does not help a request that was written into a black hole: while data
 the kernel sends no probes, it retransmits, for 938 s under Linux's defaults. The user timeout
 bounds that. It also aborts a peer that is alive and not reading (a zero window), so it is in force
 only for small buffered requests, which any peer's kernel takes up whether its program reads or not;
-it stays set from one of those to the next, which spares two system calls a request.
+it stays set from one of those to the next, which spares two system calls a request. Once it is over
+the kernel counts no probes either: one that is unanswered then ends the connection (tcp(7)), so
+keepalive has to begin early enough for more than one to fit in, as the default numbers do.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from typing import Any, Optional
 from stalepool.settings import Settings
 from stalepool.wire import RawSocket
 
-#: bytes of body up to which a request is small: well within the 64 KiB a Linux peer's kernel takes
+#: bytes of body up to which a request is small: well within the 64 KiB that a Linux peer's kernel
+#: takes unless it was told otherwise
 SMALL_BODY = 16 * 1024
 
 #: the user timeout is not lowered further for a caller in a hurry: retransmission needs some tries
@@ -52,7 +55,7 @@ def wanted_user_timeout_ms(
 ) -> int:
     """The TCP_USER_TIMEOUT for a request, in ms; 0 leaves it to the kernel.
 
-    :param is_small: see :data:`SMALL_BODY`; streaming bodies are not.
+    :param is_small: see :func:`small_size`.
     :param is_repeatable: whether the request would be replayed: then it has to fail early enough
         for a second try to fit into the caller's patience.
     :param limit_s: that patience, see :func:`read_limit_s`.
@@ -65,8 +68,14 @@ def wanted_user_timeout_ms(
     return int(timeout_s * 1000)
 
 
-def is_small(body: Any) -> bool:
-    return body is None or (isinstance(body, (bytes, str)) and len(body) <= SMALL_BODY)
+def small_size(body: Any) -> Optional[int]:
+    """A small body's size in bytes; None for one that is not small, or not known before it ends."""
+    if body is None:
+        return 0
+    if not isinstance(body, (bytes, str)) or len(body) > SMALL_BODY:
+        return None
+    size = len(body if isinstance(body, bytes) else body.encode("utf-8", "replace"))
+    return size if size <= SMALL_BODY else None
 
 
 def user_timeout_ms(raw: RawSocket) -> Optional[int]:

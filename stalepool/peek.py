@@ -1,4 +1,4 @@
-"""Ask the kernel about an idle socket. The only module that touches raw poll, recv and TCP_INFO.
+"""Ask the kernel about an idle socket. The only module that touches raw poll and recv.
 
 Nothing here yields, blocks, or raises for anything a socket can be in. The order of asking is the
 order of cost (measured on Linux 6.18, CPython 3.11): ``poll(0)`` 0.5 us and no exception on the
@@ -11,7 +11,7 @@ import _socket
 import errno
 import select
 import struct
-from typing import Any, List, NamedTuple, Optional, Protocol, Tuple
+from typing import Any, List, Optional, Protocol, Tuple
 
 from stalepool import originals
 from stalepool.verdict import Verdict
@@ -157,54 +157,3 @@ def _look_through_tls(wire: Wire) -> Verdict:
     if found == WANTS_MORE:
         return Verdict.ALIVE
     return Verdict.CLOSED if found == CLOSE_NOTIFY else Verdict.UNREAD
-
-
-class TcpInfo(NamedTuple):
-    """The part of ``struct tcp_info`` (linux/tcp.h) that tells about an idle connection."""
-
-    unanswered_probes: int
-    last_data_recv_ms: int  # since the last byte of data came in
-    last_ack_recv_ms: int  # since the last segment came in, a FIN among them
-
-
-_TCP_INFO = getattr(_socket, "TCP_INFO", None)
-_TCP_INFO_FIELDS = struct.Struct("=3xB48xII")  # tcpi_probes at 3, the two times at 52 and 56
-
-
-def tcp_info(wire: Wire) -> Optional[TcpInfo]:
-    """What the kernel counts for the connection; None without TCP, Linux or a kernel that tells."""
-    if _TCP_INFO is None or not wire.is_tcp:
-        return None
-    try:
-        answer = wire.raw.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _TCP_INFO_FIELDS.size)
-    except OSError:
-        return None
-    if len(answer) < _TCP_INFO_FIELDS.size:
-        return None
-    return TcpInfo(*_TCP_INFO_FIELDS.unpack(answer))
-
-
-class TcpBytes(NamedTuple):
-    """What a connection has carried, by the kernel's count."""
-
-    is_closed: bool  # TCP_CLOSE: neither side holds it any more
-    acked: int  # of ours, by the peer's kernel
-    received: int  # a FIN counts as one, a RST as none
-
-
-_TCP_CLOSE = 7  # linux/tcp_states.h
-_TCP_BYTES_FIELDS = struct.Struct("=B119xQQ")  # tcpi_state, tcpi_bytes_acked at 120, _received 128
-
-
-def tcp_bytes(wire: Wire) -> Optional[TcpBytes]:
-    """The kernel's byte counts (Linux 4.1 and later); None where they cannot be had."""
-    if _TCP_INFO is None or not wire.is_tcp:
-        return None
-    try:
-        answer = wire.raw.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _TCP_BYTES_FIELDS.size)
-    except OSError:
-        return None
-    if len(answer) < _TCP_BYTES_FIELDS.size:
-        return None
-    state, acked, received = _TCP_BYTES_FIELDS.unpack(answer)
-    return TcpBytes(state == _TCP_CLOSE, acked, received)

@@ -9,7 +9,7 @@ from stalepool import patience, replay, sending
 from stalepool.call import Call
 from stalepool.evidence import Evidence
 from stalepool.examine import idle_s_of
-from stalepool.pooled import Fresh, Pooled, Routine
+from stalepool.pooled import LOOK_DUE, SENDING, Fresh, Pooled, Routine
 from stalepool.settings import Settings
 
 
@@ -58,10 +58,14 @@ def _is_too_old(conn: Any, pooled: Pooled, settings: Settings) -> bool:
     return pooled.idle_s > limit_s and idle_s_of(conn, pooled) > limit_s
 
 
-def prepare_pooled(call: Call, pooled: Pooled) -> None:
+def prepare_pooled(call: Call, pooled: Pooled, plan: Plan) -> None:
     """Tell a known connection's seams what this request needs; note if the next may do without."""
-    sending.bound(call.conn, pooled, _user_timeout_ms(call))
-    pooled.looks_again = call.settings.second_look and pooled.poll is not None
+    body_size = _small_size(call)
+    is_replayable = replay.is_replayable(call.describe(plan.body_start), call.settings.replay)
+    timeout_ms = _user_timeout_ms(call, body_size, is_replayable)
+    sending.bound(call.conn, pooled, timeout_ms, body_size or 0)
+    looks = call.settings.second_look and pooled.poll is not None
+    pooled.outgoing = LOOK_DUE if looks else SENDING
     is_like_others = call.body is None and call.method in replay.IDEMPOTENT
     timeout = call.timeout
     pooled.routine = _shared(call.method, timeout._read, timeout.total) if is_like_others else None
@@ -75,13 +79,16 @@ def _shared(*routine: Any) -> Routine:
 
 def prepare_fresh(call: Call) -> None:
     """Tell a connection that is to get a new socket what its first request needs."""
-    call.conn._stalepool_fresh = Fresh(_user_timeout_ms(call))
+    body_size = _small_size(call)
+    timeout_ms = _user_timeout_ms(call, body_size, is_replayable=False)
+    call.conn._stalepool_fresh = Fresh(timeout_ms, body_size or 0)
 
 
-def _user_timeout_ms(call: Call) -> int:
-    return patience.wanted_user_timeout_ms(
-        call.settings,
-        patience.is_small(call.body) and not call.kwargs.get("chunked"),
-        call.pooled is not None and call.method in replay.METHODS[call.settings.replay],
-        patience.read_limit_s(call.timeout),
-    )
+def _small_size(call: Call) -> Optional[int]:
+    return None if call.kwargs.get("chunked") else patience.small_size(call.body)
+
+
+def _user_timeout_ms(call: Call, body_size: Optional[int], is_replayable: bool) -> int:
+    limit_s = patience.read_limit_s(call.timeout)
+    is_small = body_size is not None
+    return patience.wanted_user_timeout_ms(call.settings, is_small, is_replayable, limit_s)

@@ -21,6 +21,10 @@ _ATTRIBUTE = "_stalepool"
 ANNOUNCED_MARGIN_S = 2.0
 
 
+#: what the seam that sends may expect: no request, as far as we were told; its first byte, and a
+#: look before that; its bytes
+QUIET, LOOK_DUE, SENDING = range(3)
+
 #: what makes a request like another: method, read and total timeout
 Routine = Tuple[Any, ...]
 
@@ -37,7 +41,7 @@ class Pooled:
         "announced_s",
         "user_timeout_ms",
         "is_tunnel",
-        "looks_again",
+        "outgoing",
         "routine",
         # set by the first look:
         "installation",
@@ -61,8 +65,8 @@ class Pooled:
         #: the TCP_USER_TIMEOUT we left on the socket; None: an application's own, or none to be had
         self.user_timeout_ms: Optional[int] = None
         self.is_tunnel = False
-        #: told to the seam that sends: look once more before the first byte
-        self.looks_again = False
+        #: told to the seam that sends: QUIET, LOOK_DUE or SENDING
+        self.outgoing = QUIET
         #: the last request that needed no decision of its own
         self.routine: Optional[Routine] = None
         self.installation: Optional[runtime.Installation] = None
@@ -93,9 +97,10 @@ class Pooled:
 class Fresh:
     """What is known of a connection whose present or next socket has not answered yet."""
 
-    __slots__ = ("is_bound", "user_timeout_ms", "wanted_user_timeout_ms")
+    __slots__ = ("body_size", "is_bound", "user_timeout_ms", "wanted_user_timeout_ms")
 
-    def __init__(self, wanted_user_timeout_ms: int) -> None:
+    def __init__(self, wanted_user_timeout_ms: int, body_size: int) -> None:
+        self.body_size = body_size
         self.wanted_user_timeout_ms = wanted_user_timeout_ms
         self.is_bound = False
         #: what was set; None: an application's own one, or none to be had

@@ -9,14 +9,17 @@ would be multiplied by every caller's own retries.
 from __future__ import annotations
 
 import errno
+import os
 import random
+import sys
 from time import monotonic
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple, TypeVar
 
-from stalepool import patience, stats
-from stalepool.pooled import origin_of
+from stalepool import errors, patience, stats
+from stalepool.pooled import Pooled, known, origin_of
 
 Peer = Tuple[str, int]
+T = TypeVar("T")
 
 _MAX_PEERS = 1024
 _REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
@@ -34,21 +37,44 @@ def make_pause(connectionpool: Any) -> Callable[[float], None]:
     """The sleep of one copy of urllib3: it yields exactly where that copy's sockets do.
 
     A green copy made by eventlet's ``import_patched`` in an unpatched process would otherwise block
-    its hub.
+    its hub. Where that sleep cannot be found, or somebody has put a mock in its place, the pause
+    takes no time, and whoever waits in a loop has to give up on that.
     """
 
     def pause(seconds: float) -> None:
-        connectionpool.Retry.sleep.__globals__["time"].sleep(seconds)
+        time = _time_of(connectionpool)
+        if time is not None:
+            time.sleep(seconds)
 
     return pause
 
 
+def _time_of(connectionpool: Any) -> Any:
+    """The ``time`` module that a copy's retries sleep with; None where it cannot be found.
+
+    By the functions of its ``Retry``, any of which may be mocked: the copy's own modules need not
+    be in ``sys.modules``.
+    """
+    for cls in getattr(connectionpool.Retry, "__mro__", ()):
+        for function in vars(cls).values():
+            names = getattr(function, "__globals__", {})
+            # one of a mock's or a decorator's making is at home in another module
+            if names.get("__name__") == cls.__module__ and "time" in names:
+                return names["time"]
+    return None
+
+
 def note_answer(conn: Any) -> None:
-    """The connection's peer has answered a request: it is known, and any outage is over."""
+    """The connection's peer has answered a request: it is known from now on.
+
+    Where the connection was opened for that request, any outage is over, too. One from before the
+    outage tells nothing: its listener may be gone and what it held live on.
+    """
     peer = _peer_of(conn)
-    _outages.pop(peer, None)
-    if len(_answered) < _MAX_PEERS:
-        _answered[peer] = True
+    _answered.pop(peer, None)
+    _keep(_answered, peer, True)
+    if known(conn) is None:
+        _outages.pop(peer, None)
 
 
 def connect(
@@ -59,13 +85,14 @@ def connect(
     :param try_once: opens it, taking its time limit from ``conn.timeout``.
     :param window_s: how long an outage is waited for; 0 is not at all.
     :param pause: sleeps, yielding where the caller's threads are green.
-    :raises: what the first try raised if the window closed; never past the connect timeout.
+    :raises: what the first try raised if the window closed; never past the connect timeout. What
+        does not come from a try, such as a timer's exception, as it is and when it comes.
     """
-    began = monotonic()
+    began, handled = monotonic(), sys.exc_info()[1]
     try:
         return try_once()
     except Exception as error:
-        if not (window_s > 0 and is_refusal(error) and _peer_of(conn) in _answered):
+        if not (window_s > 0 and is_refusal(error, handled) and _has_answered(conn)):
             raise
         ends = _end_of_window(conn, began, window_s)
         if monotonic() >= ends:
@@ -74,12 +101,16 @@ def connect(
     timeout, outcome = conn.timeout, "failed"
     try:
         for pause_s in _pauses(ends):
+            paused_at = monotonic()
             pause(pause_s)
+            if monotonic() - paused_at < pause_s / 2:
+                break  # somebody's mock: it would be tried as often as the machine can
             conn.timeout = max(SHORTEST_TRY_S, ends - monotonic())
             try:
                 sock = try_once()
             except Exception as error:
-                if not is_refusal(error) and monotonic() < ends:
+                is_over = monotonic() >= ends and errors.is_of_the_try(error)
+                if not is_over and not is_refusal(error, handled):
                     raise
             else:
                 # a TLS handshake and the sending of the request are not the window's to limit
@@ -93,17 +124,24 @@ def connect(
         del first  # its traceback holds this frame
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether a connect was refused or reset; urllib3 1.26 keeps the errno only as context."""
-    for cause in (error, error.__cause__, error.__context__):
-        if getattr(cause, "errno", None) in _REFUSALS:
-            return True
-    return False
+def is_refusal(error: BaseException, handled: Optional[BaseException] = None) -> bool:
+    """Whether a connect was refused or reset; urllib3 1.26 keeps the errno only as context.
+
+    :param handled: what the caller was handling meanwhile, see :func:`errors.chain`.
+    """
+    return errors.is_of_the_try(error) and any(
+        getattr(link, "errno", None) in _REFUSALS for link in errors.chain(error, handled)[:2]
+    )
+
+
+def _has_answered(conn: Any) -> bool:
+    """Whether the peer is known to have answered, or this very connection has been in a pool."""
+    return _peer_of(conn) in _answered or isinstance(getattr(conn, "_stalepool", None), Pooled)
 
 
 def _end_of_window(conn: Any, began: float, window_s: float) -> float:
     """When to give up: the outage's window is over, or the caller's connect timeout is."""
-    outage_began = _outages.setdefault(_peer_of(conn), began)
+    outage_began = _keep(_outages, _peer_of(conn), began)
     if outage_began is began:
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     limit_s = patience.read_limit_s(conn.timeout)
@@ -124,3 +162,22 @@ def _pauses(ends: float) -> Iterator[float]:
 
 def _peer_of(conn: Any) -> Peer:
     return conn.host, conn.port
+
+
+def _keep(memory: Dict[Peer, T], peer: Peer, value: T) -> T:
+    """What is remembered of a peer: the value, unless there is one. The oldest peers make room."""
+    kept = memory.setdefault(peer, value)
+    if len(memory) > _MAX_PEERS:
+        for oldest in list(memory)[:-_MAX_PEERS]:
+            memory.pop(oldest, None)
+    return kept
+
+
+def _after_fork_in_child() -> None:
+    """The parent's windows are not the child's, which has waited for nobody yet."""
+    global _outages
+    _outages = {}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -12,8 +12,9 @@ What is known when the question comes up is in :class:`Failure`; nothing here as
 
 from __future__ import annotations
 
-import errno
 from typing import Any, Callable, Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
+
+from stalepool import errors
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))  # RFC 9110, section 9.2.1
 IDEMPOTENT = SAFE | {"PUT", "DELETE"}  # section 9.2.2
@@ -31,19 +32,6 @@ _PRECONDITIONS = frozenset(("if-match", "if-none-match", "if-unmodified-since"))
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _DIALOGUES = frozenset(("expect", "upgrade", "transfer-encoding"))
 _IDEMPOTENCY_KEY = "idempotency-key"
-
-#: the connection's own end, as the kernel names it: RST, a write after it, a keepalive or user
-#: timeout (tcp(7)), an unreachable peer. The caller's read timeout has no errno
-_CONNECTION_ERRNOS = frozenset(
-    (
-        errno.ECONNRESET,
-        errno.ECONNABORTED,
-        errno.EPIPE,
-        errno.ETIMEDOUT,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-    )
-)
 
 
 class Request(NamedTuple):
@@ -63,7 +51,7 @@ class Failure(NamedTuple):
     policy: str  # the replay setting
     was_reused: bool  # the socket had answered a request before this one
     answer_began: bool  # a byte of the response has arrived at the HTTP layer
-    errors: Tuple[BaseException, ...]  # what was raised, and what that was made from: chain()
+    errors: Tuple[BaseException, ...]  # what was raised, and what made it: errors.chain()
     never_read: bool  # evidence: the server closed before it read a byte of the request
     time_left_s: Optional[float]  # of what one attempt was allowed to take; None: no limit
 
@@ -76,15 +64,7 @@ class Rule(NamedTuple):
 
 
 def _is_about_the_connection(failure: Failure) -> bool:
-    return any(
-        getattr(error, "errno", None) in _CONNECTION_ERRNOS or _is_eof(error)
-        for error in failure.errors
-    )
-
-
-def _is_eof(error: BaseException) -> bool:
-    """``http.client.RemoteDisconnected``, and TLS's word for a FIN without close_notify."""
-    return type(error).__name__ in ("RemoteDisconnected", "SSLEOFError", "SSLZeroReturnError")
+    return any(errors.is_the_connections_end(error) for error in failure.errors)
 
 
 def _can_send_the_body_again(failure: Failure) -> bool:
@@ -136,6 +116,21 @@ def refusal(failure: Failure) -> Optional[str]:
     return None
 
 
+def is_replayable(request: Request, policy: str) -> bool:
+    """Whether every rule that is about the request alone would let it be sent once more."""
+    at_best = Failure(request, policy, True, False, (), False, None)
+    return all(rule.consents(at_best) for rule in RULES if rule.refusal != "other_failure")
+
+
+#: what keeps a request without a body from being replayed, by the rules
+_NOT_PLAIN = _DIALOGUES | _PRECONDITIONS
+
+
+def is_plain(headers: Optional[Mapping[Any, Any]]) -> bool:
+    """Whether a request of a repeatable method, without a body, may be replayed."""
+    return not any(_text(name).lower() in _NOT_PLAIN for name in headers or ())
+
+
 def is_repeatable(request: Request, methods: FrozenSet[str] = IDEMPOTENT) -> bool:
     """Whether acting on it twice is acting on it once, by method or by ``Idempotency-Key``."""
     return request.method in methods or _IDEMPOTENCY_KEY in request.header_names
@@ -151,22 +146,6 @@ def describe(
     """What the rules want to know of a request. ``body_start``: see :func:`position`."""
     names = frozenset(_text(name).lower() for name in headers or ())
     return Request(method.upper(), names, body, body_start, bool(chunked))
-
-
-def chain(
-    error: BaseException, handled: Optional[BaseException] = None
-) -> Tuple[BaseException, ...]:
-    """The error and what urllib3 made it from: 2.x keeps that as cause, 1.26 only as context.
-
-    :param handled: what the caller was handling when it sent the request. Python makes it the
-        context of whatever is raised meanwhile, and it may be another connection's end.
-    """
-    found: Tuple[BaseException, ...] = ()
-    link: Optional[BaseException] = error
-    while link is not None and link is not handled and link not in found:
-        found += (link,)
-        link = link.__cause__ or link.__context__
-    return found
 
 
 def _text(name: Any) -> str:

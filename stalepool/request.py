@@ -14,13 +14,13 @@ import functools
 import inspect
 import sys
 from time import monotonic
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from stalepool import answer, aside, reconnect, runtime
 from stalepool.call import Call
 from stalepool.learn import learn
 from stalepool.plan import ROUTINE, decide, prepare_fresh, prepare_pooled
-from stalepool.pooled import is_http1, known
+from stalepool.pooled import Pooled, is_http1, known
 from stalepool.rescue import reopen, second_chance
 
 
@@ -43,7 +43,7 @@ def make_make_request(stock: Callable[..., Any], connectionpool: Any) -> Callabl
         kwargs.update(zip(names, args))
         call = Call(
             *(stock, self, conn, method, url, kwargs, installation.settings),
-            *(known(conn), monotonic(), sys.exc_info()[1]),
+            *(_reopenable(self, conn), monotonic(), sys.exc_info()[1]),
         )
         if installation.is_audit:
             response = call.send()
@@ -54,6 +54,15 @@ def make_make_request(stock: Callable[..., Any], connectionpool: Any) -> Callabl
     return _make_request
 
 
+def _reopenable(pool: Any, conn: Any) -> Optional[Pooled]:
+    """What is remembered of a connection, if we could open it anew.
+
+    A tunnel that was set up past the pool (``set_tunnel()`` by an application) only it could.
+    """
+    pooled = known(conn)
+    return None if pooled is not None and pooled.is_tunnel and pool.proxy is None else pooled
+
+
 def _send_with_care(call: Call, pause: Callable[[float], None]) -> Any:
     plan = ROUTINE
     try:
@@ -61,11 +70,12 @@ def _send_with_care(call: Call, pause: Callable[[float], None]) -> Any:
         if call.pooled is None or plan.moves:
             prepare_fresh(call)
         else:
-            prepare_pooled(call, call.pooled)
+            prepare_pooled(call, call.pooled, plan)
     except Exception as error:
         aside.stand_aside("request_failed", repr(error))
     if plan.moves:
         call.tally("moved", "nonidempotent")
+        call.log("takes a fresh connection, this one was idle for too long for it")
         reopen(call)
         call = call._replace(pooled=None)
     try:

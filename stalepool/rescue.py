@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from stalepool import answer, aside, replay
+from stalepool import answer, aside, errors, patience, replay
 from stalepool.call import Call
 from stalepool.learn import learn
 from stalepool.plan import ROUTINE, Plan, prepare_fresh
-from stalepool.pooled import Pooled
+from stalepool.pooled import QUIET, Pooled
 from stalepool.sending import FoundStale
 
 
@@ -35,10 +35,11 @@ def second_chance(call: Call, plan: Plan, error: Exception) -> Any:
     :raises: only where not a byte of the request had been sent: then the second try is the first.
     """
     if call.pooled is not None:
-        call.pooled.looks_again = False  # it may have failed before it was sent
-    if isinstance(error, FoundStale):
+        call.pooled.outgoing = QUIET
+    stale = _found_stale(call, error)
+    if stale is not None:
         call.tally("moved", "second_look")
-        call.log("found %s before its first byte", error.verdict.value)
+        call.log("found %s before its first byte, idle %.3f s", stale.verdict.value, _idle_s(call))
         reopen(call)
         call = call._replace(pooled=None)
         prepare_fresh(call)
@@ -51,6 +52,8 @@ def second_chance(call: Call, plan: Plan, error: Exception) -> Any:
     try:
         response = _replay(call, plan)
     except Exception as second:
+        if not errors.is_of_the_try(second):
+            raise  # it came from outside: the caller's own deadline, a signal
         if was_connected is not None:
             # urllib3 2.x goes by it in what it makes of the first error
             call.conn._has_connected_to_proxy = was_connected
@@ -62,17 +65,29 @@ def second_chance(call: Call, plan: Plan, error: Exception) -> Any:
     return response
 
 
+def _found_stale(call: Call, error: Exception) -> Optional[FoundStale]:
+    """The second look's word; a connection class of an application's own may have wrapped it."""
+    for link in errors.chain(error, call.handled):
+        if isinstance(link, FoundStale):
+            return link
+    return None
+
+
+def _idle_s(call: Call) -> float:
+    return 0.0 if call.pooled is None else call.pooled.idle_s
+
+
 def _may_replay(call: Call, plan: Plan, error: Exception) -> bool:
     try:
         if plan.evidence is not None:
             plan.evidence.gather()  # over TLS it is sending that fails, with the socket still open
-        errors = replay.chain(error, call.handled)
+        links = errors.chain(error, call.handled)
         failure = replay.Failure(
             request=call.describe(plan.body_start),
             policy=call.settings.replay,
             was_reused=call.pooled is not None,
-            answer_began=answer.began(errors),
-            errors=errors,
+            answer_began=answer.began(links),
+            errors=links,
             never_read=plan.evidence is not None and plan.evidence.never_read,
             time_left_s=call.time_left_s(),
         )
@@ -93,6 +108,9 @@ def _replay(call: Call, plan: Plan) -> Any:
     reopen(call, call.timeout_left())
     prepare_fresh(call)
     response = call.send(timeout=call.timeout_left())
+    if call.timeout.total is None and call.conn.sock is not None:
+        # what follows of the answer may take its time, as it might have the first time
+        call.conn.sock.settimeout(patience.read_limit_s(call.timeout))
     learn(call, response)
     return response
 

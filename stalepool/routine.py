@@ -16,7 +16,8 @@ from typing import Any, Callable, Optional
 
 from stalepool import request, runtime
 from stalepool.learn import SWITCHING_PROTOCOLS, hear
-from stalepool.pooled import Pooled
+from stalepool.pooled import LOOK_DUE, QUIET, SENDING, Pooled
+from stalepool.replay import is_plain
 from stalepool.rescue import rescue_routine
 
 MakeRequest = Callable[..., Any]
@@ -36,7 +37,7 @@ def make_make_request(stock: MakeRequest, connectionpool: Any) -> MakeRequest:
     return functools.wraps(stock)(make(stock, careful, parameters["timeout"].default))
 
 
-def _as_before(conn: Any, method: str, timeout: Any, body: Any) -> Optional[Pooled]:
+def _as_before(conn: Any, method: str, timeout: Any, body: Any, headers: Any) -> Optional[Pooled]:
     """What is remembered of the connection, if the request is like the one before it there."""
     try:
         pooled: Pooled = conn._stalepool
@@ -47,8 +48,10 @@ def _as_before(conn: Any, method: str, timeout: Any, body: Any) -> Optional[Pool
             and pooled.sock is conn.sock
             and installation is not None
             and pooled.installation is installation
+            # one that is lower than usual is for what may be replayed
+            and (pooled.user_timeout_ms == installation.user_timeout_ms or is_plain(headers))
         ):
-            pooled.looks_again = installation.looks_twice
+            pooled.outgoing = LOOK_DUE if installation.looks_twice else SENDING
             return pooled
     except AttributeError:  # a connection not known, or a timeout that is a bare number
         pass
@@ -63,22 +66,30 @@ def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> 
         url: str,
         timeout: Any = default_timeout,
         chunked: bool = False,
-        **kw: Any,
+        body: Any = None,
+        headers: Any = None,
+        **rest: Any,
     ) -> Any:
-        pooled = _as_before(conn, method, timeout, kw.get("body"))
+        pooled = None if rest else _as_before(conn, method, timeout, body, headers)
         if pooled is None:
-            return careful(self, conn, method, url, timeout=timeout, chunked=chunked, **kw)
+            rest.update(timeout=timeout, chunked=chunked, body=body, headers=headers)
+            return careful(self, conn, method, url, **rest)
         handled = sys.exc_info()[1]
         try:
-            response = stock(self, conn, method, url, timeout, chunked, **kw)
+            # spelt out: two stars here would cost what this function is there to save
+            response = stock(self, conn, method, url, timeout, chunked, body=body, headers=headers)
         except Exception as error:
-            kw.update(timeout=timeout, chunked=chunked)
-            given = (self, conn, method, url, kw)
+            rest.update(timeout=timeout, chunked=chunked, body=body, headers=headers)
+            given = (self, conn, method, url, rest)
             response = rescue_routine(stock, given, pooled, handled, error)
             if response is None:
                 raise
-        if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
-            hear(conn, response)
+        pooled.outgoing = QUIET
+        try:
+            if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
+                hear(conn, response)
+        except AttributeError:  # a response of somebody else's class
+            pass
         return response
 
     return _make_request
@@ -100,7 +111,7 @@ def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> Mak
         decode_content: bool = True,
         enforce_content_length: bool = True,
     ) -> Any:
-        pooled = _as_before(conn, method, timeout, body)
+        pooled = _as_before(conn, method, timeout, body, headers)
         if pooled is None:
             return careful(
                 *(self, conn, method, url, body, headers, retries, timeout, chunked),
@@ -133,8 +144,12 @@ def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> Mak
             response = rescue_routine(stock, given, pooled, handled, error)
             if response is None:
                 raise
-        if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
-            hear(conn, response)
+        pooled.outgoing = QUIET
+        try:
+            if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
+                hear(conn, response)
+        except AttributeError:  # a response of somebody else's class
+            pass
         return response
 
     return _make_request

@@ -16,12 +16,14 @@ from stalepool.settings import Settings
 class Installation:
     """The settings in force."""
 
-    __slots__ = ("is_audit", "looks_twice", "settings")
+    __slots__ = ("is_audit", "looks_twice", "settings", "user_timeout_ms")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.is_audit = settings.mode == "audit"
         self.looks_twice = settings.second_look
+        #: in ms; lowered for callers in a hurry
+        self.user_timeout_ms = int((settings.user_timeout_s or 0) * 1000)
 
 
 #: None while nothing is installed: what is still wrapped passes through

@@ -98,7 +98,7 @@ KNOBS: dict[str, tuple[Flag | Choice | Whole | Seconds, Any, str]] = {
         "tighten",
         "TCP keepalive: respect fills in, tighten also shortens, force overrides",
     ),
-    "keepalive_idle_s": (Whole(1, 32767), 15, "silence before the first probe"),
+    "keepalive_idle_s": (Whole(1, 32767), 5, "silence before the first probe"),
     "keepalive_interval_s": (Whole(1, 32767), 5, "between two probes"),
     "keepalive_count": (Whole(1, 127), 3, "unanswered probes until the kernel gives up"),
     "second_look": (Flag(), True, "look once more just before a request's first byte"),

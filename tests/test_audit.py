@@ -21,7 +21,7 @@ from pools import (
     stock,
     verdicts,
 )
-from stalepool import peek, runtime, testing, wire
+from stalepool import runtime, tcpinfo, testing, wire
 from stalepool.checkout import make_check
 from stalepool.testing import (
     TLS,
@@ -136,7 +136,7 @@ def test_an_idle_limit_is_counted_and_not_enforced():
             assert get(pool) == 200
             taken_apart = wire.wire_of(pooled_connection(pool).sock)
             kernel.wait_until(
-                lambda found=taken_apart: peek.tcp_info(found).last_data_recv_ms >= 5,
+                lambda found=taken_apart: tcpinfo.silence(found).last_data_recv_ms >= 5,
                 "some milliseconds",
             )
         assert verdicts(server) == {"idle_too_long": 2}
@@ -160,7 +160,7 @@ def test_an_unanswered_probe_is_counted_and_the_connection_used():
         sock = pooled_connection(pool).sock
         arm_keepalive(sock, count=9)
         taken_apart = wire.wire_of(sock)
-        kernel.wait_until(lambda: peek.tcp_info(taken_apart).unanswered_probes > 0, "a probe", 10)
+        kernel.wait_until(lambda: tcpinfo.silence(taken_apart).unanswered_probes > 0, "a probe", 10)
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             get(pool)
         assert verdicts(server) == {"probe_unanswered": 1}

@@ -19,7 +19,7 @@ from pools import (
     stock,
     verdicts,
 )
-from stalepool import peek, wire
+from stalepool import tcpinfo, wire
 from stalepool.pooled import Pooled
 from stalepool.testing import TLS, FaultServer, Respond, SlowAnswer, kernel
 
@@ -31,7 +31,7 @@ def wait_idle(pool, seconds):
     """
     sock = pooled_connection(pool).sock
     kernel.wait_until(
-        lambda: peek.tcp_info(wire.wire_of(sock)).last_data_recv_ms >= seconds * 1000 + 20,
+        lambda: tcpinfo.silence(wire.wire_of(sock)).last_data_recv_ms >= seconds * 1000 + 20,
         "%s idle seconds" % seconds,
         10,
     )

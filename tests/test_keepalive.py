@@ -17,7 +17,7 @@ from stalepool.settings import Settings
 from stalepool.testing import TLS, ConnectProxy, FaultServer
 
 OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
-OURS = [1, 15, 5, 3]
+OURS = [1, 5, 5, 3]
 
 
 def read(sock):
@@ -47,18 +47,18 @@ APPLICATIONS = {
         "force": OURS,
     },
     "stricter": {
-        "sets": [1, 5, 2, 2],
-        "off": [1, 5, 2, 2],
-        "respect": [1, 5, 2, 2],
-        "tighten": [1, 5, 2, 2],
+        "sets": [1, 3, 2, 2],
+        "off": [1, 3, 2, 2],
+        "respect": [1, 3, 2, 2],
+        "tighten": [1, 3, 2, 2],
         "force": OURS,
     },
     "mixed": {
-        "sets": [1, 5, 30, UNTOUCHED[3]],
-        "off": [1, 5, 30, UNTOUCHED[3]],
+        "sets": [1, 3, 30, UNTOUCHED[3]],
+        "off": [1, 3, 30, UNTOUCHED[3]],
         # a count that the system has as well is nobody's wish
-        "respect": [1, 5, 30, 3],
-        "tighten": [1, 5, 5, 3],
+        "respect": [1, 3, 30, 3],
+        "tighten": [1, 3, 5, 3],
         "force": OURS,
     },
 }
@@ -269,6 +269,6 @@ def test_arm_says_whether_it_set_anything():
         assert keepalive.arm(taken_apart, Settings()) is False
         pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
         assert keepalive.arm(taken_apart, Settings()) is True
-        assert keepalive.idle_s(taken_apart) == 15
+        assert keepalive.idle_s(taken_apart) == 5
     with pytest.raises(OSError):
         keepalive.arm(taken_apart, Settings())

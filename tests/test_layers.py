@@ -14,8 +14,8 @@ from conftest import REPOSITORY
 #: from the bottom; within a layer nobody imports anybody
 LAYERS = (
     # what can be known without knowing anything: tables, records, one platform each
-    "counting loaders originals replay settings verdict wire",
-    "aside keepalive patience peek stats",
+    "counting errors loaders originals settings verdict wire",
+    "aside keepalive patience peek replay stats tcpinfo",
     # what is installed, and what is remembered of a connection
     "evidence runtime",
     "answer keystone pooled",

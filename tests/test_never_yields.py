@@ -125,12 +125,12 @@ RULES = """
         eventlet.sleep(0.02)
 
     def probe_unanswered(conn, pair):
-        from stalepool import peek, wire
+        from stalepool import tcpinfo, wire
         testing.swallow(pair.peer)
         arm_keepalive(pair.client, count=9)
         taken_apart = wire.wire_of(pair.client)
         kernel.wait_until(
-            lambda: peek.tcp_info(taken_apart).unanswered_probes > 0, "a probe", 10
+            lambda: tcpinfo.silence(taken_apart).unanswered_probes > 0, "a probe", 10
         )
         stalepool.install(**CHECKOUT_ALONE, max_idle_s=50)  # so that it looks closely
 

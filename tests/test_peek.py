@@ -23,7 +23,7 @@ from kinds import (
     look,
     verdict_on,
 )
-from stalepool import originals, peek, testing, wire
+from stalepool import originals, peek, tcpinfo, testing, wire
 from stalepool.testing import kernel
 from stalepool.verdict import Verdict
 from worlds import WITH_TESTS
@@ -166,11 +166,11 @@ def test_silence_is_counted_in_probes_until_the_kernel_gives_up():
     with testing.black_hole() as pair:
         taken_apart = wire.wire_of(pair.client)
         poll = peek.poller(taken_apart.raw)
-        assert peek.tcp_info(taken_apart).unanswered_probes == 0
+        assert tcpinfo.silence(taken_apart).unanswered_probes == 0
 
         arm_keepalive(pair.client, count=2)
         kernel.wait_until(
-            lambda: peek.tcp_info(taken_apart).unanswered_probes > 0, "a probe", timeout_s=10
+            lambda: tcpinfo.silence(taken_apart).unanswered_probes > 0, "a probe", timeout_s=10
         )
         assert peek.look(taken_apart, poll) is Verdict.ALIVE  # nothing to read, nothing wrong
 
@@ -184,11 +184,11 @@ def test_tcp_info_tells_when_data_and_when_the_fin_came(family):
         converse(pair)
         taken_apart = wire.wire_of(pair.client)
         kernel.wait_until(
-            lambda: peek.tcp_info(taken_apart).last_data_recv_ms >= 100, "a tenth of a second"
+            lambda: tcpinfo.silence(taken_apart).last_data_recv_ms >= 100, "a tenth of a second"
         )
         kernel.shutdown(pair.peer, socket.SHUT_WR)
         kernel.wait_readable(pair.client)
-        info = peek.tcp_info(taken_apart)
+        info = tcpinfo.silence(taken_apart)
 
         assert info.unanswered_probes == 0
         assert info.last_data_recv_ms - info.last_ack_recv_ms >= 90
@@ -196,7 +196,7 @@ def test_tcp_info_tells_when_data_and_when_the_fin_came(family):
 
 def test_tcp_info_is_for_tcp():
     with testing.healthy(family=socket.AF_UNIX) as pair:
-        assert peek.tcp_info(wire.wire_of(pair.client)) is None
+        assert tcpinfo.silence(wire.wire_of(pair.client)) is None
 
 
 @pytest.mark.parametrize("answer", [b"", b"\x01" * 8])
@@ -209,13 +209,13 @@ def test_a_kernel_that_tells_less(monkeypatch, answer):
         def getsockopt(self, *args):
             return answer
 
-    assert peek.tcp_info(wire.Wire(Raw())) is None
+    assert tcpinfo.silence(wire.Wire(Raw())) is None
 
 
 def test_a_platform_without_tcp_info(monkeypatch):
-    monkeypatch.setattr(peek, "_TCP_INFO", None)
+    monkeypatch.setattr(tcpinfo, "_TCP_INFO", None)
     with testing.healthy() as pair:
-        assert peek.tcp_info(wire.wire_of(pair.client)) is None
+        assert tcpinfo.silence(wire.wire_of(pair.client)) is None
 
 
 class TestAuditOnlyPeeks:

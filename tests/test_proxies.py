@@ -11,7 +11,7 @@ import urllib3
 
 import stalepool
 from pools import await_arrival, counters, pooled_connection, shim, stock, verdicts
-from stalepool import peek, wire
+from stalepool import tcpinfo, wire
 from stalepool.testing import (
     TLS,
     CloseAfter,
@@ -169,7 +169,7 @@ def test_a_tunnel_that_idled_too_long(tunnel):
     with shim(max_idle_s=0.1), proxied(tunnel) as (proxy, server, through):
         assert through.send() == 200
         sock = wire.wire_of(pooled_connection(through.pool).sock)
-        kernel.wait_until(lambda: peek.tcp_info(sock).last_data_recv_ms >= 120, "idleness")
+        kernel.wait_until(lambda: tcpinfo.silence(sock).last_data_recv_ms >= 120, "idleness")
         assert through.send() == 200
         assert verdicts(server) == {"idle_too_long": 1}
         assert len(proxy.tunnels) == 2

@@ -461,17 +461,6 @@ def test_an_interrupted_pause_leaves_the_connection_as_it_was(sleeper):
         assert way.reconnects == {"failed": 1, "windows": 1}
 
 
-def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(reconnect, "_MAX_PEERS", len(reconnect._answered) + 1)
-    with in_place(shim), direct() as first, direct() as second:
-        first.begin_outage()
-        second.begin_outage()
-        for way, windows in ((second, {}), (first, {"failed": 1, "windows": 1})):
-            with pytest.raises(NewConnectionError):
-                way.send("GET")
-            assert way.reconnects == windows
-
-
 # -- many at once, in every world ------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalepool import replay
+from stalepool import errors, replay
 from stalepool.replay import Failure, Request
 
 ALL_METHODS = (
@@ -114,9 +114,30 @@ def test_methods_by_setting(method, policy):
     assert (replay.refusal(changed(method=method, policy=policy)) is None) == (method in wanted)
 
 
+def of_pyopenssl(name: str, *args: Any) -> BaseException:
+    """What ``OpenSSL.SSL`` raises: no OSError, and told by its name, as it need not be there."""
+    cls = type(name, (Exception,), {"__module__": "OpenSSL.SSL"})
+    return cls(*args)
+
+
 @pytest.mark.parametrize(
     ("error", "is_the_connections"),
     [
+        (of_pyopenssl("SysCallError", errno.ECONNRESET, "ECONNRESET"), True),
+        (of_pyopenssl("SysCallError", errno.EPIPE, "EPIPE"), True),
+        (of_pyopenssl("SysCallError", errno.ETIMEDOUT, "ETIMEDOUT"), True),
+        (of_pyopenssl("SysCallError", -1, "Unexpected EOF"), True),
+        (of_pyopenssl("Error", [("SSL routines", "", "unexpected eof while reading")]), True),
+        (of_pyopenssl("Error", [("system library", "", "")]), True),
+        (of_pyopenssl("Error", []), True),
+        (of_pyopenssl("SysCallError", errno.EMFILE, "EMFILE"), False),
+        (of_pyopenssl("SysCallError"), False),
+        (of_pyopenssl("Error", [("SSL routines", "", "certificate verify failed")]), False),
+        (of_pyopenssl("Error", [("SSL routines", "", "decryption failed or bad mac")]), False),
+        (of_pyopenssl("Error"), False),
+        (of_pyopenssl("WantReadError"), False),  # behind the caller's own timeout
+        (of_pyopenssl("WantReadError", []), False),
+        (Exception([]), False),
         (ConnectionResetError(errno.ECONNRESET, "reset"), True),
         (ConnectionAbortedError(errno.ECONNABORTED, "aborted"), True),
         (BrokenPipeError(errno.EPIPE, "pipe"), True),
@@ -157,7 +178,7 @@ def test_the_errno_is_found_behind_what_urllib3_made_of_it():
     for make in (by_cause, by_context):
         with pytest.raises(urllib3.exceptions.ReadTimeoutError) as raised:
             make()
-        assert replay.refusal(changed(errors=replay.chain(raised.value))) is None
+        assert replay.refusal(changed(errors=errors.chain(raised.value))) is None
 
 
 def test_what_the_caller_was_handling_is_none_of_it():
@@ -169,14 +190,49 @@ def test_what_the_caller_was_handling_is_none_of_it():
             raise TimeoutError("timed out")
     error = raised.value
     assert error.__context__ is handled
-    assert replay.chain(error, handled) == (error,)
-    assert replay.chain(error) == (error, handled)
+    assert errors.chain(error, handled) == (error,)
+    assert errors.chain(error) == (error, handled)
+
+
+class Alarm(Exception):
+    """What a timer was told to raise: ``eventlet.Timeout(1, Alarm)``."""
+
+
+@pytest.mark.parametrize(
+    ("error", "is_it"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), True),
+        (TimeoutError("timed out"), True),
+        (ssl.SSLError(1, "handshake"), True),
+        (ssl.CertificateError("host name"), True),
+        (http.client.BadStatusLine("HTTP/1."), True),
+        (http.client.RemoteDisconnected("closed"), True),
+        (urllib3.exceptions.ProtocolError("aborted"), True),
+        (urllib3.exceptions.NewConnectionError(None, "refused"), True),  # type: ignore[arg-type]
+        (urllib3.exceptions.LocationParseError("place"), True),
+        (UnicodeError("a header"), True),
+        (of_pyopenssl("Error", []), True),
+        (type("HTTPException", (Exception,), {"__module__": "eventlet.green.http.client"})(), True),
+        (type("HTTPError", (Exception,), {"__module__": "pip._vendor.urllib3.exceptions"})(), True),
+        (type("Timeout", (BaseException,), {"__module__": "eventlet.timeout"})(), False),
+        (type("Timeout", (Exception,), {"__module__": "eventlet.timeout"})(), False),
+        (Alarm(), False),
+        (KeyboardInterrupt(), False),
+        (SystemExit(), False),
+        (GeneratorExit(), False),
+        (MemoryError(), False),
+        (AttributeError("a defect"), False),
+    ],
+    ids=repr,
+)
+def test_whether_an_error_is_a_trys_own(error, is_it):
+    assert errors.is_of_the_try(error) is is_it
 
 
 def test_a_chain_that_bites_its_tail_ends():
     first, second = ValueError(1), ValueError(2)
     first.__cause__, second.__cause__ = second, first
-    assert replay.chain(first) == (first, second)
+    assert errors.chain(first) == (first, second)
 
 
 # -- every combination -------------------------------------------------------------------------

@@ -102,10 +102,13 @@ def cannot_connect_twice():
     return urllib3.__version__.startswith("1.") and int(OpenSSL.__version__.split(".")[0]) >= 25
 
 
-@pytest.mark.skipif(
+connects_twice = pytest.mark.skipif(
     cannot_connect_twice(),
     reason="urllib3 1.26 changes a context after its first connection, which pyOpenSSL 25 refuses",
 )
+
+
+@connects_twice
 @pytest.mark.parametrize("world", ["threads", "eventlet"])
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 def test_pyopenssl_in_place_of_ssl(run_python, version, world):
@@ -115,3 +118,40 @@ def test_pyopenssl_in_place_of_ssl(run_python, version, world):
     assert said["stock"] == ["WrappedSocket", [200, 200, 200, 200, 404], 2, {}]
     seen = {"alive": 2, "closed": 1, "tls_pending": 1}
     assert said["shim"] == ["WrappedSocket", [200] * 5, 3, seen]
+
+
+PYOPENSSL_REPLAY = """
+    import json, sys, warnings
+    with warnings.catch_warnings():  # urllib3 1.26 and cryptography on old Pythons
+        warnings.simplefilter("ignore")
+        from urllib3.contrib import pyopenssl
+        pyopenssl.inject_into_urllib3()
+    from pools import counters, shim
+    from replay_tools import reused, send
+    from stalepool.testing import TLS, Close, Reset
+
+    STEPS = {"FIN": Close(), "close_notify": Close(close_notify=True), "RST": Reset()}
+    said = {}
+    for name, step in STEPS.items():
+        for method in ("GET", "PUT", "POST"):
+            tls = TLS(sys.argv[1])
+            with shim(replay="idempotent"), reused(step, tls=tls) as (server, pool):
+                outcome = send(server, pool, method)
+                counted = counters(server)
+                said[name + " " + method] = [
+                    outcome.status,
+                    sum(counted.get("replays", {}).values()),
+                    counted.get("replays_refused", {}),
+                ]
+    print(json.dumps(said))
+"""
+
+
+@connects_twice
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+def test_pyopenssls_words_for_the_end_of_a_connection(run_python, version):
+    """A request that met it is sent again."""
+    said = run_python(PYOPENSSL_REPLAY, version, env=WITH_TESTS)
+    for met, outcome in said.items():
+        expected = [None, 0, {"method": 1}] if "POST" in met else [200, 1, {}]
+        assert outcome == expected, (met, said)

@@ -310,7 +310,7 @@ def broken(*args, **kwargs):
     [
         "stalepool.peek.look",
         "stalepool.peek.poller",
-        "stalepool.peek.tcp_info",
+        "stalepool.tcpinfo.silence",
         "stalepool.wire.wire_of",
         "stalepool.checkout.examine",
         "stalepool.examine.memory_of",

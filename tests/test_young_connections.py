@@ -16,7 +16,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ProtocolError
 
 from pools import counters, get, pool_for, pooled_connection, shim, stock, verdicts
-from stalepool import peek, pooled, wire
+from stalepool import pooled, tcpinfo, wire
 from stalepool.testing import (
     TLS,
     CloseAfter,
@@ -45,10 +45,20 @@ def let_idle(pool, seconds=LONGER_S):
     """
     the_wire = wire.wire_of(pooled_connection(pool).sock)
     kernel.wait_until(
-        lambda: peek.tcp_info(the_wire).last_data_recv_ms >= seconds * 1000 + 20,
+        lambda: tcpinfo.silence(the_wire).last_data_recv_ms >= seconds * 1000 + 20,
         "%s idle seconds" % seconds,
         10,
     )
+
+
+class Unknown:
+    """A socket of a kind that nobody has heard of."""
+
+    def __init__(self, sock):
+        self._sock = sock
+
+    def __getattr__(self, name):
+        return getattr(self._sock, name)
 
 
 def moved(server):
@@ -316,3 +326,19 @@ def test_a_connection_from_before():
             assert pool.request("POST", "/").status == 200
             assert rode(server) == 1
             assert moved(server) == 1
+
+
+def test_a_socket_that_cannot_be_asked_grows_old_too():
+    with in_place(shim), FaultServer() as server, pool_for(server) as pool:
+        assert get(pool) == 200
+        conn = pooled_connection(pool)
+        raw, conn.sock = conn.sock, Unknown(conn.sock)
+        assert get(pool) == 200
+        taken_apart = wire.wire_of(raw)
+        kernel.wait_until(
+            lambda: tcpinfo.silence(taken_apart).last_data_recv_ms >= 1000 * LONGER_S + 20,
+            "idle",
+            10,
+        )
+        assert pool.request("POST", "/", body=b"x").status == 200
+        assert moved(server) == 1
