@@ -26,12 +26,32 @@ def start() -> None:
         try:
             settings = Settings.from_environ(os.environ)
         except SettingsError as error:
-            say("stalepool: not active in this process: %s" % error)
+            if not is_the_command():  # which says it itself, where settings matter to it
+                say("stalepool: not active in this process: %s" % error)
             return
         if settings.enabled:
             hook.register(settings)
     except Exception as error:
         say("stalepool: not active in this process: %r" % (error,))
+
+
+def is_the_command() -> bool:
+    """Whether this process is ``stalepool ...`` or ``python -m stalepool ...``."""
+    words: list[str] = getattr(sys, "argv", None) or [""]
+    if words[0] != "-m":
+        return os.path.basename(words[0]) == "stalepool"
+    try:  # argv will have the module's name later; it stands before what follows "-m" in argv
+        return _all_words()[-len(words)] in ("stalepool", "-mstalepool")
+    except (OSError, IndexError):
+        return False
+
+
+def _all_words() -> list[str]:
+    """The command line with Python's own options in it."""
+    if hasattr(sys, "orig_argv"):  # Python 3.10
+        return list(sys.orig_argv)
+    with open("/proc/self/cmdline", encoding="utf-8", errors="replace") as file:
+        return file.read().split("\0")[:-1]
 
 
 def say(sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import Any, List
@@ -21,9 +22,9 @@ STALEPOOL = [sys.executable, "-m", "stalepool"]
 
 def stalepool_command(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    options.setdefault("env", clean_environ())
     return subprocess.run(
         [*STALEPOOL, *words],
-        env=clean_environ(),
         text=True,
         timeout=60,
         **options,
@@ -60,10 +61,22 @@ def test_help_names_every_command_and_setting(capsys: pytest.CaptureFixture[str]
     assert max(len(line) for line in text.splitlines()) < 100
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "statuses"),
+    [("run", [1, 2, 126, 127]), ("path", [1]), ("demo", [0, 1, 2, 129, 130, 143])],
+)
+def test_every_command_has_help(
+    command: str,
+    statuses: List[int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     exits(0, [command, "--help"])
-    assert capsys.readouterr().out.startswith("usage: ")
+    text = capsys.readouterr().out
+    assert text.startswith("usage: ")
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert {str(status) for status in statuses} <= set(re.findall(r"\d+", text))
 
 
 @pytest.mark.parametrize("words", [[], ["ran"], ["--verbose"], ["path", "more"], ["run", "--x"]])
@@ -100,10 +113,24 @@ def test_a_reader_that_went_away_causes_no_traceback(words: List[str]) -> None:
     assert done.returncode in (0, 1)  # unbuffered, argparse itself swallows the error
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize(
+    ("word", "unbuffered"),
+    # unbuffered, argparse itself swallows the error
+    [("path", ""), ("path", "1"), ("--help", ""), ("--version", "")],
+)
+def test_a_full_disk_is_said_in_one_line(word: str, unbuffered: str) -> None:
+    environ = clean_environ(PYTHONUNBUFFERED=unbuffered)
+    with open("/dev/full", "w") as full:
+        done = stalepool_command(word, stdout=full, env=environ)
+    assert done.stderr == "stalepool: cannot write to stdout: No space left on device\n"
+    assert done.returncode == 1
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
     ("words", "status"),
-    [("path", 0), ("--help", 0), ("--version", 0), ("unknown", 2), ("run /nowhere", 127)],
+    [("path", 0), ("--help", 0), ("--version", 0), ("unknown", 2), ("run", 2)],
 )
 def test_closed_streams_change_nothing_but_what_is_seen(
     words: str, status: int, closed: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,16 +16,15 @@ from typing import Any, Dict, Iterator, List
 import pytest
 
 from stalepool import Settings
-from stalepool.cli.demo import chain, command, race, report, runner
+from stalepool.cli.demo import chain, command, processes, race, report, runner
 from stalepool.cli.demo.cases import CASES, Case, selected
 from stalepool.cli.demo.network import Network
 from stalepool.cli.demo.outcome import Answer, Impossible, Race, as_json, judge
-from stalepool.cli.demo.processes import address_of, listener
+from stalepool.cli.demo.processes import address_of, listener, to_text
 from stalepool.cli.demo.relay import Link
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-m", "stalepool", "demo"]
-HAS_REPLAY = hasattr(Settings(), "replay")
 SO_LOCK_FILTER = 44
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
@@ -73,7 +73,9 @@ def test_json(environ: Dict[str, str], tmp_path: Path) -> None:
     data = json.loads(done.stdout)
     assert data["ok"] is True
     assert set(data["versions"]) == {"python", "urllib3", "eventlet", "wrapt", "keystoneauth1"}
-    assert data["shortened"]["STALEPOOL_KEEPALIVE_IDLE_S"] == {"demo": "1", "default": "15"}
+    default = str(Settings().keepalive_idle_s)
+    assert data["shortened"]["STALEPOOL_KEEPALIVE_IDLE_S"] == {"demo": "1", "default": default}
+    assert data["logs"] == str(logs)
     rows = {row["case"]: row for row in data["cases"]}
     assert list(rows) == ["fin-idle", "rst-idle", "rst-on-arrival"]
     for name, verdict in (("fin-idle", "closed"), ("rst-idle", "reset")):
@@ -84,8 +86,8 @@ def test_json(environ: Dict[str, str], tmp_path: Path) -> None:
     struck = rows["rst-on-arrival"]
     assert struck["without"]["status"] == 500
     assert struck["without"]["detail"].startswith("Unable to establish connection to http://")
-    assert struck["ok"] is (True if HAS_REPLAY else None)
-    assert struck["with"]["status"] == (200 if HAS_REPLAY else 500)
+    assert struck["ok"] is True
+    assert struck["with"]["status"] == 200
 
     kept = {path.name: path.read_text() for path in logs.iterdir()}
     assert '"GET /servers/detail HTTP/1.1" 500' in kept["nova-without.log"]
@@ -123,14 +125,16 @@ def test_the_table(environ: Dict[str, str]) -> None:
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 100
-    assert "shortened:  STALEPOOL_KEEPALIVE_IDLE_S=1 (default 15)" in done.stdout
+    default = Settings().keepalive_idle_s
+    assert "shortened:  STALEPOOL_KEEPALIVE_IDLE_S=1 (default %s)" % default in done.stdout
+    assert "logs:" not in done.stdout
     (row,) = [line for line in lines if line.startswith("fin-on-arrival")]
     _, without, with_, mark = (cell.strip() for cell in row.split("|"))
     assert without.startswith("500 in ")
-    assert with_.startswith("200 in " if HAS_REPLAY else "500 in ")
-    assert mark == ("ok" if HAS_REPLAY else "-")
-    assert ("needs replay" in done.stdout) is not HAS_REPLAY
+    assert with_.startswith("200 in ")
+    assert mark == "ok"
     assert "500: Unable to establish connection to http://127.0.0.1:" in done.stdout
+    assert lines[-1].startswith("OK: cases that end well: 1 of 1 with stalepool, 0 of 1 without")
     assert lines[-1].endswith(" s).")
     assert "fin-on-arrival, with stalepool" in done.stderr
 
@@ -144,6 +148,7 @@ def test_the_busy_worker(
     assert row["without"]["failures"] >= 5
     assert row["with"]["failures"] < row["without"]["failures"] / 2  # the demo itself demands more
     assert row["with"]["judged"]["closed"] > 0
+    assert "RemoteDisconnected" in row["without"]["detail"]
     assert 0 < row["without"]["p50_s"] <= row["without"]["p99_s"]
 
 
@@ -218,7 +223,7 @@ def test_a_missing_extra(
     assert command.run_command(wants_json=False, only=[], keep_logs=None) == 2
     assert capsys.readouterr().err == (
         "stalepool demo: not installed here: keystoneauth_of_old;"
-        " try: pip install 'stalepool[demo]'\n"
+        " try: pip install 'stalepool[demo]', or '.[demo]' in a clone\n"
     )
 
 
@@ -238,6 +243,26 @@ def test_logs_that_cannot_be_kept(environ: Dict[str, str], tmp_path: Path) -> No
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_logs_are_not_kept_in_a_directory_without_a_name(environ: Dict[str, str]) -> None:
+    done = run_demo(environ, "--only", "fin-idle", "--keep-logs", "")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "stalepool demo: --keep-logs DIR: it must not be empty\n"
+
+
+def test_where_the_logs_are_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (case,) = selected(["fin-idle"])
+    monkeypatch.setattr(command, "selected", lambda names: (case._replace(with_="500"),))
+    assert command.run_command(wants_json=False, only=[], keep_logs="kept") == 1
+    printed = capsys.readouterr().out
+    assert f"logs:       kept in {tmp_path / 'kept'}\n" in printed
+    assert printed.endswith(f"; the logs of all processes are in\n{tmp_path / 'kept'}\n")
+    assert "--keep-logs" not in printed
+    assert "Error" not in (tmp_path / "kept" / "balancer-with.log").read_text()
+
+
 @linux_only
 def test_a_machine_that_permits_no_black_hole() -> None:
     network = Network()
@@ -250,11 +275,11 @@ def test_a_machine_that_permits_no_black_hole() -> None:
     assert answer.startswith("impossible ")
     outcome = Impossible(answer.partition(" ")[2])
     (case,) = selected(["black-hole"])
-    row = judge(case, outcome, outcome, replay=True)
+    row = judge(case, outcome, outcome)
     assert row.ok is None
     assert "not possible here" in report.table([row])
     closing = "OK: black-hole cannot be shown on this machine (1 s)."
-    assert report.closing([row], 1.0) == closing
+    assert report.closing([row], 1.0, logs=None) == closing
     assert "unexpected" not in report.remarks([row])
     assert as_json(row)["with"]["result"] == "impossible"
 
@@ -343,6 +368,124 @@ def test_closed_streams(environ: Dict[str, str], tmp_path: Path, closed: str) ->
     assert (tmp_path / "status").read_text() == "0\n"
 
 
+@pytest.fixture
+def console_script(tmp_path: Path) -> List[str]:
+    """The command as pip installs it: with nothing of the working directory on its path."""
+    path = tmp_path / "bin" / "stalepool"
+    path.parent.mkdir()
+    path.write_text("import sys, stalepool.cli.main as m; sys.exit(m.main())\n")
+    return [sys.executable, str(path), "demo"]
+
+
+def test_nothing_is_imported_from_the_working_directory(
+    environ: Dict[str, str], tmp_path: Path, console_script: List[str]
+) -> None:
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    for name in ("queue", "random", "runpy", "eventlet", "urllib3", "stalepool"):
+        (planted / f"{name}.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'w')\n")
+    done = subprocess.run(
+        [*console_script, "--only", "fin-idle", "--keep-logs", "."],
+        cwd=str(planted),
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_working_directory_that_is_gone(
+    environ: Dict[str, str], tmp_path: Path, console_script: List[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *console_script, "--only", "fin-idle"],
+        cwd=str(gone),
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_children_run_what_the_demo_is_a_part_of(environ: Dict[str, str], tmp_path: Path) -> None:
+    """Here: a copy found through the working directory, with another one on PYTHONPATH."""
+    shutil.copytree(str(REPOSITORY / "stalepool"), str(tmp_path / "clone" / "stalepool"))
+    other = tmp_path / "other" / "stalepool"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise SystemExit('this is the other one')\n")
+    done = subprocess.run(
+        [*COMMAND, "--only", "fin-idle"],
+        cwd=str(tmp_path / "clone"),
+        env={**environ, "PYTHONPATH": "../other"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_relative_on_the_path_stays_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", "lib", "/absolute", ""]))
+    path = processes._environment(None)["PYTHONPATH"]
+    assert path.split(os.pathsep) == [str(tmp_path / "lib"), "/absolute"]
+
+
+def with_few_descriptors(limit: int, words: List[str], environ: Dict[str, str]) -> Any:
+    return subprocess.run(
+        ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *words],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+
+@pytest.mark.haproxy
+@pytest.mark.usefixtures("haproxy_binary")
+def test_few_descriptors_are_enough(environ: Dict[str, str]) -> None:
+    done = with_few_descriptors(256, [*COMMAND, "--only", "fin-idle"], environ)
+    assert done.returncode == 0, done.stderr
+
+
+def test_too_few_descriptors_are_named(environ: Dict[str, str]) -> None:
+    script = (
+        "from stalepool.cli.demo import command, race; race.PLAN['seconds'] = 1.0;"
+        " raise SystemExit(command.run_command(True, ['busy-worker'], None))"
+    )
+    done = with_few_descriptors(64, [sys.executable, "-c", script], environ)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Too many open files" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_busy_worker_tells_what_came_most_often(environ: Dict[str, str]) -> None:
+    with socket.socket() as nobody_listens:
+        nobody_listens.bind(("127.0.0.1", 0))
+        plan = json.dumps({**race.PLAN, "seconds": 0.1, "busy": 0})
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "stalepool.cli.demo.race_clients"),
+                *(to_text(address_of(nobody_listens)), plan),
+            ],
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=110,
+        )
+    data = json.loads(done.stdout)
+    assert (data["requests"], data["failures"]) == (0, 0)
+    assert "Connection refused" in data["detail"] or "ECONNREFUSED" in data["detail"]
+    assert " at 0x" not in data["detail"]
+
+
 @linux_only
 def test_a_full_disk_is_said(environ: Dict[str, str]) -> None:
     with open("/dev/full", "w") as full:
@@ -378,7 +521,8 @@ def answer(status: Any, **judged: int) -> Answer:
 
 
 def a_race(failures: int) -> Race:
-    return Race(10000, failures, 0.25, 1.5, {"closed": 11000, "alive": 10000}, {})
+    detail = "reset by peer" if failures else ""
+    return Race(10000, failures, 0.25, 1.5, detail, {"closed": 11000, "alive": 10000}, {})
 
 
 def by_name(name: str) -> Case:
@@ -387,37 +531,35 @@ def by_name(name: str) -> Case:
 
 
 @pytest.mark.parametrize(
-    ("name", "without", "with_", "replay", "ok"),
+    ("name", "without", "with_", "ok"),
     [
-        ("fin-idle", answer(200), answer(200, closed=1), False, True),
-        ("fin-idle", answer(200), answer(200, alive=1), False, False),
-        ("fin-idle", answer(200), answer(500, closed=1), False, False),
-        ("rst-on-arrival", answer(500), answer(500, alive=1), False, None),
-        ("rst-on-arrival", answer(500), answer(500, alive=1), True, False),
-        ("rst-on-arrival", answer(500), answer(200, alive=1), True, True),
-        ("black-hole", answer(None), answer(None, alive=1), False, False),
-        ("black-hole", answer(None), answer(200, probe_unanswered=1), False, True),
-        ("black-hole", answer(None), answer(200, timed_out=1), False, True),
-        ("busy-worker", a_race(300), a_race(30), False, True),
-        ("busy-worker", a_race(300), a_race(31), False, False),
-        ("busy-worker", a_race(300), a_race(1), True, False),
-        ("busy-worker", a_race(300), a_race(0), True, True),
-        ("busy-worker", a_race(0), a_race(0), False, True),
+        ("fin-idle", answer(200), answer(200, closed=1), True),
+        ("fin-idle", answer(200), answer(200, alive=1), False),
+        ("fin-idle", answer(200), answer(500, closed=1), False),
+        ("rst-on-arrival", answer(500), answer(500, alive=1), False),
+        ("rst-on-arrival", answer(500), answer(200, alive=1), True),
+        ("black-hole", answer(None), answer(None, alive=1), False),
+        ("black-hole", answer(None), answer(200, probe_unanswered=1), True),
+        ("black-hole", answer(None), answer(200, timed_out=1), True),
+        ("busy-worker", a_race(300), a_race(1), False),
+        ("busy-worker", a_race(300), a_race(0), True),
+        ("busy-worker", a_race(0), a_race(0), True),
+        ("busy-worker", a_race(300), a_race(0)._replace(requests=0), False),
     ],
 )
-def test_what_a_row_must_meet(name: str, without: Any, with_: Any, replay: bool, ok: Any) -> None:
-    assert judge(by_name(name), without, with_, replay).ok is ok
+def test_what_a_row_must_meet(name: str, without: Any, with_: Any, ok: Any) -> None:
+    assert judge(by_name(name), without, with_).ok is ok
 
 
 def test_the_report_fits_and_says_all() -> None:
     rows = [
-        judge(by_name("fin-idle"), answer(500), answer(200, closed=1), False),
-        judge(by_name("rst-on-arrival"), answer(500), answer(500, alive=1), False),
-        judge(by_name("busy-worker"), a_race(300), a_race(3), False),
-        judge(by_name("black-hole"), answer(None), answer(200, probe_unanswered=1), False),
+        judge(by_name("fin-idle"), answer(500), answer(200, closed=1)),
+        judge(by_name("rst-on-arrival"), answer(500), answer(200, alive=1)),
+        judge(by_name("busy-worker"), a_race(300), a_race(0)),
+        judge(by_name("black-hole"), answer(None), answer(200, probe_unanswered=1)),
     ]
     table = report.table(rows)
-    closing = report.closing(rows, 41.7)
+    closing = report.closing(rows, 41.7, logs=None)
     remarks = report.remarks(rows)
     for text in (table, closing, remarks):
         assert text.isascii()
@@ -425,19 +567,38 @@ def test_the_report_fits_and_says_all() -> None:
     for cell in (
         "200 in 12 ms",
         "judged: closed",
-        "judged: alive; needs replay",
         "30.0 per 1000 fail",
-        "0.3 per 1000 fail",
+        "0.0 per 1000 fail",
         "p50 250 ms, p99 1.5 s",
         "hung, over 8 s",
     ):
         assert cell in table
     assert "unexpected: fin-idle without stalepool should give: 200." in remarks
-    assert "3 of 4 cases end well, without it 3 of these 3 fail or hang" in closing
-    assert "rst-on-arrival must wait for replay" in " ".join(closing.split())
+    assert "busy-worker without stalepool, the commonest error: reset by peer" in remarks
+    assert closing == "OK: cases that end well: 4 of 4 with stalepool, 0 of 4 without it (42 s)."
+
+
+def test_the_closing_sentence_is_right_for_a_case_that_survives_by_itself() -> None:
+    row = judge(by_name("fin-idle"), answer(200), answer(200, closed=1))
+    closing = report.closing([row], 1.0, logs=None)
+    assert closing == "OK: cases that end well: 1 of 1 with stalepool, 1 of 1 without it (1 s)."
+
+
+def test_what_fails_with_stalepool_goes_before_in_the_remarks() -> None:
+    expected, odd = (answer(500)._replace(detail=detail) for detail in ("expected", "odd"))
+    remarks = report.remarks(
+        [
+            judge(by_name("rst-on-arrival"), expected, answer(200, alive=1)),
+            judge(by_name("fin-on-arrival"), expected, odd),
+            judge(by_name("busy-worker"), a_race(300), a_race(3)._replace(detail="too many")),
+        ]
+    )
+    assert "500: odd\n" in remarks
+    assert "busy-worker with stalepool, the commonest error: too many\n" in remarks
+    assert "expected" not in remarks and "reset by peer" not in remarks
 
 
 def test_a_replay_is_reported() -> None:
     saved = Answer(200, 0.01, "", {"alive": 1}, {"ok": 1})
-    row = judge(by_name("fin-on-arrival"), answer(500), saved, replay=True)
+    row = judge(by_name("fin-on-arrival"), answer(500), saved)
     assert "replayed: ok" in report.table([row])

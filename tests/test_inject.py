@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+import grp
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -12,11 +14,12 @@ import sys
 import textwrap
 import venv
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
 
 from conftest import REPOSITORY, clean_environ
+from stalepool.cli import owners
 from stalepool.cli.inject import INJECT_DIR
 from stalepool.testing import FaultServer, RespondThenClose
 
@@ -38,6 +41,35 @@ def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
 def path_of(*directories: object) -> Dict[str, str]:
     """An environment whose PYTHONPATH is these directories."""
     return clean_environ(PYTHONPATH=os.pathsep.join(map(str, directories)))
+
+
+def install(lib: Path) -> Path:
+    """Put a copy of the package into a directory, in the hands of whoever runs the tests.
+
+    The repository may be in other hands, and ``stalepool run`` minds: a container often runs as
+    root what is mounted into it from somebody's home.
+    """
+    package = lib / "stalepool"
+    shutil.copytree(
+        str(REPOSITORY / "stalepool"),
+        str(package),
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    lay_out(package / "inject" / "__pycache__", {"sitecustomize.pyc": ""})
+    for path in [lib, *lib.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o022)
+    return lib
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return install(tmp_path_factory.mktemp("installation") / "lib")
+
+
+def at(lib: Path, **variables: str) -> Dict[str, Any]:
+    """What has a command find this installation; "-m" looks in the working directory first."""
+    environ = {"PYTHONPATH": str(lib), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    return {"env": clean_environ(**environ), "cwd": str(lib)}
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +118,18 @@ def test_by_sitecustomize(service: Path, server: FaultServer) -> None:
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
-def test_by_stalepool_run(service: Path, server: FaultServer) -> None:
-    done = run(*STALEPOOL, "run", sys.executable, service, server.port)
+def test_by_stalepool_run(service: Path, server: FaultServer, installation: Path) -> None:
+    words = [sys.executable, service, server.port]
+    done = run(*STALEPOOL, "run", *words, **at(installation))
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
-def test_children_of_what_was_run_have_it_too(service: Path, server: FaultServer) -> None:
+def test_children_of_what_was_run_have_it_too(
+    service: Path, server: FaultServer, installation: Path
+) -> None:
     parent = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))"
-    done = run(*STALEPOOL, "run", sys.executable, "-c", parent, service, server.port)
+    words = [sys.executable, "-c", parent, service, server.port]
+    done = run(*STALEPOOL, "run", *words, **at(installation))
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
@@ -245,14 +281,16 @@ def test_the_directory_many_times_on_the_path(tmp_path: Path) -> None:
 
 
 def test_the_file_run_once_more(tmp_path: Path) -> None:
-    hidden = lay_out(tmp_path, {"sitecustomize.py": "print('hidden')"})
+    # a second one is on the path, as Debian's in /usr/lib: it hides behind the first, always
+    hidden = lay_out(tmp_path / "first", {"sitecustomize.py": "print('hidden')"})
+    never = lay_out(tmp_path / "second", {"sitecustomize.py": "print('never')"})
     script = (
         "import runpy, sys; before = sys.modules['sitecustomize']; runpy.run_path(%r); "
         "print(sys.modules['sitecustomize'] is before); "
         "from stalepool import hook; print(len([f for f in sys.meta_path "
         "if type(f).__module__ == hook.__name__]))" % str(INJECT_DIR / "sitecustomize.py")
     )
-    environ = path_of(INJECT_DIR, hidden, REPOSITORY)
+    environ = path_of(INJECT_DIR, hidden, never, REPOSITORY)
     found = outcome(sys.executable, "-c", script, env=environ)
     assert found == (0, "hidden\nTrue\n1\n", "")
 
@@ -351,10 +389,10 @@ def test_a_python_without_wrapt_says_so_and_works(bare_python: str) -> None:
 # -- stalepool run
 
 
-def test_run_becomes_the_command() -> None:
+def test_run_becomes_the_command(installation: Path) -> None:
     with subprocess.Popen(
         [*STALEPOOL, "run", "/bin/sh", "-c", "echo $$; exit 7"],
-        env=clean_environ(),
+        **at(installation),
         stdout=subprocess.PIPE,
         universal_newlines=True,
     ) as process:
@@ -364,9 +402,9 @@ def test_run_becomes_the_command() -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL", "SIGINT", "SIGPIPE"])
-def test_run_passes_signals_through(name: str) -> None:
+def test_run_passes_signals_through(name: str, installation: Path) -> None:
     number = getattr(signal, name)
-    done = run(*STALEPOOL, "run", "/bin/sh", "-c", "kill -%d $$" % number)
+    done = run(*STALEPOOL, "run", "/bin/sh", "-c", "kill -%d $$" % number, **at(installation))
     assert done.returncode == -number
 
 
@@ -374,97 +412,166 @@ WORDS = ["--help", "--", "-x", "", "a b", "--version", "'\"", "\u00fc", "--"]
 
 
 @pytest.mark.parametrize("before", [[], ["--"]])
-def test_run_leaves_arguments_untouched(before: List[str]) -> None:
+def test_run_leaves_arguments_untouched(before: List[str], installation: Path) -> None:
     show = "import json, sys; print(json.dumps(sys.argv[1:]))"
-    done = run(*STALEPOOL, "run", *before, sys.executable, "-c", show, *WORDS)
+    words = [*before, sys.executable, "-c", show, *WORDS]
+    done = run(*STALEPOOL, "run", *words, **at(installation))
     assert json.loads(done.stdout) == WORDS, done.stderr
 
 
-def test_run_changes_nothing_in_the_environment_but_pythonpath() -> None:
-    environ = clean_environ(
-        STALEPOOL_MODE="audit",
-        PYTHONPATH=os.pathsep.join(["", str(REPOSITORY), str(INJECT_DIR), "", "relative", ""]),
-    )
+def test_run_changes_nothing_in_the_environment_but_pythonpath(installation: Path) -> None:
+    inject = str(installation / "stalepool" / "inject")
+    before = ["", str(installation), inject, "", "relative", ""]
+    place = at(installation, STALEPOOL_MODE="audit", PYTHONPATH=os.pathsep.join(before))
     show = "import json, os; print(json.dumps(dict(os.environ)))"
-    plain = json.loads(run(sys.executable, "-c", show, env=environ).stdout)
-    done = run(*STALEPOOL, "run", sys.executable, "-c", show, env=environ)
+    plain = json.loads(run(sys.executable, "-c", show, **place).stdout)
+    done = run(*STALEPOOL, "run", sys.executable, "-c", show, **place)
     found = json.loads(done.stdout)
-    assert found.pop("PYTHONPATH").split(os.pathsep) == [
-        str(INJECT_DIR),
-        str(REPOSITORY),
-        "relative",
-    ]
+    assert found.pop("PYTHONPATH").split(os.pathsep) == [inject, str(installation), "relative"]
     del plain["PYTHONPATH"]
     assert found == plain
-    assert os.path.isabs(str(INJECT_DIR))
+    assert os.path.isabs(inject)
 
 
-def test_run_without_a_pythonpath(tmp_path: Path) -> None:
-    environ = clean_environ()
-    del environ["PYTHONPATH"]
+def test_run_without_a_pythonpath(installation: Path) -> None:
+    place = at(installation)
+    del place["env"]["PYTHONPATH"]
     show = "import os; print(os.environ['PYTHONPATH'])"
-    done = run(*STALEPOOL, "run", sys.executable, "-c", show, env=environ, cwd=str(REPOSITORY))
-    assert done.stdout == "%s\n" % INJECT_DIR
+    done = run(*STALEPOOL, "run", sys.executable, "-c", show, **place)
+    assert done.stdout == "%s\n" % (installation / "stalepool" / "inject")
 
 
-def test_run_cannot_execute(tmp_path: Path) -> None:
-    lay_out(tmp_path, {"text": "echo no", "script": "no shebang", "bin/text": "echo no"})
+def test_run_cannot_execute(tmp_path: Path, installation: Path) -> None:
+    lay_out(
+        tmp_path,
+        {
+            "text": "echo no",
+            "script": "no shebang",
+            "bin/text": "echo no",
+            "bin/directory/file": "",
+            "locked/command": "",
+        },
+    )
     (tmp_path / "script").chmod(0o755)
     (tmp_path / "text").chmod(0o644)
-    path = os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"], str(tmp_path / "text")])
-    for command, status in {
-        str(tmp_path / "text"): 126,
-        str(tmp_path / "script"): 126,
-        str(tmp_path): 126,
-        "text": 126,
-        str(tmp_path / "nothing"): 127,
-        "no-such-command": 127,
-    }.items():
-        done = run(*STALEPOOL, "run", command, env=clean_environ(PATH=path))
-        assert (done.returncode, done.stdout) == (status, ""), command
-        assert done.stderr.startswith("stalepool run: " + command + ": ")
-        assert len(done.stderr.splitlines()) == 1
+    (tmp_path / "locked").chmod(0)  # only root may look into it
+    places = [tmp_path / "bin", tmp_path / "locked", os.environ["PATH"], tmp_path / "text"]
+    place = at(installation, PATH=os.pathsep.join(map(str, places)))
+    found = {
+        command: run(*STALEPOOL, "run", command, **place)
+        for command in [
+            *(str(tmp_path / "text"), str(tmp_path / "script"), str(tmp_path), "text"),
+            *(str(tmp_path / "nothing"), "no-such-command", "directory"),
+        ]
+    }
+    (tmp_path / "locked").chmod(0o755)
+    assert {
+        command: (done.returncode, done.stdout, done.stderr) for command, done in found.items()
+    } == {
+        command: (status, "", "stalepool run: %s: %s\n" % (command, why))
+        for command, status, why in [
+            (str(tmp_path / "text"), 126, "cannot execute: Permission denied"),
+            (str(tmp_path / "script"), 126, "cannot execute: Exec format error"),
+            (str(tmp_path), 126, "cannot execute: Permission denied"),
+            ("text", 126, "cannot execute: Permission denied"),
+            (str(tmp_path / "nothing"), 127, "command not found"),
+            ("no-such-command", 127, "command not found"),
+            ("directory", 127, "command not found"),
+        ]
+    }
 
 
-def test_run_starts_nothing_under_a_wrong_setting(tmp_path: Path) -> None:
+@pytest.fixture
+def console_script(tmp_path: Path) -> List[str]:
+    """The command as pip installs it."""
+    path = tmp_path / "bin" / "stalepool"
+    lay_out(path.parent, {path.name: "import sys, stalepool.cli.main as m; sys.exit(m.main())"})
+    return [sys.executable, str(path)]
+
+
+@pytest.mark.parametrize("how", ["console script", "-m", "-mX"])
+def test_run_starts_nothing_under_a_wrong_setting(
+    how: str, console_script: List[str], installation: Path, tmp_path: Path
+) -> None:
     proof = tmp_path / "proof"
+    joined = [sys.executable, "-mstalepool"]
+    command = {"console script": console_script, "-m": STALEPOOL, "-mX": joined}[how]
     for wrong in {"STALEPOOL_MODE": "activ"}, {"STALEPOOL_MODES": "audit"}:
-        done = run(*STALEPOOL, "run", "touch", proof, env=clean_environ(**wrong))
+        done = run(*command, "run", "touch", proof, **at(installation, **wrong))
         assert done.returncode == 2
-        (line,) = [s for s in done.stderr.splitlines() if s.startswith("stalepool run: ")]
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("stalepool run: ")
         assert all(word in line for word in (*wrong, *wrong.values(), "active or audit"))
         assert not proof.exists()
-    done = run(
-        *[*STALEPOOL, "run", "touch", proof],
-        env=clean_environ(STALEPOOL_MODE="activ", STALEPOOL_ENABLED="0"),
-    )
+    off = at(installation, STALEPOOL_MODE="activ", STALEPOOL_ENABLED="0")
+    done = run(*command, "run", "touch", proof, **off)
     assert (done.returncode, done.stderr) == (0, "")  # the kill switch goes before
     assert proof.exists()
 
 
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another copy of the package, whose permissions may be changed."""
-    directory = tmp_path_factory.mktemp("installation")
-    shutil.copytree(
-        str(REPOSITORY / "stalepool"),
-        str(directory / "lib" / "stalepool"),
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    cache = directory / "lib" / "stalepool" / "inject" / "__pycache__"
-    lay_out(cache, {"sitecustomize.pyc": ""})
-    return directory / "lib"
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-c", "import stalepool", "-m", "stalepool"],
+        ["-m", "service", "-m", "stalepool"],
+        ["service.py", "-m", "stalepool"],
+    ],
+    ids=" ".join,
+)
+def test_a_service_says_that_it_goes_without(words: List[str], tmp_path: Path) -> None:
+    lay_out(tmp_path, {"service.py": "import stalepool"})
+    environ = clean_environ(STALEPOOL_MODE="activ")
+    done = run(sys.executable, *words, env=environ, cwd=str(tmp_path))
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("stalepool: not active in this process: STALEPOOL_MODE='activ'")
+
+
+def _without_its_sitecustomize(tmp_path: Path) -> str:
+    lib = install(tmp_path / "lib")
+    shutil.rmtree(str(lib / "stalepool" / "inject"))
+    return str(lib)
+
+
+def _in_an_archive(tmp_path: Path) -> str:
+    install(tmp_path / "lib")
+    return shutil.make_archive(str(tmp_path / "archive"), "zip", str(tmp_path / "lib"))
+
+
+def _under_a_name_that_pythonpath_splits(tmp_path: Path) -> str:
+    install(tmp_path / "a:b")
+    (tmp_path / "link").symlink_to("a:b")
+    return str(tmp_path / "link")
+
+
+@pytest.mark.parametrize("command", [["run", "echo", "started"], ["path"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (_without_its_sitecustomize, "has no sitecustomize.py"),
+        (_in_an_archive, "has no sitecustomize.py"),
+        (_under_a_name_that_pythonpath_splits, "has a ':' in its path"),
+    ],
+)
+def test_an_installation_that_cannot_be_injected(
+    broken: Callable[[Path], str], why: str, command: List[str], tmp_path: Path
+) -> None:
+    place = {"env": clean_environ(PYTHONPATH=broken(tmp_path)), "cwd": str(tmp_path)}
+    done = run(*STALEPOOL, *command, **place)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("stalepool %s: " % command[0]) and why in line
 
 
 @pytest.mark.parametrize(
     ("place", "mode", "is_refused"),
     [
         ("stalepool", 0o755, False),
-        ("stalepool", 0o775, False),
         ("stalepool/inject/sitecustomize.py", 0o646, True),
         ("stalepool/inject/__pycache__/sitecustomize.pyc", 0o666, True),
         ("stalepool/inject", 0o757, True),
         ("stalepool/inject", 0o1777, True),
+        ("stalepool/hook.py", 0o646, True),
+        ("stalepool/cli", 0o757, True),
         ("stalepool", 0o777, True),
         (".", 0o777, True),
         (".", 0o1777, False),
@@ -477,9 +584,86 @@ def test_run_refuses_a_directory_others_may_write_to(
     before = changed.stat().st_mode
     changed.chmod(mode)
     try:
-        environ = clean_environ(PYTHONPATH=str(installation), PYTHONDONTWRITEBYTECODE="1")
-        done = run(*STALEPOOL, "run", "echo", "started", env=environ, cwd=str(installation))
+        done = run(*STALEPOOL, "run", "echo", "started", **at(installation))
     finally:
         changed.chmod(before)
     assert (done.returncode, done.stdout) == ((2, "") if is_refused else (0, "started\n"))
     assert ("%s may be written to" % changed.resolve() in done.stderr) == is_refused
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("place", ["stalepool/hook.py", "stalepool/inject", "."])
+def test_run_refuses_what_another_user_owns(place: str, installation: Path) -> None:
+    given = installation / place
+    os.chown(str(given), 12345, -1)
+    try:
+        done = run(*STALEPOOL, "run", "echo", "started", **at(installation))
+    finally:
+        os.chown(str(given), 0, -1)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "stalepool run: %s may be written to by other users" % given.resolve() in done.stderr
+
+
+def test_run_minds_nothing_that_vanishes_or_leads_nowhere(installation: Path) -> None:
+    link = installation / "stalepool" / "cli" / "link"
+    link.symlink_to("nowhere")
+    try:
+        done = run(*STALEPOOL, "run", "echo", "started", **at(installation))
+    finally:
+        link.unlink()
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+
+
+# -- whose files they are: root, nova, and mallory, who is nobody's friend
+
+ROOT, NOVA, MALLORY = 0, 1001, 1002
+STAFF, USERS, TEAM, LDAP, PRIVATE, UNKNOWN = 50, 100, 200, 300, 1001, 65000
+
+GROUPS = {ROOT: [], STAFF: [], USERS: [], TEAM: ["root", "mallory"], LDAP: ["eve"], PRIVATE: []}
+PRIMARY = {"root": (ROOT, ROOT), "nova": (NOVA, PRIVATE), "mallory": (MALLORY, USERS)}
+
+
+@pytest.fixture
+def as_nova(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def users() -> List[Any]:
+        return [pwd.struct_passwd((n, "x", u, g, "", "/", "")) for n, (u, g) in PRIMARY.items()]
+
+    def group(number: int) -> Any:
+        return grp.struct_group(("name", "x", number, GROUPS[number]))  # KeyError as there
+
+    monkeypatch.setattr(owners.pwd, "getpwall", users)
+    monkeypatch.setattr(owners.grp, "getgrgid", group)
+    monkeypatch.setattr(owners.os, "geteuid", lambda: NOVA)
+    owners._is_private.cache_clear()
+    yield
+    owners._is_private.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("mode", "user", "group", "is_parent", "is_refused"),
+    [
+        (0o755, ROOT, ROOT, False, False),
+        (0o755, NOVA, USERS, False, False),
+        (0o755, MALLORY, USERS, False, True),
+        (0o555, MALLORY, USERS, True, True),  # who owns it may give himself the permission
+        (0o1777, MALLORY, USERS, True, True),  # ... and is bound by no sticky bit
+        (0o757, ROOT, ROOT, False, True),
+        (0o777, ROOT, ROOT, True, True),
+        (0o1777, ROOT, ROOT, True, False),
+        (0o1777, ROOT, ROOT, False, True),
+        (0o775, ROOT, ROOT, False, False),
+        (0o664, NOVA, PRIVATE, False, False),  # the umask 002 of private groups
+        (0o2775, ROOT, STAFF, True, False),  # /usr/local of some distributions
+        (0o775, NOVA, USERS, False, True),  # somebody's primary group
+        (0o775, NOVA, TEAM, False, True),
+        (0o775, NOVA, LDAP, False, True),  # a member whom nobody lists
+        (0o775, NOVA, UNKNOWN, False, True),
+        (0o1775, NOVA, TEAM, True, False),
+    ],
+)
+@pytest.mark.usefixtures("as_nova")
+def test_in_whose_hands_it_is(
+    mode: int, user: int, group: int, is_parent: bool, is_refused: bool
+) -> None:
+    status = os.stat_result((mode, 1, 1, 1, user, group, 0, 0, 0, 0))
+    assert owners.is_in_other_hands(status, is_parent) is is_refused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -29,7 +30,10 @@ def make_parser() -> argparse.ArgumentParser:
         "run",
         help="start a program with the shim in it",
         description="Start CMD with the shim injected into it and its Python children. Exits as "
-        "CMD does; 127 if it is not found, 126 if it cannot be executed, 2 if a setting is wrong.",
+        "CMD does; 127 if it is not found, 126 if it cannot be executed, 1 if this installation "
+        "cannot be injected. With 2 it refuses to start anything: if a setting is wrong, or if "
+        "users other than root and the one who runs it may change stalepool's files or a directory "
+        "above them, be it as owner, as anybody, or as one of a group with further members.",
     )
     inject.add_run_arguments(run)
     run.set_defaults(act=inject.run)
@@ -37,15 +41,14 @@ def make_parser() -> argparse.ArgumentParser:
     path = commands.add_parser(
         "path",
         help="print the directory to put on PYTHONPATH",
-        description="Print the directory that, first on PYTHONPATH, switches the shim on.",
+        description="Print the directory that, first on PYTHONPATH, switches the shim on; exits "
+        "with 1 if there is none.",
     )
     path.set_defaults(act=inject.path)
 
     show = commands.add_parser(
         "demo",
         help="replay the migration incident without and with the shim",
-        description="Replay the incident this was made for on real sockets, without and with the "
-        "shim. Exits 0 if every case with the shim ends as it should, 1 if one does not.",
     )
     demo.add_arguments(show)
     show.set_defaults(act=demo.main)
@@ -55,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one command.
 
-    :returns: its exit status; 2 for a usage error, 130 after Ctrl-C.
+    :returns: its exit status; 2 for a usage error, 130 after Ctrl-C, 1 if stdout takes nothing.
     """
     _open_closed_streams()
     try:
@@ -66,9 +69,17 @@ def main(argv: Optional[List[str]] = None) -> int:
             sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader went away, as under "| head"
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+    except OSError as error:
+        return _cannot_write(error)
+
+
+def _cannot_write(error: OSError) -> int:
+    # what is still buffered would fail once more when the interpreter ends
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if not isinstance(error, BrokenPipeError):  # the reader went away, as under "| head"
+        with contextlib.suppress(OSError):
+            print("stalepool: cannot write to stdout: %s" % error.strerror, file=sys.stderr)
+    return 1
 
 
 def _open_closed_streams() -> None:

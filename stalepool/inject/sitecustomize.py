@@ -8,6 +8,8 @@ sitecustomize that this one hides from the interpreter is then run as it would h
 import os
 import sys
 
+_FINISHED = None  # stands among the places in the set once the interpreter's own start is over
+
 
 def _start_stalepool():
     if sys.version_info < (3, 8):
@@ -22,8 +24,19 @@ def _run_the_hidden_one():
     # One set for all copies of this file in a process. Another tool's sitecustomize may chain as
     # this one does, and then the two would find each other for ever
     done = sys.__dict__.setdefault("_stalepool_sitecustomize_done", set())
+    if _FINISHED in done:  # somebody runs this file once more: what it hides has had its turn
+        return
+    is_first = not done
     here = _place(os.path.dirname(__file__))
     done.add(here)
+    try:
+        _run_the_next_one(done, here)
+    finally:
+        if is_first:
+            done.add(_FINISHED)
+
+
+def _run_the_next_one(done, here):
     places = [_place(entry) for entry in sys.path]
     hidden = places[places.index(here) + 1 :] if here in places else []
     for place in hidden:

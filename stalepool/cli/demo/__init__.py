@@ -19,9 +19,15 @@ from stalepool.cli.demo.cases import CASES
 
 __all__ = ["add_arguments", "main"]
 
+_DESCRIPTION = """\
+Replay the incident this was made for on real sockets, without and with the
+shim. Takes a minute.
+"""
+
 _EPILOG = """\
-exit status: 0 every row with stalepool is as it should be, 1 one is not,
-2 wrong usage or a missing package, 130 stopped by Ctrl-C.
+exit status: 0 every row with stalepool is as it should be, 1 one is not, or the
+demo cannot go on, 2 wrong usage or a missing package, 130 stopped by Ctrl-C,
+143 by SIGTERM, 129 by SIGHUP.
 The two halves differ in one thing: "without" has STALEPOOL_ENABLED=0.
 """
 
@@ -30,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``stalepool demo`` to its parser."""
     cases = "\n".join(f"  {case.name:<15} {case.title}" for case in CASES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _DESCRIPTION
     parser.epilog = f"cases:\n{cases}\n\n{_EPILOG}"
     parser.add_argument(
         "--json",

@@ -1,7 +1,7 @@
 """The load balancer in front of neutron and nova-api: haproxy, or a relay of our own.
 
-Started as ``python -m stalepool.cli.demo.balancer haproxy PROGRAM CONFIGURATION`` it
-becomes haproxy by ``exec``, with the arguments ``relay FD=HOST:PORT ...`` it relays by itself.
+With the arguments ``haproxy PROGRAM CONFIGURATION`` it becomes haproxy by ``exec``, with
+``relay FD=HOST:PORT ...`` it relays by itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from stalepool.cli.demo.relay import Relay
 # Where a distribution puts it, which is rarely on a user's PATH.
 _SBIN = os.pathsep.join(["/usr/sbin", "/usr/local/sbin"])
 
+# Where it may not open two descriptors for each of maxconn connections, haproxy does not start.
 # The time limits are those of the incident: a hang lasts until the demo cuts it off.
 _CONFIGURATION = """\
 global
     log stdout format raw daemon
-    maxconn 1000
+    maxconn 100
 
 defaults
     mode http
@@ -47,8 +48,9 @@ backend {name}
 
 
 def find_haproxy() -> Optional[str]:
-    """The path of haproxy, or None."""
-    return shutil.which("haproxy") or shutil.which("haproxy", path=_SBIN)
+    """The absolute path of haproxy, or None."""
+    found = shutil.which("haproxy") or shutil.which("haproxy", path=_SBIN)
+    return None if found is None else os.path.abspath(found)
 
 
 def version_of(haproxy: Optional[str]) -> str:

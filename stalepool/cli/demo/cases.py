@@ -14,6 +14,7 @@ from typing import FrozenSet, List, NamedTuple, Optional, Tuple
 HUNG = "hung"
 SOME_FAIL = "some fail"
 NONE_FAIL = "none fail"
+NONE_SENT = "none sent"
 
 
 class Case(NamedTuple):
@@ -34,7 +35,6 @@ class Case(NamedTuple):
     fault: Optional[str] = None
     idle_s: float = 0.0
     judged: FrozenSet[str] = frozenset()
-    needs_replay: bool = False
 
 
 CASES = (
@@ -72,7 +72,6 @@ CASES = (
         without="500",
         with_="200",
         fault="fin-on-arrival",
-        needs_replay=True,
     ),
     Case(
         "rst-on-arrival",
@@ -81,7 +80,6 @@ CASES = (
         without="500",
         with_="200",
         fault="rst-on-arrival",
-        needs_replay=True,
     ),
     Case(
         "busy-worker",

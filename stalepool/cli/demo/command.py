@@ -47,12 +47,12 @@ def run_command(wants_json: bool, only: List[str], keep_logs: Optional[str]) -> 
     if missing:
         return complain(
             f"stalepool demo: not installed here: {', '.join(missing)};"
-            " try: pip install 'stalepool[demo]'",
+            " try: pip install 'stalepool[demo]', or '.[demo]' in a clone",
             EXIT_USAGE,
         )
     try:
         with ended_by_signals(), logs_in(keep_logs) as logs:
-            return _run(selected(only), logs, wants_json)
+            return _run(selected(only), logs, keep_logs is not None, wants_json)
     except KeyboardInterrupt:
         return EXIT_SIGNAL + signal.SIGINT
     except Ended as ended:
@@ -61,41 +61,41 @@ def run_command(wants_json: bool, only: List[str], keep_logs: Optional[str]) -> 
         return complain(f"stalepool demo: --keep-logs {error}", EXIT_USAGE)
     except DemoError as error:
         return complain(f"stalepool demo: {error}", EXIT_FAILED)
+    except OSError as error:  # no descriptor left, no process, no room on the disk
+        return complain(f"stalepool demo: cannot go on: {error}", EXIT_FAILED)
 
 
-def _run(cases: Tuple[Case, ...], logs: Path, wants_json: bool) -> int:
+def _run(cases: Tuple[Case, ...], logs: Path, keeps_logs: bool, wants_json: bool) -> int:
     began = time.monotonic()
     haproxy = find_haproxy()
-    setup = report.Setup(_versions(), version_of(haproxy), _shortened(cases))
-    replay = hasattr(Settings(), "replay")
+    kept = str(logs) if keeps_logs else None
+    setup = report.Setup(_versions(), version_of(haproxy), _shortened(cases), kept)
     if not wants_json:
         say(report.header(setup))
     progress = Progress(steps=2 * len(cases) + any(case.fault is not None for case in cases))
     try:
         with Processes(logs) as processes:
-            rows = list(run_cases(processes, cases, haproxy, replay, progress))
+            rows = list(run_cases(processes, cases, haproxy, progress))
     finally:
         progress.clear()
     seconds = time.monotonic() - began
     passed = all(row.ok is not False for row in rows)
     if wants_json:
-        say(json.dumps(_as_json(setup, rows, replay, passed, seconds), indent=2))
+        say(json.dumps(_as_json(setup, rows, passed, seconds), indent=2))
     else:
         say(report.table(rows))
         say(report.remarks(rows))
-        say(report.closing(rows, seconds))
+        say(report.closing(rows, seconds, kept))
     return EXIT_OK if passed else EXIT_FAILED
 
 
-def _as_json(
-    setup: report.Setup, rows: List[Row], replay: bool, passed: bool, seconds: float
-) -> Dict[str, Any]:
+def _as_json(setup: report.Setup, rows: List[Row], passed: bool, seconds: float) -> Dict[str, Any]:
     return {
         "ok": passed,
         "seconds": round(seconds, 1),
         "versions": setup.versions,
         "balancer": setup.balancer,
-        "replay": replay,
+        "logs": setup.logs,
         "shortened": {
             name: {"demo": value, "default": default}
             for name, (value, default) in setup.shortened.items()

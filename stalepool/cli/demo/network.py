@@ -5,7 +5,7 @@ connection that is open at that moment, once, and no connection that is opened
 later. The answer is one line on stdout: ``struck N``, or ``impossible`` and
 the reason.
 
-Started as ``python -m stalepool.cli.demo.network LISTENING_FD HOST:PORT``.
+Arguments: ``LISTENING_FD HOST:PORT``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A neutron-like API: lists ports, and asks nova-api when a port is updated.
 
-Started as ``python -m stalepool.cli.demo.neutron LISTENING_FD NOVA_HOST:PORT``.
+Arguments: ``LISTENING_FD NOVA_HOST:PORT``.
 """
 
 from __future__ import annotations

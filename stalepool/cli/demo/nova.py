@@ -5,7 +5,7 @@ with keystoneauth1 as it comes: its own keepalive adapter, no retries, no time
 limit. Two more paths are for the demo: ``/control/warm`` puts an open
 connection into the pool, ``/control/counters`` tells what the shim counted.
 
-Started as ``python -m stalepool.cli.demo.nova LISTENING_FD NEUTRON_HOST:PORT``.
+Arguments: ``LISTENING_FD NEUTRON_HOST:PORT``.
 """
 
 from __future__ import annotations

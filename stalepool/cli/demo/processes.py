@@ -19,10 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
+import stalepool
+from stalepool.cli.demo import start
 from stalepool.cli.demo.follow import PARENT
 
 Address = Tuple[str, int]
 
+_START = os.path.realpath(start.__file__)
+_PACKAGE = os.path.realpath(stalepool.__file__)
 _LAST_WORDS = 2000
 _DYING_S = 1.0
 
@@ -60,6 +64,7 @@ class Processes:
     """The children of one demo: a context manager that leaves none behind."""
 
     def __init__(self, logs: Path) -> None:
+        """Log to this directory, an absolute path."""
         self.logs = logs
         self._running: List[Tuple[str, subprocess.Popen[bytes]]] = []
 
@@ -86,14 +91,18 @@ class Processes:
         settings: Optional[Mapping[str, str]] = None,
         talks: bool = False,
     ) -> subprocess.Popen[bytes]:
-        """Start ``python -m stalepool.cli.demo.<module>`` with the given arguments.
+        """Start ``stalepool.cli.demo.<module>`` as a program, with the given arguments.
+
+        It runs in the directory of the logs, wherever the demo was started, and imports nothing
+        from there.
 
         :param label: its name in messages and of its log file.
         :param serves: sockets it inherits; ours are closed here.
         :param settings: the ``STALEPOOL_*`` variables it sees; None: stalepool stays off.
         :param talks: give it pipes for stdin and stdout, instead of nothing and its log.
         """
-        command = [sys.executable, "-m", f"stalepool.cli.demo.{module}", *arguments]
+        name = f"stalepool.cli.demo.{module}"
+        command = [sys.executable, _START, _PACKAGE, name, *arguments]
         with open(self.log_of(label), "wb") as log:
             process = subprocess.Popen(
                 command,
@@ -101,6 +110,7 @@ class Processes:
                 stdout=subprocess.PIPE if talks else log,
                 stderr=log,
                 env=_environment(settings),
+                cwd=str(self.logs),
                 pass_fds=[sock.fileno() for sock in serves],
                 # Ctrl-C is for the demo; it ends its children itself.
                 start_new_session=True,
@@ -156,6 +166,9 @@ def _environment(settings: Optional[Mapping[str, str]]) -> Dict[str, str]:
         and not name.lower().endswith("_proxy")
         and name != "PYTHONWARNINGS"  # as errors, eventlet's own about its age would end nova-api
     }
+    # what is relative on it is relative to the demo's working directory, not to a child's
+    path = environment.get("PYTHONPATH", "").split(os.pathsep)
+    environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in path if entry)
     environment[PARENT] = str(os.getpid())
     environment.update({"STALEPOOL_ENABLED": "0"} if settings is None else settings)
     return environment

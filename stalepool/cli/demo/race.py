@@ -52,6 +52,8 @@ def run_race(processes: Processes, name: str, settings: Optional[Mapping[str, st
         raise DemoError("the busy worker does not come to an end") from error
     if clients.returncode:
         raise processes.explain("the busy worker failed")
+    if server.poll() is not None:
+        raise processes.explain("the busy worker has lost its server")
     for process in (clients, server):
         processes.stop(process)
     data = json.loads(printed)
@@ -60,6 +62,7 @@ def run_race(processes: Processes, name: str, settings: Optional[Mapping[str, st
     return Race(
         requests=data["requests"],
         failures=data["failures"],
+        detail=data["detail"],
         p50_s=data["p50_s"],
         p99_s=data["p99_s"],
         judged=data["verdicts"],

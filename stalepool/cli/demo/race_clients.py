@@ -3,7 +3,7 @@
 Every client has a connection of its own and pauses as long as the server's
 idle times last, so that many connections are closed just when they are wanted.
 
-Started as ``python -m stalepool.cli.demo.race_clients HOST:PORT PLAN``, the plan as JSON.
+Arguments: ``HOST:PORT PLAN``, the plan as JSON.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from stalepool.cli.demo import green  # isort: skip
 
 import json
 import random
+import re
 import sys
 import time
+from collections import Counter
 from typing import Any, Dict, List
 
 import eventlet
@@ -33,7 +35,8 @@ class Worker:
         self._plan = plan
         self._random = random.Random(_SEED)
         self._ends = time.monotonic() + plan["seconds"]
-        self.failures: List[str] = []
+        self.errors: Counter[str] = Counter()
+        self.failures = 0
         self.latencies: List[float] = []
 
     def run(self) -> None:
@@ -48,7 +51,11 @@ class Worker:
     def _client(self) -> None:
         with urllib3.HTTPConnectionPool(self._host, self._port, maxsize=1) as connections:
             eventlet.sleep(self._random.uniform(0, self._plan["max_pause_s"]))
-            connections.request("GET", "/", retries=False)  # a fresh connection does not count
+            try:
+                connections.request("GET", "/", retries=False)  # a fresh one does not count
+            except HTTPError as error:
+                self.errors[plain(error)] += 1
+                return
             while time.monotonic() < self._ends:
                 eventlet.sleep(
                     self._random.uniform(self._plan["min_pause_s"], self._plan["max_pause_s"])
@@ -60,7 +67,8 @@ class Worker:
         try:
             connections.request("GET", "/", retries=False)
         except HTTPError as error:
-            self.failures.append(str(error))
+            self.errors[plain(error)] += 1
+            self.failures += 1
         else:
             self.latencies.append(time.monotonic() - began)
 
@@ -70,6 +78,11 @@ class Worker:
             while time.monotonic() < until:
                 pass
             eventlet.sleep(0)
+
+
+def plain(error: HTTPError) -> str:
+    """The text of an error without the address of an object, which no two have in common."""
+    return re.sub(r"<[^<>]* object at 0x[0-9a-f]+>(: )?", "", str(error))
 
 
 def percentile(ordered: List[float], percent: int) -> float:
@@ -85,8 +98,9 @@ def main(arguments: List[str]) -> None:
     latencies = sorted(worker.latencies)
     result = {
         "shim": green.shim_is_active(),
-        "requests": len(latencies) + len(worker.failures),
-        "failures": len(worker.failures),
+        "requests": len(latencies) + worker.failures,
+        "failures": worker.failures,
+        "detail": "".join(text for text, _ in worker.errors.most_common(1)),
         "p50_s": percentile(latencies, 50),
         "p99_s": percentile(latencies, 99),
         **green.counters(),

@@ -1,6 +1,6 @@
 """An HTTP server that closes each connection after a short, random idle time.
 
-Started as ``python -m stalepool.cli.demo.race_server LISTENING_FD MIN_IDLE_S MAX_IDLE_S``.
+Arguments: ``LISTENING_FD MIN_IDLE_S MAX_IDLE_S``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,10 @@ class ShortIdleServer:
             self._close_idle()
 
     def _accept(self) -> None:
-        sock, _ = self._listener.accept()
+        try:
+            sock, _ = self._listener.accept()
+        except OSError as error:
+            sys.exit(f"cannot accept a connection: {error.strerror}")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._selector.register(sock, selectors.EVENT_READ)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from stalepool.cli.demo.cases import HUNG
+from stalepool.cli.demo.cases import HUNG, NONE_FAIL
 from stalepool.cli.demo.chain import HUNG_AFTER_S
 from stalepool.cli.demo.outcome import IMPOSSIBLE, Answer, Impossible, Outcome, Race, Row
 from stalepool.cli.demo.race import PLAN
@@ -13,18 +13,21 @@ from stalepool.cli.demo.race import PLAN
 _WIDTH = 100
 _COLUMNS = (31, 24, 32, 4)
 _HEADINGS = ("case", "without stalepool", "with stalepool", "ok?")
+_WELL = ("200", NONE_FAIL)
 _MARKS = {True: "ok", False: "FAIL", None: "-"}
 
 
 class Setup(NamedTuple):
     """What the demo ran on.
 
-    ``versions`` by package; ``shortened``: setting -> (value in the demo, default).
+    ``versions`` by package; ``shortened``: setting -> (value in the demo, default); ``logs``: the
+    directory they are kept in, None where they are not.
     """
 
     versions: Dict[str, str]
     balancer: str
     shortened: Dict[str, Tuple[str, str]]
+    logs: Optional[str]
 
 
 def header(setup: Setup) -> str:
@@ -43,6 +46,8 @@ def header(setup: Setup) -> str:
     ]
     if shortened:
         lines.append(_wrap(f"shortened:  {shortened}", indent=12))
+    if setup.logs is not None:
+        lines.append(f"logs:       kept in {setup.logs}")
     return "\n".join(lines) + "\n"
 
 
@@ -57,7 +62,8 @@ def table(rows: Sequence[Row]) -> str:
 
 def remarks(rows: Sequence[Row]) -> str:
     """What the table's words mean, as far as they occur in it."""
-    outcomes = [outcome for row in rows for outcome in (row.without, row.with_)]
+    halves = [("with", row.with_) for row in rows] + [("without", row.without) for row in rows]
+    outcomes = [outcome for _, outcome in halves]  # a FAIL's is the first of a kind
     lines = [
         f"unexpected: {row.case.name} without stalepool should give: {row.case.without}."
         for row in rows
@@ -77,34 +83,34 @@ def remarks(rows: Sequence[Row]) -> str:
             " work each, a server that closes connections idle for {min_pause_s:g} to"
             " {max_pause_s:g} s.".format(work=PLAN["work_s"] * 1000, **PLAN)
         )
-    if any(isinstance(row.with_, Race) and row.with_.failures and row.ok for row in rows):
-        lines.append(
-            "What fails with stalepool was closed at the moment the request was sent: only replay"
-            " can save that."
-        )
+    reasons = [(half, o.detail) for half, o in halves if isinstance(o, Race) and o.detail]
+    if reasons:
+        lines.append("busy-worker {} stalepool, the commonest error: {}".format(*reasons[0]))
     return "".join(_wrap(line, indent=2) + "\n" for line in lines)
 
 
-def closing(rows: Sequence[Row], seconds: float) -> str:
-    """The result in one sentence."""
+def closing(rows: Sequence[Row], seconds: float, logs: Optional[str]) -> str:
+    """The result in one sentence.
+
+    :param logs: the directory the logs are kept in, None where they are not.
+    """
     failed = [row.case.name for row in rows if row.ok is False]
     if failed:
-        return _wrap(
-            f"FAILED: with stalepool, {_and(failed)} did not end as expected;"
-            " --keep-logs DIR keeps the logs of all processes."
-        )
-    held = [row for row in rows if row.ok]
-    lost = sum(row.without.result not in ("200", "none fail") for row in held)
-    parts = []
-    if held:
-        parts.append(
-            f"with stalepool {len(held)} of {len(rows)} cases end well,"
-            f" without it {lost} of these {len(held)} fail or hang"
-        )
-    waiting = [row.case.name for row in rows if row.ok is None and row.case.needs_replay]
-    if waiting:
-        parts.append(f"{_and(waiting)} must wait for replay, which this version does not have")
+        verdict = f"FAILED: with stalepool, {_and(failed)} did not end as expected"
+        if logs is None:
+            return _wrap(f"{verdict}; --keep-logs DIR keeps the logs of all processes.")
+        return f"{_wrap(verdict + '; the logs of all processes are in')}\n{logs}"
     impossible = [row.case.name for row in rows if isinstance(row.with_, Impossible)]
+    with_, without = (
+        sum(outcome.result in _WELL for outcome in outcomes)
+        for outcomes in zip(*((row.with_, row.without) for row in rows))
+    )
+    parts = []
+    if with_:
+        parts.append(
+            f"cases that end well: {with_} of {len(rows)} with stalepool,"
+            f" {without} of {len(rows)} without it"
+        )
     if impossible:
         parts.append(f"{_and(impossible)} cannot be shown on this machine")
     return _wrap(f"OK: {'; '.join(parts)} ({seconds:.0f} s).")
@@ -114,7 +120,7 @@ def _row(row: Row) -> List[str]:
     without = _describe(row.without)
     if row.without.result == "200":
         without.append("survives by itself")
-    with_ = _describe(row.with_) + _judgement(row)
+    with_ = _describe(row.with_) + _judgement(row.with_)
     cells = [[row.case.name, f"  {row.case.title}"], without, with_, [_MARKS[row.ok]]]
     wrapped = [
         [piece for text in cell for piece in _wrap(text, 2, width).split("\n")]
@@ -138,14 +144,11 @@ def _describe(outcome: Outcome) -> List[str]:
     return [f"{outcome.status} in {_span(outcome.seconds)}"]
 
 
-def _judgement(row: Row) -> List[str]:
+def _judgement(outcome: Outcome) -> List[str]:
     """What the shim judged of the connections, and what became of a replay."""
-    if isinstance(row.with_, Impossible):
+    if isinstance(outcome, Impossible):
         return []
-    judged = _counted(row.with_.judged)
-    if row.ok is None:
-        return [f"judged: {judged}; needs replay"]
-    replays = _counted(row.with_.replays)
+    judged, replays = _counted(outcome.judged), _counted(outcome.replays)
     return [f"judged: {judged}"] + ([f"replayed: {replays}"] if replays else [])
 
 

@@ -11,8 +11,8 @@ from stalepool.cli.demo.processes import Processes
 from stalepool.cli.demo.progress import Progress
 from stalepool.cli.demo.race import run_race
 
-#: With the defaults the black hole would need 15 s of idling until its first
-#: unanswered probe.
+#: With the defaults the black hole would have to idle for several times as long
+#: until its first unanswered probe.
 SHORTENED = {
     "STALEPOOL_KEEPALIVE_IDLE_S": "1",
     "STALEPOOL_KEEPALIVE_INTERVAL_S": "1",
@@ -26,13 +26,11 @@ def run_cases(
     processes: Processes,
     cases: Tuple[Case, ...],
     haproxy: Optional[str],
-    replay: bool,
     progress: Progress,
 ) -> Iterable[Row]:
     """Run the cases in order and yield a row for each.
 
     :param haproxy: its path, or None for the relay of our own.
-    :param replay: whether this stalepool sends a request again by itself.
     """
     chains = _start_chains(processes, cases, haproxy, progress)
     for case in cases:
@@ -44,7 +42,7 @@ def run_cases(
             else:
                 outcomes.append(chains[half].play(case))
         without, with_ = outcomes
-        yield judge(case, without, with_, replay)
+        yield judge(case, without, with_)
 
 
 def _start_chains(

@@ -46,16 +46,18 @@ def ended_by_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def logs_in(keep: Optional[str]) -> Iterator[Path]:
-    """The directory for the logs: the given one, or one that is removed at the end.
+    """The directory for the logs, absolute: the given one, or one that is removed at the end.
 
-    :raises UnusableDirectoryError: the given one cannot be made, or not be written to.
+    :raises UnusableDirectoryError: the given one is "", cannot be made, or not be written to.
     """
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="stalepool-demo-") as directory:
             yield Path(directory)
         return
-    path = Path(keep)
+    if not keep:
+        raise UnusableDirectoryError("DIR: it must not be empty")
     try:
+        path = Path(keep).resolve()
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=str(path)).close()
     except OSError as error:
