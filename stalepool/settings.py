@@ -60,7 +60,7 @@ class Whole:
     def parse(self, value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, (int, str)):
             raise ValueError
-        number = int(value)
+        number = int(_plain(value))
         if not self.lowest <= number <= self.highest:
             raise ValueError
         return number
@@ -80,10 +80,17 @@ class Seconds:
             raise ValueError
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             raise ValueError
-        number = float(value)
+        number = float(_plain(value))
         if not self.lowest <= number <= self.highest:  # false for NaN as well
             raise ValueError
         return number
+
+
+def _plain(value: Any) -> Any:
+    """Refuse what int() and float() take besides: 1_5, and the digits of any script."""
+    if isinstance(value, str) and ("_" in value or not value.strip().isascii()):
+        raise ValueError
+    return value
 
 
 DAY_S = 86400
@@ -165,7 +172,8 @@ class Settings:
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
         """Settings from the ``STALEPOOL_*`` variables of a mapping; keywords go before variables.
 
-        Where the variables throw the kill switch, nothing else that is wrong with them matters.
+        Where a variable or a keyword throws the kill switch, what else is wrong with the variables
+        does not matter.
 
         :raises SettingsError: also for an unknown ``STALEPOOL_*`` name, with the nearest known one.
         """
@@ -180,9 +188,13 @@ class Settings:
                     found[name] = KNOBS[name][0].parse(environ[variable])
                 except (ValueError, KeyError, OverflowError):
                     problems.append(_wrong(variable, environ[variable], KNOBS[name][0].accepts))
-        if problems and found.get("enabled") is not False:
+        try:
+            chosen = cls(**found)
+        except SettingsError as error:
+            raise SettingsError("; ".join([*problems, str(error)])) from None
+        if problems and chosen.enabled:
             raise SettingsError("; ".join(problems))
-        return cls(**found)
+        return chosen
 
     def as_dict(self) -> dict[str, Any]:
         """Name -> value, in the order of :data:`KNOBS`; plain data."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import re
 import subprocess
 import sys
 from typing import Any, Callable, Dict, List
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from conftest import clean_environ
 from stalepool.settings import KNOBS, PREFIX, Choice, Flag, Seconds, Settings, SettingsError, Whole
+from worlds import WITH_TESTS
 
 # the same examples on each run, and no haste: other tests may be running on the same machine
 _profile = hypothesis_settings(
@@ -60,6 +62,8 @@ def is_good(name: str, value: object) -> bool:
         return False
     if isinstance(kind, Seconds) and word in ("off", None):
         return kind.or_off
+    if isinstance(word, str) and not re.fullmatch("[ -^`-~]*", word):  # ASCII without "_"
+        return False
     try:
         number = float(word) if isinstance(kind, Seconds) else int(str(word))
     except (ValueError, OverflowError):
@@ -188,6 +192,29 @@ def test_the_kill_switch_beats_whatever_else_is_wrong(
     assert not Settings.from_environ(variables).enabled
 
 
+@pytest.mark.parametrize("off", [False, 0, "0", "off", " No "])
+def test_the_kill_switch_as_a_keyword_beats_a_wrong_variable(off: object) -> None:
+    variables = {"STALEPOOL_MODE": "junk", "STALEPOOL_ENABLED": "1", "STALEPOOL_X": "1"}
+    assert not Settings.from_environ(variables, enabled=off).enabled
+
+
+def test_a_wrong_variable_and_a_wrong_keyword_are_said_at_once() -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environ({"STALEPOOL_MODE": "junk"}, enabled="never")
+    for part in ("STALEPOOL_MODE='junk'", "active or audit", "enabled='never'", "1, true"):
+        assert part in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["keepalive_count", "keepalive_idle_s", "max_idle_s"])
+@pytest.mark.parametrize("number", ["1_5", "\u0661\u0665", "\uff11\uff15", "1\u0665"])
+def test_a_number_is_written_in_ascii_digits(name: str, number: str) -> None:
+    with pytest.raises(SettingsError):
+        Settings(**{name: number})
+    with pytest.raises(SettingsError):
+        Settings.from_environ({PREFIX + name.upper(): number})
+    assert getattr(Settings(**{name: " 15\n"}), name) == 15
+
+
 def test_a_keyword_that_is_wrong_is_refused_under_the_kill_switch_too() -> None:
     with pytest.raises(SettingsError):
         Settings.from_environ({"STALEPOOL_ENABLED": "0"}, mode="junk")
@@ -282,6 +309,18 @@ def test_right_variables_are_taken_without_a_word() -> None:
 def test_the_kill_switch_is_silent() -> None:
     done = start(REPORT, STALEPOOL_ENABLED="off", STALEPOOL_MODE="junk", STALEPOOL_X="")
     assert (done.returncode, done.stdout, done.stderr) == (0, "False False\n", "")
+
+
+def test_what_is_exported_does_not_reach_the_tests_themselves() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import conftest, stalepool; print(stalepool.is_installed())"],
+        env=clean_environ(**WITH_TESTS, STALEPOOL_ENABLED="0", STALEPOOL_MODE="junk"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "True\n"
 
 
 @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
