@@ -39,8 +39,12 @@ def uninstall() -> List[str]:
 
 
 def is_installed() -> bool:
-    """Whether urllib3 is patched, or will be as soon as it is imported."""
-    return hook.is_registered()
+    """Whether urllib3 is patched, or will be as soon as it is imported.
+
+    False as well where that failed, without wrapt for one; ``fallbacks`` in :func:`snapshot` and
+    one WARNING say so.
+    """
+    return hook.is_at_work()
 
 
 def snapshot() -> Dict[str, Any]:
@@ -50,12 +54,13 @@ def snapshot() -> Dict[str, Any]:
     ``verdicts``, ``keepalive_armed``, and ``died_idle_s``: how long, in seconds, connections had
     been idle when they died, as counts per bucket edge (a server's idle timeout shows here).
     ``fallbacks``: how often the shim left something to urllib3, by reason. In audit mode discards
-    are those that active mode would have made.
+    are those that active mode would have made. ``installed`` is :func:`is_installed`, ``mode`` is
+    None while no urllib3 is patched, ``pid`` tells the processes of a service apart.
     """
-    current = runtime.current
+    installed, current = is_installed(), runtime.current
     return {
-        "installed": is_installed(),
-        "mode": None if current is None else current.settings.mode,
+        "installed": installed,
+        "mode": current.settings.mode if installed and current is not None else None,
         "pid": os.getpid(),
         **stats.snapshot(),
         "fallbacks": aside.counts(),

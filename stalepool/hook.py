@@ -6,8 +6,10 @@ urllib3 is loaded for the first time, so a process that makes no HTTP request ne
 
 wrapt's post-import hook serves the first load of ``urllib3.connectionpool``. It fires once a
 process, so a finder of our own watches every later load: after a deletion from ``sys.modules``, on
-``importlib.reload``, for the second copy of ``eventlet.import_patched``. A copy that was half built
-when we came is complete by the time ``urllib3.poolmanager`` is loaded.
+``importlib.reload``, for the second copy of ``eventlet.import_patched``; and the first as well
+where wrapt is older than 1.15, whose hook leaves a trace in the module's loader and cannot load
+from a zip file on Python 3.9. A copy that was half built when we came is complete by the time
+``urllib3.poolmanager`` is loaded.
 
 No exception leaves this module for an import to trip over: with wrapt, a hook that raises makes
 the import itself fail. And nothing is imported while a finder is asked: the interpreter holds its
@@ -42,7 +44,8 @@ class _Finder:
     def __init__(self) -> None:
         self.settings: Optional[Settings] = None  # the defaults
         self.wrapt_is_told = False
-        self.wrapt_has_fired = False
+        self.wrapt_serves_next = False
+        self.has_failed = False
         self.loaded: Any = None  # our modules runtime and seams, once there is a urllib3
 
     def find_spec(
@@ -57,7 +60,7 @@ class _Finder:
 
     def is_to_watch(self, fullname: str) -> bool:
         if fullname == _POOL:
-            return self.wrapt_has_fired
+            return not self.wrapt_serves_next
         return fullname in (_PACKAGE, _AFTER_POOL, _SESSION)
 
     def watched_spec(self, fullname: str, path: Any, target: Any) -> Optional[ModuleSpec]:
@@ -88,14 +91,18 @@ class _Finder:
 
             with originals.in_sight():
                 import wrapt
-            wrapt.register_post_import_hook(self.on_first_load, _POOL)
-            # wrapt puts a finder of its own first, and that of 1.14 would keep reloads from ours
-            sys.meta_path[:] = [self, *(finder for finder in sys.meta_path if finder is not self)]
+            if _has_a_faithful_hook(wrapt):
+                self.wrapt_serves_next = True
+                wrapt.register_post_import_hook(self.on_first_load, _POOL)
+                # wrapt puts a finder of its own first
+                others = [finder for finder in sys.meta_path if finder is not self]
+                sys.meta_path[:] = [self, *others]
         except Exception as error:
-            _stand_aside(error)
+            self.wrapt_serves_next = False
+            self.fail(error)
 
     def on_first_load(self, module: ModuleType) -> None:
-        self.wrapt_has_fired = True
+        self.wrapt_serves_next = False
         self.apply(module)
 
     def has_applied(self, module: Optional[ModuleType]) -> bool:
@@ -114,7 +121,17 @@ class _Finder:
             runtime.start(self.settings or settings.Settings())
             seams.apply(module)
         except Exception as error:
-            _stand_aside(error)
+            self.fail(error)
+
+    def fail(self, error: Exception) -> None:
+        self.has_failed = True
+        _stand_aside(error)
+
+    def is_at_work(self) -> bool:
+        """False where nothing was patched, and nothing is going to be."""
+        if self.loaded is not None and self.loaded[1].copies:
+            return True
+        return not self.has_failed and _wrapt_is_there()
 
     def retire(self) -> List[str]:
         """Undo everything; returns what could not be undone."""
@@ -161,8 +178,9 @@ def unregister() -> List[str]:
     return [] if finder is None else finder.retire()
 
 
-def is_registered() -> bool:
-    return _finder is not None
+def is_at_work() -> bool:
+    """Whether something is patched, or will be as soon as there is something to patch."""
+    return _finder is not None and _finder.is_at_work()
 
 
 def _retire_earlier_imports() -> None:
@@ -186,6 +204,21 @@ def _is_half_built(module: ModuleType) -> bool:
     spec = getattr(module, "__spec__", None)
     is_being_built = bool(getattr(spec, "_initializing", False))
     return is_being_built and not hasattr(module, _LAST_NAMES[module.__name__])
+
+
+def _wrapt_is_there() -> bool:
+    """Whether it can be imported, as far as that can be told without doing it."""
+    if "wrapt" in sys.modules:
+        return sys.modules["wrapt"] is not None
+    from importlib.util import find_spec  # 4 ms: only for who asks
+
+    return find_spec("wrapt") is not None
+
+
+def _has_a_faithful_hook(wrapt: ModuleType) -> bool:
+    """Whether this wrapt's own hook loads whatever it meets, and leaves the module's loader."""
+    major, minor = map(int, wrapt.__version_info__[:2])
+    return (major, minor) >= (1, 15)
 
 
 def _stand_aside(error: Exception) -> None:

@@ -35,8 +35,8 @@ def port() -> Iterator[int]:
 
 @pytest.fixture
 def run_client(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
-    def run(script: str, **options: Any) -> Any:
-        return run_python(PRELUDE + textwrap.dedent(script), port, **options)
+    def run(script: str, *args: object, **options: Any) -> Any:
+        return run_python(PRELUDE + textwrap.dedent(script), port, *args, **options)
 
     return run
 
@@ -307,6 +307,60 @@ def test_a_wrong_setting_changes_nothing(run_client: Callable[..., Any]) -> None
         else:
             raise AssertionError
         """
+    )
+
+
+@pytest.mark.parametrize("first", ["stalepool", "urllib3", "stalepool alone"])
+def test_without_wrapt_it_says_that_it_is_off(first: str, run_client: Callable[..., Any]) -> None:
+    run_client(
+        """
+        sys.modules["wrapt"] = None
+        first = sys.argv[2]
+        __import__(first.split()[0])
+        import stalepool
+        if "alone" not in first:
+            import urllib3
+
+        def state():
+            seen = stalepool.snapshot()
+            assert seen["installed"] is stalepool.is_installed()
+            return seen["installed"], seen["mode"]
+
+        assert state() == (False, None)
+        import urllib3
+        original = urllib3.connectionpool.is_connection_dropped
+        assert original is urllib3.util.connection.is_connection_dropped
+        assert state() == (False, None)
+        assert stalepool.snapshot()["fallbacks"]["hook_failed"] > 0
+        assert stalepool.uninstall() == [] and state() == (False, None)
+
+        del sys.modules["wrapt"]  # and now it is there
+        stalepool.install()
+        assert state() == (True, "active")
+        check(urllib3.connectionpool)
+        """,
+        first,
+    )
+
+
+@pytest.mark.parametrize("installed_again", [False, True])
+def test_what_failed_for_one_copy_may_work_for_the_next(
+    installed_again: bool, run_client: Callable[..., Any]
+) -> None:
+    run_client(
+        """
+        sys.modules["wrapt"] = None
+        import stalepool, urllib3
+        assert not stalepool.is_installed()
+        del sys.modules["wrapt"]
+        if sys.argv[2] == "True":
+            stalepool.install()
+        forget("urllib3")
+        import urllib3
+        assert stalepool.is_installed() and stalepool.snapshot()["mode"] == "active"
+        check(urllib3.connectionpool)
+        """,
+        installed_again,
     )
 
 
