@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import random
 import socket
 import ssl
@@ -211,8 +212,92 @@ def test_pipelined_requests():
     with FaultServer([Respond(201), Respond(202)]) as server, RawClient(server) as client:
         client.sock.sendall(b"GET / HTTP/1.1\r\n\r\n" * 2)
         server.wait_request(2)
-        server.journal.wait(lambda journal: journal.count(answered=True) == 2)
-        assert client.sock.recv(10000).count(b"HTTP/1.1 20") == 2
+        received = b""
+        while received.count(b"\r\n\r\n") < 2:
+            received += client.sock.recv(10000) or pytest.fail("EOF")
+        assert [line[9:12] for line in received.split(b"\r\n") if line[:5] == b"HTTP/"] == [
+            b"201",
+            b"202",
+        ]
+        assert server.journal.count(answered=True) == 2
+
+
+ANSWERS = [Respond(), RespondThenClose(), SlowAnswer(0), SlowAnswer(0, b""), SurplusWithAnswer()]
+
+
+@pytest.mark.parametrize("step", ANSWERS, ids=lambda step: type(step).__name__)
+def test_it_is_written_down_by_the_time_the_client_can_know(step):
+    """The client may look into the journal while the server is still in its last send."""
+    seen = []
+
+    class Watched(AnswerStep):
+        def answer(self, exchange):
+            send = exchange.send
+
+            def watched(data):
+                send(data)
+                seen.append(exchange.entry.answered)
+
+            exchange.send = watched
+            step.answer(exchange)
+
+    with FaultServer([Watched()]) as server, RawClient(server) as client:
+        client.ask()
+        server.wait_request()
+    assert seen[-1] is True
+    assert not any(seen[:-1]), "not before the last of it"
+
+
+def test_an_answer_that_cannot_be_sent_is_none():
+    with FaultServer([Respond(body=b"x" * 20_000_000)]) as server, RawClient(server) as client:
+        client.send()
+        wait_readable(client.sock)
+        client.sock.close()  # with bytes unread: RST
+        assert server.wait_ended(0) == "client"
+        assert not server.journal[0].answered
+        assert server.journal[0].processed
+
+
+@pytest.mark.parametrize(
+    "step, wrong, error, accepts",
+    [
+        (Respond, {"status": "x"}, TypeError, "a status from 100 to 999"),
+        (Respond, {"status": 99999}, ValueError, "a status from 100 to 999"),
+        (Respond, {"status": 99}, ValueError, "a status from 100 to 999"),
+        (Respond, {"status": True}, TypeError, "a status from 100 to 999"),
+        (Respond, {"body": "text"}, TypeError, "bytes, or a function of the request"),
+        (Respond, {"headers": "text"}, TypeError, "a mapping"),
+        (Respond, {"delay_s": -1}, ValueError, "seconds from 0"),
+        (RespondThenClose, {"status": 200.0}, TypeError, "a status from 100 to 999"),
+        (RespondThenClose, {"body": None}, TypeError, "bytes, or a function of the request"),
+        (SlowAnswer, {"seconds": math.nan}, ValueError, "seconds from 0"),
+        (SlowAnswer, {"seconds": 1, "pieces": 0}, ValueError, "a whole number from 1"),
+        (SlowAnswer, {"seconds": 1, "pieces": 1.5}, TypeError, "a whole number from 1"),
+        (SurplusWithAnswer, {"surplus_status": -1}, ValueError, "a status from 100 to 999"),
+        (HalfAnswer, {"body": 7}, TypeError, "bytes, or a function of the request"),
+        (ZeroWindow, {"seconds": "1"}, TypeError, "seconds from 0"),
+        (CloseAfter, {"seconds": -1}, ValueError, "seconds from 0"),
+        (CloseAfter, {"seconds": None}, TypeError, "seconds from 0"),
+        (ResetAfter, {"seconds": math.inf}, ValueError, "seconds from 0"),
+        (FinWithin, {"seconds": 1, "earliest_s": -0.1}, ValueError, "seconds from 0"),
+        (HalfCloseAfter, {"seconds": False}, TypeError, "seconds from 0"),
+        (HalfCloseThenProcess, {"seconds": -1}, ValueError, "seconds from 0"),
+        (LingeringClose, {"linger_s": -1}, ValueError, "seconds from 0"),
+        (Surplus, {"body": echo}, TypeError, "bytes"),
+        (BlackHole, {"seconds": -1}, ValueError, "seconds from 0, or None"),
+        (BlackHole, {"seconds": "1"}, TypeError, "seconds from 0, or None"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_is_refused_at_once(step, wrong, error, accepts):
+    with pytest.raises(error) as refused:
+        step(**wrong)
+    (name, value) = list(wrong.items())[-1]
+    assert str(refused.value) == f"{step.__name__}({name}={value!r}): it takes {accepts}"
+
+
+@pytest.mark.parametrize("step", [Respond(999), CloseAfter(0), BlackHole(None), Respond(body=echo)])
+def test_an_argument_at_the_edge_is_taken(step):
+    assert step == type(step)(**vars(step))
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -6,10 +6,13 @@ import os
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 
 import pytest
 import urllib3
 
+from conftest import clean_environ
 from stalepool import testing
 from stalepool.testing import TLS, FaultServer, Unavailable, into_pool, wait_readable
 from stalepool.testing.kernel import (
@@ -22,6 +25,7 @@ from stalepool.testing.kernel import (
     unread_bytes,
     wait_until,
 )
+from worlds import WITH_TESTS
 
 ESTABLISHED, CLOSE, CLOSE_WAIT = 1, 7, 8
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6, "unix": socket.AF_UNIX}
@@ -378,3 +382,61 @@ def test_every_state_under_eventlet(run_python):
         "surplus_in_tls": [0, True],
         "tls_unread": [POLLIN, True],
     }
+
+
+UNAVAILABLE = """
+import pytest
+from stalepool.testing import Unavailable
+
+@pytest.fixture
+def state():
+    raise Unavailable("in a fixture")
+
+def test_in_a_fixture(state):
+    pass
+
+def test_in_a_test():
+    raise Unavailable("in a test")
+
+def test_met_by_others():
+    try:
+        raise Unavailable("met by others")
+    except OSError as error:
+        raise RuntimeError from error
+
+def test_in_a_child(run_python):
+    run_python("from stalepool.testing import Unavailable; raise Unavailable('in a child')")
+
+def test_something_else():
+    raise OSError("something else")
+"""
+
+
+@pytest.mark.parametrize(
+    "options, outcomes",
+    [([], "1 failed, 4 skipped"), (["--require-black-hole"], "4 failed, 1 error")],
+)
+def test_what_this_machine_cannot_do_is_skipped_unless_required(tmp_path, options, outcomes):
+    (tmp_path / "test_it.py").write_text(UNAVAILABLE)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "conftest",
+            "-p",
+            "no:cacheprovider",
+            "-rs",
+            *options,
+        ],
+        cwd=tmp_path,
+        env=clean_environ(**WITH_TESTS),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=100,
+    )
+    assert outcomes in done.stdout.splitlines()[-1], done.stdout
+    if not options:
+        for reason in ("in a fixture", "in a test", "met by others", "in a child"):
+            assert ": %s\n" % reason in done.stdout, done.stdout

@@ -45,16 +45,21 @@ class Exchange:
         """Hand bytes to the kernel, over TLS as one record up to 16 KiB."""
         self.channel.sock.sendall(data)
 
-    def answered(self) -> None:
-        """Write down that the whole answer has been sent."""
+    def send_last(self, data: bytes) -> None:
+        """Hand over what is left of the answer, and write down that it is answered."""
+        # before: a client that has read its answer may look here sooner than sendall returns
         self.channel.journal._note(self.entry, answered=True)
+        try:
+            self.send(data)
+        except BaseException:
+            self.channel.journal._note(self.entry, answered=False)
+            raise
 
     def respond(
         self, status: int, body: Body = b"", headers: Mapping[str, str] | None = None
     ) -> None:
         """Send a whole answer and write it down."""
-        self.send(self.answer_bytes(status, body, headers))
-        self.answered()
+        self.send_last(self.answer_bytes(status, body, headers))
 
     def end(self, reset: bool) -> None:
         """End the connection with an RST or a FIN, over TLS without a close_notify."""

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 
 from stalepool.testing import blackhole
+from stalepool.testing.arguments import BYTES, SECONDS, SECONDS_OR_NONE, STATUS
 from stalepool.testing.channel import Channel
 from stalepool.testing.exchange import Exchange
 from stalepool.testing.messages import answer_bytes
@@ -28,6 +29,7 @@ class CloseAfter(IdleStep):
 
     seconds: float = 0.0
     close_notify: bool = True
+    takes = {"seconds": SECONDS}
 
     def idle(self, channel: Channel) -> bool:
         if channel.wait_request(self.seconds):
@@ -41,6 +43,7 @@ class ResetAfter(IdleStep):
     """An RST that long after the answer, unless a request comes first (which is then served)."""
 
     seconds: float = 0.0
+    takes = {"seconds": SECONDS}
 
     def idle(self, channel: Channel) -> bool:
         if channel.wait_request(self.seconds):
@@ -63,6 +66,7 @@ class FinWithin(IdleStep):
 
     seconds: float
     earliest_s: float = 0.0
+    takes = {"seconds": SECONDS, "earliest_s": SECONDS}
 
     def idle(self, channel: Channel) -> bool:
         channel.pause(random.uniform(self.earliest_s, self.seconds))
@@ -79,6 +83,7 @@ class HalfCloseAfter(IdleStep):
     """
 
     seconds: float = 0.0
+    takes = {"seconds": SECONDS}
 
     def idle(self, channel: Channel) -> bool:
         if channel.wait_request(self.seconds):
@@ -98,6 +103,7 @@ class HalfCloseThenProcess(IdleStep):
     """
 
     seconds: float = 0.0
+    takes = {"seconds": SECONDS}
 
     def idle(self, channel: Channel) -> bool:
         if channel.wait_request(self.seconds):
@@ -121,6 +127,7 @@ class LingeringClose(IdleStep):
 
     seconds: float = 0.0
     linger_s: float = 2.0
+    takes = {"seconds": SECONDS, "linger_s": SECONDS}
 
     def idle(self, channel: Channel) -> bool:
         if channel.wait_request(self.seconds):
@@ -146,6 +153,7 @@ class Surplus(IdleStep):
     status: int = 408
     body: bytes = b""
     seconds: float = 0.05
+    takes = {"status": STATUS, "body": BYTES, "seconds": SECONDS}
 
     def idle(self, channel: Channel) -> bool:
         if channel.wait_request(self.seconds):
@@ -167,6 +175,7 @@ class BlackHole(IdleStep):
     """
 
     seconds: float | None = None
+    takes = {"seconds": SECONDS_OR_NONE}
 
     def check(self, family: int) -> None:
         with socket.socket(family, socket.SOCK_STREAM) as probe:

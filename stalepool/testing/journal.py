@@ -17,7 +17,8 @@ class Entry:
 
     :ivar connection: the number of its connection, the first is 0.
     :ivar processed: the server acted on it. A POST with two such entries was executed twice.
-    :ivar answered: the whole answer was handed to the kernel.
+    :ivar answered: the whole answer was handed to the kernel; True as soon as the last of it is
+        about to be, and False again where that fails.
     :ivar body: what was read of the body; empty where the step reads none.
     :ivar headers: with names in lower case.
     """

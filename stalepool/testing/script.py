@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Iterable, Sequence, Union
+from typing import TYPE_CHECKING, Callable, ClassVar, Iterable, Mapping, Sequence, Union
 
+from stalepool.testing.arguments import Kind, require
 from stalepool.testing.messages import Request
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ class Step:
 
     #: False where the connection is over after this step, so that no idle step can follow
     keeps_connection = True
+
+    #: argument of a step that is a dataclass -> what it takes
+    takes: ClassVar[Mapping[str, Kind]] = {}
+
+    def __post_init__(self) -> None:
+        require(self, self.takes)
 
     def check(self, family: int) -> None:
         """Raise ``Unavailable`` where this step cannot be done on connections of a family."""

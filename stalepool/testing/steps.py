@@ -1,7 +1,8 @@
 """What a fault server does with a request: the words its script is written in.
 
 Each step is a small function of the raw socket; write your own by deriving from
-:class:`~stalepool.testing.AnswerStep`. What happens *between* requests is in ``idle_steps``.
+:class:`~stalepool.testing.AnswerStep`. An argument that makes no sense is refused at once, by a
+``TypeError`` or ``ValueError``. What happens *between* requests is in ``idle_steps``.
 
 "Processed" means that the server acted on the request: sending it again would do it twice.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Mapping
 
+from stalepool.testing.arguments import BODY, COUNT, HEADERS, SECONDS, STATUS
 from stalepool.testing.exchange import Exchange
 from stalepool.testing.messages import Body, answer_bytes
 from stalepool.testing.script import AnswerStep
@@ -37,6 +39,7 @@ class Respond(AnswerStep):
     body: Body = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    takes = {"status": STATUS, "body": BODY, "headers": HEADERS, "delay_s": SECONDS}
 
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
@@ -57,6 +60,7 @@ class RespondThenClose(_LastAnswer):
     body: Body = b""
     announced: bool = True
     close_notify: bool = True
+    takes = {"status": STATUS, "body": BODY}
 
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
@@ -72,17 +76,19 @@ class SlowAnswer(AnswerStep):
     seconds: float
     body: Body = b"x" * 100
     pieces: int = 5
+    takes = {"seconds": SECONDS, "body": BODY, "pieces": COUNT}
 
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
         answer = exchange.answer_bytes(200, self.body)
         body_at = answer.index(b"\r\n\r\n") + 4
-        exchange.send(answer[:body_at])
         size = max(1, -(-(len(answer) - body_at) // self.pieces))
-        for start in range(body_at, len(answer), size):
+        starts = range(body_at, len(answer), size)
+        pieces = [answer[:body_at], *(answer[start : start + size] for start in starts)]
+        for piece in pieces[:-1]:
+            exchange.send(piece)
             exchange.channel.pause(self.seconds / self.pieces)
-            exchange.send(answer[start : start + size])
-        exchange.answered()
+        exchange.send_last(pieces[-1])
 
 
 @dataclass(frozen=True)
@@ -96,14 +102,14 @@ class SurplusWithAnswer(AnswerStep):
     surplus_status: int = 408
     status: int = 200
     body: Body = b""
+    takes = {"surplus_status": STATUS, "status": STATUS, "body": BODY}
 
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
         bare = exchange.answer_bytes(self.status, self.body, {"X-Padding": ""})
         padding = {"X-Padding": "x" * max(0, READ_SIZE - len(bare))}
         answer = exchange.answer_bytes(self.status, self.body, padding)
-        exchange.send(answer + answer_bytes(self.surplus_status))
-        exchange.answered()
+        exchange.send_last(answer + answer_bytes(self.surplus_status))
 
 
 # -- no answer -----------------------------------------------------------------------------
@@ -187,6 +193,7 @@ class HalfAnswer(_LastAnswer):
 
     body: Body = b"x" * 1000
     reset: bool = False
+    takes = {"body": BODY}
 
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
@@ -218,6 +225,7 @@ class ZeroWindow(AnswerStep):
     """
 
     seconds: float
+    takes = {"seconds": SECONDS}
 
     def answer(self, exchange: Exchange) -> None:
         exchange.channel.pause(self.seconds)
