@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# the tests are about stalepool's defaults, whatever this machine's operator has exported
+for _name in [name for name in os.environ if name.startswith("STALEPOOL_")]:
+    del os.environ[_name]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,6 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-haproxy", action="store_true", help="fail, not skip, where there is no haproxy"
     )
+    parser.addoption(
+        "--require-black-hole",
+        action="store_true",
+        help="fail, not skip, where the kernel does not permit a black hole",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
@@ -34,6 +44,45 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes long: runs with --slow"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    yield from _skip_what_is_unavailable(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    yield from _skip_what_is_unavailable(item)
+
+
+def _skip_what_is_unavailable(item: pytest.Item) -> Iterator[None]:
+    """A state that this machine cannot make is no fault of the test's."""
+    from stalepool.testing import Unavailable  # here: the environment is clean by now
+
+    try:
+        yield
+    except Exception as error:
+        reasons = [cause for cause in _chain(error) if isinstance(cause, Unavailable)]
+        if not reasons or item.config.getoption("--require-black-hole"):
+            raise
+        pytest.skip(str(reasons[0]))
+
+
+def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
+    """The exception and those behind it: what it met may have been wrapped on the way."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _pass_on_what_is_unavailable(stderr: str) -> None:
+    """Raise here what a child's traceback, of whichever thread of it, ends in."""
+    from stalepool.testing import Unavailable
+
+    found = re.search(r"^stalepool\.testing\.kernel\.Unavailable: (.*)", stderr, re.MULTILINE)
+    if found is not None:
+        raise Unavailable(found[1]) from AssertionError(stderr)
 
 
 def clean_environ(**variables: str) -> Dict[str, str]:
@@ -68,6 +117,7 @@ def run_python() -> Callable[..., Any]:
             text=True,
             timeout=100,
         )
+        _pass_on_what_is_unavailable(done.stderr)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         last = done.stdout.strip().splitlines()[-1:]
