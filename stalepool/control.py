@@ -16,7 +16,7 @@ def install(**settings: Any) -> None:
     others, or to switch on again after :func:`uninstall`. Calling it twice patches once. Holds for
     urllib3 imported already or later, and for connections that are already pooled.
 
-    :param settings: any of :data:`stalepool.settings.KNOBS`; each goes before its ``STALEPOOL_*``
+    :param settings: any of :data:`stalepool.knobs.KNOBS`; each goes before its ``STALEPOOL_*``
         variable. ``enabled=False`` uninstalls.
     :raises SettingsError: a name is unknown or a value wrong; nothing has changed then.
     """
@@ -31,6 +31,9 @@ def install(**settings: Any) -> None:
 
 def uninstall() -> List[str]:
     """Put urllib3 back as it was.
+
+    Connections that are pooled keep their keepalive and their last user timeout; the pools of
+    urllib3 cannot be found from here.
 
     :returns: the seams on which somebody else has wrapped since. There ours cannot be taken out and
         stays, as a pass-through; it is logged at WARNING. Empty: urllib3 is as it was.

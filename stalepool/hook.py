@@ -21,13 +21,8 @@ from __future__ import annotations
 
 import sys
 
-from stalepool import loaders
-
-_PACKAGE, _POOL, _AFTER_POOL = "urllib3", "urllib3.connectionpool", "urllib3.poolmanager"
-_SESSION = "keystoneauth1.session"
-
-#: what stands near the end of a module: with it, the module is as good as built
-_LAST_NAMES = {_POOL: "connection_from_url", _SESSION: "TCPKeepAliveAdapter"}
+from stalepool import copies, loaders
+from stalepool.copies import AFTER_POOL, PACKAGE, POOL, SESSION
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
@@ -59,9 +54,9 @@ class _Finder:
         return None
 
     def is_to_watch(self, fullname: str) -> bool:
-        if fullname == _POOL:
+        if fullname == POOL:
             return not self.wrapt_serves_next
-        return fullname in (_PACKAGE, _AFTER_POOL, _SESSION)
+        return fullname in (PACKAGE, AFTER_POOL, SESSION)
 
     def watched_spec(self, fullname: str, path: Any, target: Any) -> Optional[ModuleSpec]:
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -73,13 +68,13 @@ class _Finder:
         return None
 
     def before_load(self, fullname: str) -> None:
-        if fullname == _PACKAGE:
+        if fullname == PACKAGE:
             self.tell_wrapt()
-        elif fullname == _AFTER_POOL and not self.has_applied(sys.modules.get(_POOL)):
-            self.apply(sys.modules.get(_POOL))
+        elif fullname == AFTER_POOL and not self.has_applied(sys.modules.get(POOL)):
+            self.apply(sys.modules.get(POOL))
 
     def after_load(self, module: ModuleType) -> None:
-        if module.__name__ in _LAST_NAMES:
+        if module.__name__ in copies.WATCHED:
             self.apply(module)
 
     def tell_wrapt(self) -> None:
@@ -93,7 +88,7 @@ class _Finder:
                 import wrapt
             if _has_a_faithful_hook(wrapt):
                 self.wrapt_serves_next = True
-                wrapt.register_post_import_hook(self.on_first_load, _POOL)
+                wrapt.register_post_import_hook(self.on_first_load, POOL)
                 # wrapt puts a finder of its own first
                 others = [finder for finder in sys.meta_path if finder is not self]
                 sys.meta_path[:] = [self, *others]
@@ -110,7 +105,7 @@ class _Finder:
 
     def apply(self, module: Optional[ModuleType]) -> None:
         """Put the settings in force and wrap one copy's seams; a half-built one has to wait."""
-        if module is None or self is not _finder or _is_half_built(module):
+        if module is None or self is not _finder or copies.is_half_built(module):
             return
         try:
             from stalepool import originals
@@ -162,9 +157,9 @@ def register(settings: Optional[Settings] = None) -> None:
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     _finder.settings = settings
-    if _PACKAGE in sys.modules:
+    if PACKAGE in sys.modules:
         _finder.tell_wrapt()
-    for module in _present_copies():
+    for module in copies.present():
         _finder.apply(module)
 
 
@@ -189,21 +184,6 @@ def _retire_earlier_imports() -> None:
     for finder in finders:
         if type(finder).__module__ == __name__:
             finder.retire()
-
-
-def _present_copies() -> List[ModuleType]:
-    """The copies there are: imported, kept by import_patched, or hanging off an old package."""
-    packages = [sys.modules.get(_PACKAGE), sys.modules.get("__patched_module_" + _PACKAGE)]
-    found = [sys.modules.get(_POOL), sys.modules.get("__patched_module_" + _POOL)]
-    found += [getattr(package, "connectionpool", None) for package in packages]
-    found += [sys.modules.get(_SESSION)]
-    return [module for module in found if module is not None]
-
-
-def _is_half_built(module: ModuleType) -> bool:
-    spec = getattr(module, "__spec__", None)
-    is_being_built = bool(getattr(spec, "_initializing", False))
-    return is_being_built and not hasattr(module, _LAST_NAMES[module.__name__])
 
 
 def _wrapt_is_there() -> bool:

@@ -18,7 +18,7 @@ def learn(call: Call, response: Any) -> None:
         fresh: Optional[Fresh] = getattr(conn, "_stalepool_fresh", None)
         if fresh is not None:
             conn._stalepool_fresh = None
-        reconnect.note_answer(conn)
+        reconnect.note_answer(conn, was_reused=call.pooled is not None)
         pooled = known(conn)
         if pooled is not None:
             pooled.outgoing = QUIET

@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple, TypeVar
 
 from stalepool import errors, patience, stats
-from stalepool.pooled import Pooled, known, origin_of
+from stalepool.pooled import Pooled, origin_of
 
 Peer = Tuple[str, int]
 T = TypeVar("T")
@@ -64,16 +64,16 @@ def _time_of(connectionpool: Any) -> Any:
     return None
 
 
-def note_answer(conn: Any) -> None:
+def note_answer(conn: Any, was_reused: bool) -> None:
     """The connection's peer has answered a request: it is known from now on.
 
-    Where the connection was opened for that request, any outage is over, too. One from before the
-    outage tells nothing: its listener may be gone and what it held live on.
+    Where the connection was opened for that request, any outage is over, too. A reused one tells
+    nothing of that: the listener may be gone, and what it held live on.
     """
     peer = _peer_of(conn)
     _answered.pop(peer, None)
     _keep(_answered, peer, True)
-    if known(conn) is None:
+    if not was_reused:
         _outages.pop(peer, None)
 
 

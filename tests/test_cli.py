@@ -13,7 +13,7 @@ import pytest
 import stalepool
 from conftest import clean_environ
 from stalepool.cli.main import main
-from stalepool.settings import KNOBS
+from stalepool.knobs import KNOBS
 
 COMMANDS = ["run", "path", "demo"]
 

@@ -14,10 +14,10 @@ from conftest import REPOSITORY
 #: from the bottom; within a layer nobody imports anybody
 LAYERS = (
     # what can be known without knowing anything: tables, records, one platform each
-    "counting errors loaders originals settings verdict wire",
-    "aside keepalive patience peek replay stats tcpinfo",
+    "copies counting errors knobs loaders originals verdict wire",
+    "aside peek replay settings stats tcpinfo",
     # what is installed, and what is remembered of a connection
-    "evidence runtime",
+    "evidence keepalive patience runtime",
     "answer keystone pooled",
     # what is done at each seam
     "examine reconnect sending",
@@ -38,7 +38,7 @@ LAYERS = (
 )
 
 #: what runs in every Python process of a machine may import this much
-AT_START_UP = ("stalepool", "bootstrap", "hook", "loaders", "settings")
+AT_START_UP = ("stalepool", "bootstrap", "hook", "copies", "loaders", "settings", "knobs")
 CHEAP = {"os", "sys", "stalepool"}
 
 #: guests that may be imported, by whom; whoever else needs one looks in sys.modules

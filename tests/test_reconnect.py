@@ -19,7 +19,7 @@ from urllib3.util import Timeout
 from gates import Gate, remote_control
 from pools import await_arrival, counters, get, pool_for, pooled_connection, shim, stock
 from stalepool import reconnect
-from stalepool.testing import TLS, ConnectProxy, FaultServer, swallow
+from stalepool.testing import TLS, ConnectProxy, FaultServer, Respond, swallow
 from worlds import WITH_TESTS
 
 WINDOW_S = 0.4
@@ -311,16 +311,19 @@ def test_connected_is_not_answered(sleeper):
         assert way.reconnects == {"failed": 1, "windows": 1}
 
 
-def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper):
+@pytest.mark.parametrize("headers", [{}, {"Connection": "close"}], ids=["kept", "closed"])
+def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper, headers):
     """Its listener is gone, what it holds lives on: a graceful restart, or a server that drains."""
-    with in_place(shim), FaultServer() as server, Gate(server) as gate:
+    script = [Respond(200), Respond(200, headers=headers)]
+    with in_place(shim), FaultServer(script) as server, Gate(server) as gate:
         with pool_for(gate) as old, pool_for(gate) as new:
             assert get(old) == 200
             gate.stop_listening()
-            for _ in range(2):
-                with pytest.raises(NewConnectionError):
-                    get(new)
-                assert get(old) == 200
+            with pytest.raises(NewConnectionError):
+                get(new)
+            assert get(old) == 200
+            with pytest.raises(NewConnectionError):
+                get(new)
             assert counters(gate)["reconnects"] == {"failed": 1, "windows": 1}
 
 

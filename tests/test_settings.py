@@ -17,7 +17,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from conftest import clean_environ
-from stalepool.settings import KNOBS, PREFIX, Choice, Flag, Seconds, Settings, SettingsError, Whole
+from stalepool.knobs import KNOBS, Choice, Flag, Seconds, Whole
+from stalepool.settings import PREFIX, Settings, SettingsError
 from worlds import WITH_TESTS
 
 # the same examples on each run, and no haste: other tests may be running on the same machine

@@ -11,7 +11,8 @@ from typing import List, Optional
 
 import stalepool
 from stalepool.cli import demo, inject
-from stalepool.settings import KNOBS, PREFIX
+from stalepool.knobs import KNOBS
+from stalepool.settings import PREFIX
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
