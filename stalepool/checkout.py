@@ -38,14 +38,12 @@ def make_check(stock: Check, connectionpool: Any = None) -> Check:
             pooled = conn._stalepool
             if pooled.sock is conn.sock and pooled.installation is runtime.current:
                 now = monotonic()
-                idle_s = now - pooled.checked_at
                 if (
-                    idle_s < pooled.trust_s
+                    now < pooled.trusted_until
                     and not pooled.poll.poll(0)
                     and (pooled.tls is None or not pooled.tls.pending())
                 ):
                     pooled.checked_at = now
-                    pooled.idle_s = idle_s
                     next(pooled.kept)
                     return False
         except Exception:  # whatever it was, the closer look meets it again, and says so

@@ -58,16 +58,25 @@ def _find(conn: Any, installation: runtime.Installation) -> Finding:
 
     now = monotonic()
     verdict = peek.look(the_wire, poll, may_consume=not installation.is_audit)
-    info = tcpinfo.silence(the_wire)
+    is_in_use = _is_in_use(pooled, installation, now)
+    info = None if verdict is Verdict.ALIVE and is_in_use else tcpinfo.silence(the_wire)
     idle_s = _idle_s(pooled, now, None if _brought_data(verdict, the_wire) else info)
     if verdict is Verdict.ALIVE:
         verdict = _verdict_on_silence(pooled, installation, info, idle_s)
     if verdict is Verdict.ALIVE:
         pooled.checked_at, pooled.idle_s = now, idle_s or 0.0
-        if not installation.is_audit:
-            _trust(pooled, the_wire, poll, installation)
+        if is_in_use:
+            pooled.trusted_until = now + pooled.trust_s
+        elif not installation.is_audit:
+            _trust(pooled, the_wire, poll, installation, now, is_clocked=info is not None)
     age_s = _age_at_death_s(verdict, the_wire, info, idle_s) if verdict.is_death else None
     return Finding(verdict, idle_s, age_s)
+
+
+def _is_in_use(pooled: Pooled, installation: runtime.Installation, now: float) -> bool:
+    """Whether it has been idle for so short a time that the kernel has nothing to add."""
+    is_trusted = pooled.installation is installation and pooled.checked_at is not None
+    return is_trusted and now - (pooled.checked_at or 0.0) < pooled.trust_s
 
 
 def _unasked(pooled: Pooled) -> Finding:
@@ -93,7 +102,7 @@ def _verdict_on_silence(
 
 
 def idle_s_of(conn: Any, pooled: Pooled) -> float:
-    """How long a kept connection has been idle: the kernel's word, or the bound of its checkout."""
+    """How long a kept connection has been idle: the kernel's word, or that of the closer look."""
     the_wire = wire.wire_of(conn.sock)
     info = None if the_wire is None else tcpinfo.silence(the_wire)
     return pooled.idle_s if info is None else info.last_data_recv_ms / 1000
@@ -130,11 +139,17 @@ def _age_at_death_s(
 
 
 def _trust(
-    pooled: Pooled, the_wire: wire.Wire, poll: peek.Poll, installation: runtime.Installation
+    pooled: Pooled,
+    the_wire: wire.Wire,
+    poll: peek.Poll,
+    installation: runtime.Installation,
+    now: float,
+    is_clocked: bool,
 ) -> None:
     """Arm keepalive, and let the short look do until a closer one can find more.
 
-    That is until the first keepalive probe can be outstanding, or an idle limit can be reached.
+    That is until the first keepalive probe can be outstanding, or an idle limit can be reached; and
+    where the kernel keeps no clock, as long as a connection is young.
     """
     settings = installation.settings
     counters = stats.origin(pooled.origin_name)
@@ -143,8 +158,10 @@ def _trust(
             counters.armed.tick()
     except OSError as error:
         aside.stand_aside("keepalive_failed", repr(error))
-    limits = (keepalive.idle_s(the_wire), settings.max_idle_s, pooled.announced_limit_s)
+    youth_s = None if is_clocked else settings.nonidempotent_max_idle_s or None
+    limits = (keepalive.idle_s(the_wire), settings.max_idle_s, pooled.announced_limit_s, youth_s)
     pooled.trust_s = min([limit for limit in limits if limit is not None], default=float("inf"))
+    pooled.trusted_until = now + pooled.trust_s
     pooled.fd = the_wire.raw.fileno()
     pooled.poll = poll
     pooled.tls = the_wire.tls

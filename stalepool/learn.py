@@ -22,6 +22,7 @@ def learn(call: Call, response: Any) -> None:
         pooled = known(conn)
         if pooled is not None:
             pooled.outgoing = QUIET
+            pooled.idle_s = 0.0
         elif conn.sock is not None:  # None: "Connection: close"
             pooled = remember(conn, checked_at=call.began)
             pooled.user_timeout_ms = None if fresh is None else fresh.user_timeout_ms

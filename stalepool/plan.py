@@ -54,8 +54,7 @@ def _is_too_old(conn: Any, pooled: Pooled, settings: Settings) -> bool:
         return limit_s == 0
     if pooled.announced_s is not None:
         limit_s = min(limit_s, pooled.announced_s / 2)
-    # the bound of the checkout first: it costs nothing, and is low on a busy connection
-    return pooled.idle_s > limit_s and idle_s_of(conn, pooled) > limit_s
+    return idle_s_of(conn, pooled) > limit_s
 
 
 def prepare_pooled(call: Call, pooled: Pooled, plan: Plan) -> None:

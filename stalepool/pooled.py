@@ -50,6 +50,7 @@ class Pooled:
         "tls",
         "kept",
         "trust_s",
+        "trusted_until",
     )
 
     def __init__(self, sock: Any, origin_name: str, checked_at: Optional[float]) -> None:
@@ -59,7 +60,7 @@ class Pooled:
         #: monotonic time of the last checkout, or of the first request's start; data has come in
         #: since, so it bounds the idle time from above. None: was pooled before we came
         self.checked_at = checked_at
-        #: an upper bound of how long the connection had been idle at its last checkout
+        #: how long it had been idle when it was last looked at closely
         self.idle_s = 0.0
         self.announced_s: Optional[float] = None
         #: the TCP_USER_TIMEOUT we left on the socket; None: an application's own, or none to be had
@@ -74,7 +75,10 @@ class Pooled:
         self.poll: Optional[Poll] = None
         self.tls: Optional[TlsLayer] = None
         self.kept: Optional[Iterator[int]] = None
+        #: how long the short look will do after a closer one, and until when (monotonic). A fixed
+        #: time, so that the short look has no sum to make: also in constant use a closer one is due
         self.trust_s = 0.0
+        self.trusted_until = 0.0
 
     def hear(self, announced: str) -> None:
         """Take in a ``Keep-Alive`` header, such as ``timeout=5, max=100`` (RFC 2068, 19.7.1.1)."""
@@ -84,6 +88,8 @@ class Pooled:
         self.announced_s = announced_s
         if self.announced_limit_s is not None:
             self.trust_s = min(self.trust_s, self.announced_limit_s)
+            latest = (self.checked_at or 0.0) + self.trust_s
+            self.trusted_until = min(self.trusted_until, latest)
 
     @property
     def announced_limit_s(self) -> Optional[float]:

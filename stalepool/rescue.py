@@ -6,6 +6,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from stalepool import answer, aside, errors, patience, replay
 from stalepool.call import Call
+from stalepool.examine import idle_s_of
 from stalepool.learn import learn
 from stalepool.plan import ROUTINE, Plan, prepare_fresh
 from stalepool.pooled import QUIET, Pooled
@@ -39,7 +40,8 @@ def second_chance(call: Call, plan: Plan, error: Exception) -> Any:
     stale = _found_stale(call, error)
     if stale is not None:
         call.tally("moved", "second_look")
-        call.log("found %s before its first byte, idle %.3f s", stale.verdict.value, _idle_s(call))
+        idle_s = 0.0 if call.pooled is None else idle_s_of(call.conn, call.pooled)
+        call.log("found %s before its first byte, idle %.3f s", stale.verdict.value, idle_s)
         reopen(call)
         call = call._replace(pooled=None)
         prepare_fresh(call)
@@ -71,10 +73,6 @@ def _found_stale(call: Call, error: Exception) -> Optional[FoundStale]:
         if isinstance(link, FoundStale):
             return link
     return None
-
-
-def _idle_s(call: Call) -> float:
-    return 0.0 if call.pooled is None else call.pooled.idle_s
 
 
 def _may_replay(call: Call, plan: Plan, error: Exception) -> bool:

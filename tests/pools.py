@@ -116,3 +116,10 @@ def counters(server: Any) -> Dict[str, Any]:
 
 def verdicts(server: Any) -> Dict[str, int]:
     return dict(counters(server).get("verdicts", {}))
+
+
+def let_pass(pool: Any, seconds: float) -> None:
+    """Time on the pooled connection, as the shim counts it; the kernel's clock stays."""
+    memory = pooled_connection(pool)._stalepool
+    memory.checked_at -= seconds
+    memory.trusted_until -= seconds
