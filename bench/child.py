@@ -80,6 +80,7 @@ def call(function: str, world: str = worlds.THREADS, **arguments: Any) -> Any:
 
 
 def environ(**variables: str) -> Dict[str, str]:
-    """This process's environment without ``STALEPOOL_*``."""
+    """This process's environment without ``STALEPOOL_*``; what was compiled once stays compiled."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("STALEPOOL_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, **variables}

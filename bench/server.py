@@ -32,15 +32,21 @@ class Server(Child):
 
     :param tls: speak TLS 1.3, two session tickets a connection, as servers do by default.
     :param idle_s: close a connection that has been idle for a random time between these two.
+    :param spins: never sleep, so as to answer at once; takes a processor for itself.
     """
 
-    def __init__(self, tls: bool = False, idle_s: Optional[Tuple[float, float]] = None) -> None:
-        super().__init__("bench.server:serve", tls=tls, idle_s=idle_s)
+    def __init__(
+        self,
+        tls: bool = False,
+        idle_s: Optional[Tuple[float, float]] = None,
+        spins: bool = False,
+    ) -> None:
+        super().__init__("bench.server:serve", tls=tls, idle_s=idle_s, spins=spins)
         #: where it is, as arguments for :mod:`bench.client`
         self.at: Dict[str, Any] = self.read()
 
 
-def serve(tls: bool, idle_s: Optional[Tuple[float, float]]) -> None:
+def serve(tls: bool, idle_s: Optional[Tuple[float, float]], spins: bool) -> None:
     """Say where we are, and serve until stdin ends."""
     # a backlog for all clients of a race at once
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
@@ -51,14 +57,15 @@ def serve(tls: bool, idle_s: Optional[Tuple[float, float]]) -> None:
         certificate = TLS("TLSv1.3", num_tickets=2)
         context, ca_path = certificate.server_context, certificate.ca_path
     say({"port": listener.getsockname()[1], "ca_path": ca_path})
-    _Loop(listener, context, idle_s).run()
+    _Loop(listener, context, idle_s, spins).run()
 
 
 class _Loop:
-    def __init__(self, listener: socket.socket, context: Any, idle_s: Any) -> None:
+    def __init__(self, listener: socket.socket, context: Any, idle_s: Any, spins: bool) -> None:
         self.listener = listener
         self.context = context
         self.idle_s = idle_s
+        self.sleeps_s = 0 if spins else 0.002 if idle_s else -1
         self.epoll = select.epoll()
         self.connections: Dict[int, socket.socket] = {}
         self.deadlines: Dict[int, float] = {}
@@ -69,7 +76,7 @@ class _Loop:
         self.epoll.register(ear, select.EPOLLIN)
         self.epoll.register(stdin, select.EPOLLIN)
         while True:
-            for fd, _ in self.epoll.poll(0.002 if self.idle_s else -1):
+            for fd, _ in self.epoll.poll(self.sleeps_s):
                 if fd == ear:
                     self.accept()
                 elif fd == stdin:
