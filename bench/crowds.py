@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, List
 
 from pyperf import perf_counter
 
@@ -21,18 +20,21 @@ class GreenCrowd:
 
     def __init__(self, size: int, work_s: float) -> None:
         self._size, self._work_s = size, work_s
-        self._members: List[Any] = []
+        self._is_over = False
 
     def __enter__(self) -> GreenCrowd:
         import eventlet
 
-        self._members = [eventlet.spawn(self._live) for _ in range(self._size)]
+        self._is_over = False
+        for _ in range(self._size):
+            eventlet.spawn(self._live)
         self.lap()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for member in self._members:
-            member.kill()
+        # not by kill(), which takes a lap for each of them
+        self._is_over = True
+        self.lap()
 
     def lap(self) -> None:
         """Let each of them have its turn."""
@@ -43,7 +45,7 @@ class GreenCrowd:
     def _live(self) -> None:
         import eventlet
 
-        while True:
+        while not self._is_over:
             spin(self._work_s)
             eventlet.sleep(0)
 

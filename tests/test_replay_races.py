@@ -242,9 +242,10 @@ def test_a_healthy_connection_is_kept(num_tickets):
 
 # -- the race ------------------------------------------------------------------------------------
 
-IDLE_S = 0.03  # nonidempotent_max_idle_s in these tests
+IDLE_S = 0.02  # nonidempotent_max_idle_s in these tests
 AROUND_S = 0.004  # the FIN comes no more than so long before or after the request
-CLOSES_AT_S = IDLE_S + 3 * AROUND_S  # the kernel counts idle time in steps of up to 4 ms
+#: the kernel counts idle time in ticks of up to 4 ms, and one may come late on a virtual machine
+CLOSES_AT_S = IDLE_S + 3 * AROUND_S + 0.01
 
 RACING = {"replay": "idempotent", "second_look": True, "nonidempotent_max_idle_s": IDLE_S}
 
