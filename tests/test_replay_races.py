@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 import pytest
 import urllib3
 
+import stalepool
 from pools import counters, pooled_connection, shim, stock
 from replay_pairs import pairwise
 from replay_routes import ROUTES, route_to
@@ -22,6 +23,7 @@ from replay_tools import (
     after_checkout,
     have,
     kind_of,
+    links,
     prime,
     reused,
     send,
@@ -244,8 +246,8 @@ def test_a_healthy_connection_is_kept(num_tickets):
 
 IDLE_S = 0.02  # nonidempotent_max_idle_s in these tests
 AROUND_S = 0.004  # the FIN comes no more than so long before or after the request
-#: the kernel counts idle time in ticks of up to 4 ms, and one may come late on a virtual machine
-CLOSES_AT_S = IDLE_S + 3 * AROUND_S + 0.01
+#: the kernel counts idle time in ticks, and on a busy virtual machine several may come late
+CLOSES_AT_S = IDLE_S + 0.12
 
 RACING = {"replay": "idempotent", "second_look": True, "nonidempotent_max_idle_s": IDLE_S}
 
@@ -296,7 +298,10 @@ def races(race: Race, haproxy: str, tries: int) -> Dict[str, Any]:
                 return send(server, pool, race.method)
 
         outcomes = side_by_side([once] * tries)
+    failed = [links(outcome.error) for outcome in outcomes if outcome.error is not None]
     return {
+        "failed": [[repr(link) for link in chain] for chain in failed],
+        "left alone": stalepool.snapshot()["fallbacks"],
         "ok": sum(outcome[:3] == (200, True, None) for outcome in outcomes),
         "processed once": sum(outcome.processed == 1 for outcome in outcomes),
         "moved": sum(totals("moved").values()),
@@ -307,6 +312,7 @@ def races(race: Race, haproxy: str, tries: int) -> Dict[str, Any]:
 
 
 def check_races(race: Race, tries: int, seen: Dict[str, Any]) -> None:
+    assert (seen["failed"], seen["left alone"]) == ([], {})
     assert seen["ok"] == seen["processed once"] == tries, seen
     assert seen["refused"] == {}
     if race.method == "POST":
