@@ -123,3 +123,13 @@ def let_pass(pool: Any, seconds: float) -> None:
     memory = pooled_connection(pool)._stalepool
     memory.checked_at -= seconds
     memory.trusted_until -= seconds
+
+
+class UnknownSocket:
+    """A socket of a kind that nobody has heard of."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)

@@ -21,7 +21,7 @@ from urllib3.util import Timeout
 
 import stalepool
 from gates import Gate
-from pools import counters, pool_for, pooled_connection, shim, stock
+from pools import UnknownSocket, counters, pool_for, pooled_connection, shim, stock
 from replay_tools import (
     ECHO,
     after_checkout,
@@ -645,23 +645,13 @@ def test_a_tunnel_that_takes_longer_than_is_left():
 # -- what is left alone --------------------------------------------------------------------------
 
 
-class Unknown:
-    """A socket of a kind that nobody has heard of."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
-
-
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_socket_of_unknown_kind(method):
     """It cannot be asked anything. Its requests go out, and what fails may be sent again."""
     with shim(replay="evidence", second_look=True, nonidempotent_max_idle_s=1), reused(
         ECHO, Close()
     ) as (server, pool):
-        pooled_connection(pool).sock = Unknown(pooled_connection(pool).sock)
+        pooled_connection(pool).sock = UnknownSocket(pooled_connection(pool).sock)
         assert send(server, pool, method)[:2] == (200, True)
         outcome = send(server, pool, method)
         if method == "GET":

@@ -15,7 +15,17 @@ import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ProtocolError
 
-from pools import counters, get, let_pass, pool_for, pooled_connection, shim, stock, verdicts
+from pools import (
+    UnknownSocket,
+    counters,
+    get,
+    let_pass,
+    pool_for,
+    pooled_connection,
+    shim,
+    stock,
+    verdicts,
+)
 from stalepool import pooled, tcpinfo, wire
 from stalepool.testing import (
     TLS,
@@ -49,16 +59,6 @@ def let_idle(pool, seconds=LONGER_S):
         "%s idle seconds" % seconds,
         10,
     )
-
-
-class Unknown:
-    """A socket of a kind that nobody has heard of."""
-
-    def __init__(self, sock):
-        self._sock = sock
-
-    def __getattr__(self, name):
-        return getattr(self._sock, name)
 
 
 def moved(server):
@@ -331,7 +331,7 @@ def test_a_socket_that_cannot_be_asked_grows_old_too():
     with in_place(shim), FaultServer() as server, pool_for(server) as pool:
         assert get(pool) == 200
         conn = pooled_connection(pool)
-        raw, conn.sock = conn.sock, Unknown(conn.sock)
+        raw, conn.sock = conn.sock, UnknownSocket(conn.sock)
         assert get(pool) == 200
         taken_apart = wire.wire_of(raw)
         kernel.wait_until(
