@@ -49,8 +49,9 @@ def make_response_class(stock: Any, connectionpool: Any) -> Any:
             answer_began = False
             try:
                 # the read that readline() begins with; the status line then comes from the buffer
-                answer_began = bool(peek(1))
-                if not answer_began:
+                if peek(1):
+                    answer_began = True
+                else:
                     # the EOF is not read once more: to pyOpenSSL that is another error
                     self.fp.close()
                     self.fp = io.BytesIO()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from typing import Optional, Tuple
+import sys
+from typing import Callable, Optional, Tuple
 
 #: the connection's own end, as the kernel names it: RST, a write after it, a keepalive or user
 #: timeout (tcp(7)), an unreachable peer. The caller's read timeout has no errno
@@ -64,6 +65,15 @@ def is_of_the_try(error: BaseException) -> bool:
     return isinstance(error, (OSError, ValueError)) or any(
         cls.__module__.endswith(_OF_HTTP) for cls in type(error).__mro__
     )
+
+
+def _being_handled() -> Optional[BaseException]:
+    return sys.exc_info()[1]
+
+
+#: the exception the caller is handling, if any. Every request asks: ``sys.exception()``, new in
+#: CPython 3.11, takes a third of the time
+being_handled: Callable[[], Optional[BaseException]] = getattr(sys, "exception", _being_handled)
 
 
 def chain(

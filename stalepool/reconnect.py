@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import random
-import sys
 from time import monotonic
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple, TypeVar
 
@@ -88,7 +87,7 @@ def connect(
     :raises: what the first try raised if the window closed; never past the connect timeout. What
         does not come from a try, such as a timer's exception, as it is and when it comes.
     """
-    began, handled = monotonic(), sys.exc_info()[1]
+    began, handled = monotonic(), errors.being_handled()
     try:
         return try_once()
     except Exception as error:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from time import monotonic
 from typing import Any, Callable, Optional
 
 from stalepool import answer, aside, reconnect, runtime
 from stalepool.call import Call
+from stalepool.errors import being_handled
 from stalepool.learn import learn
 from stalepool.plan import ROUTINE, decide, prepare_fresh, prepare_pooled
 from stalepool.pooled import Pooled, is_http1, known
@@ -43,7 +43,7 @@ def make_make_request(stock: Callable[..., Any], connectionpool: Any) -> Callabl
         kwargs.update(zip(names, args))
         call = Call(
             *(stock, self, conn, method, url, kwargs, installation.settings),
-            *(_reopenable(self, conn), monotonic(), sys.exc_info()[1]),
+            *(_reopenable(self, conn), monotonic(), being_handled()),
         )
         if installation.is_audit:
             response = call.send()

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from typing import Any, Callable, Optional
 
 from stalepool import request, runtime
+from stalepool.errors import being_handled
 from stalepool.learn import SWITCHING_PROTOCOLS, hear
 from stalepool.pooled import LOOK_DUE, QUIET, SENDING, Pooled
 from stalepool.replay import is_plain
@@ -74,7 +74,7 @@ def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> 
         if pooled is None:
             rest.update(timeout=timeout, chunked=chunked, body=body, headers=headers)
             return careful(self, conn, method, url, **rest)
-        handled = sys.exc_info()[1]
+        handled = being_handled()
         try:
             # spelt out: two stars here would cost what this function is there to save
             response = stock(self, conn, method, url, timeout, chunked, body=body, headers=headers)
@@ -86,7 +86,9 @@ def _as_1_26(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> 
                 raise
         pooled.outgoing = QUIET
         try:
-            if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
+            # of http.client: "in" would take twice as long as get() here
+            is_told = response.headers.get("keep-alive") is not None
+            if is_told or response.status == SWITCHING_PROTOCOLS:
                 hear(conn, response)
         except AttributeError:  # a response of somebody else's class
             pass
@@ -117,7 +119,7 @@ def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> Mak
                 *(self, conn, method, url, body, headers, retries, timeout, chunked),
                 *(response_conn, preload_content, decode_content, enforce_content_length),
             )
-        handled = sys.exc_info()[1]
+        handled = being_handled()
         try:
             # spelt out: a star here would cost what this function is there to save
             response = stock(
@@ -146,10 +148,12 @@ def _as_2(stock: MakeRequest, careful: MakeRequest, default_timeout: Any) -> Mak
                 raise
         pooled.outgoing = QUIET
         try:
-            if "keep-alive" in response.headers or response.status == SWITCHING_PROTOCOLS:
+            # what its headers are kept in: to ask themselves would cost as much as all the rest
+            is_told = "keep-alive" in response.headers._container
+            if is_told or response.status == SWITCHING_PROTOCOLS:
                 hear(conn, response)
         except AttributeError:  # a response of somebody else's class
-            pass
+            hear(conn, response)
         return response
 
     return _make_request
