@@ -59,14 +59,14 @@ def _figures() -> List[Figure]:
             "rate-threads",
             "request, one thread, CPU",
             "us",
-            lambda quick: measures.request_rate("threads", quick, requests=1000),
+            lambda quick: measures.request_rate("threads", quick, requests=50),
             {measures.BELOW_STOCK: Bound(at_least=0.99)},
         ),
         Figure(
             "rate-eventlet",
             "request, eventlet, 50 clients, CPU",
             "us",
-            lambda quick: measures.request_rate("eventlet", quick, requests=20),
+            lambda quick: measures.request_rate("eventlet", quick, requests=2),
             {measures.BELOW_STOCK: Bound(at_least=1.03)},
         ),
         Figure(

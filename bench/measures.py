@@ -90,7 +90,7 @@ def second_look(quick: bool) -> Measured:
 
 
 def request_rate(scenario: str, quick: bool, requests: int) -> Measured:
-    pairs, turns = (3, 2) if quick else (15, 10)
+    pairs, turns = (3, 4) if quick else (50, 24)
     if scenario == "busy":
         pairs, turns = (2, 1) if quick else (10, 2)
     samples = _columns(rate.compare(scenario, pairs, turns, requests))
