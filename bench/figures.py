@@ -66,7 +66,7 @@ def _figures() -> List[Figure]:
             "rate-eventlet",
             "request, eventlet, 50 clients, CPU",
             "us",
-            lambda quick: measures.request_rate("eventlet", quick, requests=2),
+            lambda quick: measures.request_rate("eventlet", quick, requests=4),
             {measures.BELOW_STOCK: Bound(at_least=1.03)},
         ),
         Figure(

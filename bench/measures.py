@@ -24,6 +24,14 @@ MORE_BYTES = "bytes more"
 FAILED = "ours"
 
 
+#: whole ones, and quick ones
+_PAIRS_AND_TURNS = {
+    "threads": ((50, 24), (3, 4)),
+    "eventlet": ((25, 24), (3, 4)),
+    "busy": ((10, 2), (2, 1)),
+}
+
+
 class Measured(NamedTuple):
     """What came out: the medians of the three, in the figure's unit, and what follows from them."""
 
@@ -90,9 +98,7 @@ def second_look(quick: bool) -> Measured:
 
 
 def request_rate(scenario: str, quick: bool, requests: int) -> Measured:
-    pairs, turns = (3, 4) if quick else (50, 24)
-    if scenario == "busy":
-        pairs, turns = (2, 1) if quick else (10, 2)
+    pairs, turns = _PAIRS_AND_TURNS[scenario][quick]
     samples = _columns(rate.compare(scenario, pairs, turns, requests))
     return Measured(
         {
