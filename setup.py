@@ -17,6 +17,7 @@ TEST = [
     "pytest>=8",
     "pytest-timeout",
     "pytest-xdist",
+    "pyperf",
     "hypothesis",
     "trustme",
     "pyOpenSSL",

@@ -7,9 +7,12 @@ import json
 import sys
 from typing import List, Optional, Sequence
 
-from bench import report
-from bench.child import ChildFailed
-from bench.figures import FIGURES, Figure
+try:
+    from bench import report
+    from bench.child import ChildFailed
+    from bench.figures import FIGURES, Figure
+except ImportError as error:
+    sys.exit("python -m bench: %s; what it needs comes by: pip install '.[bench]'" % error)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -22,6 +25,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     chosen = [figure for figure in FIGURES if _is_asked_for(figure, options.only)]
     if not chosen:
         parser.error("there is no figure %s; --list names them" % " ".join(options.only))
+    if options.json:
+        try:
+            open(options.json, "a").close()  # now, and not after a quarter of an hour
+        except OSError as error:
+            parser.error("--json: %s" % error)
     return _run(chosen, options)
 
 
@@ -51,24 +59,39 @@ def _is_asked_for(figure: Figure, only: Optional[List[str]]) -> bool:
 
 def _run(figures: Sequence[Figure], options: argparse.Namespace) -> int:
     result = report.begin(options.quick)
-    failed = []
-    for figure in figures:
-        print(figure.title, "...", file=sys.stderr, flush=True)
-        try:
-            measured = figure.measure(options.quick)
-        except ChildFailed as error:
-            failed.append(figure.name)
-            print(error, file=sys.stderr)
-        else:
-            result["figures"].append(report.row_of(figure, measured))
+    failed: List[str] = []
+    try:
+        for figure in figures:
+            _measure(figure, result, failed)
+    except KeyboardInterrupt:
+        print("interrupted; what follows was measured until then", file=sys.stderr)
+        _write(result, options.json)
+        return 130
+    _write(result, options.json)
+    return _verdict(result, failed, options.check)
+
+
+def _measure(figure: Figure, result: report.Report, failed: List[str]) -> None:
+    print(figure.title, "...", file=sys.stderr, flush=True)
+    try:
+        measured = figure.measure(bool(result["quick"]))
+    except ChildFailed as error:
+        failed.append(figure.name)
+        print(error, file=sys.stderr)
+    else:
+        result["figures"].append(report.row_of(figure, measured))
+
+
+def _write(result: report.Report, path: Optional[str]) -> None:
+    if not result["figures"]:
+        return
     print(report.about(result))
     print()
     print(report.as_text(result["figures"]))
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
+    if path:
+        with open(path, "w", encoding="utf-8") as file:
             json.dump(result, file, indent=1)
             file.write("\n")
-    return _verdict(result, failed, options.check)
 
 
 def _verdict(result: report.Report, failed: Sequence[str], is_checked: bool) -> int:

@@ -18,7 +18,7 @@ _CROWD_SLICE_S = 0.0001
 
 def alone(at: At, rounds: int) -> Samples:
     """Nothing else goes on in the process."""
-    contestants = _contestants(at)
+    contestants = the_three(at)
     samples = Contest(contestants).rounds(rounds)
     _assert_all_healthy()
     return samples
@@ -26,7 +26,7 @@ def alone(at: At, rounds: int) -> Samples:
 
 def alone_green(at: At, rounds: int) -> Dict[str, Any]:
     """The same under eventlet, and how often one check switches green threads."""
-    contestants = _contestants(at)
+    contestants = the_three(at)
     samples = Contest(contestants).rounds(rounds)
     _assert_all_healthy()
     return {"samples": samples, "switches": _switches(contestants)}
@@ -36,8 +36,7 @@ def in_green_crowd(at: At, rounds: int, size: int, work_s: float) -> Dict[str, A
     """Among runnable green threads: alone and in the crowd by turns."""
     crowd = GreenCrowd(size, work_s)
     contestants = {
-        name: contestant._replace(prepare=crowd.lap)
-        for name, contestant in _contestants(at).items()
+        name: contestant._replace(prepare=crowd.lap) for name, contestant in the_three(at).items()
     }
     alone = Contest({"alone": contestants["ours"]}, _CROWD_SLICE_S)
     with crowd:
@@ -62,14 +61,15 @@ def in_native_crowd(at: At, rounds: int, size: int, limit_s: float) -> Samples:
     A slice is short, so that most of them keep the interpreter throughout: what is compared is the
     usual check. The others last until each thread has had it for 5 ms.
     """
-    contestants = _contestants(at)
+    contestants = the_three(at)
     with NativeCrowd(size):
         samples = Contest(contestants, times=10).rounds(rounds, limit_s)
     _assert_all_healthy()
     return samples
 
 
-def _contestants(at: At) -> Dict[str, Contestant]:
+def the_three(at: At) -> Dict[str, Contestant]:
+    """The floor, stock's check and ours, of the same pooled connection to the server at ``at``."""
     import urllib3.connectionpool
 
     import stalepool

@@ -5,10 +5,11 @@ Plain SVG, drawn by hand; its colours follow the reader's light or dark setting.
 
 from __future__ import annotations
 
-import json
+import argparse
 import math
-import sys
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+from bench.report import load
 
 WIDTH, HEIGHT = 760, 430
 LEFT, RIGHT, TOP, BOTTOM = 90, 590, 40, 350
@@ -47,13 +48,19 @@ class Series(NamedTuple):
 def series_of(report: Dict[str, Any]) -> List[Series]:
     """The lines to draw.
 
-    :raises KeyError: the report lacks one of the figures ``eventlet`` and ``green-*``.
+    :raises ValueError: the report lacks one of the figures ``eventlet`` and ``green-*``.
     """
     rows = {row["name"]: row for row in report["figures"]}
 
+    def value(who: str, name: str) -> float:
+        if name not in rows:
+            raise ValueError("the report lacks the figure %s" % name)
+        found: float = rows[name][who]
+        return found
+
     def values(who: str, work_ms: str) -> List[float]:
         names = ["green-%d-%s" % (size, work_ms) for size in SIZES[1:]]
-        return [rows[name][who] for name in ["eventlet", *names]]
+        return [value(who, name) for name in ["eventlet", *names]]
 
     stock = [Series("stock", "stock, %s ms each" % ms, values("stock", ms)) for ms in WORK_MS]
     ours = [Series("ours", "", values("ours", ms)) for ms in WORK_MS]
@@ -118,12 +125,20 @@ def _y(microseconds: float) -> float:
     return BOTTOM - share * (BOTTOM - TOP)
 
 
-def main(report_path: str, plot_path: str) -> None:
-    with open(report_path, encoding="utf-8") as file:
-        drawing = draw(series_of(json.load(file)))
-    with open(plot_path, "w", encoding="utf-8") as file:
-        file.write(drawing)
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.plot", description="Draw checkout cost from a report."
+    )
+    parser.add_argument("report", metavar="REPORT.json", help="from python -m bench --json")
+    parser.add_argument("plot", metavar="PLOT.svg", help="is written")
+    options = parser.parse_args(arguments)
+    try:
+        drawing = draw(series_of(load(options.report)))
+        with open(options.plot, "w", encoding="utf-8") as file:
+            file.write(drawing)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Dict, List, Sequence
 
 from bench import machine
@@ -18,6 +19,21 @@ _MET, _MISSED = "met", "MISSED"
 
 def begin(is_quick: bool) -> Report:
     return {"machine": machine.describe(), "quick": is_quick, "figures": []}
+
+
+def load(path: str) -> Report:
+    """A report that was written before.
+
+    :raises OSError: it cannot be read.
+    :raises ValueError: it is none.
+    """
+    with open(path, encoding="utf-8") as file:
+        try:
+            report: Report = json.load(file)
+            report["machine"], report["figures"], report["quick"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError("%s is not what python -m bench --json writes" % path) from None
+    return report
 
 
 def row_of(figure: Figure, measured: Measured) -> Row:

@@ -5,11 +5,10 @@ One table for each report, between two comments of the page that say so; the res
 
 from __future__ import annotations
 
-import json
-import sys
-from typing import List, Sequence
+import argparse
+from typing import List, Optional, Sequence
 
-from bench.report import HEADER, Report, about, lines_of
+from bench.report import HEADER, Report, about, lines_of, load
 
 BEGIN = ".. begin of the tables that bench.table writes"
 END = ".. end of the tables that bench.table writes"
@@ -44,16 +43,22 @@ def insert(page: str, tables: Sequence[str]) -> str:
     return "".join([before, begin, "\n\n", "\n".join(tables), "\n", end, after])
 
 
-def main(page_path: str, *report_paths: str) -> None:
-    tables = []
-    for path in report_paths:
-        with open(path, encoding="utf-8") as file:
-            tables.append(as_rst(json.load(file)))
-    with open(page_path, encoding="utf-8") as file:
-        page = insert(file.read(), tables)
-    with open(page_path, "w", encoding="utf-8") as file:
-        file.write(page)
+def main(arguments: Optional[Sequence[str]] = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.table", description="Write the tables of reports into a page."
+    )
+    parser.add_argument("page", metavar="PAGE.rst", help="has two comments between which they go")
+    parser.add_argument("reports", metavar="REPORT.json", nargs="+", help="from bench --json")
+    options = parser.parse_args(arguments)
+    try:
+        tables = [as_rst(load(path)) for path in options.reports]
+        with open(options.page, encoding="utf-8") as file:
+            page = insert(file.read(), tables)
+        with open(options.page, "w", encoding="utf-8") as file:
+            file.write(page)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
