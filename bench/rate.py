@@ -2,8 +2,8 @@
 
 The server never sleeps. Over loopback it is the sender who pays for waking it, and stock under
 eventlet, which yields before it sends, sends in bursts and wakes it less often: with a server that
-sleeps this came to 12 % of a request (measured in a virtual machine of two processors). A server on
-another machine is not woken at the client's expense.
+sleeps this made 0.95 of a ratio of 1.08 (measured in a virtual machine of two processors). A server
+on another machine is not woken at the client's expense.
 """
 
 from __future__ import annotations
