@@ -65,10 +65,9 @@ def _find(conn: Any, installation: runtime.Installation) -> Finding:
         verdict = _verdict_on_silence(pooled, installation, info, idle_s)
     if verdict is Verdict.ALIVE:
         pooled.checked_at, pooled.idle_s = now, idle_s or 0.0
-        if is_in_use:
-            pooled.trusted_until = now + pooled.trust_s
-        elif not installation.is_audit:
-            _trust(pooled, the_wire, poll, installation, now, is_clocked=info is not None)
+        if not is_in_use and not installation.is_audit:
+            _trust(pooled, the_wire, poll, installation, is_clocked=info is not None)
+        pooled.trusted_until = now + pooled.trust_s
     age_s = _age_at_death_s(verdict, the_wire, info, idle_s) if verdict.is_death else None
     return Finding(verdict, idle_s, age_s)
 
@@ -143,7 +142,6 @@ def _trust(
     the_wire: wire.Wire,
     poll: peek.Poll,
     installation: runtime.Installation,
-    now: float,
     is_clocked: bool,
 ) -> None:
     """Arm keepalive, and let the short look do until a closer one can find more.
@@ -161,7 +159,6 @@ def _trust(
     youth_s = None if is_clocked else settings.nonidempotent_max_idle_s or None
     limits = (keepalive.idle_s(the_wire), settings.max_idle_s, pooled.announced_limit_s, youth_s)
     pooled.trust_s = min([limit for limit in limits if limit is not None], default=float("inf"))
-    pooled.trusted_until = now + pooled.trust_s
     pooled.fd = the_wire.raw.fileno()
     pooled.poll = poll
     pooled.tls = the_wire.tls

@@ -14,6 +14,7 @@ from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 import wrapt
 
 from stalepool import answer, aside, checkout, connect, keystone, routine, sending
+from stalepool.copies import POOL, SESSION
 
 Attribute = Callable[..., Any]
 
@@ -42,16 +43,15 @@ def _through_wrapt(make: Callable[[ModuleType], Attribute]) -> Callable[..., Att
     return wrap
 
 
-_POOL, _SESSION = "urllib3.connectionpool", "keystoneauth1.session"
 _CALL = ("self", "conn", "method", "url")
 
 SEAMS = (
-    Seam(_POOL, "", "is_connection_dropped", ("conn",), checkout.make_check),
-    Seam(_POOL, "HTTPConnectionPool", "_make_request", _CALL, routine.make_make_request),
-    Seam(_POOL, "HTTPConnection", "send", ("self", "data"), sending.make_send),
-    Seam(_POOL, "HTTPConnection", "response_class", ("sock",), answer.make_response_class),
-    Seam(_POOL, "HTTPConnection", "_new_conn", ("self",), _through_wrapt(connect.make_new_conn)),
-    Seam(_SESSION, "Session", "request", ("self", "url"), _through_wrapt(keystone.make_request)),
+    Seam(POOL, "", "is_connection_dropped", ("conn",), checkout.make_check),
+    Seam(POOL, "HTTPConnectionPool", "_make_request", _CALL, routine.make_make_request),
+    Seam(POOL, "HTTPConnection", "send", ("self", "data"), sending.make_send),
+    Seam(POOL, "HTTPConnection", "response_class", ("sock",), answer.make_response_class),
+    Seam(POOL, "HTTPConnection", "_new_conn", ("self",), _through_wrapt(connect.make_new_conn)),
+    Seam(SESSION, "Session", "request", ("self", "url"), _through_wrapt(keystone.make_request)),
 )
 
 #: the modules whose seams are wrapped. Weak, like the wrappers below, so that a copy of urllib3
