@@ -303,16 +303,7 @@ def test_a_working_directory_that_is_gone(version: str, tmp_path: Path) -> None:
 
     def look(*places: object) -> Any:
         gone.mkdir()
-        start = [
-            "/bin/sh",
-            "-c",
-            'rmdir "$PWD"; exec "$@"',
-            "sh",
-            python,
-            "-B",
-            "-c",
-            "print('on')",
-        ]
+        start = ["/bin/sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", python, "-Bc", "print('on')"]
         return outcome(*start, env=path_of(*places), cwd=str(gone))
 
     # Python 3.11 and later do not start there, if PYTHONPATH has something relative in it
