@@ -74,7 +74,7 @@ def _run(figures: Sequence[Figure], options: argparse.Namespace) -> int:
 def _measure(figure: Figure, result: report.Report, failed: List[str]) -> None:
     print(figure.title, "...", file=sys.stderr, flush=True)
     try:
-        measured = figure.measure(bool(result["quick"]))
+        measured = figure.measure(result["quick"])
     except ChildFailed as error:
         failed.append(figure.name)
         print(error, file=sys.stderr)

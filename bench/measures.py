@@ -24,14 +24,6 @@ MORE_BYTES = "bytes more"
 FAILED = "ours"
 
 
-#: whole ones, and quick ones
-_PAIRS_AND_TURNS = {
-    "threads": ((50, 24), (3, 4)),
-    "eventlet": ((25, 24), (3, 4)),
-    "busy": ((10, 2), (2, 1)),
-}
-
-
 class Measured(NamedTuple):
     """What came out: the medians of the three, in the figure's unit, and what follows from them."""
 
@@ -97,9 +89,8 @@ def second_look(quick: bool) -> Measured:
     )
 
 
-def request_rate(scenario: str, quick: bool, requests: int) -> Measured:
-    pairs, turns = _PAIRS_AND_TURNS[scenario][quick]
-    samples = _columns(rate.compare(scenario, pairs, turns, requests))
+def request_rate(scenario: str, quick: bool) -> Measured:
+    samples = _columns(rate.compare(scenario, quick))
     return Measured(
         {
             BELOW_STOCK: of_samples(samples[BELOW_STOCK]),

@@ -26,40 +26,73 @@ from bench.world import EVENTLET, THREADS, kernel_poll
 At = Dict[str, Any]
 
 
+class Extent(NamedTuple):
+    """So many pairs of processes, and so many turns of each half."""
+
+    pairs: int
+    turns: int
+
+
 class Scenario(NamedTuple):
     """``clients`` send requests over one pool, beside ``busy`` green threads that work 1 ms each.
 
-    ``clock``: what a request costs, the process's CPU time or the time that passes.
+    ``clock``: what a request costs, the process's CPU time or the time that passes. ``requests``:
+    of each client in a turn; turns are short, so that what slows the machine down slows both.
     """
 
     world: str
     clients: int
     busy: int
     clock: str
+    requests: int
+    whole: Extent
+    quick: Extent
 
 
 SCENARIOS = {
-    "threads": Scenario(THREADS, clients=1, busy=0, clock="process_time"),
-    "eventlet": Scenario(EVENTLET, clients=50, busy=0, clock="process_time"),
-    "busy": Scenario(EVENTLET, clients=5, busy=20, clock="perf_counter"),
+    "threads": Scenario(
+        THREADS,
+        clients=1,
+        busy=0,
+        clock="process_time",
+        requests=50,
+        whole=Extent(pairs=50, turns=24),
+        quick=Extent(pairs=3, turns=4),
+    ),
+    "eventlet": Scenario(
+        EVENTLET,
+        clients=50,
+        busy=0,
+        clock="process_time",
+        requests=4,
+        whole=Extent(pairs=25, turns=24),
+        quick=Extent(pairs=3, turns=4),
+    ),
+    "busy": Scenario(
+        EVENTLET,
+        clients=5,
+        busy=20,
+        clock="perf_counter",
+        requests=40,
+        whole=Extent(pairs=10, turns=2),
+        quick=Extent(pairs=2, turns=1),
+    ),
 }
 
 
-def compare(name: str, pairs: int, turns: int, requests: int) -> List[Dict[str, float]]:
+def compare(name: str, quick: bool) -> List[Dict[str, float]]:
     """Seconds per request of both halves and of a floor, one result for each pair of processes.
 
     Two processes differ for good by how their memory happens to lie (which names share a place in
     CPython's cache of attributes alone is worth 1 to 2 %), so a pair is one sample, the median of
     its turns; more turns do not narrow what only more pairs can.
-
-    :param turns: of each half; short ones, so that what slows the machine down slows both.
-    :param requests: of each client in a turn.
     """
-    return [_compare_pair(name, pair, turns, requests) for pair in range(pairs)]
+    extent = SCENARIOS[name].quick if quick else SCENARIOS[name].whole
+    return [_compare_pair(name, pair, extent.turns) for pair in range(extent.pairs)]
 
 
-def _compare_pair(name: str, pair: int, turns: int, requests: int) -> Dict[str, float]:
-    world = SCENARIOS[name].world
+def _compare_pair(name: str, pair: int, turns: int) -> Dict[str, float]:
+    world, requests = SCENARIOS[name].world, SCENARIOS[name].requests
 
     def half(shim: bool) -> Child:
         return Child(

@@ -29,10 +29,11 @@ def load(path: str) -> Report:
     """
     with open(path, encoding="utf-8") as file:
         try:
-            report: Report = json.load(file)
-            report["machine"], report["figures"], report["quick"]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError("%s is not what python -m bench --json writes" % path) from None
+            report = json.load(file)
+        except ValueError:
+            report = None
+    if not isinstance(report, dict) or not {"machine", "quick", "figures"} <= report.keys():
+        raise ValueError("%s is not what python -m bench --json writes" % path)
     return report
 
 
