@@ -25,6 +25,11 @@ TEST = [
     # vcrpy holds urllib3 below 2 on Pythons before 3.10
     "vcrpy; python_version >= '3.10'",
     "h2; python_version >= '3.9'",
+    "PySocks",
+    "freezegun",
+    "pytest-socket",
+    "botocore",
+    "requests_ntlm",
 ]
 LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
 BENCH = [*DEMO, "pyperf", "trustme"]

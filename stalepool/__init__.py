@@ -1,7 +1,7 @@
 """Keeps services from talking into dead pooled connections.
 
-``import stalepool`` at start-up is all there is to do: every urllib3 pool of the process then looks
-at a connection, without yielding, before it is reused, and arms TCP keepalive on it. Everything
+``import stalepool`` at start-up is all there is to do: every urllib3 pool of the process then
+checks a connection, without yielding, before it is reused, and arms TCP keepalive on it. Everything
 else here is loaded when it is first asked for.
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stalepool.control import uninstall as uninstall
     from stalepool.settings import Settings as Settings
     from stalepool.settings import SettingsError as SettingsError
-    from stalepool.verdict import Verdict as Verdict
+    from stalepool.sockets.verdict import Verdict as Verdict
 
 _PUBLIC = {
     "install": "control",
@@ -28,7 +28,7 @@ _PUBLIC = {
     "snapshot": "control",
     "Settings": "settings",
     "SettingsError": "settings",
-    "Verdict": "verdict",
+    "Verdict": "sockets.verdict",
 }
 
 __all__ = [

@@ -1,7 +1,7 @@
-"""What happens at ``import stalepool``: the hook is registered, and nothing else.
+"""Start-up at ``import stalepool``: the import hook is registered, and nothing else.
 
 Runs in somebody else's start-up, perhaps in every Python process of a machine: standard library
-only, a millisecond, and no exception ever comes out. Settings are looked at only where there are
+only, a millisecond, and no exception ever comes out. Settings are read only where there are
 any; a wrong one is said once on stderr and leaves the process as it would be without us.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from stalepool import hook
+from stalepool.patching import import_hook
 
 _PREFIX = "STALEPOOL_"
 
@@ -19,7 +19,7 @@ def start() -> None:
     """Register the hook with the settings of the environment. Raises nothing."""
     try:
         if not any(name.startswith(_PREFIX) for name in os.environ):
-            hook.register()
+            import_hook.register()
             return
         from stalepool.settings import Settings, SettingsError
 
@@ -30,13 +30,13 @@ def start() -> None:
                 say("stalepool: not active in this process: %s" % error)
             return
         if settings.enabled:
-            hook.register(settings)
+            import_hook.register(settings)
     except Exception as error:
         say("stalepool: not active in this process: %r" % (error,))
 
 
 def is_the_command() -> bool:
-    """Whether this process is ``stalepool ...`` or ``python -m stalepool ...``."""
+    """Tell whether this process is ``stalepool ...`` or ``python -m stalepool ...``."""
     words: list[str] = getattr(sys, "argv", None) or [""]
     if words[0] != "-m":
         return os.path.basename(words[0]) == "stalepool"
@@ -58,5 +58,5 @@ def say(sentence: str) -> None:
     """One line on stderr, where there is one."""
     try:
         sys.stderr.write(sentence + "\n")
-    except Exception:  # closed, or None under pythonw and some daemons
+    except (AttributeError, OSError, ValueError):  # None under pythonw and some daemons; closed
         pass

@@ -1,56 +1,69 @@
-"""What is installed in this process now.
+"""The installation in force in this process.
 
-One object, replaced and never changed: the hot path tells by one identity comparison that nothing
-has happened since it last looked at a connection: no uninstall, no other settings, no fork.
+One object, replaced and never changed. Whoever remembers something that depends on it registers a
+function with :func:`on_change`, so that the hot path need not compare anything.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import Callable, List, Optional
 
 from stalepool import stats
 from stalepool.settings import Settings
 
 
 class Installation:
-    """The settings in force."""
+    """The settings in force, taken apart for the hot path."""
 
-    __slots__ = ("is_audit", "looks_twice", "settings", "user_timeout_ms")
+    __slots__ = ("checks_before_send", "is_audit", "moves", "settings", "silence_s")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.is_audit = settings.mode == "audit"
-        self.looks_twice = settings.second_look
-        #: in ms; lowered for callers in a hurry
-        self.user_timeout_ms = int((settings.user_timeout_s or 0) * 1000)
+        self.checks_before_send = settings.presend_check
+        #: by the clock: a POST takes a fresh connection after some seconds
+        self.moves = isinstance(settings.nonidempotent_max_idle_s, (int, float))
+        self.silence_s = None if self.is_audit else settings.silence_s
 
 
-#: None while nothing is installed: what is still wrapped passes through
+#: None while nothing is installed: what is still patched passes through
 current: Optional[Installation] = None
 
 #: how many forks lie between the first process and this one
 fork_generation = 0
 
+_on_change: List[Callable[[], None]] = []
+
+
+def on_change(forget: Callable[[], None]) -> None:
+    """Register a function to be called after each install, uninstall and fork."""
+    _on_change.append(forget)
+
 
 def start(settings: Settings) -> None:
     """Put settings in force; the same ones again change nothing."""
-    global current
     if current is None or current.settings != settings:
-        current = Installation(settings)
+        _replace(Installation(settings))
 
 
 def stop() -> None:
+    """Leave what is still patched as pass-throughs."""
+    _replace(None)
+
+
+def _replace(installation: Optional[Installation]) -> None:
     global current
-    current = None
+    current = installation
+    for forget in _on_change:
+        forget()
 
 
 def _after_fork_in_child() -> None:
-    global current, fork_generation
+    global fork_generation
     fork_generation += 1
-    if current is not None:
-        current = Installation(current.settings)
-    stats.forget()
+    stats.forget_counts()
+    _replace(current)
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,18 +1,142 @@
-"""The settings of one installation, from keyword arguments or from ``STALEPOOL_*``.
+"""The settings of one installation, from keyword arguments or from ``STALEPOOL_*``: one table.
 
 Read at process start-up, so it imports next to nothing: no dataclasses, typing or enum (26, 16 and
-6 ms in a bare interpreter).
+6 ms in a bare interpreter). What a setting takes may be a Python value or a string as an
+environment holds it; its ``parse`` raises ValueError (KeyError, OverflowError) for anything else,
+and ``accepts`` says what it takes.
 """
 
 from __future__ import annotations
-
-from stalepool.knobs import KNOBS
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
     from typing import Any, Mapping, NoReturn
 
 PREFIX = "STALEPOOL_"
+
+
+class Flag:
+    accepts = "1, true, yes, on, 0, false, no or off"
+    _words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+
+    def parse(self, value: Any) -> bool:
+        if not isinstance(value, (int, str)):
+            raise ValueError
+        return self._words[str(value).strip().lower()]
+
+
+class Choice:
+    def __init__(self, *words: str) -> None:
+        self.words = words
+        self.accepts = ", ".join(words[:-1]) + " or " + words[-1]
+
+    def parse(self, value: Any) -> str:
+        word = value.strip().lower() if isinstance(value, str) else value
+        if word not in self.words:
+            raise ValueError
+        return str(word)
+
+
+class Whole:
+    """A whole number within what the kernel takes."""
+
+    def __init__(self, lowest: int, highest: int) -> None:
+        self.lowest, self.highest = lowest, highest
+        self.accepts = "a whole number from %d to %d" % (lowest, highest)
+
+    def parse(self, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError
+        number = int(_plain(value))
+        if not self.lowest <= number <= self.highest:
+            raise ValueError
+        return number
+
+
+class Seconds:
+    """A duration, or one of some words: ``off`` is None in Python, ``auto`` a string."""
+
+    def __init__(self, lowest: float, highest: float, *words: str) -> None:
+        self.lowest, self.highest, self.words = lowest, highest, words
+        self.accepts = "seconds from %g to %g" % (lowest, highest)
+        if words:
+            self.accepts += ", or " + " or ".join(words)
+
+    def parse(self, value: Any) -> float | str | None:
+        word = "off" if value is None else value.strip().lower() if isinstance(value, str) else ""
+        if word in self.words:
+            return None if word == "off" else word
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise ValueError
+        number = float(_plain(value))
+        if not self.lowest <= number <= self.highest:  # false for NaN as well
+            raise ValueError
+        return number
+
+
+def _plain(value: Any) -> Any:
+    """Refuse what int() and float() take besides: 1_5, and the digits of any script."""
+    if isinstance(value, str) and ("_" in value or not value.strip().isascii()):
+        raise ValueError
+    return value
+
+
+DAY_S = 86400
+AUTO = "auto"
+
+#: name -> (what it takes, default, what it does); 32767 and 127 are the kernel's own limits
+SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds, Any, str]] = {
+    "enabled": (Flag(), True, "the kill switch: 0 leaves the process untouched"),
+    "mode": (Choice("active", "audit"), "active", "audit only looks and counts; urllib3 decides"),
+    "max_idle_s": (
+        Seconds(0.001, DAY_S, "off"),
+        None,
+        "a connection idle for longer is not reused",
+    ),
+    "keepalive": (
+        Choice("off", "respect", "tighten"),
+        "tighten",
+        "TCP keepalive: respect fills in what is unset, tighten also ends sooner",
+    ),
+    "keepalive_idle_s": (Whole(1, 32767), 5, "silence before the first keepalive probe"),
+    "keepalive_interval_s": (Whole(1, 32767), 1, "between two probes while none is answered"),
+    "keepalive_count": (Whole(1, 127), 127, "unanswered probes until the kernel gives up"),
+    "presend_check": (Flag(), True, "check once more just before a request's first byte"),
+    "replay": (
+        Choice("off", "safe", "idempotent"),
+        "idempotent",
+        "which requests are sent once more when their reused connection had died",
+    ),
+    "replay_within_s": (
+        Seconds(0, 3600),
+        2.0,
+        "a peer that had the whole request and closed later than this has failed on it",
+    ),
+    "silence_s": (
+        Seconds(1, 3600, "off"),
+        15.0,
+        "how long the answer to a replayable request is awaited before the kernel is asked",
+    ),
+    "nonidempotent_max_idle_s": (
+        Seconds(0, DAY_S, AUTO, "off"),
+        AUTO,
+        "when POST and PATCH take a fresh connection: auto is near a known idle limit",
+    ),
+    "reconnect_window_s": (
+        Seconds(0, 3600),
+        1.0,
+        "how long a refused connect to an origin that has answered before is tried again",
+    ),
+}
 
 
 class SettingsError(ValueError):
@@ -22,12 +146,12 @@ class SettingsError(ValueError):
 class Settings:
     """All settings of one installation; frozen.
 
-    :param settings: any of :data:`stalepool.knobs.KNOBS`, as Python values or as the strings an
-        environment holds.
+    :param settings: any of :data:`stalepool.settings.SETTINGS`, as Python values or as the strings
+        an environment holds.
     :raises SettingsError: naming the setting, the value and what is accepted.
     """
 
-    __slots__ = tuple(KNOBS)
+    __slots__ = tuple(SETTINGS)
 
     enabled: bool
     mode: str
@@ -36,18 +160,19 @@ class Settings:
     keepalive_idle_s: int
     keepalive_interval_s: int
     keepalive_count: int
-    second_look: bool
+    presend_check: bool
     replay: str
-    nonidempotent_max_idle_s: float | None
-    user_timeout_s: float | None
+    replay_within_s: float
+    silence_s: float | None
+    nonidempotent_max_idle_s: float | str | None
     reconnect_window_s: float
 
     def __init__(self, **settings: Any) -> None:
         problems = []
         for name, value in settings.items():
-            if name not in KNOBS:
-                problems.append(_unknown(name, value, {knob: knob for knob in KNOBS}))
-        for name, (kind, default, _) in KNOBS.items():
+            if name not in SETTINGS:
+                problems.append(_unknown(name, value, {name: name for name in SETTINGS}))
+        for name, (kind, default, _) in SETTINGS.items():
             value = settings.get(name, default)
             try:
                 object.__setattr__(self, name, kind.parse(value))
@@ -65,7 +190,7 @@ class Settings:
 
         :raises SettingsError: also for an unknown ``STALEPOOL_*`` name, with the nearest known one.
         """
-        variables = {PREFIX + name.upper(): name for name in KNOBS}
+        variables = {PREFIX + name.upper(): name for name in SETTINGS}
         found, problems = dict(overrides), []
         for variable in sorted(v for v in environ if v.startswith(PREFIX)):
             name = variables.get(variable)
@@ -73,9 +198,9 @@ class Settings:
                 problems.append(_unknown(variable, environ[variable], variables))
             elif name not in overrides:
                 try:
-                    found[name] = KNOBS[name][0].parse(environ[variable])
+                    found[name] = SETTINGS[name][0].parse(environ[variable])
                 except (ValueError, KeyError, OverflowError):
-                    problems.append(_wrong(variable, environ[variable], KNOBS[name][0].accepts))
+                    problems.append(_wrong(variable, environ[variable], SETTINGS[name][0].accepts))
         try:
             chosen = cls(**found)
         except SettingsError as error:
@@ -85,8 +210,8 @@ class Settings:
         return chosen
 
     def as_dict(self) -> dict[str, Any]:
-        """Name -> value, in the order of :data:`stalepool.knobs.KNOBS`; plain data."""
-        return {name: getattr(self, name) for name in KNOBS}
+        """Name -> value, in the order of :data:`stalepool.settings.SETTINGS`; plain data."""
+        return {name: getattr(self, name) for name in SETTINGS}
 
     def __setattr__(self, name: str, value: object = None) -> NoReturn:
         raise AttributeError("Settings are frozen: make new ones, or call stalepool.install()")
@@ -102,13 +227,6 @@ class Settings:
     def __repr__(self) -> str:
         return "Settings(%s)" % ", ".join("%s=%r" % item for item in self.as_dict().items())
 
-    def __reduce__(self) -> Any:
-        return _revive, (self.as_dict(),)
-
-
-def _revive(settings: dict[str, Any]) -> Settings:
-    return Settings(**settings)
-
 
 def _wrong(name: str, value: Any, accepts: str) -> str:
     return "%s=%r is not accepted: it takes %s" % (name, value, accepts)
@@ -122,5 +240,5 @@ def _unknown(name: str, value: Any, known: Mapping[str, str]) -> str:
         name if name.isprintable() else ascii(name),
         value,
         near,
-        KNOBS[known[near]][0].accepts,
+        SETTINGS[known[near]][0].accepts,
     )

@@ -1,29 +1,33 @@
-"""Counters by origin and by verdict, and the ages at which connections died. No I/O, no locks.
+"""Counters and what was learnt, by origin. No I/O, no locks, bounded memory.
 
-Whatever the traffic, memory is bounded: at most :data:`MAX_ORIGINS` origins are told apart, the
-rest shares one entry, and ages fall into geometric buckets.
+At most :data:`MAX_ORIGINS` origins are told apart. The rest shares one entry, of which nothing is
+learnt. Ages at death fall into geometric buckets.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any, Dict, List
-
-from stalepool.counting import Counter
-from stalepool.verdict import Verdict
+from time import monotonic
+from typing import Any, Dict, List, Optional, Tuple
 
 MAX_ORIGINS = 512
 OTHERS = "(other origins)"
 
-#: two neighbouring bucket edges differ by a quarter: fine enough to read an idle timeout off them
+#: two neighbouring bucket edges differ by a quarter: fine enough to read an idle limit off them
 BUCKET_RATIO = 1.25
 _LONGEST_BUCKET = math.ceil(math.log(7 * 86400, BUCKET_RATIO))
 _SHORTEST_BUCKET = math.floor(math.log(0.001, BUCKET_RATIO))
 
+#: how long each piece of knowledge is believed, in seconds
+SWALLOWED_FOR_S = 86400.0
+OBSERVED_FOR_S = 3600.0
+NO_MOVES_FOR_S = 300.0
 
-#: what is counted beside verdicts: group -> what it counts. The names within a group are closed
-#: sets of their modules (:data:`stalepool.replay.RULES` for one), so they take bounded memory
+#: what is counted: group -> what it counts. The names within a group are closed sets of their
+#: modules, so they take bounded memory
 GROUPS = {
+    "verdicts": "checks of pooled connections, by verdict",
     "moved": "requests that took a fresh connection before a byte of them was out, by reason",
     "replays": "requests sent once more, by outcome",
     "replays_refused": "failed requests not sent once more, by the rule that refused",
@@ -31,20 +35,162 @@ GROUPS = {
 }
 
 
-class Origin:
-    """What was seen of one scheme, host and port."""
+class Counter:
+    """Counts up from 0, shared by threads without a lock.
 
-    __slots__ = ("armed", "died", "groups", "verdicts")
+    ``next()`` on an ``itertools.count`` is one atomic step, on free-threaded builds too; ``n += 1``
+    on an attribute is three, and loses counts. A lock could yield under eventlet.
+    """
+
+    __slots__ = ("ticks",)
 
     def __init__(self) -> None:
-        self.verdicts = {verdict: Counter() for verdict in Verdict}
+        #: for the hot path: ``next(counter.ticks)`` is a tick without the call
+        self.ticks = itertools.count()
+
+    def tick(self) -> int:
+        """Count one; returns the count before it."""
+        return next(self.ticks)
+
+    @property
+    def value(self) -> int:
+        # its repr, "count(7)", is the one way to read it that all versions have
+        return int(repr(self.ticks)[6:-1])
+
+
+class Outage:
+    """A time in which an origin refuses connects, waited for by all requests together."""
+
+    __slots__ = ("_began", "_window_s")
+
+    def __init__(self, window_s: float) -> None:
+        self._began = monotonic()
+        self._window_s = window_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the window closes; 0 once it is closed, or began in the future."""
+        spent_s = monotonic() - self._began
+        return max(0.0, self._window_s - spent_s) if spent_s >= 0 else 0.0
+
+
+class Knowledge:
+    """Facts learnt of one origin; times are monotonic seconds.
+
+    Each fact is one attribute, written whole, so that threads need no lock.
+    """
+
+    __slots__ = (
+        "_fins",
+        "_moves_stopped_at",
+        "_swallowed_at",
+        "answers_probes",
+        "has_answered",
+        "outage",
+    )
+
+    def __init__(self) -> None:
+        self.has_answered = False  # a request, in this process
+        self.answers_probes = False  # TCP keepalive probes
+        self._swallowed_at: Optional[float] = None
+        self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle age in seconds)
+        self._moves_stopped_at: Optional[float] = None
+        #: the outage that a refused connect began
+        self.outage: Optional[Outage] = None
+
+    @property
+    def is_in_outage(self) -> bool:
+        """Tell whether the window of an outage is open, to an origin that has answered before."""
+        return self.has_answered and self.outage is not None and self.outage.left_s > 0
+
+    def note_probe_answered(self) -> None:
+        self.answers_probes, self._swallowed_at = True, None
+
+    def note_probes_swallowed(self) -> None:
+        """A live connection's probes go unanswered, so silence to a probe is no evidence."""
+        self.answers_probes, self._swallowed_at = False, monotonic()
+
+    @property
+    def swallows_probes(self) -> bool:
+        return _is_within(self._swallowed_at, SWALLOWED_FOR_S)
+
+    def note_fin(self, age_s: float) -> None:
+        """Note the idle age, in seconds, at which the origin closed a connection."""
+        self._fins = (*self._fins[-2:], (monotonic(), age_s))
+
+    @property
+    def observed_idle_limit_s(self) -> Optional[float]:
+        """The youngest of the last three ages at death, where these agree within a quarter."""
+        if len(self._fins) < 3:
+            return None
+        ages = [age_s for when, age_s in self._fins if _is_within(when, OBSERVED_FOR_S)]
+        return min(ages) if len(ages) == 3 and max(ages) <= 1.25 * min(ages) else None
+
+    def forget_idle_limit(self) -> None:
+        """A connection outlived it."""
+        self._fins = ()
+
+    def stop_moves(self) -> None:
+        """A move failed, was slow, or lost its request."""
+        self._moves_stopped_at = monotonic()
+
+    @property
+    def moves_are_stopped(self) -> bool:
+        return _is_within(self._moves_stopped_at, NO_MOVES_FOR_S)
+
+    def as_dict(self) -> Dict[str, Any]:
+        probes = "answered" if self.answers_probes else "unknown"
+        return {
+            "has_answered": self.has_answered,
+            "keepalive_probes": "swallowed" if self.swallows_probes else probes,
+            "observed_idle_limit_s": self.observed_idle_limit_s,
+            "moves_are_stopped": self.moves_are_stopped,
+        }
+
+
+def _is_within(since: Optional[float], seconds: float) -> bool:
+    """Tell whether a time lies less than ``seconds`` back; one in the future is over.
+
+    The clock may have been set: freezegun moves ``monotonic``, too.
+    """
+    return since is not None and 0 <= monotonic() - since < seconds
+
+
+class Origin:
+    """Counters and knowledge of one scheme, host and port."""
+
+    __slots__ = ("_is_shared", "_knowledge", "armed", "died", "discards", "groups")
+
+    def __init__(self, is_shared: bool = False) -> None:
+        self._is_shared = is_shared
+        self._knowledge = Knowledge()
+        self.forget_counts()
+
+    @property
+    def knowledge(self) -> Knowledge:
+        """Facts learnt; none of an origin that shares its entry."""
+        return Knowledge() if self._is_shared else self._knowledge
+
+    @property
+    def has_limit(self) -> bool:
+        """Tell whether there may be an observed idle limit."""
+        return len(self._knowledge._fins) == 3
+
+    def forget_counts(self) -> None:
+        """Count from zero, and wait for no outage that another process noticed."""
+        self.knowledge.outage = None
+        self.discards = Counter()
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths
         self.groups: Dict[str, Dict[str, Counter]] = {group: {} for group in GROUPS}
 
+    def counter(self, group: str, name: str) -> Counter:
+        """Return the counter of one event of :data:`GROUPS`, made at first use."""
+        return self.groups[group].setdefault(name, Counter())
+
     def count(self, group: str, name: str) -> None:
         """Count one event of :data:`GROUPS`."""
-        self.groups[group].setdefault(name, Counter()).tick()
+        self.counter(group, name).tick()
 
     def count_death(self, age_s: float) -> None:
         """Count a connection that had been idle for ``age_s`` seconds when it died."""
@@ -53,20 +199,20 @@ class Origin:
         self.died.setdefault(bucket, Counter()).tick()
 
     def as_dict(self) -> Dict[str, Any]:
-        verdicts = {verdict: counter.value for verdict, counter in self.verdicts.items()}
+        counted = {
+            group: {name: counter.value for name, counter in sorted(names.copy().items())}
+            for group, names in self.groups.items()
+        }
         return {
-            "checkouts": sum(verdicts.values()),
-            "discards": sum(count for verdict, count in verdicts.items() if verdict.is_discard),
-            "verdicts": {verdict.value: count for verdict, count in verdicts.items() if count},
+            "checkouts": sum(counted["verdicts"].values()),
+            "discards": self.discards.value,
             "keepalive_armed": self.armed.value,
             # upper edge of the bucket in seconds -> connections that died at such an age
             "died_idle_s": {
-                _edge_s(bucket): self.died[bucket].value for bucket in sorted(self.died)
+                _edge_s(bucket): counter.value
+                for bucket, counter in sorted(self.died.copy().items())
             },
-            **{
-                group: {name: names[name].value for name in sorted(names)}
-                for group, names in self.groups.items()
-            },
+            **counted,
         }
 
 
@@ -74,23 +220,39 @@ _origins: Dict[str, Origin] = {}
 
 
 def origin(name: str) -> Origin:
-    """The counters of an origin, made at first use."""
+    """Return the entry of an origin, made at first use.
+
+    :param name: ``scheme://host:port``.
+    """
     found = _origins.get(name)
     if found is None:
         # setdefault on a dict is atomic: two threads get the same entry
-        found = _origins.setdefault(name if len(_origins) < MAX_ORIGINS else OTHERS, Origin())
+        if len(_origins) < MAX_ORIGINS:
+            found = _origins.setdefault(name, Origin())
+        else:
+            found = _origins.setdefault(OTHERS, Origin(is_shared=True))
     return found
 
 
+def forget_counts() -> None:
+    """Count from zero, as a forked child does. What was learnt of the origins stays."""
+    for entry in list(_origins.values()):
+        entry.forget_counts()
+
+
 def forget() -> None:
-    """Start again from zero, as a forked child does."""
+    """Forget every origin."""
     _origins.clear()
 
 
 def snapshot() -> Dict[str, Any]:
-    """The origins and their totals as plain data: dicts, strings, numbers."""
-    origins = {name: entry.as_dict() for name, entry in sorted(_origins.items())}
-    return {"origins": origins, "totals": _total(list(origins.values()))}
+    """Return the origins and their totals as plain data: dicts, strings, numbers."""
+    entries = dict(sorted(_origins.copy().items()))  # another thread may meet a new one
+    counted = {name: entry.as_dict() for name, entry in entries.items()}
+    totals = _total(list(counted.values()))
+    for name, entry in entries.items():
+        counted[name]["knowledge"] = entry.knowledge.as_dict()
+    return {"origins": counted, "totals": totals}
 
 
 def _edge_s(bucket: int) -> float:

@@ -1,4 +1,4 @@
-"""What client scripts of several test modules share; imported in *their* process.
+"""Tools that client scripts of several test modules share; imported in *their* process.
 
 Imports next to nothing: the scripts are about who is imported when.
 """
@@ -19,7 +19,7 @@ warnings.filterwarnings("ignore", r"Python 3.8 is no longer supported")
 
 
 def check(*copies: Any) -> None:
-    """Assert that every seam of these ``connectionpool`` modules is wrapped once, and works."""
+    """Assert that each patch of these ``connectionpool`` modules is there once, and works."""
     for connectionpool in copies:
         assert wrappings(connectionpool) == {1}, (connectionpool, wrappings(connectionpool))
     for connectionpool in copies:
@@ -27,14 +27,14 @@ def check(*copies: Any) -> None:
 
 
 def wrappings(connectionpool: Any) -> set[int]:
-    """How many wrappers there are on each seam, whoever they belong to."""
-    return {len(chain(connectionpool, seam)) - 1 for seam in _seams()}
+    """Count the wrappers at each patched place, whoever they belong to."""
+    return {len(chain(connectionpool, patch)) - 1 for patch in _patches()}
 
 
 def attributes(connectionpool: Any) -> List[Any]:
-    """What each module and class itself has at each seam now: for an identity check."""
-    owners = [_owner(connectionpool, seam) for seam in _seams()]
-    return [vars(owner).get(seam.attribute) for owner, seam in zip(owners, _seams())]
+    """List what each module and class itself has at a patched place, for an identity check."""
+    owners = [_owner(connectionpool, patch) for patch in _patches()]
+    return [vars(owner).get(patch.attribute) for owner, patch in zip(owners, _patches())]
 
 
 def everything_in(package: str) -> Dict[Tuple[str, str], Any]:
@@ -54,22 +54,22 @@ def differences(one: Dict[Any, Any], other: Dict[Any, Any]) -> List[Any]:
     return [key for key in {**one, **other} if one.get(key) is not other.get(key)]
 
 
-def chain(connectionpool: Any, seam: Any) -> List[Any]:
-    """What stands at a seam, what that wraps, and so on."""
-    found = [inspect.getattr_static(_owner(connectionpool, seam), seam.attribute)]
+def chain(connectionpool: Any, patch: Any) -> List[Any]:
+    """List what stands at a patched place, what that wraps, and so on."""
+    found = [inspect.getattr_static(_owner(connectionpool, patch), patch.attribute)]
     while hasattr(found[-1], "__wrapped__"):
         found.append(found[-1].__wrapped__)
     return found
 
 
-def _owner(connectionpool: Any, seam: Any) -> Any:
-    return getattr(connectionpool, seam.owner) if seam.owner else connectionpool
+def _owner(connectionpool: Any, patch: Any) -> Any:
+    return getattr(connectionpool, patch.owner) if patch.owner else connectionpool
 
 
-def _seams() -> Any:
-    from stalepool import seams
+def _patches() -> Any:
+    from stalepool.patching import patches
 
-    return [seam for seam in seams.SEAMS if seam.module == "urllib3.connectionpool"]
+    return [patch for patch in patches.PATCHES if patch.module == "connectionpool"]
 
 
 def meet_a_dead_connection(connectionpool: Any) -> None:
@@ -99,7 +99,7 @@ def wait_for_fin(pool: Any) -> None:
 
 
 def deaths() -> int:
-    """How many connections the shim has found closed by their server."""
+    """Count the connections that the shim has found closed by their server."""
     import stalepool
 
     return int(stalepool.snapshot()["totals"]["verdicts"].get("closed", 0))

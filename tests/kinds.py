@@ -1,7 +1,7 @@
 """Every kind of socket a urllib3 pool can hold, each brought into every state it can be found in.
 
 ``KINDS`` and ``STATES`` are tables: a kind says how a connected :class:`Pair` of it is made, a
-state what its peer then does, and what a look at the client's end must come to.
+state what its peer then does, and the verdict on the client's end.
 """
 
 from __future__ import annotations
@@ -14,13 +14,22 @@ import warnings
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from stalepool import testing
-from stalepool.peek import peek
+from stalepool.sockets import liveness
+from stalepool.sockets.layers import RawSocket, layers_of, raw_of
+from stalepool.sockets.verdict import Verdict
 from stalepool.testing import TLS, Pair, kernel, swallow, tls_sockets
 from stalepool.testing.sockets import REQUEST_TIMEOUT, await_delivery
-from stalepool.verdict import Verdict
-from stalepool.wire import RawSocket, raw_of
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def peek(sock: Any) -> Verdict:
+    """Classify an idle socket as the full check does; UNKNOWN where it cannot be asked."""
+    layers = layers_of(sock)
+    poll = None if layers is None else liveness.poller(layers.raw)
+    if layers is None or poll is None:
+        return Verdict.UNKNOWN
+    return liveness.examine(layers, poll)
 
 
 class Kind(NamedTuple):
@@ -53,7 +62,7 @@ class State(NamedTuple):
 
 
 def verdict_on(kind: str, state: str) -> Verdict:
-    """What a look must come to."""
+    """The verdict that there must be."""
     if (kind, state) == ("tls-in-tls1.3", "late ticket"):
         # the outer layer has application data, and only the inner one could tell that it is none
         return Verdict.UNREAD
@@ -335,11 +344,11 @@ STATES: Dict[str, State] = {
 }
 
 
-# -- the look ----------------------------------------------------------------------------------
+# -- the verdict --------------------------------------------------------------------------------
 
 
 class Seen(NamedTuple):
-    """What a look came to, and what it left behind; plain data."""
+    """A verdict, and what asking for it left behind; plain data."""
 
     verdict: str
     consumed: int  # bytes gone from the kernel's buffer
@@ -347,7 +356,7 @@ class Seen(NamedTuple):
 
 
 def look(kind: Kind, state: State, timeout: Optional[float]) -> Seen:
-    """Bring a new pair into a state and look at it once, as the checkout does.
+    """Bring a new pair into a state and ask for the verdict once, as the full check does.
 
     :raises AssertionError: where a connection that ought to be usable afterwards is not.
     """

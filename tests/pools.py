@@ -9,11 +9,14 @@ from typing import Any, Dict, Iterator, Optional, Tuple
 import urllib3
 
 import stalepool
-from stalepool import aside, stats
+from stalepool import fallback, stats
+from stalepool.connection import state
+from stalepool.sockets import tcp_info
+from stalepool.sockets.layers import layers_of
 from stalepool.testing import TLS, AnswerStep, FaultServer, kernel
 
 #: what comes after the checkout would make up for what it missed
-CHECKOUT_ALONE = {"replay": "off", "second_look": False, "nonidempotent_max_idle_s": "off"}
+CHECKOUT_ALONE = {"replay": "off", "presend_check": False, "nonidempotent_max_idle_s": "off"}
 
 
 @contextlib.contextmanager
@@ -31,7 +34,9 @@ def shim(**settings: Any) -> Iterator[None]:
     """With the shim, its counters at zero; the checkout alone, where nothing else is asked for."""
     stalepool.install(**{**CHECKOUT_ALONE, **settings})
     stats.forget()
-    aside.forget()
+    for remembered in list(state._states.values()):  # of connections that are pooled already
+        remembered.origin = stats.origin(remembered.origin_name)
+    fallback.forget()
     try:
         yield
     finally:
@@ -120,9 +125,39 @@ def verdicts(server: Any) -> Dict[str, int]:
 
 def let_pass(pool: Any, seconds: float) -> None:
     """Time on the pooled connection, as the shim counts it; the kernel's clock stays."""
-    memory = pooled_connection(pool)._stalepool
-    memory.checked_at -= seconds
-    memory.trusted_until -= seconds
+    remembered = state.find(pooled_connection(pool).sock)
+    assert remembered is not None
+    remembered.used_at -= seconds
+    remembered.full_check_due -= seconds
+
+
+def wait_idle(sock: Any, seconds: float) -> None:
+    """Wait until no data has come in for so long, by the kernel's clock.
+
+    It counts in ticks of up to 10 ms, and may be ahead by one.
+
+    :param sock: a connection's socket, or a pool with one connection.
+    """
+    layers = layers_of(pooled_connection(sock).sock if hasattr(sock, "pool") else sock)
+    kernel.wait_until(
+        lambda: tcp_info.ask(layers).last_data_recv_ms >= seconds * 1000 + 20,
+        "%s idle seconds" % seconds,
+        10,
+    )
+
+
+def await_probe(sock: Any) -> None:
+    """Wait until a probe of a socket armed by :func:`kinds.arm_keepalive` is without an answer.
+
+    One that was due: the kernel counts in ticks of up to 10 ms, and may be early by one.
+    """
+    layers = layers_of(sock)
+
+    def is_unanswered() -> bool:
+        info = tcp_info.ask(layers)
+        return info.probes > 0 and info.last_data_recv_ms >= 1520
+
+    kernel.wait_until(is_unanswered, "a probe", 10)
 
 
 class UnknownSocket:

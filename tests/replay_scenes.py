@@ -44,7 +44,7 @@ from stalepool.testing import (
     kernel,
 )
 
-DEFAULTS = {"replay": "idempotent", "second_look": True, "nonidempotent_max_idle_s": 1}
+DEFAULTS = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": "auto"}
 
 TLS_VERSIONS = ("plain", "TLSv1.2", "TLSv1.3")
 
@@ -89,7 +89,7 @@ class Situation(NamedTuple):
     """A row of the table.
 
     ``answer``: what the request meets at the server. ``before``: what happens to the connection
-    after the look at checkout, before the first byte. ``is_processed``: by the first try.
+    after the check at checkout, before the first byte. ``is_processed``: by the first try.
     ``sent_again``: whether a request that may be is. ``default``: what each later one meets.
     ``error``: as the caller sees it, in stock and where nothing helps.
     """
@@ -133,9 +133,8 @@ SITUATIONS: Dict[str, Situation] = {
     "the proxy, with an RST": Situation(CutTunnel(reset=True), routes=("proxy",), needs_tls=True),
 }
 
-#: how often the connection has answered before: a request that is like the one before it takes a
-#: short way, if it has no body
-WAYS = {"first": 1, "routine": 3}
+#: how often the connection has answered before: at the first checkout the check is a full one
+WAYS = {"full check": 1, "fast check": 3}
 
 FACTORS = (tuple(SITUATIONS), METHODS, TLS_VERSIONS, ROUTES, tuple(WAYS))
 
@@ -145,7 +144,6 @@ def is_possible(situation: str, method: str, tls: str, route: str, way: str) -> 
     return (
         route in row.routes
         and not (row.needs_tls and tls == "plain")
-        and not (way == "routine" and method in BODIES)
         # haproxy answers 502 for a server that failed, and resets if the body is still to come
         and not (route == "haproxy" and method in BODIES and row.default is not ECHO)
     )
@@ -181,7 +179,7 @@ def play(case: Case, haproxy: str) -> Result:
     ) as pool:
         if route.cut is not None:
             CUT[id(server.journal)] = route.cut
-        prime(pool, "GET" if case.way == "first" else case.method, times)
+        prime(pool, times=times)
         if row.before is not None:
             step, events = row.before
             act = have(server, step, events) if case.route != "haproxy" else wait_for(events)

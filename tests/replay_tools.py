@@ -62,8 +62,8 @@ def reused(
 
 
 def prime(pool: Any, method: str = "GET", times: int = 1, path: str = "/prime") -> None:
-    """Have the pool's connection answer: from the first time on it is a reused one, and from the
-    third on a request without a body, like the one before it, takes the short way.
+    """Have the pool's connection answer: from the first time on it is a reused one, which its first
+    checkout gives a full check, and the later ones a fast one.
     """
     for number in range(times):
         # a busy machine takes its time to connect, and a short keep-alive may end before that
@@ -128,7 +128,7 @@ def kind_of(error: Optional[BaseException]) -> Optional[str]:
     return "other: %r" % chain
 
 
-# -- what happens between the look at checkout and the first byte ------------------------------
+# -- what happens between the checkout and the first byte ---------------------------------------
 
 
 def after_checkout(pool: Any, act: Callable[[Any], None]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import stalepool
 from conftest import clean_environ
 from stalepool.cli.main import main
-from stalepool.knobs import KNOBS
+from stalepool.settings import SETTINGS
 
 COMMANDS = ["run", "path", "demo"]
 
@@ -54,7 +54,7 @@ def test_help_names_every_command_and_setting(capsys: pytest.CaptureFixture[str]
     text = capsys.readouterr().out
     for command in COMMANDS:
         assert "\n    %s " % command in text
-    for name, (kind, _, meaning) in KNOBS.items():
+    for name, (kind, _, meaning) in SETTINGS.items():
         assert "STALEPOOL_" + name.upper() in text
         assert meaning in text
         assert kind.accepts in text

@@ -15,7 +15,7 @@ import sys; sys.path.insert(0, %r)
 from in_client import *
 
 def meet_it_stock(connectionpool):
-    "The same as meet_a_dead_connection, but the shim must not look."
+    "The same as meet_a_dead_connection, but the shim must not check."
     pool = connectionpool.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
     before = stalepool.snapshot()["totals"]
     answer(pool)
@@ -116,6 +116,7 @@ def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_client: Callable[..
     "wrap_on_top",
     [
         """
+        take = getattr
         def wrap_on_top(original):
             if isinstance(original, type):
                 class Theirs(original):
@@ -130,6 +131,7 @@ def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_client: Callable[..
             return theirs
         """,
         """
+        take = lambda owner, name: vars(owner)[name]  # as wrapt itself does
         def wrap_on_top(original):
             def theirs(wrapped, instance, args, kwargs):
                 seen.append(original)
@@ -147,25 +149,27 @@ def test_under_a_wrapper_of_others_ours_stays_and_passes_through(
         + textwrap.dedent(
             """
             import functools, urllib3, stalepool, wrapt
-            from stalepool import seams
+            from stalepool.patching import patches
             records, seen, module = warnings_logged(), [], urllib3.connectionpool
 
-            def owner_of(seam):
-                return getattr(module, seam.owner) if seam.owner else module
+            def owner_of(patch):
+                return getattr(module, patch.owner) if patch.owner else module
 
+            table = patches._patches_of(module)
             ours = attributes(module)
-            for seam, original in zip(seams.seams_of(module), ours):
-                setattr(owner_of(seam), seam.attribute, wrap_on_top(original))
+            taken = [take(owner_of(patch), patch.attribute) for patch in table]
+            for patch, original in zip(table, taken):
+                setattr(owner_of(patch), patch.attribute, wrap_on_top(original))
             theirs, depth = attributes(module), wrappings(module)
 
             left = stalepool.uninstall()
-            assert left == [seam.name for seam in seams.seams_of(module)], left
+            assert left == [patch.name_in(module) for patch in table], left
             assert not stalepool.is_installed()
             (record,) = records
             assert all(name in record.getMessage() for name in left)
             assert all(now is then for now, then in zip(attributes(module), theirs))
             meet_it_stock(module)
-            assert {id(original) for original in ours} <= {id(original) for original in seen}
+            assert {id(original) for original in taken} <= {id(original) for original in seen}
 
             for _ in range(2):  # switched on again: active in its place, and once
                 stalepool.install()
@@ -173,8 +177,8 @@ def test_under_a_wrapper_of_others_ours_stays_and_passes_through(
                 assert wrappings(module) == depth
                 meet_a_dead_connection(module)
 
-            for seam, original in zip(seams.seams_of(module), ours):  # the others go
-                setattr(owner_of(seam), seam.attribute, original)
+            for patch, original in zip(table, ours):  # the others go
+                setattr(owner_of(patch), patch.attribute, original)
             check(module)
             assert stalepool.uninstall() == []
             assert wrappings(module) == {0}

@@ -1,7 +1,7 @@
 """In whatever order a process imports things: every live copy of urllib3 has the shim, once.
 
 Each order runs in a process of its own. ``check`` (in_client.py) asserts for each copy that every
-seam is wrapped exactly once, and that a connection which its server has closed is found closed.
+patch is there exactly once, and that a connection which its server has closed is found closed.
 """
 
 from __future__ import annotations
@@ -306,23 +306,6 @@ ORDERS: Dict[str, str] = {
         check(urllib3.connectionpool)
     """,
     **{
-        "a wrapt before 1.15, its own hook unused, %s" % lines: """
-            import wrapt
-            wrapt.__version_info__ = "1", "14", "1"
-            wrapt.register_post_import_hook = lambda *args: 1 / 0
-            records = warnings_logged()
-            import %s
-            old = urllib3.connectionpool
-            forget("urllib3")
-            import urllib3
-            assert urllib3.connectionpool is not old
-            check(old, urllib3.connectionpool)
-            assert not records, records
-        """
-        % lines
-        for lines in ("stalepool, urllib3", "urllib3, stalepool")
-    },
-    **{
         "another finder %s ours" % where: """
             import importlib.machinery
             seen = []
@@ -433,7 +416,7 @@ def test_nobody_sees_a_trace_of_the_hook(run_order: Callable[..., Any]) -> None:
             assert inspect.getsource(module) == source
 
         look_at_spec("urllib3")
-        for _ in range(3):  # the first load is wrapt's, the others are ours
+        for _ in range(3):
             import urllib3
             for name in NAMES:
                 look_at_module(name)
@@ -469,14 +452,14 @@ def test_nothing_is_imported_while_our_finder_is_asked(
             """
             import importlib.machinery
             imported = []
-            import stalepool.hook
-            ask = stalepool.hook._Finder.find_spec
+            import stalepool.patching.import_hook as import_hook
+            ask = import_hook._Finder.find_spec
             def watch(self, *args):
                 before = set(sys.modules)
                 spec = ask(self, *args)
                 imported.extend(set(sys.modules) - before)
                 return spec
-            stalepool.hook._Finder.find_spec = watch
+            import_hook._Finder.find_spec = watch
             for _ in range(2):
                 import urllib3
                 check(urllib3.connectionpool)
@@ -497,15 +480,14 @@ FAILURES: Dict[str, str] = {
         at_lookup("wrapt", lambda: 1 / 0)
     """,
     "a module of ours is not there": """
-        sys.modules["stalepool.seams"] = None
+        sys.modules["stalepool.patching.patches"] = None
     """,
     "a module of ours is broken": """
-        import wrapt
-        at_lookup("stalepool.checkout", lambda: 1 / 0)
+        at_lookup("stalepool.connection.checkout", lambda: 1 / 0)
     """,
-    "the seams cannot be applied": """
-        import stalepool.seams
-        stalepool.seams.apply = lambda module: 1 / 0
+    "the patches cannot be applied": """
+        import stalepool.patching.patches as patches
+        patches.apply = lambda module: 1 / 0
     """,
 }
 
@@ -529,8 +511,8 @@ def test_a_failing_hook_leaves_urllib3_as_it_is(
             wait_for_fin(pool)
             answer(pool)
             pool.close()
-            from stalepool import aside
-            print(json.dumps([[r.getMessage() for r in records], aside.counts()]))
+            from stalepool import fallback
+            print(json.dumps([[r.getMessage() for r in records], fallback.counts()]))
             """
         )
     )
@@ -539,26 +521,57 @@ def test_a_failing_hook_leaves_urllib3_as_it_is(
     assert fallbacks["hook_failed"] >= 1
 
 
-DOCTORED: Dict[str, Callable[[str], str]] = {
-    "is_connection_dropped is not there": lambda source: source.replace(
-        "is_connection_dropped", "is_gone"
-    ).replace("import is_gone", "import is_connection_dropped as is_gone"),
-    "is_connection_dropped takes something else": lambda source: (
-        source + "\n_is_gone = is_connection_dropped\n"
-        "def is_connection_dropped(anything): return _is_gone(anything)\n"
+def _send_takes(parameters: str) -> Callable[[str], str]:
+    def change(source: str) -> str:
+        old = "    def _new_conn(self)"
+        assert source.count(old) == 1
+        method = "    def send(self, %s):\n        return super().send(%s)\n\n"
+        return source.replace(old, method % (parameters, parameters) + old)
+
+    return change
+
+
+#: what is changed -> (in which module, how, what the snapshot says of it)
+DOCTORED: Dict[str, Any] = {
+    "is_connection_dropped is not there": (
+        "connectionpool",
+        lambda source: source.replace("is_connection_dropped", "is_gone").replace(
+            "import is_gone", "import is_connection_dropped as is_gone"
+        ),
+        "is_connection_dropped: not there",
     ),
+    "is_connection_dropped takes something else": (
+        "connectionpool",
+        lambda source: (
+            source + "\n_is_gone = is_connection_dropped\n"
+            "def is_connection_dropped(anything): return _is_gone(anything)\n"
+        ),
+        "is_connection_dropped: takes (anything)",
+    ),
+    "_new_conn is not there": (
+        "connection",
+        lambda source: source.replace("_new_conn(", "_connection("),
+        "HTTPConnection._new_conn: not there",
+    ),
+    "send takes something else": (
+        "connection",
+        _send_takes("octets"),
+        "HTTPConnection.send: takes (self, octets)",
+    ),
+    "send takes everything": ("connection", _send_takes("*args"), None),
 }
 
 
 @pytest.mark.parametrize("change", DOCTORED)
-def test_a_seam_that_looks_different_is_left_alone(
+def test_what_looks_different_is_left_alone(
     change: str, tmp_path: Path, run_order: Callable[..., Any]
 ) -> None:
+    module, doctor, problem = DOCTORED[change]
     package = shutil.copytree(Path(urllib3.__file__).parent, tmp_path / "urllib3")
-    connectionpool = Path(package) / "connectionpool.py"
-    source = connectionpool.read_text(encoding="utf-8")
-    connectionpool.write_text(DOCTORED[change](source), encoding="utf-8")
-    messages, fallbacks, checks = run_order(
+    changed = Path(package) / (module + ".py")
+    source = changed.read_text(encoding="utf-8")
+    changed.write_text(doctor(source), encoding="utf-8")
+    messages, snapshot = run_order(
         """
         import json
         sys.path.insert(0, sys.argv[2])
@@ -572,15 +585,21 @@ def test_a_seam_that_looks_different_is_left_alone(
         pool.close()
         print(json.dumps([
             [record.getMessage() for record in records],
-            stalepool.snapshot()["fallbacks"],
-            deaths(),
+            stalepool.snapshot(),
         ]))
+        assert stalepool.uninstall() == []
         """,
         tmp_path,
     )
-    assert len(messages) == 1 and "is_connection_dropped" in messages[0], messages
-    assert fallbacks == {"seam_missing": 1}
-    assert checks == 0
+    assert snapshot["patched"] == ["urllib3.connectionpool"]
+    if problem is None:
+        assert not messages and snapshot["unpatched"] == [] and snapshot["fallbacks"] == {}
+        return
+    assert len(messages) == 1 and problem in messages[0], messages
+    assert snapshot["unpatched"] == ["urllib3.connectionpool." + problem]
+    assert snapshot["fallbacks"]["patch_missing"] == 1
+    seen = snapshot["totals"]["verdicts"].get("closed", 0)
+    assert seen == (0 if problem.startswith("is_connection_dropped") else 1)
 
 
 # -- eventlet says no more than it says without us

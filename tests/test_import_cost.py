@@ -1,4 +1,4 @@
-"""What ``import stalepool`` costs every Python process that never makes an HTTP request."""
+"""Costs of ``import stalepool`` to every Python process that never makes an HTTP request."""
 
 from __future__ import annotations
 

@@ -287,7 +287,7 @@ def test_the_file_run_once_more(tmp_path: Path) -> None:
     script = (
         "import runpy, sys; before = sys.modules['sitecustomize']; runpy.run_path(%r); "
         "print(sys.modules['sitecustomize'] is before); "
-        "from stalepool import hook; print(len([f for f in sys.meta_path "
+        "from stalepool.patching import import_hook as hook; print(len([f for f in sys.meta_path "
         "if type(f).__module__ == hook.__name__]))" % str(INJECT_DIR / "sitecustomize.py")
     )
     environ = path_of(INJECT_DIR, hidden, never, REPOSITORY)
@@ -378,7 +378,8 @@ def test_a_python_with_a_broken_stalepool_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_python_without_wrapt_says_so_and_works(bare_python: str) -> None:
     script = (
-        "import sys, types; m = sys.modules['urllib3'] = types.ModuleType('urllib3'); "
+        "import sys, types; name = 'urllib3.connectionpool'; "
+        "sys.modules[name] = types.ModuleType(name); "
         "import stalepool; stalepool.install(); print('on')"
     )
     done = run(bare_python, "-c", script, env=path_of(INJECT_DIR, REPOSITORY))
@@ -570,7 +571,7 @@ def test_an_installation_that_cannot_be_injected(
         ("stalepool/inject/__pycache__/sitecustomize.pyc", 0o666, True),
         ("stalepool/inject", 0o757, True),
         ("stalepool/inject", 0o1777, True),
-        ("stalepool/hook.py", 0o646, True),
+        ("stalepool/patching/import_hook.py", 0o646, True),
         ("stalepool/cli", 0o757, True),
         ("stalepool", 0o777, True),
         (".", 0o777, True),
@@ -592,7 +593,7 @@ def test_run_refuses_a_directory_others_may_write_to(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("place", ["stalepool/hook.py", "stalepool/inject", "."])
+@pytest.mark.parametrize("place", ["stalepool/patching/import_hook.py", "stalepool/inject", "."])
 def test_run_refuses_what_another_user_owns(place: str, installation: Path) -> None:
     given = installation / place
     os.chown(str(given), 12345, -1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import socket
 
 import pytest
 
@@ -18,10 +17,9 @@ from pools import (
     pooled_connection,
     serving,
     shim,
-    stock,
     verdicts,
 )
-from stalepool import aside
+from stalepool import fallback, runtime
 from stalepool.testing import TLS, CloseAfter, ResetAfter, Respond, Surplus
 
 
@@ -88,7 +86,7 @@ def test_a_discard_says_whose_why_and_how_old(listen, name):
 
     (line,) = heard.lines
     origin = "%s://127.0.0.1:%d" % ("https" if tls else "http", server.port)
-    found = re.match(r"(\S+): (\w+), idle (\d+\.\d{3}) s$", line)
+    found = re.match(r"(\S+): discards, (\w+), idle (\d+\.\d{3}) s$", line)
     assert found, line
     assert found.group(1, 2) == (origin, name.split()[0])
     assert 0 <= float(found.group(3)) < 30
@@ -98,20 +96,19 @@ def test_a_discard_says_whose_why_and_how_old(listen, name):
     assert record.args  # put together by who wants to read it
 
 
-def test_an_age_that_nobody_knows(listen):
-    """Opened before the shim came, and no TCP that could be asked."""
-    with serving([Respond(200), CloseAfter(0)], family=socket.AF_UNIX) as (server, pool):
-        with stock():
-            assert get(pool) == 200
-        with shim():
-            heard = listen()
-            break_while_idle(server, pool, healthy_requests=0)
-            assert get(pool) == 200
-    assert heard.lines == ["http://localhost:80: closed, idle ? s"]
+def test_an_idle_time_that_nobody_knows(listen, monkeypatch):
+    """A connection of another process is not even asked."""
+    with shim(), serving() as (server, pool):
+        assert get(pool) == 200
+        heard = listen()
+        monkeypatch.setattr(runtime, "fork_generation", runtime.fork_generation + 1)
+        assert get(pool) == 200
+    origin = "http://127.0.0.1:%d" % server.port
+    assert heard.lines == ["%s: discards, foreign_process, idle ? s" % origin]
 
 
 def test_nothing_on_the_healthy_path(listen):
-    """Not at the first look, not at those after it, nor where keepalive was armed."""
+    """Not at the full check, not at those after it, nor where keepalive was armed."""
     with shim(), serving() as (server, pool):
         heard = listen()
         for _ in range(5):
@@ -126,7 +123,7 @@ def test_nothing_for_a_connection_that_was_closed_by_urllib3(listen):
         assert get(pool) == 200
         pooled_connection(pool).close()
         assert get(pool) == 200
-        assert verdicts(server) == {"no_socket": 1}
+        assert counters(server)["discards"] == 0
     assert heard.lines == []
 
 
@@ -141,20 +138,20 @@ def test_at_info_a_discard_is_silent(listen):
 # -- WARNING: once a process and reason ------------------------------------------------------------
 
 
-def test_standing_aside_is_said_once_a_reason(listen):
+def test_a_fallback_is_said_once_a_reason(listen):
     with shim():
         heard = listen()
         for _ in range(3):
-            aside.stand_aside("check_failed", "first words")
-            aside.stand_aside("keepalive_failed", "other words")
-        assert aside.counts() == {"check_failed": 3, "keepalive_failed": 3}
+            fallback.fall_back("check_failed", "first words")
+            fallback.fall_back("keepalive_failed", "other words")
+        assert fallback.counts() == {"check_failed": 3, "keepalive_failed": 3}
 
     assert [record.levelno for record in heard.records] == [logging.WARNING] * 2
     assert "first words" in heard.lines[0] and "check_failed" in heard.lines[0]
     assert "other words" in heard.lines[1] and "keepalive_failed" in heard.lines[1]
 
 
-def test_what_stands_aside_in_a_request(listen, monkeypatch):
+def test_a_fallback_in_a_request(listen, monkeypatch):
     """The check is broken: urllib3 goes on by itself, one line says so, each case is counted."""
 
     def broken(*args, **kwargs):
@@ -163,7 +160,7 @@ def test_what_stands_aside_in_a_request(listen, monkeypatch):
     with shim(), serving() as (server, pool):
         heard = listen()
         assert get(pool) == 200
-        monkeypatch.setattr("stalepool.checkout.examine", broken)
+        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
         assert [get(pool), get(pool), get(pool)] == [200] * 3
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 3}
         assert len(server.journal.connections) == 1
@@ -201,7 +198,7 @@ def test_a_handler_that_posts_through_urllib3(listen):
         assert verdicts(collector) == {"closed": 1}
 
 
-def test_a_handler_that_posts_when_we_stand_aside(listen, monkeypatch):
+def test_a_handler_that_posts_at_a_fallback(listen, monkeypatch):
     """The handler's own request is left to urllib3 as well: no lock, no nesting, no second line."""
 
     def broken(*args, **kwargs):
@@ -210,7 +207,7 @@ def test_a_handler_that_posts_when_we_stand_aside(listen, monkeypatch):
     with shim(), two_of_a_kind() as (_, pool, collector, to_collector):
         heard = listen(lambda record: get(to_collector))
         assert [get(pool), get(to_collector)] == [200, 200]
-        monkeypatch.setattr("stalepool.checkout.examine", broken)
+        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
         assert get(pool) == 200
         assert len(heard.records) == 1
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 2}
@@ -228,7 +225,7 @@ def test_a_handler_that_raises(listen, monkeypatch, level):
         heard = listen(explode)
         break_while_idle(server, pool)
         if level == logging.WARNING:
-            monkeypatch.setattr("stalepool.peek.look", explode)
+            monkeypatch.setattr("stalepool.sockets.liveness.examine", explode)
         assert get(pool) == 200
         assert [record.levelno for record in heard.records] == [level]
         assert len(server.journal.connections) == 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import importlib.util
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, List, NamedTuple
@@ -18,7 +20,6 @@ from urllib3.util import Timeout
 
 from gates import Gate, remote_control
 from pools import await_arrival, counters, get, pool_for, pooled_connection, shim, stock
-from stalepool import reconnect
 from stalepool.testing import TLS, ConnectProxy, FaultServer, Respond, swallow
 from worlds import WITH_TESTS
 
@@ -33,10 +34,16 @@ def in_place(who, **settings):
     return who() if who is stock else shim(**{"reconnect_window_s": WINDOW_S, **settings})
 
 
+def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function as a thread would that has not waited for any outage yet."""
+    return contextvars.Context().run(call, *args, **kwargs)
+
+
 class Route(NamedTuple):
     """A client's way to a server, through a gate.
 
-    ``send``: a method's name -> the status. ``origin``: whose counters tell of it.
+    ``send``: a method's name -> the status, each as a thread of its own. ``origin``: whose counters
+    tell of it.
     """
 
     server: FaultServer
@@ -64,7 +71,11 @@ class Route(NamedTuple):
 def direct(tls=None, family=socket.AF_INET, **options) -> Iterator[Route]:
     with FaultServer(tls=tls, family=family) as server, Gate(server, family) as gate:
         with pool_for(gate, tls, **options) as pool:
-            yield Route(server, gate, pool, lambda method: pool.request(method, "/").status, gate)
+
+            def send(method):
+                return as_a_new_thread(pool.request, method, "/").status
+
+            yield Route(server, gate, pool, send, gate)
 
 
 @contextlib.contextmanager
@@ -78,7 +89,7 @@ def through_proxy(tls=None) -> Iterator[Route]:
                 server,
                 gate,
                 pool,
-                lambda method: client.request(method, server.url).status,
+                lambda method: as_a_new_thread(client.request, method, server.url).status,
                 gate if tls is None else server,
             )
 
@@ -89,7 +100,7 @@ def through_requests() -> Iterator[Route]:
         session.trust_env = False
 
         def send(method):
-            return session.request(method, gate.url, timeout=10).status_code
+            return as_a_new_thread(session.request, method, gate.url, timeout=10).status_code
 
         assert send("GET") == 200
         pools = session.get_adapter(gate.url).poolmanager.pools
@@ -108,14 +119,24 @@ ROUTES = {
 
 
 class Sleeper:
-    """Stands in for the ``time`` of urllib3's retries: keeps a record, and acts after a pause."""
+    """Stands in for the ``time`` of urllib3's retries: keeps a record, and acts after a pause.
+
+    :ivar pauses: the seconds of each, of this thread.
+    """
 
     def __init__(self) -> None:
-        self.pauses: List[float] = []
+        self._local = threading.local()
         self.act: Callable[[], None] = lambda: None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
+
+    @property
+    def pauses(self) -> List[float]:
+        if not hasattr(self._local, "pauses"):
+            self._local.pauses = []
+        found: List[float] = self._local.pauses
+        return found
 
     def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -124,13 +145,6 @@ class Sleeper:
 
     def after(self, count: int, act: Callable[[], None]) -> None:
         self.act = lambda: act() if len(self.pauses) == count else None
-
-
-@pytest.fixture(autouse=True)
-def no_peer_is_known(monkeypatch):
-    """The kernel deals out the ports of other tests' servers again."""
-    monkeypatch.setattr(reconnect, "_answered", {})
-    monkeypatch.setattr(reconnect, "_outages", {})
 
 
 @pytest.fixture
@@ -320,10 +334,10 @@ def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper, headers)
             assert get(old) == 200
             gate.stop_listening()
             with pytest.raises(NewConnectionError):
-                get(new)
+                as_a_new_thread(get, new)
             assert get(old) == 200
             with pytest.raises(NewConnectionError):
-                get(new)
+                as_a_new_thread(get, new)
             assert counters(gate)["reconnects"] == {"failed": 1, "windows": 1}
 
 
@@ -348,28 +362,48 @@ def test_audit_does_none_of_it(sleeper, refusals):
         assert way.reconnects == {}
 
 
-LIMITS = {
-    "number": 0.3,
-    "connect": Timeout(connect=0.3, read=10),
-    "total": Timeout(total=0.3),
-    "the socket module's default": Timeout(),
-}
+def limits_of(limit_s):
+    """Ways to say how long a connect may take; the last one is the socket module's default."""
+    return [limit_s, Timeout(connect=limit_s, read=10), Timeout(total=limit_s), Timeout()]
 
 
-@pytest.mark.parametrize("limit", LIMITS)
-def test_never_past_the_connect_timeout(sleeper, refusals, limit):
-    with in_place(shim, reconnect_window_s=60), direct() as way:
-        way.begin_outage()
-        socket.setdefaulttimeout(0.3)
+def side_by_side_in_vain(limit_s, sleeper):
+    """A POST in an outage with each such limit: its error, the pauses, and what was counted."""
+    limits = limits_of(limit_s)
+
+    def wait(way, limit):
+        with pytest.raises(NewConnectionError) as caught:
+            way.pool.request("POST", "/", timeout=limit)
+        return caught.value, sleeper.pauses, way.reconnects
+
+    with contextlib.ExitStack() as stack:
+        executor = stack.enter_context(ThreadPoolExecutor(len(limits)))
+        stack.enter_context(in_place(shim, reconnect_window_s=60))
+        ways = [stack.enter_context(direct()) for _ in limits]
+        for way in ways:
+            way.begin_outage()
+        socket.setdefaulttimeout(limit_s)
         try:
-            with pytest.raises(NewConnectionError) as caught:
-                way.pool.request("POST", "/", timeout=LIMITS[limit])
+            return list(executor.map(wait, ways, limits))
         finally:
             socket.setdefaulttimeout(None)
-        assert len(sleeper.pauses) > 2
-        assert sum(sleeper.pauses) <= 0.3
-        assert is_made_from(caught.value, refusals[0])
-        assert way.reconnects == {"failed": 1, "windows": 1}
+
+
+def test_never_past_the_connect_timeout(sleeper, refusals):
+    for error, pauses, reconnects in side_by_side_in_vain(1.0, sleeper):
+        assert len(pauses) > 2
+        assert sum(pauses) <= 1.0
+        assert any(is_made_from(error, refusal) for refusal in refusals)
+        assert reconnects == {"failed": 1, "windows": 1}
+
+
+def test_a_caller_in_a_hurry_does_not_wait(sleeper, refusals):
+    """It has another node to go to; the outage is noticed all the same."""
+    for error, pauses, reconnects in side_by_side_in_vain(0.9, sleeper):
+        assert pauses == []
+        assert any(is_made_from(error, refusal) for refusal in refusals)
+        assert reconnects == {"windows": 1}
+    assert len(refusals) == 4
 
 
 @pytest.mark.parametrize("limit", [None, Timeout(read=10)], ids=["none", "read"])
@@ -377,7 +411,7 @@ def test_without_a_connect_timeout_the_window_is_the_limit(sleeper, limit):
     with in_place(shim), direct() as way:
         way.begin_outage()
         with pytest.raises(NewConnectionError):
-            way.pool.request("POST", "/", timeout=limit)
+            as_a_new_thread(way.pool.request, "POST", "/", timeout=limit)
         assert WINDOW_S / 2 < sum(sleeper.pauses) <= WINDOW_S
 
 
@@ -445,6 +479,39 @@ def test_one_peer_is_not_another(sleeper):
         assert second.send("GET") == 200
         assert first.reconnects == {"failed": 1, "windows": 1}
         assert second.reconnects == {"ok": 1, "windows": 1}
+
+
+def test_a_thread_waits_for_one_window(sleeper):
+    """All its origins together, for a while: it is one service that asks three that are down."""
+    with in_place(shim), direct() as a, direct() as b, direct() as c:
+        for way in (a, b, c):
+            way.begin_outage()
+
+        def ask_all():
+            for way in (a, b, c):
+                with pytest.raises(NewConnectionError):
+                    way.pool.request("GET", "/")
+
+        as_a_new_thread(ask_all)
+        assert sum(sleeper.pauses) <= WINDOW_S
+        assert a.reconnects == {"failed": 1, "windows": 1}
+        assert b.reconnects == c.reconnects == {"windows": 1}
+
+
+def test_what_is_left_of_a_threads_window_serves_the_next_origin(sleeper):
+    with in_place(shim, reconnect_window_s=2), direct() as a, direct() as b:
+        a.begin_outage()
+        b.begin_outage()
+
+        def ask_both():
+            sleeper.after(1, a.gate.open)
+            assert a.pool.request("POST", "/").status == 200
+            sleeper.pauses.clear()
+            sleeper.after(1, b.gate.open)
+            assert b.pool.request("POST", "/").status == 200
+
+        as_a_new_thread(ask_both)
+        assert a.reconnects == b.reconnects == {"ok": 1, "windows": 1}
 
 
 def test_an_interrupted_pause_leaves_the_connection_as_it_was(sleeper):
@@ -626,7 +693,7 @@ TWO_COPIES = """
 
     eventlet.spawn_n(tick)
     eventlet.sleep(0.05)
-    found = [wait_in(green), wait_in(urllib3)]
+    found = [eventlet.spawn(wait_in, copy).wait() for copy in (green, urllib3)]
     gate.clear()
     print(json.dumps(found))
 """

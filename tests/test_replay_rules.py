@@ -1,362 +1,374 @@
-"""The rule table alone: every row refuses what it is there for, and nothing else refuses."""
+"""The rule tables alone: every row refuses what it is there for, and nothing else refuses."""
 
 from __future__ import annotations
 
 import errno
-import http.client
-import io
-import os
-import ssl
-from typing import Any
+import socket
+from types import SimpleNamespace
+from typing import Any, Iterable, List
 
 import pytest
 import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stalepool import errors, replay
-from stalepool.replay import Failure, Request
+from stalepool.connection import request_rules
+from stalepool.connection.request_rules import Attempt, Death, Ride
+from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
+from stalepool.settings import Settings
+from stalepool.stats import Knowledge, Outage
 
-ALL_METHODS = (
-    "GET",
-    "HEAD",
-    "OPTIONS",
-    "TRACE",
-    "PUT",
-    "DELETE",
-    "POST",
-    "PATCH",
-    "CONNECT",
-    "LOCK",
-)
-POLICIES = ("off", "safe", "idempotent", "evidence")
-
-GET = Request("GET", frozenset(), None, None, False)
-CONSENTED = Failure(
-    GET, "idempotent", True, False, (http.client.RemoteDisconnected(),), False, None
-)
+SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
+ALL_METHODS = (*SAFE, "PUT", "DELETE", "POST", "PATCH", "CONNECT", "LOCK", "")
+POLICIES = ("off", "safe", "idempotent")
 
 
-def changed(**facts: Any) -> Failure:
-    """The failure every rule consents to, with some facts otherwise."""
-    request = GET._replace(**{name: facts.pop(name) for name in list(facts) if name in GET._fields})
-    return CONSENTED._replace(request=request, **facts)
+def knows(**facts: Any) -> Any:
+    """The state of a connection, as far as the rules look at it."""
+    knowledge = Knowledge()
+    knowledge.has_answered = facts.pop("has_answered", True)
+    knowledge.outage = Outage(60) if facts.pop("is_in_outage", False) else None
+    for age_s in facts.pop("died_at", ()):
+        knowledge.note_fin(age_s)
+    if facts.pop("moves_are_stopped", False):
+        knowledge.stop_moves()
+    state = {
+        "phase": WAITING,
+        "is_bound": False,
+        "idle_limit_s": None,
+        "move_for": None,
+        "used_at": 0.0,
+        "sock": lambda: None,
+        "origin": SimpleNamespace(knowledge=knowledge),
+    }
+    return SimpleNamespace(**{**state, **facts})
+
+
+#: the connections of requests, which hold them weakly
+_conns: List[Any] = []
+
+
+def request_of(
+    method: str = "GET",
+    headers: Iterable[str] = (),
+    body: Iterable[bytes] = (),
+    is_reused: bool = True,
+    is_replayed: bool = False,
+) -> Request:
+    """A request that has gone out."""
+    conn = urllib3.connection.HTTPConnection("127.0.0.1")
+    conn._method = method  # type: ignore[attr-defined]
+    _conns[:] = [conn]
+    head = "\r\n".join(["%s / HTTP/1.1" % method, "Host: x", *headers, "", ""])
+    request = Request(conn, head.encode(), is_reused)
+    for part in body:
+        request.record(part)
+    request.is_replayed = is_replayed
+    return request
+
+
+def attempt(replay: str = "idempotent", **facts: Any) -> Attempt:
+    """An attempt that every rule consents to, with some facts otherwise."""
+    of_request = ("method", "headers", "body", "is_reused", "is_replayed")
+    request = request_of(**{name: facts.pop(name) for name in of_request if name in facts})
+    return Attempt(Settings(replay=replay), knows(**facts), request)
+
+
+def refusal(**facts: Any) -> Any:
+    return request_rules.refusal(attempt(**facts))
+
+
+# -- may it be sent again? -----------------------------------------------------------------------
 
 
 def test_a_get_whose_reused_connection_ended_is_sent_again():
-    assert replay.refusal(CONSENTED) is None
+    assert refusal() is None
 
 
-@pytest.mark.parametrize(
-    ("refusal", "facts"),
-    [
-        ("switched_off", {"policy": "off"}),
-        ("fresh_connection", {"was_reused": False}),
-        ("answer_began", {"answer_began": True}),
-        ("other_failure", {"errors": (TimeoutError("timed out"),)}),
-        ("body", {"body": iter([b"once"])}),
-        ("body", {"body": [b"a", b"list"]}),
-        ("framing", {"chunked": True}),
-        ("framing", {"header_names": frozenset(("expect",))}),
-        ("framing", {"header_names": frozenset(("upgrade",))}),
-        ("framing", {"header_names": frozenset(("transfer-encoding",))}),
-        ("framing", {"body": io.BytesIO(), "body_start": 0}),  # no length: sent in chunks
-        ("method", {"method": "POST"}),
-        ("method", {"method": "PATCH"}),
-        ("method", {"method": "PUT", "policy": "safe"}),
-        ("precondition", {"header_names": frozenset(("if-match",))}),
-        ("precondition", {"header_names": frozenset(("if-none-match",))}),
-        ("precondition", {"header_names": frozenset(("if-unmodified-since",))}),
-        ("no_time_left", {"time_left_s": 0.0}),
-        ("no_time_left", {"time_left_s": -1.0}),
-    ],
-)
-def test_what_each_rule_refuses(refusal, facts):
-    assert replay.refusal(changed(**facts)) == refusal
+LENGTH = "Content-Length: 10"
+LARGE = b"x" * RECORD_LIMIT
+
+REFUSED = [
+    ("switched_off", {"replay": "off"}),
+    ("fresh_connection", {"is_reused": False}),
+    ("fresh_connection", {"is_reused": False, "is_in_outage": True, "has_answered": False}),
+    ("replayed_before", {"is_replayed": True}),
+    ("body", {"body": [LARGE], "headers": ["Content-Length: %d" % len(LARGE)]}),
+    ("body", {"body": [LARGE], "phase": SENDING}),
+    ("body", {"body": [b"half"], "headers": [LENGTH]}),
+    ("body", {"body": [b"4\r\nhalf\r\n"]}),  # in chunks
+    ("body", {"body": [iter([b"once"])]}),
+    ("body", {"body": [open], "phase": SENDING}),  # nobody saw what it was made of
+    ("method", {"method": "POST"}),
+    ("method", {"method": "PATCH"}),
+    ("method", {"method": "PUT", "replay": "safe"}),
+    ("method", {"method": "post"}),
+    ("precondition", {"method": "PUT", "headers": ["If-Match: x"]}),
+    ("precondition", {"method": "PUT", "headers": ["IF-NONE-MATCH:x"]}),
+    ("precondition", {"method": "DELETE", "headers": ["if-unmodified-since : x"]}),
+    ("precondition", {"method": "DELETE", "headers": ["If: (<urn:lock>)"]}),
+    ("precondition", {"method": "PUT", "headers": ["Content-Range: bytes 0-9/20"]}),
+    ("dialogue", {"headers": ["Expect: 100-continue"]}),
+    ("dialogue", {"headers": ["Upgrade: h2c"]}),
+    ("dialogue", {"headers": ["Transfer-Encoding: chunked"], "phase": SENDING}),
+    ("credential", {"headers": ["Authorization: OAuth oauth_nonce=x"]}),
+    ("credential", {"headers": ["authorization:dpop x"]}),
+    ("credential", {"headers": ["Proxy-Authorization: OAuth x"]}),
+    ("identity", {"is_bound": True}),
+    ("identity", {"headers": ["Authorization: NTLM x"]}),
+    ("identity", {"headers": ["Authorization: Negotiate x"]}),
+    ("identity", {"headers": ["Proxy-Authorization: Kerberos x"]}),
+]
 
 
-def test_every_rule_has_a_case_above_and_a_name_of_its_own():
-    names = [rule.refusal for rule in replay.RULES]
-    marks = test_what_each_rule_refuses.pytestmark
-    assert sorted({case[0] for mark in marks for case in mark.args[1]}) == sorted(names)
+@pytest.mark.parametrize(("name", "facts"), REFUSED)
+def test_what_each_rule_refuses(name, facts):
+    assert refusal(**facts) == name
 
 
 @pytest.mark.parametrize(
     "facts",
     [
-        {"body": b"bytes"},
-        {"body": "text"},
-        {"body": io.BytesIO(), "body_start": 3, "header_names": frozenset(("content-length",))},
+        {"method": "get"},
         {"method": "DELETE"},
-        {"method": "HEAD", "policy": "safe"},
-        {"method": "POST", "header_names": frozenset(("idempotency-key",))},
-        {"method": "POST", "policy": "evidence", "never_read": True},
-        {"header_names": frozenset(("if-modified-since", "if-range"))},
-        {"method": "PUT", "header_names": frozenset(("if-match", "idempotency-key"))},
-        {"time_left_s": 0.001},
+        {"method": "HEAD", "replay": "safe"},
+        {"is_reused": False, "is_in_outage": True},
+        {"method": "PUT", "body": [b"0123", b"456789"], "headers": [LENGTH]},
+        {"method": "PUT", "body": [bytearray(b"0123"), memoryview(b"456789")], "headers": [LENGTH]},
+        {"method": "PUT", "body": [b"half"], "headers": [LENGTH], "phase": SENDING},
+        {"method": "POST", "headers": ["Idempotency-Key: k"]},
+        {"method": "POST", "headers": ["x-idempotency-key: k"], "replay": "safe"},
+        {"method": "PUT", "headers": ["If-Match: x", "Idempotency-Key: k"]},
+        {"method": "PUT", "headers": ["If-Modified-Since: x", "If-Range: x"]},
+        {"headers": ["If-Match: x", "If-None-Match: x", "If-Unmodified-Since: x", "If: x"]},
+        {"headers": ["Authorization: Basic x"]},
+        {"headers": ["Authorization: Bearer oauth"]},
+        {"headers": ["X-Upgrade: h2c", "X-Note: Expect: 100-continue"]},
     ],
 )
 def test_what_is_sent_again(facts):
-    assert replay.refusal(changed(**facts)) is None
+    assert refusal(**facts) is None
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_methods_by_setting(method, policy):
     """Written out once more: this is what the documentation promises."""
-    safe = {"GET", "HEAD", "OPTIONS", "TRACE"}
-    wanted = {
-        "off": set(),
-        "safe": safe,
-        "idempotent": safe | {"PUT", "DELETE"},
-        "evidence": safe | {"PUT", "DELETE"},
-    }[policy]
-    assert (replay.refusal(changed(method=method, policy=policy)) is None) == (method in wanted)
+    wanted = {"off": (), "safe": SAFE, "idempotent": (*SAFE, "PUT", "DELETE")}[policy]
+    assert (refusal(method=method, replay=policy) is None) == (method in wanted)
 
 
-def of_pyopenssl(name: str, *args: Any) -> BaseException:
-    """What ``OpenSSL.SSL`` raises: no OSError, and told by its name, as it need not be there."""
-    cls = type(name, (Exception,), {"__module__": "OpenSSL.SSL"})
-    return cls(*args)
+# -- had the connection died? --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("error", "is_the_connections"),
-    [
-        (of_pyopenssl("SysCallError", errno.ECONNRESET, "ECONNRESET"), True),
-        (of_pyopenssl("SysCallError", errno.EPIPE, "EPIPE"), True),
-        (of_pyopenssl("SysCallError", errno.ETIMEDOUT, "ETIMEDOUT"), True),
-        (of_pyopenssl("SysCallError", -1, "Unexpected EOF"), True),
-        (of_pyopenssl("Error", [("SSL routines", "", "unexpected eof while reading")]), True),
-        (of_pyopenssl("Error", [("system library", "", "")]), True),
-        (of_pyopenssl("Error", []), True),
-        (of_pyopenssl("SysCallError", errno.EMFILE, "EMFILE"), False),
-        (of_pyopenssl("SysCallError"), False),
-        (of_pyopenssl("Error", [("SSL routines", "", "certificate verify failed")]), False),
-        (of_pyopenssl("Error", [("SSL routines", "", "decryption failed or bad mac")]), False),
-        (of_pyopenssl("Error"), False),
-        (of_pyopenssl("WantReadError"), False),  # behind the caller's own timeout
-        (of_pyopenssl("WantReadError", []), False),
-        (Exception([]), False),
-        (ConnectionResetError(errno.ECONNRESET, "reset"), True),
-        (ConnectionAbortedError(errno.ECONNABORTED, "aborted"), True),
-        (BrokenPipeError(errno.EPIPE, "pipe"), True),
-        (TimeoutError(errno.ETIMEDOUT, "the kernel gave up"), True),
-        (OSError(errno.EHOSTUNREACH, "unreachable"), True),
-        (OSError(errno.ENETUNREACH, "unreachable"), True),
-        (http.client.RemoteDisconnected("closed"), True),
-        (ssl.SSLEOFError(8, "EOF"), True),
-        (ssl.SSLZeroReturnError(6, "close_notify"), True),
-        (TimeoutError("timed out"), False),  # the caller's own
-        (BlockingIOError(errno.EAGAIN, "again"), False),
-        (OSError(errno.EMFILE, "no descriptors"), False),
-        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), False),
-        (ssl.SSLCertVerificationError(1, "certificate"), False),
-        (http.client.BadStatusLine("HTTP/1."), False),
-        (http.client.IncompleteRead(b"half"), False),
-        (ValueError("a header"), False),
-        (MemoryError(), False),
-    ],
-)
-def test_whose_failure_it_is(error, is_the_connections):
-    assert (replay.refusal(changed(errors=(error,))) is None) is is_the_connections
+class Pair:
+    """Two ends of a connection, and the other end's failure that was met long after the request."""
+
+    def __init__(self, replay_within_s: float) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.ours = socket.create_connection(listener.getsockname())
+            self.peers, _ = listener.accept()
+        self.settings = Settings(replay_within_s=replay_within_s)
+        self.request = request_of()
+
+    def death(self, error: Any = None) -> Death:
+        return Death(self.settings, self.request, self.ours, error)
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.ours.close()
+        self.peers.close()
 
 
-def test_the_errno_is_found_behind_what_urllib3_made_of_it():
-    def by_cause() -> None:  # 2.x
-        try:
-            raise TimeoutError(errno.ETIMEDOUT, "the kernel gave up")
-        except OSError as error:
-            raise urllib3.exceptions.ReadTimeoutError(None, "/", "") from error  # type: ignore
-
-    def by_context() -> None:  # 1.26
-        try:
-            raise TimeoutError(errno.ETIMEDOUT, "the kernel gave up")
-        except OSError:
-            raise urllib3.exceptions.ReadTimeoutError(None, "/", "")  # type: ignore
-
-    for make in (by_cause, by_context):
-        with pytest.raises(urllib3.exceptions.ReadTimeoutError) as raised:
-            make()
-        assert replay.refusal(changed(errors=errors.chain(raised.value))) is None
-
-
-def test_what_the_caller_was_handling_is_none_of_it():
-    handled = ConnectionResetError(errno.ECONNRESET, "of another connection")
-    with pytest.raises(TimeoutError) as raised:
-        try:
-            raise handled
-        except ConnectionResetError:
-            raise TimeoutError("timed out")
-    error = raised.value
-    assert error.__context__ is handled
-    assert errors.chain(error, handled) == (error,)
-    assert errors.chain(error) == (error, handled)
-
-
-class Alarm(Exception):
-    """What a timer was told to raise: ``eventlet.Timeout(1, Alarm)``."""
+def test_what_has_ended_soon_had_died():
+    with Pair(replay_within_s=60) as pair:
+        assert request_rules.refusal_by_death(pair.death()) is None
 
 
 @pytest.mark.parametrize(
-    ("error", "is_it"),
+    "error",
     [
-        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), True),
-        (TimeoutError("timed out"), True),
-        (ssl.SSLError(1, "handshake"), True),
-        (ssl.CertificateError("host name"), True),
-        (http.client.BadStatusLine("HTTP/1."), True),
-        (http.client.RemoteDisconnected("closed"), True),
-        (urllib3.exceptions.ProtocolError("aborted"), True),
-        (urllib3.exceptions.NewConnectionError(None, "refused"), True),  # type: ignore[arg-type]
-        (urllib3.exceptions.LocationParseError("place"), True),
-        (UnicodeError("a header"), True),
-        (of_pyopenssl("Error", []), True),
-        (type("HTTPException", (Exception,), {"__module__": "eventlet.green.http.client"})(), True),
-        (type("HTTPError", (Exception,), {"__module__": "pip._vendor.urllib3.exceptions"})(), True),
-        (type("Timeout", (BaseException,), {"__module__": "eventlet.timeout"})(), False),
-        (type("Timeout", (Exception,), {"__module__": "eventlet.timeout"})(), False),
-        (Alarm(), False),
-        (KeyboardInterrupt(), False),
-        (SystemExit(), False),
-        (GeneratorExit(), False),
-        (MemoryError(), False),
-        (AttributeError("a defect"), False),
+        socket.timeout("timed out"),
+        ConnectionResetError(errno.ECONNRESET, "raised by somebody: the connection stands"),
+        KeyboardInterrupt(),
+        ValueError("a header"),
     ],
     ids=repr,
 )
-def test_whether_an_error_is_a_trys_own(error, is_it):
-    assert errors.is_of_the_try(error) is is_it
+def test_what_stands_has_not_ended(error):
+    with Pair(replay_within_s=60) as pair:
+        assert request_rules.refusal_by_death(pair.death(error)) == "not_ended"
 
 
-def test_a_chain_that_bites_its_tail_ends():
-    first, second = ValueError(1), ValueError(2)
-    first.__cause__, second.__cause__ = second, first
-    assert errors.chain(first) == (first, second)
+def test_what_our_own_side_ended_has_not_ended():
+    with Pair(replay_within_s=60) as pair:
+        pair.ours.shutdown(socket.SHUT_RDWR)
+        assert request_rules.refusal_by_death(pair.death()) == "not_ended"
 
 
-# -- every combination -------------------------------------------------------------------------
+def test_who_had_the_request_and_closed_late_has_failed_on_it():
+    with Pair(replay_within_s=0) as pair:
+        pair.ours.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert pair.peers.recv(100)
+        pair.peers.close()
+        assert request_rules.refusal_by_death(pair.death()) == "peer_had_it"
+        silent = OSError(errno.EHOSTUNREACH, "unreachable")  # the kernel gave up: nobody closed
+        assert request_rules.refusal_by_death(pair.death(silent)) is None
+
+
+DEATHS = {
+    "not_ended": test_what_stands_has_not_ended,
+    "peer_had_it": test_who_had_the_request_and_closed_late_has_failed_on_it,
+}
+
+# -- may it ride an idle connection? -------------------------------------------------------------
+
+IDLE_S = 100.0
+OF_100 = {"died_at": (100.0, 101.0, 105.0)}
+
+REASONS = [
+    ("idle_setting", {"setting": 0}),
+    ("idle_setting", {"setting": 99}),
+    ("announced_limit", {"idle_limit_s": 99.0}),
+    ("announced_limit", {"idle_limit_s": 101.0}),
+    ("observed_limit", OF_100),
+]
+
+NO_REASONS = [
+    {},
+    {"setting": "off", "idle_limit_s": 99.0, **OF_100},
+    {"setting": 101, "idle_limit_s": 99.0, **OF_100},
+    {"idle_limit_s": 103.0},  # 2 s before it at most
+    {"died_at": (100.0, 101.0)},  # thrice, or it was chance
+    {"died_at": (100.0, 101.0, 130.0)},
+    {"died_at": (10.0, 10.0, 11.0)},  # it has outlived that
+    {"died_at": (103.0, 104.0, 105.0)},
+    {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},
+    {"setting": 0, "headers": ["Idempotency-Key: k"]},
+    {"setting": 0, "is_bound": True},
+    *({"setting": 0, "method": method} for method in (*SAFE, "PUT", "DELETE")),
+]
+
+
+def reason(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
+    """The reason for which a POST, :data:`IDLE_S` after the last answer, takes a fresh socket."""
+    monkeypatch.setattr(request_rules, "monotonic", lambda: IDLE_S)
+    chosen = Settings(nonidempotent_max_idle_s=facts.pop("setting", "auto"))
+    of_request = {name: facts.pop(name) for name in ("method", "headers") if name in facts}
+    request = request_of(**{"method": "POST", **of_request})
+    return request_rules.reason_to_move(chosen, knows(**facts), request)
+
+
+@pytest.mark.parametrize(("name", "facts"), REASONS)
+def test_each_reason_to_move(name, facts, monkeypatch):
+    assert reason(monkeypatch, **facts) == name
+
+
+@pytest.mark.parametrize("facts", NO_REASONS)
+def test_no_reason_to_move(facts, monkeypatch):
+    assert reason(monkeypatch, **facts) is None
+
+
+def test_unanswered_probes_are_a_reason_for_whatever_it_is(monkeypatch):
+    """But for a connection that carries an identity."""
+    for method in ALL_METHODS:
+        facts = {"method": method, "setting": "off", "move_for": "probe_unanswered"}
+        assert reason(monkeypatch, **facts) == "probe_unanswered"
+        assert reason(monkeypatch, is_bound=True, **facts) is None
+
+
+def test_a_limit_that_was_outlived_is_forgotten():
+    state = knows(died_at=(10.0, 10.0, 11.0))
+    assert state.origin.knowledge.observed_idle_limit_s == 10.0
+    (observed,) = (rule for rule in request_rules.MOVE_REASONS if rule.name == "observed_limit")
+    assert not observed.applies(Ride(Settings(), state))
+    assert state.origin.knowledge.observed_idle_limit_s is None
+
+
+# -- the tables as a whole -----------------------------------------------------------------------
+
+
+def test_every_rule_has_a_case_above_and_a_name_of_its_own():
+    assert list(dict(REFUSED)) == [rule.refusal for rule in request_rules.REPLAY_RULES]
+    assert list(DEATHS) == [rule.refusal for rule in request_rules.DEATH_RULES]
+    assert list(dict(REASONS)) == [rule.name for rule in request_rules.MOVE_REASONS]
+
 
 the_same_each_time = settings(derandomize=True, database=None, deadline=None)
 
-BODIES = st.sampled_from([None, b"bytes", "text", bytearray(b"array"), (b"tuple",), io.BytesIO()])
-HEADERS = st.frozensets(
+PIECES = st.sampled_from(
+    [b"0123456789", bytearray(b"01234"), memoryview(b"56789"), iter(()), LARGE]
+)
+HEADERS = st.lists(
     st.sampled_from(
         [
-            "accept",
-            "content-length",
-            "expect",
-            "idempotency-key",
-            "if-match",
-            "if-modified-since",
-            "if-none-match",
-            "if-unmodified-since",
-            "transfer-encoding",
-            "upgrade",
+            "Accept: */*",
+            LENGTH,
+            "Expect: 100-continue",
+            "Idempotency-Key: k",
+            "If-Match: x",
+            "If-Modified-Since: x",
+            "If-None-Match: x",
+            "Content-Range: bytes 0-9/20",
+            "Transfer-Encoding: chunked",
+            "Upgrade: h2c",
+            "Authorization: OAuth x",
+            "Authorization: NTLM x",
         ]
     ),
     max_size=4,
+    unique=True,
 )
-ERRORS = st.sampled_from(
-    [
-        ConnectionResetError(errno.ECONNRESET, "reset"),
-        TimeoutError(errno.ETIMEDOUT, "the kernel gave up"),
-        TimeoutError("timed out"),
-        http.client.RemoteDisconnected(),
-        ValueError(),
-    ]
-)
-FAILURES = st.builds(
-    Failure,
-    request=st.builds(
-        Request,
-        method=st.sampled_from(ALL_METHODS),
-        header_names=HEADERS,
-        body=BODIES,
-        body_start=st.sampled_from([None, None, 0, 7]),
-        chunked=st.booleans(),
-    ),
-    policy=st.sampled_from(POLICIES),
-    was_reused=st.booleans(),
-    answer_began=st.booleans(),
-    errors=st.lists(ERRORS, min_size=1, max_size=2).map(tuple),
-    never_read=st.booleans(),
-    time_left_s=st.one_of(st.none(), st.floats(-5, 5)),
+FACTS = st.fixed_dictionaries(
+    {
+        "replay": st.sampled_from(POLICIES),
+        "method": st.sampled_from(ALL_METHODS),
+        "headers": HEADERS,
+        "body": st.lists(PIECES, max_size=2),
+        "is_reused": st.booleans(),
+        "is_replayed": st.booleans(),
+        "is_bound": st.booleans(),
+        "is_in_outage": st.booleans(),
+        "phase": st.sampled_from([SENDING, WAITING]),
+    }
 )
 
 
 @the_same_each_time
-@given(FAILURES)
-def test_nothing_is_sent_again_that_could_harm(failure):
+@given(FACTS)
+def test_nothing_is_sent_again_that_could_harm(facts):
     """What makes a replay safe, said without the table."""
-    if replay.refusal(failure) is not None:
+    if refusal(**facts) is not None:
         return
-    request, names = failure.request, failure.request.header_names
-    assert failure.policy != "off"
-    assert failure.was_reused and not failure.answer_began
-    assert any(
-        isinstance(error, ConnectionError) or getattr(error, "errno", None) == errno.ETIMEDOUT
-        for error in failure.errors
-    )
-    assert (
-        request.body is None
-        or isinstance(request.body, (bytes, str))
-        or request.body_start is not None
-    )
-    assert not request.chunked
-    assert not names & {"expect", "upgrade", "transfer-encoding"}
-    if "idempotency-key" not in names:
-        assert not names & {"if-match", "if-none-match", "if-unmodified-since"}
-        if request.method in ("POST", "PATCH", "CONNECT", "LOCK"):
-            assert failure.policy == "evidence" and failure.never_read
-    assert failure.time_left_s is None or failure.time_left_s > 0
+    headers, pieces = facts["headers"], facts["body"]
+    names = {header.partition(":")[0] for header in headers}
+    assert facts["replay"] != "off"
+    assert facts["is_reused"] or facts["is_in_outage"]
+    assert not facts["is_replayed"] and not facts["is_bound"]
+    assert all(isinstance(piece, (bytes, bytearray, memoryview)) for piece in pieces)
+    size = sum(len(piece) for piece in pieces)
+    assert size < RECORD_LIMIT
+    if facts["phase"] is WAITING:
+        assert size == (10 if LENGTH in headers else 0)
+    assert not names & {"Expect", "Upgrade", "Transfer-Encoding", "Authorization"}
+    if "Idempotency-Key" not in names:
+        assert facts["method"] in (*SAFE, "PUT", "DELETE")
+        if facts["method"] in ("PUT", "DELETE"):
+            assert not names & {"If-Match", "If-None-Match", "Content-Range"}
 
 
 @the_same_each_time
-@given(FAILURES)
-def test_a_stricter_setting_never_sends_more(failure):
-    consents = [replay.refusal(failure._replace(policy=policy)) is None for policy in POLICIES]
+@given(FACTS)
+def test_a_stricter_setting_never_sends_more(facts):
+    consents = [refusal(**{**facts, "replay": policy}) is None for policy in POLICIES]
     assert consents == sorted(consents)
 
 
 @the_same_each_time
-@given(FAILURES)
-def test_the_first_rule_that_refuses_is_named(failure):
-    refusing = [rule.refusal for rule in replay.RULES if not rule.consents(failure)]
-    assert replay.refusal(failure) == (refusing[0] if refusing else None)
-
-
-# -- what the rules are told of a request --------------------------------------------------------
-
-
-def test_describe():
-    described = replay.describe("pOsT", {"If-Match": "x", b"Expect": "y"}, b"body", None, None)
-    assert described == Request("POST", frozenset(("if-match", "expect")), b"body", None, False)
-    assert replay.describe("GET", None, None, None, True) == GET._replace(chunked=True)
-    headers = urllib3.response.HTTPHeaderDict({"UPGRADE": "h2c"})
-    assert replay.describe("GET", headers, None, None, False).header_names == {"upgrade"}
-
-
-class Unseekable(io.RawIOBase):
-    def seek(self, *args: Any) -> int:
-        raise io.UnsupportedOperation
-
-    def tell(self) -> int:
-        return 5
-
-
-def test_where_a_body_begins(tmp_path):
-    path = tmp_path / "body"
-    path.write_bytes(b"0123456789")
-    with path.open("rb") as file:
-        file.seek(4)
-        assert replay.position(file) == 4
-        assert file.read() == b"456789"
-    assert replay.position(file) is None  # closed
-    assert replay.position(io.StringIO("text")) == 0
-    assert replay.position(Unseekable()) is None
-    ear, mouth = os.pipe()
-    with open(ear, "rb") as pipe, open(mouth, "wb"):
-        assert replay.position(pipe) is None
-    for body in (None, b"", "", [b"a"], iter(()), bytearray(b"a")):
-        assert replay.position(body) is None
+@given(FACTS)
+def test_the_first_rule_that_refuses_is_named(facts):
+    refused = attempt(**facts)
+    refusing = [r.refusal for r in request_rules.REPLAY_RULES if not r.consents(refused)]
+    assert request_rules.refusal(refused) == (refusing[0] if refusing else None)

@@ -11,11 +11,10 @@ import tracemalloc
 import pytest
 
 import stalepool
-from pools import await_arrival, counters, get, pool_for, serving, shim, verdicts
-from stalepool import aside, stats
-from stalepool.counting import Counter
+from pools import await_arrival, counters, get, pool_for, serving, shim, verdicts, wait_idle
+from stalepool import fallback, stats
+from stalepool.stats import Counter
 from stalepool.testing import TLS, CloseAfter, FaultServer, ResetAfter, Respond
-from stalepool.verdict import Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -31,13 +30,13 @@ def from_zero():
 def test_ten_thousand_origins():
     names = ["https://host-%d.example.org:8774" % number for number in range(10_000)]
     for name in names[: stats.MAX_ORIGINS]:
-        stats.origin(name).verdicts[Verdict.CLOSED].tick()
+        stats.origin(name).count("verdicts", "closed")
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
         for name in names[stats.MAX_ORIGINS :]:
             seen = stats.origin(name)
-            seen.verdicts[Verdict.CLOSED].tick()
+            seen.count("verdicts", "closed")
             seen.count_death(len(name))
         after, _ = tracemalloc.get_traced_memory()
     finally:
@@ -123,14 +122,107 @@ def test_a_reset_has_the_age_it_was_found_at():
 
 
 def test_what_a_rule_of_ours_ended_did_not_die():
-    seen = stats.origin("http://a:1")
-    seen.verdicts[Verdict.IDLE_TOO_LONG].tick()
-    seen.verdicts[Verdict.NO_SOCKET].tick()
-    seen.verdicts[Verdict.ALIVE].tick()
-    said = seen.as_dict()
-    assert said["checkouts"] == 3
-    assert said["discards"] == 1
-    assert said["died_idle_s"] == {}
+    with shim(max_idle_s=0.001), serving() as (server, pool):
+        assert get(pool) == 200
+        wait_idle(pool, 0.005)
+        assert get(pool) == 200
+        seen = counters(server)
+        assert (seen["checkouts"], seen["discards"]) == (1, 1)
+        assert seen["died_idle_s"] == {}
+        assert seen["knowledge"]["observed_idle_limit_s"] is None
+
+
+# -- what is learnt of an origin -----------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The seconds that ``monotonic()`` tells; set by hand."""
+    now = [1000.0]
+    monkeypatch.setattr(stats, "monotonic", lambda: now[0])
+    return now
+
+
+def test_an_idle_limit_is_three_ages_that_agree():
+    knowledge = stats.Knowledge()
+    for age_s, limit_s in ((60.0, None), (62.0, None), (61.0, 60.0), (59.0, 59.0), (99.0, None)):
+        knowledge.note_fin(age_s)
+        assert knowledge.observed_idle_limit_s == limit_s
+    for age_s in (74.0, 75.0):
+        knowledge.note_fin(age_s)
+    assert knowledge.observed_idle_limit_s is None  # 99 is more than a quarter above 74
+    knowledge.note_fin(76.0)
+    assert knowledge.observed_idle_limit_s == 74.0
+    knowledge.forget_idle_limit()
+    assert knowledge.observed_idle_limit_s is None
+
+
+def test_an_idle_limit_is_believed_for_an_hour(clock):
+    knowledge = stats.Knowledge()
+    for _ in range(3):
+        knowledge.note_fin(60.0)
+        clock[0] += 1000
+    assert knowledge.observed_idle_limit_s == 60.0
+    clock[0] += 601
+    assert knowledge.observed_idle_limit_s is None
+
+
+#: what is learnt -> (how, for how long it is believed, in seconds)
+FACTS = {
+    "swallows_probes": (stats.Knowledge.note_probes_swallowed, 86400.0),
+    "moves_are_stopped": (stats.Knowledge.stop_moves, 300.0),
+}
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_fact_is_believed_for_its_time(fact, clock):
+    learn, seconds = FACTS[fact]
+    knowledge = stats.Knowledge()
+    assert not getattr(knowledge, fact)
+    learn(knowledge)
+    assert getattr(knowledge, fact)
+    clock[0] += seconds - 1
+    assert getattr(knowledge, fact)
+    clock[0] += 2
+    assert not getattr(knowledge, fact)
+    learn(knowledge)
+    clock[0] -= 3600  # the clock was set: a time in the future is over
+    assert not getattr(knowledge, fact)
+
+
+def test_the_later_word_on_probes_counts():
+    knowledge = stats.Knowledge()
+    seen = []
+    for learn in (knowledge.note_probes_swallowed, knowledge.note_probe_answered) * 2:
+        learn()
+        seen.append(knowledge.as_dict()["keepalive_probes"])
+    assert seen == ["swallowed", "answered"] * 2
+
+
+def test_nothing_is_learnt_of_origins_that_share_an_entry():
+    for number in range(stats.MAX_ORIGINS + 1):
+        others = stats.origin("http://a:%d" % number)
+    untouched = others.knowledge.as_dict()
+    others.knowledge.has_answered = True
+    others.knowledge.outage = stats.Outage(1.0)
+    others.knowledge.stop_moves()
+    others.knowledge.note_probes_swallowed()
+    for _ in range(3):
+        others.knowledge.note_fin(60.0)
+    assert others.knowledge.as_dict() == untouched
+    assert others.knowledge.outage is None
+
+
+def test_an_outage_ends_by_the_clock_and_by_tries(clock):
+    outage = stats.Outage(1.0)
+    assert outage.left_s == 1.0
+    assert sum(outage.may_try() for _ in range(1000)) < 200  # the clock may be frozen
+    clock[0] -= 10
+    assert outage.left_s == 0.0  # it began in the future
+    clock[0] += 10.5
+    assert outage.left_s == 0.5
+    clock[0] += 1
+    assert outage.left_s == 0.0
 
 
 # -- plain data ------------------------------------------------------------------------------------
@@ -161,6 +253,8 @@ def test_a_snapshot_is_plain_data():
 def only_plain(data):
     if isinstance(data, dict):
         return all(only_plain(part) for item in data.items() for part in item)
+    if isinstance(data, list):
+        return all(map(only_plain, data))
     return type(data) in (str, int, float, bool, type(None))
 
 
@@ -221,7 +315,7 @@ def test_origins_made_by_several_threads_at_once(eager_switches):
     def hammer():
         for number in range(300):
             seen = stats.origin("http://a:%d" % number)
-            seen.verdicts[Verdict.RESET].tick()
+            seen.count("verdicts", "reset")
             seen.count_death(1.0)
             if number % 50 == 0:
                 stats.snapshot()  # while others add
@@ -251,14 +345,15 @@ def test_a_child_starts_from_zero(run_python):
         import json, os
         import urllib3
         import stalepool
-        from stalepool import aside, stats
+        from stalepool import fallback, stats
 
         stats.origin("http://a:1").armed.tick()
-        aside.stand_aside("check_failed", "before")
+        stats.origin("http://a:1").knowledge.has_answered = True
+        fallback.fall_back("check_failed", "before")
         ear, mouth = os.pipe()
         if not os.fork():
             child = stalepool.snapshot()
-            aside.stand_aside("check_failed", "again: said in this process's log too")
+            fallback.fall_back("check_failed", "again: said in this process's log too")
             os.write(mouth, json.dumps([child, os.getpid(), stalepool.snapshot()]).encode())
             os._exit(0)
         os.wait()
@@ -272,7 +367,7 @@ def test_a_child_starts_from_zero(run_python):
     assert parent["fallbacks"] == {"check_failed": 1}
     assert parent["pid"] == parent_pid
     assert child["totals"]["keepalive_armed"] == 0
-    assert child["origins"] == {}
+    assert child["origins"]["http://a:1"]["knowledge"]["has_answered"] is True  # that stays
     assert child["fallbacks"] == {}
     assert child["pid"] == child_pid
     assert child["installed"] is True
@@ -282,5 +377,5 @@ def test_a_child_starts_from_zero(run_python):
 
 def test_reasons_are_a_closed_set():
     with pytest.raises(KeyError):
-        aside.stand_aside("no such reason", "")
-    assert set(aside.counts()) <= set(aside.REASONS)
+        fallback.fall_back("no such reason", "")
+    assert set(fallback.counts()) <= set(fallback.REASONS)

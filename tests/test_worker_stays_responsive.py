@@ -21,7 +21,9 @@ from stalepool.testing import AnswerStep, BlackHole, Close, Exchange, FaultServe
 from worlds import WITH_TESTS
 
 OUTAGE_S = 0.8
-PATIENCE_S = 3.0
+#: the read timeout of the worker's requests: half of it has to pass before a peer that is silent
+#: is given up
+PATIENCE_S = {"stock": 1.5, "shim": 10.0}
 #: the part of its usual answers that a worker gives at least: one that sleeps for real gives next
 #: to none
 PART = 1 / 4
@@ -36,7 +38,7 @@ WORKER = """
 
     import stalepool
     if stalepool.is_installed():
-        stalepool.install(reconnect_window_s=60, user_timeout_s=1)
+        stalepool.install(reconnect_window_s=60, silence_s=1)
     backends = urllib3.PoolManager(retries=False, timeout=float(sys.argv[1]))
 
     def call(method, url):
@@ -86,7 +88,7 @@ class Worker:
 @contextlib.contextmanager
 def worker(who: str) -> Iterator[Worker]:
     environ = clean_environ(**WITH_TESTS, STALEPOOL_ENABLED="1" if who == "shim" else "0")
-    command = [sys.executable, "-c", textwrap.dedent(WORKER), str(PATIENCE_S)]
+    command = [sys.executable, "-c", textwrap.dedent(WORKER), str(PATIENCE_S[who])]
     process = subprocess.Popen(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -11,8 +11,7 @@ from typing import List, Optional
 
 import stalepool
 from stalepool.cli import demo, inject
-from stalepool.knobs import KNOBS
-from stalepool.settings import PREFIX
+from stalepool.settings import PREFIX, SETTINGS
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
@@ -92,7 +91,7 @@ def _open_closed_streams() -> None:
 
 def _settings_help() -> str:
     lines = []
-    for name, (kind, default, meaning) in KNOBS.items():
+    for name, (kind, default, meaning) in SETTINGS.items():
         lines.append("  %s%s=%s" % (PREFIX, name.upper(), default))
         lines.append("      %s" % meaning)
         lines.append("      takes %s" % kind.accepts)

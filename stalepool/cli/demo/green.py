@@ -29,8 +29,14 @@ def shim_is_active() -> bool:
 
 
 def counters() -> Dict[str, Dict[str, int]]:
-    """The shim's verdicts and replays over all origins, empty without it."""
+    """The shim's verdicts and replays over all origins, empty without it.
+
+    A request that took a fresh connection for a reason counts as a verdict of that name.
+    """
     if not shim_is_active():
         return {"verdicts": {}, "replays": {}}
     totals = stalepool.snapshot()["totals"]
-    return {name: dict(totals.get(name, {})) for name in ("verdicts", "replays")}
+    return {
+        "verdicts": {**totals.get("verdicts", {}), **totals.get("moved", {})},
+        "replays": dict(totals.get("replays", {})),
+    }

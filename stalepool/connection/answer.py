@@ -1,0 +1,262 @@
+"""The first byte of an answer is awaited; the request is sent again, or its error raised.
+
+Takes the place of ``HTTPConnection.response_class`` with classes made of whatever is inherited at
+the moment. A response finds its connection's state by the socket that it is made of, so that the
+class may be kept on an instance, as botocore does, and holds no connection.
+"""
+
+from __future__ import annotations
+
+import functools
+from io import BufferedReader
+from time import monotonic
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from stalepool import fallback, runtime
+from stalepool.connection import connect, replay, request_rules, silence
+from stalepool.connection import state as states
+from stalepool.connection.fresh_socket import shorter
+from stalepool.connection.silence import Watch
+from stalepool.connection.state import WAITING, Request, State
+from stalepool.sockets.failure import is_timeout, socket_errors
+from stalepool.sockets.layers import RawSocket, timeout_of
+
+SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
+_CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
+
+#: where an answer tells nothing by these, and has no Keep-Alive header, nothing is learnt from it
+_TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
+
+
+class Answer:
+    """Mixed into the response class of one copy of http.client, or of whoever replaced it."""
+
+    #: whether this answer came to a request that was sent once more
+    stalepool_replayed = False
+
+    fp: Any
+    status: int
+    headers: Any
+
+    def begin(self) -> None:
+        """Read the status line and the headers. Yields where the socket's reads do."""
+        awaited = _begin_to_wait(self)
+        if awaited is None:
+            super().begin()  # type: ignore[misc]
+            return
+        conn, state, request, limit_s, wait_s = awaited
+        error: Optional[BaseException] = None
+        try:
+            first = self.fp.peek(1)
+        except socket_errors() as caught:
+            first, error = b"", caught
+        try:
+            if not first:
+                first = _recover(self, awaited, error)
+            elif wait_s is not None:
+                conn.sock.settimeout(limit_s)
+        finally:
+            del error  # its traceback holds this frame
+        try:
+            super().begin()  # type: ignore[misc]
+        except socket_errors() as caught:
+            if first:
+                replay.note_answer_began(conn, state, caught)
+            raise
+        head = request.sent[0] if request.sent else b""
+        if (
+            not state.answers
+            or request.first_error is not None
+            or self.status in _TELLING
+            or (b"pgrade" in head or b"uthorization" in head)  # Upgrade, Authorization
+            or (b"eep-" in first or b"\r\n\r\n" not in first)  # Keep-Alive, or not all there yet
+        ):
+            _learn(self, conn, state, request)
+        state.answered()
+
+
+#: connection, state, request; the caller's own timeout, and the seconds until the kernel is asked
+#: about a silent peer, None without one
+Awaited = Tuple[Any, State, Request, Optional[float], Optional[float]]
+
+
+@fallback.guarded("answer_failed")
+def _begin_to_wait(response: Answer) -> Optional[Awaited]:
+    """Lower the socket's timeout for the first wait; None: the answer is not looked after."""
+    if not isinstance(response.fp, BufferedReader):
+        return None
+    sock = getattr(response.fp.raw, "_sock", None)
+    state, installation = states.find(sock), runtime.current
+    if state is None or state.request is None or installation is None:
+        return None
+    request = state.request
+    conn = request.conn()
+    if conn is None or conn.sock is not sock:
+        return None
+    state.phase, request.sent_at = WAITING, monotonic()
+    limit_s = sock.gettimeout() if isinstance(sock, RawSocket) else timeout_of(sock)
+    if not request.is_reused or installation.silence_s is None:
+        return conn, state, request, limit_s, None
+    wait_s = silence.first_wait_s(request, limit_s, installation)
+    if wait_s is not None:
+        sock.settimeout(wait_s)
+    return conn, state, request, limit_s, wait_s
+
+
+def _recover(response: Answer, awaited: Awaited, error: Optional[BaseException]) -> bytes:
+    """After a first wait that brought nothing: wait on, send again, or raise the error.
+
+    :param error: what reading raised; None where it found the end.
+    :returns: the first bytes of an answer; empty at an end that urllib3's ``begin`` is to find.
+    :raises: what reading raised, or the first error where a replay had failed.
+    """
+    conn, state, request, limit_s, wait_s = awaited
+    watch: Optional[Watch] = None
+    try:
+        while wait_s is not None and is_timeout(error):
+            if replay.left_s(limit_s, request) == replay.NOTHING_LEFT_S:
+                break
+            watch = watch or Watch(conn, state, request, wait_s, limit_s)
+            if _is_answered_elsewhere(response, watch, limit_s):
+                return bytes(response.fp.peek(1))
+            error = None
+            try:
+                first: bytes = response.fp.peek(1)
+                if first:
+                    return first
+            except socket_errors() as caught:
+                error = caught
+        if _refusal(conn, state, error) is None:
+            left_s = replay.left_s(limit_s, request)
+            if _replays(response, conn, state, left_s):
+                return bytes(response.fp.peek(1))
+        if request.first_error is not None:
+            replay.note_outcome(conn, state, "failed")
+            raise request.first_error
+        if error is not None:
+            raise error
+        return b""
+    finally:
+        del error  # its traceback holds this frame
+        if watch is not None:
+            watch.close()
+        if wait_s is not None or request.is_replayed:
+            _restore_timeout(conn, limit_s)
+
+
+@fallback.guarded("answer_failed")
+def _restore_timeout(conn: Any, limit_s: Optional[float]) -> None:
+    """Set the caller's own timeout again, unless another thread has closed the socket."""
+    if conn.sock is not None:
+        conn.sock.settimeout(limit_s)
+
+
+def _is_answered_elsewhere(response: Answer, watch: Watch, limit_s: Optional[float]) -> bool:
+    """After a pause in which nothing came: tell whether the request was sent again, and answered.
+
+    If not, the socket and the response are ready for the next pause.
+    """
+    conn, request = watch.conn, watch.request
+    _renew_file(response, conn)
+    if watch.is_dead():
+        left_s = replay.left_s(limit_s, request)
+        if _replays(response, conn, watch.state, left_s, watch.take_fresh()):
+            return True
+        watch.pause_s = None  # nobody's error: the old connection may still answer
+    conn.sock.settimeout(shorter(watch.pause_s, replay.left_s(limit_s, request)))
+    return False
+
+
+@fallback.guarded("answer_failed")
+def _renew_file(response: Answer, conn: Any) -> None:
+    """Give the response a file object that may be read: one that has timed out refuses to be.
+
+    The new one is made before the old one is closed, which would close a socket that nobody holds.
+    """
+    timed_out, response.fp = response.fp, conn.sock.makefile("rb")
+    timed_out.close()
+
+
+@fallback.guarded("replay_failed", default="replay_failed")
+def _refusal(conn: Any, state: State, error: Optional[BaseException]) -> Optional[str]:
+    installation = runtime.current
+    return "" if installation is None else replay.refusal(conn, state, error, installation)
+
+
+def _replays(
+    response: Answer, conn: Any, state: State, left_s: Optional[float], fresh: Any = None
+) -> bool:
+    """Send the request again, and have the response read the answer to that. Yields."""
+    file = replay.on_fresh_socket(conn, state, left_s, fresh)
+    if file is None:
+        return False
+    old, response.fp = response.fp, file
+    old.close()
+    response.stalepool_replayed = True
+    return True
+
+
+@fallback.guarded("answer_failed")
+def _learn(response: Answer, conn: Any, state: State, request: Request) -> None:
+    """Take from an answer what the connection's next request needs to know."""
+    if request.first_error is not None:
+        response.stalepool_replayed = True
+        replay.note_outcome(conn, state, "ok")
+    if not state.answers:
+        connect.note_answer(conn, was_reused=False)
+    hint = response.headers.get("keep-alive")
+    state.learn(
+        idle_limit_s=None if hint is None else request_rules.keep_alive_hint_s(hint),
+        is_bound=request_rules.speaks_an_identity(request.head)
+        or request_rules.offers_an_identity(_challenges(response)),
+        is_upgraded=response.status == SWITCHING_PROTOCOLS
+        or request_rules.asks_for_an_upgrade(request.head),
+    )
+
+
+def _challenges(response: Answer) -> str:
+    name = _CHALLENGES.get(response.status)
+    return ", ".join(response.headers.get_all(name) or ()) if name else ""
+
+
+def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:
+    """Return the descriptor that takes the place of the attribute.
+
+    :param original: returns the class that the attribute would be, for (instance, owner).
+    """
+    made: Dict[int, Any] = {}  # id() of a class -> the class made of it, which keeps it alive
+
+    class ResponseClass:
+        """A plain class, whoever asks; no data descriptor, so an instance may have its own."""
+
+        def __get__(self, conn: Any, owner: Any = None) -> Any:
+            base = original(conn, owner)
+            found = made.get(id(base))  # by identity: wrappers copy equality
+            return found or _made_of(base, made)
+
+    return ResponseClass()
+
+
+def _made_of(base: Any, made: Dict[int, Any]) -> Any:
+    if not issubclass(type(base), type):  # a function, or a wrapper around a class
+        return functools.partial(_made_by, base, made)
+    return _class_of(base, made)
+
+
+def _class_of(base: Any, made: Dict[int, Any]) -> Any:
+    """Return a class that is the base and an :class:`Answer`."""
+    if issubclass(base, Answer):
+        return base
+    namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return made.setdefault(id(base), type(base.__name__, (Answer, base), namespace))
+
+
+def _made_by(make: Any, made: Dict[int, Any], *args: Any, **kwargs: Any) -> Any:
+    """Call what somebody put in the place of the class, and look after what it makes."""
+    response = make(*args, **kwargs)
+    if not isinstance(response, Answer):
+        try:
+            response.__class__ = _class_of(type(response), made)
+        except TypeError:  # a mock, a class with slots: read by urllib3 alone
+            pass
+    return response

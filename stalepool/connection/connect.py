@@ -1,0 +1,266 @@
+"""A socket is opened: a refused connect is tried again for a moment, and keepalive is armed.
+
+Takes the place of ``HTTPConnection._new_conn``. A refused or reset *connect* carried no request, so
+trying again is safe for every method. It is done only towards a peer that has answered this process
+before, once an outage, and by no thread for longer than one window in 30 s: otherwise an outage
+would be multiplied by every caller's own retries.
+
+Keepalive is on before the connection's first byte, be it TLS's or CONNECT's.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import errno
+import functools
+import itertools
+import random
+from time import monotonic
+from typing import Any, Callable, Iterator, Optional, Tuple, Type
+
+from stalepool import fallback, runtime, stats
+from stalepool.connection.state import is_http1, origin_of, peer_of
+from stalepool.settings import Settings
+from stalepool.sockets import keepalive
+from stalepool.sockets.failure import socket_errors
+from stalepool.sockets.layers import layers_of
+
+#: on a connection that is a copy made to be opened: the address to connect to, without a look-up
+PINNED = "_stalepool_pinned"
+
+_REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
+#: a caller in more of a hurry than this is not made to wait
+SHORTEST_PATIENCE_S = 1.0
+#: tries are counted as well as timed: the clock may be set
+MOST_TRIES = 10_000
+#: the last try, at the window's very end
+SHORTEST_TRY_S = 0.01
+#: a thread waits for one window in this time, all origins together
+BUDGET_PERIOD_S = 30.0
+
+#: (when its period began, seconds waited in it), of this thread or green thread
+_waited: contextvars.ContextVar[Tuple[float, float]] = contextvars.ContextVar("stalepool_waited")
+
+
+def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> Callable[..., Any]:
+    """Return the function that takes the place of urllib3's.
+
+    :param original: returns urllib3's own, bound to a connection.
+    :param module: the module it is from, whose ``time`` yields where its sockets do.
+    """
+    pause = _make_pause(module)
+
+    def _new_conn(self: Any) -> Any:
+        installation, stock = runtime.current, original(self)
+        if installation is None or installation.is_audit or not is_http1(self):
+            return stock()
+        settings, address = installation.settings, getattr(self, PINNED, None)
+        if address is not None and not hasattr(self, "_socks_options"):
+            stock = functools.partial(_connect_to, self, address, stock)
+        try:
+            sock = stock()
+        except connect_errors(self) as error:
+            outage = _outage_to_wait_for(self, error, settings)
+            if outage is None:
+                raise
+            first = error
+        else:
+            _arm(self, sock, settings)
+            return sock
+        # not in the clause above: what comes meanwhile must not look as if the refusal led to it
+        context = first.__context__
+        try:
+            sock = _try_again(stock, self, outage, pause)
+            if sock is None:
+                raise first
+        finally:
+            first.__context__ = context
+            del first  # its traceback holds this frame
+        _arm(self, sock, settings)
+        return sock
+
+    return _new_conn
+
+
+def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
+    """Open a socket with an address in the name's place, for the connect alone."""
+    name, conn._dns_host = conn._dns_host, address
+    try:
+        return stock()
+    finally:
+        conn._dns_host = name
+
+
+@fallback.guarded("keepalive_failed")
+def _arm(conn: Any, sock: Any, settings: Settings) -> None:
+    """Arm keepalive, unless the origin is known to swallow probes: it would end what lives."""
+    layers = layers_of(sock)
+    entry = stats.origin(origin_of(conn))
+    if layers is None or entry.knowledge.swallows_probes:
+        return
+    if keepalive.arm(layers, settings):
+        entry.armed.tick()
+
+
+@fallback.guarded("connect_failed")
+def _outage_to_wait_for(conn: Any, error: Any, settings: Settings) -> Optional[stats.Outage]:
+    """Return the outage that this refused connect belongs to, if it may be waited for."""
+    knowledge = stats.origin(peer_of(conn)).knowledge
+    limit_s = _number(conn.timeout)
+    if not knowledge.has_answered or not is_refusal(error) or not settings.reconnect_window_s:
+        return None
+    if knowledge.outage is None:
+        knowledge.outage = stats.Outage(settings.reconnect_window_s)
+        stats.origin(origin_of(conn)).count("reconnects", "windows")
+    if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
+        return None
+    is_open = knowledge.outage.left_s > 0 and _budget_s(settings.reconnect_window_s) > 0
+    return knowledge.outage if is_open else None
+
+
+def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
+    """Return the exception classes that opening a connection raises, those of its urllib3 too.
+
+    For an ``except`` clause, which asks only when something was raised. The copy of urllib3 is told
+    by the functions of the connection's class: its modules need not be in ``sys.modules``.
+    """
+    for cls in type(conn).__mro__:
+        names = getattr(vars(cls).get("connect"), "__globals__", {})
+        new_connection_error = names.get("NewConnectionError")
+        if new_connection_error is not None:
+            bases = new_connection_error.__mro__
+            return (*socket_errors(), *(base for base in bases if base.__name__ == "HTTPError"))
+    return socket_errors()
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether a connect was refused or reset.
+
+    urllib3 2.x keeps the kernel's error as cause, 1.26 only as context; PySocks as an attribute.
+    """
+    made_from = error.__cause__ or error.__context__
+    links = (error, made_from, getattr(made_from, "socket_err", None))
+    return any(getattr(link, "errno", None) in _REFUSALS for link in links)
+
+
+def _try_again(
+    stock: Callable[[], Any], conn: Any, outage: stats.Outage, pause: Callable[[float], None]
+) -> Any:
+    """Return a socket, or None if the window closed first. Yields where ``pause`` does.
+
+    What a try raises besides a refusal is the caller's, as it is and when it comes.
+    """
+    timeout, began, outcome = conn.timeout, monotonic(), "failed"
+    limit_s = _number(timeout)
+    ends = began + min(outage.left_s, outage.left_s if limit_s is None else limit_s)
+    try:
+        for pause_s in itertools.islice(_pauses(ends), MOST_TRIES):
+            paused_at = monotonic()
+            pause(pause_s)
+            if monotonic() - paused_at < pause_s / 2:
+                break  # a mocked sleep, or a frozen clock
+            conn.timeout = max(SHORTEST_TRY_S, ends - monotonic())
+            try:
+                sock = stock()
+            except connect_errors(conn) as error:
+                if monotonic() < ends and not is_refusal(error):
+                    raise
+            else:
+                # a TLS handshake and the sending of the request are not the window's to limit
+                if limit_s is None:
+                    sock.settimeout(None if timeout is None else _default_timeout())
+                else:
+                    sock.settimeout(limit_s)
+                outcome = "ok"
+                return sock
+        return None
+    finally:
+        conn.timeout = timeout
+        _spend(monotonic() - began)
+        stats.origin(origin_of(conn)).count("reconnects", outcome)
+
+
+def _pauses(ends: float) -> Iterator[float]:
+    """Growing pauses in seconds, with jitter, so that many callers do not knock in step."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        left_s = ends - monotonic()
+        if left_s <= 0:
+            return
+        yield min(left_s, pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+
+def _budget_s(window_s: float) -> float:
+    """Seconds that this thread may still wait in its present period."""
+    began, spent_s = _waited.get((0.0, 0.0))
+    return window_s - spent_s if 0 <= monotonic() - began < BUDGET_PERIOD_S else window_s
+
+
+def _spend(seconds: float) -> None:
+    began, spent_s = _waited.get((0.0, 0.0))
+    now = monotonic()
+    if 0 <= now - began < BUDGET_PERIOD_S:
+        _waited.set((began, spent_s + seconds))
+    else:
+        _waited.set((now, seconds))
+
+
+def _number(timeout: Any) -> Optional[float]:
+    """A timeout in seconds, None without one; urllib3 has a mark for the default of the socket."""
+    if isinstance(timeout, (int, float)):
+        return float(timeout)
+    return None if timeout is None else _default_timeout()
+
+
+def _default_timeout() -> Optional[float]:
+    import socket
+
+    return socket.getdefaulttimeout()
+
+
+def _make_pause(module: Any) -> Callable[[float], None]:
+    """Return the sleep of one copy of urllib3: it yields exactly where that copy's sockets do.
+
+    A green copy made by eventlet's ``import_patched`` in an unpatched process would otherwise block
+    its hub. Where that sleep cannot be found the pause takes no time, and nobody waits.
+    """
+
+    def pause(seconds: float) -> None:
+        time = _time_of(module)
+        if time is not None:
+            time.sleep(seconds)
+
+    return pause
+
+
+def _time_of(module: Any) -> Any:
+    """The ``time`` module that a copy's retries sleep with; None where it cannot be found.
+
+    By the functions of its ``Retry``, any of which may be mocked: the copy's own modules need not
+    be in ``sys.modules``.
+    """
+    retry = getattr(module, "Retry", None)
+    if retry is None:  # contrib.socks
+        retry = module.HTTPConnectionPool.urlopen.__globals__.get("Retry")
+    for cls in getattr(retry, "__mro__", ()):
+        for function in vars(cls).values():
+            names = getattr(function, "__globals__", {})
+            # one of a mock's or a decorator's making is at home in another module
+            if names.get("__name__") == cls.__module__ and "time" in names:
+                return names["time"]
+    return None
+
+
+def note_answer(conn: Any, was_reused: bool) -> None:
+    """The connection's peer has answered a request: it is known from now on.
+
+    Where the connection was opened for that request, any outage is over, too. A reused one tells
+    nothing of that: the listener may be gone, and what it held live on.
+    """
+    knowledge = stats.origin(peer_of(conn)).knowledge
+    knowledge.has_answered = True
+    if not was_reused:
+        knowledge.outage = None

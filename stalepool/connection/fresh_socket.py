@@ -1,0 +1,112 @@
+"""A second socket to where a connection leads, opened before the first one is closed."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from time import monotonic
+from typing import Any, Optional
+
+from stalepool import fallback
+from stalepool.connection.connect import PINNED, connect_errors
+from stalepool.connection.state import Request, State
+from stalepool.sockets import tcp_info
+from stalepool.sockets.layers import layers_of, raw_of, timeout_of
+
+_logger = logging.getLogger("stalepool.fresh_socket")
+
+#: how long a socket beside a silent one may take to open; no longer than a SYN and two more
+BESIDE_S = 5.0
+#: what a move may take in each operation, in seconds and in round trips
+MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
+
+
+def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
+    """Open a second socket to the same place, tunnel and TLS included. Yields while it connects.
+
+    The connection is not touched: a copy of it connects. Its reconnect window applies.
+
+    :param timeout: seconds for each operation (connect, tunnel, handshake), or urllib3's marks.
+    :param address: a peer address to connect to, without a look-up. SNI, certificate and a proxy
+        still see the name.
+    :returns: a socket with ``timeout`` set on it.
+    :raises: what the connection's own ``connect()`` raises.
+    """
+    clone = copy.copy(conn)
+    clone.sock = None
+    clone._HTTPConnection__response = None  # the original's, which the copy must not close
+    clone.timeout = timeout
+    is_done = False
+    try:
+        if address is not None:
+            setattr(clone, PINNED, address)
+        clone.connect()
+        is_done = True
+        return clone.sock
+    finally:
+        if not is_done and clone.sock is not None:
+            clone.sock.close()
+
+
+@fallback.guarded("fresh_socket_failed")
+def try_to_open(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
+    """Do the same, and return None where no socket can be had."""
+    try:
+        return open_like(conn, timeout, address)
+    except connect_errors(conn):
+        return None
+
+
+def take(conn: Any, state: State, fresh: Any, replaced_silent: bool = False) -> None:
+    """Go on with the fresh socket; the old one is closed only now."""
+    old = conn.sock
+    conn.sock = fresh
+    state.follow(fresh, replaced_silent)
+    old.close()
+
+
+def shorter(*limits: Any) -> Any:
+    """Return the shortest of those that are numbers; None, or urllib3's mark, where none is one."""
+    numbers = [limit for limit in limits if isinstance(limit, (int, float))]
+    return min(numbers) if numbers else limits[0]
+
+
+def move(conn: Any, state: State, request: Request, reason: str) -> None:
+    """Give a request a fresh socket before a byte of it goes out; if none can be had it stays.
+
+    :param reason: its name in the counters: ``presend_check`` or ``probe_unanswered``, for which
+        the name is looked up as urllib3 would, or one of :data:`request_rules.MOVE_REASONS`.
+    """
+    is_living = reason not in ("presend_check", "probe_unanswered")
+    limit_s, began = conn.timeout, monotonic()
+    address = None
+    if is_living:
+        limit_s, address = shorter(_few_round_trips_s(conn.sock), conn.timeout), _peer(conn.sock)
+    elif reason == "probe_unanswered":
+        limit_s = shorter(BESIDE_S, conn.timeout)
+    fresh = try_to_open(conn, limit_s, address)
+    is_slow = is_living and monotonic() - began > limit_s
+    if fresh is None or is_slow:
+        state.origin.knowledge.stop_moves()
+    if fresh is None:
+        state.origin.count("moved", "failed")
+        return
+    fresh.settimeout(timeout_of(conn.sock))
+    take(conn, state, fresh, replaced_silent=reason == "probe_unanswered")
+    request.moved_for = reason
+    request.is_reused = False
+    state.origin.count("moved", reason)
+    fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin_name, reason)
+
+
+def _few_round_trips_s(sock: Any) -> float:
+    layers = layers_of(sock)
+    info = None if layers is None else tcp_info.ask(layers)
+    return MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
+
+
+def _peer(sock: Any) -> Optional[str]:
+    """The address of who is at the other end; None where it is not an internet one."""
+    raw = raw_of(sock)
+    name = None if raw is None else raw.getpeername()
+    return name[0] if isinstance(name, tuple) else None

@@ -1,0 +1,176 @@
+"""A request that met a dead connection is sent once more, on a fresh one, from its record.
+
+Everything happens inside one of urllib3's attempts: its ``Retry``, and the counts of requests and
+keystoneauth1, see one attempt, whatever came of it. If the replay fails, the caller gets the first
+error.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+from typing import Any, Optional
+
+from stalepool import fallback, runtime
+from stalepool.connection import request_rules
+from stalepool.connection.fresh_socket import shorter, take, try_to_open
+from stalepool.connection.request_rules import Attempt, Death
+from stalepool.connection.state import Request, State
+from stalepool.sockets import failure
+from stalepool.sockets.layers import timeout_of
+
+_logger = logging.getLogger("stalepool.replay")
+
+#: as a timeout, since 0 would be non-blocking
+NOTHING_LEFT_S = 0.001
+
+
+def refusal(
+    conn: Any, state: State, error: Optional[BaseException], installation: runtime.Installation
+) -> Optional[str]:
+    """Return why a failed request is not sent once more, counted and logged; None: it may be.
+
+    To be asked while the socket is open. In audit mode it never may.
+
+    :param error: what was raised; None where reading the answer found the end.
+    """
+    request, settings = state.request, installation.settings
+    if request is None:
+        return "no_request"
+    if request.is_half_sent:
+        return "half_sent"  # its first failure was counted
+    attempt = Attempt(settings, state, request)
+    found = request_rules.refusal_by_death(Death(settings, request, conn.sock, error))
+    if found == "not_ended":
+        return found  # nothing of the connection's: the caller's timeout for one
+    found = found or request_rules.refusal(attempt)
+    if request.moved_for is not None:
+        state.origin.knowledge.stop_moves()
+    if found is None and installation.is_audit:
+        state.origin.count("replays", "would")
+        found = "audit"
+    elif found is not None:
+        state.origin.count("replays_refused", found)
+    if found is not None:
+        fallback.log(
+            _logger,
+            logging.DEBUG,
+            "%s: %s failed with %r, not sent once more: %s",
+            *(state.origin_name, request.method, error, found),
+        )
+    return found
+
+
+@fallback.guarded("replay_failed")
+def note_answer_began(conn: Any, state: State, error: BaseException) -> None:
+    """Count a connection that ended in the midst of an answer's head."""
+    if conn.sock is not None and failure.has_ended(conn.sock, error):
+        state.origin.count("replays_refused", "answer_began")
+
+
+def after_failed_send(
+    conn: Any, state: State, error: BaseException, installation: runtime.Installation
+) -> bool:
+    """Send what was recorded on a fresh socket, after a send failed. False: raise the error."""
+    is_refused = _is_refused_after_send(conn, state, error, installation)
+    request = state.request
+    if request is None:
+        return False
+    if is_refused:
+        request.is_half_sent = True
+        return False
+    limit_s = timeout_of(conn.sock)
+    fresh = _send_record(conn, request, left_s(limit_s, request))
+    if fresh is None:
+        request.is_half_sent = True
+        note_outcome(conn, state, "failed")
+        return False
+    fresh.settimeout(limit_s)
+    request.first_error = error
+    take(conn, state, fresh)
+    return True
+
+
+@fallback.guarded("replay_failed", default=True)
+def _is_refused_after_send(
+    conn: Any, state: State, error: BaseException, installation: runtime.Installation
+) -> bool:
+    if conn.sock is None:
+        return True
+    if failure.answer_has_begun(conn.sock):
+        state.origin.count("replays_refused", "answer_began")
+        return True
+    return refusal(conn, state, error, installation) is not None
+
+
+def left_s(limit_s: Optional[float], request: Request) -> Optional[float]:
+    """Seconds that are left of a limit on the wait for an answer, None without a limit."""
+    if limit_s is None:
+        return None
+    return max(NOTHING_LEFT_S, limit_s - (monotonic() - request.sent_at))
+
+
+def on_fresh_socket(conn: Any, state: State, left_s: Optional[float], fresh: Any = None) -> Any:
+    """Send the record, and wait for the answer's first byte. The old socket stays until then.
+
+    :param left_s: seconds that are left of the caller's time, None without a limit.
+    :param fresh: a socket that is open already.
+    :returns: the file object of what is the connection's socket now; None: the replay failed, too.
+    """
+    request = state.request
+    fresh = request and _send_record(conn, request, left_s, fresh)
+    file = None
+    try:
+        file = fresh and _first_byte(fresh)
+    finally:
+        if fresh is not None and file is None:
+            fresh.close()
+    note_outcome(conn, state, "failed" if file is None else "ok")
+    if file is not None:
+        take(conn, state, fresh)
+    return file
+
+
+@fallback.guarded("replay_failed")
+def _send_record(conn: Any, request: Request, left_s: Optional[float], fresh: Any = None) -> Any:
+    """Return a fresh socket to which the record was sent, None if that failed. Yields."""
+    request.is_replayed = True
+    ends = None if left_s is None else monotonic() + left_s
+    fresh = fresh or try_to_open(conn, shorter(request.connect_timeout, left_s))
+    is_sent = False
+    try:
+        for data in request.sent if fresh is not None else ():
+            fresh.settimeout(None if ends is None else max(NOTHING_LEFT_S, ends - monotonic()))
+            fresh.sendall(data)
+        is_sent = True
+        return fresh
+    except failure.socket_errors():
+        return None
+    finally:
+        if fresh is not None and not is_sent:
+            fresh.close()
+
+
+@fallback.guarded("replay_failed")
+def _first_byte(fresh: Any) -> Any:
+    """Return the file object of a socket on which an answer has begun, None if it ended. Yields."""
+    file = fresh.makefile("rb")
+    has_begun = False
+    try:
+        has_begun = bool(file.peek(1))
+    except failure.socket_errors():
+        pass
+    finally:
+        if not has_begun:
+            file.close()
+    return file if has_begun else None
+
+
+def note_outcome(conn: Any, state: State, outcome: str) -> None:
+    """Count what became of a replay, and log it."""
+    state.origin.count("replays", outcome)
+    fallback.log(
+        *(_logger, logging.INFO if outcome == "ok" else logging.DEBUG),
+        "%s: %s was sent once more on a fresh connection: %s",
+        *(state.origin_name, conn._method, outcome),
+    )

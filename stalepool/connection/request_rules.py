@@ -1,0 +1,262 @@
+"""Three tables: may a request ride an idle connection, may it be sent again, had it died in time.
+
+A request is sent a second time only if the server cannot be harmed by acting on it twice: RFC 9110,
+section 9.2.2, lets a client repeat an idempotent method by itself, and nothing else unless it knows
+that the first attempt was not applied. And only if what it met was a dead connection, not a server
+that failed on it. Every row has to consent, or the error reaches the caller untouched.
+
+A request leaves a living connection only for a reason: for one that is not idempotent an idle limit
+that is known and near, for any one probes without an answer. That some time has passed is none.
+"""
+
+from __future__ import annotations
+
+import re
+from time import monotonic
+from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
+
+from stalepool.connection.state import SENDING, Request, State
+from stalepool.settings import AUTO, Settings
+from stalepool.sockets import failure, tcp_info
+from stalepool.sockets.layers import layers_of
+
+# RFC 9110, section 9.2.1, and what IANA's method registry calls safe
+SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"))
+IDEMPOTENT = SAFE | {"PUT", "DELETE"}  # section 9.2.2
+
+#: replay setting -> the methods that may be sent again whatever the server did with the first
+METHODS: Dict[str, FrozenSet[str]] = {
+    "off": frozenset(),
+    "safe": SAFE,
+    "idempotent": IDEMPOTENT,
+}
+
+
+def _header(*names: str) -> Callable[[bytes], Any]:
+    pattern = rb"\r\n(?:%s)[ \t]*:" % b"|".join(name.encode() for name in names)
+    return re.compile(pattern, re.IGNORECASE).search
+
+
+def _credential(*schemes: str) -> Callable[[bytes], Any]:
+    pattern = rb"\r\n(?:proxy-)?authorization[ \t]*:[ \t]*(?:%s)\b"
+    return re.compile(pattern % b"|".join(s.encode() for s in schemes), re.IGNORECASE).search
+
+
+has_a_key = _header("idempotency-key", "x-idempotency-key")
+#: framing that is a dialogue with the server, or that cannot be produced a second time
+_is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
+_is_for_one_use = _credential("oauth", "dpop")
+#: a second attempt of an unsafe request would be told 412, 416 or 409 because the first succeeded
+_has_a_precondition = _header(
+    "if-match", "if-none-match", "if-unmodified-since", "if", "content-range"
+)
+#: schemes that authenticate a connection and not a request (RFC 4559, MS-NTHT)
+speaks_an_identity = _credential("ntlm", "negotiate", "kerberos")
+asks_for_an_upgrade = _header("upgrade")
+
+
+class Attempt(NamedTuple):
+    """One attempt at a request, as far as the rules look at it."""
+
+    settings: Settings
+    state: State
+    request: Request
+
+
+class Rule(NamedTuple):
+    """``refusal``: its name in the counters. ``consents``: whether it lets the request be sent."""
+
+    refusal: str
+    consents: Callable[[Attempt], Any]
+
+
+def _rides_a_used_connection(attempt: Attempt) -> bool:
+    """Or a fresh one to an origin in an outage that this process has noticed."""
+    return attempt.request.is_reused or attempt.state.origin.knowledge.is_in_outage
+
+
+def _has_its_body_on_record(attempt: Attempt) -> bool:
+    """While it is being sent, what is missing yet follows the record."""
+    request = attempt.request
+    return request.is_recorded and (attempt.state.phase is SENDING or request.is_whole)
+
+
+def _is_idempotent(attempt: Attempt) -> Any:
+    methods = METHODS[attempt.settings.replay]
+    return attempt.request.method in methods or has_a_key(attempt.request.head)
+
+
+def _keeps_its_meaning(attempt: Attempt) -> Any:
+    is_safe = attempt.request.method in SAFE or has_a_key(attempt.request.head)
+    return is_safe or not _has_a_precondition(attempt.request.head)
+
+
+#: may this request be sent a second time, whatever its connection met?
+REPLAY_RULES = (
+    Rule("switched_off", lambda attempt: attempt.settings.replay != "off"),
+    Rule("fresh_connection", _rides_a_used_connection),
+    Rule("replayed_before", lambda attempt: not attempt.request.is_replayed),
+    Rule("body", _has_its_body_on_record),
+    Rule("method", _is_idempotent),
+    Rule("precondition", _keeps_its_meaning),
+    Rule("dialogue", lambda attempt: not _is_a_dialogue(attempt.request.head)),
+    Rule("credential", lambda attempt: not _is_for_one_use(attempt.request.head)),
+    Rule(
+        "identity",
+        lambda attempt: not (attempt.state.is_bound or speaks_an_identity(attempt.request.head)),
+    ),
+)
+
+
+def refusal(attempt: Attempt) -> Optional[str]:
+    """Return the name of the first rule that refuses a replay; None if the request may be sent."""
+    for rule in REPLAY_RULES:
+        if not rule.consents(attempt):
+            return rule.refusal
+    return None
+
+
+#: bytes of a TLS alert with its record: OpenSSL sends one when it reads a FIN without close_notify
+LONGEST_ALERT = 100
+
+
+class Death(NamedTuple):
+    """A failure of an attempt, while its socket is still open."""
+
+    settings: Settings
+    request: Request
+    sock: Any
+    error: Optional[BaseException]  # None: reading found the end
+
+
+class DeathRule(NamedTuple):
+    """``refusal``: its name in the counters. ``consents``: whether the connection was at fault."""
+
+    refusal: str
+    consents: Callable[[Death], Any]
+
+
+def _came_soon(death: Death) -> bool:
+    """A peer that had the whole request, and closed later, had failed on it: it would again.
+
+    A connection that was dead shows within a round trip or two.
+    """
+    spent_s = monotonic() - death.request.sent_at
+    if spent_s <= death.settings.replay_within_s or failure.is_silent_end(death.error):
+        return True
+    layers = layers_of(death.sock)
+    info = None if layers is None else tcp_info.ask(layers)
+    alert = LONGEST_ALERT if layers is not None and layers.tls is not None else 0
+    return info is not None and info.missing > alert
+
+
+#: had the connection died, or did the server fail on the request?
+DEATH_RULES = (
+    DeathRule("not_ended", lambda death: failure.has_ended(death.sock, death.error)),
+    DeathRule("peer_had_it", _came_soon),
+)
+
+
+def refusal_by_death(death: Death) -> Optional[str]:
+    """Return the name of the first rule that refuses a replay after this failure, or None."""
+    for rule in DEATH_RULES:
+        if not rule.consents(death):
+            return rule.refusal
+    return None
+
+
+class Ride(NamedTuple):
+    """A request that is not idempotent, about to be sent on an idle connection."""
+
+    settings: Settings
+    state: State
+
+
+class Reason(NamedTuple):
+    """``name`` in the counters; ``applies``: whether there is this reason to move."""
+
+    name: str
+    applies: Callable[[Ride], bool]
+
+
+def _idle_s(ride: Ride) -> float:
+    """Seconds since data last came in: the kernel's word, or since the last answer's head."""
+    layers = layers_of(ride.state.sock())
+    info = None if layers is None else tcp_info.ask(layers)
+    return monotonic() - ride.state.used_at if info is None else info.last_data_recv_ms / 1000
+
+
+def _margin_s(limit_s: float) -> float:
+    """The last quarter of an idle limit, at most 2 s and at least 0.1 s."""
+    return min(2.0, max(0.1, limit_s / 4))
+
+
+def _moves_on_evidence(ride: Ride) -> bool:
+    is_wanted = ride.settings.nonidempotent_max_idle_s == AUTO
+    return is_wanted and not ride.state.origin.knowledge.moves_are_stopped
+
+
+def _is_past_the_setting(ride: Ride) -> bool:
+    limit_s = ride.settings.nonidempotent_max_idle_s
+    return isinstance(limit_s, (int, float)) and (limit_s == 0 or _idle_s(ride) > limit_s)
+
+
+def _is_near_the_announced_limit(ride: Ride) -> bool:
+    limit_s = ride.state.idle_limit_s
+    if limit_s is None or not _moves_on_evidence(ride):
+        return False
+    return _idle_s(ride) >= limit_s - _margin_s(limit_s)
+
+
+def _is_near_the_observed_limit(ride: Ride) -> bool:
+    knowledge = ride.state.origin.knowledge
+    limit_s = knowledge.observed_idle_limit_s
+    if limit_s is None or not _moves_on_evidence(ride):
+        return False
+    idle_s, margin_s = _idle_s(ride), _margin_s(limit_s)
+    if idle_s > 1.25 * limit_s + margin_s:
+        knowledge.forget_idle_limit()  # and it lives
+        return False
+    return idle_s >= limit_s - margin_s
+
+
+#: reasons for which a request that is not idempotent takes a fresh socket
+MOVE_REASONS = (
+    Reason("idle_setting", _is_past_the_setting),
+    Reason("announced_limit", _is_near_the_announced_limit),
+    Reason("observed_limit", _is_near_the_observed_limit),
+)
+
+
+def reason_to_move(settings: Settings, state: State, request: Request) -> Optional[str]:
+    """Return a reason to fear that the connection ends now, or None: the request rides it."""
+    if state.is_bound:
+        return None
+    if state.move_for is not None or request.method in IDEMPOTENT:
+        return state.move_for
+    ride = Ride(settings, state)
+    for reason in MOVE_REASONS:
+        if reason.applies(ride) and not has_a_key(request.head):
+            return reason.name
+    return None
+
+
+def keep_alive_hint_s(value: str) -> Optional[float]:
+    """Return the seconds in a ``Keep-Alive`` header (RFC 2068, 19.7.1.1); None where it has none.
+
+    >>> keep_alive_hint_s("timeout=5, max=100")
+    5.0
+    """
+    for parameter in value.split(","):
+        name, _, seconds = parameter.partition("=")
+        if name.strip().lower() == "timeout" and seconds.strip().isdecimal():
+            return float(seconds)
+    return None
+
+
+_IDENTITY_SCHEMES: Tuple[str, ...] = ("ntlm", "negotiate", "kerberos")
+
+
+def offers_an_identity(challenges: str) -> bool:
+    """Tell whether a 401's or 407's challenges are of a scheme that binds a connection."""
+    return any(scheme in challenges.lower() for scheme in _IDENTITY_SCHEMES)

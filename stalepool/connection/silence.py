@@ -1,0 +1,188 @@
+"""The wait on silence: a replayable request whose answer does not begin, and a peer that is quiet.
+
+The kernel cannot decide this. Every TCP_USER_TIMEOUT ends something that stock finishes, or is too
+long to be of use (2,250 cells measured on Linux 6.18). So for S seconds (``silence_s``) nothing is
+done. Then TCP_INFO is asked. A peer without a sign of life for S is *suspect* if it was asked:
+three keepalive probes without an answer, or four retransmissions. A fresh socket is opened beside
+the old one. If none can be had the path is away, and one waits on, as stock would. If it stands, a
+request that was not acknowledged is sent again at once, an acknowledged one after two more probes.
+
+An unanswered probe is evidence only where probes are answered: some firewalls swallow them. While
+that is not known of an origin, the fresh socket is probed, too: if its probes are answered the old
+connection is dead, else there is a filter, and one reads on.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any, Optional
+
+from stalepool import fallback, runtime
+from stalepool.connection import request_rules
+from stalepool.connection.fresh_socket import BESIDE_S, try_to_open
+from stalepool.connection.state import Request, State
+from stalepool.sockets import keepalive, tcp_info
+from stalepool.sockets.layers import layers_of
+from stalepool.sockets.tcp_info import TcpInfo
+
+#: two probes, a second apart, and a little
+CONFIRM_S = 2.2
+LOOK_EVERY_S = 1.0
+#: what makes a silent peer suspect, and then dead
+SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES, DEAD_PROBES = 4, 3, 5
+#: a request whose first wait would be shorter than this is not watched
+SHORTEST_WAIT_S = 0.5
+#: setting TCP_KEEPCNT this high ends nothing while probes are sent each second
+PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
+
+
+def first_wait_s(
+    request: Request, limit_s: Optional[float], installation: runtime.Installation
+) -> Optional[float]:
+    """Return S, in seconds; None for a request that is not watched.
+
+    ``S = min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
+
+    :param limit_s: T; None without one.
+    """
+    wait_s = installation.silence_s
+    if wait_s is None or not request.is_reused or request.is_replayed:
+        return None
+    if request.method not in request_rules.METHODS[installation.settings.replay] and not (
+        b"dempotency-" in request.head and request_rules.has_a_key(request.head)
+    ):
+        return None
+    if limit_s is not None:
+        wait_s = min(wait_s, limit_s / 2 - CONFIRM_S - 0.3)
+    return wait_s if wait_s >= SHORTEST_WAIT_S else None
+
+
+class Watch:
+    """A request's wait for the first byte of its answer, after the first S seconds.
+
+    Nothing is given up after T/2, so that a second attempt has as long as the first.
+    """
+
+    def __init__(
+        self, conn: Any, state: State, request: Request, wait_s: float, limit_s: Optional[float]
+    ) -> None:
+        self.conn, self.state, self.request, self.wait_s = conn, state, request, wait_s
+        half_s = float("inf") if limit_s is None else limit_s / 2
+        self.gives_up_until = request.sent_at + half_s
+        #: seconds until the next look; None: no more looks
+        self.pause_s: Optional[float] = None
+        #: a socket that was opened beside the old one
+        self.fresh: Any = None
+        self._opened = 0.0
+        self._is_unknown = False
+
+    def is_dead(self) -> bool:
+        """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
+
+        :returns: True once the peer is dead and :attr:`fresh` stands; False: read on for
+            :attr:`pause_s`.
+        """
+        return bool(self._is_dead())
+
+    def close(self) -> None:
+        """Close what was opened beside the old socket: there was a sign of life."""
+        fresh, self.fresh = self.fresh, None
+        if fresh is not None:
+            fresh.close()
+
+    def take_fresh(self) -> Any:
+        """Hand over the socket that was opened beside the old one; None: open another.
+
+        One that was probed before its first byte is not ridden: under TCP_DEFER_ACCEPT the peer's
+        kernel takes the first data 29 s late then (measured).
+        """
+        if self._is_unknown:
+            self.close()
+        fresh, self.fresh = self.fresh, None
+        return fresh
+
+    @fallback.guarded("answer_failed", default=False)
+    def _is_dead(self) -> bool:
+        self.pause_s = LOOK_EVERY_S
+        if monotonic() + 0.2 >= self.gives_up_until or not self._may_be_replayed():
+            self.pause_s = None
+            return self._reads_on()
+        info = self._info(self.conn.sock)
+        if info is None or self._has_a_reason_for_silence(info):
+            return self._reads_on()
+        if not self._is_suspect(info):
+            silent_s = self._silent_s(info)
+            if 0 < silent_s < self.wait_s:
+                self.pause_s = self.wait_s - silent_s + 0.02
+            return self._reads_on()
+        if self.fresh is None:
+            self._open_fresh(info)
+            if self.fresh is None or not info.unacked:
+                return False
+        if info.unacked:
+            return True
+        if self._is_unknown:
+            return self._probes_are_answered()
+        return info.probes >= DEAD_PROBES
+
+    def _reads_on(self) -> bool:
+        """A sign of life, or a peer that has said "wait": what was opened is not needed."""
+        self.close()
+        return False
+
+    def _may_be_replayed(self) -> bool:
+        installation = runtime.current
+        if installation is None:
+            return False
+        attempt = request_rules.Attempt(installation.settings, self.state, self.request)
+        return request_rules.refusal(attempt) is None
+
+    def _has_a_reason_for_silence(self, info: TcpInfo) -> bool:
+        """The peer's window is closed, or something of ours is unsent; or probes tell nothing."""
+        is_told = info.is_whole and not info.notsent and info.snd_wnd > 0
+        return not is_told or (not info.unacked and self.state.origin.knowledge.swallows_probes)
+
+    def _silent_s(self, info: TcpInfo) -> float:
+        """Seconds without a sign of life, from the send, the last ACK or the last data on."""
+        return min(monotonic() - self.request.sent_at, info.silent_ms / 1000)
+
+    def _is_suspect(self, info: TcpInfo) -> bool:
+        if self._silent_s(info) < self.wait_s:
+            return False
+        if info.unacked:
+            return info.retransmits >= SUSPECT_RETRANSMISSIONS
+        is_known = self.state.origin.knowledge.answers_probes
+        return info.probes >= (SUSPECT_PROBES if is_known else 1)
+
+    def _open_fresh(self, info: TcpInfo) -> None:
+        left_s = self.gives_up_until - monotonic()
+        self.fresh = try_to_open(self.conn, max(0.1, min(BESIDE_S, left_s)))
+        if self.fresh is None or info.unacked:
+            return
+        self._opened = monotonic()
+        self.pause_s = CONFIRM_S
+        self._is_unknown = not self.state.origin.knowledge.answers_probes
+        if self._is_unknown:
+            for sock in (self.conn.sock, self.fresh):
+                layers = layers_of(sock)
+                if layers is not None:
+                    keepalive.set_interval(layers, PROBE_AT_ONCE_S)
+                    keepalive.set_idle(layers, PROBE_AT_ONCE_S)
+
+    def _probes_are_answered(self) -> bool:
+        """Tell whether the fresh socket's probe was answered while the old one's are not."""
+        knowledge, info = self.state.origin.knowledge, self._info(self.fresh)
+        opened_ms_ago = 1000 * (monotonic() - self._opened)
+        if info is not None and info.last_ack_recv_ms < opened_ms_ago - 800 * PROBE_AT_ONCE_S:
+            knowledge.note_probe_answered()
+            return True
+        knowledge.note_probes_swallowed()
+        layers = layers_of(self.conn.sock)
+        if layers is not None:
+            keepalive.set_interval(layers, PROBE_RARELY_S)
+        return self._reads_on()
+
+    @staticmethod
+    def _info(sock: Any) -> Optional[TcpInfo]:
+        layers = layers_of(sock)
+        return None if layers is None else tcp_info.ask(layers)

@@ -1,0 +1,314 @@
+"""The state of one connection's socket, and the request that is in flight on it.
+
+State follows the socket: a connection object gets new sockets over its life. It lies in a table
+of this module, by the socket's identity, and refers to the socket weakly. So nothing is written on
+a connection, a copy or pickle of one is what it is in stock, and no descriptor or TLS memory is
+kept for its sake.
+
+==================  ==============================  ========  ======================================
+phase               event                           next      done there
+==================  ==============================  ========  ======================================
+FRESH, IDLE         checkout, kept                  CHECKED   fast or full check
+CHECKED             first byte of a request         SENDING   pre-send check; which socket; record
+FRESH, IDLE         the same without a checkout     SENDING   record
+SENDING             more bytes                      SENDING   record, up to 1 MiB
+SENDING             the answer is awaited           WAITING   the wait on silence, for a replayable
+WAITING             head of an answer               IDLE      Keep-Alive hint; identity; answers + 1
+WAITING             101, or Upgrade was asked       UPGRADED  never touched again
+SENDING, WAITING    failure, may be sent again      (same)    fresh socket, recorded bytes, once
+any                 the socket is another one       none      urllib3 alone
+==================  ==============================  ========  ======================================
+"""
+
+from __future__ import annotations
+
+import functools
+import http.client
+import re
+import weakref
+from time import monotonic
+from typing import Any, Dict, Iterator, List, Optional
+
+from stalepool import runtime, stats
+from stalepool.sockets.liveness import Poll
+
+FRESH, IDLE, CHECKED, SENDING, WAITING, UPGRADED = (
+    *("fresh", "idle", "checked"),
+    *("sending", "waiting", "upgraded"),
+)
+
+#: bytes of a request, head included, that are recorded for a replay
+RECORD_LIMIT = 1 << 20
+
+
+_content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.I).search
+
+
+class Request:
+    """The request in flight: what went out, and what has been done about it."""
+
+    is_replayed = False
+    #: a send failed and was not replayed: urllib3 may swallow that, and read on
+    is_half_sent = False
+    moved_for: Optional[str] = None
+    first_error: Optional[BaseException] = None
+
+    def __init__(self, conn: Any, data: Any, is_reused: bool) -> None:
+        """Begin with the first bytes that go out."""
+        self.conn = weakref.ref(conn)
+        self.method: str = (conn._method or "").upper()  # None: CONNECT
+        #: a pool checked the connection out, and it has answered on this very socket
+        self.is_reused = is_reused
+        #: urllib3 2.x overwrites it with the read timeout while it waits
+        self.connect_timeout = conn.timeout
+        #: monotonic time of the first byte, and of the last once that is out
+        self.sent_at = monotonic()
+        #: the bytes, as they went out; after more than RECORD_LIMIT the head alone
+        self.sent: List[bytes] = []
+        self.size = 0
+        if type(data) is bytes and len(data) <= RECORD_LIMIT:
+            self.sent.append(data)
+            self.size = len(data)
+        else:
+            self.record(data)
+
+    def record(self, data: Any) -> None:
+        """Note bytes that go out now."""
+        if type(data) is not bytes:
+            is_bytes = isinstance(data, (bytes, bytearray, memoryview))
+            data = bytes(data) if is_bytes else None
+        if data is None or self.size + len(data) > RECORD_LIMIT:
+            self.size = RECORD_LIMIT + 1  # or a file or an iterable, consumed as it goes
+            del self.sent[1:]
+        elif self.size <= RECORD_LIMIT:
+            self.size += len(data)
+            self.sent.append(data)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Tell whether every byte that went out is in the record."""
+        return bool(self.sent) and self.size <= RECORD_LIMIT
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether as much of the body is in the record as its Content-Length says.
+
+        urllib3 swallows EPIPE and ECONNRESET while it sends, a body's own among them, and reads on.
+        """
+        stated = _content_length(self.head + b"\r\n")
+        body_size = self.size - len(self.head) - len(b"\r\n\r\n")
+        return body_size == (int(stated[1]) if stated else 0)
+
+    @property
+    def head(self) -> bytes:
+        """Request line and headers as they went out; empty where they were not seen."""
+        return self.sent[0].partition(b"\r\n\r\n")[0] if self.sent else b""
+
+
+class State:
+    """The memory of one socket; with the kernel's poll object some 600 bytes."""
+
+    __slots__ = (
+        "answers",
+        "fork_generation",
+        "full_check_due",
+        "idle_limit_s",
+        "is_bound",
+        "is_tls",
+        "kept",
+        "move_for",
+        "origin",
+        "origin_name",
+        "phase",
+        "poll",
+        "replaced_silent",
+        "request",
+        "sock",
+        "used_at",
+    )
+
+    def __init__(self, conn: Any, phase: str) -> None:
+        self.origin_name = origin_of(conn)
+        self.origin = stats.origin(self.origin_name)
+        #: answers that came on this very socket
+        self.answers = 0
+        #: what the server announced in ``Keep-Alive: timeout=N``
+        self.idle_limit_s: Optional[float] = None
+        #: an identity was spoken on the connection: NTLM, Negotiate, Kerberos
+        self.is_bound = False
+        #: took the place of a socket whose peer was silent
+        self.replaced_silent = False
+        self.request: Optional[Request] = None
+        self._follow(conn.sock, phase)
+
+    def _follow(self, sock: Any, phase: str) -> None:
+        self.sock = weakref.ref(sock)
+        self.phase = phase
+        self.fork_generation = runtime.fork_generation
+        #: monotonic time from which on the fast check no longer suffices
+        self.full_check_due = 0.0
+        self.poll: Optional[Poll] = None
+        self.is_tls = False
+        self.kept: Optional[Iterator[int]] = None
+        #: the reason for which any next request takes a fresh socket
+        self.move_for: Optional[str] = None
+        self.used_at = monotonic()
+        _states[id(sock)] = self
+        if len(_states) > 2 * _kept_at_most:
+            _sweep()
+
+    def __repr__(self) -> str:
+        request = self.request
+        return "<State %s %s, %d answers%s%s%s%s>" % (
+            self.origin_name,
+            self.phase,
+            self.answers,
+            ", bound to an identity" if self.is_bound else "",
+            ", idle limit %g s" % self.idle_limit_s if self.idle_limit_s is not None else "",
+            ", will move for: %s" % self.move_for if self.move_for else "",
+            ""
+            if request is None
+            else ", %d bytes sent%s%s"
+            % (
+                request.size,
+                "" if request.is_reused else " on a connection not checked out",
+                ", replayed" if request.is_replayed else "",
+            ),
+        )
+
+    # Transitions. The direct writes elsewhere are the fast check's (phase, in checkout) and the
+    # full check's deadline: a call each would cost them a fifth.
+
+    def checked(self) -> None:
+        """A pool has checked the connection out, and keeps it."""
+        self.phase = CHECKED
+
+    def trust_until(self, deadline: float, poll: Poll, is_tls: bool, kept: Iterator[int]) -> None:
+        """The full check found the connection alive: the fast check suffices for a while.
+
+        :param deadline: monotonic.
+        :param poll: the poll object kept for this socket.
+        :param is_tls: whether ``sock.pending()`` is to be asked, too.
+        :param kept: the counter of connections kept.
+        """
+        self.poll, self.is_tls, self.kept = poll, is_tls, kept
+        self.full_check_due = deadline
+
+    def request_begins(self, conn: Any, data: Any) -> Request:
+        """A request's first bytes are about to go out."""
+        is_reused = self.phase is CHECKED and self.answers > 0
+        self.request = request = Request(conn, data, is_reused)
+        self.phase = SENDING
+        return request
+
+    def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
+        """An answer tells of its connection.
+
+        :param idle_limit_s: the Keep-Alive hint; None without one.
+        :param is_bound: an identity was spoken on it.
+        :param is_upgraded: somebody takes the socket over: it is never touched again.
+        """
+        if idle_limit_s is not None and idle_limit_s != self.idle_limit_s:
+            self.idle_limit_s, self.full_check_due = idle_limit_s, 0.0
+        if is_bound:
+            self.is_bound = True
+        if is_upgraded:
+            self.phase, self.full_check_due = UPGRADED, 0.0
+
+    def answered(self) -> None:
+        """The head of an answer has arrived."""
+        self.answers += 1
+        self.used_at = monotonic()
+        self.request = None
+        if self.phase is not UPGRADED:
+            self.phase = IDLE
+
+    def follow(self, sock: Any, replaced_silent: bool = False) -> None:
+        """From now on this is the state of another socket of the same connection."""
+        self.answers = 0
+        self.replaced_silent = replaced_silent
+        self._follow(sock, self.phase)
+
+
+_states: Dict[int, State] = {}
+
+#: for the hot path: the state that lies under an ``id()``, or None. Whoever asks has to see that it
+#: is that of the socket meant, and not of one that is gone
+by_id = _states.get
+
+_kept_at_most = 32
+
+
+def _sweep() -> None:
+    """Forget the states of sockets that are gone.
+
+    Not by a callback of each reference: a signal handler's exception in there would be lost.
+    """
+    global _kept_at_most
+    for key, state in list(_states.items()):
+        if state.sock() is None:
+            _states.pop(key, None)
+    _kept_at_most = max(32, len(_states))
+
+
+def find(sock: Any) -> Optional[State]:
+    """Return the state of a socket, None where nothing is remembered of it."""
+    state = _states.get(id(sock))
+    return state if state is not None and state.sock() is sock else None
+
+
+def adopt(conn: Any) -> State:
+    """Begin the state of a connection that was pooled before we came.
+
+    Whether it has answered is not known for certain, so its next request is not replayed.
+    """
+    state = State(conn, IDLE)
+    stats.origin(peer_of(conn)).knowledge.has_answered = True
+    state.fork_generation = 0  # opened by the process that we came to
+    return state
+
+
+def _check_all_anew() -> None:
+    for state in list(_states.values()):
+        state.full_check_due = 0.0
+
+
+runtime.on_change(_check_all_anew)
+
+
+def origin_of(conn: Any) -> str:
+    """Return ``scheme://host:port`` of who answers: behind a CONNECT tunnel its far end."""
+    host, port = getattr(conn, "_tunnel_host", None), getattr(conn, "_tunnel_port", None)
+    if host is None:
+        return peer_of(conn)
+    return _origin("https" if conn.default_port == 443 else "http", host, port)
+
+
+def peer_of(conn: Any) -> str:
+    """Return ``scheme://host:port`` of whom the connection is opened to: the origin, or a proxy."""
+    return _origin("https" if conn.default_port == 443 else "http", conn.host, conn.port)
+
+
+@functools.lru_cache(maxsize=256)
+def _origin(scheme: str, host: str, port: Any) -> str:
+    """One string for all connections to an origin: it would be some 70 bytes of each."""
+    return "%s://%s:%s" % (scheme, "[%s]" % host if ":" in host else host, port)
+
+
+def is_http1(conn: Any) -> bool:
+    """Tell whether a connection is of urllib3's own HTTP/1.1 class, or of one made from it.
+
+    "Readable means not reusable" is a rule of HTTP/1.1. HTTP/2 connections talk when idle; stubs,
+    such as vcrpy's, have no connection behind them, and show it by computing their ``sock``.
+    """
+    cls: Any = type(conn)
+    return _is_http1_class(cls)
+
+
+@functools.lru_cache(maxsize=128)
+def _is_http1_class(cls: Any) -> bool:
+    if not issubclass(cls, http.client.HTTPConnection) or hasattr(cls, "sock"):
+        return False
+    modules = {base.__module__ for base in cls.__mro__}
+    is_urllib3 = any(module.endswith("urllib3.connection") for module in modules)
+    return is_urllib3 and not any(".http2." in module for module in modules)

@@ -1,0 +1,1 @@
+"""Patches of libraries above urllib3: they warn, and change nothing."""

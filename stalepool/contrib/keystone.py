@@ -1,0 +1,51 @@
+"""keystoneauth1's ``connect_retries`` is left alone, but what it does to a POST is said once.
+
+It never looks at the method: with 5 retries a POST that was processed, and whose answer was lost to
+a reset, is sent and processed twice (measured). It is what the incident was first cured with;
+replay and reconnect are its safe form.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from types import ModuleType
+from typing import Any, Callable, Mapping, Tuple
+
+import wrapt
+
+from stalepool import fallback, runtime
+
+_logger = logging.getLogger("stalepool.keystone")
+
+_met = itertools.count()
+
+
+def make_request(original: Callable[..., Any], module: ModuleType) -> Callable[..., Any]:
+    """Wrap ``keystoneauth1.session.Session.request``; the wrapper changes nothing.
+
+    Off the hot path, so wrapt does it: binding and introspection stay right whatever is wrapped.
+    """
+
+    def request(
+        wrapped: Callable[..., Any], instance: Any, args: Tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        if runtime.current is not None:
+            _warn_of_retries(instance, kwargs.get("connect_retries"))
+        return wrapped(*args, **kwargs)
+
+    wrapper: Callable[..., Any] = wrapt.FunctionWrapper(original, request)
+    return wrapper
+
+
+def _warn_of_retries(session: Any, of_this_request: Any) -> None:
+    of_session = getattr(session, "_connect_retries", 0)
+    retries = of_session if of_this_request is None else of_this_request
+    if retries and next(_met) == 0:
+        fallback.log(
+            _logger,
+            logging.WARNING,
+            "a keystoneauth1 session has connect_retries=%s: a POST whose answer is lost will be "
+            "sent, and processed, again; with stalepool it can be 0",
+            retries,
+        )

@@ -1,0 +1,89 @@
+"""Which modules are patched, and where the copies of urllib3 in a process are found.
+
+A copy is a package named ``urllib3`` or one whose name ends in ``.urllib3``: pip, Snowflake and
+others carry one inside. eventlet's ``import_patched`` makes further copies, and keeps each under a
+name of its own in ``sys.modules``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False  # as mypy understands it, without importing typing
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any, List, Optional, Tuple
+
+POOL, SOCKS = "connectionpool", "contrib.socks"
+#: loaded by a package after its connectionpool: by then that one is complete
+AFTER_POOL = "poolmanager"
+SESSION = "keystoneauth1.session"
+
+PACKAGE = "urllib3"
+_GREEN = "__patched_module_"  # the prefix under which import_patched keeps a copy
+
+
+def place_of(fullname: str) -> Optional[Tuple[str, str]]:
+    """Split a module's name into its copy of urllib3 and its place in it.
+
+    :returns: ``("pip._vendor.urllib3", "contrib.socks")``, for one; the second is empty for the
+        package itself; ``("", SESSION)`` for keystoneauth1; None for all that is of no interest.
+    """
+    if PACKAGE not in fullname:
+        return ("", SESSION) if fullname == SESSION else None
+    for part in (POOL, SOCKS, AFTER_POOL):
+        if fullname.endswith("." + part):
+            package = fullname[: -len(part) - 1]
+            break
+    else:
+        package, part = fullname, ""
+    is_a_copy = package == PACKAGE or package.endswith("." + PACKAGE)
+    return (package, part) if is_a_copy else None
+
+
+def parts_of(package: ModuleType) -> List[ModuleType]:
+    """Find the modules of one copy that are patched, whatever ``sys.modules`` has by now."""
+    contrib = _has(package, "contrib")
+    found = [_has(package, POOL), _has(contrib, "socks")]
+    # a name in sys.modules may come before the attribute of the package
+    name = _has(package, "__name__")
+    found += [sys.modules.get("%s.%s" % (name, part)) for part in (POOL, SOCKS)]
+    return _each_once(found)
+
+
+def present() -> List[ModuleType]:
+    """Find all modules of a process that are patched: each once, under however many names."""
+    found: List[Any] = []
+    for name, module in list(sys.modules.items()):
+        place = place_of(name[len(_GREEN) :] if name.startswith(_GREEN) else name)
+        if place is None or not _is_module(module):
+            continue
+        if place[1] in (POOL, SOCKS, SESSION):
+            found.append(module)
+        elif place[1] == "":
+            found += parts_of(module)
+    return _each_once(found)
+
+
+def complete(modules: List[ModuleType]) -> List[ModuleType]:
+    """Leave out those that are still being imported."""
+    specs = [(module, _has(module, "__spec__")) for module in modules]
+    return [module for module, spec in specs if not getattr(spec, "_initializing", False)]
+
+
+def _has(module: Any, name: str) -> Any:
+    """An attribute, or None. A lazily loaded module is not loaded by being asked."""
+    return object.__getattribute__(module, "__dict__").get(name) if _is_module(module) else None
+
+
+def _is_module(value: Any) -> bool:
+    return isinstance(value, type(sys))
+
+
+def _each_once(modules: List[Any]) -> List[ModuleType]:
+    """Modules only, and of a package that is none of urllib3's nothing."""
+    found = {}
+    for module in modules:
+        if place_of(str(_has(module, "__name__"))) is not None:
+            found[id(module)] = module
+    return list(found.values())

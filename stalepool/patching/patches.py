@@ -1,0 +1,261 @@
+"""Everything of urllib3 that is replaced: the one table, and how it is applied and undone.
+
+A process may hold several copies of urllib3, so a patch is looked up from the module of each copy.
+Nothing here keeps a copy alive that was thrown away: a replacement is held by its class or module
+alone, and holds what it replaced.
+
+We are one wrapper among others. What stands at a patched place may be anybody's descriptor, put
+there before or after us. An attribute of the class itself is bound as Python binds it; an inherited
+one is looked up with ``super()`` when it is called, and deleted again on undo, so that a wrapper
+that somebody puts on ``http.client.HTTPConnection`` meanwhile is seen.
+"""
+
+from __future__ import annotations
+
+import _imp  # the interpreter's import lock: reentrant, right after a fork, never made green
+import functools
+import inspect
+import weakref
+from types import FunctionType, ModuleType
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+from stalepool import fallback
+from stalepool.connection.answer import make_response_class
+from stalepool.connection.checkout import make_is_connection_dropped
+from stalepool.connection.connect import make_new_conn
+from stalepool.connection.send import make_send
+from stalepool.contrib.keystone import make_request
+from stalepool.patching.copies import POOL, SESSION, SOCKS, place_of
+
+#: stands for an attribute that the class itself does not have
+_INHERITED: Any = object()
+
+
+# -- how what is replaced is bound: (owner, its own attribute or _INHERITED, name) -> original
+
+
+def _plain(owner: Any, own: Any, name: str) -> Any:
+    return _found_at(owner, name)
+
+
+def _method(owner: Any, own: Any, name: str) -> Callable[[Any], Any]:
+    """``original(instance)`` is the bound method; it is called for every request."""
+    if own is _INHERITED:
+        return lambda instance: getattr(super(owner, instance), name)  # 0.2 us
+    if isinstance(own, FunctionType):
+        return own.__get__  # 0.1 us
+    return lambda instance: _bound(own, instance, type(instance))
+
+
+def _class(owner: Any, own: Any, name: str) -> Callable[[Any, type], Any]:
+    """``original(instance or None, its class)`` is what stock would find there now."""
+    if own is _INHERITED:
+        return lambda instance, cls: getattr(
+            super(owner, cls) if instance is None else super(owner, instance), name
+        )
+    return lambda instance, cls: _bound(own, instance, cls)
+
+
+def _bound(own: Any, instance: Any, cls: type) -> Any:
+    bind = getattr(type(own), "__get__", None)
+    return own if bind is None else bind(own, instance, cls)
+
+
+class Patch(NamedTuple):
+    """One attribute that is replaced."""
+
+    module: str  # its place in a copy of urllib3, or a full name
+    owner: str  # name of a class in the module; empty for the module itself
+    attribute: str
+    parameters: Tuple[str, ...]  # the first ones it must have, or it is left alone
+    bind: Callable[[Any, Any, str], Any]
+    make: Callable[[Any, ModuleType], Any]  # original, its module -> replacement
+
+    def name_in(self, module: ModuleType) -> str:
+        return ".".join(filter(None, (module.__name__, self.owner, self.attribute)))
+
+
+PATCHES = (
+    Patch(POOL, "", "is_connection_dropped", ("conn",), _plain, make_is_connection_dropped),
+    Patch(POOL, "HTTPConnection", "_new_conn", ("self",), _method, make_new_conn),
+    Patch(POOL, "HTTPConnection", "send", ("self", "data"), _method, make_send),
+    Patch(POOL, "HTTPConnection", "response_class", ("sock",), _class, make_response_class),
+    Patch(SOCKS, "SOCKSConnection", "_new_conn", ("self",), _method, make_new_conn),
+    Patch(SESSION, "Session", "request", ("self", "url"), _plain, make_request),
+)
+
+
+class _Applied:
+    """One patch in place. Weak throughout, so that a copy that was thrown away can go."""
+
+    __slots__ = ("attribute", "is_own", "module", "name", "ours", "owner")
+
+    def __init__(self, patch: Patch, module: ModuleType, owner: Any, ours: Any, own: Any) -> None:
+        self.name = patch.name_in(module)
+        self.attribute = patch.attribute
+        self.is_own = own is not _INHERITED
+        self.module = weakref.ref(module)
+        self.owner: Callable[[], Any] = weakref.ref(owner)
+        self.ours: Callable[[], Any] = weakref.ref(ours)
+
+    def is_in(self, present: Any, owner: Any) -> bool:
+        """Tell whether ours is what stands at the owner's attribute, or somewhere below it.
+
+        By identity: others copy attributes (functools.wraps) and equality (wrapt).
+        """
+        ours = self.ours()
+        if ours is None or present is None:
+            return False
+        if isinstance(present, type):
+            patched = self.owner()
+            is_its = isinstance(patched, type) and issubclass(owner, patched)
+            return is_its and any(base is _bound(ours, None, owner) for base in present.__mro__)
+        try:
+            found = inspect.unwrap(present, stop=lambda f: f is ours or _closes_over(f, ours))
+        except ValueError:  # a chain without an end, as of a mock that has every attribute
+            return False
+        return found is ours or _closes_over(found, ours)
+
+
+_applied: List[_Applied] = []
+
+#: module's name -> the patches that were left out there, and why
+_left_out: Dict[str, List[str]] = {}
+
+
+def apply(module: ModuleType) -> None:
+    """Patch one module of one copy. What is patched already stays as it is.
+
+    What does not look as expected is left alone, counted, and named in one log line; nothing is
+    raised. Never yields but in that log line.
+
+    :param module: fully imported.
+    """
+    problems = []
+    for patch in _patches_of(module):
+        problem = _apply_guarded(patch, module)
+        if problem:
+            problems.append("%s: %s" % (patch.name_in(module), problem))
+    _left_out.pop(module.__name__, None)
+    if problems:
+        _left_out[module.__name__] = problems
+        fallback.fall_back("patch_missing", "; ".join(problems))
+
+
+def remove() -> List[str]:
+    """Put back what was there in every copy, and delete what had been inherited.
+
+    :returns: the patched functions that somebody else has wrapped: there ours stays, as a
+        pass-through.
+    """
+    left: List[_Applied] = []
+    _imp.acquire_lock()
+    try:
+        for applied in reversed(_applied):
+            owner, ours = applied.owner(), applied.ours()
+            present: Any = None if owner is None else vars(owner).get(applied.attribute)
+            if ours is not None and present is ours:
+                if applied.is_own:
+                    setattr(owner, applied.attribute, ours.__wrapped__)
+                else:
+                    delattr(owner, applied.attribute)
+            elif applied.is_in(present, owner):
+                left.insert(0, applied)
+        _applied[:] = left
+    finally:
+        _imp.release_lock()
+    _left_out.clear()
+    names = [applied.name for applied in left]
+    if names:
+        fallback.fall_back("wrapped_by_others", ", ".join(names))
+    return names
+
+
+def patched() -> List[str]:
+    """Name the modules in which something is patched; one of several live copies each time."""
+    modules = {id(module): module for module in (applied.module() for applied in list(_applied))}
+    return sorted(module.__name__ for module in modules.values() if module is not None)
+
+
+def unpatched() -> List[str]:
+    """Name what was met and could not be patched, and why."""
+    return [problem for problems in list(_left_out.values()) for problem in problems]
+
+
+def _patches_of(module: ModuleType) -> List[Patch]:
+    place = place_of(module.__name__)
+    return [patch for patch in PATCHES if place is not None and patch.module == place[1]]
+
+
+def _apply_one(patch: Patch, module: ModuleType) -> str:
+    """Apply one patch; returns why it could not be applied, or nothing."""
+    owner = vars(module).get(patch.owner) if patch.owner else module
+    if not isinstance(owner, type if patch.owner else ModuleType):
+        return "not there"
+    _imp.acquire_lock()
+    try:
+        _applied[:] = [applied for applied in _applied if applied.ours() is not None]
+        stock = _found_at(owner, patch.attribute)
+        if any(applied.is_in(stock, owner) for applied in _applied):
+            return ""
+        problem = _unexpected(stock, patch.parameters)
+        if not problem:
+            own = vars(owner).get(patch.attribute, _INHERITED)
+            ours = patch.make(patch.bind(owner, own, patch.attribute), module)
+            _describe(ours, stock)
+            applied = _Applied(patch, module, owner, ours, own)
+            setattr(owner, patch.attribute, ours)
+            _applied.append(applied)
+        return problem
+    finally:
+        _imp.release_lock()
+
+
+_apply_guarded = fallback.guarded("patch_missing", "could not be patched")(_apply_one)
+
+
+def _found_at(owner: Any, name: str) -> Optional[Any]:
+    """The attribute of a module or class, unbound; a class may have inherited it."""
+    for holder in getattr(owner, "__mro__", (owner,)):
+        if name in vars(holder):
+            return vars(holder)[name]
+    return None
+
+
+def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
+    """Say in which way a function is not the one that is known; nothing where it is."""
+    if stock is None:
+        return "not there"
+    try:
+        found = list(inspect.signature(stock).parameters.values())
+    except (TypeError, ValueError):
+        return "not a function"
+    for parameter, expected in zip(found, parameters):
+        if parameter.kind is parameter.VAR_POSITIONAL:  # a wrapper that takes everything
+            return ""
+        if parameter.name != expected:
+            break
+    else:
+        if len(found) >= len(parameters):
+            return ""
+    return "takes (%s)" % ", ".join(parameter.name for parameter in found)
+
+
+def _describe(ours: Any, stock: Any) -> None:
+    """Let introspection see what is below; it is also what is put back."""
+    if isinstance(ours, FunctionType):
+        functools.update_wrapper(ours, stock)
+    elif getattr(ours, "__wrapped__", None) is not stock:
+        ours.__wrapped__ = stock
+
+
+def _closes_over(function: Any, ours: Any) -> bool:
+    """Tell whether a wrapper that says nothing of what it wraps calls ours."""
+    if not inspect.isfunction(function):
+        return False
+    try:
+        variables = inspect.getclosurevars(function)
+    except ValueError:  # a variable that has no value yet
+        return False
+    found = [*variables.nonlocals.values(), *variables.globals.values()]
+    return any(value is ours for value in found)

@@ -1,0 +1,124 @@
+"""Has the connection ended? Asked when an operation on it failed, while the socket is still open.
+
+The socket is asked, not the exception: no list of words, classes or errnos of any TLS library. In
+twelve faults, TLS 1.2 and 1.3, OpenSSL 3.0 to 3.6, pyOpenSSL, eventlet and gevent, the kernel's
+word was right in every cell (docs/failures.rst).
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import http.client
+import select
+import sys
+from typing import Any, Optional, Tuple, Type
+
+from stalepool.sockets import liveness, tcp_info
+from stalepool.sockets.layers import Layers, RawSocket, layers_of
+
+_RDHUP = getattr(select, "POLLRDHUP", 0)
+_ENDED = (
+    _RDHUP
+    | getattr(select, "POLLHUP", 0)
+    | getattr(select, "POLLERR", 0)
+    | getattr(select, "POLLNVAL", 0)
+)
+
+#: the fallback where the socket cannot be asked: what tcp(7) and send(2) call a connection's end
+_ERRNOS = frozenset(
+    (
+        *(errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT),
+        *(errno.EHOSTUNREACH, errno.ENETUNREACH),
+    )
+)
+
+#: the kernel gave up on a peer that said nothing: keepalive, retransmissions, a router's ICMP
+_SILENT_ENDS = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
+
+# TLS records, RFC 8446 section 5.1
+_ALERT, _APPLICATION_DATA = 21, 23
+_LONGEST_ALERT = 24  # in TLS 1.3: alert 2, inner type 1, tag 16, and some padding
+
+
+def socket_errors() -> Tuple[Type[BaseException], ...]:
+    """Return the exception classes that reading from or writing to a connection's socket raises.
+
+    For an ``except`` clause, which asks only when something was raised.
+    """
+    pyopenssl = getattr(sys.modules.get("OpenSSL.SSL"), "Error", None)
+    of_pyopenssl = (pyopenssl,) if isinstance(pyopenssl, type) else ()
+    return (OSError, http.client.HTTPException, *of_pyopenssl)
+
+
+def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
+    """Tell whether the connection has ended, by its peer's doing or by the kernel's.
+
+    False for the caller's own timeout, for an exception that came from elsewhere, and for an end
+    that our own side made. Never yields, never blocks.
+
+    :param sock: the connection's socket, of any kind, still open.
+    :param error: what the operation raised; None where a read found the end (``b""``).
+    """
+    if error is not None and (not isinstance(error, socket_errors()) or is_timeout(error)):
+        return False
+    layers = layers_of(sock)
+    events = None if layers is None else _events(layers)
+    if layers is None or events is None:
+        return error is None or _sounds_like_an_end(error)
+    if error is not None and not events & _ENDED:
+        return False
+    info = tcp_info.ask(layers)
+    if info is None:
+        return True
+    # a FIN or RST would have moved the state on: this is our own shutdown(SHUT_RD)
+    has_stopped_reading = bool(events & _RDHUP) and info.is_established
+    return not (info.was_closed_by_us or has_stopped_reading)
+
+
+def is_timeout(error: Optional[BaseException]) -> bool:
+    """Tell whether a limit set on the socket ran out. The kernel's ETIMEDOUT has an errno."""
+    return isinstance(error, _socket.timeout) and error.errno is None
+
+
+def is_silent_end(error: Optional[BaseException]) -> bool:
+    """Tell whether the kernel gave up on a peer that had said nothing."""
+    return getattr(error, "errno", None) in _SILENT_ENDS
+
+
+def answer_has_begun(sock: Any) -> bool:
+    """Tell whether unread bytes on the socket are an answer, such as an early 413.
+
+    Asked after a send that failed.
+
+    A TLS alert is none; in TLS 1.3 that is a short record of application data.
+    """
+    layers = layers_of(sock)
+    if layers is None:
+        return False
+    if layers.tls is not None and layers.tls.pending():
+        return True
+    if not (_events(layers) or 0) & select.POLLIN:
+        return False
+    try:
+        seen = RawSocket.recv(layers.raw, 5, _socket.MSG_PEEK)
+    except OSError:
+        return False
+    if layers.tls is None:
+        return bool(seen)
+    is_short = len(seen) == 5 and int.from_bytes(seen[3:], "big") <= _LONGEST_ALERT
+    return bool(seen) and not (seen[0] == _ALERT or (seen[0] == _APPLICATION_DATA and is_short))
+
+
+def _events(layers: Layers) -> Optional[int]:
+    """Return what ``poll(0)`` says; None where there is no poll, or the socket is closed."""
+    poll = liveness.poller(layers.raw)
+    if poll is None:
+        return None
+    found = poll.poll(0)
+    return found[0][1] if found else 0
+
+
+def _sounds_like_an_end(error: BaseException) -> bool:
+    is_end = isinstance(error, (http.client.RemoteDisconnected, ConnectionError))
+    return is_end or getattr(error, "errno", None) in _ERRNOS

@@ -1,0 +1,122 @@
+"""TCP keepalive on a socket: taken as a whole, tightened, never loosened.
+
+A probe without an answer is how a silent drop is found, in the pool and while an answer is awaited.
+The whole is the time until the kernel gives up: idle + interval x count. The options are those of
+tcp(7); a platform that lacks one is left alone.
+"""
+
+from __future__ import annotations
+
+import _socket
+from typing import Dict, NamedTuple, Optional
+
+from stalepool.settings import Settings
+from stalepool.sockets.layers import Layers, RawSocket
+
+_MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h
+
+_OPTIONS = tuple(
+    getattr(_socket, name, None)
+    for name in (
+        "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE",  # macOS
+        "TCP_KEEPINTVL",
+        "TCP_KEEPCNT",
+    )
+)
+
+
+class Keepalive(NamedTuple):
+    """A socket's keepalive: seconds, seconds, and a number of probes."""
+
+    idle_s: int
+    interval_s: int
+    probes: int
+
+    @property
+    def total_s(self) -> int:
+        """Seconds of silence after which the kernel gives up."""
+        return self.idle_s + self.interval_s * self.probes
+
+
+def arm(layers: Layers, settings: Settings) -> bool:
+    """Bring a connected socket's keepalive in line with the policy.
+
+    Never yields. Costs four ``getsockopt`` where all is as it should be already.
+
+    :param layers: the socket; one that is not TCP is left alone.
+    :param settings: the policy and its numbers.
+    :returns: whether any option was set.
+    :raises OSError: where the kernel refuses, as on a socket that is closed.
+    """
+    if settings.keepalive == "off" or not layers.is_tcp or None in _OPTIONS:
+        return False
+    ours = Keepalive(
+        settings.keepalive_idle_s, settings.keepalive_interval_s, settings.keepalive_count
+    )
+    present, theirs = _read(layers.raw), read(layers)
+    if settings.keepalive == "tighten":
+        wanted = tightened(ours, theirs)
+    else:
+        wanted = ours if present == _system_default(layers.raw.family) else present
+    for option, value, before in zip(_OPTIONS, wanted, present):
+        if value != before:
+            layers.raw.setsockopt(_socket.IPPROTO_TCP, option, value)  # type: ignore[arg-type]
+    if theirs is None:
+        layers.raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    return theirs != wanted
+
+
+def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
+    """Return the keepalive that gives up at the shorter total, and probes early within it.
+
+    >>> tightened(Keepalive(5, 1, 127), Keepalive(60, 15, 4))  # keystoneauth1's, 120 s
+    Keepalive(idle_s=5, interval_s=1, probes=115)
+
+    :param theirs: the application's; None where it has none.
+    """
+    if theirs is None:
+        return ours
+    total_s = min(ours.total_s, theirs.total_s)
+    if theirs.idle_s <= ours.idle_s and theirs.total_s == total_s:
+        return theirs
+    idle_s = min(ours.idle_s, theirs.idle_s)
+    probes = (total_s - idle_s) // ours.interval_s
+    return Keepalive(idle_s, ours.interval_s, max(1, min(probes, _MOST_PROBES)))
+
+
+def read(layers: Layers) -> Optional[Keepalive]:
+    """Return a socket's keepalive; None where it has none, or the platform does not tell."""
+    if not layers.is_tcp or None in _OPTIONS:
+        return None
+    is_on = layers.raw.getsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE)
+    return _read(layers.raw) if is_on else None
+
+
+def set_idle(layers: Layers, idle_s: int) -> None:
+    """Change the silence before the first probe; a timer that runs moves with it (measured)."""
+    layers.raw.setsockopt(_socket.IPPROTO_TCP, _OPTIONS[0], idle_s)  # type: ignore[arg-type]
+
+
+def set_interval(layers: Layers, interval_s: int) -> None:
+    """Change the time between two probes; in force from the next probe on (measured)."""
+    layers.raw.setsockopt(_socket.IPPROTO_TCP, _OPTIONS[1], interval_s)  # type: ignore[arg-type]
+
+
+def _read(raw: RawSocket) -> Keepalive:
+    return Keepalive(
+        *(raw.getsockopt(_socket.IPPROTO_TCP, option) for option in _OPTIONS)  # type: ignore[arg-type]
+    )
+
+
+_defaults: Dict[int, Keepalive] = {}
+
+
+def _system_default(family: int) -> Keepalive:
+    """Return what a socket nobody has touched has (net.ipv4.tcp_keepalive_time); asked once."""
+    if family not in _defaults:
+        pristine = RawSocket(family, _socket.SOCK_STREAM)
+        try:
+            _defaults[family] = _read(pristine)
+        finally:
+            pristine.close()
+    return _defaults[family]

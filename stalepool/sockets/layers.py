@@ -1,0 +1,209 @@
+"""The layers of a pooled connection's socket: the kernel's socket, and TLS upon it.
+
+urllib3 hands us a socket, a green one, a TLS socket around either, pyOpenSSL's wrapper, or TLS
+inside TLS. The rules need two things of each: the *raw* socket, whose descriptor the kernel knows,
+and, where there is TLS, its layer: how many bytes it holds back, and a read that does not block.
+
+Kinds are told by what they are made of, not by importing the libraries that define them.
+"""
+
+from __future__ import annotations
+
+import _socket
+import sys
+from typing import Any, Callable, Optional, Protocol
+
+RawSocket = _socket.socket
+
+#: what a non-blocking read of one byte through a TLS layer can come to
+WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
+
+
+class TlsLayer(Protocol):
+    """``pending()``: bytes the TLS layer has read and holds back; does not block."""
+
+    def pending(self) -> int: ...
+
+
+class Layers:
+    """A socket taken apart.
+
+    ``raw``: the kernel's socket. ``version``: the TLS version's name, None without TLS.
+    ``tls``: the TLS layer, None without.
+    ``read_one``: reads one byte through TLS without blocking; one of the three results above, or an
+    OSError where the layer has given up.
+    """
+
+    __slots__ = ("raw", "version", "tls", "read_one")
+
+    def __init__(
+        self,
+        raw: RawSocket,
+        version: Optional[str] = None,
+        tls: Optional[TlsLayer] = None,
+        read_one: Optional[Callable[[], str]] = None,
+    ) -> None:
+        self.raw = raw
+        self.version = version
+        self.tls = tls
+        self.read_one = read_one
+
+    @property
+    def is_tcp(self) -> bool:
+        return (
+            self.raw.family in (_socket.AF_INET, _socket.AF_INET6)
+            and self.raw.type == _socket.SOCK_STREAM
+        )
+
+
+def layers_of(sock: Any) -> Optional[Layers]:
+    """Take a socket apart; None for a kind that is not known. Never yields, never blocks."""
+    for is_kind, take_apart in _KINDS:
+        if is_kind(sock):
+            return take_apart(sock)
+    return None
+
+
+def raw_of(sock: Any) -> Optional[RawSocket]:
+    """The kernel's socket inside, None for a kind that is not known."""
+    layers = layers_of(sock)
+    return None if layers is None else layers.raw
+
+
+def timeout_of(sock: Any) -> Optional[float]:
+    """Seconds an operation on the socket may take, None without a limit.
+
+    pyOpenSSL's wrapper and urllib3's TLS in TLS have ``settimeout`` and no ``gettimeout``.
+    """
+    ask = getattr(sock, "gettimeout", None)
+    limit_s: Optional[float] = timeout_of(sock.socket) if ask is None else ask()
+    return limit_s
+
+
+def _comes_from(sock: Any, module: str) -> bool:
+    return any(cls.__module__.endswith(module) for cls in type(sock).__mro__)
+
+
+def _is_raw(sock: Any) -> bool:
+    """Not by ``isinstance``: a mock or a proxy may claim the class, the kernel refuses it."""
+    return issubclass(type(sock), RawSocket)
+
+
+def _is_plain(sock: Any) -> bool:
+    return _is_raw(sock) and getattr(sock, "_sslobj", None) is None
+
+
+def _is_tls(sock: Any) -> bool:
+    """``ssl.SSLSocket`` and eventlet's ``GreenSSLSocket``, which is one."""
+    return _is_raw(sock) and hasattr(getattr(sock, "_sslobj", None), "pending")
+
+
+def _is_green(sock: Any) -> bool:
+    # one inside another: what socketpair() makes in a patched process
+    return _comes_from(sock, "eventlet.greenio.base") and raw_of(sock.fd) is not None
+
+
+def _is_gevent(sock: Any) -> bool:
+    return _comes_from(sock, "gevent._socketcommon") and _is_raw(sock._sock)
+
+
+def _is_pyopenssl(sock: Any) -> bool:
+    return _comes_from(sock, "urllib3.contrib.pyopenssl") and raw_of(sock.socket) is not None
+
+
+def _is_tls_in_tls(sock: Any) -> bool:
+    return _comes_from(sock, "urllib3.util.ssltransport") and raw_of(sock.socket) is not None
+
+
+def _of_plain(sock: Any) -> Layers:
+    return Layers(sock)
+
+
+def _of_green(sock: Any) -> Layers:
+    raw = raw_of(sock.fd)
+    assert raw is not None  # _is_green has looked
+    return Layers(raw)
+
+
+def _of_tls(sock: Any) -> Layers:
+    return _of_sslobj(sock, sock._sslobj)
+
+
+def _of_gevent(sock: Any) -> Layers:
+    sslobj = getattr(sock, "_sslobj", None)
+    return Layers(sock._sock) if sslobj is None else _of_sslobj(sock._sock, sslobj)
+
+
+def _of_sslobj(raw: RawSocket, sslobj: Any) -> Layers:
+    def read_one() -> str:
+        import _ssl
+
+        try:
+            return DATA if _unblocked(raw, sslobj.read, 1) else CLOSE_NOTIFY
+        except _ssl.SSLWantReadError:
+            return WANTS_MORE
+
+    return Layers(raw, sslobj.version(), sslobj, read_one)
+
+
+def _of_pyopenssl(sock: Any) -> Layers:
+    connection = sock.connection
+    raw = raw_of(sock.socket)
+    assert raw is not None  # _is_pyopenssl has looked
+    errors = sys.modules["OpenSSL.SSL"]
+
+    def read_one() -> str:
+        try:
+            _unblocked(raw, connection.recv, 1, _socket.MSG_PEEK)
+        except errors.WantReadError:
+            return WANTS_MORE
+        except errors.ZeroReturnError:
+            return CLOSE_NOTIFY
+        except errors.Error as error:  # no OSError, other than the ssl module's
+            raise OSError(str(error)) from error
+        return DATA
+
+    return Layers(raw, connection.get_protocol_version_name(), connection, read_one)
+
+
+def _of_tls_in_tls(sock: Any) -> Layers:
+    outer = layers_of(sock.socket)
+    assert outer is not None  # _is_tls_in_tls has looked
+    return Layers(outer.raw, outer.version, _TlsInTls(sock, outer.tls), outer.read_one)
+
+
+class _TlsInTls:
+    """Both layers as one, and between them what the transport has read, where no poll sees it."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, inner: Any, outer: Optional[TlsLayer]) -> None:
+        self._inner = inner
+        self._outer = outer
+
+    def pending(self) -> int:
+        held: int = self._inner.sslobj.pending() + self._inner.incoming.pending
+        return held if self._outer is None else held + self._outer.pending()
+
+
+def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:
+    """Call with the socket's timeout at 0, as the TLS layer reads it, and put it back."""
+    timeout = RawSocket.gettimeout(raw)
+    if timeout == 0:
+        return call(*args)
+    RawSocket.settimeout(raw, 0)
+    try:
+        return call(*args)
+    finally:
+        RawSocket.settimeout(raw, timeout)
+
+
+#: kind -> how it is taken apart; the commonest first
+_KINDS = (
+    (_is_plain, _of_plain),
+    (_is_tls, _of_tls),
+    (_is_green, _of_green),
+    (_is_gevent, _of_gevent),
+    (_is_pyopenssl, _of_pyopenssl),
+    (_is_tls_in_tls, _of_tls_in_tls),
+)

@@ -1,0 +1,141 @@
+"""Ask the kernel about an idle socket.
+
+Nothing here yields, blocks, or raises for anything a socket can be in. The order of asking is the
+order of cost (measured on Linux 6.18, CPython 3.11): ``poll(0)`` 0.5 us and no exception on the
+healthy path; a peek 1.3-3 us; TCP_INFO 1 us; a read through TLS 200-290 us.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import select
+import struct
+from typing import List, Optional, Protocol, Tuple
+
+from stalepool.sockets import unpatched
+from stalepool.sockets.layers import CLOSE_NOTIFY, WANTS_MORE, Layers, RawSocket
+from stalepool.sockets.verdict import Verdict
+
+
+class Poll(Protocol):
+    """A poll object of the kernel's, kept for one socket."""
+
+    def register(self, fd: int, events: int) -> None: ...
+
+    def poll(self, timeout_ms: int) -> List[Tuple[int, int]]: ...
+
+
+_POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, told apart from data
+_PEER_IS_GONE = _POLLRDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
+_INTEREST = getattr(select, "POLLIN", 0) | _POLLRDHUP
+
+_PEEK = _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0)
+
+#: what the kernel holds against a socket -> what that means
+_VERDICT_OF_ERRNO = {
+    errno.ETIMEDOUT: Verdict.TIMED_OUT,  # keepalive or the user timeout ran out, tcp(7)
+    errno.EHOSTUNREACH: Verdict.TIMED_OUT,
+    errno.ENETUNREACH: Verdict.TIMED_OUT,
+    errno.ECONNRESET: Verdict.RESET,
+    errno.EPIPE: Verdict.RESET,
+    errno.EBADF: Verdict.NO_SOCKET,
+    errno.ENOTCONN: Verdict.CLOSED,
+}
+
+# TLS records, RFC 8446 section 5.1: type, legacy version, length
+_RECORD = struct.Struct("!BHH")
+_ALERT, _APPLICATION_DATA = 21, 23
+_CLOSE_NOTIFY_LENGTH_1_3 = 19  # alert 2 + inner type 1 + AEAD tag 16
+_LONGEST_RECORD = 16384 + 256
+
+
+def poller(raw: RawSocket) -> Optional[Poll]:
+    """A poll object to keep for this socket; None where there is no poll.
+
+    Kept, because making and registering one costs three times the poll itself. The object and not
+    its bound method, which costs 72 bytes and saves no time. For one thread at a time: a second one
+    in it gets a RuntimeError.
+    """
+    make = unpatched.poll()
+    if make is None or raw.fileno() < 0:
+        return None
+    kept: Poll = make()
+    kept.register(raw.fileno(), _INTEREST)
+    return kept
+
+
+def examine(layers: Layers, poll: Poll, may_consume: bool = True) -> Verdict:
+    """Classify an idle socket by what the kernel and TLS know. Never yields, never blocks.
+
+    Asks the cheapest question first.
+
+    :param layers: the socket, taken apart.
+    :param poll: its kept poll object, see :func:`poller`.
+    :param may_consume: whether a TLS 1.3 record may be read to learn what it is. If not (audit), a
+        record that only a read could tell is judged by its length, else ``UNKNOWN``.
+    """
+    events = poll.poll(0)
+    if events:
+        return _look_at_readable(layers, poll, events[0][1], may_consume)
+    if layers.tls is not None and layers.tls.pending():
+        return Verdict.TLS_PENDING
+    return Verdict.ALIVE
+
+
+def _look_at_readable(layers: Layers, poll: Poll, events: int, may_consume: bool) -> Verdict:
+    try:
+        # polled first: on a socket with a timeout CPython waits for readability *before* recv(),
+        # so MSG_DONTWAIT alone would stall for the whole timeout
+        seen = RawSocket.recv(layers.raw, _RECORD.size + _LONGEST_RECORD, _PEEK)
+    except BlockingIOError:
+        return Verdict.ALIVE
+    except OSError as error:
+        return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.RESET)
+    if not seen:
+        return Verdict.CLOSED
+    if layers.version is None:
+        return Verdict.UNREAD
+    if events & _PEER_IS_GONE:
+        return Verdict.CLOSED  # whatever the records say, the peer's FIN is behind them
+    verdict = _look_at_records(layers, seen, may_consume)
+    # data may have arrived behind the ticket
+    return Verdict.UNREAD if verdict is Verdict.ALIVE and poll.poll(0) else verdict
+
+
+def _look_at_records(layers: Layers, seen: bytes, may_consume: bool) -> Verdict:
+    types, is_whole = _records(seen)
+    if types[:1] == [_ALERT]:
+        return Verdict.CLOSED  # TLS 1.2 shows the type: close_notify, or an error as final
+    if not is_whole or set(types) != {_APPLICATION_DATA} or layers.version != "TLSv1.3":
+        return Verdict.UNREAD
+    # TLS 1.3 shows every record as application data: a ticket, a key update, a close_notify or
+    # an answer look alike until they are decrypted
+    if not may_consume:
+        is_close = len(seen) == _RECORD.size + _CLOSE_NOTIFY_LENGTH_1_3
+        return Verdict.CLOSED if is_close else Verdict.UNKNOWN
+    return _look_through_tls(layers)
+
+
+def _records(seen: bytes) -> Tuple[List[int], bool]:
+    """The types of the TLS records, and whether the last one is whole.
+
+    Half a record looks healthy to the TLS layer, which waits for the rest; it is not.
+    """
+    types, at = [], 0
+    while at + _RECORD.size <= len(seen):
+        record_type, _, length = _RECORD.unpack_from(seen, at)
+        types.append(record_type)
+        at += _RECORD.size + length
+    return types, at == len(seen)
+
+
+def _look_through_tls(layers: Layers) -> Verdict:
+    assert layers.read_one is not None  # a layers with a TLS version has a layer to read through
+    try:
+        found = layers.read_one()
+    except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record
+        return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.CLOSED)
+    if found == WANTS_MORE:
+        return Verdict.ALIVE
+    return Verdict.CLOSED if found == CLOSE_NOTIFY else Verdict.UNREAD

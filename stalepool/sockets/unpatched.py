@@ -1,0 +1,45 @@
+"""The standard library underneath eventlet's and gevent's patches.
+
+The check must ask the kernel itself: a green ``poll`` would yield to the hub. eventlet deletes
+``select.poll`` when it patches and keeps the untouched module as ``__original_module_select``;
+gevent puts a cooperative ``poll`` in its place and keeps the original in ``gevent.monkey``.
+Neither is ever imported here: what is not in ``sys.modules`` has patched nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from types import BuiltinFunctionType
+from typing import Any, Callable, Iterator, Optional
+
+_KEPT = "__original_module_"  # the prefix under which eventlet keeps what it has replaced
+
+
+def poll() -> Optional[Callable[[], Any]]:
+    """The kernel's own ``select.poll``, or None on a platform that has none. Never yields."""
+    for name in ("select", _KEPT + "select"):
+        found = getattr(sys.modules.get(name), "poll", None)
+        if isinstance(found, BuiltinFunctionType):
+            return found
+    gevent_monkey = sys.modules.get("gevent.monkey")
+    if gevent_monkey is not None:
+        return gevent_monkey.get_original("select", "poll")  # type: ignore[no-any-return]
+    return None
+
+
+@contextlib.contextmanager
+def in_sight() -> Iterator[None]:
+    """Context manager: imports in it are built on the standard library, in any order.
+
+    ``eventlet.import_patched`` puts green modules into ``sys.modules`` while it imports a copy of
+    urllib3. Ours, and wrapt with its locks, are loaded in the midst of that, for the whole process.
+    """
+    kept = [name[len(_KEPT) :] for name in list(sys.modules) if name.startswith(_KEPT)]
+    present = {name: sys.modules[name] for name in kept if name in sys.modules}
+    green = {name: m for name, m in present.items() if m.__name__.startswith("eventlet.green.")}
+    sys.modules.update({name: sys.modules[_KEPT + name] for name in green})
+    try:
+        yield
+    finally:
+        sys.modules.update(green)

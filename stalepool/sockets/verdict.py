@@ -1,0 +1,76 @@
+"""Verdicts on an idle pooled connection, and what follows from each.
+
+An idle HTTP/1.1 connection has nothing to say (RFC 9112, section 9): the client speaks next. So
+
+* *readable means not reusable*: a FIN, a RST, a 408, an answer nobody asked for. The one exception
+  is TLS, which talks to itself: session tickets and key updates make a healthy TLS 1.3 connection
+  readable;
+* *silence is not life*: a peer that vanished without a word looks idle. Only its unanswered
+  keepalive probes tell;
+* *not knowing is not dead*: what cannot be asked is left to urllib3's own check.
+
+Everything that says what is done about a finding is in the one table below.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Action(enum.Enum):
+    """The checkout's choices."""
+
+    KEEP = "keep"
+    DISCARD = "discard"  # close it; urllib3 opens a fresh one on the same object
+    DEFER = "defer"  # urllib3 decides, as it would without us
+
+
+class Verdict(enum.Enum):
+    """The state of a pooled connection; the values are its names in counters and logs."""
+
+    ALIVE = "alive"
+    CLOSED = "closed"
+    RESET = "reset"
+    TIMED_OUT = "timed_out"
+    UNREAD = "unread"
+    TLS_PENDING = "tls_pending"
+    PROBE_UNANSWERED = "probe_unanswered"
+    IDLE_TOO_LONG = "idle_too_long"
+    FOREIGN_PROCESS = "foreign_process"
+    NO_SOCKET = "no_socket"
+    UNKNOWN = "unknown"
+
+    @property
+    def action(self) -> Action:
+        return TABLE[self][0]
+
+    @property
+    def meaning(self) -> str:
+        return TABLE[self][1]
+
+    @property
+    def is_discard(self) -> bool:
+        """Tell whether an open connection is discarded for it (``NO_SOCKET`` has none)."""
+        return self.action is Action.DISCARD and self is not Verdict.NO_SOCKET
+
+    @property
+    def is_death(self) -> bool:
+        """Tell whether the peer or the network ended the connection, and no rule of ours."""
+        return self in _DEATHS
+
+
+TABLE = {
+    Verdict.ALIVE: (Action.KEEP, "nothing to read, nothing wrong"),
+    Verdict.CLOSED: (Action.DISCARD, "closed by the peer (FIN, or TLS close_notify)"),
+    Verdict.RESET: (Action.DISCARD, "reset by the peer or a middlebox (RST)"),
+    Verdict.TIMED_OUT: (Action.DISCARD, "given up by the kernel (keepalive, unreachable)"),
+    Verdict.UNREAD: (Action.DISCARD, "unread bytes that answer no request of ours"),
+    Verdict.TLS_PENDING: (Action.DISCARD, "bytes of an earlier record left in the TLS layer"),
+    Verdict.PROBE_UNANSWERED: (Action.DISCARD, "a keepalive probe has not been answered"),
+    Verdict.IDLE_TOO_LONG: (Action.DISCARD, "idle longer than max_idle_s or Keep-Alive allows"),
+    Verdict.FOREIGN_PROCESS: (Action.DISCARD, "opened before fork(), belongs to the parent"),
+    Verdict.NO_SOCKET: (Action.DISCARD, "no open socket on the connection object"),
+    Verdict.UNKNOWN: (Action.DEFER, "cannot be asked"),
+}
+
+_DEATHS = frozenset((Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT, Verdict.PROBE_UNANSWERED))

@@ -1,0 +1,231 @@
+"""Idle limits at the full check: the setting, and ``Keep-Alive: timeout=0``.
+
+No sleep decides anything here: the kernel's own clock of a connection says when it is time. Other
+findings of the full check are in ``test_checkout``.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from pools import (
+    counters,
+    get,
+    let_pass,
+    pool_for,
+    serving,
+    shim,
+    stock,
+    verdicts,
+    wait_idle,
+)
+from stalepool.connection.request_rules import keep_alive_hint_s
+from stalepool.testing import TLS, FaultServer, Respond, SlowAnswer
+
+
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+@pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+def test_idle_too_long(who, version):
+    """Stock has no such limit: it reuses whatever looks open."""
+    tls = None if version is None else TLS(version)
+    settings = {"max_idle_s": 0.5} if who is shim else {}
+    with who(**settings), serving(tls=tls) as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        wait_idle(pool, 0.5)
+        assert get(pool) == 200
+        if who is stock:
+            assert len(server.journal.connections) == 1
+        else:
+            assert len(server.journal.connections) == 2
+            assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
+            assert counters(server)["died_idle_s"] == {}  # a rule of ours, nobody died
+
+
+def test_at_the_first_check_too():
+    """A connection pooled before the shim came has an age as well."""
+    with serving() as (server, pool):
+        with stock():
+            assert get(pool) == 200
+        with shim(max_idle_s=0.2):
+            wait_idle(pool, 0.2)
+            assert get(pool) == 200
+            assert verdicts(server) == {"idle_too_long": 1}
+
+
+def test_shorter_than_the_limit():
+    with shim(max_idle_s=5), serving() as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        wait_idle(pool, 0.1)
+        assert get(pool) == 200
+        assert verdicts(server) == {"alive": 2}
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_idle_s": "off"}], ids=["default", "off"])
+def test_no_limit(settings):
+    with shim(**settings), serving() as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        # past every limit there could be, as the shim counts time
+        let_pass(pool, 7 * 86400)
+        assert get(pool) == 200
+        assert verdicts(server) == {"alive": 2}
+
+
+def test_time_counts_from_the_last_data_not_from_the_checkout():
+    """An answer that streams for longer than the limit leaves a connection that is fresh."""
+    script = [Respond(200), SlowAnswer(1.2)]
+    with shim(max_idle_s=1.0), serving(script) as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        assert get(pool) == 200
+        assert verdicts(server) == {"alive": 2}
+        assert len(server.journal.connections) == 1
+
+
+def test_without_tcp_info_time_counts_from_the_last_answer():
+    with shim(max_idle_s=0.05), serving(family=socket.AF_UNIX) as (server, pool):
+        assert get(pool) == 200
+        let_pass(pool, 1)
+        assert get(pool) == 200
+        assert verdicts(server) == {"idle_too_long": 1}
+
+
+def test_an_idle_time_that_nobody_knows_is_not_too_long():
+    """Pooled before the shim came, and no TCP that could be asked: it counts from now on."""
+    with serving(family=socket.AF_UNIX) as (server, pool):
+        with stock():
+            assert get(pool) == 200
+        with shim(max_idle_s=5):
+            assert get(pool) == 200
+            assert verdicts(server) == {"alive": 1}
+            assert len(server.journal.connections) == 1
+
+
+# -- what the server announces -------------------------------------------------------------------
+
+#: Keep-Alive header -> the idle limit in it, in seconds; None where it has none
+HINTS = {
+    "timeout=5": 5.0,
+    "timeout=5, max=100": 5.0,
+    "max=100, timeout=5": 5.0,
+    "max=100,timeout=5": 5.0,
+    "Timeout = 75": 75.0,
+    "timeout=0": 0.0,
+    "timeout=99999999999999999999": 1e20,
+    "": None,
+    "max=100": None,
+    "timeout": None,
+    "timeout=": None,
+    "timeout=soon": None,
+    "timeout=-5": None,
+    "timeout=5.5": None,
+    "timeout=0x10": None,
+    "timeout=\xb2": None,  # isdigit(), and yet no number
+    "5": None,
+    "; drop": None,
+}
+
+
+@pytest.mark.parametrize("header", HINTS)
+def test_the_hint_in_a_header(header):
+    assert keep_alive_hint_s(header) == HINTS[header]
+
+
+def announcing(seconds, **more):
+    return Respond(200, headers={"Keep-Alive": "timeout=%s" % seconds}, **more)
+
+
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+@pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+def test_not_at_all(who, version):
+    """``timeout=0``: it is as good as closed, and stock meets the close."""
+    tls = None if version is None else TLS(version)
+    with who(), serving(tls=tls, default=announcing(0)) as (server, pool):
+        assert [get(pool), get(pool), get(pool)] == [200] * 3
+        if who is stock:
+            assert len(server.journal.connections) == 1
+        else:
+            assert len(server.journal.connections) == 3
+            assert verdicts(server) == {"idle_too_long": 2}
+            assert counters(server)["died_idle_s"] == {}
+
+
+@pytest.mark.parametrize("seconds", [1, 2, 5])
+def test_any_longer_is_no_reason_to_close(seconds):
+    """Not by a second, not by a margin: the connection is reused, whatever its age, until it ends.
+
+    What may not be repeated leaves it when that is near, see ``test_moves``.
+    """
+    with shim(replay="idempotent", presend_check=True), serving(default=announcing(seconds)) as (
+        server,
+        pool,
+    ):
+        for _ in range(4):
+            assert get(pool) == 200
+        if seconds == 1:
+            wait_idle(pool, 1)
+            assert get(pool) == 200
+        assert len(server.journal.connections) == 1
+        assert set(verdicts(server)) == {"alive"}
+
+
+def test_the_setting_counts_where_it_is_shorter():
+    with shim(max_idle_s=0.2), serving(default=announcing(60)) as (server, pool):
+        assert get(pool) == 200
+        wait_idle(pool, 0.2)
+        assert get(pool) == 200
+        assert verdicts(server) == {"idle_too_long": 1}
+
+
+def test_the_announcement_counts_where_the_setting_is_longer():
+    with shim(max_idle_s=60), serving(default=announcing(0)) as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        assert verdicts(server) == {"idle_too_long": 1}
+
+
+def test_an_announcement_is_for_one_connection():
+    """The next connection to the same server is judged by what was said on it."""
+    with shim(), serving([announcing(0)]) as (server, pool):
+        assert [get(pool) for _ in range(4)] == [200] * 4
+        assert len(server.journal.connections) == 2
+        assert verdicts(server) == {"idle_too_long": 1, "alive": 2}
+
+
+def test_the_last_announcement_counts():
+    script = [announcing(60), announcing(0), announcing(60)]
+    with shim(), serving(script) as (server, pool):
+        assert [get(pool) for _ in range(4)] == [200] * 4
+        assert verdicts(server) == {"alive": 2, "idle_too_long": 1}
+
+
+@pytest.mark.parametrize("answers_before", [1, 4])
+@pytest.mark.parametrize("before", [Respond(200), announcing(60)], ids=["late", "changed"])
+def test_an_announcement_may_come_late(answers_before, before):
+    """On a connection for which the fast check had sufficed, too."""
+    script = [before] * answers_before + [announcing(0)]
+    with shim(), serving(script) as (server, pool):
+        assert [get(pool) for _ in range(answers_before + 2)] == [200] * (answers_before + 2)
+        assert verdicts(server) == {"alive": answers_before, "idle_too_long": 1}
+
+
+def test_junk_is_ignored():
+    server = FaultServer(default=Respond(200, headers={"Keep-Alive": "timeout=\xb2, \xff=;"}))
+    with shim(), server, pool_for(server) as pool:
+        assert [get(pool), get(pool)] == [200, 200]
+        assert verdicts(server) == {"alive": 1}
+
+
+# -- a connection bound to an identity -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{"max_idle_s": 0.05}, {}], ids=["setting", "announced"])
+def test_no_limit_closes_a_connection_that_carries_an_identity(settings):
+    """NTLM: who the client is was said once, on this connection; a fresh one is nobody's."""
+    headers = {"Authorization": "NTLM TlRMTVNTUAADAAAA"}
+    default = Respond(200) if settings else announcing(0)
+    with shim(**settings), serving(default=default) as (server, pool):
+        assert get(pool, headers=headers) == 200
+        wait_idle(pool, 0.05)
+        assert get(pool) == 200
+        assert verdicts(server) == {"alive": 1}
+        assert len(server.journal.connections) == 1

@@ -1,0 +1,399 @@
+"""Connections and sockets the shim does not know: urllib3's own word comes out, and is counted.
+
+Also the opposite: what is made from urllib3's classes and is oddly made, must be served or left.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import socket
+import threading
+import unittest.mock
+
+import pytest
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+import stalepool
+from pools import (
+    CHECKOUT_ALONE,
+    counters,
+    get,
+    pool_for,
+    pooled_connection,
+    serving,
+    shim,
+    stock,
+    verdicts,
+)
+from stalepool import testing
+from stalepool.connection.state import is_http1
+from stalepool.testing import TLS, CloseAfter, FaultServer, Respond, kernel
+
+EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 1}
+
+
+def outcome(conn):
+    """What the check says, or how it fails: stock's may, on what it was not made for."""
+    try:
+        return urllib3.connectionpool.is_connection_dropped(conn)
+    except Exception as error:
+        return type(error)
+
+
+# -- objects ---------------------------------------------------------------------------------------
+
+
+class RaisingFileno:
+    def fileno(self):
+        raise OSError("no descriptor")
+
+
+class NoSock:
+    """AppEngine's kind: there is no socket anybody could look at."""
+
+    def __init__(self):
+        self.host, self.port = "localhost", 80
+
+
+class NoNewAttributes(HTTPConnection):
+    """Takes no attribute of ours, whatever that is called."""
+
+    def __setattr__(self, name, value):
+        if "stalepool" in name:
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+class ComputedSock(HTTPConnection):
+    """As vcrpy's stub does it."""
+
+    @property
+    def sock(self):
+        return self.__dict__.get("the_sock")
+
+    @sock.setter
+    def sock(self, value):
+        self.__dict__["the_sock"] = value
+
+
+def real(sock, cls=HTTPConnection):
+    conn = cls("localhost", 80)
+    conn.sock = sock
+    return conn
+
+
+#: how it is made from a socket that is open or closed by its peer -> why it is left to urllib3
+ODDITIES = {
+    "MagicMock": (lambda sock: unittest.mock.MagicMock(), "unknown_connection"),
+    "Mock that has nothing": (lambda sock: unittest.mock.Mock(spec=[]), "unknown_connection"),
+    "None": (lambda sock: None, "unknown_connection"),
+    "no sock": (lambda sock: NoSock(), "unknown_connection"),
+    "http.client's own": (
+        lambda sock: real(sock, http.client.HTTPConnection),
+        "unknown_connection",
+    ),
+    "computed sock": (lambda sock: real(sock, ComputedSock), "unknown_connection"),
+    "mock socket": (lambda sock: real(unittest.mock.MagicMock()), "unknown_connection"),
+    "mock socket with a descriptor": (
+        lambda sock: real(unittest.mock.Mock(fileno=sock.fileno)),
+        "unknown_connection",
+    ),
+    "mock that claims to be a socket": (
+        lambda sock: real(unittest.mock.Mock(spec=socket.socket, fileno=sock.fileno)),
+        "unknown_connection",
+    ),
+    "raising fileno": (lambda sock: real(RaisingFileno()), "unknown_connection"),
+    "socket without weak references": (lambda sock: real(object()), "check_failed"),
+}
+
+
+@pytest.mark.parametrize("peer", ["open", "closed"])
+@pytest.mark.parametrize("name", ODDITIES)
+def test_stocks_word_comes_out(name, peer, caplog):
+    make, reason = ODDITIES[name]
+    with testing.healthy() if peer == "open" else testing.eof() as pair:
+        conn = make(pair.client)
+        with stock():
+            wanted = outcome(conn)
+        with shim():
+            assert [outcome(conn) for _ in range(3)] == [wanted] * 3
+            fallbacks = stalepool.snapshot()["fallbacks"]
+            assert fallbacks.pop("requests_unseen", 2) == 2  # there were none between the checks
+            assert fallbacks == {reason: 3}
+    said = [record for record in caplog.records if "(%s)" % reason in record.getMessage()]
+    assert [record.levelno for record in said] == [logging.WARNING]
+
+
+class Tuned(HTTPConnection):
+    __slots__ = ("more",)
+
+
+@pytest.mark.parametrize("cls", [Tuned, NoNewAttributes])
+def test_a_subclass_of_urllib3s_is_known(cls):
+    with shim(), testing.eof() as pair:
+        assert outcome(real(pair.client, cls)) is True
+        assert stalepool.snapshot()["totals"]["verdicts"] == {"closed": 1}
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@pytest.mark.parametrize(
+    "cls, known",
+    [
+        (HTTPConnection, True),
+        (HTTPSConnection, True),
+        (type("Sub", (HTTPSConnection,), {}), True),
+        (http.client.HTTPConnection, False),
+        (ComputedSock, False),
+        (object, False),
+    ],
+)
+def test_which_classes_are_known(cls, known):
+    conn = cls("localhost") if issubclass(cls, http.client.HTTPConnection) else cls()
+    assert is_http1(conn) is known
+
+
+@pytest.mark.parametrize("settings", [CHECKOUT_ALONE, EVERYTHING], ids=["checkout", "everything"])
+def test_requests_over_a_connection_that_takes_no_attributes(settings):
+    """Nothing is put on a connection, so that one is no other than any other."""
+    with shim(**settings), serving([Respond(200), Respond(200), CloseAfter(0)]) as (server, pool):
+        pool.ConnectionCls = NoNewAttributes
+        assert [get(pool), get(pool)] == [200, 200]
+        server.wait_idle_step()
+        kernel.wait_readable(pooled_connection(pool).sock)
+        assert get(pool) == 200
+        assert len(server.journal.connections) == 2
+        assert verdicts(server) == {"alive": 1, "closed": 1}
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+# -- HTTP/2 ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def http2_connection():
+    """urllib3's own class; a factory."""
+    if urllib3.__version__.startswith("1."):
+        pytest.skip("urllib3 1.26 has no HTTP/2")
+    pytest.importorskip("h2")
+    from urllib3.http2.connection import HTTP2Connection
+
+    return HTTP2Connection
+
+
+@pytest.mark.parametrize("state", ["open", "talking", "closed"])
+def test_http2_is_left_to_urllib3(http2_connection, state):
+    """It talks when it is idle (SETTINGS, PING): "readable means not reusable" is no rule there."""
+    make = {"open": testing.healthy, "talking": testing.unread, "closed": testing.eof}[state]
+    with make() as pair:
+        conn = real(pair.client, http2_connection)
+        with stock():
+            wanted = outcome(conn)
+        with shim():
+            assert outcome(conn) is wanted is (state != "open")
+            assert stalepool.snapshot()["fallbacks"] == {"unknown_connection": 1}
+            assert stalepool.snapshot()["totals"]["checkouts"] == 0
+
+
+class Http2Server:
+    """Answers every request with 200 and "ok", over TLS; no more HTTP/2 than that takes."""
+
+    family, host = socket.AF_INET, "127.0.0.1"
+
+    def __init__(self, tls):
+        self._tls = tls
+        self._listener = socket.create_server((self.host, 0))
+        self.port = self._listener.getsockname()[1]
+        self.connections = 0
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        kernel.shutdown(self._listener, socket.SHUT_RDWR)
+        self._thread.join(10)
+        self._listener.close()
+
+    def _serve(self):
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with self._tls.wrap_server(sock) as secured:
+                secured.do_handshake()
+                self._converse(secured)
+
+    def _converse(self, sock):
+        import h2.config
+        import h2.connection
+        import h2.events
+
+        http2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        http2.initiate_connection()
+        sock.sendall(http2.data_to_send())
+        while True:
+            data = sock.recv(65536)
+            if not data:
+                return
+            for event in http2.receive_data(data):
+                if isinstance(event, h2.events.StreamEnded):
+                    http2.send_headers(event.stream_id, [(":status", "200")])
+                    http2.send_data(event.stream_id, b"ok", end_stream=True)
+            sock.sendall(http2.data_to_send())
+
+
+def test_http2_requests(http2_connection):
+    """Whole requests: nothing of ours gets in their way."""
+    tls = TLS("TLSv1.3")
+    found = {}
+    for who in stock, shim:
+        with who(), Http2Server(tls) as server, pool_for(server, tls) as pool:
+            pool.ConnectionCls = http2_connection
+            answers = [pool.request("GET", "/").data for _ in range(3)]
+            fallbacks = stalepool.snapshot()["fallbacks"] if who is shim else None
+        found[who] = answers, server.connections
+    assert found[shim] == found[stock]
+    assert found[shim][0] == [b"ok"] * 3
+    assert set(fallbacks) <= {"unknown_connection"}
+
+
+# -- vcrpy -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+def test_vcrpy_records_and_replays(tmp_path, who):
+    vcr = pytest.importorskip("vcr")
+    cassette = str(tmp_path / "cassette.yaml")
+
+    def ask_for_three():
+        with urllib3.PoolManager(retries=False) as manager:
+            return [manager.request("GET", url + path).data for path in ("a", "b", "c")]
+
+    with who():
+        with FaultServer(default=Respond(200, b"recorded")) as server:
+            url = server.url
+            with vcr.use_cassette(cassette):
+                recorded = ask_for_three()
+            assert [entry.connection for entry in server.journal] == [0, 0, 0]
+        # the server is gone: what comes now comes off the cassette
+        with vcr.use_cassette(cassette, record_mode="none"):
+            replayed = ask_for_three()
+
+    assert recorded == replayed == [b"recorded"] * 3
+
+
+def test_vcrpys_stub_is_left_to_urllib3(tmp_path):
+    """It computes its ``sock``: what it talks to is a tape, not a peer."""
+    vcr = pytest.importorskip("vcr")
+    with shim():
+        check = urllib3.connectionpool.is_connection_dropped  # vcrpy puts one of its own on top
+        with vcr.use_cassette(str(tmp_path / "cassette.yaml")):
+            stub = urllib3.connection.HTTPConnection("localhost", 80)
+            assert isinstance(stub, vcr.stubs.VCRConnection)
+            found = check(stub)
+            wanted = check.__wrapped__(stub)
+        assert found is wanted
+        assert stalepool.snapshot()["fallbacks"] == {"unknown_connection": 1}
+
+
+# -- another protocol ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("requests_before", [0, 1, 3])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_upgraded_connection_is_left_to_urllib3(method, requests_before):
+    """Whoever takes the socket over may stream into it: it is neither checked nor touched."""
+    headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+    script = [*[Respond(200)] * requests_before, Respond(101, headers=headers)]
+    with shim(**EVERYTHING), serving(script) as (server, pool):
+        for _ in range(requests_before):
+            assert get(pool) == 200
+        response = pool.request(method, "/", headers=headers, preload_content=False)
+        assert response.status == 101
+        before = verdicts(server)
+        conn = response._connection or pooled_connection(pool)
+        found = [outcome(conn) for _ in range(2)]
+        wanted = [urllib3.connectionpool.is_connection_dropped.__wrapped__(conn)] * 2
+        assert found == wanted
+        assert verdicts(server) == before
+        response.release_conn()
+
+
+# -- when the shim itself is broken ----------------------------------------------------------------
+
+
+def broken(*args, **kwargs):
+    raise RuntimeError("broken")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "stalepool.sockets.liveness.examine",
+        "stalepool.sockets.liveness.poller",
+        "stalepool.sockets.tcp_info.ask",
+        "stalepool.connection.full_check.layers_of",
+        "stalepool.connection.full_check.is_http1",
+        "stalepool.connection.full_check._find",
+        "stalepool.connection.full_check._report",
+    ],
+)
+@pytest.mark.parametrize("peer", ["open", "closed"])
+def test_a_broken_part_leaves_it_to_urllib3(monkeypatch, part, peer):
+    script = [Respond(200), CloseAfter(0)] if peer == "closed" else []
+    with shim(), serving(script) as (server, pool):
+        assert get(pool) == 200
+        if peer == "closed":
+            server.wait_idle_step()
+            kernel.wait_readable(pooled_connection(pool).sock)
+        with monkeypatch.context() as patched:
+            patched.setattr(part, broken)
+            assert get(pool) == 200
+        assert stalepool.snapshot()["fallbacks"].get("check_failed") == 1
+        assert len(server.journal.connections) == (2 if peer == "closed" else 1)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "stalepool.stats.origin",
+        "stalepool.sockets.keepalive.arm",
+        "stalepool.connection.answer.timeout_of",
+        "stalepool.connection.request_rules.reason_to_move",
+        "stalepool.connection.state.Request.record",
+        "stalepool.connection.connect.note_answer",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_broken_part_costs_no_request(monkeypatch, part, method):
+    """On a connection that is opened, and on one that is reused."""
+    with shim(**EVERYTHING), serving() as (server, pool):
+        with monkeypatch.context() as patched:
+            patched.setattr(part, broken)
+            assert [pool.request(method, "/").status for _ in range(3)] == [200] * 3
+        assert get(pool) == 200
+        assert len(server.journal) == 4
+
+
+def test_a_broken_runtime(monkeypatch):
+    class Broken:
+        @property
+        def settings(self):
+            raise RuntimeError("broken")
+
+        is_audit = settings
+
+    with shim(), serving() as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        with monkeypatch.context() as patched:
+            patched.setattr("stalepool.runtime.current", Broken())
+            conn = pooled_connection(pool)
+            assert urllib3.connectionpool.is_connection_dropped(conn) is False
+        assert get(pool) == 200
+        assert verdicts(server)["alive"] >= 2
+        assert counters(server)["discards"] == 0

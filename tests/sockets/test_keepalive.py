@@ -1,0 +1,333 @@
+"""TCP keepalive: taken as a whole, filled in and tightened; at connect, or at the next checkout."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+
+import keystoneauth1.session
+import pytest
+import requests
+import urllib3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from urllib3.connection import HTTPConnection
+
+import stalepool
+from pools import await_probe, counters, get, pooled_connection, serving, shim, stock
+from stalepool import testing
+from stalepool.settings import Settings
+from stalepool.sockets import keepalive, layers
+from stalepool.sockets.keepalive import Keepalive
+from stalepool.testing import TLS, ConnectProxy, FaultServer
+
+OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+OURS = [1, 5, 1, 127]
+
+
+def read(sock):
+    """SO_KEEPALIVE, idle, interval, count."""
+    raw = layers.raw_of(sock)
+    found = [int(bool(raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)))]
+    return found + [raw.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in OPTIONS]
+
+
+with socket.socket() as pristine:
+    UNTOUCHED = read(pristine)
+
+#: what an application sets by itself -> what each policy makes of it; SO_KEEPALIVE, idle, interval,
+#: count. The total is idle + interval * count: 132 s of ours
+APPLICATIONS = {
+    "unset": {"off": UNTOUCHED, "respect": OURS, "tighten": OURS},
+    "at the system's pace": {
+        "sets": [1, *UNTOUCHED[1:]],
+        "off": [1, *UNTOUCHED[1:]],
+        "respect": OURS,
+        "tighten": OURS,
+    },
+    "keystoneauth1's": {  # a dead peer is found after 120 s
+        "sets": [1, 60, 15, 4],
+        "off": [1, 60, 15, 4],
+        "respect": [1, 60, 15, 4],
+        "tighten": [1, 5, 1, 115],
+    },
+    "begins late, ends soon": {
+        "sets": [1, 10, 2, 2],
+        "off": [1, 10, 2, 2],
+        "respect": [1, 10, 2, 2],
+        "tighten": [1, 5, 1, 9],
+    },
+    "stricter": {
+        "sets": [1, 3, 2, 2],
+        "off": [1, 3, 2, 2],
+        "respect": [1, 3, 2, 2],
+        "tighten": [1, 3, 2, 2],
+    },
+    "begins early, ends late": {
+        "sets": [1, 3, 30, UNTOUCHED[3]],
+        "off": [1, 3, 30, UNTOUCHED[3]],
+        "respect": [1, 3, 30, UNTOUCHED[3]],
+        "tighten": [1, 3, 1, 127],
+    },
+    "numbers without keepalive": {
+        "sets": [0, 60, 15, 4],
+        "off": [0, 60, 15, 4],
+        "respect": [1, 60, 15, 4],
+        "tighten": OURS,
+    },
+}
+POLICIES = ("off", "respect", "tighten")
+
+
+def socket_options(values):
+    """As urllib3 takes them."""
+    on, *numbers = values
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, on)] + [
+        (socket.IPPROTO_TCP, getattr(socket, name), number)
+        for name, number in zip(OPTIONS, numbers)
+    ]
+
+
+@pytest.fixture(params=[None, "TLSv1.3"], ids=["plain", "tls"])
+def tls(request):
+    return None if request.param is None else TLS(request.param)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_policies_at_connect(tls, application, policy):
+    sets = APPLICATIONS[application].get("sets")
+    options = {} if sets is None else {"socket_options": socket_options(sets)}
+    with shim(keepalive=policy), serving(tls=tls, **options) as (server, pool):
+        assert get(pool) == 200
+        wanted = APPLICATIONS[application][policy]
+        assert read(pooled_connection(pool).sock) == wanted
+        changed = wanted != (sets or UNTOUCHED)
+        assert counters(server).get("keepalive_armed", 0) == int(changed)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_policies_on_a_connection_pooled_before(tls, application, policy):
+    sets = APPLICATIONS[application].get("sets")
+    options = {} if sets is None else {"socket_options": socket_options(sets)}
+    with serving(tls=tls, **options) as (server, pool):
+        with stock():
+            assert get(pool) == 200
+            assert read(pooled_connection(pool).sock) == (sets or UNTOUCHED)
+        with shim(keepalive=policy):
+            assert [get(pool), get(pool), get(pool)] == [200] * 3
+            wanted = APPLICATIONS[application][policy]
+            assert read(pooled_connection(pool).sock) == wanted
+            assert len(server.journal.connections) == 1
+            changed = wanted != (sets or UNTOUCHED)
+            assert counters(server)["keepalive_armed"] == int(changed)
+
+
+@pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+def test_keystoneauth1s_own_adapter_is_tightened(who):
+    """60 s, then four probes 15 s apart: what makes nova-api wait for 120 s."""
+    with who(), FaultServer() as server, requests.Session() as below:
+        below.trust_env = False
+        below.mount("http://", keystoneauth1.session.TCPKeepAliveAdapter())
+        session = keystoneauth1.session.Session(session=below)
+        session.get(server.url, authenticated=False)
+        pools = below.get_adapter(server.url).poolmanager.pools
+        (key,) = pools.keys()
+        wanted = [1, 60, 15, 4] if who is stock else [1, 5, 1, 115]
+        assert read(pooled_connection(pools[key]).sock) == wanted
+
+
+def test_our_numbers_are_settings():
+    settings = {"keepalive_idle_s": 7, "keepalive_interval_s": 6, "keepalive_count": 5}
+    with shim(**settings), serving() as (_, pool):
+        assert get(pool) == 200
+        assert read(pooled_connection(pool).sock) == [1, 7, 6, 5]
+
+
+def test_counted_once_for_each_connection():
+    with shim(), serving() as (server, pool):
+        for _ in range(4):
+            assert get(pool) == 200
+        assert counters(server)["keepalive_armed"] == 1
+        server.perform(testing.CloseAfter(0))
+        assert get(pool) == 200
+        assert counters(server)["keepalive_armed"] == 2
+
+
+def test_changed_settings_reach_pooled_connections():
+    with shim(keepalive="off"), serving() as (_, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        assert read(pooled_connection(pool).sock) == UNTOUCHED
+        stalepool.install(keepalive_idle_s=20)
+        assert get(pool) == 200
+        assert read(pooled_connection(pool).sock) == [1, 20, 1, 127]
+
+
+def test_ipv6():
+    with shim(), serving(family=socket.AF_INET6) as (_, pool):
+        assert get(pool) == 200
+        assert read(pooled_connection(pool).sock) == OURS
+
+
+def test_before_the_first_byte_of_tls(monkeypatch):
+    """A handshake with a peer that has vanished is bounded, too."""
+    seen = []
+    wrap = urllib3.connection.ssl_wrap_socket
+
+    def looking(sock, *args, **kwargs):
+        seen.append(read(sock))
+        return wrap(sock, *args, **kwargs)
+
+    monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", looking)
+    tls = TLS()
+    with shim(), serving(tls=tls) as (_, pool):
+        assert get(pool) == 200
+    assert seen == [OURS]
+
+
+def test_before_the_first_byte_of_connect(monkeypatch):
+    seen = []
+    tunnel = urllib3.connection.HTTPConnection._tunnel
+
+    def looking(self):
+        seen.append(read(self.sock))
+        return tunnel(self)
+
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "_tunnel", looking)
+    tls = TLS()
+    with shim(), FaultServer(tls=tls) as server, ConnectProxy() as proxy:
+        url = "http://127.0.0.1:%d" % proxy.port
+        with urllib3.ProxyManager(url, ca_certs=tls.ca_path, retries=False) as manager:
+            assert manager.request("GET", server.url).status == 200
+        assert counters(server)["keepalive_armed"] == 1
+    assert seen == [OURS]
+
+
+def test_af_unix_is_left_alone():
+    with shim(), serving(family=socket.AF_UNIX) as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        sock = pooled_connection(pool).sock
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        assert counters(server)["keepalive_armed"] == 0
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@pytest.mark.parametrize("sets", [None, 5000])
+def test_no_user_timeout_is_set(sets):
+    """TCP_USER_TIMEOUT ends what lives: only the application's own is in force."""
+    options = {}
+    if sets is not None:
+        own = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, sets)
+        options = {"socket_options": [*HTTPConnection.default_socket_options, own]}
+    with shim(), serving(**options) as (_, pool):
+        for method in ("GET", "POST", "GET"):
+            assert pool.request(method, "/").status == 200
+            sock = pooled_connection(pool).sock
+            found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            assert found == (sets or 0)
+
+
+# -- other platforms -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lacking", [0, 1, 2])
+def test_a_platform_that_lacks_an_option(monkeypatch, lacking):
+    """It is left alone: keepalive at the system's own pace would tell nothing in time."""
+    options = list(keepalive._OPTIONS)
+    options[lacking] = None
+    monkeypatch.setattr(keepalive, "_OPTIONS", tuple(options))
+    with shim(), serving() as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        assert read(pooled_connection(pool).sock) == UNTOUCHED
+        assert counters(server)["keepalive_armed"] == 0
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_macos_has_another_name_for_the_idle_time(run_python):
+    found = run_python(
+        """
+        import _socket, json
+        del _socket.TCP_KEEPIDLE
+        _socket.TCP_KEEPALIVE = 0x10
+        from stalepool.sockets import keepalive
+        print(json.dumps(keepalive._OPTIONS))
+        """,
+        env={"STALEPOOL_ENABLED": "0"},
+    )
+    assert found == [0x10, _socket.TCP_KEEPINTVL, _socket.TCP_KEEPCNT]
+
+
+@pytest.mark.parametrize("at", ["connect", "checkout"])
+def test_a_kernel_that_refuses(monkeypatch, at):
+    """Noted once, and the request goes on."""
+
+    def refuse(the_wire, settings):
+        raise OSError("no")
+
+    with serving() as (server, pool):
+        if at == "checkout":
+            with stock():
+                assert get(pool) == 200
+        with shim():
+            monkeypatch.setattr(keepalive, "arm", refuse)
+            assert get(pool) == 200
+            assert stalepool.snapshot()["fallbacks"] == {"keepalive_failed": 1}
+            assert len(server.journal.connections) == 1
+
+
+# -- the rule by itself --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "theirs, wanted",
+    [
+        (None, (5, 1, 127)),
+        ((5, 1, 127), (5, 1, 127)),
+        ((60, 15, 4), (5, 1, 115)),
+        ((1, 1, 1), (1, 1, 1)),
+        ((7200, 75, 9), (5, 1, 127)),
+        ((6, 1, 1), (5, 1, 2)),
+        ((1, 300, 9), (1, 1, 127)),
+        ((32767, 32767, 127), (5, 1, 127)),
+    ],
+)
+def test_tightened(theirs, wanted):
+    ours = Keepalive(5, 1, 127)
+    found = keepalive.tightened(ours, None if theirs is None else Keepalive(*theirs))
+    assert found == Keepalive(*wanted)
+
+
+@settings(derandomize=True, database=None, deadline=None)
+@given(*[st.builds(Keepalive, *[st.integers(1, n) for n in (32767, 32767, 127)])] * 2)
+def test_tightened_never_loosens(ours, theirs):
+    """It gives up no later than either, as long as there are seconds to shorten, and no sooner."""
+    found = keepalive.tightened(ours, theirs)
+    total_s = min(ours.total_s, theirs.total_s)
+    assert found.idle_s <= min(ours.idle_s, theirs.idle_s) or found == theirs
+    assert 1 <= found.probes <= 127
+    assert found.total_s <= total_s or found.probes == 1
+
+
+def test_arm_says_whether_it_set_anything():
+    with testing.healthy() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        assert keepalive.read(taken_apart) is None
+        assert keepalive.arm(taken_apart, Settings()) is True
+        assert keepalive.arm(taken_apart, Settings()) is False
+        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
+        assert keepalive.read(taken_apart) is None
+        assert keepalive.arm(taken_apart, Settings()) is True
+        assert keepalive.read(taken_apart) == Keepalive(5, 1, 127)
+    with pytest.raises(OSError):
+        keepalive.arm(taken_apart, Settings())
+
+
+def test_a_timer_that_runs_moves_with_the_numbers():
+    """What the wait on silence relies on: the next probe comes by the new numbers."""
+    with testing.black_hole() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        keepalive.arm(taken_apart, Settings(keepalive_idle_s=600, keepalive_interval_s=600))
+        keepalive.set_interval(taken_apart, 1)
+        keepalive.set_idle(taken_apart, 1)
+        await_probe(pair.client)

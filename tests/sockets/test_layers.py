@@ -1,0 +1,152 @@
+"""Sockets taken apart: what the kernel knows them by, and what their TLS layer holds back."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import unittest.mock
+
+import pytest
+
+from kinds import KINDS, STATES
+from stalepool import testing
+from stalepool.sockets import layers
+from stalepool.sockets.layers import CLOSE_NOTIFY, DATA, WANTS_MORE
+from stalepool.testing import TLS
+
+TLS_KINDS = [kind for kind in KINDS if KINDS[kind].tls is not None]
+TIMEOUTS = (None, 0, 1.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind(kind):
+    with KINDS[kind].make() as pair:
+        taken_apart = layers.layers_of(pair.client)
+
+        assert taken_apart.raw.fileno() == pair.client.fileno()
+        assert isinstance(taken_apart.raw, layers.RawSocket)
+        assert layers.raw_of(pair.client) is taken_apart.raw
+        assert taken_apart.is_tcp is KINDS[kind].is_tcp
+        assert taken_apart.version == KINDS[kind].tls
+        if KINDS[kind].tls is None:
+            assert taken_apart.tls is taken_apart.read_one is None
+        else:
+            assert taken_apart.tls.pending() == 0
+
+
+@pytest.mark.parametrize("kind", TLS_KINDS)
+def test_what_tls_holds_back(kind):
+    with KINDS[kind].make() as pair:
+        STATES["surplus in TLS"].enter(pair)
+        assert layers.layers_of(pair.client).tls.pending() > 0
+
+
+@pytest.mark.parametrize("kind", ["tls-in-tls1.2", "tls-in-tls1.3"])
+def test_what_tls_in_tls_has_not_even_decrypted(kind):
+    """It reads whole records of the outer layer; inner ones wait in a buffer of its own."""
+    with KINDS[kind].make() as pair:
+        pair.peer.send_records(b"answer", b"surplus")
+        assert pair.client.recv(100) == b"answer"
+        assert pair.client.sslobj.pending() == 0
+        assert layers.layers_of(pair.client).tls.pending() > 0
+
+
+#: state -> what a read of one byte through TLS comes to
+READS = {
+    "healthy": WANTS_MORE,
+    "surplus": DATA,
+    "surplus in TLS": DATA,
+    "close_notify": CLOSE_NOTIFY,
+    "close_notify, FIN": CLOSE_NOTIFY,
+    "broken record": OSError,
+    "fatal alert": OSError,
+}
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+@pytest.mark.parametrize("state", READS)
+@pytest.mark.parametrize("kind", ["tls1.2", "tls1.3", "pyopenssl1.2", "pyopenssl1.3"])
+def test_a_read_never_waits(kind, state, timeout):
+    """With a timeout of None one that did would not come back; it is as it was afterwards."""
+    with KINDS[kind].make() as pair:
+        STATES[state].enter(pair)
+        pair.client.settimeout(timeout)
+        taken_apart = layers.layers_of(pair.client)
+        if READS[state] is OSError:
+            with pytest.raises(OSError):
+                taken_apart.read_one()
+        else:
+            assert taken_apart.read_one() == READS[state]
+        assert taken_apart.raw.gettimeout() == timeout
+
+
+@pytest.mark.parametrize("timeout", TIMEOUTS)
+def test_a_timeout_survives_what_raises(timeout):
+    def fail():
+        raise KeyError
+
+    with testing.healthy() as pair:
+        pair.client.settimeout(timeout)
+        with pytest.raises(KeyError):
+            layers._unblocked(pair.client, fail)
+        assert pair.client.gettimeout() == timeout
+
+
+class Sub(socket.socket):
+    pass
+
+
+def test_a_subclass_is_a_socket():
+    with Sub(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        taken_apart = layers.layers_of(sock)
+        assert taken_apart.raw is sock
+        assert taken_apart.is_tcp
+
+
+def test_a_datagram_socket_is_not_tcp():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        assert not layers.layers_of(sock).is_tcp
+
+
+def test_tls_before_its_handshake_is_a_plain_socket():
+    with socket.socket() as unconnected:
+        wrapped = TLS().client_context.wrap_socket(unconnected, server_hostname="localhost")
+        with wrapped:
+            taken_apart = layers.layers_of(wrapped)
+        assert taken_apart.raw is wrapped
+        assert taken_apart.version is None
+
+
+UNKNOWN = {
+    "None": None,
+    "a number": 7,
+    "an object": object(),
+    "a mock": unittest.mock.MagicMock(),
+    "a mock that claims to be a socket": unittest.mock.Mock(spec=socket.socket),
+    "a mock that claims to be a TLS socket": unittest.mock.Mock(spec=ssl.SSLSocket),
+}
+
+
+@pytest.mark.parametrize("thing", UNKNOWN)
+def test_unknown_kinds(thing):
+    assert layers.layers_of(UNKNOWN[thing]) is None
+    assert layers.raw_of(UNKNOWN[thing]) is None
+
+
+def test_no_library_is_imported_to_know_its_sockets(run_python):
+    """Kinds are told by what they are made of: a process without eventlet does not get it by us."""
+    found = run_python(
+        """
+        import json, sys
+        import _socket
+        from stalepool.sockets import layers
+        sock = _socket.socket()
+        layers.layers_of(sock)
+        layers.layers_of(object())
+        sock.close()
+        libraries = ("ssl", "urllib3", "eventlet", "gevent", "OpenSSL", "socket")
+        print(json.dumps([name for name in libraries if name in sys.modules]))
+        """,
+        env={"STALEPOOL_ENABLED": "0"},
+    )
+    assert found == []

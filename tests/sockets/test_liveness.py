@@ -1,0 +1,232 @@
+"""The liveness of a socket: every kind in every state, with every timeout, has its verdict.
+
+That asking does not block needs no clock: with a timeout of None one that waits never comes back.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from kinds import (
+    GREEN_KINDS,
+    KINDS,
+    STATES,
+    arm_keepalive,
+    is_possible,
+    look,
+    peek,
+    verdict_on,
+)
+from stalepool import testing
+from stalepool.sockets import layers, liveness, tcp_info, unpatched
+from stalepool.sockets.verdict import Verdict
+from stalepool.testing import kernel
+from worlds import WITH_TESTS
+
+TIMEOUTS = (None, 0, 1.0)
+
+CASES = [
+    pytest.param(kind, state, timeout, id="%s-%s-%s" % (kind, state, timeout))
+    for kind, state, timeout in itertools.product(KINDS, STATES, TIMEOUTS)
+    if is_possible(KINDS[kind], STATES[state])
+    # with a timeout CPython waits before it receives: where one must do, it is that
+    and (timeout or not STATES[state].is_slow)
+]
+
+
+def may_consume(kind: str, state: str) -> bool:
+    """Only a whole TLS 1.3 record with no FIN behind it is read: nothing else tells what it is."""
+    return KINDS[kind].tls == "TLSv1.3" and "FIN" not in state and state != "half a record"
+
+
+@pytest.mark.parametrize("kind, state, timeout", CASES)
+def test_verdict(kind, state, timeout):
+    seen = look(KINDS[kind], STATES[state], timeout)
+
+    assert seen.verdict == verdict_on(kind, state).value
+    assert not seen.timeouts_changed
+    assert not seen.consumed or may_consume(kind, state)
+
+
+@pytest.mark.parametrize("kind", GREEN_KINDS)
+@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+def test_verdict_on_green_sockets(run_python, world, kind):
+    if importlib.util.find_spec(world) is None:
+        pytest.skip("no %s for this Python" % world)
+
+    found = run_python(
+        """
+        import sys
+        import worlds
+        world, kind = sys.argv[1:]
+        worlds.enter(world)
+        import json
+        from kinds import KINDS, STATES, is_possible, look
+        found = [
+            [state, timeout, look(KINDS[kind], STATES[state], timeout)]
+            for state in STATES
+            for timeout in (None, 0, 1.0)
+            if is_possible(KINDS[kind], STATES[state])
+            and (not STATES[state].is_slow or (timeout and kind == "ipv4"))
+        ]
+        print(json.dumps(found))
+        """,
+        world,
+        kind,
+        env=WITH_TESTS,
+    )
+
+    assert {state for state, _, _ in found} >= {"healthy", "closed", "reset", "surplus"}
+    wrong = [
+        (state, timeout, verdict, consumed, timeouts_changed)
+        for state, timeout, (verdict, consumed, timeouts_changed) in found
+        if verdict != verdict_on(kind, state).value
+        or timeouts_changed
+        or (consumed and not may_consume(kind, state))
+    ]
+    assert wrong == []
+
+
+def test_a_key_update_leaves_the_connection_alive():
+    try:
+        pair = testing.key_update()
+    except testing.Unavailable as reason:
+        pytest.skip(str(reason))
+    with pair:
+        assert kernel.unread_bytes(pair.client) > 0
+        assert peek(pair.client) is Verdict.ALIVE
+        pair.peer.sendall(b"answer\n")
+        pair.client.settimeout(5)
+        assert pair.client.recv(100) == b"answer\n"  # read with the new key
+
+
+def test_a_closed_socket_cannot_be_asked():
+    with testing.healthy() as pair:
+        pair.client.close()
+        assert peek(pair.client) is Verdict.UNKNOWN
+
+
+def test_a_socket_that_was_never_connected():
+    with socket.socket() as sock:
+        assert peek(sock) is Verdict.CLOSED
+
+
+@pytest.mark.parametrize("thing", [None, object(), 7, "socket"])
+def test_what_is_no_socket_cannot_be_asked(thing):
+    assert peek(thing) is Verdict.UNKNOWN
+
+
+def test_a_descriptor_closed_under_a_kept_poll():
+    with testing.healthy() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        poll = liveness.poller(taken_apart.raw)
+        descriptor = pair.client.detach()
+        os.close(descriptor)
+        assert liveness.examine(taken_apart, poll) is Verdict.NO_SOCKET
+
+
+@pytest.mark.parametrize("timeout", [None, 0])
+def test_readable_and_yet_nothing_there(timeout):
+    """The kernel may say so and change its mind: select(2), under BUGS."""
+    with testing.healthy() as pair:
+        pair.client.settimeout(timeout)
+        said = [(pair.client.fileno(), kernel.POLLIN)]
+        poll = SimpleNamespace(poll=lambda timeout_ms: said)
+        assert liveness.examine(layers.layers_of(pair.client), poll) is Verdict.ALIVE
+
+
+def test_what_comes_behind_a_ticket():
+    """A read has found the record harmless; meanwhile something else has arrived."""
+    with testing.late_ticket() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        read_one = taken_apart.read_one
+
+        def read_and_be_late():
+            found = read_one()
+            pair.peer.sendall(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+            kernel.wait_readable(pair.client)
+            return found
+
+        taken_apart.read_one = read_and_be_late
+        assert liveness.examine(taken_apart, liveness.poller(taken_apart.raw)) is Verdict.UNREAD
+
+
+def test_without_a_poll_nobody_can_be_asked(monkeypatch):
+    monkeypatch.setattr(unpatched, "poll", lambda: None)
+    with testing.healthy() as pair:
+        assert peek(pair.client) is Verdict.UNKNOWN
+
+
+def test_silence_is_counted_in_probes_until_the_kernel_gives_up():
+    with testing.black_hole() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        poll = liveness.poller(taken_apart.raw)
+        assert tcp_info.ask(taken_apart).probes == 0
+
+        arm_keepalive(pair.client, count=2)
+        kernel.wait_until(lambda: tcp_info.ask(taken_apart).probes > 0, "a probe", timeout_s=10)
+        assert liveness.examine(taken_apart, poll) is Verdict.ALIVE  # nothing to read
+
+        kernel.wait_readable(pair.client, timeout_s=10, events=0)
+        assert liveness.examine(taken_apart, poll) is Verdict.TIMED_OUT
+
+
+class TestAuditOnlyPeeks:
+    """With ``may_consume=False`` a record is judged from outside, and stays where it is."""
+
+    @staticmethod
+    def look(pair):
+        taken_apart = layers.layers_of(pair.client)
+        before = kernel.unread_bytes(pair.client)
+        verdict = liveness.examine(taken_apart, liveness.poller(taken_apart.raw), may_consume=False)
+        assert kernel.unread_bytes(pair.client) == before
+        return verdict
+
+    def test_a_close_notify_is_told_by_its_length(self):
+        with testing.close_notify(version="TLSv1.3") as pair:
+            assert self.look(pair) is Verdict.CLOSED
+
+    def test_tls_1_2_shows_its_types(self):
+        with testing.close_notify(version="TLSv1.2") as pair:
+            assert self.look(pair) is Verdict.CLOSED
+        with testing.tls_unread(version="TLSv1.2") as pair:
+            assert self.look(pair) is Verdict.UNREAD
+
+    def test_a_ticket_is_not_told_from_an_answer(self):
+        with testing.late_ticket() as pair:
+            assert self.look(pair) is Verdict.UNKNOWN
+        with testing.tls_unread(version="TLSv1.3") as pair:
+            assert self.look(pair) is Verdict.UNKNOWN
+
+    def test_what_lies_in_the_tls_layer_is_counted(self):
+        with testing.surplus_in_tls() as pair:
+            assert self.look(pair) is Verdict.TLS_PENDING
+
+
+#: stalepool.testing's own states, as anybody's tests use them
+PUBLIC_STATES = {
+    "healthy": (testing.healthy, Verdict.ALIVE),
+    "eof": (testing.eof, Verdict.CLOSED),
+    "half_closed": (testing.half_closed, Verdict.CLOSED),
+    "reset": (testing.reset, Verdict.RESET),
+    "unread": (testing.unread, Verdict.UNREAD),
+    "black_hole": (testing.black_hole, Verdict.ALIVE),
+    "tls_healthy": (testing.tls_healthy, Verdict.ALIVE),
+    "close_notify": (testing.close_notify, Verdict.CLOSED),
+    "late_ticket": (testing.late_ticket, Verdict.ALIVE),
+    "surplus_in_tls": (testing.surplus_in_tls, Verdict.TLS_PENDING),
+    "tls_unread": (testing.tls_unread, Verdict.UNREAD),
+}
+
+
+@pytest.mark.parametrize("state", PUBLIC_STATES)
+def test_verdict_on_the_published_states(state):
+    make, verdict = PUBLIC_STATES[state]
+    with make() as pair:
+        assert peek(pair.client) is verdict

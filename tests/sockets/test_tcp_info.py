@@ -1,0 +1,105 @@
+"""The kernel's account of a connection: TCP_INFO, and what is read off it."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from kinds import arm_keepalive, converse
+from stalepool import testing
+from stalepool.sockets import layers, tcp_info
+from stalepool.testing import kernel
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_tcp_info_tells_when_data_and_when_the_fin_came(family):
+    with testing.healthy(family=family) as pair:
+        converse(pair)
+        taken_apart = layers.layers_of(pair.client)
+        kernel.wait_until(
+            lambda: tcp_info.ask(taken_apart).last_data_recv_ms >= 100, "a tenth of a second"
+        )
+        kernel.shutdown(pair.peer, socket.SHUT_WR)
+        kernel.wait_readable(pair.client)
+        info = tcp_info.ask(taken_apart)
+
+        assert info.probes == 0
+        assert info.last_data_recv_ms - info.last_ack_recv_ms >= 90
+
+
+def test_tcp_info_is_for_tcp():
+    with testing.healthy(family=socket.AF_UNIX) as pair:
+        assert tcp_info.ask(layers.layers_of(pair.client)) is None
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x01" * 8])
+def test_a_kernel_that_tells_less(answer):
+    """Older kernels have a shorter struct tcp_info: the length that came back is looked at."""
+
+    class Raw:
+        family, type = socket.AF_INET, socket.SOCK_STREAM
+
+        def getsockopt(self, *args):
+            return answer
+
+    assert tcp_info.ask(layers.Layers(Raw())) is None
+
+
+def test_a_platform_without_tcp_info(monkeypatch):
+    monkeypatch.setattr(tcp_info, "_TCP_INFO", None)
+    with testing.healthy() as pair:
+        assert tcp_info.ask(layers.layers_of(pair.client)) is None
+
+
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+def test_a_peer_that_has_everything(is_tls):
+    """Acknowledged to the last byte; a RST afterwards takes nothing of that back."""
+    with testing.tls_healthy() if is_tls else testing.healthy() as pair:
+        converse(pair)
+        taken_apart = layers.layers_of(pair.client)
+        pair.client.sendall(b"x" * 1000)
+        kernel.wait_until(lambda: tcp_info.ask(taken_apart).missing <= 0, "an acknowledgement")
+        kernel.reset(pair.peer)
+        kernel.wait_readable(pair.client, events=0)
+        assert tcp_info.ask(taken_apart).missing <= 0
+
+
+def test_a_peer_that_vanished_before_it_had_everything():
+    with testing.black_hole() as pair:
+        pair.client.sendall(b"x" * 1000)
+        info = tcp_info.ask(layers.layers_of(pair.client))
+        assert info.missing > 0
+        assert info.unacked
+
+
+@pytest.mark.parametrize("peer", ["alone", "still there", "gone afterwards"])
+def test_the_side_that_ended_it(peer):
+    """Another thread's ``shutdown()`` leaves the state CLOSE, as the peer's RST does."""
+    with testing.healthy() as pair:
+        converse(pair)
+        taken_apart = layers.layers_of(pair.client)
+        assert not tcp_info.ask(taken_apart).was_closed_by_us
+        if peer == "alone":
+            kernel.reset(pair.peer)
+            kernel.wait_readable(pair.client, events=0)
+            assert not tcp_info.ask(taken_apart).was_closed_by_us
+            return
+        kernel.shutdown(pair.client, socket.SHUT_RDWR)
+        if peer == "gone afterwards":
+            pair.peer.close()
+            kernel.wait_readable(pair.client, events=0)
+        assert tcp_info.ask(taken_apart).was_closed_by_us
+
+
+def test_an_answered_probe_shows_in_the_times():
+    """An ACK so long after the last data in both directions is of nothing but a probe."""
+    with testing.healthy() as pair:
+        converse(pair)
+        taken_apart = layers.layers_of(pair.client)
+        assert not tcp_info.ask(taken_apart).has_answered_a_probe(1)
+        arm_keepalive(pair.client, count=9)
+        kernel.wait_until(
+            lambda: tcp_info.ask(taken_apart).has_answered_a_probe(1), "an answered probe", 10
+        )
+        assert tcp_info.ask(taken_apart).probes == 0

@@ -1,0 +1,166 @@
+"""A network that fails: segments that vanish, and a neighbour that does not answer.
+
+Socket filters need no rights and hit one connection each. A neighbour that is away needs network
+namespaces, which need root: :class:`Unavailable` elsewhere, which skips the test.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from typing import Any, Iterator, List, Tuple
+
+from stalepool.sockets.layers import raw_of
+from stalepool.testing import FaultServer, Unavailable, release, swallow
+
+# -- filters on sockets ----------------------------------------------------------------------------
+
+_SO_ATTACH_FILTER = 26
+
+#: classic BPF on a TCP segment, from its header on: (code, jump if true, jump if false, operand)
+_DROP_EMPTY: Tuple[Tuple[int, int, int, int], ...] = (
+    (0x30, 0, 0, 13),  # A = the flags
+    (0x45, 7, 0, 0x07),  # FIN, SYN or RST: keep
+    (0x30, 0, 0, 12),  # A = header length in words, in the upper half of a byte
+    (0x54, 0, 0, 0xF0),
+    (0x74, 0, 0, 2),  # A = header length in bytes
+    (0x07, 0, 0, 0),  # X = A
+    (0x80, 0, 0, 0),  # A = length of the segment
+    (0x1D, 0, 1, 0),  # A == X, nothing but a header: drop
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # keep
+)
+
+
+def swallow_empty(sock: socket.socket) -> None:
+    """From now on no segment without data arrives here: no keepalive probe, no mere ACK."""
+    program = b"".join(struct.pack("HBBI", *line) for line in _DROP_EMPTY)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    filter_ = struct.pack("HP", len(_DROP_EMPTY), ctypes.addressof(buffer))
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+    except OSError as error:
+        raise Unavailable(error.errno, "the kernel refuses a socket filter: %s" % error) from error
+
+
+class CutServer(FaultServer):
+    """A fault server whose network can be taken away, and brought back.
+
+    :param swallows_probes: a firewall before it lets data through, and no keepalive probe.
+    """
+
+    def __init__(self, *args: Any, swallows_probes: bool = False, **options: Any) -> None:
+        self._swallows_probes = swallows_probes
+        self._cut: List[Any] = []
+        super().__init__(*args, **options)
+
+    def _serve_one(self, channel: Any) -> None:
+        if self._swallows_probes:
+            swallow_empty(channel.sock)
+        super()._serve_one(channel)
+
+    def cut(self, client: Any, with_listener: bool = True) -> None:
+        """From now on nothing gets through between this server and a client, either way.
+
+        :param client: the client's socket.
+        :param with_listener: new connections get no answer, either; False: one flow is cut.
+        """
+        self._cut = [raw_of(client), *(c.sock for c in self.channels if c.is_open)]
+        if with_listener:
+            self._cut.append(self._sock)
+        for sock in self._cut:
+            swallow(sock)
+
+    def heal(self) -> None:
+        """What is retransmitted from now on arrives."""
+        for sock in self._cut:
+            if sock.fileno() >= 0:
+                release(sock)
+
+
+def lose_at_peer(client: Any, channel: Any) -> None:
+    """Make a half-open connection: the peer has forgotten it, and the client does not know.
+
+    The peer's RST is lost. What the client sends from now on is answered by another one.
+    """
+    swallow(raw_of(client))  # type: ignore[arg-type]
+    channel.reset()
+    release(raw_of(client))  # type: ignore[arg-type]
+
+
+# -- network namespaces ----------------------------------------------------------------------------
+
+_CLONE_NEWNET = 0x40000000
+NEAR, FAR = "10.9.0.2", "10.9.0.1"
+
+
+class Neighbour:
+    """Another host on the same wire, at the address ``FAR``; its server is in this process.
+
+    Made in a process that has one thread so far; that thread, and those it starts, are at ``NEAR``
+    from then on, in a network of their own.
+
+    :raises Unavailable: where the process may not have a network of its own.
+    """
+
+    def __init__(self) -> None:
+        if shutil.which("ip") is None:
+            raise Unavailable("a neighbour needs the ip command, which is not on PATH")
+        self._far = _own_network()
+        self._near = _own_network()
+        path = "/proc/%d/fd/%d" % (os.getpid(), self._far)
+        _ip("link add near0 type veth peer name far0 netns %s" % path)
+        _ip("addr add %s/24 dev near0" % NEAR)
+        _ip("link set near0 up")
+        with self.inside():
+            _ip("addr add %s/24 dev far0" % FAR)
+            _ip("link set far0 up")
+        # not to be waited for: what cannot be written takes 3 s in place of 0.3
+        with contextlib.suppress(OSError):
+            with open("/proc/sys/net/ipv4/neigh/near0/retrans_time_ms", "w") as file:
+                file.write("100")
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Sockets that are made meanwhile, by this thread, are the neighbour's."""
+        _enter(self._far)
+        try:
+            yield
+        finally:
+            _enter(self._near)
+
+    def leave(self) -> None:
+        """It answers no question for its address any more: "no route to host"."""
+        with self.inside():
+            _ip("link set far0 arp off")
+        _ip("neigh flush dev near0")
+
+    def come_back(self) -> None:
+        with self.inside():
+            _ip("link set far0 arp on")
+
+
+def _own_network() -> int:
+    """Have this thread in a new network; returns a descriptor of that."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise Unavailable(number, "no network of one's own here: %s" % os.strerror(number))
+    _ip("link set lo up")
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+
+
+def _enter(network: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(network, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _ip(arguments: str) -> None:
+    subprocess.run(["ip", *arguments.split()], check=True, stdin=subprocess.DEVNULL)

@@ -1,0 +1,389 @@
+"""The rules of the house, held against the syntax trees: who imports whom, who writes what.
+
+The package is a house of rooms. A module imports its own room and those below; a room may be
+skipped. What a rule is for stands at its table.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
+
+import pytest
+
+from conftest import REPOSITORY
+
+#: from the bottom; the rooms of one floor do not import each other
+FLOORS: Tuple[Dict[str, str], ...] = (
+    {"shared": "fallback runtime settings stats"},
+    {"sockets": "sockets"},
+    {"connection": "connection", "contrib": "contrib"},
+    {"patching": "patching"},
+    {"entrance": "bootstrap control stalepool"},
+    {"testing": "testing"},
+    {"cli": "cli"},
+    {"outside": "__main__ inject"},
+)
+
+#: not of the core: the house stands without them
+AROUND = ("testing", "cli", "outside")
+
+#: lines, of all kinds, in the modules of the core: it is to shrink from here
+MOST_LINES = 4400
+
+#: what runs in every Python process of a machine may import this much
+AT_START_UP = (
+    "stalepool",
+    "bootstrap",
+    "patching",
+    "patching.copies",
+    "patching.import_hook",
+    "patching.loaders",
+    "settings",
+)
+CHEAP = {"os", "sys", "stalepool", "__future__"}
+
+#: packages that are not Python's own, by whom they may be imported; whoever else needs one looks
+#: in sys.modules. urllib3, eventlet, requests and keystoneauth1 are what we ride in
+GUESTS = {
+    "contrib.keystone": {"wrapt"},
+    "testing": {"trustme", "cryptography"},
+    "cli.demo": {"eventlet", "urllib3", "requests", "keystoneauth1"},
+    "inject": {"imp"},  # Python 2.7's
+}
+
+#: besides fallback, which is for it: module -> why it catches every exception by itself
+CATCH_ALL = {
+    "bootstrap": "runs at start-up, before anything may be imported that could say it",
+    "inject.sitecustomize": "runs in Pythons in which there is no stalepool",
+}
+
+#: attributes of a State or its Request that are written elsewhere than in connection/state
+WRITERS: Dict[str, Set[str]] = {
+    "connection.answer": {"phase", "sent_at"},  # every request: a call costs as much as both
+    "connection.checkout": {"phase"},  # a call would cost the fast check a fifth
+    "connection.full_check": {"full_check_due", "move_for"},
+    "connection.send": {"is_half_sent"},
+    "connection.fresh_socket": {"is_reused", "moved_for"},
+    "connection.replay": {"first_error", "is_half_sent", "is_replayed"},
+}
+
+
+# -- the trees -------------------------------------------------------------------------------------
+
+
+def modules() -> Dict[str, Path]:
+    """Name without the leading "stalepool." -> source; the package itself is "stalepool"."""
+    root = REPOSITORY / "stalepool"
+    names = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        names[".".join(p for p in parts if p != "__init__") or "stalepool"] = path
+    return names
+
+
+MODULES = modules()
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+class Import(NamedTuple):
+    by: str  # a module, without the leading "stalepool."
+    of: str  # a full name
+    line: int
+    is_at_module_level: bool
+
+    def __str__(self) -> str:
+        return "stalepool.%s, line %d, imports %s" % (self.by, self.line, self.of)
+
+
+def imports() -> Iterator[Import]:
+    for by, tree in TREES.items():
+        for node, is_at_module_level in _statements(tree, True):
+            for name in _names(node):
+                yield Import(by, name, node.lineno, is_at_module_level)
+
+
+def _statements(node: ast.AST, is_at_module_level: bool) -> Iterator[Tuple[ast.stmt, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child, is_at_module_level
+        is_function = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        yield from _statements(child, is_at_module_level and not is_function)
+
+
+def _names(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield alias.name
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative import: write it out"
+        assert node.module is not None
+        for alias in node.names:
+            full = "%s.%s" % (node.module, alias.name)
+            yield full if full.partition(".")[2] in MODULES else node.module
+
+
+IMPORTS = list(imports())
+OF_OURS = [found for found in IMPORTS if found.of.partition(".")[0] == "stalepool"]
+OF_GUESTS = [found for found in IMPORTS if found.of.partition(".")[0] != "stalepool"]
+
+
+def _ours(full_name: str) -> str:
+    return full_name.partition(".")[2] or "stalepool"
+
+
+def room_of(name: str) -> Tuple[int, str]:
+    """The floor and the room of a module."""
+    top = name.partition(".")[0]
+    for floor, rooms in enumerate(FLOORS):
+        for room, names in rooms.items():
+            if top in names.split():
+                return floor, room
+    raise AssertionError("give stalepool.%s a room in the table FLOORS of this test" % top)
+
+
+CORE = [name for name in MODULES if room_of(name)[1] not in AROUND]
+
+
+def place(name: str, node: ast.AST) -> str:
+    return "%s:%d" % (MODULES[name].relative_to(REPOSITORY), getattr(node, "lineno", 1))
+
+
+# -- who imports whom ------------------------------------------------------------------------------
+
+
+def test_every_name_in_the_table_of_rooms_is_a_module() -> None:
+    placed = [name for rooms in FLOORS for names in rooms.values() for name in names.split()]
+    assert len(placed) == len(set(placed)), "a module has one room"
+    gone = set(placed) - {name.partition(".")[0] for name in MODULES}
+    assert not gone, "take these out of the table FLOORS: %s" % gone
+
+
+def test_imports_go_down_the_house() -> None:
+    wrong = [
+        str(found)
+        for found in OF_OURS
+        if room_of(_ours(found.of)) != room_of(found.by)
+        and room_of(_ours(found.of))[0] >= room_of(found.by)[0]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_circle_inside_a_room() -> None:
+    """Imports inside functions count, too."""
+    needs: Dict[str, Set[str]] = {name: set() for name in MODULES}
+    for found in OF_OURS:
+        if _ours(found.of) != found.by and found.by not in _packages_above(_ours(found.of)):
+            needs[found.by].add(_ours(found.of))
+    while needs:
+        free = [name for name, needed in needs.items() if not needed & set(needs)]
+        assert free, "a circle among %s" % sorted(needs)
+        for name in free:
+            del needs[name]
+
+
+def _packages_above(name: str) -> List[str]:
+    """A package may import its own modules."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def test_start_up_imports_nothing_dear() -> None:
+    dear = [
+        str(found)
+        for found in IMPORTS
+        if found.by in AT_START_UP
+        and found.is_at_module_level
+        and found.of.partition(".")[0] not in CHEAP
+    ]
+    assert not dear, "\n".join(dear)
+
+
+@pytest.mark.skipif(
+    not hasattr(sys, "stdlib_module_names"), reason="Pythons from 3.10 on know their own library"
+)
+def test_guests_are_imported_only_where_the_table_says() -> None:
+    library = set(sys.stdlib_module_names)  # type: ignore[attr-defined]
+    strangers = [
+        str(found)
+        for found in OF_GUESTS
+        if found.of.partition(".")[0] not in library | _guests_of(found.by)
+    ]
+    assert not strangers, "\n".join(strangers)
+
+
+def _guests_of(name: str) -> Set[str]:
+    allowed: Set[str] = set()
+    for host, guests in GUESTS.items():
+        if (name + ".").startswith(host + "."):
+            allowed |= guests
+    return allowed
+
+
+def test_the_walk_sees_what_it_should() -> None:
+    """A table that nothing is held against would agree with everything."""
+    seen = {(found.by, found.of, found.is_at_module_level) for found in IMPORTS}
+    assert ("stalepool", "stalepool.bootstrap", True) in seen
+    assert ("patching.import_hook", "stalepool.patching.patches", False) in seen
+    assert ("contrib.keystone", "wrapt", True) in seen
+    assert not [found for found in IMPORTS if found.by == "patching.import_hook"
+                and "machinery" in found.of]  # fmt: skip
+
+
+# -- what is caught, and what is written -----------------------------------------------------------
+
+
+def catch_alls(name: str) -> Iterator[str]:
+    """The places at which a module catches whatever there is."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.ExceptHandler):
+            caught = {n.id for n in ast.walk(node.type or node) if isinstance(n, ast.Name)}
+            if node.type is None or caught & {"Exception", "BaseException"}:
+                yield place(name, node)
+        elif isinstance(node, ast.Call) and "suppress" in ast.dump(node.func):
+            caught = {getattr(argument, "id", "") for argument in node.args}
+            if caught & {"Exception", "BaseException"}:
+                yield place(name, node)
+
+
+def test_every_exception_is_caught_in_fallback_alone() -> None:
+    """An exception that is not of our making has to pass: only the guard there tells it apart."""
+    names = [name for name in MODULES if room_of(name)[1] not in ("testing", "cli")]
+    found = {name: list(catch_alls(name)) for name in names}
+    wrong = [
+        place for name in names if name not in (*CATCH_ALL, "fallback") for place in found[name]
+    ]
+    assert not wrong, "\n".join(wrong)
+    assert found["fallback"]
+    for name in CATCH_ALL:
+        assert found[name], name
+
+
+def attributes_of(class_name: str) -> Set[str]:
+    """The attributes that a class of connection/state has, or sets on itself."""
+    (found,) = [
+        node
+        for node in TREES["connection.state"].body
+        if isinstance(node, ast.ClassDef) and node.name == class_name
+    ]
+    targets = [
+        target
+        for node in found.body
+        for target in getattr(node, "targets", [getattr(node, "target", None)])
+    ]
+    in_body = {target.id for target in targets if isinstance(target, ast.Name)}
+    return in_body | {
+        node.attr
+        for node in ast.walk(found)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and ast.dump(node.value) == ast.dump(ast.parse("self", mode="eval").body)
+    }
+
+
+def writes(name: str) -> Iterator[Tuple[str, str]]:
+    """Attributes of a State or a Request that a module writes, and where.
+
+    What is written on a connection, a clone of it, or an object's own self is something else.
+    """
+    remembered = attributes_of("State") | attributes_of("Request")
+    assert {"phase", "is_replayed"} <= remembered
+    for node in ast.walk(TREES[name]):
+        is_written = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
+        if is_written and node.attr in remembered:
+            on = node.value.id if isinstance(node.value, ast.Name) else ast.dump(node.value)
+            if on not in ("self", "conn", "clone"):
+                yield node.attr, place(name, node)
+
+
+def test_the_state_is_written_by_its_own_module() -> None:
+    """And by those that the table names."""
+    found = {name: list(writes(name)) for name in CORE if name != "connection.state"}
+    wrong = [
+        "%s writes %s" % (place, attribute)
+        for name in found
+        for attribute, place in found[name]
+        if attribute not in WRITERS.get(name, ())
+    ]
+    assert not wrong, "\n".join(wrong)
+    for name, attributes in WRITERS.items():
+        gone = attributes - {attribute for attribute, _ in found[name]}
+        assert not gone, "take out of the table WRITERS: %s of %s" % (gone, name)
+
+
+def test_no_module_but_the_state_knows_where_states_lie() -> None:
+    wrong = [
+        place(name, node)
+        for name in CORE
+        if name != "connection.state"
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Attribute) and node.attr == "_states"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_sockets_are_handed_sockets() -> None:
+    """Nothing there knows a connection."""
+    wrong = [
+        place(name, node)
+        for name in CORE
+        if room_of(name)[1] == "sockets"
+        for node in ast.walk(TREES[name])
+        if isinstance(node, (ast.Name, ast.arg))
+        and getattr(node, "id", getattr(node, "arg", "")) == "conn"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+# -- how much, and how it is said ------------------------------------------------------------------
+
+
+def test_the_core_stays_small() -> None:
+    lines = {name: len(MODULES[name].read_text().splitlines()) for name in CORE}
+    assert sum(lines.values()) <= MOST_LINES, lines
+
+
+Documented = Tuple[str, ast.AST, str]
+
+
+def documented(name: str) -> Iterator[Documented]:
+    """A module's public parts: itself, classes, functions, methods; name, node, docstring."""
+    tree = TREES[name]
+    yield name, tree, ast.get_docstring(tree) or ""
+    yield from _documented(tree, name)
+
+
+def _documented(node: ast.AST, above: str) -> Iterator[Documented]:
+    for child in getattr(node, "body", ()):
+        if not isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            continue
+        name = "%s.%s" % (above, child.name)
+        yield name, child, ast.get_docstring(child) or ""
+        if isinstance(child, ast.ClassDef):
+            yield from _documented(child, name)
+
+
+@pytest.mark.parametrize("word", ["What", "Whether", "Where", "Who", "To"])
+def test_a_docstring_begins_with_a_noun_or_a_verb(word: str) -> None:
+    wrong = [
+        "%s, %s: %s" % (place(name, node), part, text.splitlines()[0])
+        for name in CORE
+        for part, node, text in documented(name)
+        if text.partition(" ")[0] == word
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_public_function_has_a_docstring() -> None:
+    missing = [
+        "%s, %s" % (place(name, node), part)
+        for name in CORE
+        for part, node, text in documented(name)
+        if isinstance(node, ast.FunctionDef) and node in TREES[name].body
+        if not text and not node.name.startswith("_")
+    ]
+    assert not missing, "\n".join(missing)
