@@ -1,0 +1,253 @@
+"""The table of faults: what happens to a connection, when, and whether it has ended by that."""
+
+from __future__ import annotations
+
+import _socket
+import importlib
+import signal
+import socket
+import threading
+import time
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+
+from .kernel import POLLHUP, POLLIN, POLLRDHUP, poll_now
+from .kinds import Kind, Peer, raw_of
+
+SEND, RECEIVE = "send", "receive"
+IDLE, READ = "idle", "read"
+
+#: how long before what comes from elsewhere comes: the client waits by then
+SOON_S = 0.02
+
+
+class Alarm(Exception):
+    """Raised by a signal handler: nothing that a socket raises."""
+
+
+class NotMadeError(Exception):
+    """The fault did not reach the client: nothing was shown, and nothing is judged."""
+
+
+class Scene:
+    """One connection that has carried an exchange, and the two ends of it.
+
+    :param side: the operation that is to meet the fault, ``send`` or ``receive``.
+    """
+
+    def __init__(self, kind: Kind, client: Any, peer: Peer, side: str) -> None:
+        self.kind = kind
+        self.client = client
+        self.raw = raw_of(client)
+        self.peer = peer
+        self.side = side
+        self.undo: List[Callable[[], Any]] = []
+
+    def wait(self, events: int) -> None:
+        """Wait until ``poll`` shows one of these on the client's socket."""
+        wait_until(lambda: bool(poll_now(self.raw) & events))
+
+    def settle(self) -> None:
+        """Wait for the RST that what was just sent has drawn, where the peer is gone."""
+        if self.peer.is_gone and self.raw.fileno() >= 0:
+            self.wait(POLLHUP)
+
+    def soon(self, action: Callable[[], None]) -> None:
+        """By another thread, once the client waits for its answer; between two sends at once."""
+        if self.side == SEND:
+            return action()
+        timer = threading.Timer(SOON_S, action)
+        timer.start()
+        self.undo.append(timer.join)
+
+
+def wait_until(check: Callable[[], bool]) -> None:
+    """Look every half millisecond for 5 s.
+
+    :raises NotMadeError: it does not hold in time.
+    """
+    until = time.monotonic() + 5
+    while not check():
+        if time.monotonic() > until:
+            raise NotMadeError("the fault did not reach the client within 5 s")
+        time.sleep(0.0005)
+
+
+# -- what the peer does ---------------------------------------------------------------------------
+
+
+def _fin(scene: Scene) -> None:
+    scene.peer.close()
+    scene.wait(POLLRDHUP)
+
+
+def _rst(scene: Scene) -> None:
+    scene.peer.reset()
+    scene.wait(POLLHUP)
+
+
+def _half_a_head(scene: Scene) -> None:
+    scene.peer.top.send(b"HTTP/1.1 2")
+    scene.wait(POLLIN)
+
+
+def _half_a_head_fin(scene: Scene) -> None:
+    _half_a_head(scene)
+    _fin(scene)
+
+
+def _half_a_head_rst(scene: Scene) -> None:
+    _half_a_head(scene)
+    _rst(scene)
+
+
+def _close_notify(scene: Scene) -> None:
+    scene.peer.top.say_goodbye()
+    scene.wait(POLLIN)
+
+
+def _close_notify_fin(scene: Scene) -> None:
+    _close_notify(scene)
+    _fin(scene)
+
+
+def _fatal_alert(scene: Scene) -> None:
+    scene.peer.top.send_fatal_alert()
+    scene.wait(POLLIN)
+
+
+def _fatal_alert_fin(scene: Scene) -> None:
+    _fatal_alert(scene)
+    _fin(scene)
+
+
+def _broken_record(scene: Scene) -> None:
+    scene.peer.top.send_broken_record()
+    scene.wait(POLLIN)
+
+
+def _black_hole(scene: Scene) -> None:
+    from stalepool.testing import swallow
+
+    swallow(scene.peer.sock)
+    scene.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
+    scene.undo.append(scene.peer.reset)  # or both kernels go on retransmitting
+
+
+# -- what comes from our own side -----------------------------------------------------------------
+
+
+def _timeout(scene: Scene) -> None:
+    scene.client.settimeout(SOON_S)
+
+
+def _alarm(scene: Scene) -> None:
+    """A signal handler's exception; in a green thread its library's Timeout, which is its like."""
+    if scene.kind.green:
+        timeout = importlib.import_module(scene.kind.green).Timeout(SOON_S)
+        if not timeout.pending:  # eventlet's has begun, gevent's has not
+            timeout.start()
+        scene.undo.append(timeout.cancel)
+        return
+
+    def handler(signum: int, frame: Any) -> None:
+        raise Alarm("from a signal handler")
+
+    scene.undo.append(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
+    scene.undo.append(lambda: signal.signal(signal.SIGALRM, signal.SIG_DFL))
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, SOON_S)
+
+
+def _shut_down(how: int, then: Optional[Callable[[Scene], None]] = None) -> Callable[[Scene], None]:
+    def act(scene: Scene) -> None:
+        def shutdown() -> None:
+            sock = scene.client if scene.kind.shuts_down else scene.raw
+            sock.shutdown(how)
+            if then is not None:
+                then(scene)
+
+        scene.soon(shutdown)
+
+    return act
+
+
+#: the state of a connection whose own FIN has been acknowledged
+_FIN_WAIT2 = 5
+
+
+def _tcp_state(raw: Any) -> int:
+    return _socket.socket.getsockopt(raw, socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+def _peer_closes(scene: Scene) -> None:
+    scene.peer.close()
+    scene.wait(POLLHUP)
+
+
+def _peer_resets(scene: Scene) -> None:
+    wait_until(lambda: _tcp_state(scene.raw) == _FIN_WAIT2)  # our FIN is acknowledged
+    _rst(scene)
+
+
+def _own_close(scene: Scene) -> None:
+    scene.client.close()
+
+
+#: no answer has begun; one has; a TLS alert lies unread, which is none, but through two layers of
+#: TLS it cannot be told from one, and a request is rather not sent again
+NO, YES, ALERT = "no", "yes", "alert"
+
+
+class Fault(NamedTuple):
+    """One fault.
+
+    ``ended``: the connection has ended, and not by our own side, and the error is of that: what is
+    right to judge, whatever is raised. ``begun``: what has begun where a send fails.
+    ``when``: before the request is sent, or once the peer has read its head.
+    ``blocks``: the operation has to wait for the fault: a send is larger than the buffers.
+    ``then``: what happens between the failure and the question.
+    """
+
+    name: str
+    act: Callable[[Scene], None]
+    ended: bool
+    when: str = READ
+    begun: str = NO
+    needs_tls: bool = False
+    blocks: bool = False
+    then: Optional[Callable[[Scene], None]] = None
+    sides: Tuple[str, ...] = (SEND, RECEIVE)
+
+    def is_possible(self, kind: Kind) -> bool:
+        return kind.wrap is not None or not self.needs_tls
+
+    def has_begun(self, kind: Kind) -> bool:
+        return self.begun == YES or (self.begun == ALERT and kind.depth > 1)
+
+
+_both_ways = _shut_down(socket.SHUT_RDWR)
+
+FAULTS = (
+    Fault("FIN while idle, then sent", _fin, True, IDLE),
+    Fault("RST while idle, then sent", _rst, True, IDLE),
+    Fault("FIN after reading", _fin, True),
+    Fault("RST after reading", _rst, True),
+    Fault("FIN in the answer's head", _half_a_head_fin, True, begun=YES),
+    Fault("RST in the answer's head", _half_a_head_rst, True, begun=YES),
+    Fault("close_notify, no FIN", _close_notify, True, needs_tls=True, begun=ALERT),
+    Fault("close_notify, FIN", _close_notify_fin, True, needs_tls=True, begun=ALERT),
+    Fault("fatal alert, no FIN", _fatal_alert, False, needs_tls=True, begun=ALERT),
+    Fault("fatal alert, FIN", _fatal_alert_fin, True, needs_tls=True, begun=ALERT),
+    Fault("broken record, no FIN", _broken_record, False, needs_tls=True, begun=YES),
+    Fault("black hole, user timeout", _black_hole, True, IDLE, blocks=True),
+    Fault("the caller's timeout", _timeout, False, blocks=True),
+    Fault("the caller's timeout, then FIN", _timeout, False, blocks=True, then=_fin),
+    Fault("a signal handler's exception", _alarm, False, blocks=True),
+    Fault("a signal handler's exception, then FIN", _alarm, False, blocks=True, then=_fin),
+    Fault("own shutdown, both ways", _both_ways, False),
+    Fault("own shutdown, peer closes", _shut_down(socket.SHUT_RDWR, _peer_closes), False),
+    Fault("own shutdown, peer resets", _shut_down(socket.SHUT_RDWR, _peer_resets), False),
+    Fault("own shutdown, for reading", _shut_down(socket.SHUT_RD), False, sides=(RECEIVE,)),
+    Fault("own shutdown, for writing", _shut_down(socket.SHUT_WR), False, sides=(SEND,)),
+    Fault("own close", _own_close, False, sides=(SEND,)),
+)

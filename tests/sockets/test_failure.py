@@ -1,0 +1,91 @@
+"""The judgement of ``stalepool.sockets.failure``, on every fault and kind of socket there is.
+
+The cells themselves are made by ``tests.failures``, each kind of socket in a process of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from failures import report, table
+from failures.faults import FAULTS
+from failures.kinds import KINDS
+
+PAGE = report.ROOT / "docs" / "failures.rst"
+
+
+@pytest.fixture(scope="module")
+def cells():
+    return report.run(report.present())["cells"]
+
+
+def test_the_judgement_is_right_in_every_cell(cells):
+    assert [table.text_of(cell) for cell in cells if report.is_wrong(cell)] == []
+
+
+def test_there_is_a_cell_for_each_fault_kind_and_operation(cells, request):
+    expected = {
+        (kind, version, fault.name, side)
+        for kind in report.present()
+        for version in KINDS[kind].versions
+        for fault in FAULTS
+        for side in fault.sides
+        if fault.is_possible(KINDS[kind])
+    }
+    assert {(c["kind"], c["tls"], c["fault"], c["side"]) for c in cells} == expected
+    skipped = [table.text_of(cell) for cell in cells if "skipped" in cell]
+    if skipped and request.config.getoption("--require-black-hole"):
+        pytest.fail("\n".join(skipped))
+
+
+def test_every_fault_is_noticed_by_some_operation(cells):
+    """One that nothing notices would be right in every cell, and would show nothing."""
+    made = {(cell["kind"], cell["fault"]) for cell in cells if "skipped" not in cell}
+    noticed = {(c["kind"], c["fault"]) for c in cells if c.get("raised", "nothing") != "nothing"}
+    # eventlet's TLS socket sends nothing, and says nothing, once it was shut down
+    assert made - noticed <= {("eventlet ssl", "own shutdown, for writing")}
+
+
+def _a_report(python: str, openssl: str, **raised_by_version: str) -> report.Report:
+    cells = [
+        {
+            **{"kind": "ssl", "tls": version.replace("_", "."), "fault": FAULTS[0].name},
+            **{"side": "receive", "raised": raised, "poll": poll, "judged": True, "right": True},
+            **{"begun": None, "begun_right": None},
+        }
+        for (version, raised), poll in zip(raised_by_version.items(), ("IN RDHUP", "IN RDHUP HUP"))
+    ]
+    made_with = {"python": "CPython " + python, "openssl": openssl, "kernel": "-", "libraries": {}}
+    return {"made_with": made_with, "cells": cells}
+
+
+def test_what_is_alike_stands_in_one_row_of_the_table():
+    old = _a_report("3.8.18", "3.0.22", TLSv1_2="EOF", TLSv1_3="EOF")
+    new = _a_report("3.13.5", "3.5.1", TLSv1_2="EOF", TLSv1_3="SSLError(5)")
+    fault = (FAULTS[0].name, "receive")
+    assert table.rows_of([old]) == [(*fault, "EOF", "IN RDHUP (HUP)", "ended", "all")]
+    assert table.rows_of([old, new]) == [
+        (*fault, "EOF", "IN RDHUP (HUP)", "ended", "ssl (TLSv1.2, TLSv1.3 on 3.8+3.0)"),
+        (*fault, "SSLError(5)", "IN RDHUP HUP", "ended", "ssl (TLSv1.3 on 3.13+3.5)"),
+    ]
+
+
+def test_a_wrong_judgement_is_marked():
+    wrong = _a_report("3.8.18", "3.0.22", TLSv1_2="EOF")
+    wrong["cells"][0]["judged"] = False
+    assert [row[4] for row in table.rows_of([wrong])] == ["not ended (wrong)"]
+    assert "Right in 0 of 1 cells" in table.as_rst([wrong])
+
+
+def test_the_table_goes_between_the_pages_two_comments():
+    page = "Title\n\n%s\n\nold\n\n%s\n\nmore\n" % (table.BEGIN, table.END)
+    assert table.insert(page, "new\n") == page.replace("old", "new")
+    with pytest.raises(ValueError, match="no place"):
+        table.insert("Title\n", "new\n")
+
+
+def test_the_page_of_the_docs_has_every_fault():
+    page = Path(PAGE).read_text(encoding="utf-8")
+    assert [fault.name for fault in FAULTS if "* - %s\n" % fault.name not in page] == []
