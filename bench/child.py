@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, TypeVar
 
-from bench import world as worlds
+from bench import THREADS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,13 +27,12 @@ class Child:
     """A measuring process that waits to be asked; leaving the ``with`` block ends it.
 
     :param function: ``"module:name"``.
-    :param world: see :mod:`bench.world`.
     :param hash_seed: two that are compared get the same, so that their dicts lie alike.
     :param arguments: for the function; what JSON can carry.
     """
 
     def __init__(
-        self, function: str, world: str = worlds.THREADS, hash_seed: int = 0, **arguments: Any
+        self, function: str, world: str = THREADS, hash_seed: int = 0, **arguments: Any
     ) -> None:
         self._process = subprocess.Popen(
             [*_PYTHON, "-m", "bench.inside", world, function, json.dumps(arguments)],
@@ -62,7 +61,7 @@ class Child:
         return self.read()
 
     def read(self) -> Any:
-        """What it says next.
+        """Return what it says next.
 
         :raises ChildFailed: it ended instead.
         """
@@ -73,14 +72,14 @@ class Child:
         return json.loads(line)
 
 
-def call(function: str, world: str = worlds.THREADS, **arguments: Any) -> Any:
+def call(function: str, world: str = THREADS, **arguments: Any) -> Any:
     """Have a new process call a function, and return what it returns."""
     with Child(function, world, **arguments) as child:
         return child.read()
 
 
 def environ(**variables: str) -> Dict[str, str]:
-    """This process's environment without ``STALEPOOL_*``; what was compiled once stays compiled."""
+    """Return this process's environment without ``STALEPOOL_*``, which may keep its bytecode."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("STALEPOOL_")}
     kept.pop("PYTHONDONTWRITEBYTECODE", None)
     return {**kept, **variables}

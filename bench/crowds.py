@@ -1,18 +1,9 @@
-"""What else goes on in a worker: green threads that are runnable, native ones that compute."""
+"""The rest of a busy worker: green threads that are runnable, native ones that compute."""
 
 from __future__ import annotations
 
 import threading
-
-from pyperf import perf_counter
-
-
-def spin(seconds: float) -> None:
-    """Use the processor for so long."""
-    if seconds:
-        end = perf_counter() + seconds
-        while perf_counter() < end:
-            pass
+from time import perf_counter
 
 
 class GreenCrowd:
@@ -32,8 +23,7 @@ class GreenCrowd:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        # not by kill(), which takes a lap for each of them
-        self._is_over = True
+        self._is_over = True  # not by kill(), which takes a lap for each of them
         self.lap()
 
     def lap(self) -> None:
@@ -43,11 +33,12 @@ class GreenCrowd:
         eventlet.sleep(0)
 
     def _live(self) -> None:
-        import eventlet
-
         while not self._is_over:
-            spin(self._work_s)
-            eventlet.sleep(0)
+            if self._work_s:
+                end = perf_counter() + self._work_s
+                while perf_counter() < end:
+                    pass
+            self.lap()
 
 
 class NativeCrowd:

@@ -1,4 +1,4 @@
-"""What runs in a measuring process; :class:`bench.child.Child` starts it and talks to it.
+"""The main function of a measuring process; :class:`bench.child.Child` starts it and talks to it.
 
 It calls the one function it was started for, and says what that returns, as JSON in a line. If that
 is a function again, it stays, and calls it with whatever it is asked, until its stdin ends.
@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-from bench import world as worlds
+from bench import EVENTLET
 
 
 def say(result: Any) -> None:
@@ -19,7 +19,10 @@ def say(result: Any) -> None:
 
 
 def main(world: str, function: str, arguments: str) -> None:
-    worlds.enter(world)
+    if world == EVENTLET:
+        import eventlet
+
+        eventlet.monkey_patch()
     module, _, name = function.partition(":")
     result = getattr(importlib.import_module(module), name)(**json.loads(arguments))
     if not callable(result):

@@ -1,4 +1,4 @@
-"""What is remembered of each pooled connection, in bytes: the difference to stock's."""
+"""Memory that each pooled connection takes, in bytes: the difference to stock's."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 import tracemalloc
 from typing import Any, Dict
 
-from bench import client
+from bench import kernel_poll
+from bench import server as servers
 from bench.child import call
-from bench.server import Server
-from bench.world import kernel_poll
+from bench.server import At, Server
 
 #: a connection each, so within the usual 1024 descriptors
 FEW, MANY = 100, 700
@@ -27,12 +27,12 @@ def compare(tls: bool) -> Dict[str, float]:
     return {**halves, "floor": call("bench.memory:per_kept_poll")}
 
 
-def per_connection(at: Dict[str, Any], shim: bool) -> float:
+def per_connection(at: At, shim: bool) -> float:
     """In the child: what a connection more in the pool takes, after two requests on each."""
     if shim:
         import stalepool  # noqa: F401  # installs itself
     assert shim == ("stalepool" in sys.modules)
-    pool = client.pool(at, maxsize=MANY)
+    pool = servers.pool(at, maxsize=MANY)
     tracemalloc.start()
     sizes = []
     for count in (FEW, MANY):

@@ -10,11 +10,11 @@ from __future__ import annotations
 import random
 from typing import Any, Dict
 
-from bench import client
+from bench import EVENTLET
+from bench import server as servers
 from bench.child import call
 from bench.crowds import GreenCrowd
 from bench.server import Server
-from bench.world import EVENTLET
 
 #: seconds after which the server closes an idle connection, and for which a client pauses
 IDLE_S = (1.0, 5.0)
@@ -47,7 +47,7 @@ def half(at: Dict[str, Any], shim: bool, requests: int) -> Dict[str, Any]:
     def be_client(number: int) -> None:
         nonlocal served
         pause = random.Random(number)
-        pool = client.pool(at)
+        pool = servers.pool(at)
         eventlet.sleep(pause.uniform(0, IDLE_S[1]))  # not all at once
         for _ in range(requests):
             try:

@@ -10,73 +10,60 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import select
 import socket
 import statistics
 import sys
 import time
-from typing import Any, Callable, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
+from bench import EVENTLET, THREADS
+from bench.checks import kept_poll
 from bench.child import Child
 from bench.crowds import GreenCrowd
 from bench.rounds import Contest, Contestant
-from bench.server import Server
-from bench.world import EVENTLET, THREADS, kernel_poll
-
-At = Dict[str, Any]
-
-
-class Extent(NamedTuple):
-    """So many pairs of processes, and so many turns of each half."""
-
-    pairs: int
-    turns: int
+from bench.server import At, Server
 
 
 class Scenario(NamedTuple):
-    """``clients`` send requests over one pool, beside ``busy`` green threads that work 1 ms each.
+    """Requests of one kind, and how often: turns are short, so that what is slow slows both."""
 
-    ``clock``: what a request costs, the process's CPU time or the time that passes. ``requests``:
-    of each client in a turn; turns are short, so that what slows the machine down slows both.
-    """
+    method: str = "GET"
+    body_size: int = 0
+    tls: bool = False
+    world: str = THREADS
+    #: they send over one urllib3 pool, beside so many green threads that work 1 ms each
+    clients: int = 1
+    busy: int = 0
+    #: of each client in a turn
+    requests: int = 50
+    #: each request on a connection of its own that has been idle for so long
+    idle_s: float = 0.0
+    #: what a request costs: the process's CPU time, or the time that passes
+    clock: str = "process_time"
+    #: pairs of processes, and turns of each half
+    pairs: int = 30
+    turns: int = 24
+    #: instead of stock and ours: one process, stalepool with these settings and without
+    without: Optional[Dict[str, Any]] = None
 
-    world: str
-    clients: int
-    busy: int
-    clock: str
-    requests: int
-    whole: Extent
-    quick: Extent
 
+_GREEN = Scenario(world=EVENTLET, clients=50, requests=4, pairs=25)
 
 SCENARIOS = {
-    "threads": Scenario(
-        THREADS,
-        clients=1,
-        busy=0,
-        clock="process_time",
-        requests=50,
-        whole=Extent(pairs=50, turns=24),
-        quick=Extent(pairs=3, turns=4),
-    ),
-    "eventlet": Scenario(
-        EVENTLET,
-        clients=50,
-        busy=0,
-        clock="process_time",
-        requests=4,
-        whole=Extent(pairs=25, turns=24),
-        quick=Extent(pairs=3, turns=4),
-    ),
+    "get": Scenario(),
+    "post": Scenario("POST", 64),
+    "post-idle": Scenario("POST", 64, idle_s=2.0, pairs=20, turns=4),
+    "put": Scenario("PUT", 1024),
+    "get-tls": Scenario(tls=True),
+    "post-tls": Scenario("POST", 64, tls=True),
+    "get-eventlet": _GREEN,
+    "post-eventlet": _GREEN._replace(method="POST", body_size=64),
     "busy": Scenario(
-        EVENTLET,
-        clients=5,
-        busy=20,
-        clock="perf_counter",
-        requests=40,
-        whole=Extent(pairs=10, turns=2),
-        quick=Extent(pairs=2, turns=1),
+        *("GET", 0, False, EVENTLET),
+        **{"clients": 5, "busy": 20, "requests": 40, "clock": "perf_counter"},
+        **{"pairs": 10, "turns": 2},
     ),
+    "silence": Scenario(without={"silence_s": "off"}),
 }
 
 
@@ -87,77 +74,99 @@ def compare(name: str, quick: bool) -> List[Dict[str, float]]:
     CPython's cache of attributes alone is worth 1 to 2 %), so a pair is one sample, the median of
     its turns; more turns do not narrow what only more pairs can.
     """
-    extent = SCENARIOS[name].quick if quick else SCENARIOS[name].whole
-    return [_compare_pair(name, pair, extent.turns) for pair in range(extent.pairs)]
+    plan = SCENARIOS[name]
+    pairs, turns = plan.pairs, plan.turns
+    if quick:
+        pairs, turns = pairs // 10 or 1, max(2, turns // 6)
+    return [_compare_pair(name, pair, turns) for pair in range(pairs)]
 
 
 def _compare_pair(name: str, pair: int, turns: int) -> Dict[str, float]:
-    world, requests = SCENARIOS[name].world, SCENARIOS[name].requests
+    plan = SCENARIOS[name]
+    with Server(tls=plan.tls, spins=True) as server, contextlib.ExitStack() as stack:
 
-    def half(shim: bool) -> Child:
-        return Child(
-            "bench.rate:half", world, hash_seed=pair, at=server.at, scenario=name, shim=shim
-        )
+        def start(shim: bool) -> Child:
+            half = Child("bench.rate:half", plan.world, pair, at=server.at, name=name, shim=shim)
+            return stack.enter_context(half)
 
-    with Server(spins=True) as server, half(False) as stock, half(True) as ours:
-        halves = {"stock": stock, "ours": ours}
-        for child in halves.values():
-            child.ask(requests)
-        rounds = []
-        for turn in range(turns):
-            order = sorted(halves, reverse=bool((pair + turn) % 2))
-            rounds.append({who: halves[who].ask(requests) for who in order})
-    one = {who: statistics.median(turn[who]["request"] for turn in rounds) for who in halves}
+        ours = start(True)
+        stock = ours if plan.without else start(False)
+        rounds = [_round(pair + turn, stock, ours, plan) for turn in range(turns + 1)][1:]
     return {
-        **one,
-        "floor": statistics.median(turn["ours"]["floor"] for turn in rounds),
-        "stock / ours": statistics.median(
-            turn["stock"]["request"] / turn["ours"]["request"] for turn in rounds
-        ),
-        "(ours - stock) / floor": statistics.median(
-            (turn["ours"]["request"] - turn["stock"]["request"]) / turn["ours"]["floor"]
-            for turn in rounds
-        ),
+        one: statistics.median(by(turn["stock"], turn["ours"]) for turn in rounds)
+        for one, by in _RESULTS.items()
     }
 
 
-def half(at: At, scenario: str, shim: bool) -> Callable[[int], Dict[str, float]]:
-    """In the child: a function that sends so many requests per client and says what one cost."""
+_RESULTS: Dict[str, Callable[[Dict[str, float], Dict[str, float]], float]] = {
+    "floor": lambda stock, ours: ours["floor"],
+    "stock": lambda stock, ours: stock["request"],
+    "ours": lambda stock, ours: ours["request"],
+    "stock / ours": lambda stock, ours: stock["request"] / ours["request"],
+    "(ours - stock) / floor": lambda stock, ours: (
+        (ours["request"] - stock["request"]) / ours["floor"]
+    ),
+}
+
+
+def _round(number: int, stock: Child, ours: Child, plan: Scenario) -> Dict[str, Any]:
+    """A turn of each, in another order each time."""
+    turns = [
+        ("stock", lambda: stock.ask(plan.without)),
+        ("ours", lambda: ours.ask({} if plan.without else None)),
+    ]
+    return {who: turn() for who, turn in (turns[::-1] if number % 2 else turns)}
+
+
+def half(at: At, name: str, shim: bool) -> Callable[[Optional[Dict[str, Any]]], Dict[str, float]]:
+    """In the child: a function that sends a turn's requests, and says what one of them cost.
+
+    It is handed settings to install first, where those are compared.
+    """
     if shim:
-        import stalepool  # noqa: F401  # installs itself
+        import stalepool  # installs itself
     assert shim == ("stalepool" in sys.modules)
     import urllib3
 
-    plan = SCENARIOS[scenario]
-    clock = getattr(time, plan.clock)
-    manager = urllib3.PoolManager(maxsize=plan.clients)
-    url = "http://127.0.0.1:%d/v2.0/ports" % at["port"]
-
+    plan = SCENARIOS[name]
+    clock, body = getattr(time, plan.clock), b"x" * plan.body_size or None
+    url = "http%s://127.0.0.1:%d/v2.0/ports" % ("s" if plan.tls else "", at["port"])
+    managers = [
+        urllib3.PoolManager(maxsize=plan.clients, ca_certs=at["ca_path"])
+        for _ in range(plan.requests if plan.idle_s else 1)
+    ]
     near, _far = socket.socketpair()
-    kept = kernel_poll()
-    kept.register(near.fileno(), select.POLLIN)
-    floor = Contest({"floor": Contestant(kept.poll, 0)})
+    floor = Contest({"floor": Contestant(kept_poll(near), 0)})
+    idle_since = 0.0
 
-    def send(requests: int) -> None:
-        for _ in range(requests):
-            assert manager.request("GET", url, retries=False).status == 200
+    def send() -> None:
+        for number in range(plan.requests):
+            manager = managers[number % len(managers)]
+            assert manager.request(plan.method, url, body=body, retries=False).status == 200
 
-    def turn(requests: int) -> Dict[str, float]:
+    def turn(settings: Optional[Dict[str, Any]]) -> Dict[str, float]:
+        nonlocal idle_since
+        if settings is not None:
+            stalepool.install(**settings)
+            send()  # the first checks after other settings are full ones
+        time.sleep(max(0.0, idle_since + plan.idle_s - time.monotonic()) if plan.idle_s else 0.0)
         gc.collect()
         with GreenCrowd(plan.busy, 0.001) if plan.busy else contextlib.nullcontext():
             began = clock()
-            _all_at_once(send, requests, plan.clients)
+            _all_at_once(send, plan.clients)
             took = clock() - began
-        return {"request": took / (requests * plan.clients), "floor": floor.round()["floor"]}
+        idle_since = time.monotonic()
+        request_s = took / (plan.requests * plan.clients)
+        return {"request": request_s, "floor": floor.round()["floor"]}
 
     return turn
 
 
-def _all_at_once(send: Callable[[int], None], requests: int, clients: int) -> None:
+def _all_at_once(send: Callable[[], None], clients: int) -> None:
     if clients == 1:
-        send(requests)
+        send()
         return
     import eventlet
 
-    for client_ in [eventlet.spawn(send, requests) for _ in range(clients)]:
-        client_.wait()
+    for client in [eventlet.spawn(send) for _ in range(clients)]:
+        client.wait()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import types
 from itertools import repeat
+from time import perf_counter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional
-
-from pyperf import perf_counter
 
 Samples = Dict[str, List[float]]
 

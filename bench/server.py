@@ -1,11 +1,9 @@
-"""A keep-alive server that costs next to nothing, in a process of its own.
-
-It answers whatever it reads with the same bytes: a request has to arrive in one piece.
-"""
+"""A keep-alive server that costs next to nothing, in a process of its own, and its clients."""
 
 from __future__ import annotations
 
 import random
+import re
 import select
 import socket
 import sys
@@ -25,6 +23,10 @@ ANSWER = (
     b"X-Request-Id: req-5f9a1a4e-0c77-4d2b-a0a2-2f7f5a1f7f6d\r\n"
     b"\r\n%s" % (len(_BODY), _BODY)
 )
+_length = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE).search
+
+#: where a server is: ``port``, and ``ca_path`` where it speaks TLS
+At = Dict[str, Any]
 
 
 class Server(Child):
@@ -36,14 +38,21 @@ class Server(Child):
     """
 
     def __init__(
-        self,
-        tls: bool = False,
-        idle_s: Optional[Tuple[float, float]] = None,
-        spins: bool = False,
+        self, tls: bool = False, idle_s: Optional[Tuple[float, float]] = None, spins: bool = False
     ) -> None:
         super().__init__("bench.server:serve", tls=tls, idle_s=idle_s, spins=spins)
-        #: where it is, as arguments for :mod:`bench.client`
-        self.at: Dict[str, Any] = self.read()
+        self.at: At = self.read()
+
+
+def pool(at: At, maxsize: int = 1) -> Any:
+    """Return a urllib3 pool for the server at ``at``."""
+    import urllib3
+
+    if at["ca_path"] is None:
+        return urllib3.HTTPConnectionPool("127.0.0.1", at["port"], maxsize=maxsize)
+    return urllib3.HTTPSConnectionPool(
+        "127.0.0.1", at["port"], maxsize=maxsize, ca_certs=at["ca_path"]
+    )
 
 
 def serve(tls: bool, idle_s: Optional[Tuple[float, float]], spins: bool) -> None:
@@ -62,12 +71,11 @@ def serve(tls: bool, idle_s: Optional[Tuple[float, float]], spins: bool) -> None
 
 class _Loop:
     def __init__(self, listener: socket.socket, context: Any, idle_s: Any, spins: bool) -> None:
-        self.listener = listener
-        self.context = context
-        self.idle_s = idle_s
+        self.listener, self.context, self.idle_s = listener, context, idle_s
         self.sleeps_s = 0 if spins else 0.002 if idle_s else -1
         self.epoll = select.epoll()
         self.connections: Dict[int, socket.socket] = {}
+        self.unanswered: Dict[int, bytes] = {}
         self.deadlines: Dict[int, float] = {}
         self.random = random.Random(1)
 
@@ -99,9 +107,14 @@ class _Loop:
     def answer(self, fd: int) -> None:
         connection = self.connections[fd]
         try:
-            if connection.recv(65536):
-                connection.send(ANSWER)
-                self.touch(fd)
+            data = connection.recv(65536)
+            if data:
+                data = self.unanswered.pop(fd, b"") + data
+                if _is_whole(data):
+                    connection.send(ANSWER)
+                    self.touch(fd)
+                else:
+                    self.unanswered[fd] = data
                 return
         except OSError:
             pass
@@ -119,4 +132,11 @@ class _Loop:
     def close(self, fd: int) -> None:
         self.epoll.unregister(fd)
         self.deadlines.pop(fd, None)
+        self.unanswered.pop(fd, None)
         self.connections.pop(fd).close()
+
+
+def _is_whole(data: bytes) -> bool:
+    head, end, body = data.partition(b"\r\n\r\n")
+    length = _length(head)
+    return bool(end) and len(body) >= (int(length[1]) if length else 0)
