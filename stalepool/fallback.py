@@ -10,7 +10,7 @@ import contextvars
 import functools
 import logging
 import os
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, NoReturn
 
 from stalepool.stats import Counter
 
@@ -94,6 +94,19 @@ def is_foreign(error: BaseException) -> bool:
     if type(error).__module__ == "builtins":
         return False
     return module.partition(".")[0] not in _CALLED_BY_US and ".urllib3." not in module
+
+
+def raise_again(error: BaseException) -> NoReturn:
+    """Raise an exception that was caught, as it was: a plain ``raise`` would change its context.
+
+    urllib3 1.26 sends and reads inside an ``except`` clause of its own.
+    """
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        del error  # its traceback holds this frame
 
 
 def fall_back(reason: str, detail: object) -> None:

@@ -65,10 +65,9 @@ def prime(pool: Any, method: str = "GET", times: int = 1, path: str = "/prime") 
     """Have the pool's connection answer: from the first time on it is a reused one, which its first
     checkout gives a full check, and the later ones a fast one.
     """
-    for number in range(times):
+    for _ in range(times):
         # a busy machine takes its time to connect, and a short keep-alive may end before that
-        patience: Dict[str, Any] = {"timeout": 30.0, "retries": 3} if number == 0 else {}
-        assert pool.request(method, path, **patience).status == 200
+        assert pool.request(method, path, timeout=30.0, retries=3).status == 200
 
 
 def send(server: Any, pool: Any, method: str, **options: Any) -> Outcome:
@@ -156,9 +155,12 @@ def have(server: FaultServer, step: IdleStep, events: int = kernel.POLLIN) -> Ca
     return act
 
 
-def wait_for(events: int) -> Callable[[Any], None]:
-    """What waits until poll events have arrived at a connection."""
-    return lambda conn: kernel.wait_readable(conn.sock, events=events)
+def wait_for(events: int) -> Callable[[Any], Any]:
+    """What waits until poll events have arrived at a connection.
+
+    On a busy machine haproxy's timeout may have passed before the checkout: nothing is left then.
+    """
+    return lambda conn: conn.sock and kernel.wait_readable(conn.sock, events=events)
 
 
 # -- many at once ------------------------------------------------------------------------------

@@ -132,9 +132,9 @@ def _recover(response: Answer, awaited: Awaited, error: Optional[BaseException])
                 return bytes(response.fp.peek(1))
         if request.first_error is not None:
             replay.note_outcome(conn, state, "failed")
-            raise request.first_error
+            fallback.raise_again(request.first_error)
         if error is not None:
-            raise error
+            fallback.raise_again(error)
         return b""
     finally:
         del error  # its traceback holds this frame

@@ -70,13 +70,11 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
             _arm(self, sock, settings)
             return sock
         # not in the clause above: what comes meanwhile must not look as if the refusal led to it
-        context = first.__context__
         try:
             sock = _try_again(stock, self, outage, pause)
             if sock is None:
-                raise first
+                fallback.raise_again(first)
         finally:
-            first.__context__ = context
             del first  # its traceback holds this frame
         _arm(self, sock, settings)
         return sock
