@@ -35,7 +35,7 @@ def shim(**settings: Any) -> Iterator[None]:
     stalepool.install(**{**CHECKOUT_ALONE, **settings})
     stats.forget()
     for remembered in list(state._states.values()):  # of connections that are pooled already
-        if remembered.sock() is not None and remembered.sock().fileno() >= 0:
+        if remembered.sock() is not None:
             remembered.origin = stats.origin(remembered.origin_name)
     fallback.forget()
     try:
