@@ -36,7 +36,7 @@ _CALLED_BY_US = frozenset(
     (
         *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
         *("weakref", "functools", "contextvars", "logging", "eventlet", "gevent", "OpenSSL"),
-        *("wrapt", "inspect", "importlib", "socks"),
+        *("wrapt", "inspect", "importlib", "socks", "pytest_socket"),
     )
 )
 
