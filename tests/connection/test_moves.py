@@ -551,7 +551,7 @@ def green_client() -> None:
 def test_moves_under_eventlet(run_python):
     """Stock: as on threads."""
     path = os.pathsep.join([WITH_TESTS["PYTHONPATH"], os.path.dirname(__file__)])
-    # eventlet leaves a TLS socket whose handshake failed to its finalizer, which closes it and warns
+    # eventlet leaves a TLS socket whose handshake failed to its finalizer, which warns
     flags = ("-Wignore:unclosed:ResourceWarning",)
     seen = run_python(GREEN, env={"PYTHONPATH": path}, flags=flags)
     for name in MOVES:
