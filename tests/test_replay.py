@@ -653,9 +653,9 @@ def test_the_time_a_tunnel_takes_is_taken_off_too(noting):
         outcome = send(server, pool, "GET", timeout=Timeout(connect=30, read=10))
         assert outcome.status == 200
         assert len(proxy.tunnels) == 2
-        assert 0 < Noting.limits_s[-1] <= 10 - 0.2
+        assert 0 < Noting.limits_s[-1] <= 10 - 0.15
         (found_s,) = noting.found_s
-        assert 0 < found_s <= 10 - 0.2 - 0.3
+        assert 0 < found_s <= 10 - 0.15 - 0.25
 
 
 def test_a_tunnel_that_takes_longer_than_is_left():
