@@ -568,8 +568,8 @@ def test_both_tries_together_take_no_longer_than_one(name, noting):
         if limit_s is None:
             assert (found_s, afterwards_s) == (None, None)
             return
-        assert 0 < found_s <= limit_s - 0.2
-        assert 0 < Noting.limits_s[-1] <= limit_s - 0.2
+        assert 0 < found_s <= limit_s - 0.15
+        assert 0 < Noting.limits_s[-1] <= limit_s - 0.15
         # on the connection that goes on living the caller's own is set again
         assert found_s < afterwards_s <= limit_s
 
