@@ -87,6 +87,7 @@ class Knowledge:
         "answers_probes",
         "has_answered",
         "outage",
+        "untrue_limit_s",
     )
 
     def __init__(self) -> None:
@@ -95,6 +96,8 @@ class Knowledge:
         self._swallowed_at: Optional[float] = None
         self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle age in seconds)
         self._moves_stopped_at: Optional[float] = None
+        #: an announced idle limit that a connection outlived
+        self.untrue_limit_s: Optional[float] = None
         #: the outage that a refused connect began
         self.outage: Optional[Outage] = None
 
@@ -115,16 +118,25 @@ class Knowledge:
         return _is_within(self._swallowed_at, SWALLOWED_FOR_S)
 
     def note_fin(self, age_s: float) -> None:
-        """Note the idle age, in seconds, at which the origin closed a connection."""
-        self._fins = (*self._fins[-2:], (monotonic(), age_s))
+        """Note the idle age, in seconds, at which the origin closed a connection.
+
+        Connections that end together, as at a restart, are one event: they tell as much as one.
+        """
+        now = monotonic()
+        if not self._fins or now - self._fins[-1][0] > 0.9 * max(age_s, 1.0):
+            self._fins = (*self._fins[-2:], (now, age_s))
 
     @property
     def observed_idle_limit_s(self) -> Optional[float]:
-        """The youngest of the last three ages at death, where these agree within a quarter."""
+        """The youngest of the last three ages at death, where these agree within a quarter.
+
+        Ages below a second are no idle limit: the server closes after so many answers, say.
+        """
         if len(self._fins) < 3:
             return None
         ages = [age_s for when, age_s in self._fins if _is_within(when, OBSERVED_FOR_S)]
-        return min(ages) if len(ages) == 3 and max(ages) <= 1.25 * min(ages) else None
+        agree = len(ages) == 3 and min(ages) >= 1.0 and max(ages) <= 1.25 * min(ages)
+        return min(ages) if agree else None
 
     def forget_idle_limit(self) -> None:
         """A connection outlived it."""
@@ -177,8 +189,8 @@ class Origin:
         return len(self._knowledge._fins) == 3
 
     def forget_counts(self) -> None:
-        """Count from zero, and wait for no outage that another process noticed."""
-        self.knowledge.outage = None
+        """Count from zero. What was learnt stays, but that the origin answered this process."""
+        self._knowledge.has_answered, self._knowledge.outage = False, None
         self.discards = Counter()
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from time import monotonic
 from types import SimpleNamespace
 from typing import Any, Iterable, List
 
@@ -28,8 +29,8 @@ def knows(**facts: Any) -> Any:
     knowledge = Knowledge()
     knowledge.has_answered = facts.pop("has_answered", True)
     knowledge.outage = Outage(60) if facts.pop("is_in_outage", False) else None
-    for age_s in facts.pop("died_at", ()):
-        knowledge.note_fin(age_s)
+    for fins_ago, age_s in enumerate(reversed(facts.pop("died_at", ()))):
+        knowledge._fins = ((monotonic() - 200 * fins_ago, age_s), *knowledge._fins)
     if facts.pop("moves_are_stopped", False):
         knowledge.stop_moves()
     state = {
@@ -93,12 +94,6 @@ REFUSED = [
     ("fresh_connection", {"is_reused": False}),
     ("fresh_connection", {"is_reused": False, "is_in_outage": True, "has_answered": False}),
     ("replayed_before", {"is_replayed": True}),
-    ("body", {"body": [LARGE], "headers": ["Content-Length: %d" % len(LARGE)]}),
-    ("body", {"body": [LARGE], "phase": SENDING}),
-    ("body", {"body": [b"half"], "headers": [LENGTH]}),
-    ("body", {"body": [b"4\r\nhalf\r\n"]}),  # in chunks
-    ("body", {"body": [iter([b"once"])]}),
-    ("body", {"body": [open], "phase": SENDING}),  # nobody saw what it was made of
     ("method", {"method": "POST"}),
     ("method", {"method": "PATCH"}),
     ("method", {"method": "PUT", "replay": "safe"}),
@@ -118,6 +113,12 @@ REFUSED = [
     ("identity", {"headers": ["Authorization: NTLM x"]}),
     ("identity", {"headers": ["Authorization: Negotiate x"]}),
     ("identity", {"headers": ["Proxy-Authorization: Kerberos x"]}),
+    ("body", {"body": [LARGE], "headers": ["Content-Length: %d" % len(LARGE)]}),
+    ("body", {"body": [LARGE], "phase": SENDING}),
+    ("body", {"body": [b"half"], "headers": [LENGTH]}),
+    ("body", {"body": [b"4\r\nhalf\r\n"]}),  # in chunks
+    ("body", {"body": [iter([b"once"])]}),
+    ("body", {"body": [open], "phase": SENDING}),  # nobody saw what it was made of
 ]
 
 
@@ -241,6 +242,7 @@ NO_REASONS = [
     {"setting": "off", "idle_limit_s": 99.0, **OF_100},
     {"setting": 101, "idle_limit_s": 99.0, **OF_100},
     {"idle_limit_s": 103.0},  # 2 s before it at most
+    {"idle_limit_s": 70.0},  # it has outlived that
     {"died_at": (100.0, 101.0)},  # thrice, or it was chance
     {"died_at": (100.0, 101.0, 130.0)},
     {"died_at": (10.0, 10.0, 11.0)},  # it has outlived that

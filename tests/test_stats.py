@@ -143,17 +143,38 @@ def clock(monkeypatch):
     return now
 
 
-def test_an_idle_limit_is_three_ages_that_agree():
+def test_an_idle_limit_is_three_ages_that_agree(clock):
     knowledge = stats.Knowledge()
     for age_s, limit_s in ((60.0, None), (62.0, None), (61.0, 60.0), (59.0, 59.0), (99.0, None)):
+        clock[0] += 100
         knowledge.note_fin(age_s)
         assert knowledge.observed_idle_limit_s == limit_s
     for age_s in (74.0, 75.0):
+        clock[0] += 100
         knowledge.note_fin(age_s)
     assert knowledge.observed_idle_limit_s is None  # 99 is more than a quarter above 74
+    clock[0] += 100
     knowledge.note_fin(76.0)
     assert knowledge.observed_idle_limit_s == 74.0
     knowledge.forget_idle_limit()
+    assert knowledge.observed_idle_limit_s is None
+
+
+def test_connections_that_end_together_are_one_event(clock):
+    """A server was restarted, or a balancer: that is no idle limit."""
+    knowledge = stats.Knowledge()
+    for _ in range(10):
+        knowledge.note_fin(60.0)
+        clock[0] += 0.01
+    assert knowledge.observed_idle_limit_s is None
+
+
+def test_an_age_below_a_second_is_no_idle_limit(clock):
+    """The server closes after so many answers: every connection ends at an age near 0."""
+    knowledge = stats.Knowledge()
+    for _ in range(3):
+        knowledge.note_fin(0.01)
+        clock[0] += 2
     assert knowledge.observed_idle_limit_s is None
 
 
@@ -366,7 +387,7 @@ def test_a_child_starts_from_zero(run_python):
     assert parent["fallbacks"] == {"check_failed": 1}
     assert parent["pid"] == parent_pid
     assert child["totals"]["keepalive_armed"] == 0
-    assert child["origins"]["http://a:1"]["knowledge"]["has_answered"] is True  # that stays
+    assert child["origins"]["http://a:1"]["knowledge"]["has_answered"] is False  # this process
     assert child["fallbacks"] == {}
     assert child["pid"] == child_pid
     assert child["installed"] is True

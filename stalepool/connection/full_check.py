@@ -106,6 +106,9 @@ def _verdict_on_idleness(
     knowledge, armed = state.origin.knowledge, keepalive.read(layers)
     if armed is not None and info.has_answered_a_probe(armed.idle_s):
         knowledge.note_probe_answered()
+    limit_s = knowledge.observed_idle_limit_s
+    if limit_s is not None and idle_s > 1.5 * limit_s:
+        knowledge.forget_idle_limit()  # and it lives
     state.move_for = None
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         return Verdict.ALIVE

@@ -96,7 +96,6 @@ REPLAY_RULES = (
     Rule("switched_off", lambda attempt: attempt.settings.replay != "off"),
     Rule("fresh_connection", _rides_a_used_connection),
     Rule("replayed_before", lambda attempt: not attempt.request.is_replayed),
-    Rule("body", _has_its_body_on_record),
     Rule("method", _is_idempotent),
     Rule("precondition", _keeps_its_meaning),
     Rule("dialogue", lambda attempt: not _is_a_dialogue(attempt.request.head)),
@@ -105,7 +104,17 @@ REPLAY_RULES = (
         "identity",
         lambda attempt: not (attempt.state.is_bound or speaks_an_identity(attempt.request.head)),
     ),
+    Rule("body", _has_its_body_on_record),
 )
+
+
+def is_worth_a_record(request: Request) -> bool:
+    """Tell whether the request's body may be needed for a replay, by its head."""
+    head = request.sent[0] if request.sent else b""
+    if request.method not in IDEMPOTENT and not (b"dempotency-" in head and has_a_key(head)):
+        return False
+    # "Transfer-Encoding" in any case: asked for the pattern where it occurs at all
+    return not ((b"ransfer-" in head or b"RANSFER-" in head) and _is_a_dialogue(head))
 
 
 def refusal(attempt: Attempt) -> Optional[str]:
@@ -187,8 +196,8 @@ def _idle_s(ride: Ride) -> float:
 
 
 def _margin_s(limit_s: float) -> float:
-    """The last quarter of an idle limit, at most 2 s and at least 0.1 s."""
-    return min(2.0, max(0.1, limit_s / 4))
+    """The last quarter of an idle limit, at most 2 s."""
+    return min(2.0, limit_s / 4)
 
 
 def _moves_on_evidence(ride: Ride) -> bool:
@@ -202,10 +211,14 @@ def _is_past_the_setting(ride: Ride) -> bool:
 
 
 def _is_near_the_announced_limit(ride: Ride) -> bool:
-    limit_s = ride.state.idle_limit_s
-    if limit_s is None or not _moves_on_evidence(ride):
+    limit_s, knowledge = ride.state.idle_limit_s, ride.state.origin.knowledge
+    if limit_s is None or limit_s == knowledge.untrue_limit_s or not _moves_on_evidence(ride):
         return False
-    return _idle_s(ride) >= limit_s - _margin_s(limit_s)
+    idle_s, margin_s = _idle_s(ride), _margin_s(limit_s)
+    if idle_s > 1.25 * limit_s + margin_s:
+        knowledge.untrue_limit_s = limit_s  # it lives: a balancer passes on what its backend says
+        return False
+    return idle_s >= limit_s - margin_s
 
 
 def _is_near_the_observed_limit(ride: Ride) -> bool:
