@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any, Callable, Iterator, Optional, Tuple, Type
 
 from stalepool import fallback, runtime, stats
-from stalepool.connection.state import is_http1, origin_of, peer_of
+from stalepool.connection.state import is_http1, note_opened, origin_of, peer_of
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
@@ -93,9 +93,14 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
 
 @fallback.guarded("keepalive_failed")
 def _arm(conn: Any, sock: Any, settings: Settings) -> None:
-    """Arm keepalive, unless the origin is known to swallow probes: it would end what lives."""
+    """Remember the socket, and arm keepalive on it.
+
+    Not towards an origin that is known to swallow probes: that would end what lives.
+    """
     layers = layers_of(sock)
     entry = stats.origin(origin_of(conn))
+    if layers is not None:
+        note_opened(layers.raw)
     if layers is None or entry.knowledge.swallows_probes:
         return
     if keepalive.arm(layers, settings):
@@ -106,7 +111,7 @@ def _arm(conn: Any, sock: Any, settings: Settings) -> None:
 def _outage_to_wait_for(conn: Any, error: Any, settings: Settings) -> Optional[stats.Outage]:
     """Return the outage that this refused connect belongs to, if it may be waited for."""
     knowledge = stats.origin(peer_of(conn)).knowledge
-    limit_s = _number(conn.timeout)
+    limit_s = number_of(conn.timeout)
     if not knowledge.has_answered or not is_refusal(error) or not settings.reconnect_window_s:
         return None
     if knowledge.outage is None:
@@ -151,7 +156,7 @@ def _try_again(
     What a try raises besides a refusal is the caller's, as it is and when it comes.
     """
     timeout, began, outcome = conn.timeout, monotonic(), "failed"
-    limit_s = _number(timeout)
+    limit_s = number_of(timeout)
     ends = began + min(outage.left_s, outage.left_s if limit_s is None else limit_s)
     try:
         for pause_s in itertools.islice(_pauses(ends), MOST_TRIES):
@@ -206,7 +211,7 @@ def _spend(seconds: float) -> None:
         _waited.set((now, seconds))
 
 
-def _number(timeout: Any) -> Optional[float]:
+def number_of(timeout: Any) -> Optional[float]:
     """A timeout in seconds, None without one; urllib3 has a mark for the default of the socket."""
     if isinstance(timeout, (int, float)):
         return float(timeout)

@@ -33,12 +33,18 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
             state.request.record(data)
         elif is_open:
             state = _prepare(self, state, data, installation)
+        is_sent = False
         try:
             result = original(self)(data)  # connects first, where the connection is not open yet
+            is_sent = True
         except socket_errors() as error:
             if state is None or not replay.after_failed_send(self, state, error, installation):
                 raise
+            is_sent = True
             return None
+        finally:
+            if not is_sent and state is not None:
+                state.gives_up()
         if not is_open:
             _note_first(self, data)
         return result
@@ -57,7 +63,7 @@ def _prepare(
         state = State(conn, states.FRESH)
     phase, request = state.phase, state.request
     if phase is CHECKED:
-        request = state.request_begins(conn, data)
+        request = _begin(conn, state, data)
         # the pre-send check: move the request if its connection has ended, or may end now
         if installation.checks_before_send and state.poll is not None and state.poll.poll(0):
             reason = _reason_in_readable(conn, state, installation)
@@ -77,8 +83,15 @@ def _prepare(
     elif phase is UPGRADED:
         return None
     else:
-        state.request_begins(conn, data)
+        _begin(conn, state, data)
     return state
+
+
+def _begin(conn: Any, state: State, data: Any) -> Request:
+    request = state.request_begins(conn, data)
+    if not request_rules.is_worth_a_record(request):
+        request.keep_the_head_alone()
+    return request
 
 
 def _move(
@@ -105,4 +118,4 @@ def _reason_in_readable(
 def _note_first(conn: Any, data: Any) -> None:
     """Begin the state of a socket that was opened for these bytes, perhaps with a CONNECT."""
     if conn.sock is not None and states.is_http1(conn):
-        State(conn, states.FRESH).request_begins(conn, data)
+        _begin(conn, State(conn, states.FRESH), data)

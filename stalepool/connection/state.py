@@ -30,6 +30,7 @@ from time import monotonic
 from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import runtime, stats
+from stalepool.sockets.layers import RawSocket, raw_of
 from stalepool.sockets.liveness import Poll
 
 FRESH, IDLE, CHECKED, SENDING, WAITING, UPGRADED = (
@@ -74,15 +75,24 @@ class Request:
 
     def record(self, data: Any) -> None:
         """Note bytes that go out now."""
-        if type(data) is not bytes:
-            is_bytes = isinstance(data, (bytes, bytearray, memoryview))
-            data = bytes(data) if is_bytes else None
-        if data is None or self.size + len(data) > RECORD_LIMIT:
-            self.size = RECORD_LIMIT + 1  # or a file or an iterable, consumed as it goes
-            del self.sent[1:]
-        elif self.size <= RECORD_LIMIT:
-            self.size += len(data)
-            self.sent.append(data)
+        if self.size > RECORD_LIMIT:
+            return
+        size = _size_of(data)
+        if size is None or self.size + size > RECORD_LIMIT:
+            self.keep_the_head_alone()
+        else:
+            self.size += size
+            self.sent.append(bytes(data))
+
+    def keep_the_head_alone(self) -> None:
+        """Record no more: the request is too large, or will not be sent again whatever happens."""
+        self.size = RECORD_LIMIT + 1
+        del self.sent[1:]
+
+    def is_over(self) -> None:
+        """Hold on to nothing: the request was answered, or has failed for good."""
+        self.size = RECORD_LIMIT + 1
+        self.sent, self.first_error = [], None
 
     @property
     def is_recorded(self) -> bool:
@@ -103,6 +113,13 @@ class Request:
     def head(self) -> bytes:
         """Request line and headers as they went out; empty where they were not seen."""
         return self.sent[0].partition(b"\r\n\r\n")[0] if self.sent else b""
+
+
+def _size_of(data: Any) -> Optional[int]:
+    """Bytes in a piece of a request; None for a file or an iterable, consumed as it goes."""
+    if isinstance(data, (bytes, bytearray)):
+        return len(data)
+    return data.nbytes if isinstance(data, memoryview) else None
 
 
 class State:
@@ -201,6 +218,12 @@ class State:
         self.phase = SENDING
         return request
 
+    def gives_up(self) -> None:
+        """A send failed, and urllib3 may read on: what it reads answers no whole request."""
+        if self.request is not None:
+            self.request.is_half_sent = True
+            self.request.is_over()
+
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """An answer tells of its connection.
 
@@ -264,8 +287,19 @@ def adopt(conn: Any) -> State:
     """
     state = State(conn, IDLE)
     stats.origin(peer_of(conn)).knowledge.has_answered = True
-    state.fork_generation = 0  # opened by the process that we came to
+    # 0: opened before we came, by the process that we came to
+    raw = raw_of(conn.sock)
+    state.fork_generation = 0 if raw is None else _opened.get(raw.fileno(), 0)
     return state
+
+
+#: descriptor -> the fork generation in which a socket was last opened under it
+_opened: Dict[int, int] = {}
+
+
+def note_opened(raw: RawSocket) -> None:
+    """Remember in which process a socket was opened: its state may begin only later, or never."""
+    _opened[raw.fileno()] = runtime.fork_generation
 
 
 def _check_all_anew() -> None:
