@@ -6,11 +6,12 @@ may itself post through urllib3, so a log call made from inside one is dropped, 
 
 from __future__ import annotations
 
+import _socket
 import contextvars
 import functools
 import logging
 import os
-from typing import Any, Callable, Dict, NoReturn
+from typing import Any, Callable, Dict, NoReturn, Optional
 
 from stalepool.stats import Counter
 
@@ -36,7 +37,7 @@ _CALLED_BY_US = frozenset(
     (
         *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
         *("weakref", "functools", "contextvars", "logging", "eventlet", "gevent", "OpenSSL"),
-        *("wrapt", "inspect", "importlib", "socks", "pytest_socket"),
+        *("wrapt", "inspect", "importlib", "socks", "greenlet", "pytest_socket"),
     )
 )
 
@@ -79,9 +80,10 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
 def is_foreign(error: BaseException) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
-    Its type is not a builtin, and its innermost frame is neither ours nor of what we call; or a
-    timer of eventlet's threw it into a green thread that waits. A builtin that a signal handler
-    raises cannot be told from one of ours, so blocks stay small.
+    Its class, or its innermost frame, is neither a builtin, nor ours, nor of what we call; or a
+    timer of eventlet's threw it into a green thread that waits; or it is a timeout: nothing that is
+    guarded waits, but for opening a socket, which catches its own. Other builtins that a signal
+    handler raises cannot be told from ours, so blocks stay small.
     """
     innermost = error.__traceback__
     while innermost is not None and innermost.tb_next is not None:
@@ -89,11 +91,20 @@ def is_foreign(error: BaseException) -> bool:
     if innermost is None:
         return False
     module = str(innermost.tb_frame.f_globals.get("__name__"))
-    if module.startswith("eventlet.hubs."):
+    if module.startswith("eventlet.hubs.") or is_timeout(error):
         return True
     if type(error).__module__ == "builtins":
         return False
-    return module.partition(".")[0] not in _CALLED_BY_US and ".urllib3." not in module
+    return not (_is_called_by_us(type(error).__module__) and _is_called_by_us(module))
+
+
+def is_timeout(error: Optional[BaseException]) -> bool:
+    """Tell whether a limit ran out: one set on a socket, or a timer's. ETIMEDOUT has an errno."""
+    return isinstance(error, (TimeoutError, _socket.timeout)) and error.errno is None
+
+
+def _is_called_by_us(module: str) -> bool:
+    return module.partition(".")[0] in _CALLED_BY_US or ".urllib3." in module
 
 
 def raise_again(error: BaseException) -> NoReturn:

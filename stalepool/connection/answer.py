@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from io import BufferedReader
 from time import monotonic
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import connect, replay, request_rules, silence
@@ -18,7 +18,8 @@ from stalepool.connection import state as states
 from stalepool.connection.fresh_socket import shorter
 from stalepool.connection.silence import Watch
 from stalepool.connection.state import WAITING, Request, State
-from stalepool.sockets.failure import is_timeout, socket_errors
+from stalepool.sockets import failure
+from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import RawSocket, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
@@ -44,7 +45,13 @@ class Answer:
         if awaited is None:
             super().begin()  # type: ignore[misc]
             return
-        conn, state, request, limit_s, wait_s = awaited
+        try:
+            self._begin(awaited)
+        finally:
+            awaited.request.is_over()
+
+    def _begin(self, awaited: Awaited) -> None:
+        conn, sock, state, request, limit_s, wait_s = awaited
         error: Optional[BaseException] = None
         try:
             first = self.fp.peek(1)
@@ -54,7 +61,7 @@ class Answer:
             if not first:
                 first = _recover(self, awaited, error)
             elif wait_s is not None:
-                conn.sock.settimeout(limit_s)
+                sock.settimeout(limit_s)
         finally:
             del error  # its traceback holds this frame
         try:
@@ -75,9 +82,15 @@ class Answer:
         state.answered()
 
 
-#: connection, state, request; the caller's own timeout, and the seconds until the kernel is asked
-#: about a silent peer, None without one
-Awaited = Tuple[Any, State, Request, Optional[float], Optional[float]]
+class Awaited(NamedTuple):
+    """An answer that is looked after."""
+
+    conn: Any
+    sock: Any  # what it is read from; another thread may close the connection meanwhile
+    state: State
+    request: Request
+    limit_s: Optional[float]  # the caller's own timeout
+    wait_s: Optional[float]  # until the kernel is asked about a silent peer; None: it is not
 
 
 @fallback.guarded("answer_failed")
@@ -96,11 +109,11 @@ def _begin_to_wait(response: Answer) -> Optional[Awaited]:
     state.phase, request.sent_at = WAITING, monotonic()
     limit_s = sock.gettimeout() if isinstance(sock, RawSocket) else timeout_of(sock)
     if not request.is_reused or installation.silence_s is None:
-        return conn, state, request, limit_s, None
+        return Awaited(conn, sock, state, request, limit_s, None)
     wait_s = silence.first_wait_s(request, limit_s, installation)
     if wait_s is not None:
         sock.settimeout(wait_s)
-    return conn, state, request, limit_s, wait_s
+    return Awaited(conn, sock, state, request, limit_s, wait_s)
 
 
 def _recover(response: Answer, awaited: Awaited, error: Optional[BaseException]) -> bytes:
@@ -110,23 +123,24 @@ def _recover(response: Answer, awaited: Awaited, error: Optional[BaseException])
     :returns: the first bytes of an answer; empty at an end that urllib3's ``begin`` is to find.
     :raises: what reading raised, or the first error where a replay had failed.
     """
-    conn, state, request, limit_s, wait_s = awaited
+    conn, sock, state, request, limit_s, wait_s = awaited
     watch: Optional[Watch] = None
+    since, pause_s = request.sent_at, wait_s
     try:
-        while wait_s is not None and is_timeout(error):
+        while wait_s is not None and failure.has_run_out(error, since, pause_s):
             if replay.left_s(limit_s, request) == replay.NOTHING_LEFT_S:
                 break
             watch = watch or Watch(conn, state, request, wait_s, limit_s)
-            if _is_answered_elsewhere(response, watch, limit_s):
+            if _is_answered_elsewhere(response, watch, sock, limit_s):
                 return bytes(response.fp.peek(1))
-            error = None
+            error, since, pause_s = None, monotonic(), timeout_of(sock)
             try:
                 first: bytes = response.fp.peek(1)
                 if first:
                     return first
             except socket_errors() as caught:
                 error = caught
-        if _refusal(conn, state, error) is None:
+        if conn.sock is sock and _refusal(conn, state, error) is None:
             left_s = replay.left_s(limit_s, request)
             if _replays(response, conn, state, left_s):
                 return bytes(response.fp.peek(1))
@@ -141,39 +155,41 @@ def _recover(response: Answer, awaited: Awaited, error: Optional[BaseException])
         if watch is not None:
             watch.close()
         if wait_s is not None or request.is_replayed:
-            _restore_timeout(conn, limit_s)
+            _restore_timeout(response, limit_s)
 
 
 @fallback.guarded("answer_failed")
-def _restore_timeout(conn: Any, limit_s: Optional[float]) -> None:
-    """Set the caller's own timeout again, unless another thread has closed the socket."""
-    if conn.sock is not None:
-        conn.sock.settimeout(limit_s)
+def _restore_timeout(response: Answer, limit_s: Optional[float]) -> None:
+    """Set the caller's own timeout again on the socket that is read from by now."""
+    response.fp.raw._sock.settimeout(limit_s)
 
 
-def _is_answered_elsewhere(response: Answer, watch: Watch, limit_s: Optional[float]) -> bool:
+def _is_answered_elsewhere(
+    response: Answer, watch: Watch, sock: Any, limit_s: Optional[float]
+) -> bool:
     """After a pause in which nothing came: tell whether the request was sent again, and answered.
 
     If not, the socket and the response are ready for the next pause.
     """
-    conn, request = watch.conn, watch.request
-    _renew_file(response, conn)
-    if watch.is_dead():
-        left_s = replay.left_s(limit_s, request)
-        if _replays(response, conn, watch.state, left_s, watch.take_fresh()):
+    _renew_file(response, sock)
+    if watch.conn.sock is not sock:
+        watch.pause_s = None  # another thread has closed the connection: read on, as stock would
+    elif watch.is_dead():
+        left_s = replay.left_s(limit_s, watch.request)
+        if _replays(response, watch.conn, watch.state, left_s, watch.take_fresh()):
             return True
         watch.pause_s = None  # nobody's error: the old connection may still answer
-    conn.sock.settimeout(shorter(watch.pause_s, replay.left_s(limit_s, request)))
+    sock.settimeout(shorter(watch.pause_s, replay.left_s(limit_s, watch.request)))
     return False
 
 
 @fallback.guarded("answer_failed")
-def _renew_file(response: Answer, conn: Any) -> None:
+def _renew_file(response: Answer, sock: Any) -> None:
     """Give the response a file object that may be read: one that has timed out refuses to be.
 
     The new one is made before the old one is closed, which would close a socket that nobody holds.
     """
-    timed_out, response.fp = response.fp, conn.sock.makefile("rb")
+    timed_out, response.fp = response.fp, sock.makefile("rb")
     timed_out.close()
 
 

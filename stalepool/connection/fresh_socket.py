@@ -8,9 +8,10 @@ from time import monotonic
 from typing import Any, Optional
 
 from stalepool import fallback
-from stalepool.connection.connect import PINNED, connect_errors
+from stalepool.connection.connect import PINNED, connect_errors, number_of
 from stalepool.connection.state import Request, State
 from stalepool.sockets import tcp_info
+from stalepool.sockets.failure import has_run_out
 from stalepool.sockets.layers import layers_of, raw_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
@@ -51,9 +52,12 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
 @fallback.guarded("fresh_socket_failed")
 def try_to_open(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     """Do the same, and return None where no socket can be had."""
+    began, limit_s = monotonic(), number_of(timeout)
     try:
         return open_like(conn, timeout, address)
-    except connect_errors(conn):
+    except connect_errors(conn) as error:
+        if fallback.is_timeout(error) and not has_run_out(error, began, limit_s):
+            raise  # a deadline of the caller's
         return None
 
 

@@ -13,9 +13,10 @@ from typing import Any, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import shorter, take, try_to_open
+from stalepool.connection.fresh_socket import BESIDE_S, shorter, take, try_to_open
 from stalepool.connection.request_rules import Attempt, Death
 from stalepool.connection.state import Request, State
+from stalepool.fallback import is_timeout
 from stalepool.sockets import failure
 from stalepool.sockets.layers import timeout_of
 
@@ -131,35 +132,47 @@ def on_fresh_socket(conn: Any, state: State, left_s: Optional[float], fresh: Any
     return file
 
 
-@fallback.guarded("replay_failed")
 def _send_record(conn: Any, request: Request, left_s: Optional[float], fresh: Any = None) -> Any:
-    """Return a fresh socket to which the record was sent, None if that failed. Yields."""
+    """Return a fresh socket to which the record was sent, None if that failed. Yields.
+
+    :raises: a deadline of the caller's.
+    """
     request.is_replayed = True
-    ends = None if left_s is None else monotonic() + left_s
-    fresh = fresh or try_to_open(conn, shorter(request.connect_timeout, left_s))
+    began = monotonic()
+    fresh = fresh or try_to_open(conn, shorter(BESIDE_S, request.connect_timeout, left_s))
     is_sent = False
+    since, limit_s = began, left_s
     try:
         for data in request.sent if fresh is not None else ():
-            fresh.settimeout(None if ends is None else max(NOTHING_LEFT_S, ends - monotonic()))
+            since = monotonic()
+            limit_s = None if left_s is None else max(NOTHING_LEFT_S, left_s - (since - began))
+            fresh.settimeout(limit_s)
             fresh.sendall(data)
+        if fresh is not None and left_s is not None:
+            fresh.settimeout(max(NOTHING_LEFT_S, left_s - (monotonic() - began)))
         is_sent = True
         return fresh
-    except failure.socket_errors():
+    except failure.socket_errors() as error:
+        if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
+            raise
         return None
     finally:
         if fresh is not None and not is_sent:
             fresh.close()
 
 
-@fallback.guarded("replay_failed")
 def _first_byte(fresh: Any) -> Any:
-    """Return the file object of a socket on which an answer has begun, None if it ended. Yields."""
-    file = fresh.makefile("rb")
+    """Return the file object of a socket on which an answer has begun, None if it ended. Yields.
+
+    :raises: a deadline of the caller's.
+    """
+    file, since, limit_s = fresh.makefile("rb"), monotonic(), timeout_of(fresh)
     has_begun = False
     try:
         has_begun = bool(file.peek(1))
-    except failure.socket_errors():
-        pass
+    except failure.socket_errors() as error:
+        if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
+            raise
     finally:
         if not has_begun:
             file.close()

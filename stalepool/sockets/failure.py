@@ -12,8 +12,10 @@ import errno
 import http.client
 import select
 import sys
+from time import monotonic
 from typing import Any, Optional, Tuple, Type
 
+from stalepool.fallback import is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import Layers, RawSocket, layers_of
 
@@ -35,6 +37,9 @@ _ERRNOS = frozenset(
 
 #: the kernel gave up on a peer that said nothing: keepalive, retransmissions, a router's ICMP
 _SILENT_ENDS = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
+
+#: how much too early a poll may say that time is up
+_EARLY_S = 0.05
 
 # TLS records, RFC 8446 section 5.1
 _ALERT, _APPLICATION_DATA = 21, 23
@@ -76,9 +81,19 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     return not (info.was_closed_by_us or has_stopped_reading)
 
 
-def is_timeout(error: Optional[BaseException]) -> bool:
-    """Tell whether a limit set on the socket ran out. The kernel's ETIMEDOUT has an errno."""
-    return isinstance(error, _socket.timeout) and error.errno is None
+def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[float]) -> bool:
+    """Tell whether a timeout is that of the socket, and not a deadline of the caller's.
+
+    A signal handler, or a timer of a green thread, may raise the very same exception. It comes
+    before the socket's limit is over.
+
+    :param since: monotonic time at which the operation began.
+    :param limit_s: the timeout on the socket in seconds, None without one.
+    """
+    if limit_s is None or not is_timeout(error):
+        return False
+    spent_s = monotonic() - since
+    return spent_s >= limit_s - _EARLY_S or spent_s == 0  # 0: the clock is frozen
 
 
 def is_silent_end(error: Optional[BaseException]) -> bool:
