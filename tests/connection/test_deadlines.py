@@ -77,35 +77,39 @@ GREEN = """
     enter(sys.argv[1])
     import importlib, urllib3
     import stalepool
-    from connection.test_deadlines import CloseSilently, Deadline
-    from stalepool.testing import FaultServer, Respond, Silence
+
+    class Deadline(Exception):
+        pass
 
     make = importlib.import_module(sys.argv[1]).Timeout
-    steps = {"wait": [Silence()], "replay": [CloseSilently(), Silence()]}[sys.argv[2]]
-    error = {"builtin": TimeoutError("mine"), "own": Deadline("mine")}[sys.argv[3]]
-    with FaultServer([Respond(200), *steps]) as server:
-        pool = urllib3.HTTPConnectionPool(server.host, server.port, retries=False)
-        pool.request("GET", "/")
-        began = time.monotonic()
-        timer = make(0.5, error)
-        if hasattr(timer, "start") and not timer.pending:
-            timer.start()
-        try:
-            found = pool.request("GET", "/").status
-        except Exception as raised:
-            found = "mine" in repr([raised, raised.__cause__, raised.__context__])
-        pool.close()
+    error = {"builtin": TimeoutError("mine"), "own": Deadline("mine")}[sys.argv[2]]
+    pool = urllib3.HTTPConnectionPool(sys.argv[3], int(sys.argv[4]), retries=False)
+    pool.request("GET", "/")
+    began = time.monotonic()
+    timer = make(0.5, error)
+    if hasattr(timer, "start") and not timer.pending:
+        timer.start()
+    try:
+        found = pool.request("GET", "/").status
+    except Exception as raised:
+        found = "mine" in repr([raised, raised.__cause__, raised.__context__])
+    pool.close()
     print(json.dumps([found, time.monotonic() - began]))
 """
 
 
 @pytest.mark.parametrize("error", ["builtin", "own"])
-@pytest.mark.parametrize("step", ["wait", "replay"])
+@pytest.mark.parametrize(
+    "steps", [[Silence()], [CloseSilently(), Silence()]], ids=["wait", "replay"]
+)
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
 def test_a_timer_of_a_green_thread_ends_it(
-    run_python: Any, world: str, step: str, error: str
+    run_python: Any, world: str, steps: Any, error: str
 ) -> None:
-    found, took_s = run_python(GREEN, world, step, error, env=WITH_TESTS)
+    with FaultServer([Respond(200), *steps]) as server:
+        found, took_s = run_python(
+            GREEN, world, error, server.host, str(server.port), env=WITH_TESTS
+        )
     assert found is True
     assert took_s < 5
 
