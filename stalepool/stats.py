@@ -171,17 +171,17 @@ def _is_within(since: Optional[float], seconds: float) -> bool:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_is_shared", "_knowledge", "armed", "died", "discards", "groups")
+    __slots__ = ("_knowledge", "armed", "died", "discards", "groups", "name")
 
-    def __init__(self, is_shared: bool = False) -> None:
-        self._is_shared = is_shared
+    def __init__(self, name: str) -> None:
+        self.name = name
         self._knowledge = Knowledge()
         self.forget_counts()
 
     @property
     def knowledge(self) -> Knowledge:
         """Facts learnt; none of an origin that shares its entry."""
-        return Knowledge() if self._is_shared else self._knowledge
+        return Knowledge() if self.name == OTHERS else self._knowledge
 
     @property
     def has_limit(self) -> bool:
@@ -240,9 +240,9 @@ def origin(name: str) -> Origin:
     if found is None:
         # setdefault on a dict is atomic: two threads get the same entry
         if len(_origins) < MAX_ORIGINS:
-            found = _origins.setdefault(name, Origin())
+            found = _origins.setdefault(name, Origin(name))
         else:
-            found = _origins.setdefault(OTHERS, Origin(is_shared=True))
+            found = _origins.setdefault(OTHERS, Origin(OTHERS))
     return found
 
 
@@ -272,7 +272,7 @@ def _edge_s(bucket: int) -> float:
 
 
 def _total(entries: List[Dict[str, Any]]) -> Dict[str, Any]:
-    total = Origin().as_dict()
+    total = Origin("").as_dict()
     for entry in entries:
         for key, value in entry.items():
             if isinstance(value, dict):

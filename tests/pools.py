@@ -36,7 +36,7 @@ def shim(**settings: Any) -> Iterator[None]:
     stats.forget()
     for remembered in list(state._states.values()):  # of connections that are pooled already
         if remembered.sock() is not None:
-            remembered.origin = stats.origin(remembered.origin_name)
+            remembered.origin = stats.origin(remembered.origin.name)
     fallback.forget()
     try:
         yield

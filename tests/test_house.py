@@ -62,12 +62,13 @@ CATCH_ALL = {
 
 #: attributes of a State or its Request that are written elsewhere than in connection/state
 WRITERS: Dict[str, Set[str]] = {
-    "connection.answer": {"phase", "sent_at"},  # every request: a call costs as much as both
+    # every request: a call costs as much as all of them
+    "connection.answer": {"limit_s", "phase", "sent_at", "wait_s"},
     "connection.checkout": {"phase"},  # a call would cost the fast check a fifth
     "connection.full_check": {"full_check_due", "move_for"},
     "connection.send": {"is_half_sent"},
     "connection.fresh_socket": {"is_reused", "moved_for"},
-    "connection.replay": {"first_error", "is_half_sent", "is_replayed"},
+    "connection.replay": {"first_error", "is_replayed", "limit_s"},
 }
 
 

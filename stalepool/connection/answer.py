@@ -10,17 +10,17 @@ from __future__ import annotations
 import functools
 from io import BufferedReader
 from time import monotonic
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import connect, replay, request_rules, silence
 from stalepool.connection import state as states
 from stalepool.connection.fresh_socket import shorter
 from stalepool.connection.silence import Watch
-from stalepool.connection.state import WAITING, Request, State
+from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
-from stalepool.sockets.layers import RawSocket, timeout_of
+from stalepool.sockets.layers import timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
@@ -41,60 +41,42 @@ class Answer:
 
     def begin(self) -> None:
         """Read the status line and the headers. Yields where the socket's reads do."""
-        awaited = _begin_to_wait(self)
-        if awaited is None:
+        state = _begin_to_wait(self)
+        request = None if state is None else state.request
+        if state is None or request is None:
             super().begin()  # type: ignore[misc]
             return
+        first, error = b"", None  # type: bytes, Optional[BaseException]
         try:
-            self._begin(awaited)
-        finally:
-            awaited.request.is_over()
-
-    def _begin(self, awaited: Awaited) -> None:
-        conn, sock, state, request, limit_s, wait_s = awaited
-        error: Optional[BaseException] = None
-        try:
-            first = self.fp.peek(1)
-        except socket_errors() as caught:
-            first, error = b"", caught
-        try:
+            try:
+                first = self.fp.peek(1)
+            except socket_errors() as caught:
+                error = caught
             if not first:
-                first = _recover(self, awaited, error)
-            elif wait_s is not None:
-                sock.settimeout(limit_s)
-        finally:
-            del error  # its traceback holds this frame
-        try:
+                first = _recover(self, state, request, error)
+            elif request.wait_s is not None:
+                self.fp.raw._sock.settimeout(request.limit_s)
             super().begin()  # type: ignore[misc]
+            if (
+                not state.answers
+                or request.first_error is not None
+                or self.status in _TELLING
+                or (b"eep-" in first or b"\r\n\r\n" not in first)  # Keep-Alive, or not all there
+                or (b"pgrade" in request.sent[0] or b"uthorization" in request.sent[0])
+            ):
+                _learn(self, state, request)
+            state.answered()
         except socket_errors() as caught:
             if first:
-                replay.note_answer_began(conn, state, caught)
+                replay.note_answer_began(state, request, caught)
             raise
-        head = request.sent[0] if request.sent else b""
-        if (
-            not state.answers
-            or request.first_error is not None
-            or self.status in _TELLING
-            or (b"pgrade" in head or b"uthorization" in head)  # Upgrade, Authorization
-            or (b"eep-" in first or b"\r\n\r\n" not in first)  # Keep-Alive, or not all there yet
-        ):
-            _learn(self, conn, state, request)
-        state.answered()
-
-
-class Awaited(NamedTuple):
-    """An answer that is looked after."""
-
-    conn: Any
-    sock: Any  # what it is read from; another thread may close the connection meanwhile
-    state: State
-    request: Request
-    limit_s: Optional[float]  # the caller's own timeout
-    wait_s: Optional[float]  # until the kernel is asked about a silent peer; None: it is not
+        finally:
+            error = None  # its traceback holds this frame
+            request.is_over()
 
 
 @fallback.guarded("answer_failed")
-def _begin_to_wait(response: Answer) -> Optional[Awaited]:
+def _begin_to_wait(response: Answer) -> Optional[State]:
     """Lower the socket's timeout for the first wait; None: the answer is not looked after."""
     if not isinstance(response.fp, BufferedReader):
         return None
@@ -107,31 +89,33 @@ def _begin_to_wait(response: Answer) -> Optional[Awaited]:
     if conn is None or conn.sock is not sock:
         return None
     state.phase, request.sent_at = WAITING, monotonic()
-    limit_s = sock.gettimeout() if isinstance(sock, RawSocket) else timeout_of(sock)
-    if not request.is_reused or installation.silence_s is None:
-        return Awaited(conn, sock, state, request, limit_s, None)
-    wait_s = silence.first_wait_s(request, limit_s, installation)
-    if wait_s is not None:
-        sock.settimeout(wait_s)
-    return Awaited(conn, sock, state, request, limit_s, wait_s)
+    request.limit_s = timeout_of(sock)
+    request.wait_s = silence.first_wait_s(request, installation)
+    if request.wait_s is not None:
+        sock.settimeout(request.wait_s)
+    return state
 
 
-def _recover(response: Answer, awaited: Awaited, error: Optional[BaseException]) -> bytes:
+def _recover(
+    response: Answer, state: State, request: Request, error: Optional[BaseException]
+) -> bytes:
     """After a first wait that brought nothing: wait on, send again, or raise the error.
 
     :param error: what reading raised; None where it found the end.
     :returns: the first bytes of an answer; empty at an end that urllib3's ``begin`` is to find.
     :raises: what reading raised, or the first error where a replay had failed.
     """
-    conn, sock, state, request, limit_s, wait_s = awaited
+    # what is read from; another thread may close the connection meanwhile
+    conn: Any = request.conn()
+    sock = response.fp.raw._sock
     watch: Optional[Watch] = None
-    since, pause_s = request.sent_at, wait_s
+    since, pause_s = request.sent_at, request.wait_s
     try:
-        while wait_s is not None and failure.has_run_out(error, since, pause_s):
-            if replay.left_s(limit_s, request) == replay.NOTHING_LEFT_S:
+        while request.wait_s is not None and failure.has_run_out(error, since, pause_s):
+            if request.left_s == NOTHING_LEFT_S:
                 break
-            watch = watch or Watch(conn, state, request, wait_s, limit_s)
-            if _is_answered_elsewhere(response, watch, sock, limit_s):
+            watch = watch or Watch(conn, state, request)
+            if _is_answered_elsewhere(response, watch, sock):
                 return bytes(response.fp.peek(1))
             error, since, pause_s = None, monotonic(), timeout_of(sock)
             try:
@@ -140,12 +124,10 @@ def _recover(response: Answer, awaited: Awaited, error: Optional[BaseException])
                     return first
             except socket_errors() as caught:
                 error = caught
-        if conn.sock is sock and _refusal(conn, state, error) is None:
-            left_s = replay.left_s(limit_s, request)
-            if _replays(response, conn, state, left_s):
-                return bytes(response.fp.peek(1))
+        if conn.sock is sock and _refusal(conn, state, error) is None and _replays(response, state):
+            return bytes(response.fp.peek(1))
         if request.first_error is not None:
-            replay.note_outcome(conn, state, "failed")
+            replay.note_outcome(state, request, "failed")
             fallback.raise_again(request.first_error)
         if error is not None:
             fallback.raise_again(error)
@@ -154,19 +136,17 @@ def _recover(response: Answer, awaited: Awaited, error: Optional[BaseException])
         del error  # its traceback holds this frame
         if watch is not None:
             watch.close()
-        if wait_s is not None or request.is_replayed:
-            _restore_timeout(response, limit_s)
+        if request.wait_s is not None or request.is_replayed:
+            _restore_timeout(response, request)
 
 
 @fallback.guarded("answer_failed")
-def _restore_timeout(response: Answer, limit_s: Optional[float]) -> None:
+def _restore_timeout(response: Answer, request: Request) -> None:
     """Set the caller's own timeout again on the socket that is read from by now."""
-    response.fp.raw._sock.settimeout(limit_s)
+    response.fp.raw._sock.settimeout(request.limit_s)
 
 
-def _is_answered_elsewhere(
-    response: Answer, watch: Watch, sock: Any, limit_s: Optional[float]
-) -> bool:
+def _is_answered_elsewhere(response: Answer, watch: Watch, sock: Any) -> bool:
     """After a pause in which nothing came: tell whether the request was sent again, and answered.
 
     If not, the socket and the response are ready for the next pause.
@@ -175,11 +155,10 @@ def _is_answered_elsewhere(
     if watch.conn.sock is not sock:
         watch.pause_s = None  # another thread has closed the connection: read on, as stock would
     elif watch.is_dead():
-        left_s = replay.left_s(limit_s, watch.request)
-        if _replays(response, watch.conn, watch.state, left_s, watch.take_fresh()):
+        if _replays(response, watch.state, watch.take_fresh()):
             return True
         watch.pause_s = None  # nobody's error: the old connection may still answer
-    sock.settimeout(shorter(watch.pause_s, replay.left_s(limit_s, watch.request)))
+    sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
     return False
 
 
@@ -199,11 +178,9 @@ def _refusal(conn: Any, state: State, error: Optional[BaseException]) -> Optiona
     return "" if installation is None else replay.refusal(conn, state, error, installation)
 
 
-def _replays(
-    response: Answer, conn: Any, state: State, left_s: Optional[float], fresh: Any = None
-) -> bool:
+def _replays(response: Answer, state: State, fresh: Any = None) -> bool:
     """Send the request again, and have the response read the answer to that. Yields."""
-    file = replay.on_fresh_socket(conn, state, left_s, fresh)
+    file = replay.on_fresh_socket(state, fresh)
     if file is None:
         return False
     old, response.fp = response.fp, file
@@ -213,13 +190,13 @@ def _replays(
 
 
 @fallback.guarded("answer_failed")
-def _learn(response: Answer, conn: Any, state: State, request: Request) -> None:
+def _learn(response: Answer, state: State, request: Request) -> None:
     """Take from an answer what the connection's next request needs to know."""
     if request.first_error is not None:
         response.stalepool_replayed = True
-        replay.note_outcome(conn, state, "ok")
+        replay.note_outcome(state, request, "ok")
     if not state.answers:
-        connect.note_answer(conn, was_reused=False)
+        connect.note_answer(request.conn(), was_reused=False)
     hint = response.headers.get("keep-alive")
     state.learn(
         idle_limit_s=None if hint is None else request_rules.keep_alive_hint_s(hint),

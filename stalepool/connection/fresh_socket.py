@@ -100,7 +100,7 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     request.moved_for = reason
     request.is_reused = False
     state.origin.count("moved", reason)
-    fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin_name, reason)
+    fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)
 
 
 def _few_round_trips_s(sock: Any) -> float:

@@ -207,7 +207,7 @@ def _report(conn: Any, state: State, finding: Finding, installation: runtime.Ins
             _logger,
             logging.DEBUG,
             "%s: %s, %s, idle %s s",
-            state.origin_name,
+            state.origin.name,
             "would discard" if installation.is_audit else "discards",
             verdict.value,
             "?" if finding.idle_s is None else "%.3f" % finding.idle_s,

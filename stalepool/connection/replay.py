@@ -22,9 +22,6 @@ from stalepool.sockets.layers import timeout_of
 
 _logger = logging.getLogger("stalepool.replay")
 
-#: as a timeout, since 0 would be non-blocking
-NOTHING_LEFT_S = 0.001
-
 
 def refusal(
     conn: Any, state: State, error: Optional[BaseException], installation: runtime.Installation
@@ -57,15 +54,16 @@ def refusal(
             _logger,
             logging.DEBUG,
             "%s: %s failed with %r, not sent once more: %s",
-            *(state.origin_name, request.method, error, found),
+            *(state.origin.name, request.method, error, found),
         )
     return found
 
 
 @fallback.guarded("replay_failed")
-def note_answer_began(conn: Any, state: State, error: BaseException) -> None:
+def note_answer_began(state: State, request: Request, error: BaseException) -> None:
     """Count a connection that ended in the midst of an answer's head."""
-    if conn.sock is not None and failure.has_ended(conn.sock, error):
+    conn = request.conn()
+    if conn is not None and conn.sock is not None and failure.has_ended(conn.sock, error):
         state.origin.count("replays_refused", "answer_began")
 
 
@@ -73,20 +71,15 @@ def after_failed_send(
     conn: Any, state: State, error: BaseException, installation: runtime.Installation
 ) -> bool:
     """Send what was recorded on a fresh socket, after a send failed. False: raise the error."""
-    is_refused = _is_refused_after_send(conn, state, error, installation)
     request = state.request
-    if request is None:
+    if request is None or _is_refused_after_send(conn, state, error, installation):
         return False
-    if is_refused:
-        request.is_half_sent = True
-        return False
-    limit_s = timeout_of(conn.sock)
-    fresh = _send_record(conn, request, left_s(limit_s, request))
+    request.limit_s = timeout_of(conn.sock)
+    fresh = _send_record(conn, request)
     if fresh is None:
-        request.is_half_sent = True
-        note_outcome(conn, state, "failed")
+        note_outcome(state, request, "failed")
         return False
-    fresh.settimeout(limit_s)
+    fresh.settimeout(request.limit_s)
     request.first_error = error
     take(conn, state, fresh)
     return True
@@ -104,52 +97,47 @@ def _is_refused_after_send(
     return refusal(conn, state, error, installation) is not None
 
 
-def left_s(limit_s: Optional[float], request: Request) -> Optional[float]:
-    """Seconds that are left of a limit on the wait for an answer, None without a limit."""
-    if limit_s is None:
-        return None
-    return max(NOTHING_LEFT_S, limit_s - (monotonic() - request.sent_at))
-
-
-def on_fresh_socket(conn: Any, state: State, left_s: Optional[float], fresh: Any = None) -> Any:
+def on_fresh_socket(state: State, fresh: Any = None) -> Any:
     """Send the record, and wait for the answer's first byte. The old socket stays until then.
 
-    :param left_s: seconds that are left of the caller's time, None without a limit.
     :param fresh: a socket that is open already.
     :returns: the file object of what is the connection's socket now; None: the replay failed, too.
     """
-    request = state.request
-    fresh = request and _send_record(conn, request, left_s, fresh)
-    file = None
+    request, file = state.request, None
+    conn = request and request.conn()
+    if request is None or conn is None:
+        return None
+    fresh = _send_record(conn, request, fresh)
     try:
         file = fresh and _first_byte(fresh)
     finally:
         if fresh is not None and file is None:
             fresh.close()
-    note_outcome(conn, state, "failed" if file is None else "ok")
+    note_outcome(state, request, "failed" if file is None else "ok")
     if file is not None:
         take(conn, state, fresh)
     return file
 
 
-def _send_record(conn: Any, request: Request, left_s: Optional[float], fresh: Any = None) -> Any:
+def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
     """Return a fresh socket to which the record was sent, None if that failed. Yields.
 
     :raises: a deadline of the caller's.
     """
     request.is_replayed = True
-    began = monotonic()
-    fresh = fresh or try_to_open(conn, shorter(BESIDE_S, request.connect_timeout, left_s))
+    if fresh is None:
+        limits = BESIDE_S, request.connect_timeout, request.left_s
+        fresh = try_to_open(conn, shorter(*limits))
+        if fresh is None:
+            return None
     is_sent = False
-    since, limit_s = began, left_s
+    since, limit_s = monotonic(), request.left_s
     try:
-        for data in request.sent if fresh is not None else ():
-            since = monotonic()
-            limit_s = None if left_s is None else max(NOTHING_LEFT_S, left_s - (since - began))
+        for data in request.sent:
+            since, limit_s = monotonic(), request.left_s
             fresh.settimeout(limit_s)
             fresh.sendall(data)
-        if fresh is not None and left_s is not None:
-            fresh.settimeout(max(NOTHING_LEFT_S, left_s - (monotonic() - began)))
+        fresh.settimeout(request.left_s)
         is_sent = True
         return fresh
     except failure.socket_errors() as error:
@@ -157,7 +145,7 @@ def _send_record(conn: Any, request: Request, left_s: Optional[float], fresh: An
             raise
         return None
     finally:
-        if fresh is not None and not is_sent:
+        if not is_sent:
             fresh.close()
 
 
@@ -179,11 +167,11 @@ def _first_byte(fresh: Any) -> Any:
     return file if has_begun else None
 
 
-def note_outcome(conn: Any, state: State, outcome: str) -> None:
+def note_outcome(state: State, request: Request, outcome: str) -> None:
     """Count what became of a replay, and log it."""
     state.origin.count("replays", outcome)
     fallback.log(
         *(_logger, logging.INFO if outcome == "ok" else logging.DEBUG),
         "%s: %s was sent once more on a fresh connection: %s",
-        *(state.origin_name, conn._method, outcome),
+        *(state.origin.name, request.method, outcome),
     )

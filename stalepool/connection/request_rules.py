@@ -110,7 +110,7 @@ REPLAY_RULES = (
 
 def is_worth_a_record(request: Request) -> bool:
     """Tell whether the request's body may be needed for a replay, by its head."""
-    head = request.sent[0] if request.sent else b""
+    head = request.sent[0]
     if request.method not in IDEMPOTENT and not (b"dempotency-" in head and has_a_key(head)):
         return False
     # "Transfer-Encoding" in any case: asked for the pattern where it occurs at all

@@ -36,24 +36,20 @@ SHORTEST_WAIT_S = 0.5
 PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
 
 
-def first_wait_s(
-    request: Request, limit_s: Optional[float], installation: runtime.Installation
-) -> Optional[float]:
+def first_wait_s(request: Request, installation: runtime.Installation) -> Optional[float]:
     """Return S, in seconds; None for a request that is not watched.
 
     ``S = min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
-
-    :param limit_s: T; None without one.
     """
     wait_s = installation.silence_s
     if wait_s is None or not request.is_reused or request.is_replayed:
         return None
     if request.method not in request_rules.METHODS[installation.settings.replay] and not (
-        b"dempotency-" in request.head and request_rules.has_a_key(request.head)
+        b"dempotency-" in request.sent[0] and request_rules.has_a_key(request.head)
     ):
         return None
-    if limit_s is not None:
-        wait_s = min(wait_s, limit_s / 2 - CONFIRM_S - 0.3)
+    if request.limit_s is not None:
+        wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - 0.3)
     return wait_s if wait_s >= SHORTEST_WAIT_S else None
 
 
@@ -63,11 +59,10 @@ class Watch:
     Nothing is given up after T/2, so that a second attempt has as long as the first.
     """
 
-    def __init__(
-        self, conn: Any, state: State, request: Request, wait_s: float, limit_s: Optional[float]
-    ) -> None:
-        self.conn, self.state, self.request, self.wait_s = conn, state, request, wait_s
-        half_s = float("inf") if limit_s is None else limit_s / 2
+    def __init__(self, conn: Any, state: State, request: Request) -> None:
+        self.conn, self.state, self.request = conn, state, request
+        self.wait_s = request.wait_s or 0.0
+        half_s = float("inf") if request.limit_s is None else request.limit_s / 2
         self.gives_up_until = request.sent_at + half_s
         #: seconds until the next look; None: no more looks
         self.pause_s: Optional[float] = None

@@ -41,6 +41,8 @@ FRESH, IDLE, CHECKED, SENDING, WAITING, UPGRADED = (
 #: bytes of a request, head included, that are recorded for a replay
 RECORD_LIMIT = 1 << 20
 
+#: what is left of a limit that has run out
+NOTHING_LEFT_S = 0.001
 
 _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.I).search
 
@@ -48,6 +50,10 @@ _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n",
 class Request:
     """The request in flight: what went out, and what has been done about it."""
 
+    #: the caller's own timeout on the wait for an answer, in seconds
+    limit_s: Optional[float] = None
+    #: the first wait, after which the kernel is asked about a silent peer; None: it is not
+    wait_s: Optional[float] = None
     is_replayed = False
     #: a send failed and was not replayed: urllib3 may swallow that, and read on
     is_half_sent = False
@@ -55,7 +61,7 @@ class Request:
     first_error: Optional[BaseException] = None
 
     def __init__(self, conn: Any, data: Any, is_reused: bool) -> None:
-        """Begin with the first bytes that go out."""
+        """Begin with the first bytes that go out: http.client sends the head as one."""
         self.conn = weakref.ref(conn)
         self.method: str = (conn._method or "").upper()  # None: CONNECT
         #: a pool checked the connection out, and it has answered on this very socket
@@ -65,16 +71,11 @@ class Request:
         #: monotonic time of the first byte, and of the last once that is out
         self.sent_at = monotonic()
         #: the bytes, as they went out; after more than RECORD_LIMIT the head alone
-        self.sent: List[bytes] = []
-        self.size = 0
-        if type(data) is bytes and len(data) <= RECORD_LIMIT:
-            self.sent.append(data)
-            self.size = len(data)
-        else:
-            self.record(data)
+        self.sent: List[bytes] = [data if type(data) is bytes else b""]
+        self.size = len(self.sent[0]) or RECORD_LIMIT + 1
 
     def record(self, data: Any) -> None:
-        """Note bytes that go out now."""
+        """Note more bytes that go out."""
         if self.size > RECORD_LIMIT:
             return
         size = _size_of(data)
@@ -92,12 +93,22 @@ class Request:
     def is_over(self) -> None:
         """Hold on to nothing: the request was answered, or has failed for good."""
         self.size = RECORD_LIMIT + 1
-        self.sent, self.first_error = [], None
+        self.sent, self.first_error = [b""], None
+
+    @property
+    def left_s(self) -> Optional[float]:
+        """Seconds that are left of the caller's limit, None without one; never below 1 ms.
+
+        As a timeout of a socket, 0 would be non-blocking.
+        """
+        if self.limit_s is None:
+            return None
+        return max(NOTHING_LEFT_S, self.limit_s - (monotonic() - self.sent_at))
 
     @property
     def is_recorded(self) -> bool:
         """Tell whether every byte that went out is in the record."""
-        return bool(self.sent) and self.size <= RECORD_LIMIT
+        return self.size <= RECORD_LIMIT
 
     @property
     def is_whole(self) -> bool:
@@ -112,7 +123,7 @@ class Request:
     @property
     def head(self) -> bytes:
         """Request line and headers as they went out; empty where they were not seen."""
-        return self.sent[0].partition(b"\r\n\r\n")[0] if self.sent else b""
+        return self.sent[0].partition(b"\r\n\r\n")[0]
 
 
 def _size_of(data: Any) -> Optional[int]:
@@ -126,41 +137,30 @@ class State:
     """The memory of one socket; with the kernel's poll object some 600 bytes."""
 
     __slots__ = (
-        "answers",
-        "fork_generation",
-        "full_check_due",
-        "idle_limit_s",
-        "is_bound",
-        "is_tls",
-        "kept",
-        "move_for",
-        "origin",
-        "origin_name",
-        "phase",
-        "poll",
-        "replaced_silent",
-        "request",
-        "sock",
+        *("answers", "fork_generation", "full_check_due", "idle_limit_s", "is_bound", "is_tls"),
+        *("kept", "move_for", "origin", "phase", "poll", "replaced_silent", "request", "sock"),
         "used_at",
     )
 
     def __init__(self, conn: Any, phase: str) -> None:
-        self.origin_name = origin_of(conn)
-        self.origin = stats.origin(self.origin_name)
-        #: answers that came on this very socket
-        self.answers = 0
+        self.origin = stats.origin(origin_of(conn))
         #: what the server announced in ``Keep-Alive: timeout=N``
         self.idle_limit_s: Optional[float] = None
         #: an identity was spoken on the connection: NTLM, Negotiate, Kerberos
         self.is_bound = False
-        #: took the place of a socket whose peer was silent
-        self.replaced_silent = False
         self.request: Optional[Request] = None
-        self._follow(conn.sock, phase)
-
-    def _follow(self, sock: Any, phase: str) -> None:
-        self.sock = weakref.ref(sock)
         self.phase = phase
+        self.follow(conn.sock)
+
+    def follow(self, sock: Any, replaced_silent: bool = False) -> None:
+        """From now on this is the state of this socket of the connection.
+
+        :param replaced_silent: it took the place of a socket whose peer was silent.
+        """
+        self.sock = weakref.ref(sock)
+        self.replaced_silent = replaced_silent
+        #: answers that came on this very socket
+        self.answers = 0
         self.fork_generation = runtime.fork_generation
         #: monotonic time from which on the fast check no longer suffices
         self.full_check_due = 0.0
@@ -175,23 +175,18 @@ class State:
             _sweep()
 
     def __repr__(self) -> str:
-        request = self.request
-        return "<State %s %s, %d answers%s%s%s%s>" % (
-            self.origin_name,
-            self.phase,
-            self.answers,
-            ", bound to an identity" if self.is_bound else "",
-            ", idle limit %g s" % self.idle_limit_s if self.idle_limit_s is not None else "",
-            ", will move for: %s" % self.move_for if self.move_for else "",
-            ""
-            if request is None
-            else ", %d bytes sent%s%s"
-            % (
-                request.size,
-                "" if request.is_reused else " on a connection not checked out",
-                ", replayed" if request.is_replayed else "",
-            ),
-        )
+        told = [self.origin.name, self.phase, "%d answers" % self.answers]
+        if self.is_bound:
+            told.append("bound to an identity")
+        if self.idle_limit_s is not None:
+            told.append("idle limit %g s" % self.idle_limit_s)
+        if self.move_for:
+            told.append("will move for: %s" % self.move_for)
+        if self.request is not None:
+            told.append("%s, %d bytes sent" % (self.request.method, self.request.size))
+            told += [] if self.request.is_reused else ["on a connection not checked out"]
+            told += ["replayed"] if self.request.is_replayed else []
+        return "<State %s>" % ", ".join(told)
 
     # Transitions. The direct writes elsewhere are the fast check's (phase, in checkout) and the
     # full check's deadline: a call each would cost them a fifth.
@@ -213,8 +208,7 @@ class State:
 
     def request_begins(self, conn: Any, data: Any) -> Request:
         """A request's first bytes are about to go out."""
-        is_reused = self.phase is CHECKED and self.answers > 0
-        self.request = request = Request(conn, data, is_reused)
+        self.request = request = Request(conn, data, self.phase is CHECKED and self.answers > 0)
         self.phase = SENDING
         return request
 
@@ -245,12 +239,6 @@ class State:
         self.request = None
         if self.phase is not UPGRADED:
             self.phase = IDLE
-
-    def follow(self, sock: Any, replaced_silent: bool = False) -> None:
-        """From now on this is the state of another socket of the same connection."""
-        self.answers = 0
-        self.replaced_silent = replaced_silent
-        self._follow(sock, self.phase)
 
 
 _states: Dict[int, State] = {}

@@ -156,7 +156,7 @@ def test_another_thread_closes_the_connection(silence_s: int) -> None:
     """Stock: the file object holds the socket, and the answer is read."""
     told = threading.Event()
     with shim(replay="idempotent", silence_s=silence_s):
-        with primed(AnswerLater(told)) as (server, pool):
+        with primed(AnswerLater(told)) as (_server, pool):
             conn = next(each for each in pool.pool.queue if each is not None)
             threading.Timer(0.3, conn.close).start()
             threading.Timer(0.4 if silence_s == 15 else 1.6, told.set).start()

@@ -30,7 +30,7 @@ def recorded() -> int:
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_a_failed_request_leaves_no_body_behind(method: str) -> None:
     """Stock: nothing is left, either."""
-    with shim(replay="idempotent"), primed(Silence()) as (server, pool):
+    with shim(replay="idempotent"), primed(Silence()) as (_server, pool):
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             pool.request(method, "/", body=b"x" * (MB // 2), timeout=0.3)
         assert recorded() < MB // 8
@@ -72,7 +72,7 @@ def test_a_failed_replay_leaves_no_frame_behind(steps: Any) -> None:
             pass
         return weakref.ref(mine)
 
-    with shim(replay="idempotent"), primed(*steps) as (server, pool):
+    with shim(replay="idempotent"), primed(*steps) as (_server, pool):
         found = call(pool)
         gc.collect()
         assert found() is None
@@ -103,7 +103,7 @@ def test_a_stream_in_chunks_is_not_recorded(method: str) -> None:
         assert found is not None and found.request is not None
         held.append(sum(map(len, found.request.sent)))
 
-    with shim(replay="idempotent"), primed(Respond(200)) as (server, pool):
+    with shim(replay="idempotent"), primed(Respond(200)) as (_server, pool):
         conn = next(each for each in pool.pool.queue if each is not None)
         assert pool.request(method, "/", body=body(conn)).status == 200
     assert held and held[0] < 500
