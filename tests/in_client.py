@@ -33,7 +33,7 @@ def wrappings(connectionpool: Any) -> set[int]:
 
 def attributes(connectionpool: Any) -> List[Any]:
     """List what each module and class itself has at a patched place, for an identity check."""
-    owners = [_owner(connectionpool, patch) for patch in _patches()]
+    owners = [patch.owner_in(connectionpool) for patch in _patches()]
     return [vars(owner).get(patch.attribute) for owner, patch in zip(owners, _patches())]
 
 
@@ -56,20 +56,17 @@ def differences(one: Dict[Any, Any], other: Dict[Any, Any]) -> List[Any]:
 
 def chain(connectionpool: Any, patch: Any) -> List[Any]:
     """List what stands at a patched place, what that wraps, and so on."""
-    found = [inspect.getattr_static(_owner(connectionpool, patch), patch.attribute)]
+    found = [inspect.getattr_static(patch.owner_in(connectionpool), patch.attribute)]
     while hasattr(found[-1], "__wrapped__"):
         found.append(found[-1].__wrapped__)
     return found
 
 
-def _owner(connectionpool: Any, patch: Any) -> Any:
-    return getattr(connectionpool, patch.owner) if patch.owner else connectionpool
-
-
 def _patches() -> Any:
     from stalepool.patching import patches
 
-    return [patch for patch in patches.PATCHES if patch.module == "connectionpool"]
+    replaced = [patch for patch in patches.PATCHES if patch.parameters is not None]
+    return [patch for patch in replaced if patch.module == "connectionpool"]
 
 
 def meet_a_dead_connection(connectionpool: Any) -> None:

@@ -115,13 +115,25 @@ def test_audit_sends_nothing_again():
 
 def test_the_answer_says_so():
     with shim_with_replay(), reused(Close(), maxsize=2) as (_, pool):
-        said = [
-            pool.request("GET", "/", preload_content=False, **options)._original_response
+        answers = [
+            pool.request("GET", "/", preload_content=False, **options)
             for options in ({}, {"headers": {"Connection": "close"}})
         ]
-        assert [answer.stalepool_replayed for answer in said] == [True, False]
-        for answer in said:
+        assert [answer.stalepool_replayed for answer in answers] == [True, False]
+        for answer in answers:
             answer.read()
+        assert [answer.stalepool_replayed for answer in answers] == [True, False]
+        assert urllib3.HTTPResponse().stalepool_replayed is False
+    with stock():
+        assert not hasattr(answers[0], "stalepool_replayed")
+
+
+def test_a_clients_answer_says_so():
+    requests = pytest.importorskip("requests")
+    with shim_with_replay(), FaultServer([ECHO, Close()], default=ECHO) as server:
+        with requests.Session() as session:
+            answers = [session.get(server.url) for _ in range(2)]
+        assert [answer.raw.stalepool_replayed for answer in answers] == [False, True]
 
 
 # -- an answer that began ------------------------------------------------------------------------

@@ -253,3 +253,16 @@ def _made_by(make: Any, made: Dict[int, Any], *args: Any, **kwargs: Any) -> Any:
         except TypeError:  # a mock, a class with slots: read by urllib3 alone
             pass
     return response
+
+
+def make_replayed(original: Any, module: Any) -> Any:
+    """Return the descriptor that urllib3's response gets: it asks the response it was made of."""
+
+    class Replayed:
+        __wrapped__ = original
+
+        def __get__(self, response: Any, owner: Any = None) -> bool:
+            made_of = getattr(response, "_original_response", None)
+            return bool(getattr(made_of, "stalepool_replayed", False))
+
+    return Replayed()

@@ -20,7 +20,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from stalepool import fallback
-from stalepool.connection.answer import make_response_class
+from stalepool.connection.answer import make_replayed, make_response_class
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.connection.connect import make_new_conn
 from stalepool.connection.send import make_send
@@ -62,14 +62,19 @@ def _bound(own: Any, instance: Any, cls: type) -> Any:
 
 
 class Patch(NamedTuple):
-    """One attribute that is replaced."""
+    """One attribute that is replaced, or added."""
 
     module: str  # its place in a copy of urllib3, or a full name
-    owner: str  # name of a class in the module; empty for the module itself
+    owner: str  # name of a class in the module, or two; empty for the module itself
     attribute: str
-    parameters: Tuple[str, ...]  # the first ones it must have, or it is left alone
+    parameters: Optional[Tuple[str, ...]]  # the first ones it must have; None: it is added
     bind: Callable[[Any, Any, str], Any]
     make: Callable[[Any, ModuleType], Any]  # original, its module -> replacement
+
+    def owner_in(self, module: ModuleType) -> Any:
+        """Return the module itself, or the first of its classes that is there, or None."""
+        found = (vars(module).get(name) for name in self.owner.split())
+        return next(filter(None, found), None) if self.owner else module
 
     def name_in(self, module: ModuleType) -> str:
         return ".".join(filter(None, (module.__name__, self.owner, self.attribute)))
@@ -80,6 +85,8 @@ PATCHES = (
     Patch(POOL, "HTTPConnection", "_new_conn", ("self",), _method, make_new_conn),
     Patch(POOL, "HTTPConnection", "send", ("self", "data"), _method, make_send),
     Patch(POOL, "HTTPConnection", "response_class", ("sock",), _class, make_response_class),
+    # what urllib3 1.26 and 2.x call it
+    Patch(POOL, "HTTPResponse BaseHTTPResponse", "stalepool_replayed", None, _plain, make_replayed),
     Patch(SOCKS, "SOCKSConnection", "_new_conn", ("self",), _method, make_new_conn),
     Patch(SESSION, "Session", "request", ("self", "url"), _plain, make_request),
 )
@@ -189,7 +196,7 @@ def _patches_of(module: ModuleType) -> List[Patch]:
 
 def _apply_one(patch: Patch, module: ModuleType) -> str:
     """Apply one patch; returns why it could not be applied, or nothing."""
-    owner = vars(module).get(patch.owner) if patch.owner else module
+    owner = patch.owner_in(module)
     if not isinstance(owner, type if patch.owner else ModuleType):
         return "not there"
     _imp.acquire_lock()
@@ -198,7 +205,7 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
         stock = _found_at(owner, patch.attribute)
         if any(applied.is_in(stock, owner) for applied in _applied):
             return ""
-        problem = _unexpected(stock, patch.parameters)
+        problem = "" if patch.parameters is None else _unexpected(stock, patch.parameters)
         if not problem:
             own = vars(owner).get(patch.attribute, _INHERITED)
             ours = patch.make(patch.bind(owner, own, patch.attribute), module)
