@@ -58,9 +58,10 @@ class Layers:
 
 def layers_of(sock: Any) -> Optional[Layers]:
     """Take a socket apart; None for a kind that is not known. Never yields, never blocks."""
-    for is_kind, take_apart in _KINDS:
-        if is_kind(sock):
-            return take_apart(sock)
+    for take_apart in _KINDS:
+        layers = take_apart(sock)
+        if layers is not None:
+            return layers
     return None
 
 
@@ -84,57 +85,17 @@ def _comes_from(sock: Any, module: str) -> bool:
     return any(cls.__module__.endswith(module) for cls in type(sock).__mro__)
 
 
-def _is_raw(sock: Any) -> bool:
-    """Not by ``isinstance``: a mock or a proxy may claim the class, the kernel refuses it."""
-    return issubclass(type(sock), RawSocket)
+def _of_standard_library(sock: Any) -> Optional[Layers]:
+    """``socket.socket``, ``ssl.SSLSocket``, and eventlet's ``GreenSSLSocket``, which is one."""
+    # not by isinstance: a mock or a proxy may claim the class, the kernel refuses it
+    is_raw = issubclass(type(sock), RawSocket)
+    return _of_sslobj(sock, getattr(sock, "_sslobj", None)) if is_raw else None
 
 
-def _is_plain(sock: Any) -> bool:
-    return _is_raw(sock) and getattr(sock, "_sslobj", None) is None
+def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
+    if sslobj is None:
+        return Layers(raw)
 
-
-def _is_tls(sock: Any) -> bool:
-    """``ssl.SSLSocket`` and eventlet's ``GreenSSLSocket``, which is one."""
-    return _is_raw(sock) and hasattr(getattr(sock, "_sslobj", None), "pending")
-
-
-def _is_green(sock: Any) -> bool:
-    # one inside another: what socketpair() makes in a patched process
-    return _comes_from(sock, "eventlet.greenio.base") and raw_of(sock.fd) is not None
-
-
-def _is_gevent(sock: Any) -> bool:
-    return _comes_from(sock, "gevent._socketcommon") and _is_raw(sock._sock)
-
-
-def _is_pyopenssl(sock: Any) -> bool:
-    return _comes_from(sock, "urllib3.contrib.pyopenssl") and raw_of(sock.socket) is not None
-
-
-def _is_tls_in_tls(sock: Any) -> bool:
-    return _comes_from(sock, "urllib3.util.ssltransport") and raw_of(sock.socket) is not None
-
-
-def _of_plain(sock: Any) -> Layers:
-    return Layers(sock)
-
-
-def _of_green(sock: Any) -> Layers:
-    raw = raw_of(sock.fd)
-    assert raw is not None  # _is_green has looked
-    return Layers(raw)
-
-
-def _of_tls(sock: Any) -> Layers:
-    return _of_sslobj(sock, sock._sslobj)
-
-
-def _of_gevent(sock: Any) -> Layers:
-    sslobj = getattr(sock, "_sslobj", None)
-    return Layers(sock._sock) if sslobj is None else _of_sslobj(sock._sock, sslobj)
-
-
-def _of_sslobj(raw: RawSocket, sslobj: Any) -> Layers:
     def read_one() -> str:
         import _ssl
 
@@ -143,14 +104,28 @@ def _of_sslobj(raw: RawSocket, sslobj: Any) -> Layers:
         except _ssl.SSLWantReadError:
             return WANTS_MORE
 
-    return Layers(raw, sslobj.version(), sslobj, read_one)
+    is_known = hasattr(sslobj, "pending")
+    return Layers(raw, sslobj.version(), sslobj, read_one) if is_known else None
 
 
-def _of_pyopenssl(sock: Any) -> Layers:
-    connection = sock.connection
-    raw = raw_of(sock.socket)
-    assert raw is not None  # _is_pyopenssl has looked
-    errors = sys.modules["OpenSSL.SSL"]
+def _of_eventlet(sock: Any) -> Optional[Layers]:
+    if not _comes_from(sock, "eventlet.greenio.base"):
+        return None
+    raw = raw_of(sock.fd)  # one inside another: what socketpair() makes in a patched process
+    return None if raw is None else Layers(raw)
+
+
+def _of_gevent(sock: Any) -> Optional[Layers]:
+    if not _comes_from(sock, "gevent._socketcommon") or not issubclass(type(sock._sock), RawSocket):
+        return None
+    return _of_sslobj(sock._sock, getattr(sock, "_sslobj", None))
+
+
+def _of_pyopenssl(sock: Any) -> Optional[Layers]:
+    raw = raw_of(sock.socket) if _comes_from(sock, "urllib3.contrib.pyopenssl") else None
+    if raw is None:
+        return None
+    connection, errors = sock.connection, sys.modules["OpenSSL.SSL"]
 
     def read_one() -> str:
         try:
@@ -166,9 +141,10 @@ def _of_pyopenssl(sock: Any) -> Layers:
     return Layers(raw, connection.get_protocol_version_name(), connection, read_one)
 
 
-def _of_tls_in_tls(sock: Any) -> Layers:
-    outer = layers_of(sock.socket)
-    assert outer is not None  # _is_tls_in_tls has looked
+def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
+    outer = layers_of(sock.socket) if _comes_from(sock, "urllib3.util.ssltransport") else None
+    if outer is None:
+        return None
     return Layers(outer.raw, outer.version, _TlsInTls(sock, outer.tls), outer.read_one)
 
 
@@ -198,12 +174,5 @@ def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:
         RawSocket.settimeout(raw, timeout)
 
 
-#: kind -> how it is taken apart; the commonest first
-_KINDS = (
-    (_is_plain, _of_plain),
-    (_is_tls, _of_tls),
-    (_is_green, _of_green),
-    (_is_gevent, _of_gevent),
-    (_is_pyopenssl, _of_pyopenssl),
-    (_is_tls_in_tls, _of_tls_in_tls),
-)
+#: the kinds of sockets, the commonest first; each returns None for what is not of its kind
+_KINDS = (_of_standard_library, _of_eventlet, _of_gevent, _of_pyopenssl, _of_tls_in_tls)
