@@ -30,6 +30,8 @@ from stalepool.patching.copies import POOL, SESSION, SOCKS, place_of
 #: stands for an attribute that the class itself does not have
 _INHERITED: Any = object()
 
+_LONGEST_CHAIN = 100
+
 
 # -- how what is replaced is bound: (owner, its own attribute or _INHERITED, name) -> original
 
@@ -117,11 +119,7 @@ class _Applied:
             patched = self.owner()
             is_its = isinstance(patched, type) and issubclass(owner, patched)
             return is_its and any(base is _bound(ours, None, owner) for base in present.__mro__)
-        try:
-            found = inspect.unwrap(present, stop=lambda f: f is ours or _closes_over(f, ours))
-        except ValueError:  # a chain without an end, as of a mock that has every attribute
-            return False
-        return found is ours or _closes_over(found, ours)
+        return any(found is ours or _closes_over(found, ours) for found in _chain(present))
 
 
 _applied: List[_Applied] = []
@@ -234,7 +232,7 @@ def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
     if stock is None:
         return "not there"
     try:
-        found = list(inspect.signature(stock).parameters.values())
+        found = list(inspect.signature(_chain(stock)[-1]).parameters.values())
     except (TypeError, ValueError):
         return "not a function"
     for parameter, expected in zip(found, parameters):
@@ -246,6 +244,18 @@ def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
         if len(found) >= len(parameters):
             return ""
     return "takes (%s)" % ", ".join(parameter.name for parameter in found)
+
+
+def _chain(function: Any) -> List[Any]:
+    """List a wrapper, what it wraps, and so on.
+
+    ``inspect.unwrap`` stops at a class in wrapt's wrapper since Python 3.13. A mock has every
+    attribute, so its chain would have no end.
+    """
+    found = [function]
+    while hasattr(found[-1], "__wrapped__") and len(found) < _LONGEST_CHAIN:
+        found.append(found[-1].__wrapped__)
+    return found
 
 
 def _describe(ours: Any, stock: Any) -> None:
