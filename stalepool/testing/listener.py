@@ -147,10 +147,13 @@ class Listener:
             raise self.errors[0]
 
     def _join(self, timeout_s: float) -> bool:
+        """Wait for the threads; not by ``join()``, which raises under eventlet on Python 3.13."""
         deadline = time.monotonic() + timeout_s
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        while any(thread.is_alive() for thread in self._threads):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
 
     def _start(self, target: Callable[..., None], *args: object) -> threading.Thread:
         name = f"{type(self).__name__}-{self.port or self.path}"
