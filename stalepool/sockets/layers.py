@@ -148,6 +148,26 @@ def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
     return Layers(outer.raw, outer.version, _TlsInTls(sock, outer.tls), outer.read_one)
 
 
+def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
+    """Empty OpenSSL's error queue after a failure on a TLS socket. Never yields.
+
+    The queue is the thread's, and so that of all its green threads. CPython leaves a
+    ConnectionError in it (seen in 3.13.5 with OpenSSL 3.5; 3.11 with 3.0 does not), and the next
+    read of any healthy TLS connection raises that once more. A handshake begins with an empty one.
+    """
+    ssl: Any = sys.modules.get("ssl")
+    is_left = isinstance(error, OSError) and ssl is not None and not isinstance(error, ssl.SSLError)
+    if not is_left or not hasattr(sock, "pending"):
+        return
+    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_bio(
+        ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True
+    )
+    try:
+        nobody.do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+
+
 class _TlsInTls:
     """Both layers as one, and between them what the transport has read, where no poll sees it."""
 

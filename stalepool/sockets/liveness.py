@@ -14,7 +14,7 @@ import struct
 from typing import List, Optional, Protocol, Tuple
 
 from stalepool.sockets import unpatched
-from stalepool.sockets.layers import CLOSE_NOTIFY, WANTS_MORE, Layers, RawSocket
+from stalepool.sockets.layers import CLOSE_NOTIFY, WANTS_MORE, Layers, RawSocket, clear_tls_errors
 from stalepool.sockets.verdict import Verdict
 
 
@@ -135,6 +135,7 @@ def _look_through_tls(layers: Layers) -> Verdict:
     try:
         found = layers.read_one()
     except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record
+        clear_tls_errors(layers.tls, error)
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.CLOSED)
     if found == WANTS_MORE:
         return Verdict.ALIVE

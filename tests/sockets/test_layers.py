@@ -150,3 +150,17 @@ def test_no_library_is_imported_to_know_its_sockets(run_python):
         env={"STALEPOOL_ENABLED": "0"},
     )
     assert found == []
+
+
+@pytest.mark.parametrize("kind", ["tls1.2", "tls1.3"])
+def test_an_error_of_one_tls_connection_is_not_met_on_another(kind):
+    """CPython 3.13 with OpenSSL 3.5 leaves a failed send in the thread's error queue."""
+    with KINDS[kind].make() as dead, KINDS[kind].make() as alive:
+        STATES["reset"].enter(dead)
+        with pytest.raises(OSError) as raised:
+            for _ in range(3):  # the first may be taken by a kernel that has not looked yet
+                dead.client.sendall(b"x")
+        layers.clear_tls_errors(dead.client, raised.value)
+        alive.client.settimeout(0)
+        with pytest.raises(ssl.SSLWantReadError):
+            alive.client.recv(1)
