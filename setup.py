@@ -11,7 +11,7 @@ def read(*parts):
         return file.read()
 
 
-DEMO = ["eventlet>=0.33.1", "urllib3>=1.26.18", "requests", "keystoneauth1"]
+DEMO = ["eventlet>=0.33.1", "urllib3>=1.26.5", "requests", "keystoneauth1"]
 TEST = [
     *DEMO,
     "pytest>=8",
