@@ -11,7 +11,7 @@ import contextvars
 import functools
 import logging
 import os
-from typing import Any, Callable, Dict, NoReturn, Optional
+from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Tuple
 
 from stalepool.stats import Counter
 
@@ -67,7 +67,7 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
             try:
                 return function(*args)
             except Exception as error:
-                if is_foreign(error):
+                if is_foreign(error, _modules_of(args)):
                     raise
                 fall_back(reason, repr(error))
                 return default
@@ -77,30 +77,55 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
     return guard
 
 
-def is_foreign(error: BaseException) -> bool:
+def is_foreign(error: BaseException, called: FrozenSet[str] = frozenset()) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
     Its class, or its innermost frame, is neither a builtin, nor ours, nor of what we call; or a
     timer of eventlet's threw it into a green thread that waits; or it is a timeout: nothing that is
     guarded waits, but for opening a socket, which catches its own. Other builtins that a signal
     handler raises cannot be told from ours, so blocks stay small.
+
+    :param called: more modules that we call: those of a connection's class.
     """
-    innermost = error.__traceback__
-    while innermost is not None and innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    if innermost is None:
+    if error.__traceback__ is None:
         return False
-    module = str(innermost.tb_frame.f_globals.get("__name__"))
-    if module.startswith("eventlet.hubs.") or is_timeout(error):
+    places = {type(error).__module__, _raised_in(error)} - called
+    if _raised_in(error).startswith("eventlet.hubs.") or is_timeout(error):
         return True
     if type(error).__module__ == "builtins":
         return False
-    return not (_is_called_by_us(type(error).__module__) and _is_called_by_us(module))
+    return not all(map(_is_called_by_us, places))
+
+
+def _raised_in(error: BaseException) -> str:
+    """The name of the module whose code raised; of ours, where that was C."""
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    return "" if innermost is None else str(innermost.tb_frame.f_globals.get("__name__"))
+
+
+def _modules_of(args: Tuple[Any, ...]) -> FrozenSet[str]:
+    """The modules of the class of what a function was handed first: a connection, for one."""
+    return frozenset(cls.__module__ for cls in type(args[0]).__mro__) if args else frozenset()
 
 
 def is_timeout(error: Optional[BaseException]) -> bool:
     """Tell whether a limit ran out: one set on a socket, or a timer's. ETIMEDOUT has an errno."""
     return isinstance(error, (TimeoutError, _socket.timeout)) and error.errno is None
+
+
+def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
+    """Tell whether a limit set on a socket ran out; a handler's or a timer's looks otherwise.
+
+    By its text, and by where it was raised: eventlet throws a socket's timeout from its hub, too.
+
+    :param conn: a connection whose class may set limits of its own.
+    """
+    if error is None or not is_timeout(error) or not str(error).endswith("timed out"):
+        return False
+    module = _raised_in(error)
+    return not module or _is_called_by_us(module) or module in _modules_of((conn,))
 
 
 def _is_called_by_us(module: str) -> bool:

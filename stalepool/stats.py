@@ -24,6 +24,9 @@ SWALLOWED_FOR_S = 86400.0
 OBSERVED_FOR_S = 3600.0
 NO_MOVES_FOR_S = 300.0
 
+#: connections that live beyond an announced idle limit before it is called untrue
+MOST_OUTLIVED = 3
+
 #: what is counted: group -> what it counts. The names within a group are closed sets of their
 #: modules, so they take bounded memory
 GROUPS = {
@@ -83,7 +86,9 @@ class Knowledge:
     __slots__ = (
         "_fins",
         "_moves_stopped_at",
+        "_outlived",
         "_swallowed_at",
+        "address",
         "answers_probes",
         "has_answered",
         "outage",
@@ -93,11 +98,14 @@ class Knowledge:
     def __init__(self) -> None:
         self.has_answered = False  # a request, in this process
         self.answers_probes = False  # TCP keepalive probes
+        #: the one that the last connection was opened to
+        self.address: Optional[str] = None
         self._swallowed_at: Optional[float] = None
         self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle age in seconds)
         self._moves_stopped_at: Optional[float] = None
-        #: an announced idle limit that a connection outlived
+        #: an announced idle limit that connections outlive, and how many have
         self.untrue_limit_s: Optional[float] = None
+        self._outlived = 0
         #: the outage that a refused connect began
         self.outage: Optional[Outage] = None
 
@@ -142,6 +150,15 @@ class Knowledge:
         """A connection outlived it."""
         self._fins = ()
 
+    def note_outlived(self, limit_s: float) -> None:
+        """A connection lives beyond an announced limit: a balancer may pass on its backend's.
+
+        The server's clock may be coarse, so one is not enough.
+        """
+        self._outlived += 1
+        if self._outlived >= MOST_OUTLIVED:
+            self.untrue_limit_s, self._outlived = limit_s, 0
+
     def stop_moves(self) -> None:
         """A move failed, was slow, or lost its request."""
         self._moves_stopped_at = monotonic()
@@ -180,8 +197,12 @@ class Origin:
 
     @property
     def knowledge(self) -> Knowledge:
-        """Facts learnt; none of an origin that shares its entry."""
-        return Knowledge() if self.name == OTHERS else self._knowledge
+        """Facts learnt; of an origin that shares its entry none, and nothing is moved there."""
+        if self.name != OTHERS:
+            return self._knowledge
+        unknown = Knowledge()
+        unknown.stop_moves()
+        return unknown
 
     @property
     def has_limit(self) -> bool:

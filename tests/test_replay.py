@@ -8,7 +8,6 @@ import gc
 import http.client
 import signal
 import socket
-import ssl
 import sys
 import threading
 import weakref
@@ -708,8 +707,7 @@ def test_the_first_error_through_a_tunnel():
                 assert counters(server)["replays"] == {"failed": 1}
     # where sending raises a ConnectionError (Python 3.8, 3.13), urllib3 swallows it and raises what
     # reading says then; a replay that failed leaves the first error alone to be raised
-    assert chains[0][0] is chains[1][0]
-    if issubclass(chains[0][1], ssl.SSLError):
+    if not any(issubclass(link, ConnectionError) for link in chains[1]):
         assert chains[0] == chains[1]
 
 

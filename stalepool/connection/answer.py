@@ -20,7 +20,7 @@ from stalepool.connection.silence import Watch
 from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
-from stalepool.sockets.layers import timeout_of
+from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
@@ -112,9 +112,10 @@ def _recover(
     since, pause_s = request.sent_at, request.wait_s
     try:
         while request.wait_s is not None and failure.has_run_out(error, since, pause_s):
-            if request.left_s == NOTHING_LEFT_S:
-                break
             watch = watch or Watch(conn, state, request)
+            watch.waited_s += pause_s or 0.0
+            if watch.left_s == NOTHING_LEFT_S:
+                break
             if _is_answered_elsewhere(response, watch, sock):
                 return bytes(response.fp.peek(1))
             error, since, pause_s = None, monotonic(), timeout_of(sock)
@@ -124,6 +125,7 @@ def _recover(
                     return first
             except socket_errors() as caught:
                 error = caught
+        clear_tls_errors(sock, error)
         if conn.sock is sock and _refusal(conn, state, error) is None and _replays(response, state):
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
@@ -155,10 +157,10 @@ def _is_answered_elsewhere(response: Answer, watch: Watch, sock: Any) -> bool:
     if watch.conn.sock is not sock:
         watch.pause_s = None  # another thread has closed the connection: read on, as stock would
     elif watch.is_dead():
-        if _replays(response, watch.state, watch.take_fresh()):
+        if _replays(response, watch.state, watch.take_fresh(), has_ended=False):
             return True
         watch.pause_s = None  # nobody's error: the old connection may still answer
-    sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
+    sock.settimeout(shorter(watch.pause_s, watch.left_s))
     return False
 
 
@@ -178,9 +180,9 @@ def _refusal(conn: Any, state: State, error: Optional[BaseException]) -> Optiona
     return "" if installation is None else replay.refusal(conn, state, error, installation)
 
 
-def _replays(response: Answer, state: State, fresh: Any = None) -> bool:
+def _replays(response: Answer, state: State, fresh: Any = None, has_ended: bool = True) -> bool:
     """Send the request again, and have the response read the answer to that. Yields."""
-    file = replay.on_fresh_socket(state, fresh)
+    file = replay.on_fresh_socket(state, fresh, has_ended)
     if file is None:
         return False
     old, response.fp = response.fp, file

@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 from stalepool.connection import full_check
 from stalepool.connection.state import CHECKED, by_id
+from stalepool.fallback import is_timeout
 
 Check = Callable[[Any], bool]
 
@@ -41,8 +42,10 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
                 state.phase = CHECKED
                 next(state.kept)
                 return False
-        except (AttributeError, OSError, RuntimeError, ValueError):
-            pass  # a mock, two threads at one connection: the full check meets it again
+        except (AttributeError, OSError, RuntimeError, ValueError) as error:
+            # a mock, two threads at one connection: the full check meets it again
+            if is_timeout(error):
+                raise  # a signal handler's
         return full_check.is_dropped(conn, original)
 
     return is_connection_dropped

@@ -101,6 +101,8 @@ def _arm(conn: Any, sock: Any, settings: Settings) -> None:
     entry = stats.origin(origin_of(conn))
     if layers is not None:
         note_opened(layers.raw)
+        if layers.is_tcp:
+            stats.origin(peer_of(conn)).knowledge.address = layers.raw.getpeername()[0]
     if layers is None or entry.knowledge.swallows_probes:
         return
     if keepalive.arm(layers, settings):

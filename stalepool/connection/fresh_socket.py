@@ -7,11 +7,10 @@ import logging
 from time import monotonic
 from typing import Any, Optional
 
-from stalepool import fallback
+from stalepool import fallback, stats
 from stalepool.connection.connect import PINNED, connect_errors, number_of
-from stalepool.connection.state import Request, State
+from stalepool.connection.state import Request, State, peer_of
 from stalepool.sockets import tcp_info
-from stalepool.sockets.failure import has_run_out
 from stalepool.sockets.layers import layers_of, raw_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
@@ -43,7 +42,8 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
             setattr(clone, PINNED, address)
         clone.connect()
         is_done = True
-        return clone.sock
+        fresh, clone.sock = clone.sock, None  # a class may close its socket in __del__
+        return fresh
     finally:
         if not is_done and clone.sock is not None:
             clone.sock.close()
@@ -52,21 +52,28 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
 @fallback.guarded("fresh_socket_failed")
 def try_to_open(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     """Do the same, and return None where no socket can be had."""
-    began, limit_s = monotonic(), number_of(timeout)
     try:
         return open_like(conn, timeout, address)
     except connect_errors(conn) as error:
-        if fallback.is_timeout(error) and not has_run_out(error, began, limit_s):
-            raise  # a deadline of the caller's
+        # urllib3 makes a ConnectTimeoutError of a deadline of the caller's
+        for link in (error, error.__cause__, error.__context__):
+            if fallback.is_timeout(link) and not fallback.is_a_sockets_timeout(link, conn):
+                raise link from None  # type: ignore[misc]  # it is one
         return None
 
 
-def take(conn: Any, state: State, fresh: Any, replaced_silent: bool = False) -> None:
-    """Go on with the fresh socket; the old one is closed only now."""
-    old = conn.sock
+def take(conn: Any, state: State, old: Any, fresh: Any, replaced_silent: bool = False) -> bool:
+    """Go on with the fresh socket; the old one is closed only now.
+
+    :returns: False where another thread has closed the connection meanwhile; the fresh one goes.
+    """
+    if conn.sock is not old:
+        fresh.close()
+        return False
     conn.sock = fresh
     state.follow(fresh, replaced_silent)
     old.close()
+    return True
 
 
 def shorter(*limits: Any) -> Any:
@@ -82,10 +89,12 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
         the name is looked up as urllib3 would, or one of :data:`request_rules.MOVE_REASONS`.
     """
     is_living = reason not in ("presend_check", "probe_unanswered")
-    limit_s, began = conn.timeout, monotonic()
-    address = None
+    limit_s, began, own_s = conn.timeout, monotonic(), number_of(conn.timeout)
+    old, address = conn.sock, None
     if is_living:
-        limit_s, address = shorter(_few_round_trips_s(conn.sock), conn.timeout), _peer(conn.sock)
+        limit_s, address = _few_round_trips_s(old), address_of(conn, old)
+        if own_s is not None:  # what a failed move takes may be taken off the request's time
+            limit_s = min(limit_s, own_s / 4)
     elif reason == "probe_unanswered":
         limit_s = shorter(BESIDE_S, conn.timeout)
     fresh = try_to_open(conn, limit_s, address)
@@ -95,8 +104,9 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     if fresh is None:
         state.origin.count("moved", "failed")
         return
-    fresh.settimeout(timeout_of(conn.sock))
-    take(conn, state, fresh, replaced_silent=reason == "probe_unanswered")
+    fresh.settimeout(timeout_of(old))
+    if not take(conn, state, old, fresh, replaced_silent=reason == "probe_unanswered"):
+        return
     request.moved_for = reason
     request.is_reused = False
     state.origin.count("moved", reason)
@@ -109,8 +119,14 @@ def _few_round_trips_s(sock: Any) -> float:
     return MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
 
 
-def _peer(sock: Any) -> Optional[str]:
-    """The address of who is at the other end; None where it is not an internet one."""
+def address_of(conn: Any, sock: Any) -> Optional[str]:
+    """The address of who is at a socket's other end; None where it is not an internet one.
+
+    The kernel forgets it of a connection that was reset: then that of the last one to this peer.
+    """
     raw = raw_of(sock)
-    name = None if raw is None else raw.getpeername()
+    try:
+        name = None if raw is None else raw.getpeername()
+    except OSError:
+        return stats.origin(peer_of(conn)).knowledge.address
     return name[0] if isinstance(name, tuple) else None

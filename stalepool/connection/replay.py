@@ -13,12 +13,12 @@ from typing import Any, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import BESIDE_S, shorter, take, try_to_open
+from stalepool.connection.fresh_socket import BESIDE_S, address_of, shorter, take, try_to_open
 from stalepool.connection.request_rules import Attempt, Death
 from stalepool.connection.state import Request, State
 from stalepool.fallback import is_timeout
 from stalepool.sockets import failure
-from stalepool.sockets.layers import timeout_of
+from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 _logger = logging.getLogger("stalepool.replay")
 
@@ -74,14 +74,15 @@ def after_failed_send(
     request = state.request
     if request is None or _is_refused_after_send(conn, state, error, installation):
         return False
-    request.limit_s = timeout_of(conn.sock)
+    sock = conn.sock
+    clear_tls_errors(sock, error)
+    request.limit_s = timeout_of(sock)
     fresh = _send_record(conn, request)
-    if fresh is None:
+    if fresh is None or not take(conn, state, sock, fresh):
         note_outcome(state, request, "failed")
         return False
     fresh.settimeout(request.limit_s)
     request.first_error = error
-    take(conn, state, fresh)
     return True
 
 
@@ -97,25 +98,28 @@ def _is_refused_after_send(
     return refusal(conn, state, error, installation) is not None
 
 
-def on_fresh_socket(state: State, fresh: Any = None) -> Any:
-    """Send the record, and wait for the answer's first byte. The old socket stays until then.
+def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
+    """Send the record, and wait for the answer's first byte.
 
-    :param fresh: a socket that is open already.
+    :param fresh: a socket that is open already; None: open one.
+    :param has_ended: what the old one has: it is closed as soon as the record was sent, so that
+        whoever shuts the connection's socket down ends the wait. A silent one stays, to be read on.
     :returns: the file object of what is the connection's socket now; None: the replay failed, too.
     """
-    request, file = state.request, None
-    conn = request and request.conn()
+    request = state.request
+    conn: Any = None if request is None else request.conn()
     if request is None or conn is None:
         return None
-    fresh = _send_record(conn, request, fresh)
+    file, sock, fresh = None, conn.sock, _send_record(conn, request, fresh)
     try:
-        file = fresh and _first_byte(fresh)
+        if fresh is not None and (not has_ended or take(conn, state, sock, fresh)):
+            file = _first_byte(fresh)
+            if file is not None and not has_ended and not take(conn, state, sock, fresh):
+                file = file.close()
     finally:
         if fresh is not None and file is None:
             fresh.close()
     note_outcome(state, request, "failed" if file is None else "ok")
-    if file is not None:
-        take(conn, state, fresh)
     return file
 
 
@@ -125,14 +129,16 @@ def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
     :raises: a deadline of the caller's.
     """
     request.is_replayed = True
+    sock, is_sent = conn.sock, False
     if fresh is None:
         limits = BESIDE_S, request.connect_timeout, request.left_s
-        fresh = try_to_open(conn, shorter(*limits))
+        fresh = try_to_open(conn, shorter(*limits), address_of(conn, sock))
         if fresh is None:
             return None
-    is_sent = False
     since, limit_s = monotonic(), request.left_s
     try:
+        if conn.sock is not sock or failure.answer_has_begun(sock):
+            return None  # another thread closed it, or the answer came while the fresh one opened
         for data in request.sent:
             since, limit_s = monotonic(), request.left_s
             fresh.settimeout(limit_s)
@@ -141,6 +147,7 @@ def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
         is_sent = True
         return fresh
     except failure.socket_errors() as error:
+        clear_tls_errors(fresh, error)
         if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
             raise
         return None
@@ -159,6 +166,7 @@ def _first_byte(fresh: Any) -> Any:
     try:
         has_begun = bool(file.peek(1))
     except failure.socket_errors() as error:
+        clear_tls_errors(fresh, error)
         if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
             raise
     finally:

@@ -108,9 +108,11 @@ REPLAY_RULES = (
 )
 
 
-def is_worth_a_record(request: Request) -> bool:
-    """Tell whether the request's body may be needed for a replay, by its head."""
+def is_worth_a_record(state: State, request: Request) -> bool:
+    """Tell whether the request's body may be needed for a replay."""
     head = request.sent[0]
+    if not (request.is_reused or state.origin.knowledge.is_in_outage):
+        return False
     if request.method not in IDEMPOTENT and not (b"dempotency-" in head and has_a_key(head)):
         return False
     # "Transfer-Encoding" in any case: asked for the pattern where it occurs at all
@@ -215,10 +217,9 @@ def _is_near_the_announced_limit(ride: Ride) -> bool:
     if limit_s is None or limit_s == knowledge.untrue_limit_s or not _moves_on_evidence(ride):
         return False
     idle_s, margin_s = _idle_s(ride), _margin_s(limit_s)
-    if idle_s > 1.25 * limit_s + margin_s:
-        knowledge.untrue_limit_s = limit_s  # it lives: a balancer passes on what its backend says
-        return False
-    return idle_s >= limit_s - margin_s
+    if idle_s > limit_s:
+        knowledge.note_outlived(limit_s)
+    return limit_s - margin_s <= idle_s <= 1.25 * limit_s + margin_s
 
 
 def _is_near_the_observed_limit(ride: Ride) -> bool:

@@ -60,7 +60,7 @@ def _prepare(conn: Any, data: Any, installation: runtime.Installation) -> Option
     if phase is CHECKED:
         _choose_socket(conn, state, data, installation)
     elif phase is SENDING and request is not None:
-        if len(request.sent) == 1 and not request_rules.is_worth_a_record(request):
+        if len(request.sent) == 1 and not request_rules.is_worth_a_record(state, request):
             request.keep_the_head_alone()
         request.record(data)
     elif phase is WAITING and request is not None:

@@ -19,8 +19,8 @@ from typing import Any, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import BESIDE_S, try_to_open
-from stalepool.connection.state import Request, State
+from stalepool.connection.fresh_socket import BESIDE_S, address_of, try_to_open
+from stalepool.connection.state import NOTHING_LEFT_S, Request, State
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
@@ -66,10 +66,20 @@ class Watch:
         self.gives_up_until = request.sent_at + half_s
         #: seconds until the next look; None: no more looks
         self.pause_s: Optional[float] = None
+        #: the pauses so far, in seconds, by whatever the clock says
+        self.waited_s = 0.0
         #: a socket that was opened beside the old one
         self.fresh: Any = None
         self._opened = 0.0
         self._is_unknown = False
+
+    @property
+    def left_s(self) -> Optional[float]:
+        """Seconds that are left of the caller's limit; the clock may be frozen."""
+        limit_s, left_s = self.request.limit_s, self.request.left_s
+        if limit_s is None or left_s is None:
+            return None
+        return max(NOTHING_LEFT_S, min(left_s, limit_s - self.waited_s))
 
     def is_dead(self) -> bool:
         """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
@@ -114,6 +124,9 @@ class Watch:
             self._open_fresh(info)
             if self.fresh is None or not info.unacked:
                 return False
+            info = self._info(self.conn.sock)  # the path may have healed meanwhile
+            if info is None or not self._is_suspect(info):
+                return self._reads_on()
         if info.unacked:
             return True
         if self._is_unknown:
@@ -150,8 +163,9 @@ class Watch:
         return info.probes >= (SUSPECT_PROBES if is_known else 1)
 
     def _open_fresh(self, info: TcpInfo) -> None:
-        left_s = self.gives_up_until - monotonic()
-        self.fresh = try_to_open(self.conn, max(0.1, min(BESIDE_S, left_s)))
+        left_s, self._is_unknown = self.gives_up_until - monotonic(), False
+        limit_s = max(0.1, min(BESIDE_S, left_s))
+        self.fresh = try_to_open(self.conn, limit_s, address_of(self.conn, self.conn.sock))
         if self.fresh is None or info.unacked:
             return
         self._opened = monotonic()

@@ -290,12 +290,15 @@ def note_opened(raw: RawSocket) -> None:
     _opened[raw.fileno()] = runtime.fork_generation
 
 
-def _check_all_anew() -> None:
+def _begin_anew() -> None:
+    """Forget what is in flight: it may end unseen while nothing is installed."""
     for state in list(_states.values()):
         state.full_check_due = 0.0
+        if state.phase is not UPGRADED:
+            state.phase, state.request = IDLE, None
 
 
-runtime.on_change(_check_all_anew)
+runtime.on_change(_begin_anew)
 
 
 def origin_of(conn: Any) -> str:

@@ -15,7 +15,7 @@ import sys
 from time import monotonic
 from typing import Any, Optional, Tuple, Type
 
-from stalepool.fallback import is_timeout
+from stalepool.fallback import is_a_sockets_timeout, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import Layers, RawSocket, layers_of
 
@@ -90,7 +90,7 @@ def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[
     :param since: monotonic time at which the operation began.
     :param limit_s: the timeout on the socket in seconds, None without one.
     """
-    if limit_s is None or not is_timeout(error):
+    if limit_s is None or not is_a_sockets_timeout(error):
         return False
     spent_s = monotonic() - since
     return spent_s >= limit_s - _EARLY_S or spent_s == 0  # 0: the clock is frozen

@@ -11,6 +11,7 @@ import _socket
 import struct
 from typing import NamedTuple, Optional
 
+from stalepool.fallback import is_timeout
 from stalepool.sockets.layers import Layers
 
 _TCP_INFO = getattr(_socket, "TCP_INFO", None)
@@ -111,7 +112,9 @@ def ask(layers: Layers) -> Optional[TcpInfo]:
         return None
     try:
         answer = layers.raw.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _FORMAT.size)
-    except OSError:
+    except OSError as error:
+        if is_timeout(error):
+            raise  # a signal handler's
         return None
     if len(answer) < _IDLE_FIELDS_END:
         return None
