@@ -30,7 +30,7 @@ TEST = [
     "pytest-socket",
     # botocore holds urllib3 below 2 on Pythons before 3.10
     "botocore; python_version >= '3.10'",
-    "requests_ntlm",
+    "pywinrm",
 ]
 LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
 BENCH = [*DEMO, "pyperf", "trustme"]

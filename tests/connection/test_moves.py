@@ -38,6 +38,7 @@ from stalepool.testing import (
     kernel,
     swallow,
 )
+from support.network import FAR, DistantHost
 from worlds import WITH_TESTS
 
 ON = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": "auto"}
@@ -114,10 +115,14 @@ def names() -> Iterator[None]:
 
 
 class Recorder:
-    """Connections of a pool write down whether the kept one was open when they were opened."""
+    """Connections of a pool write down whether the kept one was open when they were opened.
+
+    And how long each operation of that might take.
+    """
 
     def __init__(self, pool: Any) -> None:
         self.opened: List[bool] = []
+        self.limits_s: List[Any] = []
         self.kept: Any = None
         recorder, base = self, HTTPSConnection if pool.scheme == "https" else HTTPConnection
 
@@ -125,6 +130,7 @@ class Recorder:
             def connect(self) -> None:
                 kept = recorder.kept
                 recorder.opened.append(kept is not None and kept.fileno() >= 0)
+                recorder.limits_s.append(self.timeout)
                 super().connect()
 
         pool.ConnectionCls = Recording
@@ -528,6 +534,19 @@ def test_the_setting_asks_for_the_clock(setting, idle_s, on, moved):
     assert (seen.on, seen.moved) == (on, moved)
 
 
+# -- clients in a process of their own -------------------------------------------------------------
+
+WITH_THIS = {"PYTHONPATH": os.pathsep.join([WITH_TESTS["PYTHONPATH"], os.path.dirname(__file__)])}
+
+
+def side_by_side_printed(cases: Dict[str, Callable[[], Any]]) -> None:
+    seen = side_by_side(cases)
+    for found in seen.values():
+        if isinstance(found, BaseException):
+            raise found
+    json.dump({name: tuple(each) for name, each in seen.items()}, sys.stdout)
+
+
 # -- under eventlet --------------------------------------------------------------------------------
 
 GREEN = """
@@ -541,23 +560,106 @@ GREEN = """
 
 def green_client() -> None:
     with WHO["shim"]():
-        seen = side_by_side({name: LIMIT_IS_NEAR[name] for name in [*MOVES, *STUCK]})
-    for found in seen.values():
-        if isinstance(found, BaseException):
-            raise found
-    json.dump({name: tuple(each) for name, each in seen.items()}, sys.stdout)
+        side_by_side_printed({name: LIMIT_IS_NEAR[name] for name in [*MOVES, *STUCK]})
 
 
 def test_moves_under_eventlet(run_python):
     """Stock: as on threads."""
-    path = os.pathsep.join([WITH_TESTS["PYTHONPATH"], os.path.dirname(__file__)])
     # eventlet leaves a TLS socket whose handshake failed to its finalizer, which warns
     flags = ("-Wignore:unclosed:ResourceWarning",)
-    seen = run_python(GREEN, env={"PYTHONPATH": path}, flags=flags)
+    seen = run_python(GREEN, env=WITH_THIS, flags=flags)
     for name in MOVES:
         is_moved(name, Seen(*seen[name]))
     for name in STUCK:
         stays(Seen(*seen[name]))
+
+
+# -- a host that is far away -----------------------------------------------------------------------
+
+CONNECT_S = 10.0
+#: what opens a connection, and a request with its answer: TCP, TLS 1.3, HTTP
+OPENED = 3
+
+
+class SeenFarAway(NamedTuple):
+    """What became of POSTs over TLS.
+
+    ``round_trips``: for each POST, counted on the link. ``limits_s``: of each operation that opens
+    a connection, for each of them.
+    """
+
+    ends: List[Any]
+    on: List[int]
+    moved: Dict[str, int]
+    round_trips: List[int]
+    limits_s: List[float]
+
+
+def far_away(
+    pauses_s: Any, round_trip_s: float = 0.05, server_class: Any = FaultServer, default: Any = None
+) -> SeenFarAway:
+    """POSTs apart, to a server on another host; each case has a network of its own."""
+    host, tls = DistantHost(round_trip_s / 2), TLS()
+    with host.inside():
+        server = server_class(default=default, tls=tls, host=FAR)
+    limit = urllib3.Timeout(connect=CONNECT_S, read=20.0)
+    with server, pool_for(server, tls, assert_hostname="localhost", timeout=limit) as pool:
+        recorder, ends, round_trips = Recorder(pool), [], []  # type: Any, List[Any], List[int]
+        for pause_s in pauses_s:
+            time.sleep(pause_s)
+            before = host.round_trips
+            ends += ask(pool, [0])
+            round_trips.append(host.round_trips - before)
+        seen = seen_at(server, ends)
+        return SeenFarAway(ends, seen.on, seen.moved, round_trips, recorder.limits_s)
+
+
+FAR_AWAY: Dict[str, Callable[[], SeenFarAway]] = {
+    "apart": lambda: far_away((0, APART_S, APART_S)),
+    "near": lambda: far_away(NEAR, default=LIMITED),
+    # one round trip takes longer than the 0.25 s
+    "near, farther away": lambda: far_away(NEAR, 0.3, default=LIMITED),
+    "near, one at a time": lambda: far_away(NEAR, server_class=OneAtATime, default=LIMITED),
+}
+
+#: where it is not as in stock
+FAR_AWAY_WITH_THE_SHIM: Dict[str, Any] = {
+    "near": ([0, 1], {"announced_limit": 1}, [OPENED, OPENED]),
+    "near, farther away": ([0, 1], {"announced_limit": 1}, [OPENED, OPENED]),
+    # TCP is the kernel's; TLS has to wait, and the POST rides the old one then
+    "near, one at a time": ([0, 0], {"failed": 1}, [OPENED, 2]),
+}
+
+FAR_AWAY_CLIENT = """
+    import sys
+    import test_moves as tests
+
+    tests.far_away_client(sys.argv[1])
+"""
+
+
+def far_away_client(who: str) -> None:
+    with WHO[who]():
+        side_by_side_printed(FAR_AWAY)
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_posts_far_away(run_python, who):
+    """Stock: one connection and its handshake; each POST after that is one round trip."""
+    seen = run_python(FAR_AWAY_CLIENT, who, env=WITH_THIS)
+    for name in FAR_AWAY:
+        ends, *what, limits_s = seen[name]
+        assert set(ends) == {200}, (name, ends)
+        count = len(ends)
+        expected = ([0] * count, {}, [OPENED] + [1] * (count - 1))
+        if who == "shim":
+            expected = FAR_AWAY_WITH_THE_SHIM.get(name, expected)
+        assert tuple(what) == expected, name
+        assert limits_s[0] == CONNECT_S
+    if who == "shim":
+        for name, round_trip_s in (("near", 0.05), ("near, farther away", 0.3)):
+            (limit_s,) = seen[name][-1][1:]
+            assert 8 * round_trip_s <= limit_s < CONNECT_S
 
 
 # -- a balancer that counts connections ------------------------------------------------------------

@@ -21,7 +21,6 @@ from stalepool.testing import (
     TLS,
     AnswerStep,
     Exchange,
-    FaultServer,
     ProcessThenClose,
     ProcessThenReset,
     Respond,
@@ -315,55 +314,6 @@ def test_a_bound_connection_is_never_moved_off(scheme: str) -> None:
         for method in ("POST", "GET"):
             assert outcome(pool, method) == 200
         assert len(server.journal.connections) == 1
-
-
-def test_a_session_of_sealed_messages_stays_on_its_connection() -> None:
-    """requests_ntlm's own handshake; then two messages, apart by more than a second."""
-    requests_ntlm = pytest.importorskip("requests_ntlm")
-    spnego = pytest.importorskip("spnego")
-    import requests
-
-    acceptors: Dict[int, Any] = {}
-
-    @dataclass(frozen=True)
-    class Authenticate(AnswerStep):
-        """NTLM by spnego, for the connection; what comes after it is served."""
-
-        def answer(self, exchange: Exchange) -> None:
-            import base64
-
-            exchange.process()
-            number = exchange.channel.number
-            given = exchange.request.headers.get("authorization", "")
-            if getattr(acceptors.get(number), "complete", False):
-                exchange.respond(200, b"sealed")
-            elif not given:
-                exchange.respond(401, headers={"WWW-Authenticate": "NTLM"})
-            else:
-                token = base64.b64decode(given.partition(" ")[2])
-                if number not in acceptors:
-                    acceptors[number] = spnego.server(
-                        protocol="ntlm", options=spnego.NegotiateOptions.use_ntlm
-                    )
-                answer = acceptors[number].step(token)
-                if acceptors[number].complete:
-                    exchange.respond(200, b"sealed")
-                else:
-                    said = "NTLM %s" % base64.b64encode(answer).decode()
-                    exchange.respond(401, headers={"WWW-Authenticate": said})
-
-    with pytest.MonkeyPatch.context() as patch, tempfile.NamedTemporaryFile("w") as users:
-        users.write("DOMAIN:user:password\n")
-        users.flush()
-        patch.setenv("NTLM_USER_FILE", users.name)
-        with FaultServer(lambda request: Authenticate()) as server, requests.Session() as session:
-            session.trust_env = False
-            session.auth = requests_ntlm.HttpNtlmAuth("DOMAIN\\user", "password")
-            assert session.post(server.url, data=b"one", timeout=20).content == b"sealed"
-            session.auth = None
-            kernel.wait_until(_after(1.3), "idle time", 5)
-            assert session.post(server.url, data=b"two", timeout=20).content == b"sealed"
-            assert len(server.journal.connections) == 1
 
 
 def _after(seconds: float) -> Callable[[], bool]:

@@ -1,19 +1,24 @@
-"""A network that fails: segments that vanish, and a neighbour that does not answer.
+"""A network that fails or is slow: segments that vanish, a host that is away, one that is far away.
 
-Socket filters need no rights and hit one connection each. A neighbour that is away needs network
-namespaces, which need root: :class:`Unavailable` elsewhere, which skips the test.
+Socket filters need no rights and hit one connection each. Other hosts need network namespaces,
+which need root: :class:`Unavailable` elsewhere, which skips the test.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import select
 import shutil
 import socket
 import struct
 import subprocess
-from typing import Any, Iterator, List, Tuple
+import threading
+from collections import deque
+from time import monotonic
+from typing import Any, Deque, Iterator, List, Set, Tuple
 
 from stalepool.sockets.layers import raw_of
 from stalepool.testing import FaultServer, Unavailable, release, swallow
@@ -96,23 +101,41 @@ def lose_at_peer(client: Any, channel: Any) -> None:
 # -- network namespaces ----------------------------------------------------------------------------
 
 _CLONE_NEWNET = 0x40000000
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 0x0001, 0x1000
+_IPV4_WITHOUT_OPTIONS, _SYN = 0x45, 0x02
 NEAR, FAR = "10.9.0.2", "10.9.0.1"
 
 
-class Neighbour:
-    """Another host on the same wire, at the address ``FAR``; its server is in this process.
+class _OtherHost:
+    """Another host, at the address ``FAR``; its server is in this process.
 
-    Made in a process that has one thread so far; that thread, and those it starts, are at ``NEAR``
-    from then on, in a network of their own.
+    The thread that makes it, and those that it starts, are at ``NEAR`` from then on, in a network
+    of their own.
 
     :raises Unavailable: where the process may not have a network of its own.
     """
 
     def __init__(self) -> None:
         if shutil.which("ip") is None:
-            raise Unavailable("a neighbour needs the ip command, which is not on PATH")
+            raise Unavailable("another host needs the ip command, which is not on PATH")
         self._far = _own_network()
         self._near = _own_network()
+
+    @contextlib.contextmanager
+    def inside(self) -> Iterator[None]:
+        """Sockets that are made meanwhile, by this thread, are the other host's."""
+        _enter(self._far)
+        try:
+            yield
+        finally:
+            _enter(self._near)
+
+
+class Neighbour(_OtherHost):
+    """A host on the same wire."""
+
+    def __init__(self) -> None:
+        super().__init__()
         path = "/proc/%d/fd/%d" % (os.getpid(), self._far)
         _ip("link add near0 type veth peer name far0 netns %s" % path)
         _ip("addr add %s/24 dev near0" % NEAR)
@@ -125,15 +148,6 @@ class Neighbour:
             with open("/proc/sys/net/ipv4/neigh/near0/retrans_time_ms", "w") as file:
                 file.write("100")
 
-    @contextlib.contextmanager
-    def inside(self) -> Iterator[None]:
-        """Sockets that are made meanwhile, by this thread, are the neighbour's."""
-        _enter(self._far)
-        try:
-            yield
-        finally:
-            _enter(self._near)
-
     def leave(self) -> None:
         """It answers no question for its address any more: "no route to host"."""
         with self.inside():
@@ -143,6 +157,64 @@ class Neighbour:
     def come_back(self) -> None:
         with self.inside():
             _ip("link set far0 arp on")
+
+
+class DistantHost(_OtherHost):
+    """A host that packets take a while to. They are carried in user space, until the process ends.
+
+    :param delay_s: one way, each way.
+    """
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__()
+        self._delay_s = delay_s
+        self._seen: Set[bytes] = set()
+        self._last_from = FAR
+        #: how often something was sent to the other host after it had sent something itself: a
+        #: request and its answer are one, however many packets they are
+        self.round_trips = 0
+        near = _tun(NEAR, FAR)
+        with self.inside():
+            far = _tun(FAR, NEAR)
+        threading.Thread(target=self._carry, args=(near, far), daemon=True).start()
+
+    def _carry(self, near: int, far: int) -> None:
+        onward = {near: (NEAR, far), far: (FAR, near)}
+        on_the_way: Deque[Tuple[float, int, bytes]] = deque()
+        while True:
+            wait_s = max(0.0, on_the_way[0][0] - monotonic()) if on_the_way else None
+            for end in select.select(onward, [], [], wait_s)[0]:
+                sender, target = onward[end]
+                packet = os.read(end, 65536)
+                self._note(sender, packet)
+                on_the_way.append((monotonic() + self._delay_s, target, packet))
+            while on_the_way and on_the_way[0][0] <= monotonic():
+                _, target, packet = on_the_way.popleft()
+                os.write(target, packet)
+
+    def _note(self, sender: str, packet: bytes) -> None:
+        """Count what opens a connection or brings data, and is sent for the first time."""
+        if packet[0] != _IPV4_WITHOUT_OPTIONS or packet[9] != socket.IPPROTO_TCP:
+            return
+        head_size = 20 + 4 * (packet[32] >> 4)
+        ports_and_sequence = packet[20:28]
+        if (len(packet) == head_size and not packet[33] & _SYN) or ports_and_sequence in self._seen:
+            return
+        self._seen.add(ports_and_sequence)
+        self.round_trips += sender == NEAR and self._last_from == FAR
+        self._last_from = sender
+
+
+def _tun(own: str, peer: str) -> int:
+    """Make a device of this thread's network; returns the descriptor of what is sent through it."""
+    try:
+        device = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", b"tun0", _IFF_TUN | _IFF_NO_PI))
+    except OSError as error:
+        raise Unavailable(error.errno, "no tun device here: %s" % error) from error
+    _ip("addr add %s peer %s dev tun0" % (own, peer))
+    _ip("link set tun0 up")
+    return device
 
 
 def _own_network() -> int:
