@@ -28,9 +28,12 @@ def start() -> None:
         except SettingsError as error:
             if not is_the_command():  # which says it itself, where settings matter to it
                 say("stalepool: not active in this process: %s" % error)
+                import_hook.register(refused=str(error))
             return
         if settings.enabled:
             import_hook.register(settings)
+        else:
+            import_hook.unregister("STALEPOOL_ENABLED=%s" % os.environ["STALEPOOL_ENABLED"])
     except Exception as error:
         say("stalepool: not active in this process: %r" % (error,))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List
 
-from stalepool import fallback, runtime, stats
+from stalepool import runtime, status
 from stalepool.patching import import_hook
 from stalepool.settings import Settings
 
@@ -24,7 +24,7 @@ def install(**settings: Any) -> None:
     """
     chosen = Settings.from_environ(os.environ, **settings)
     if not chosen.enabled:
-        uninstall()
+        import_hook.unregister("enabled=False")
         return
     import_hook.register(chosen)
     if runtime.current is not None:
@@ -61,17 +61,10 @@ def snapshot() -> Dict[str, Any]:
     ``died_idle_s``: how long, in seconds, connections had been idle when they died, as counts per
     bucket edge (a server's idle limit shows here). ``fallbacks``: how often the shim fell back to
     urllib3, by reason. In audit mode discards are those that active mode would have made.
-    ``installed`` is :func:`is_installed`, ``mode`` is None while no urllib3 is patched, ``pid``
-    tells the processes of a service apart.
+    ``saved`` and ``gone``: requests that urllib3 alone would have lost, and why connections went.
+    ``installed`` is :func:`is_installed`, ``off_because`` says why not; ``mode`` is None while no
+    urllib3 is patched, ``pid`` tells the processes of a service apart, ``since`` is when this one
+    began to count (its start or its fork), in seconds since the epoch. ``settings``: the ``value``
+    of each, and where it is ``from``. ``versions``: of Python and of what is loaded.
     """
-    installed, current = is_installed(), runtime.current
-    patched, unpatched = import_hook.report()
-    return {
-        "installed": installed,
-        "mode": current.settings.mode if installed and current is not None else None,
-        "pid": os.getpid(),
-        "patched": patched,
-        "unpatched": unpatched,
-        **stats.snapshot(),
-        "fallbacks": fallback.counts(),
-    }
+    return status.snapshot(import_hook.describe())

@@ -2,6 +2,8 @@
 
 Each reason is counted every time and logged at WARNING the first time in a process. A log handler
 may itself post through urllib3, so a log call made from inside one is dropped, not nested.
+
+All log lines of this package pass through :func:`log`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import contextvars
 import functools
 import logging
 import os
+from time import monotonic
 from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Tuple
 
 from stalepool.stats import Counter
@@ -29,6 +32,7 @@ REASONS = {
     "patch_missing": "urllib3 does not look as expected, a patch was left out",
     "wrapped_by_others": "somebody wrapped a patched function, ours stays as a pass-through",
     "hook_failed": "the import hook could not do its work, urllib3 is left as it is",
+    "status_failed": "the status file could not be written, stalepool status does not show it all",
 }
 
 #: packages whose exceptions our own calls raise; any other code that raises inside one of our
@@ -42,13 +46,17 @@ _CALLED_BY_US = frozenset(
 )
 
 _counts = {reason: Counter() for reason in REASONS}
+#: reason -> what was met the first time
+first_details: Dict[str, str] = {}
+#: lines of one message, above DEBUG
+LINES_A_MINUTE = 10
+
+#: message -> (when its minute began, lines in it)
+_lines: Dict[str, Tuple[float, int]] = {}
 _is_logging = contextvars.ContextVar("stalepool_is_logging", default=False)
 _logger = logging.getLogger("stalepool.fallback")
 
-# a root logger at DEBUG whose handler posts each record would be fed by what its own posts cause:
-# our DEBUG lines are for who asks for them by name
-if logging.getLogger("stalepool").level == logging.NOTSET:
-    logging.getLogger("stalepool").setLevel(logging.INFO)
+_top = logging.getLogger("stalepool")
 
 
 def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -69,7 +77,7 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
             except Exception as error:
                 if is_foreign(error, _modules_of(args)):
                     raise
-                fall_back(reason, repr(error))
+                fall_back(reason, repr(error), stacklevel=3)
                 return default
 
         return call
@@ -145,7 +153,9 @@ def raise_again(error: BaseException) -> NoReturn:
         del error  # its traceback holds this frame
 
 
-def fall_back(reason: str, detail: object) -> None:
+def fall_back(
+    reason: str, detail: object, stacklevel: int = 2, level: int = logging.WARNING
+) -> None:
     """Count that something was left to urllib3, and log why, once a process and reason.
 
     May yield inside a log handler, so it is never called between a check that found a connection
@@ -153,26 +163,62 @@ def fall_back(reason: str, detail: object) -> None:
 
     :param reason: one of :data:`REASONS`.
     :param detail: what was met, for the log line.
+    :param stacklevel: whose place the line carries: 2 is the caller's.
     """
     if _counts[reason].tick() == 0:
-        log(_logger, logging.WARNING, "%s (%s): %s", REASONS[reason], reason, detail)
+        first_details[reason] = str(detail)
+        args = (REASONS[reason], reason, detail)
+        log(_logger, level, "%s (%s): %s", *args, stacklevel=stacklevel + 1)
 
 
-def log(logger: logging.Logger, level: int, message: str, *args: Any) -> None:
+def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel: int = 2) -> None:
     """Log, unless from inside a log call of ours: a handler that posts would recurse.
 
-    The mark is a context variable, of which every thread and every greenlet has its own.
+    The mark is a context variable, of which every thread and every greenlet has its own. Above
+    DEBUG at most :data:`LINES_A_MINUTE` lines of one message are written; the next one says how
+    many were left out.
+
+    :param message: a literal: lines are counted by it.
+    :param stacklevel: whose place the line carries: 2 is the caller's.
     """
-    if _is_logging.get() or not logger.isEnabledFor(level):
+    # dictConfig and fileConfig disable each logger that is there already and that they do not
+    # name. That is nobody's decision; who wants silence sets a level
+    logger.disabled = False
+    if _is_logging.get() or not _is_wanted(logger, level):
         return
     token = _is_logging.set(True)
     try:
-        logger.log(level, message, *args)
+        left_out = _lines_left_out(message) if level > logging.DEBUG else 0
+        if left_out is None:
+            return
+        if left_out:
+            message, args = message + " (%d such lines were left out before)", (*args, left_out)
+        logger.log(level, message, *args, stacklevel=stacklevel)
     except Exception as error:  # a broken handler or filter must not cost the caller a request
         if is_foreign(error) and not _is_of_a_handler(error):
             raise
     finally:
         _is_logging.reset(token)
+
+
+def _is_wanted(logger: logging.Logger, level: int) -> bool:
+    """Tell whether a line is asked for: one at DEBUG by a logger's name, and not by the root's.
+
+    A root at DEBUG whose handler posts each record would be fed by what its own posts cause.
+    """
+    is_by_name = logger.level != logging.NOTSET or _top.level != logging.NOTSET
+    return (level > logging.DEBUG or is_by_name) and logger.isEnabledFor(level)
+
+
+def _lines_left_out(message: str) -> Optional[int]:
+    """Return how many lines were left out since the last one; None: leave out this one, too."""
+    now = monotonic()
+    began, count = _lines.get(message, (now, 0))
+    if 0 <= now - began < 60:
+        _lines[message] = (began, count + 1)
+        return 0 if count < LINES_A_MINUTE else None
+    _lines[message] = (now, 1)
+    return max(0, count - LINES_A_MINUTE)
 
 
 def _is_of_a_handler(error: BaseException) -> bool:
@@ -194,6 +240,7 @@ def forget() -> None:
     """Start again from zero, as a forked child does: what it meets is its own to say."""
     for reason in REASONS:
         _counts[reason] = Counter()
+    _lines.clear()
 
 
 if hasattr(os, "register_at_fork"):

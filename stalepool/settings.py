@@ -83,6 +83,20 @@ class Seconds:
         return number
 
 
+class Directory:
+    """A directory by its absolute path, or one of two words: ``off`` is None in Python."""
+
+    accepts = "an absolute path, auto or off"
+
+    def parse(self, value: Any) -> str | None:
+        word = "off" if value is None else value.strip() if isinstance(value, str) else ""
+        if word.lower() in (AUTO, "off"):
+            return AUTO if word.lower() == AUTO else None
+        if not word.startswith("/") or "\0" in word:
+            raise ValueError
+        return word
+
+
 def _plain(value: Any) -> Any:
     """Refuse what int() and float() take besides: 1_5, and the digits of any script."""
     if isinstance(value, str) and ("_" in value or not value.strip().isascii()):
@@ -94,7 +108,7 @@ DAY_S = 86400
 AUTO = "auto"
 
 #: name -> (what it takes, default, what it does); 32767 and 127 are the kernel's own limits
-SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds, Any, str]] = {
+SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds | Directory, Any, str]] = {
     "enabled": (Flag(), True, "the kill switch: 0 leaves the process untouched"),
     "mode": (Choice("active", "audit"), "active", "audit only looks and counts; urllib3 decides"),
     "max_idle_s": (
@@ -136,6 +150,16 @@ SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds, Any, str]] = {
         1.0,
         "how long a refused connect to an origin that has answered before is tried again",
     ),
+    "status_dir": (
+        Directory(),
+        AUTO,
+        "where the status file is kept; auto is /run/user/UID, or else /dev/shm",
+    ),
+    "summary_s": (
+        Seconds(1, DAY_S, "off"),
+        None,
+        "at most so often a line in the log says what was done; and one at exit",
+    ),
 }
 
 
@@ -151,7 +175,7 @@ class Settings:
     :raises SettingsError: naming the setting, the value and what is accepted.
     """
 
-    __slots__ = tuple(SETTINGS)
+    __slots__ = (*SETTINGS, "_sources")
 
     enabled: bool
     mode: str
@@ -166,6 +190,10 @@ class Settings:
     silence_s: float | None
     nonidempotent_max_idle_s: float | str | None
     reconnect_window_s: float
+    status_dir: str | None
+    summary_s: float | None
+    #: name -> the variable that it is from, or "install()"; defaults are not in it
+    _sources: dict[str, str]
 
     def __init__(self, **settings: Any) -> None:
         problems = []
@@ -180,6 +208,7 @@ class Settings:
                 problems.append(_wrong(name, value, kind.accepts))
         if problems:
             raise SettingsError("; ".join(problems))
+        object.__setattr__(self, "_sources", dict.fromkeys(settings, "install()"))
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
@@ -207,11 +236,20 @@ class Settings:
             raise SettingsError("; ".join([*problems, str(error)])) from None
         if problems and chosen.enabled:
             raise SettingsError("; ".join(problems))
+        named = {name: PREFIX + name.upper() for name in found if name not in overrides}
+        chosen._sources.update(named)
         return chosen
 
     def as_dict(self) -> dict[str, Any]:
         """Name -> value, in the order of :data:`stalepool.settings.SETTINGS`; plain data."""
         return {name: getattr(self, name) for name in SETTINGS}
+
+    def explained(self) -> dict[str, dict[str, Any]]:
+        """Name -> its value, and where that is from; plain data."""
+        return {
+            name: {"value": value, "from": self._sources.get(name, "default")}
+            for name, value in self.as_dict().items()
+        }
 
     def __setattr__(self, name: str, value: object = None) -> NoReturn:
         raise AttributeError("Settings are frozen: make new ones, or call stalepool.install()")

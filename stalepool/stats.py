@@ -37,6 +37,12 @@ GROUPS = {
     "reconnects": "refused connects that were tried again, by outcome; and windows opened",
 }
 
+#: verdicts for which no connection goes
+KEPT = frozenset(("alive", "unknown", "no_socket"))
+
+#: verdicts on connections that urllib3's own check would have reused: nothing lies in the socket
+HIDDEN = frozenset(("probe_unanswered", "tls_pending"))
+
 
 class Counter:
     """Counts up from 0, shared by threads without a lock.
@@ -167,6 +173,14 @@ class Knowledge:
     def moves_are_stopped(self) -> bool:
         return _is_within(self._moves_stopped_at, NO_MOVES_FOR_S)
 
+    @property
+    def moves_stopped_for_s(self) -> float:
+        """Seconds until moves are made again; 0 where they are not stopped."""
+        stopped_at = self._moves_stopped_at
+        if stopped_at is None or not self.moves_are_stopped:
+            return 0.0
+        return max(0.0, stopped_at + NO_MOVES_FOR_S - monotonic())
+
     def as_dict(self) -> Dict[str, Any]:
         probes = "answered" if self.answers_probes else "unknown"
         return {
@@ -174,6 +188,7 @@ class Knowledge:
             "keepalive_probes": "swallowed" if self.swallows_probes else probes,
             "observed_idle_limit_s": self.observed_idle_limit_s,
             "moves_are_stopped": self.moves_are_stopped,
+            "moves_stopped_for_s": self.moves_stopped_for_s,
         }
 
 
@@ -188,7 +203,7 @@ def _is_within(since: Optional[float], seconds: float) -> bool:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_knowledge", "armed", "died", "discards", "groups", "name")
+    __slots__ = ("_knowledge", "armed", "died", "discards", "groups", "hidden", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -213,6 +228,7 @@ class Origin:
         """Count from zero. What was learnt stays, but that the origin answered this process."""
         self._knowledge.has_answered, self._knowledge.outage = False, None
         self.discards = Counter()
+        self.hidden = Counter()
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths
         self.groups: Dict[str, Dict[str, Counter]] = {group: {} for group in GROUPS}
@@ -224,6 +240,12 @@ class Origin:
     def count(self, group: str, name: str) -> None:
         """Count one event of :data:`GROUPS`."""
         self.counter(group, name).tick()
+
+    def count_discard(self, verdict: str, is_audit: bool) -> None:
+        """Count a connection given up at checkout; in audit mode, one that would have been."""
+        self.discards.tick()
+        if verdict in HIDDEN and not is_audit:
+            self.hidden.tick()
 
     def count_death(self, age_s: float) -> None:
         """Count a connection that had been idle for ``age_s`` seconds when it died."""
@@ -246,7 +268,34 @@ class Origin:
                 for bucket, counter in sorted(self.died.copy().items())
             },
             **counted,
+            "gone": _gone(counted),
+            "saved": self._saved(counted),
         }
+
+    def _saved(self, counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
+        """Return how many requests urllib3 alone would have lost, by what was done instead.
+
+        A connection that urllib3's own check would have found dead, too, saves nothing. Nor is a
+        move away from a limit counted, since its request might have arrived all the same.
+        """
+        return {
+            "replayed": counted["replays"].get("ok", 0),
+            "kept_off": self.hidden.value + counted["moved"].get("presend_check", 0),
+            "reconnected": counted["reconnects"].get("ok", 0),
+        }
+
+
+def _gone(counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
+    """Return how many connections went, by reason: found at checkout, moved off, or in a request.
+
+    One that failed in a request went whatever became of the request.
+    """
+    gone = {name: number for name, number in counted["verdicts"].items() if name not in KEPT}
+    for name, number in counted["moved"].items():
+        if name != "failed":
+            gone[name] = gone.get(name, 0) + number
+    failed = sum(counted["replays"].values()) + sum(counted["replays_refused"].values())
+    return {**gone, "failed_in_request": failed} if failed else gone
 
 
 _origins: Dict[str, Origin] = {}

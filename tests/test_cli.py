@@ -15,7 +15,7 @@ from conftest import clean_environ
 from stalepool.cli.main import main
 from stalepool.settings import SETTINGS
 
-COMMANDS = ["run", "path", "demo"]
+COMMANDS = ["run", "path", "status", "demo"]
 
 STALEPOOL = [sys.executable, "-m", "stalepool"]
 
@@ -63,7 +63,12 @@ def test_help_names_every_command_and_setting(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     ("command", "statuses"),
-    [("run", [1, 2, 126, 127]), ("path", [1]), ("demo", [0, 1, 2, 129, 130, 143])],
+    [
+        ("run", [1, 2, 126, 127]),
+        ("path", [1]),
+        ("status", [0, 1, 2]),
+        ("demo", [0, 1, 2, 129, 130, 143]),
+    ],
 )
 def test_every_command_has_help(
     command: str,
@@ -87,6 +92,16 @@ def test_wrong_usage(words: List[str], capsys: pytest.CaptureFixture[str]) -> No
     assert captured.err.startswith("usage: ")
 
 
+@pytest.mark.parametrize(
+    ("word", "near"), [("stats", "status"), ("ran", "run"), ("demon", "demo"), ("\x1b", None)]
+)
+def test_an_unknown_command(word: str, near: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    exits(2, [word])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "%r is not a command: the nearest is " % word in last
+    assert near is None or last.endswith(repr(near))
+
+
 def test_run_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["run"], ["run", "--"], ["run", ""], ["run", "--", "", "x"]):
         assert main(words) == 2
@@ -101,7 +116,7 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["path"]) == 130
 
 
-@pytest.mark.parametrize("words", [["path"], ["--help"], ["run", "--help"]])
+@pytest.mark.parametrize("words", [["path"], ["--help"], ["run", "--help"], ["status"]])
 def test_a_reader_that_went_away_causes_no_traceback(words: List[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -117,7 +132,7 @@ def test_a_reader_that_went_away_causes_no_traceback(words: List[str]) -> None:
 @pytest.mark.parametrize(
     ("word", "unbuffered"),
     # unbuffered, argparse itself swallows the error
-    [("path", ""), ("path", "1"), ("--help", ""), ("--version", "")],
+    [("path", ""), ("path", "1"), ("status", ""), ("--help", ""), ("--version", "")],
 )
 def test_a_full_disk_is_said_in_one_line(word: str, unbuffered: str) -> None:
     environ = clean_environ(PYTHONUNBUFFERED=unbuffered)

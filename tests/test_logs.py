@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import subprocess
+import sys
 
 import pytest
 
 import stalepool
+from conftest import clean_environ
 from pools import (
     await_arrival,
     break_while_idle,
@@ -19,12 +22,15 @@ from pools import (
     shim,
     verdicts,
 )
-from stalepool import fallback, runtime
-from stalepool.testing import TLS, CloseAfter, ResetAfter, Respond, Surplus
+from stalepool import fallback, runtime, status
+from stalepool.testing import TLS, Close, CloseAfter, ResetAfter, Respond, Surplus
 
 
 class Records(logging.Handler):
-    """Keeps what is logged, and does something at each record."""
+    """Keeps what is logged, and does something at each record.
+
+    Not at that of the process's first answer, which any test's may be.
+    """
 
     def __init__(self, act=lambda record: None):
         super().__init__(logging.DEBUG)
@@ -32,8 +38,9 @@ class Records(logging.Handler):
         self.act = act
 
     def emit(self, record):
-        self.records.append(record)
-        self.act(record)
+        if "is active" not in record.msg:
+            self.records.append(record)
+            self.act(record)
 
     @property
     def lines(self):
@@ -263,3 +270,190 @@ def test_a_mark_left_by_a_raising_handler_is_taken_away(listen):
         await_arrival(pool)
         assert get(pool) == 200
         assert len(heard.records) == 2
+
+
+# -- the process: active or not --------------------------------------------------------------------
+
+#: a service that sets its logging up after its imports, as most do
+LATE = """
+import sys
+import stalepool, urllib3
+import logging
+logging.basicConfig(
+    stream=sys.stdout, level=logging.INFO, format="%(levelname)s %(name)s %(filename)s %(message)s"
+)
+pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
+"""
+
+
+def output_of(script, server, *, first="", **variables):
+    done = subprocess.run(
+        [sys.executable, "-c", first + LATE + script, str(server.port)],
+        env=clean_environ(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def test_one_line_says_that_it_is_active():
+    with serving() as (server, _):
+        out, err = output_of(
+            "for _ in range(3): pool.request('GET', '/')", server, STALEPOOL_MODE="audit"
+        )
+    (line,) = out
+    assert err == []
+    assert re.match(
+        r"INFO stalepool\.status status\.py stalepool \S+ is active in process \d+, mode audit; "
+        r"settings: mode=audit \(STALEPOOL_MODE\); patched: urllib3\.connectionpool$",
+        line,
+    ), line
+
+
+def test_each_worker_says_it_for_itself():
+    script = (
+        "import os\npool.request('GET', '/')\nif os.fork() == 0:\n    pool.request('GET', '/')\n"
+    )
+    script += "else:\n    os.wait()\n"
+    with serving() as (server, _):
+        out, _ = output_of(script, server)
+    assert len({re.search(r"process (\d+)", line)[1] for line in out}) == len(out) == 2
+
+
+def test_a_patch_that_was_left_out_makes_it_a_warning():
+    first = "import urllib3.connectionpool as p; p.is_connection_dropped = lambda c: False\n"
+    with serving() as (server, _):
+        out, _ = output_of("pool.request('GET', '/')", server, first=first)
+    (line,) = out
+    assert line.startswith("WARNING stalepool.status ")
+    assert "not patched: urllib3.connectionpool.is_connection_dropped: takes (c)" in line
+
+
+WHY_OFF = {
+    "a wrong setting": ({"STALEPOOL_MODE": "activ"}, "", "STALEPOOL_MODE='activ' is not accepted"),
+    "no wrapt": ({}, "import sys; sys.modules['wrapt'] = None\n", "the import hook failed: Modul"),
+}
+
+
+@pytest.mark.parametrize("name", WHY_OFF)
+def test_where_it_is_off_the_services_own_log_says_so(name):
+    """Once, at the first connection: at the imports nobody had set up a log yet."""
+    variables, first, words = WHY_OFF[name]
+    script = "for _ in range(3): pool.request('GET', '/')\nimport urllib3.connectionpool as p\n"
+    script += "print(hasattr(p.HTTPConnectionPool._new_conn, '__wrapped__'))"
+    with serving() as (server, _):
+        out, _ = output_of(script, server, first=first, **variables)
+    assert out[1:] == ["False"]
+    assert out[0].startswith("WARNING stalepool.status ")
+    assert "stalepool is not active in this process: " + words in out[0]
+
+
+def test_the_kill_switch_is_nothing_to_say():
+    with serving() as (server, _):
+        found = output_of("pool.request('GET', '/')", server, STALEPOOL_ENABLED="0")
+    assert found == ([], [])
+
+
+def test_switched_on_meanwhile_it_does_not_say_that_it_is_off():
+    script = "stalepool.install(mode='active')\npool.request('GET', '/')"
+    with serving() as (server, _):
+        out, _ = output_of(script, server, STALEPOOL_MODE="activ")
+    (line,) = out
+    assert "is active" in line and "settings: the defaults" in line
+
+
+def test_a_root_at_warning_hears_of_no_info():
+    script = "logging.getLogger().setLevel('WARNING'); pool.request('GET', '/')"
+    with serving() as (server, _):
+        assert output_of(script, server) == ([], [])
+
+
+# -- dictConfig, places, many lines ----------------------------------------------------------------
+
+
+def test_a_logging_configuration_that_disables_what_it_does_not_name():
+    script = """
+import logging.config
+handlers = {"out": {"class": "logging.StreamHandler", "stream": sys.stdout}}
+logging.config.dictConfig({"version": 1, "handlers": handlers,
+                           "root": {"level": "INFO", "handlers": ["out"]}})
+for _ in range(2): pool.request("GET", "/")
+"""
+    with serving([Respond(200), Close()]) as (server, _):
+        out, _ = output_of(script, server)
+    assert [line.partition(" ")[2][:9] for line in out] == ["0.1.0 is ", "GET was s"]
+
+
+def test_a_line_carries_the_place_it_is_from(listen, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken")
+
+    with shim(replay="idempotent"), serving([Respond(200), CloseAfter(0)]) as (server, pool):
+        heard = listen()
+        break_while_idle(server, pool)
+        assert get(pool) == 200
+        server.perform(CloseAfter(0))
+        await_arrival(pool)
+        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
+        assert get(pool) == 200
+        fallback.fall_back("patch_missing", "by hand")
+    assert [(record.filename, record.funcName) for record in heard.records] == [
+        ("full_check.py", "_report"),
+        ("full_check.py", "is_dropped"),
+        ("test_logs.py", "test_a_line_carries_the_place_it_is_from"),
+    ]
+
+
+def test_many_lines_of_one_message(listen, monkeypatch):
+    logger, now = logging.getLogger("stalepool.replay"), [1000.0]
+    monkeypatch.setattr(fallback, "monotonic", lambda: now[0])
+    fallback.forget()
+    heard = listen()
+    for number in range(25):
+        fallback.log(logger, logging.INFO, "sent %d", number)
+        fallback.log(logger, logging.DEBUG, "looked %d", number)
+    assert heard.lines.count("looked 24") == 1  # who asks for DEBUG gets it
+    assert [line for line in heard.lines if "sent" in line] == ["sent %d" % n for n in range(10)]
+    now[0] += 61
+    fallback.log(logger, logging.INFO, "sent %d", 25)
+    fallback.log(logger, logging.INFO, "sent %d", 26)
+    assert heard.lines[-2:] == ["sent 25 (15 such lines were left out before)", "sent 26"]
+    fallback.forget()
+
+
+# -- summaries -------------------------------------------------------------------------------------
+
+
+def test_a_summary_where_something_happened(listen):
+    with shim(summary_s=60, replay="idempotent"), serving([Respond(200), Close()]) as (_, pool):
+        heard = listen(level=logging.INFO)
+        get(pool)
+        summaries = [line for line in heard.lines if "saved" in line]
+        assert summaries == []
+        get(pool)
+        for _ in range(3):
+            status._summary_due_at = status.due_at = 0.0
+            get(pool)
+        summaries = [line for line in heard.lines if "saved" in line]
+        (record,) = [record for record in heard.records if "saved" in record.getMessage()]
+    assert len(summaries) == 1
+    assert re.match(
+        r"process \d+ saved 1 request in \d+ \w+: 1 sent once more, .*; 0 fallbacks$", summaries[0]
+    )
+    assert (record.name, record.levelno) == ("stalepool.status", logging.INFO)
+
+
+def test_a_summary_at_exit():
+    with serving([Respond(200), Close()]) as (server, _):
+        out, _ = output_of(
+            "for _ in range(2): pool.request('GET', '/')", server, STALEPOOL_SUMMARY_S="3600"
+        )
+    assert "saved 1 request in" in out[-1]
+
+
+def test_no_summary_that_nobody_asked_for():
+    with serving([Respond(200), Close()]) as (server, _):
+        out, _ = output_of("for _ in range(2): pool.request('GET', '/')", server)
+    assert not [line for line in out if "saved" in line]

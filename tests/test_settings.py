@@ -19,6 +19,7 @@ from stalepool.settings import (
     PREFIX,
     SETTINGS,
     Choice,
+    Directory,
     Flag,
     Seconds,
     Settings,
@@ -52,6 +53,8 @@ def good_values(name: str) -> st.SearchStrategy[Any]:
         return st.sampled_from(kind.words)
     if isinstance(kind, Whole):
         return st.integers(kind.lowest, kind.highest)
+    if isinstance(kind, Directory):  # without letters, whose case would matter
+        return st.sampled_from([None, "auto", "/", "/1/2"])
     assert isinstance(kind, Seconds)
     seconds = st.floats(kind.lowest, kind.highest)
     words = st.sampled_from([None if word == "off" else word for word in kind.words or ("off",)])
@@ -66,6 +69,9 @@ def is_good(name: str, value: object) -> bool:
         return isinstance(word, bool) or (isinstance(word, int) and word in (0, 1)) or word in words
     if isinstance(kind, Choice):
         return word in kind.words
+    if isinstance(kind, Directory):
+        is_path = isinstance(word, str) and re.fullmatch("/[^\0]*", word, re.DOTALL)
+        return word is None or word in ("auto", "off") or bool(is_path)
     if isinstance(word, bool) or not isinstance(word, (int, float, str, type(None))):
         return False
     if isinstance(kind, Seconds) and (word is None or word in ("off", "auto")):
@@ -170,6 +176,24 @@ def test_the_nearest_name_is_given(name: str, misspell: Any) -> None:
     variable = PREFIX + name.upper()
     with pytest.raises(SettingsError, match="the nearest is %s, which takes" % variable):
         Settings.from_environ({PREFIX + misspell(name.upper()): "1"})
+
+
+def test_a_directory_keeps_its_case_and_its_place() -> None:
+    chosen = Settings.from_environ({"STALEPOOL_STATUS_DIR": " /Srv/Status dir "})
+    assert chosen.status_dir == "/Srv/Status dir"
+    with pytest.raises(SettingsError, match="STALEPOOL_STATUS_DIR='run' is not accepted: it takes"):
+        Settings.from_environ({"STALEPOOL_STATUS_DIR": "run"})
+
+
+def test_a_setting_says_where_it_is_from() -> None:
+    chosen = Settings.from_environ({"STALEPOOL_MODE": "audit"}, silence_s=20)
+    explained = chosen.explained()
+    assert list(explained) == list(SETTINGS)
+    assert explained["mode"] == {"value": "audit", "from": "STALEPOOL_MODE"}
+    assert explained["silence_s"] == {"value": 20.0, "from": "install()"}
+    assert {explained[name]["from"] for name in set(SETTINGS) - {"mode", "silence_s"}} == {
+        "default"
+    }
 
 
 def test_everything_that_is_wrong_is_said_at_once() -> None:

@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import os
 import sys
-from typing import List, Optional
+from typing import Iterable, List, Optional
 
 import stalepool
-from stalepool.cli import demo, inject
+from stalepool.cli import demo, inject, status
 from stalepool.settings import PREFIX, SETTINGS
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """The parser of the whole command line, which knows the names of its commands."""
+
+    commands: Iterable[str] = ()
+
+    def refuse_unknown(self, words: List[str]) -> None:
+        """End with 2 and the nearest command, where the first word is none."""
+        if words and not words[0].startswith("-") and words[0] not in self.commands:
+            near = difflib.get_close_matches(words[0], self.commands, n=1, cutoff=0)[0]
+            self.error("%r is not a command: the nearest is %r" % (words[0], near))
+
+
+def make_parser() -> Parser:
+    parser = Parser(
         prog="stalepool",
         description="Keeps services from talking into dead pooled connections.",
         epilog="Settings come from the environment; these are the defaults:\n" + _settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=stalepool.__version__)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
+    )
 
     run = commands.add_parser(
         "run",
@@ -46,12 +61,23 @@ def make_parser() -> argparse.ArgumentParser:
     )
     path.set_defaults(act=inject.path)
 
+    ask = commands.add_parser(
+        "status",
+        help="show the processes that run with the shim, and what it has done",
+        description="Ask the processes of this machine, as root those of all users and in "
+        "containers, too, what the shim does in them. Exits with 0 if it is active in some of them "
+        "and off in none, with 1 otherwise, with 2 where they cannot be asked.",
+    )
+    status.add_arguments(ask)
+    ask.set_defaults(act=status.main)
+
     show = commands.add_parser(
         "demo",
         help="replay the migration incident without and with the shim",
     )
     demo.add_arguments(show)
     show.set_defaults(act=demo.main)
+    parser.commands = tuple(commands.choices)
     return parser
 
 
@@ -63,7 +89,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     _open_closed_streams()
     try:
         try:
-            args = make_parser().parse_args(argv)
+            parser = make_parser()
+            parser.refuse_unknown(sys.argv[1:] if argv is None else argv)
+            args = parser.parse_args(argv)
             return int(args.act(args))
         finally:
             sys.stdout.flush()

@@ -12,7 +12,7 @@ from io import BufferedReader
 from time import monotonic
 from typing import Any, Callable, Dict, Optional
 
-from stalepool import fallback, runtime
+from stalepool import fallback, runtime, status
 from stalepool.connection import connect, replay, request_rules, silence
 from stalepool.connection import state as states
 from stalepool.connection.fresh_socket import shorter
@@ -73,6 +73,8 @@ class Answer:
         finally:
             error = None  # its traceback holds this frame
             request.is_over()
+            if state.used_at >= status.due_at:  # answered, or failed on a new socket
+                status.pass_by()
 
 
 @fallback.guarded("answer_failed")

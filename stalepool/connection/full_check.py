@@ -202,7 +202,7 @@ def _report(conn: Any, state: State, finding: Finding, installation: runtime.Ins
         kinds = "%s with %s" % (type(conn), type(conn.sock))
         fallback.fall_back("unknown_connection", kinds)
     elif verdict.is_discard:
-        origin.discards.tick()
+        origin.count_discard(verdict.value, installation.is_audit)
         fallback.log(
             _logger,
             logging.DEBUG,

@@ -28,7 +28,7 @@ TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
     from stalepool.settings import Settings
 
@@ -38,6 +38,7 @@ class _Finder:
 
     def __init__(self) -> None:
         self.settings: Optional[Settings] = None  # the defaults
+        self.refused: Optional[str] = None  # why nothing is to be patched
         self.being_loaded: List[str] = []  # the packages whose __init__ runs now
         self.has_failed = False
         self.loaded: Any = None  # our modules runtime and patches, once there is a urllib3
@@ -92,8 +93,10 @@ class _Finder:
         except ImportError:  # nothing is left to say it with
             self.has_failed = True
         else:
-            patch = fallback.guarded("hook_failed", False)(self._load_and_patch)
-            self.has_failed = not patch(modules)
+            if self.refused is None:
+                patch = fallback.guarded("hook_failed", False)(self._load_and_patch)
+                self.has_failed = not patch(modules)
+            fallback.guarded("status_failed")(self._show)(modules)
 
     def _load_and_patch(self, modules: List[ModuleType]) -> bool:
         from stalepool.sockets import unpatched
@@ -107,8 +110,44 @@ class _Finder:
             patches.apply(module)
         return True
 
+    def _show(self, modules: List[ModuleType]) -> None:
+        """Show this process to ``stalepool status``; where the shim is off, say so in the log."""
+        from stalepool.sockets import unpatched
+
+        with unpatched.in_sight():
+            from stalepool import fallback, status
+            from stalepool.patching import announce
+        if self.refused is None:  # the environment tells stalepool status as much
+            status.show(describe)
+        say = fallback.guarded("status_failed")(self._say_that_it_is_off)
+        if not self.is_at_work():
+            for module in modules:
+                announce.at_first_connection(module, say)
+
+    def _say_that_it_is_off(self) -> None:
+        """Log it at WARNING, unless it is on by now, or was taken out."""
+        import logging
+
+        from stalepool import fallback
+
+        if self is _finder and not self.is_at_work():
+            args = "stalepool is not active in this process: %s", self.why_off()
+            fallback.log(logging.getLogger("stalepool.status"), logging.WARNING, *args)
+
+    def why_off(self) -> Optional[str]:
+        """Say why nothing is patched, or going to be; None where that is not so."""
+        if self.is_at_work():
+            return None
+        if self.refused is not None or not self.has_failed:
+            return self.refused or "wrapt cannot be imported"
+        from stalepool import fallback
+
+        return "the import hook failed: %s" % fallback.first_details.get("hook_failed")
+
     def is_at_work(self) -> bool:
         """False where nothing was patched, and nothing is going to be."""
+        if self.refused is not None:
+            return False
         if self.loaded is not None and self.loaded[1].patched():
             return True
         return not self.has_failed and _wrapt_is_there()
@@ -127,13 +166,18 @@ class _Finder:
 
 _finder: Optional[_Finder] = None
 
+#: why there is no finder
+_off_because: Optional[str] = None
 
-def register(settings: Optional[Settings] = None) -> None:
+
+def register(settings: Optional[Settings] = None, refused: Optional[str] = None) -> None:
     """See to it that every urllib3 of this process is patched, present and future copies alike.
 
     Registering again only changes the settings.
 
     :param settings: None for the defaults.
+    :param refused: why nothing is to be patched: the service's log is told so at its first
+        connection.
     """
     global _finder
     if _finder is None:
@@ -141,23 +185,43 @@ def register(settings: Optional[Settings] = None) -> None:
         _finder = _Finder()
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
-    _finder.settings = settings
+    _finder.settings, _finder.refused = settings, refused
     _finder.patch(copies.complete(copies.present()))
 
 
-def unregister() -> List[str]:
+def unregister(off_because: str = "stalepool.uninstall() was called") -> List[str]:
     """Stop watching imports, and put urllib3 back as it was.
 
     :returns: the patches that could not be undone, see :func:`stalepool.uninstall`.
     """
-    global _finder
+    global _finder, _off_because
     finder, _finder = _finder, None
-    return [] if finder is None else finder.retire()
+    _off_because = off_because
+    left = [] if finder is None else finder.retire()
+    if finder is not None and finder.loaded is not None:
+        from stalepool import status
+
+        status.show(describe)
+    return left
 
 
 def is_at_work() -> bool:
     """Tell whether something is patched, or will be as soon as there is something to patch."""
     return _finder is not None and _finder.is_at_work()
+
+
+def describe() -> Dict[str, Any]:
+    """Return the part of a snapshot that is about patching; plain data."""
+    from stalepool.settings import Settings
+
+    patched, unpatched = report()
+    return {
+        "installed": is_at_work(),
+        "off_because": _off_because if _finder is None else _finder.why_off(),
+        "settings": {} if _finder is None else (_finder.settings or Settings()).explained(),
+        "patched": patched,
+        "unpatched": unpatched,
+    }
 
 
 def report() -> Tuple[List[str], List[str]]:

@@ -1,0 +1,56 @@
+"""``stalepool status``: the processes of this machine that run with the shim, from outside."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+from stalepool.cli.status import find, page, report
+from stalepool.cli.status.explain import explanation
+from stalepool.cli.status.services import Service, services_of
+
+WATCH_S = 2.0
+
+ALL_WELL, NOT_ALL_WELL, USAGE_ERROR = 0, 1, 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pids", metavar="PID", type=int, nargs="*", help="ask these alone, each")
+    parser.add_argument("--each", action="store_true", help="every process by itself")
+    parser.add_argument("--json", action="store_true", help="print JSON, one document a look")
+    parser.add_argument("--watch", action="store_true", help="look again every 2 s, until Ctrl-C")
+    parser.add_argument("--explain", action="store_true", help="say what each count means")
+    parser.add_argument(
+        "--report", action="store_true", help="say what audit has found, and what follows from it"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print what the processes say of themselves.
+
+    :returns: 0 if the shim is active in at least one and off in none; 1 if not.
+    """
+    if not find.has_proc():
+        sys.stderr.write("stalepool status: there is no /proc here: it needs Linux\n")
+        return USAGE_ERROR
+    while True:
+        processes = find.processes(args.pids)
+        services = services_of(processes, args.each or bool(args.pids))
+        if args.watch and sys.stdout.isatty():
+            sys.stdout.write("\x1b[H\x1b[2J")
+        print(_text(args, services))
+        if not args.watch:
+            is_well = bool(services) and all(service.is_well for service in services)
+            return ALL_WELL if is_well else NOT_ALL_WELL
+        sys.stdout.flush()
+        time.sleep(WATCH_S)
+
+
+def _text(args: argparse.Namespace, services: list[Service]) -> str:
+    if args.json:
+        return json.dumps({"services": [service.as_dict() for service in services]}, indent=1)
+    write = report.report if args.report else page.page
+    text = write(services)
+    return text + "\n\n" + explanation(services) if args.explain else text

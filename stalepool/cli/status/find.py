@@ -1,0 +1,318 @@
+"""Finds the processes that run with the shim, and reads what each has written.
+
+Every process that the caller may look into is asked for by its own view of the file system,
+``/proc/PID/root``: systemd's private directories and containers need nothing special. What is read
+was written by another user, perhaps: no link is followed, nothing is waited for, the size is
+limited, and the content has to be what this module knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import re
+import stat
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
+
+from stalepool import stats, status
+from stalepool.cli.inject import INJECT_DIR
+from stalepool.settings import AUTO, PREFIX, SETTINGS, Settings, SettingsError
+
+LARGEST_FILE = 8 << 20
+FORKED = "no answer has come to it yet: a master process, or an idle worker"
+WITHOUT = "runs without the shim"
+_VARIABLE = PREFIX + "STATUS_DIR"
+
+
+class Process(NamedTuple):
+    """One process: what it says of itself, or what can be told without it."""
+
+    pid: int
+    user: str
+    command: str
+    image: bytes  # the same in processes that were forked from each other
+    seen: Optional[Dict[str, Any]] = None
+    note: Optional[str] = None  # why there is nothing seen
+    is_off: bool = False
+
+
+def has_proc() -> bool:
+    """Tell whether this machine has what is needed."""
+    return os.path.exists("/proc/self/ns/pid")
+
+
+def processes(pids: Iterable[int] = ()) -> List[Process]:
+    """Return the processes that run with the shim, or were meant to.
+
+    :param pids: of these alone, and each of them, whatever it is; empty: of all that may be asked.
+    """
+    chosen = list(dict.fromkeys(pids))
+    if chosen:
+        return [_asked(pid) for pid in chosen]
+    _sweep()
+    here = [process for process in map(_process, _all_pids()) if process is not None]
+    images = {process.image for process in here if process.seen is not None}
+    workers = [
+        process._replace(note=FORKED, is_off=False)
+        if process.seen is None and process.image in images
+        else process
+        for process in here
+    ]
+    return [each for each in workers if each.seen is not None or (each.note and each.image)]
+
+
+def _asked(pid: int) -> Process:
+    process = _process(pid, is_asked=True)
+    if process is None:
+        return Process(pid, "?", "?", b"", None, "no such process", is_off=True)
+    if process.seen is None and process.note is None:
+        return process._replace(note=WITHOUT, is_off=True)
+    return process
+
+
+def _all_pids() -> Iterator[int]:
+    own = os.geteuid()
+    for name in os.listdir("/proc"):
+        if name.isdecimal() and int(name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if own in (0, os.stat("/proc/" + name).st_uid):
+                    yield int(name)
+
+
+def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
+    """Look at one process; None if it is gone by now."""
+    try:
+        facts = _lines("/proc/%d/status" % pid)
+        user = int(facts["Uid"].split()[1])
+        ticks = status.start_ticks(_bytes("/proc/%d/stat" % pid))
+        command = _command(_bytes("/proc/%d/cmdline" % pid), facts["Name"])
+    except (OSError, KeyError):
+        return None
+    process = Process(pid, _user_name(user), command, b"")
+    try:
+        process = process._replace(image=_bytes("/proc/%d/auxv" % pid))
+        environ = _environ(pid)
+        namespace = os.stat("/proc/%d/ns/pid" % pid).st_ino
+        is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return process._replace(note="cannot be asked: %s" % error.strerror)
+    name = status.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
+    seen, problem = _newest(pid, user, name, environ, ticks)
+    if seen is not None:
+        return process._replace(seen=seen, is_off=not seen["installed"])
+    is_off, note = _told_by(environ) if is_python else (False, None)
+    # a bad directory says nothing of the user's other processes
+    if problem is not None and (is_asked or note is not None or name in problem):
+        return process._replace(note=problem, is_off=True)
+    return process._replace(note=note, is_off=is_off)
+
+
+def _newest(pid: int, user: int, name: str, environ: Dict[str, str], ticks: int) -> Any:
+    """Return what the process wrote last, or None and what is wrong with the file that is there."""
+    best: Optional[Dict[str, Any]] = None
+    problem: Optional[str] = None
+    for path in _directories(environ, user):
+        try:
+            directory = status.open_directory(path_in(pid, path), user)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problem = "its directory %s cannot be used: %s" % (path, error.strerror)
+            continue
+        try:
+            seen = _read(directory, name, user)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            problem = "its status file %s/%s cannot be used: %s" % (path, name, _reason(error))
+            continue
+        finally:
+            os.close(directory)
+        if seen["start_ticks"] == ticks and (
+            best is None or seen["written_at"] > best["written_at"]
+        ):
+            best = seen
+    return best, problem
+
+
+def path_in(pid: int, path: str) -> str:
+    """Return a process's own absolute path as it is for this one."""
+    return "/proc/%d/root%s" % (pid, path)
+
+
+def _directories(environ: Dict[str, str], user: int) -> List[str]:
+    """Name where the file may be: where the process was told to, where we are, and by default."""
+    found: List[str] = []
+    for variable in (environ.get(_VARIABLE), os.environ.get(_VARIABLE), AUTO):
+        with contextlib.suppress(ValueError):
+            chosen = SETTINGS["status_dir"][0].parse(variable)
+            found += status.directories(str(chosen), user) if chosen is not None else []
+    return list(dict.fromkeys(found))
+
+
+def _read(directory: int, name: str, user: int) -> Dict[str, Any]:
+    """Read one status file.
+
+    :raises OSError: it is not there, or not what and whose it should be.
+    :raises ValueError: it holds something else.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.open(name, flags, dir_fd=directory)
+    with open(file, "rb") as opened:
+        facts = os.fstat(file)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_uid != user:
+            raise ValueError("it is not a file of its user's")
+        data = opened.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise ValueError("it is too large")
+    try:
+        seen = _printable(json.loads(data.decode()))
+    except (ValueError, RecursionError):
+        raise ValueError("it is no JSON") from None
+    if not _is_a_status(seen):
+        raise ValueError("it is not of stalepool's making, or of another version")
+    return dict(seen)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
+
+
+def _printable(value: Any) -> Any:
+    """Take out of all strings what a terminal would act on."""
+    if isinstance(value, str):
+        return "".join(letter if letter.isprintable() else "?" for letter in value)
+    if isinstance(value, list):
+        return [_printable(each) for each in value]
+    if isinstance(value, dict):
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    return value
+
+
+def _is_a_status(seen: Any) -> bool:
+    """Tell whether this is what this version of stalepool writes."""
+    if not _fits(seen, _example()):
+        return False
+    counted = [seen["totals"], *seen["origins"].values()]
+    edges = [edge for each in counted for edge in each["died_idle_s"]]
+    return all(re.fullmatch(r"[0-9.e+]+", edge) for edge in edges)
+
+
+def _example() -> Dict[str, Any]:
+    """Return a status in which each kind of thing occurs once; a tuple has the kinds allowed."""
+    counted = stats.Origin("").as_dict()
+    counted = {key: {"": 0} if value == {} else value for key, value in counted.items()}
+    knowledge = {**stats.Knowledge().as_dict(), "observed_idle_limit_s": (None, 0.0)}
+    return {
+        **{
+            "versions": {"stalepool": "", "python": ""},
+            "pid": 0,
+            "start_ticks": 0,
+            "written_at": 0.0,
+            "since": 0.0,
+        },
+        **{"installed": True, "mode": (None, ""), "off_because": (None, "")},
+        **{"patched": [""], "unpatched": [""]},
+        "settings": {"": {"value": (None, True, 0.0, ""), "from": ""}},
+        "fallbacks": {"": 0},
+        "totals": counted,
+        "origins": {"": {**counted, "knowledge": knowledge}},
+    }
+
+
+def _fits(value: Any, example: Any) -> bool:
+    """Tell whether a value is of the kind of an example, of which an empty key stands for any."""
+    if isinstance(example, tuple):
+        return any(_fits(value, each) for each in example)
+    if isinstance(example, float):  # a time or a duration in seconds
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and 0 <= value < 1e11
+    if type(value) is not type(example):
+        return False
+    if isinstance(example, list):
+        return all(_fits(each, example[0]) for each in value)
+    if not isinstance(example, dict):
+        return True
+    if "" in example:
+        return all(_fits(each, example[""]) for each in value.values())
+    return all(key in value and _fits(value[key], example[key]) for key in example)
+
+
+def _told_by(environ: Dict[str, str]) -> Any:
+    """Say what the environment of a Python tells that has written nothing: (is off, note)."""
+    variables = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+    try:
+        settings = Settings.from_environ(variables)
+    except SettingsError as error:
+        return True, "off: %s" % error
+    if not settings.enabled:
+        return True, "off: STALEPOOL_ENABLED=%s" % variables["STALEPOOL_ENABLED"]
+    is_injected = str(INJECT_DIR) in environ.get("PYTHONPATH", "").split(os.pathsep)
+    if not variables and not is_injected:
+        return False, None
+    return False, "silent: it has not imported urllib3, or its Python has no stalepool"
+
+
+# -- /proc -----------------------------------------------------------------------------------------
+
+
+def _bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _lines(path: str) -> Dict[str, str]:
+    text = _bytes(path).decode(errors="replace")
+    return {key: value.strip() for key, _, value in (s.partition(":") for s in text.splitlines())}
+
+
+def _environ(pid: int) -> Dict[str, str]:
+    words = _bytes("/proc/%d/environ" % pid).decode(errors="replace").split("\0")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def _command(cmdline: bytes, name: str) -> str:
+    """Name a program: the script that a Python runs, or what was started."""
+    words = [word for word in cmdline.decode(errors="replace").split("\0") if word]
+    names = [os.path.basename(word) for word in words] or [name]
+    if names[0].startswith("python"):
+        names = _script(names[1:]) or names
+    return str(_printable(names[0]))[:60]
+
+
+def _script(words: List[str]) -> List[str]:
+    """Name a Python's script, or its module; not the text after -c."""
+    if "-c" in words:
+        return ["python -c"]
+    rest = [word for word in words if not word.startswith("-")]
+    return ["python -m %s" % rest[0] if "-m" in words else rest[0]] if rest else []
+
+
+def _user_name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+# -- what the dead have left -----------------------------------------------------------------------
+
+
+def _sweep() -> None:
+    """Delete the files of processes that are gone; as root those of all users."""
+    for path in {path for user in _users() for path in _directories({}, user)}:
+        with contextlib.suppress(OSError):
+            directory = status.open_directory(path, int(path.rpartition("-")[2]))
+            try:
+                status.sweep(directory)
+            finally:
+                os.close(directory)
+
+
+def _users() -> List[int]:
+    own = os.geteuid()
+    return [own] if own else [user.pw_uid for user in pwd.getpwall()]

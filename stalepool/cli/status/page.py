@@ -1,0 +1,125 @@
+"""The page that ``stalepool status`` prints: one block a service, its origins below."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List
+
+from stalepool import summary
+from stalepool.cli.status.explain import words_for
+from stalepool.cli.status.find import Process
+from stalepool.cli.status.services import Service
+from stalepool.summary import count, thousands
+
+NOBODY = (
+    "No process runs with the shim, of those that you may ask: your own, and as root all.\n"
+    "A process shows once it has imported urllib3."
+)
+
+
+def page(services: List[Service]) -> str:
+    """Return the page as text."""
+    return "\n\n".join("\n".join(_block(service)) for service in services) or NOBODY
+
+
+def _block(service: Service) -> List[str]:
+    if not any(seen["installed"] for seen in service.seen):
+        return ["%s: %s" % (_title(service), state) for state in _alike(service.processes)]
+    counted = service.counted()
+    sentence = summary.sentence(counted, service.counted_for_s, service.is_audit)
+    lines = ["%s: %s" % (_title(service), sentence)]
+    lines += ["  %s" % line for line in _about(service)]
+    for name, number in sorted(counted["fallbacks"].items()):
+        lines.append("  fallback %s, %s: %s" % (name, count(number, "time"), words_for(name)))
+    for origin, seen in sorted(counted["origins"].items()):
+        lines.append("  %s" % origin)
+        lines += ["    %s" % line for line in _about_origin(seen)]
+        lines += ["    learnt: %s" % fact for fact in learnt(service, origin, seen)]
+    return lines
+
+
+def _title(service: Service) -> str:
+    first = service.processes[0]
+    others = len(service.processes) - 1
+    more = "" if not others else " and %s forked from it or beside it" % count(others, "other")
+    return "%s (pid %d%s, user %s)" % (service.name, first.pid, more, first.user)
+
+
+def _about(service: Service) -> List[str]:
+    """Say what runs there: state, version, settings, what is patched and what is not."""
+    lines = []
+    for text, members in _alike(service.processes).items():
+        pids = ", ".join(str(process.pid) for process in members[:8])
+        more = ", ..." if len(members) > 8 else ""
+        only = " (pid %s%s)" % (pids, more) if len(members) < len(service.processes) else ""
+        lines.append(text + only)
+    return lines
+
+
+def _alike(processes: List[Process]) -> Dict[str, List[Process]]:
+    """Put processes together of which the same can be said."""
+    found: Dict[str, List[Process]] = {}
+    for process in processes:
+        found.setdefault(_state(process), []).append(process)
+    return found
+
+
+def _state(process: Process) -> str:
+    seen = process.seen
+    if seen is None:
+        return str(process.note)
+    if not seen["installed"]:
+        return "off: %s" % seen["off_because"]
+    return "%s, %s; settings: %s; patched: %s%s" % (
+        seen["mode"] or "waits for urllib3",
+        ", ".join("%s %s" % pair for pair in seen["versions"].items()),
+        summary.settings(seen),
+        ", ".join(seen["patched"]) or "nothing yet",
+        "".join("; NOT patched: %s" % problem for problem in seen["unpatched"]),
+    )
+
+
+def _about_origin(seen: Dict[str, Any]) -> List[str]:
+    lines = [
+        "%s at checkout, %s reused"
+        % (count(seen["checkouts"], "connection"), thousands(seen["verdicts"].get("alive", 0)))
+    ]
+    for title, names in (
+        ("connections that went", seen["gone"]),
+        ("requests sent once more", seen["replays"]),
+        ("failed and not sent once more", seen["replays_refused"]),
+        ("refused connects", seen["reconnects"]),
+    ):
+        if any(names.values()):
+            pairs = sorted(names.items(), key=lambda pair: -pair[1])
+            lines.append("%s: %s" % (title, ", ".join("{} {:,}".format(*pair) for pair in pairs)))
+    if seen["died_idle_s"]:
+        lines.append("idle ages at which connections died: %s" % ages(seen["died_idle_s"]))
+    return lines
+
+
+def ages(died: Dict[str, int]) -> str:
+    """Return "5.96 s (41), 7.45 s (2)": upper bucket edges, and deaths."""
+    found = sorted((float(edge), number) for edge, number in died.items())
+    return ", ".join("%g s (%d)" % pair for pair in found)
+
+
+def learnt(service: Service, origin: str, seen: Dict[str, Any]) -> List[str]:
+    """Say what is known of an origin; each fact that any of the processes has learnt."""
+    known = service.knowledge(origin)
+    facts = []
+    limits = [k["observed_idle_limit_s"] for k in known if k["observed_idle_limit_s"]]
+    if limits:
+        deaths = sum(seen["died_idle_s"].values())
+        facts.append(
+            "closes idle connections at about %.3g s (%s)" % (min(limits), count(deaths, "death"))
+        )
+    if any(k["keepalive_probes"] == "swallowed" for k in known):
+        facts.append("swallows keepalive probes")
+    elif any(k["keepalive_probes"] == "answered" for k in known):
+        facts.append("answers keepalive probes")
+    until = max((k["written_at"] + k["moves_stopped_for_s"] for k in known), default=0.0)
+    if any(k["moves_stopped_for_s"] for k in known) and until > time.time():
+        clock = time.strftime("%H:%M", time.localtime(until))
+        facts.append("no moves until %s: the last one failed or was slow" % clock)
+    return facts

@@ -1,0 +1,117 @@
+"""The report on audit mode: what active would have done, and which settings follow."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List
+
+from stalepool.cli.status.explain import words_for
+from stalepool.cli.status.page import NOBODY, ages, learnt
+from stalepool.cli.status.services import Service
+from stalepool.stats import HIDDEN, KEPT
+from stalepool.summary import count, duration
+
+NO_AUDIT = "None of these processes runs in audit mode: the report is about STALEPOOL_MODE=audit."
+
+
+def report(services: List[Service]) -> str:
+    """Return the report as text, one section a service."""
+    audited = [service for service in services if service.seen and service.is_audit]
+    if not audited:
+        return NO_AUDIT if services else NOBODY
+    return "\n\n".join("\n".join(_section(service)) for service in audited)
+
+
+def _section(service: Service) -> List[str]:
+    counted = service.counted()
+    totals = counted["totals"]
+    would, failed = _would(totals), _failed(totals)
+    lines = [
+        "%s, %s, %s of audit"
+        % (service.name, _processes(service), duration(service.counted_for_s)),
+        "How many requests would active have saved? %d of the %s that failed on a dead "
+        "connection." % (would, count(failed, "request")),
+    ]
+    for origin, seen in sorted(counted["origins"].items()):
+        lines += ["", "  %s" % origin, *("    %s" % line for line in _findings(seen))]
+        lines += ["    learnt: %s" % fact for fact in learnt(service, origin, seen)]
+    lines += ["", "What follows:", *("  * %s" % line for line in _conclusions(service, counted))]
+    return lines
+
+
+def _processes(service: Service) -> str:
+    number = len(service.processes)
+    return "1 process" if number == 1 else "%d processes" % number
+
+
+def _would(seen: Dict[str, Any]) -> int:
+    return int(seen["replays"].get("would", 0))
+
+
+def _failed(seen: Dict[str, Any]) -> int:
+    """Count requests whose connection ended under them."""
+    return _would(seen) + int(sum(seen["replays_refused"].values()))
+
+
+def _findings(seen: Dict[str, Any]) -> List[str]:
+    lines = [
+        "%s failed on a dead connection, active would have sent %d of them once more"
+        % (count(_failed(seen), "request"), _would(seen))
+    ]
+    lines += [
+        "  %d not: %s (%s)" % (number, words_for(name), name)
+        for name, number in sorted(seen["replays_refused"].items())
+    ]
+    lines.append(
+        "%s at checkout, of which active would have discarded %d"
+        % (count(seen["checkouts"], "connection"), seen["discards"])
+    )
+    lines += [
+        "  %d: %s%s"
+        % (number, words_for(name), ", not seen by urllib3's own check" * (name in HIDDEN))
+        for name, number in sorted(seen["verdicts"].items())
+        if name not in KEPT
+    ]
+    lines += [
+        "%s would have taken a fresh connection: %s" % (count(number, "request"), words_for(name))
+        for name, number in sorted(seen["moved"].items())
+    ]
+    if seen["died_idle_s"]:
+        lines.append("idle ages at which connections died: %s" % ages(seen["died_idle_s"]))
+    return lines
+
+
+def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
+    """Return the settings that follow, each with its reason."""
+    totals = counted["totals"]
+    refused = totals["replays_refused"]
+    lines = []
+    hidden = sum(totals["verdicts"].get(name, 0) for name in HIDDEN)
+    if _would(totals) or hidden:
+        reason = "%s would have been answered" % count(_would(totals), "failed request")
+        if hidden:
+            reason += ", %s not reused that only looked alive" % count(hidden, "connection")
+        lines.append("STALEPOOL_MODE=active: %s" % reason)
+    elif _failed(totals):
+        lines.append("STALEPOOL_MODE=active would not have saved those that failed, see the rules")
+    else:
+        lines.append("no setting: no request failed on a dead connection in this time")
+    if refused.get("switched_off"):
+        lines.append(
+            "STALEPOOL_REPLAY=idempotent: %s failed with replay off"
+            % count(refused["switched_off"], "request")
+        )
+    if refused.get("method"):
+        lines.append(
+            "nonidempotent_max_idle_s=auto (the default) keeps POST and PATCH off connections near "
+            "a known idle limit: %s failed that may not be sent again"
+            % count(refused["method"], "request")
+        )
+    if refused.get("peer_had_it") or refused.get("answer_began"):
+        lines.append(
+            "no setting, but the servers' logs: %s failed that the server had"
+            % count(refused.get("peer_had_it", 0) + refused.get("answer_began", 0), "request")
+        )
+    for origin in sorted(counted["origins"]):
+        if any(k["keepalive_probes"] == "swallowed" for k in service.knowledge(origin)):
+            lines.append("STALEPOOL_KEEPALIVE=off where %s is all: it swallows probes" % origin)
+    return lines

@@ -1,0 +1,99 @@
+"""Services: processes that were forked from one another, and what they have counted together."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Dict, List, NamedTuple
+
+from stalepool.cli.status.find import Process
+
+
+class Service(NamedTuple):
+    """Processes that belong together, the oldest first."""
+
+    processes: List[Process]
+
+    @property
+    def seen(self) -> List[Dict[str, Any]]:
+        return [process.seen for process in self.processes if process.seen is not None]
+
+    @property
+    def name(self) -> str:
+        return self.processes[0].command
+
+    @property
+    def is_well(self) -> bool:
+        """Tell whether the shim is active in some of them, and off in none."""
+        is_off = any(process.is_off for process in self.processes)
+        return bool(self.seen) and not is_off and not self.problems
+
+    @property
+    def problems(self) -> List[str]:
+        """Say which patches were left out."""
+        return sorted({problem for seen in self.seen for problem in seen["unpatched"]})
+
+    @property
+    def is_audit(self) -> bool:
+        return any(seen["mode"] == "audit" for seen in self.seen)
+
+    @property
+    def counted_for_s(self) -> float:
+        return max((time.time() - seen["since"] for seen in self.seen), default=0.0)
+
+    def counted(self) -> Dict[str, Any]:
+        """Return ``totals``, ``fallbacks`` and ``origins``, summed over the processes."""
+        parts = [
+            {key: seen[key] for key in ("totals", "fallbacks", "origins")} for seen in self.seen
+        ]
+        return summed(parts)
+
+    def knowledge(self, origin: str) -> List[Dict[str, Any]]:
+        """Return what each process has learnt of an origin."""
+        found = [(seen, seen["origins"].get(origin)) for seen in self.seen]
+        return [
+            {**entry["knowledge"], "written_at": seen["written_at"]}
+            for seen, entry in found
+            if entry is not None
+        ]
+
+    def as_dict(self) -> Dict[str, Any]:
+        """Return plain data, with each process's own."""
+        return {
+            "command": self.name,
+            "counted_for_s": self.counted_for_s,
+            **(self.counted() if self.seen else {}),
+            "processes": [
+                {
+                    "pid": process.pid,
+                    "user": process.user,
+                    "is_off": process.is_off,
+                    "note": process.note,
+                    "status": process.seen,
+                }
+                for process in self.processes
+            ],
+        }
+
+
+def services_of(processes: List[Process], each: bool) -> List[Service]:
+    """Put processes together that were forked from one another.
+
+    :param each: every process is to stand by itself.
+    """
+    found: Dict[Any, List[Process]] = {}
+    for process in sorted(processes):
+        key = process.pid if each else (process.image or process.pid)
+        found.setdefault(key, []).append(process)
+    return [Service(together) for together in found.values()]
+
+
+def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """Add up dicts of numbers and of such dicts; whatever else there is, is left out."""
+    total: Dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                total[key] = summed([total.get(key, {}), value])
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                total[key] = total.get(key, 0) + value
+    return total

@@ -1,0 +1,31 @@
+"""Saying in the service's own log that the shim is off: at its first connection.
+
+Earlier than that nobody's logging is configured: services import urllib3 before they set it up.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import FunctionType, ModuleType
+from typing import Any, Callable
+
+
+def at_first_connection(module: ModuleType, say: Callable[[], None]) -> None:
+    """Have a function called when a pool of this module makes a connection, and leave no trace.
+
+    ``HTTPConnectionPool._new_conn`` is replaced until then. A pool that is another class, or has
+    been patched by somebody, is left alone.
+    """
+    pool: Any = vars(module).get("HTTPConnectionPool")
+    stock = vars(pool).get("_new_conn") if isinstance(pool, type) else None
+    if not isinstance(stock, FunctionType) or hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def _new_conn(*args: Any, **kwargs: Any) -> Any:
+        if vars(pool).get("_new_conn") is _new_conn:
+            pool._new_conn = stock
+            say()
+        return stock(*args, **kwargs)
+
+    pool._new_conn = _new_conn

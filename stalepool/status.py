@@ -1,0 +1,311 @@
+"""The status of this process: a snapshot, a file for ``stalepool status``, and lines in the log.
+
+No thread and no port. An answer that has arrived passes by here when something is due, so nothing
+happens between a check and its request. What is used of ``posix`` are the functions that eventlet
+does not replace in ``os``: on a regular file they do not yield, and no lock is held.
+
+The file lies in a directory that belongs to the user and that no other one may write to. Its name
+is that of the process: its id, and the namespace that the id is of, since containers may share a
+directory.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import json
+import logging
+import os
+import sys
+from time import monotonic, time
+from typing import Any, Callable, Dict, List, Optional
+
+from stalepool import fallback, runtime, stats, summary
+from stalepool.settings import AUTO
+from stalepool.stats import Counter
+
+_posix: Any = sys.modules.get("posix")
+_logger = logging.getLogger("stalepool.status")
+
+#: whose versions are told, where they are loaded
+_SHOWN = ("stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests")
+
+#: seconds between two writes: this many, or where writing is slow so many times what it took
+INTERVAL_S, INTERVAL_RATIO = 5.0, 1000
+AFTER_FAILURE_S = 300.0
+
+#: monotonic time at which the next answer is to call :func:`pass_by`
+due_at = 0.0
+
+#: returns what is patched; set by the import hook, which lies above
+describe_hook: Callable[[], Dict[str, Any]] = dict
+
+_file_due_at = _summary_due_at = 0.0
+_since = time()  # of the process, or of its fork: all counters began then
+_written: Optional[str] = None
+_chosen: Optional[str] = AUTO
+_writes = Counter()
+_has_said = False
+_summarized: Dict[str, Any] = {}
+_summarized_at = monotonic()
+
+
+def snapshot(hook: Dict[str, Any]) -> Dict[str, Any]:
+    """Return everything that is known of this process, as plain data; see ``control.snapshot``.
+
+    :param hook: what is patched, from the import hook.
+    """
+    current = runtime.current
+    return {
+        "versions": _versions(),
+        **hook,
+        "mode": current.settings.mode if hook["installed"] and current is not None else None,
+        "pid": os.getpid(),
+        "since": _since,
+        **stats.snapshot(),
+        "fallbacks": fallback.counts(),
+    }
+
+
+def _versions() -> Dict[str, str]:
+    """Return the versions of Python and of what is loaded; a lazy module is not loaded by this."""
+    found = {"python": sys.version.split()[0]}
+    for name in _SHOWN:
+        module = sys.modules.get(name)
+        if isinstance(module, type(sys)):
+            found[name] = str(object.__getattribute__(module, "__dict__").get("__version__"))
+    return found
+
+
+@fallback.guarded("status_failed")
+def show(describe: Callable[[], Dict[str, Any]]) -> None:
+    """Show this process: after something was patched, could not be, or was put back."""
+    global describe_hook
+    if describe_hook is dict:
+        atexit.register(_leave)
+    describe_hook = describe
+    _write_file(snapshot(describe()))
+
+
+def pass_by() -> None:
+    """Write what is due: the file, the line that says that the shim is active, the summary.
+
+    Yields only inside a log handler that does. Raises nothing.
+    """
+    global due_at
+    due_at = monotonic() + AFTER_FAILURE_S  # other threads need not come along meanwhile
+    _do_what_is_due()
+
+
+@fallback.guarded("status_failed")
+def _do_what_is_due() -> None:
+    global due_at, _file_due_at, _has_said
+    current = runtime.current
+    if current is None:  # uninstalled meanwhile
+        return
+    now, interval_s = snapshot(describe_hook()), current.settings.summary_s
+    if monotonic() >= _file_due_at:
+        _file_due_at = monotonic() + AFTER_FAILURE_S
+        _file_due_at = _write_file(now) or _file_due_at
+    if not _has_said:
+        _has_said = True
+        _say_that_it_is_active(now)
+    if interval_s is not None and monotonic() >= _summary_due_at:
+        _summarize(now, interval_s)
+    due_at = _file_due_at if interval_s is None else min(_file_due_at, _summary_due_at)
+
+
+# -- the log ---------------------------------------------------------------------------------------
+
+
+def _say_that_it_is_active(now: Dict[str, Any]) -> None:
+    fallback.log(
+        *(_logger, logging.WARNING if now["unpatched"] else logging.INFO),
+        "stalepool %s is active in process %d, mode %s; settings: %s; patched: %s%s",
+        *(now["versions"]["stalepool"], now["pid"], now["mode"], summary.settings(now)),
+        *(", ".join(now["patched"]), "".join("; not patched: %s" % x for x in now["unpatched"])),
+    )
+
+
+def _summarize(now: Dict[str, Any], interval_s: float) -> None:
+    """Log what was done since the last summary, if anything was."""
+    global _summarized, _summarized_at, _summary_due_at
+    counted = {"totals": now["totals"], "fallbacks": now["fallbacks"]}
+    seen, passed_s = summary.difference(counted, _summarized), monotonic() - _summarized_at
+    _summary_due_at = monotonic() + interval_s
+    if summary.has_events(seen):
+        text = summary.sentence(seen, passed_s, now["mode"] == "audit")
+        fallback.log(_logger, logging.INFO, "process %d %s", now["pid"], text)
+    _summarized, _summarized_at = counted, monotonic()
+
+
+# -- the file --------------------------------------------------------------------------------------
+
+
+def directories(chosen: str, user: int) -> List[str]:
+    """Name the directories that a user's status files may lie in, the best one first.
+
+    :param chosen: the setting ``status_dir``.
+    """
+    shared = "/dev/shm"  # noqa: S108  # the user's own directory in it is checked
+    bases = ("/run/user/%d" % user, shared) if chosen == AUTO else (chosen.rstrip("/"),)
+    return ["%s/stalepool-%d" % (base, user) for base in bases]
+
+
+def open_directory(path: str, user: int) -> int:
+    """Return a descriptor of a directory that nobody but this user and root may write to.
+
+    :raises OSError: it is not there, is a link, or others may write to it.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    directory: int = _posix.open(path, flags)
+    status = _posix.fstat(directory)
+    if status.st_uid == user and not status.st_mode & 0o022:
+        return directory
+    _posix.close(directory)
+    raise PermissionError(errno.EPERM, "belongs to, or may be written to by, another user", path)
+
+
+def name_of(pid: int, namespace: int) -> str:
+    """Return the name of a process's file.
+
+    :param namespace: the inode of its namespace of process ids, 0 where there are none.
+    """
+    return "%d-%d.json" % (pid, namespace)
+
+
+def start_ticks(stat: bytes) -> int:
+    """Return when a process was started, from its ``/proc/PID/stat``: proc(5), field 22."""
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+@fallback.guarded("status_failed")
+def _write_file(now: Dict[str, Any]) -> Optional[float]:
+    """Replace the file; returns the monotonic time of the next write, None if it failed."""
+    global _chosen, _written
+    if now["settings"]:  # there are none once it is uninstalled
+        _chosen = now["settings"]["status_dir"]["value"]
+    chosen = _chosen
+    if chosen is None or not os.path.isdir("/proc/self/ns"):
+        _take_away(_written)
+        _written = None
+        return float("inf")
+    began = monotonic()
+    try:
+        _write_into(directories(chosen, _posix.geteuid()), now)
+    except OSError as error:
+        # where nobody asked for the file, a program without a log is not to speak on stderr
+        level = logging.INFO if chosen == AUTO else logging.WARNING
+        fallback.fall_back("status_failed", error, level=level)
+        return None
+    return monotonic() + max(INTERVAL_S, INTERVAL_RATIO * (monotonic() - began))
+
+
+def _write_into(paths: List[str], now: Dict[str, Any]) -> None:
+    path = next((p for p in paths if os.path.isdir(os.path.dirname(p))), paths[-1])
+    try:
+        _posix.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    directory = open_directory(path, _posix.geteuid())
+    try:
+        if _written is None:
+            sweep(directory)
+        _replace_in(directory, path, now)
+    finally:
+        _posix.close(directory)
+
+
+def sweep(directory: int) -> None:
+    """Delete the files of processes that are gone: killed ones, and children that end at once.
+
+    Those of another namespace of process ids, as of a container, are left to it.
+
+    :param directory: a descriptor of :func:`open_directory`.
+    """
+    own = str(_posix.stat("/proc/self/ns/pid").st_ino)
+    for name in _posix.listdir(directory):
+        pid, _, rest = name.partition("-")
+        if pid.isdecimal() and rest.partition(".")[0] == own and _is_gone(int(pid)):
+            try:
+                _posix.unlink(name, dir_fd=directory)
+            except FileNotFoundError:  # another process sweeps, too
+                pass
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        _posix.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
+
+
+def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
+    global _written
+    name = name_of(now["pid"], _posix.stat("/proc/self/ns/pid").st_ino)
+    stat = _posix.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ticks = start_ticks(_posix.read(stat, 4096))
+    finally:
+        _posix.close(stat)
+    data = json.dumps({"written_at": time(), "start_ticks": ticks, **now}).encode()
+    temporary = "%s.%d" % (name, _writes.tick())  # two threads may be here
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = _posix.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        try:
+            while data:
+                data = data[_posix.write(file, data) :]
+        finally:
+            _posix.close(file)
+        _posix.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        _posix.unlink(temporary, dir_fd=directory)
+        raise
+    before, _written = _written, "%s/%s" % (path, name)
+    if before != _written:
+        _take_away(before)
+
+
+def _take_away(path: Optional[str]) -> None:
+    if path is not None:
+        try:
+            _posix.unlink(path)
+        except OSError:
+            pass
+
+
+def _leave() -> None:
+    """At exit: say the last summary, and take the file away."""
+    current = runtime.current
+    if current is not None and current.settings.summary_s is not None:
+        _say_the_last_summary(current.settings.summary_s)
+    _take_away(_written)
+
+
+@fallback.guarded("status_failed")
+def _say_the_last_summary(interval_s: float) -> None:
+    _summarize(snapshot(describe_hook()), interval_s)
+
+
+# -- changes ---------------------------------------------------------------------------------------
+
+
+def _make_due() -> None:
+    global due_at, _file_due_at
+    due_at = _file_due_at = 0.0
+
+
+def _after_fork_in_child() -> None:
+    global _since, _written, _has_said, _summarized, _summarized_at, _summary_due_at
+    _since, _written, _has_said = time(), None, False
+    _summarized, _summarized_at, _summary_due_at = {}, monotonic(), 0.0
+
+
+runtime.on_change(_make_due)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

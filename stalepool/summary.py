@@ -1,0 +1,82 @@
+"""The sentence that says what the shim has done; for the log and for ``stalepool status``."""
+
+from __future__ import annotations
+
+from typing import Any, Dict
+
+from stalepool.settings import SETTINGS
+
+#: what counts as something done or seen, of the totals in a snapshot
+_EVENTS = ("saved", "moved", "replays", "replays_refused", "reconnects")
+
+
+def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
+    """Return one line about what was counted.
+
+    :param seen: ``totals`` and ``fallbacks`` of a snapshot, or of a difference of two.
+    :param seconds: how long it took to count them.
+    """
+    totals, fallbacks = seen["totals"], count(sum(seen["fallbacks"].values()), "fallback")
+    discards = count(totals["discards"], "connection")
+    if is_audit:
+        would, refused = totals["replays"].get("would", 0), sum(totals["replays_refused"].values())
+        failed = count(would + refused, "request")
+        return (
+            "audit for %s: %s failed on a dead connection, active would have sent %s of them once "
+            "more; it would have discarded %s; %s"
+            % (duration(seconds), failed, thousands(would), discards, fallbacks)
+        )
+    saved = totals["saved"]
+    how = "%s sent once more, %s kept off a connection that only looked alive, %s reconnected" % (
+        thousands(saved["replayed"]),
+        thousands(saved["kept_off"]),
+        thousands(saved["reconnected"]),
+    )
+    total = count(sum(saved.values()), "request")
+    text = "saved %s in %s: %s; discarded %s at checkout; %s"
+    return text % (total, duration(seconds), how, discards, fallbacks)
+
+
+def settings(seen: Dict[str, Any]) -> str:
+    """Name the settings of a snapshot that are not the defaults, and where each is from."""
+    changed = [
+        "%s=%s (%s)" % (name, setting["value"], setting["from"])
+        for name, setting in seen["settings"].items()
+        if name in SETTINGS and setting["value"] != SETTINGS[name][1]
+    ]
+    return ", ".join(changed) or "the defaults"
+
+
+def difference(now: Dict[str, Any], before: Dict[str, Any]) -> Dict[str, Any]:
+    """Subtract one dict of numbers, and of dicts of them, from another that may have more."""
+    return {
+        key: difference(value, before.get(key, {}))
+        if isinstance(value, dict)
+        else value - before.get(key, 0)
+        for key, value in now.items()
+    }
+
+
+def has_events(seen: Dict[str, Any]) -> bool:
+    """Tell whether anything happened but healthy requests."""
+    totals = seen["totals"]
+    counted = [totals[group].values() for group in _EVENTS] + [seen["fallbacks"].values()]
+    return bool(totals["discards"]) or any(any(values) for values in counted)
+
+
+def thousands(number: int) -> str:
+    """Return "1,226"."""
+    return f"{number:,}"
+
+
+def count(number: int, noun: str) -> str:
+    """Return "1 request", "1,226 requests"."""
+    return "%s %s%s" % (thousands(number), noun, "" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """Return "40 s", "12 min", "3 h", "5 d": the largest unit of which there are two, rounded."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return "%d %s" % (round(seconds / size), unit)
+    return "%d s" % round(max(seconds, 0))

@@ -1,0 +1,195 @@
+"""The number of requests saved, held against what the same faults cost without the shim.
+
+What was lost is read off the server's journal and what the caller got: an answer of another
+request's is as lost as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import pytest
+
+import stalepool
+from gates import Gate
+from pools import (
+    await_arrival,
+    await_probe,
+    counters,
+    pool_for,
+    pooled_connection,
+    shim,
+    stock,
+    wait_idle,
+)
+from replay_tools import ECHO, after_checkout, have, prime, send
+from stalepool.testing import (
+    TLS,
+    BlackHole,
+    Close,
+    CloseAfter,
+    FaultServer,
+    ProcessThenClose,
+    ProcessThenReset,
+    Reset,
+    ResetAfter,
+    Step,
+    Surplus,
+    SurplusWithAnswer,
+    echo,
+    kernel,
+)
+
+ON = {
+    "replay": "idempotent",
+    "presend_check": True,
+    "nonidempotent_max_idle_s": "auto",
+    "keepalive_idle_s": 1,
+}
+
+
+class Fault(NamedTuple):
+    """One request that meets a fault; ``saved_as`` is None where the shim does not save it."""
+
+    method: str
+    steps: Tuple[Step, ...]
+    lost_by_stock: bool
+    saved_as: Optional[str]
+    arrange: Callable[[Any, Any, bool], None] = lambda server, pool, is_shim: None
+    version: Optional[str] = None
+
+
+def have_arrived(server: Any, pool: Any, is_shim: bool) -> None:
+    server.wait_idle_step()
+    await_arrival(pool)
+
+
+def end_after_checkout(server: Any, pool: Any, is_shim: bool) -> None:
+    after_checkout(pool, have(server, CloseAfter(), kernel.POLLRDHUP))
+
+
+def vanish(server: Any, pool: Any, is_shim: bool) -> None:
+    """The peer answers a probe, and no more of them from then on."""
+    if is_shim:
+        wait_idle(pool, 1.2)
+        prime(pool)
+    server.perform(BlackHole())
+    if is_shim:
+        await_probe(pooled_connection(pool).sock)
+
+
+FAULTS = {
+    "closed while idle": Fault("GET", (CloseAfter(0),), False, None, have_arrived),
+    "reset while idle": Fault("POST", (ResetAfter(0),), False, None, have_arrived),
+    "unread bytes": Fault("GET", (Surplus(408),), False, None, have_arrived),
+    "closed over TLS": Fault("GET", (CloseAfter(0),), False, None, have_arrived, "TLSv1.3"),
+    "closed as it arrives": Fault("GET", (Close(),), True, "replayed"),
+    "reset as it arrives": Fault("DELETE", (Reset(),), True, "replayed"),
+    "processed and closed": Fault("PUT", (ProcessThenClose(),), True, "replayed"),
+    "a POST, closed": Fault("POST", (Close(),), True, None),
+    "a POST, processed": Fault("POST", (ProcessThenReset(),), True, None),
+    "after the checkout": Fault("GET", (), True, "kept_off", end_after_checkout),
+    "a POST, after the checkout": Fault("POST", (), True, "kept_off", end_after_checkout),
+    "silent": Fault("GET", (), True, "kept_off", vanish),
+    "a POST, silent": Fault("POST", (), True, "kept_off", vanish),
+}
+
+
+@contextlib.contextmanager
+def meeting(fault: Fault) -> Iterator[Tuple[Any, Any]]:
+    tls = None if fault.version is None else TLS(fault.version)
+    with FaultServer([ECHO, *fault.steps], tls=tls, default=ECHO) as server:
+        with pool_for(server, tls) as pool:
+            prime(pool)
+            yield server, pool
+
+
+def is_lost(server: Any, pool: Any, fault: Fault, is_shim: bool) -> bool:
+    fault.arrange(server, pool, is_shim)
+    outcome = send(server, pool, fault.method, timeout=1.5)
+    if fault.method == "POST":
+        assert outcome.processed <= 1
+    return outcome.status != 200 or not outcome.is_own_answer
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_without_and_with_the_shim(name: str) -> None:
+    fault = FAULTS[name]
+    with stock(), meeting(fault) as (server, pool):
+        assert is_lost(server, pool, fault, False) == fault.lost_by_stock
+    with shim(**ON), meeting(fault) as (server, pool):
+        lost = is_lost(server, pool, fault, True)
+        saved = counters(server)["saved"]
+    assert sum(saved.values()) == fault.lost_by_stock - lost
+    assert {how for how, number in saved.items() if number} == {fault.saved_as} - {None}
+
+
+def test_an_answer_of_another_request_over_tls() -> None:
+    """It lies in the TLS layer, and urllib3 alone hands it to whoever comes next."""
+    tls = TLS("TLSv1.3")
+
+    def lost() -> Tuple[bool, Dict[str, int]]:
+        with FaultServer([SurplusWithAnswer(408, body=echo)], tls=tls, default=ECHO) as server:
+            with pool_for(server, tls) as pool:
+                prime(pool)
+                outcome = send(server, pool, "GET")
+                return outcome.status != 200, dict(counters(server).get("saved", {}))
+
+    with stock():
+        assert lost()[0]
+    with shim(**ON):
+        assert lost() == (False, {"replayed": 0, "kept_off": 1, "reconnected": 0})
+
+
+def test_a_listener_that_is_away_for_a_moment() -> None:
+    def lost() -> bool:
+        with FaultServer(default=ECHO) as server, Gate(server) as gate, pool_for(gate) as pool:
+            prime(pool)
+            gate.shut()
+            await_arrival(pool)
+            back = threading.Timer(0.1, gate.open)
+            back.start()
+            try:
+                outcome = send(server, pool, "POST", timeout=5.0)
+            finally:
+                back.join()
+            return outcome.status != 200
+
+    with stock():
+        assert lost()
+    with shim(**ON):
+        assert not lost()
+        saved = stalepool.snapshot()["totals"]["saved"]
+    assert saved == {"replayed": 0, "kept_off": 0, "reconnected": 1}
+
+
+def test_many_faults_in_a_row() -> None:
+    """The sum over one service: what stock loses is what is said to be saved, and what is lost."""
+    names = [name for name in FAULTS if "silent" not in name]
+
+    def losses(is_shim: bool) -> List[str]:
+        lost = []
+        for name in names * 3:
+            with meeting(FAULTS[name]) as (server, pool):
+                if is_lost(server, pool, FAULTS[name], is_shim):
+                    lost.append(name)
+        return lost
+
+    with stock():
+        without = losses(False)
+    with shim(**ON):
+        with_shim = losses(True)
+        saved = stalepool.snapshot()["totals"]["saved"]
+    assert with_shim == ["a POST, closed", "a POST, processed"] * 3
+    assert sum(saved.values()) == len(without) - len(with_shim) > 0
+
+
+def test_audit_saves_nothing() -> None:
+    for name, fault in FAULTS.items():
+        if "silent" in name or fault.saved_as is None:
+            continue
+        with shim(**ON, mode="audit"), meeting(fault) as (server, pool):
+            assert is_lost(server, pool, fault, True)
+            assert not any(stalepool.snapshot()["totals"]["saved"].values())
