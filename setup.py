@@ -2,6 +2,7 @@ import os
 import re
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -9,6 +10,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def read(*parts):
     with open(os.path.join(HERE, *parts), encoding="utf-8") as file:
         return file.read()
+
+
+class BuildWithStart(build_py):
+    """Puts the start-up file at the top of site-packages, where site.py looks for it."""
+
+    def run(self):
+        super().run()
+        name = "stalepool-start.pth"
+        self.copy_file(os.path.join(HERE, name), os.path.join(self.build_lib, name))
 
 
 DEMO = ["eventlet>=0.33.1", "urllib3>=1.26.18", "requests", "keystoneauth1"]
@@ -31,6 +41,7 @@ TEST = [
     # botocore holds urllib3 below 2 on Pythons before 3.10
     "botocore; python_version >= '3.10'",
     "requests_ntlm",
+    "setuptools>=70.1",
 ]
 LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
 BENCH = [*DEMO, "pyperf", "trustme"]
@@ -44,6 +55,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["stalepool", "stalepool.*"]),
     package_data={"stalepool": ["py.typed", "inject/sitecustomize.py"]},
+    cmdclass={"build_py": BuildWithStart},
     python_requires=">=3.8",
     install_requires=["wrapt>=1.14"],
     extras_require={"demo": DEMO, "test": TEST, "lint": LINT, "bench": BENCH},

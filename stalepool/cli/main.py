@@ -32,8 +32,11 @@ def make_parser() -> argparse.ArgumentParser:
         description="Start CMD with the shim injected into it and its Python children. Exits as "
         "CMD does; 127 if it is not found, 126 if it cannot be executed, 1 if this installation "
         "cannot be injected. With 2 it refuses to start anything: if a setting is wrong, or if "
-        "users other than root and the one who runs it may change stalepool's files or a directory "
-        "above them, be it as owner, as anybody, or as one of a group with further members.",
+        "users other than root, the one who runs it and those of --trust may change stalepool's "
+        "files or a directory above them, be it as owner, as anybody, or as one of a group with "
+        "further members. What is on PYTHONPATH stays on it, and is not looked at: Python would "
+        "take it from there without stalepool, too. Where CMD is a script, or a Python, and that "
+        "Python comes up without stalepool, CMD starts all the same, and stderr says so.",
     )
     inject.add_run_arguments(run)
     run.set_defaults(act=inject.run)
