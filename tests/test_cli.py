@@ -15,7 +15,7 @@ from conftest import clean_environ
 from stalepool.cli.main import main
 from stalepool.settings import SETTINGS
 
-COMMANDS = ["run", "path", "demo"]
+COMMANDS = ["run", "path", "doctor", "demo"]
 
 STALEPOOL = [sys.executable, "-m", "stalepool"]
 
@@ -63,7 +63,12 @@ def test_help_names_every_command_and_setting(capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     ("command", "statuses"),
-    [("run", [1, 2, 126, 127]), ("path", [1]), ("demo", [0, 1, 2, 129, 130, 143])],
+    [
+        ("run", [1, 2, 126, 127]),
+        ("path", [1]),
+        ("doctor", [0, 1, 2, 130]),
+        ("demo", [0, 1, 2, 129, 130, 143]),
+    ],
 )
 def test_every_command_has_help(
     command: str,

@@ -11,6 +11,7 @@ from typing import List, Optional
 
 import stalepool
 from stalepool.cli import demo, inject
+from stalepool.cli.doctor import command as doctor
 from stalepool.settings import PREFIX, SETTINGS
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
@@ -48,6 +49,13 @@ def make_parser() -> argparse.ArgumentParser:
         "with 1 if there is none.",
     )
     path.set_defaults(act=inject.path)
+
+    examine = commands.add_parser(
+        "doctor",
+        help="say what stalepool does here, or in a program, and what is in its way",
+    )
+    doctor.add_arguments(examine)
+    examine.set_defaults(act=doctor.main)
 
     show = commands.add_parser(
         "demo",

@@ -1,0 +1,77 @@
+"""A program started with the shim and a probe in it, and what the probe saw."""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, List
+
+from stalepool.cli import inject
+
+#: a service does not end by itself: by then it has imported what it imports
+WATCH_S = 15
+_TO_END_S = 5
+
+# run in the program before anything else; it hides stalepool's own, and runs that at its end
+_SITECUSTOMIZE = """\
+import os, sys
+here = os.path.dirname(__file__)
+sys.path.remove(here)
+os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(os.pathsep)[2]
+try:
+    from stalepool.cli.doctor import probe
+    probe.start(os.path.join(here, "report"))
+except Exception:
+    pass
+del sys.modules["sitecustomize"]
+import sitecustomize
+"""
+
+
+def facts_of(words: List[str]) -> Dict[str, Any]:
+    """Start a program as ``stalepool run`` does, watch it, and end it.
+
+    What it prints goes to stderr. Blocks until it ends, for :data:`WATCH_S` seconds at most.
+
+    :returns: empty if the probe never came up in it, or not in a Python that has stalepool.
+    :raises OSError: it cannot be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="stalepool-doctor-") as place:
+        Path(place, "sitecustomize.py").write_text(_SITECUSTOMIZE, encoding="utf-8")
+        environ = inject.injected(dict(os.environ))
+        environ["PYTHONPATH"] = os.pathsep.join([place, environ["PYTHONPATH"]])
+        process = subprocess.Popen(
+            words,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.__stderr__,
+            start_new_session=True,
+        )
+        try:
+            process.wait(WATCH_S)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            _end(process)
+        try:
+            found = ast.literal_eval(Path(place, "report").read_text(encoding="utf-8"))
+        except (OSError, ValueError, SyntaxError):
+            return {}
+        return dict(found)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it and all that it has started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(_TO_END_S)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            pass
