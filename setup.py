@@ -43,6 +43,11 @@ TEST = [
     "requests_ntlm",
     "setuptools>=70.1",
 ]
+# metrics
+PROMETHEUS = ["prometheus_client"]
+OPENTELEMETRY = ["opentelemetry-api"]
+OSLO = ["oslo.config", "oslo.reports"]
+TEST += [*PROMETHEUS, *OPENTELEMETRY, "opentelemetry-sdk", *OSLO]
 LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
 BENCH = [*DEMO, "pyperf", "trustme"]
 
@@ -58,8 +63,19 @@ setup(
     cmdclass={"build_py": BuildWithStart},
     python_requires=">=3.8",
     install_requires=["wrapt>=1.14"],
-    extras_require={"demo": DEMO, "test": TEST, "lint": LINT, "bench": BENCH},
-    entry_points={"console_scripts": ["stalepool = stalepool.cli.main:main"]},
+    extras_require={
+        "demo": DEMO,
+        "prometheus": PROMETHEUS,
+        "opentelemetry": OPENTELEMETRY,
+        "oslo": OSLO,
+        "test": TEST,
+        "lint": LINT,
+        "bench": BENCH,
+    },
+    entry_points={
+        "console_scripts": ["stalepool = stalepool.cli.main:main"],
+        "oslo.config.opts": ["stalepool = stalepool.contrib.oslo:list_opts"],
+    },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",
