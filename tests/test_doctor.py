@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -105,7 +106,12 @@ NO_WRAPT = "import sys; sys.modules['wrapt'] = None; import urllib3"
         (NATIVE, "patches", OK, "patched: urllib3.connectionpool"),
         (GREEN, "order", OK, "eventlet's monkey_patch() came before urllib3"),
         (GREEN_LATE, "order", WARNING, "eventlet's monkey_patch() came after urllib3"),
-        (GEVENT, "order", OK, "gevent's monkey_patch() came before urllib3"),
+        pytest.param(
+            *(GEVENT, "order", OK, "gevent's monkey_patch() came before urllib3"),
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
+            ),
+        ),
         (NO_URLLIB3, "urllib3", WARNING, "no urllib3: it was not imported"),
         (NO_WRAPT, "patches", ERROR, "nothing is patched: wrapt is missing"),
     ],
