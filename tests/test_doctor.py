@@ -178,6 +178,23 @@ def test_a_service_is_ended_with_all_it_has_started(
         assert not status.exists() or "State:\tZ" in status.read_text()
 
 
+FORKING = """
+import os, time
+if os.fork():
+    time.sleep(600)
+import urllib3
+time.sleep(600)
+"""
+
+
+def test_the_worker_is_judged_and_not_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "WATCH_S", 6)
+    for name, value in clean_environ().items():
+        monkeypatch.setenv(name, value)
+    facts = process.facts_of([sys.executable, "-c", FORKING])
+    assert facts["snapshot"]["patched"] == ["urllib3.connectionpool"]
+
+
 CLIENTS = """
 from keystoneauth1 import loading
 from oslo_config import cfg
@@ -278,6 +295,7 @@ FACTS: Dict[str, Any] = {
     "hub": "",
     "hub_at_import": [""],
     "tools": [],
+    "uwsgi": [],
     "without_timeout": [],
     "start": {"switch": None, "has_start_file": True, "in_other_hands": None},
 }
@@ -301,6 +319,9 @@ ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT"
          [OK, WARNING]),
         ("patches", {"snapshot": {**FACTS["snapshot"], "patched": []}}, [ERROR]),
         ("tools", {"tools": ["New Relic"]}, [OK]),
+        ("forks", {"uwsgi": ["master", "processes"]}, [WARNING]),
+        ("forks", {"uwsgi": ["lazy-apps", "master"]}, []),
+        ("forks", {"uwsgi": ["py-call-osafterfork"]}, []),
         ("keepalive", {"socket": ARMED}, [OK]),
         ("keepalive", {"socket": {**ARMED, "SO_KEEPALIVE": 0}}, [WARNING]),
         ("keepalive", {"socket": {"SO_KEEPALIVE": 0}, "settings": Settings(keepalive="off")}, [OK]),

@@ -88,7 +88,8 @@ def _of_command(words: List[str]) -> List[Finding]:
     if not found:
         python = " ".join(interpreter.python_of(words)) or "its Python"
         says = "stalepool did not come up in %s" % words[0]
-        return [Finding("command", ERROR, says, "Install it for %s, if it is one." % python)]
+        remedy = "Install it for %s, if it is one; give uWSGI --enable-threads for this." % python
+        return [Finding("command", ERROR, says, remedy)]
     return _judge({**found, **facts.of_machine()})
 
 

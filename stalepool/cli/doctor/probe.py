@@ -30,8 +30,10 @@ TOOLS = {
 
 
 def start(path: str) -> None:
-    """Begin to write what is seen in this process, but not in its children, into a file."""
-    process = os.getpid()
+    """Begin to write what is seen in this process, and in those forked from it.
+
+    :param path: of a file; each process adds its id to the name.
+    """
     hub_at_import: List[str] = []
     exists, sleep = os.path.exists, time.sleep
 
@@ -39,25 +41,27 @@ def start(path: str) -> None:
         if event == "import" and not hub_at_import and args[0] == "urllib3":
             hub_at_import.append(hub())
 
-    def write(name: str) -> None:
-        if os.getpid() != process:
-            return
+    def write(writer: str) -> None:
         try:
-            text = repr(of_process(hub_at_import))
-            with open(path + name, "w") as file:
-                file.write(text)
-            os.replace(path + name, path)
+            unfinished = "%s-%s.%d" % (path, writer, os.getpid())
+            with open(unfinished, "w") as file:
+                file.write(repr(of_process(hub_at_import)))
+            os.replace(unfinished, "%s.%d" % (path, os.getpid()))
         except Exception:  # a diagnosis is not to cost the program anything
             pass
 
     def look_on() -> None:
         while exists(os.path.dirname(path)):
             sleep(_LOOK_EVERY_S)
-            write(".1")
+            write("watching")
+
+    def begin() -> None:
+        _thread.start_new_thread(look_on, ())
 
     sys.addaudithook(hook)
-    atexit.register(write, ".2")
-    _thread.start_new_thread(look_on, ())
+    atexit.register(write, "at-exit")
+    os.register_at_fork(after_in_child=begin)
+    begin()
 
 
 def hub() -> str:
@@ -95,6 +99,7 @@ def of_process(hub_at_import: List[str]) -> Dict[str, Any]:
         "tools": sorted({tool for module, tool in TOOLS.items() if module in loaded}),
         "hub": hub(),
         "hub_at_import": hub_at_import,
+        "uwsgi": sorted(getattr(loaded.get("uwsgi"), "opt", {})),  # the names of its options
         "without_timeout": _without_timeout(loaded),
     }
 

@@ -34,7 +34,7 @@ import sitecustomize
 
 
 def facts_of(words: List[str]) -> Dict[str, Any]:
-    """Start a program as ``stalepool run`` does, watch it, and end it.
+    """Start a program as ``stalepool run`` does, watch it and its forked children, and end it.
 
     What it prints goes to stderr. Blocks until it ends, for :data:`WATCH_S` seconds at most.
 
@@ -58,11 +58,16 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
             pass
         finally:
             _end(process)
-        try:
-            found = ast.literal_eval(Path(place, "report").read_text(encoding="utf-8"))
-        except (OSError, ValueError, SyntaxError):
-            return {}
-        return dict(found)
+        reports = [_read(file) for file in sorted(Path(place).glob("report.*"))]
+        # of a server and its forked workers the one that has come furthest
+        return max(reports, key=lambda report: len(report.get("pools", ())), default={})
+
+
+def _read(report: Path) -> Dict[str, Any]:
+    try:
+        return dict(ast.literal_eval(report.read_text(encoding="utf-8")))
+    except (OSError, ValueError, SyntaxError):
+        return {}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -131,6 +131,14 @@ def order(facts: Facts) -> Answers:
         yield OK, "native threads", ""
 
 
+def forks(facts: Facts) -> Answers:
+    """Workers of whose fork Python is told nothing."""
+    if facts["uwsgi"] and not {"lazy-apps", "lazy", "py-call-osafterfork"} & set(facts["uwsgi"]):
+        says = "uWSGI forks its workers without telling Python"
+        remedy = "Set lazy-apps or py-call-osafterfork: workers share what the master had pooled."
+        yield WARNING, says, remedy
+
+
 def tools(facts: Facts) -> Answers:
     if facts["tools"]:
         says = "loaded beside stalepool: %s" % ", ".join(facts["tools"])
@@ -191,6 +199,7 @@ QUESTIONS: Dict[str, Callable[[Facts], Answers]] = {
     "patches": patches,
     "copies": copies,
     "order": order,
+    "forks": forks,
     "tools": tools,
     "keepalive": keepalive,
     "kernel": kernel,
