@@ -89,6 +89,20 @@ def test_settings_in_the_environment(
     assert returned >= status
 
 
+def test_a_library_that_only_has_the_name(tmp_path: Path) -> None:
+    package = tmp_path / "urllib3"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import connectionpool; __version__ = '4.0'")
+    (package / "connectionpool.py").write_text("class HTTPConnectionPool: pass")
+    path = os.pathsep.join([str(tmp_path), clean_environ()["PYTHONPATH"]])
+    status, found = findings(PYTHONPATH=path)
+    assert status == 2
+    assert found["urllib3"] == [(WARNING, "urllib3 4.0")]
+    place = "not patched: urllib3.connectionpool.is_connection_dropped: not there"
+    assert (ERROR, place) in found["patches"]
+    assert [level for level, _ in found["keepalive"]] == [WARNING]
+
+
 # -- a program
 
 NATIVE = "import requests"
@@ -324,6 +338,7 @@ ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT"
         ("forks", {"uwsgi": ["py-call-osafterfork"]}, []),
         ("keepalive", {"socket": ARMED}, [OK]),
         ("keepalive", {"socket": {**ARMED, "SO_KEEPALIVE": 0}}, [WARNING]),
+        ("keepalive", {"socket_error": "AttributeError()"}, [WARNING]),
         ("keepalive", {"socket": {"SO_KEEPALIVE": 0}, "settings": Settings(keepalive="off")}, [OK]),
         ("kernel", {"sysctls": {"tcp_retries2": 5}}, [WARNING]),
         ("kernel", {"sysctls": {}}, [OK]),

@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List
 
-import stalepool
 from stalepool.cli import inject, owners
 from stalepool.cli.doctor import probe
 from stalepool.settings import Settings, SettingsError
@@ -31,13 +30,13 @@ def of_environment() -> Dict[str, Any]:
     except ImportError as error:
         found["import_error"] = str(error)
     else:
-        found["socket"] = _socket_options()
+        try:
+            found["socket"] = _socket_options()
+        except Exception as error:  # of a library that only has urllib3's name, say
+            found["socket_error"] = repr(error)
     found.update(probe.of_process([]))
-    found["versions"] = {
-        "stalepool": stalepool.__version__,
-        **{name: version for name, version in map(_installed, _PACKAGES) if version},
-        "openssl": ssl.OPENSSL_VERSION,
-    }
+    installed = {name: version for name, version in map(_installed, _PACKAGES) if version}
+    found["versions"] = {**installed, **found["versions"], "openssl": ssl.OPENSSL_VERSION}
     found["on_disk"] = copies_on_disk()
     found["start"] = {
         "switch": os.environ.get("STALEPOOL"),

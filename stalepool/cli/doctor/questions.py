@@ -80,7 +80,7 @@ def urllib3(facts: Facts) -> Answers:
     brought_by = facts.get("on_disk", {}).get("urllib3", "urllib3")
     if brought_by.lower() != "urllib3":
         says = "the package urllib3 was installed by %s" % brought_by
-        yield WARNING, says, "Reinstall urllib3: of another library's classes none is patched."
+        yield WARNING, says, "Reinstall urllib3: stalepool does not know another library's classes."
 
 
 def patches(facts: Facts) -> Answers:
@@ -148,6 +148,9 @@ def tools(facts: Facts) -> Answers:
 def keepalive(facts: Facts) -> Answers:
     """Socket options, as the kernel reports them."""
     found, chosen = facts.get("socket"), facts["settings"]
+    if "socket_error" in facts:
+        says = "no connection could be made and looked at: %s" % facts["socket_error"]
+        yield WARNING, says, "Look at the other findings: it may not be a urllib3 that is known."
     if found is None or isinstance(chosen, str) or not facts["snapshot"]["patched"]:
         return
     says = "on a connection of urllib3's: " + ", ".join("%s %d" % item for item in found.items())
