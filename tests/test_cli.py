@@ -66,7 +66,7 @@ def test_help_names_every_command_and_setting(capsys: pytest.CaptureFixture[str]
     [
         ("run", [1, 2, 126, 127]),
         ("path", [1]),
-        ("doctor", [0, 1, 2, 130]),
+        ("doctor", [0, 1, 2, 129, 130, 143]),
         ("demo", [0, 1, 2, 129, 130, 143]),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -190,6 +191,24 @@ def test_a_service_is_ended_with_all_it_has_started(
     for pid in (tmp_path / "pids").read_text().split():
         status = Path("/proc", pid, "status")
         assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_program_as_well(name: str, status: int) -> None:
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [*DOCTOR, "--", sys.executable, "-c", program],
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        assert started.stderr is not None
+        pid = int(started.stderr.readline())
+        started.send_signal(getattr(signal, name))
+        out, errors = started.communicate(timeout=60)
+    assert (started.returncode, out, errors) == (status, "", "")
+    assert not Path("/proc", str(pid)).exists()
 
 
 FORKING = """

@@ -21,7 +21,7 @@ stderr. With --env, check the settings in a file and start nothing.
 
 _EPILOG = """\
 exit status: 0 all is well, 1 there are warnings, 2 there are errors, or wrong
-usage, 130 stopped by Ctrl-C.
+usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 

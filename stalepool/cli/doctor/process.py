@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 from stalepool.cli import inject
 
@@ -41,7 +42,7 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
     :returns: empty if the probe never came up in it, or not in a Python that has stalepool.
     :raises OSError: it cannot be started.
     """
-    with tempfile.TemporaryDirectory(prefix="stalepool-doctor-") as place:
+    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="stalepool-doctor-") as place:
         Path(place, "sitecustomize.py").write_text(_SITECUSTOMIZE, encoding="utf-8")
         environ = inject.injected(dict(os.environ))
         environ["PYTHONPATH"] = os.pathsep.join([place, environ["PYTHONPATH"]])
@@ -49,7 +50,7 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
             words,
             env=environ,
             stdin=subprocess.DEVNULL,
-            stdout=sys.__stderr__,
+            stdout=sys.__stderr__ or subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
@@ -61,6 +62,18 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
         reports = [_read(file) for file in sorted(Path(place).glob("report.*"))]
         # of a server and its forked workers the one that has come furthest
         return max(reports, key=lambda report: len(report.get("pools", ())), default={})
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have what ends this process end the program first, as Ctrl-C does."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda n, frame: sys.exit(128 + n)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
 
 
 def _read(report: Path) -> Dict[str, Any]:
