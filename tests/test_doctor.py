@@ -228,6 +228,38 @@ def test_the_worker_is_judged_and_not_the_master(monkeypatch: pytest.MonkeyPatch
     assert facts["snapshot"]["patched"] == ["urllib3.connectionpool"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_program_that_becomes_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in clean_environ().items():
+        monkeypatch.setenv(name, value)
+    program = "import os, urllib3; os.chdir('/'); os.setuid(12345)"
+    facts = process.facts_of([sys.executable, "-c", program])
+    assert facts["snapshot"]["patched"] == ["urllib3.connectionpool"]
+
+
+CLOSING = """
+import os, tempfile, time
+os.closerange(3, 64)
+reused = [open(os.devnull) for _ in range(3)]
+written = open(%r, "wb", buffering=0)
+while written.fileno() < 64:
+    written = os.fdopen(os.dup(written.fileno()), "wb")
+    reused.append(written)
+import urllib3
+time.sleep(1.5)
+"""
+
+
+def test_a_program_that_closes_every_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in clean_environ().items():
+        monkeypatch.setenv(name, value)
+    program = CLOSING % str(tmp_path / "file")
+    assert process.facts_of([sys.executable, "-c", program]) == {}
+    assert (tmp_path / "file").read_bytes() == b""
+
+
 CLIENTS = """
 from keystoneauth1 import loading
 from oslo_config import cfg

@@ -2,7 +2,7 @@
 
 It is the first thing that is imported there, so it imports nothing that is not built in, and keeps
 the functions as they were before any ``monkey_patch()``. A native thread looks twice a second and
-writes what it sees into a file: a service does not end by itself, and may end without ``atexit``.
+appends what it sees to a file: a service does not end by itself, and may end without ``atexit``.
 """
 
 from __future__ import annotations
@@ -29,37 +29,38 @@ TOOLS = {
 }
 
 
-def start(path: str) -> None:
-    """Begin to write what is seen in this process, and in those forked from it.
+def start(reports: int) -> None:
+    """Begin to report what is seen in this process, and in those forked from it.
 
-    :param path: of a file; each process adds its id to the name.
+    :param reports: a descriptor of a file, which is appended to: the process may have changed its
+        user by then, and own no directory.
     """
     hub_at_import: List[str] = []
-    exists, sleep = os.path.exists, time.sleep
+    append, identity, sleep = os.write, os.fstat, time.sleep
+    file = identity(reports)[1:3]
 
     def hook(event: str, args: Any) -> None:
         if event == "import" and not hub_at_import and args[0] == "urllib3":
             hub_at_import.append(hub())
 
-    def write(writer: str) -> None:
+    def report() -> None:
         try:
-            unfinished = "%s-%s.%d" % (path, writer, os.getpid())
-            with open(unfinished, "w") as file:
-                file.write(repr(of_process(hub_at_import)))
-            os.replace(unfinished, "%s.%d" % (path, os.getpid()))
+            text = "%r\n" % of_process(hub_at_import)
+            if identity(reports)[1:3] == file:  # not closed, and something else by now
+                append(reports, text.encode())
         except Exception:  # a diagnosis is not to cost the program anything
             pass
 
     def look_on() -> None:
-        while exists(os.path.dirname(path)):
+        while True:
             sleep(_LOOK_EVERY_S)
-            write("watching")
+            report()
 
     def begin() -> None:
         _thread.start_new_thread(look_on, ())
 
     sys.addaudithook(hook)
-    atexit.register(write, "at-exit")
+    atexit.register(report)
     os.register_at_fork(after_in_child=begin)
     begin()
 
@@ -85,6 +86,7 @@ def of_process(hub_at_import: List[str]) -> Dict[str, Any]:
         if name in loaded
     }
     return {
+        "pid": os.getpid(),
         "python": "%d.%d.%d" % sys.version_info[:3],
         "implementation": sys.implementation.name,
         "versions": {"openssl": getattr(loaded.get("ssl"), "OPENSSL_VERSION", ""), **versions},

@@ -26,7 +26,7 @@ sys.path.remove(here)
 os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(os.pathsep)[2]
 try:
     from stalepool.cli.doctor import probe
-    probe.start(os.path.join(here, "report"))
+    probe.start(%d)
 except Exception:
     pass
 del sys.modules["sitecustomize"]
@@ -42,8 +42,9 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
     :returns: empty if the probe never came up in it, or not in a Python that has stalepool.
     :raises OSError: it cannot be started.
     """
-    with _ended_by_signals(), tempfile.TemporaryDirectory(prefix="stalepool-doctor-") as place:
-        Path(place, "sitecustomize.py").write_text(_SITECUSTOMIZE, encoding="utf-8")
+    with _ended_by_signals(), tempfile.TemporaryFile("a+b") as reports, _place() as place:
+        descriptor = reports.fileno()
+        Path(place, "sitecustomize.py").write_text(_SITECUSTOMIZE % descriptor, encoding="utf-8")
         environ = inject.injected(dict(os.environ))
         environ["PYTHONPATH"] = os.pathsep.join([place, environ["PYTHONPATH"]])
         process = subprocess.Popen(
@@ -51,6 +52,7 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
             env=environ,
             stdin=subprocess.DEVNULL,
             stdout=sys.__stderr__ or subprocess.DEVNULL,
+            pass_fds=[descriptor],
             start_new_session=True,
         )
         try:
@@ -59,9 +61,17 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
             pass
         finally:
             _end(process)
-        reports = [_read(file) for file in sorted(Path(place).glob("report.*"))]
-        # of a server and its forked workers the one that has come furthest
-        return max(reports, key=lambda report: len(report.get("pools", ())), default={})
+        reports.seek(0)
+        last = {report["pid"]: report for report in map(_read, reports) if report}
+    # of a server and its forked workers the one that has come furthest
+    return max(last.values(), key=lambda report: len(report["pools"]), default={})
+
+
+def _place() -> tempfile.TemporaryDirectory[str]:
+    """A directory that the program can read, whatever user it becomes."""
+    directory = tempfile.TemporaryDirectory(prefix="stalepool-doctor-")
+    os.chmod(directory.name, 0o755)  # noqa: S103  # nobody else may write to it
+    return directory
 
 
 @contextlib.contextmanager
@@ -76,10 +86,10 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _read(report: Path) -> Dict[str, Any]:
+def _read(line: bytes) -> Dict[str, Any]:
     try:
-        return dict(ast.literal_eval(report.read_text(encoding="utf-8")))
-    except (OSError, ValueError, SyntaxError):
+        return dict(ast.literal_eval(line.decode()))
+    except (ValueError, SyntaxError):  # the program was ended while it wrote
         return {}
 
 
