@@ -182,12 +182,13 @@ time.sleep(600)
 def test_a_service_is_ended_with_all_it_has_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "WATCH_S", 6)
+    monkeypatch.setattr(process, "STILL_S", 1.5)
     monkeypatch.setattr(process, "_TO_END_S", 0.5)
     for name, value in clean_environ().items():
         monkeypatch.setenv(name, value)
     facts = process.facts_of([sys.executable, "-c", SERVICE, str(tmp_path / "pids")])
     assert facts["snapshot"]["patched"] == ["urllib3.connectionpool"]
+    assert facts["hub_at_import"] == [""]
     for pid in (tmp_path / "pids").read_text().split():
         status = Path("/proc", pid, "status")
         assert not status.exists() or "State:\tZ" in status.read_text()
@@ -221,7 +222,7 @@ time.sleep(600)
 
 
 def test_the_worker_is_judged_and_not_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "WATCH_S", 6)
+    monkeypatch.setattr(process, "STILL_S", 1.5)
     for name, value in clean_environ().items():
         monkeypatch.setenv(name, value)
     facts = process.facts_of([sys.executable, "-c", FORKING])

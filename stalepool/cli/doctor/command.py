@@ -15,8 +15,9 @@ from stalepool.cli.doctor.finding import ERROR, LEVELS, Finding
 _DESCRIPTION = """\
 Say what stalepool does in this environment: in this Python, with the settings
 in the environment. With CMD, what it does in that process: CMD is started as
-"stalepool run" starts it, watched for 15 s, and ended; what it prints goes to
-stderr. With --env, check the settings in a file and start nothing.
+"stalepool run" starts it, watched until it has loaded what it loads (a minute
+at most), and ended; what it prints goes to stderr. With --env, check the
+settings in a file and start nothing.
 """
 
 _EPILOG = """\

@@ -36,11 +36,16 @@ def start(reports: int) -> None:
         user by then, and own no directory.
     """
     hub_at_import: List[str] = []
+    watched: List[int] = []
     append, identity, sleep = os.write, os.fstat, time.sleep
     file = identity(reports)[1:3]
 
     def hook(event: str, args: Any) -> None:
-        if event == "import" and not hub_at_import and args[0] == "urllib3":
+        if event != "import":
+            return
+        if os.getpid() not in watched:  # forked; uWSGI does it without telling Python
+            begin()
+        if not hub_at_import and args[0] == "urllib3":
             hub_at_import.append(hub())
 
     def report() -> None:
@@ -57,11 +62,11 @@ def start(reports: int) -> None:
             report()
 
     def begin() -> None:
+        watched.append(os.getpid())
         _thread.start_new_thread(look_on, ())
 
     sys.addaudithook(hook)
     atexit.register(report)
-    os.register_at_fork(after_in_child=begin)
     begin()
 
 
@@ -87,6 +92,7 @@ def of_process(hub_at_import: List[str]) -> Dict[str, Any]:
     }
     return {
         "pid": os.getpid(),
+        "modules": len(loaded),
         "python": "%d.%d.%d" % sys.version_info[:3],
         "implementation": sys.implementation.name,
         "versions": {"openssl": getattr(loaded.get("ssl"), "OPENSSL_VERSION", ""), **versions},

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import IO, Any, Dict, Iterator, List
 
 from stalepool.cli import inject
 
-#: a service does not end by itself: by then it has imported what it imports
-WATCH_S = 15
+#: a service does not end by itself: it is watched until it has loaded urllib3 and has imported
+#: nothing for so long; and no longer than so many times that, which is a minute
+STILL_S, LOOKS = 5.0, 12
 _TO_END_S = 5
 
 # run in the program before anything else; it hides stalepool's own, and runs that at its end
@@ -37,7 +38,8 @@ import sitecustomize
 def facts_of(words: List[str]) -> Dict[str, Any]:
     """Start a program as ``stalepool run`` does, watch it and its forked children, and end it.
 
-    What it prints goes to stderr. Blocks until it ends, for :data:`WATCH_S` seconds at most.
+    What it prints goes to stderr. Blocks until it ends, or has loaded what it loads; a minute at
+    most.
 
     :returns: empty if the probe never came up in it, or not in a Python that has stalepool.
     :raises OSError: it cannot be started.
@@ -56,14 +58,28 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
             start_new_session=True,
         )
         try:
-            process.wait(WATCH_S)
-        except subprocess.TimeoutExpired:
-            pass
+            _watch(process, reports)
         finally:
             _end(process)
-        reports.seek(0)
-        last = {report["pid"]: report for report in map(_read, reports) if report}
-    # of a server and its forked workers the one that has come furthest
+        return _furthest(reports)
+
+
+def _watch(process: subprocess.Popen[bytes], reports: IO[bytes]) -> None:
+    before: Dict[str, Any] = {}
+    for _ in range(LOOKS):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STILL_S)
+            return
+        now = _furthest(reports)
+        if now.get("pools") and now == before:
+            return
+        before = now
+
+
+def _furthest(reports: IO[bytes]) -> Dict[str, Any]:
+    """The last report of the process that has come furthest, of a server and its workers."""
+    reports.seek(0)
+    last = {report["pid"]: report for report in map(_read, reports) if report}
     return max(last.values(), key=lambda report: len(report["pools"]), default={})
 
 
