@@ -2,6 +2,7 @@ import os
 import re
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -9,6 +10,15 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def read(*parts):
     with open(os.path.join(HERE, *parts), encoding="utf-8") as file:
         return file.read()
+
+
+class BuildWithStart(build_py):
+    """Puts the start-up file at the top of site-packages, where site.py looks for it."""
+
+    def run(self):
+        super().run()
+        name = "stalepool-start.pth"
+        self.copy_file(os.path.join(HERE, name), os.path.join(self.build_lib, name))
 
 
 DEMO = ["eventlet>=0.33.1", "urllib3>=1.26.5", "requests", "keystoneauth1"]
@@ -31,7 +41,13 @@ TEST = [
     # botocore holds urllib3 below 2 on Pythons before 3.10
     "botocore; python_version >= '3.10'",
     "pywinrm",
+    "setuptools>=70.1",
 ]
+# metrics
+PROMETHEUS = ["prometheus_client"]
+OPENTELEMETRY = ["opentelemetry-api"]
+OSLO = ["oslo.config", "oslo.reports"]
+TEST += [*PROMETHEUS, *OPENTELEMETRY, "opentelemetry-sdk", *OSLO]
 LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
 BENCH = [*DEMO, "pyperf", "trustme"]
 
@@ -44,10 +60,22 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["stalepool", "stalepool.*"]),
     package_data={"stalepool": ["py.typed", "inject/sitecustomize.py"]},
+    cmdclass={"build_py": BuildWithStart},
     python_requires=">=3.8",
     install_requires=["wrapt>=1.14"],
-    extras_require={"demo": DEMO, "test": TEST, "lint": LINT, "bench": BENCH},
-    entry_points={"console_scripts": ["stalepool = stalepool.cli.main:main"]},
+    extras_require={
+        "demo": DEMO,
+        "prometheus": PROMETHEUS,
+        "opentelemetry": OPENTELEMETRY,
+        "oslo": OSLO,
+        "test": TEST,
+        "lint": LINT,
+        "bench": BENCH,
+    },
+    entry_points={
+        "console_scripts": ["stalepool = stalepool.cli.main:main"],
+        "oslo.config.opts": ["stalepool = stalepool.contrib.oslo:list_opts"],
+    },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",

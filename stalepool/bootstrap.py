@@ -21,7 +21,7 @@ def start() -> None:
         if not any(name.startswith(_PREFIX) for name in os.environ):
             import_hook.register()
             return
-        from stalepool.settings import Settings, SettingsError
+        from stalepool.settings import Settings, SettingsError, contradictions
 
         try:
             settings = Settings.from_environ(os.environ)
@@ -32,6 +32,9 @@ def start() -> None:
             return
         if settings.enabled:
             import_hook.register(settings)
+            problems = contradictions(settings)
+            if problems and not is_the_command():
+                say("stalepool: settings contradict one another: %s" % "; ".join(problems))
         else:
             import_hook.unregister("STALEPOOL_ENABLED=%s" % os.environ["STALEPOOL_ENABLED"])
     except Exception as error:

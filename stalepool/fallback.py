@@ -31,6 +31,7 @@ REASONS = {
     "replay_failed": "a replay could not be made, the first error is the caller's",
     "patch_missing": "urllib3 does not look as expected, a patch was left out",
     "wrapped_by_others": "somebody wrapped a patched function, ours stays as a pass-through",
+    "metrics_failed": "metrics could not be written, the service goes on",
     "hook_failed": "the import hook could not do its work, urllib3 is left as it is",
     "status_failed": "the status file could not be written, stalepool status does not show it all",
 }

@@ -280,3 +280,38 @@ def _unknown(name: str, value: Any, known: Mapping[str, str]) -> str:
         near,
         SETTINGS[known[near]][0].accepts,
     )
+
+
+def contradictions(settings: Settings) -> list[str]:
+    """Say which settings keep others from having an effect: one sentence each, mostly none."""
+    third_probe_s = settings.keepalive_idle_s + 3 * settings.keepalive_interval_s
+    silence_s, max_idle_s = settings.silence_s, settings.max_idle_s
+    own_max_idle_s = settings.nonidempotent_max_idle_s
+    is_armed, is_replayed = settings.keepalive != "off", settings.replay != "off"
+    rules = (
+        (
+            not is_armed
+            and _are_set(settings, "keepalive_idle_s", "keepalive_interval_s", "keepalive_count"),
+            "keepalive=off: keepalive_idle_s, keepalive_interval_s and keepalive_count do nothing",
+        ),
+        (
+            not is_replayed and _are_set(settings, "silence_s", "replay_within_s"),
+            "replay=off: silence_s and replay_within_s do nothing",
+        ),
+        (
+            is_armed and is_replayed and silence_s is not None and third_probe_s > silence_s,
+            "silence_s is less than keepalive_idle_s + 3 x keepalive_interval_s (%d s): a request "
+            "that was acknowledged waits for those probes" % third_probe_s,
+        ),
+        (
+            max_idle_s is not None
+            and isinstance(own_max_idle_s, float)
+            and own_max_idle_s > max_idle_s,
+            "nonidempotent_max_idle_s is more than max_idle_s: no connection is reused that late",
+        ),
+    )
+    return [sentence for is_so, sentence in rules if is_so]
+
+
+def _are_set(settings: Settings, *names: str) -> bool:
+    return any(getattr(settings, name) != SETTINGS[name][1] for name in names)

@@ -15,7 +15,7 @@ from conftest import clean_environ
 from stalepool.cli.main import main
 from stalepool.settings import SETTINGS
 
-COMMANDS = ["run", "path", "status", "demo"]
+COMMANDS = ["run", "path", "status", "doctor", "demo"]
 
 STALEPOOL = [sys.executable, "-m", "stalepool"]
 
@@ -67,6 +67,7 @@ def test_help_names_every_command_and_setting(capsys: pytest.CaptureFixture[str]
         ("run", [1, 2, 126, 127]),
         ("path", [1]),
         ("status", [0, 1, 2]),
+        ("doctor", [0, 1, 2, 129, 130, 143]),
         ("demo", [0, 1, 2, 129, 130, 143]),
     ],
 )

@@ -428,7 +428,8 @@ def test_run_changes_nothing_in_the_environment_but_pythonpath(installation: Pat
     plain = json.loads(run(sys.executable, "-c", show, **place).stdout)
     done = run(*STALEPOOL, "run", sys.executable, "-c", show, **place)
     found = json.loads(done.stdout)
-    assert found.pop("PYTHONPATH").split(os.pathsep) == [inject, str(installation), "relative"]
+    rest = ["", str(installation), "", "relative", ""]
+    assert found.pop("PYTHONPATH").split(os.pathsep) == [inject, *rest]
     del plain["PYTHONPATH"]
     assert found == plain
     assert os.path.isabs(inject)
@@ -589,7 +590,7 @@ def test_run_refuses_a_directory_others_may_write_to(
     finally:
         changed.chmod(before)
     assert (done.returncode, done.stdout) == ((2, "") if is_refused else (0, "started\n"))
-    assert ("%s may be written to" % changed.resolve() in done.stderr) == is_refused
+    assert ("%s may be written to by everybody" % changed.resolve() in done.stderr) == is_refused
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -602,7 +603,102 @@ def test_run_refuses_what_another_user_owns(place: str, installation: Path) -> N
     finally:
         os.chown(str(given), 0, -1)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "stalepool run: %s may be written to by other users" % given.resolve() in done.stderr
+    assert "stalepool run: %s belongs to 12345," % given.resolve() in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_run_takes_what_a_trusted_user_owns(tmp_path: Path) -> None:
+    lib = install(tmp_path.resolve() / "lib")
+    nobody = pwd.getpwnam("nobody").pw_uid
+    for path in [lib, *lib.rglob("*")]:
+        os.chown(str(path), nobody, 12345)
+    cli = lib / "stalepool" / "cli"
+    cli.chmod(0o775)
+
+    def started(*words: str) -> Any:
+        done = run(*STALEPOOL, "run", *words, "echo", "started", **at(lib))
+        return done.returncode, done.stdout, done.stderr.partition(", who could")[0]
+
+    assert started() == (2, "", "stalepool run: %s belongs to nobody" % cli.parent)
+    of_a_group = "stalepool run: %s may be written to by the group 12345" % cli
+    assert started("--trust", "nobody") == (2, "", of_a_group)
+    cli.chmod(0o755)
+    assert started("--trust", "daemon", "--trust", "nobody") == (0, "started\n", "")
+    assert started("--trust", str(nobody)) == (0, "started\n", "")
+
+
+def test_run_trusts_nobody_it_does_not_know(installation: Path) -> None:
+    done = run(*STALEPOOL, "run", "--trust", "no-such-user", "echo", "x", **at(installation))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "argument --trust: this machine has no user 'no-such-user'" in done.stderr
+
+
+# -- the Python of CMD
+
+
+def a_script(directory: Path, name: str, first_line: str) -> Path:
+    script = lay_out(directory, {name: first_line + "\nprint('started')"}) / name
+    script.chmod(0o755)
+    return script
+
+
+@pytest.fixture
+def pythons(tmp_path: Path) -> Path:
+    """A directory with a ``python3`` that finds nothing of what is installed in this one."""
+    (tmp_path / "a b").mkdir()
+    wrapper = tmp_path / "a b" / "python3"
+    wrapper.write_text('#!/bin/sh\nunset PYTHONPATH\nexec %s -S "$@"\n' % sys.executable)
+    wrapper.chmod(0o755)
+    return wrapper.parent
+
+
+FIRST_LINES = {
+    "a path": ("#!%(link)s", True),
+    "its options": ("#!%(own)s -I", True),
+    "env": ("#!/usr/bin/env python3", True),
+    "env -S": ("#!/usr/bin/env -S python3 -s", True),
+    "pip's for long paths": ("#!/bin/sh\n'''exec' \"%(python)s\" \"$0\" \"$@\"\n' '''", True),
+    "one that has it": ("#!%(own)s", False),
+}
+
+
+@pytest.mark.parametrize("first_line", FIRST_LINES)
+def test_run_warns_where_the_python_of_a_script_has_no_stalepool(
+    first_line: str, pythons: Path, tmp_path: Path, installation: Path
+) -> None:
+    text, is_without = FIRST_LINES[first_line]
+    link = tmp_path / "python3"
+    link.symlink_to(pythons / "python3")  # a first line takes no space
+    named = {"link": link, "python": pythons / "python3", "own": sys.executable}
+    script = a_script(tmp_path, "it", text % named)
+    path = os.pathsep.join([str(pythons), os.environ["PATH"]])
+    done = run(*STALEPOOL, "run", script, "-x", **at(installation, PATH=path))
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr
+    expected = "stalepool run: %s starts without stalepool: " % script if is_without else ""
+    assert done.stderr.startswith(expected)
+    assert len(done.stderr.splitlines()) == is_without
+
+
+@pytest.mark.parametrize(
+    ("options", "is_without"), [([], False), (["-I"], True), (["-E"], True), (["-s", "-B"], False)]
+)
+def test_run_warns_where_a_python_has_no_stalepool(
+    options: List[str], is_without: bool, installation: Path
+) -> None:
+    words = [sys.executable, *options, "-c", "print('started')", "-I"]
+    done = run(*STALEPOOL, "run", *words, **at(installation))
+    assert (done.returncode, done.stdout) == (0, "started\n")
+    assert ("starts without stalepool" in done.stderr) == is_without
+
+
+@pytest.mark.parametrize("broken", ["#!", "#!%s/none", "#!/bin/sh\n'''exec' \""])
+def test_run_says_nothing_of_a_script_that_names_no_python(
+    broken: str, tmp_path: Path, installation: Path
+) -> None:
+    script = a_script(tmp_path, "it", broken.replace("%s", str(tmp_path)))
+    done = run(*STALEPOOL, "run", script, **at(installation))
+    assert "starts without stalepool" not in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_run_minds_nothing_that_vanishes_or_leads_nowhere(installation: Path) -> None:
@@ -617,11 +713,20 @@ def test_run_minds_nothing_that_vanishes_or_leads_nowhere(installation: Path) ->
 
 # -- whose files they are: root, nova, and mallory, who is nobody's friend
 
-ROOT, NOVA, MALLORY = 0, 1001, 1002
-STAFF, USERS, TEAM, LDAP, PRIVATE, UNKNOWN = 50, 100, 200, 300, 1001, 65000
+ROOT, NOVA, MALLORY, DEPLOY = 0, 1001, 1002, 1003
+STAFF, USERS, TEAM, LDAP, PRIVATE, DEPLOYERS, UNKNOWN = 50, 100, 200, 300, 1001, 1003, 65000
 
-GROUPS = {ROOT: [], STAFF: [], USERS: [], TEAM: ["root", "mallory"], LDAP: ["eve"], PRIVATE: []}
-PRIMARY = {"root": (ROOT, ROOT), "nova": (NOVA, PRIVATE), "mallory": (MALLORY, USERS)}
+GROUPS = {
+    **{group: [] for group in (ROOT, STAFF, USERS, PRIVATE, DEPLOYERS)},
+    TEAM: ["root", "mallory"],
+    LDAP: ["eve"],
+}
+PRIMARY = {
+    "root": (ROOT, ROOT),
+    "nova": (NOVA, PRIVATE),
+    "mallory": (MALLORY, USERS),
+    "deploy": (DEPLOY, DEPLOYERS),
+}
 
 
 @pytest.fixture
@@ -629,10 +734,14 @@ def as_nova(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def users() -> List[Any]:
         return [pwd.struct_passwd((n, "x", u, g, "", "/", "")) for n, (u, g) in PRIMARY.items()]
 
+    def user(number: int) -> Any:
+        return {user.pw_uid: user for user in users()}[number]
+
     def group(number: int) -> Any:
         return grp.struct_group(("name", "x", number, GROUPS[number]))  # KeyError as there
 
     monkeypatch.setattr(owners.pwd, "getpwall", users)
+    monkeypatch.setattr(owners.pwd, "getpwuid", user)
     monkeypatch.setattr(owners.grp, "getgrgid", group)
     monkeypatch.setattr(owners.os, "geteuid", lambda: NOVA)
     owners._is_private.cache_clear()
@@ -660,6 +769,10 @@ def as_nova(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (0o775, NOVA, LDAP, False, True),  # a member whom nobody lists
         (0o775, NOVA, UNKNOWN, False, True),
         (0o1775, NOVA, TEAM, True, False),
+        (0o755, DEPLOY, DEPLOYERS, False, False),  # who is trusted
+        (0o775, DEPLOY, DEPLOYERS, False, False),
+        (0o777, DEPLOY, DEPLOYERS, False, True),
+        (0o775, DEPLOY, TEAM, False, True),
     ],
 )
 @pytest.mark.usefixtures("as_nova")
@@ -667,4 +780,4 @@ def test_in_whose_hands_it_is(
     mode: int, user: int, group: int, is_parent: bool, is_refused: bool
 ) -> None:
     status = os.stat_result((mode, 1, 1, 1, user, group, 0, 0, 0, 0))
-    assert owners.is_in_other_hands(status, is_parent) is is_refused
+    assert bool(owners.other_hands(status, [DEPLOY], is_parent)) is is_refused

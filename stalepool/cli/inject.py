@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Dict, Optional
 
-from stalepool.cli.owners import first_in_other_hands
+from stalepool.cli import interpreter, owners
 from stalepool.settings import Settings, SettingsError
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
@@ -25,7 +25,16 @@ CANNOT_EXECUTE, NOT_FOUND = 126, 127  # as a shell has it, POSIX 2.8.2
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "%(prog)s [-h] CMD [ARGS]"
+    parser.usage = "%(prog)s [-h] [--trust USER] CMD [ARGS]"
+    parser.add_argument(
+        "--trust",
+        metavar="USER",
+        action="append",
+        default=[],
+        type=_user,
+        help="a user who may change stalepool's files, besides root and yourself: the one who "
+        "deploys them, say; may be given several times",
+    )
     # one list, since argparse would take a "--" between a CMD of its own and the ARGS for itself
     parser.add_argument(
         "words",
@@ -47,17 +56,24 @@ def run(args: argparse.Namespace) -> int:
     reason = why_not_injectable(INJECT_DIR)
     if reason is not None:
         return _refuse("run: %s" % reason, CANNOT_INJECT)
-    changeable = first_in_other_hands(PACKAGE_DIR)
-    if changeable is not None:
+    found = owners.first_in_other_hands(PACKAGE_DIR, args.trust)
+    if found is not None:
         return _refuse(
-            "run: %s may be written to by other users, who could so run code in CMD: change its "
-            "owner or its permissions, or install elsewhere" % changeable,
+            "run: %s %s, who could so run code in CMD: change its owner or its permissions, "
+            "install elsewhere, or pass --trust USER for each one who may" % found,
             USAGE_ERROR,
+        )
+    environ = injected(dict(os.environ))
+    python = interpreter.python_of(words)
+    if python and interpreter.comes_up_without(python, environ):
+        _say(
+            "run: %s starts without stalepool: %s does not find it, install it there"
+            % (words[0], " ".join(python))
         )
     for name in {"SIGPIPE", "SIGXFSZ"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_DFL)  # Python ignores them, CMD may not
     try:
-        os.execvpe(words[0], words, injected(dict(os.environ)))
+        os.execvpe(words[0], words, environ)
     except (OSError, ValueError) as error:
         if isinstance(error, (FileNotFoundError, NotADirectoryError)) or not _is_there(words[0]):
             return _refuse("run: %s: command not found" % words[0], NOT_FOUND)
@@ -87,13 +103,18 @@ def why_not_injectable(directory: Path) -> Optional[str]:
 
 
 def injected(environ: Dict[str, str]) -> Dict[str, str]:
-    """The environment with our directory first on PYTHONPATH, once.
+    """The environment with our directory first on PYTHONPATH, once; the rest of it as it was."""
+    rest = environ.get("PYTHONPATH")
+    # an empty PYTHONPATH is none; an empty element of one is the working directory
+    places = [place for place in rest.split(os.pathsep) if place != str(INJECT_DIR)] if rest else []
+    return {**environ, "PYTHONPATH": os.pathsep.join([str(INJECT_DIR), *places])}
 
-    Empty elements are dropped: to Python they mean the working directory, whoever owns it.
-    """
-    rest = [part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-    parts = [str(INJECT_DIR)] + [part for part in rest if part != str(INJECT_DIR)]
-    return {**environ, "PYTHONPATH": os.pathsep.join(parts)}
+
+def _user(word: str) -> int:
+    try:
+        return owners.uid_of(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error))
 
 
 def _is_there(command: str) -> bool:
@@ -102,8 +123,12 @@ def _is_there(command: str) -> bool:
 
 
 def _refuse(sentence: str, exit_status: int) -> int:
+    _say(sentence)
+    return exit_status
+
+
+def _say(sentence: str) -> None:
     try:
         sys.stderr.write("stalepool %s\n" % sentence)
     except (OSError, ValueError, AttributeError):  # no stderr; the status tells as much
         pass
-    return exit_status

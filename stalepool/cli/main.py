@@ -12,6 +12,7 @@ from typing import Iterable, List, Optional
 
 import stalepool
 from stalepool.cli import demo, inject, status
+from stalepool.cli.doctor import command as doctor
 from stalepool.settings import PREFIX, SETTINGS
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
@@ -47,8 +48,11 @@ def make_parser() -> Parser:
         description="Start CMD with the shim injected into it and its Python children. Exits as "
         "CMD does; 127 if it is not found, 126 if it cannot be executed, 1 if this installation "
         "cannot be injected. With 2 it refuses to start anything: if a setting is wrong, or if "
-        "users other than root and the one who runs it may change stalepool's files or a directory "
-        "above them, be it as owner, as anybody, or as one of a group with further members.",
+        "users other than root, the one who runs it and those of --trust may change stalepool's "
+        "files or a directory above them, be it as owner, as anybody, or as one of a group with "
+        "further members. What is on PYTHONPATH stays on it, and is not looked at: Python would "
+        "take it from there without stalepool, too. Where CMD is a script, or a Python, and that "
+        "Python comes up without stalepool, CMD starts all the same, and stderr says so.",
     )
     inject.add_run_arguments(run)
     run.set_defaults(act=inject.run)
@@ -70,6 +74,13 @@ def make_parser() -> Parser:
     )
     status.add_arguments(ask)
     ask.set_defaults(act=status.main)
+
+    examine = commands.add_parser(
+        "doctor",
+        help="say what stalepool does here, or in a program, and what is in its way",
+    )
+    doctor.add_arguments(examine)
+    examine.set_defaults(act=doctor.main)
 
     show = commands.add_parser(
         "demo",

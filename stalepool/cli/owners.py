@@ -8,53 +8,76 @@ import os
 import pwd
 import stat
 from pathlib import Path
-from typing import Optional
+from typing import Collection, FrozenSet, Optional, Tuple
 
 ROOT = 0
 
 
-def first_in_other_hands(directory: Path) -> Optional[Path]:
+def uid_of(user: str) -> int:
+    """The number of a user of this machine, who is given by name or number.
+
+    :raises ValueError: there is none of that name.
+    """
+    if user.isdecimal():
+        return int(user)
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise ValueError("this machine has no user %r" % user)
+
+
+def first_in_other_hands(
+    directory: Path, trusted: Collection[int] = ()
+) -> Optional[Tuple[Path, str]]:
     """The first of all in a directory, itself and its parents that another user may change.
 
     Reads the status of every file in it, some 200 for the package: for a start by hand or by a
     unit, not for every Python process. What vanishes meanwhile, or leads nowhere, is passed over.
 
     :param directory: an absolute path without symbolic links.
+    :param trusted: numbers of further users who may change it.
+    :returns: what it is and in whose hands, see :func:`other_hands`.
     """
-    for place in [directory, *sorted(directory.rglob("*"))]:
+    places = [(place, False) for place in [directory, *sorted(directory.rglob("*"))]]
+    places += [(parent, True) for parent in directory.parents]
+    for place, is_parent in places:
         status = _status_of(place)
-        if status is not None and is_in_other_hands(status):
-            return place
-    for parent in directory.parents:
-        status = _status_of(parent)
-        if status is not None and is_in_other_hands(status, is_parent=True):
-            return parent
+        hands = status and other_hands(status, trusted, is_parent)
+        if hands:
+            return place, hands
     return None
 
 
-def is_in_other_hands(status: os.stat_result, is_parent: bool = False) -> bool:
-    """Whether somebody else than root and the effective user may change what this is the status of.
+def other_hands(
+    status: os.stat_result, trusted: Collection[int] = (), is_parent: bool = False
+) -> str:
+    """Say who else than root, the effective user and the trusted may change a file, if anybody.
 
-    That is so if somebody else owns it, if everybody may write to it, or if its group may and is
+    That is its owner; everybody, if everybody may write to it; or its group, if that may and is
     not a private one: with the umask of 002 that many distributions set, a user's files belong to,
     and may be written to by, a group of which he is the only member. Access control lists are seen
     as far as Linux shows them in the group's permissions.
 
+    :param status: the file's.
     :param is_parent: only one entry of this directory counts, and in a sticky one (/tmp) others
         cannot replace that.
+    :returns: "belongs to deploy", for one; empty if nobody else may.
     """
-    if status.st_uid not in (ROOT, os.geteuid()):
-        return True
+    allowed = frozenset((ROOT, os.geteuid(), *trusted))
+    if status.st_uid not in allowed:
+        return "belongs to %s" % _name_of(status.st_uid)
     if is_parent and status.st_mode & stat.S_ISVTX:
-        return False
+        return ""
     if status.st_mode & stat.S_IWOTH:
-        return True
-    return bool(status.st_mode & stat.S_IWGRP) and not _is_private(status.st_gid)
+        return "may be written to by everybody"
+    if status.st_mode & stat.S_IWGRP and not _is_private(status.st_gid, allowed):
+        return "may be written to by the group %s" % _name_of_group(status.st_gid)
+    return ""
 
 
 @functools.lru_cache(maxsize=None)
-def _is_private(group: int) -> bool:
-    """Whether root and the effective user are all who are in it, as far as users can be listed."""
+def _is_private(group: int, allowed: FrozenSet[int]) -> bool:
+    """Whether the allowed users are all who are in it, as far as users can be listed."""
     if group == ROOT:
         return True
     try:
@@ -64,7 +87,21 @@ def _is_private(group: int) -> bool:
     users = pwd.getpwall()
     members = {user.pw_uid for user in users if user.pw_gid == group or user.pw_name in names}
     strangers = names - {user.pw_name for user in users}
-    return members <= {ROOT, os.geteuid()} and not strangers
+    return members <= allowed and not strangers
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def _name_of_group(group: int) -> str:
+    try:
+        return grp.getgrgid(group).gr_name
+    except KeyError:
+        return str(group)
 
 
 def _status_of(place: Path) -> Optional[os.stat_result]:

@@ -1,0 +1,110 @@
+"""The command itself: what is asked, what is printed, the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Dict, List
+
+from stalepool.cli import interpreter
+from stalepool.cli.doctor import finding
+from stalepool.cli.doctor.finding import ERROR, LEVELS, Finding
+
+_DESCRIPTION = """\
+Say what stalepool does in this environment: in this Python, with the settings
+in the environment. With CMD, what it does in that process: CMD is started as
+"stalepool run" starts it, watched until it has loaded what it loads (a minute
+at most), and ended; what it prints goes to stderr. With --env, check the
+settings in a file and start nothing.
+"""
+
+_EPILOG = """\
+exit status: 0 all is well, 1 there are warnings, 2 there are errors, or wrong
+usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``stalepool doctor`` to its parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _DESCRIPTION
+    parser.epilog = _EPILOG
+    parser.usage = "%(prog)s [-h] [--json] [--env FILE | -- CMD [ARGS]]"
+    parser.add_argument(
+        "--json", action="store_true", help="print the findings as one JSON object on stdout"
+    )
+    parser.add_argument(
+        "--env",
+        metavar="FILE",
+        help="check an environment file (NAME=value), or a systemd unit",
+    )
+    parser.add_argument(
+        "words",
+        metavar="CMD [ARGS]",
+        nargs=argparse.REMAINDER,
+        help="a program to start, as a shell finds it, and its arguments",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print the findings.
+
+    :param args: what a parser with :func:`add_arguments` made.
+    :returns: the exit status: 0, 1 with warnings, 2 with errors.
+    """
+    words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    if args.env is not None and words:
+        print("stalepool doctor: --env FILE and CMD do not go together", file=sys.stderr)
+        return LEVELS.index(ERROR)
+    if args.env is not None:
+        findings = _of_file(args.env)
+    elif words:
+        findings = _of_command(words)
+    else:
+        findings = _of_environment()
+    worst = finding.worst(findings)
+    if args.json:
+        print(json.dumps({"worst": worst, "findings": [f._asdict() for f in findings]}, indent=2))
+    else:
+        print(finding.table(findings))
+    return LEVELS.index(worst)
+
+
+def _of_environment() -> List[Finding]:
+    from stalepool.cli.doctor import facts
+
+    return _judge({**facts.of_environment(), **facts.of_machine()})
+
+
+def _of_command(words: List[str]) -> List[Finding]:
+    from stalepool.cli.doctor import facts, process
+
+    try:
+        found = process.facts_of(words)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        return [Finding("command", ERROR, "%s: %s" % (words[0], why), "Name a program.")]
+    if not found:
+        python = " ".join(interpreter.python_of(words)) or "its Python"
+        says = "stalepool did not come up in %s" % words[0]
+        remedy = "Install it for %s, if it is one; give uWSGI --enable-threads for this." % python
+        return [Finding("command", ERROR, says, remedy)]
+    return _judge({**found, **facts.of_machine()})
+
+
+def _of_file(file: str) -> List[Finding]:
+    from stalepool.cli.doctor import unit
+
+    try:
+        return unit.examine(Path(file))
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        return [Finding("file", ERROR, "%s: %s" % (file, why), "Name a file that can be read.")]
+
+
+def _judge(facts: Dict[str, Any]) -> List[Finding]:
+    from stalepool.cli.doctor import questions
+
+    return questions.ask_all(facts)

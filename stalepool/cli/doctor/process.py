@@ -1,0 +1,121 @@
+"""A program started with the shim and a probe in it, and what the probe saw."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Any, Dict, Iterator, List
+
+from stalepool.cli import inject
+
+#: a service does not end by itself: it is watched until it has loaded urllib3 and has imported
+#: nothing for so long; and no longer than so many times that, which is a minute
+STILL_S, LOOKS = 5.0, 12
+_TO_END_S = 5
+
+# run in the program before anything else; it hides stalepool's own, and runs that at its end
+_SITECUSTOMIZE = """\
+import os, sys
+here = os.path.dirname(__file__)
+sys.path.remove(here)
+os.environ["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(os.pathsep)[2]
+try:
+    from stalepool.cli.doctor import probe
+    probe.start(%d)
+except Exception:
+    pass
+del sys.modules["sitecustomize"]
+import sitecustomize
+"""
+
+
+def facts_of(words: List[str]) -> Dict[str, Any]:
+    """Start a program as ``stalepool run`` does, watch it and its forked children, and end it.
+
+    What it prints goes to stderr. Blocks until it ends, or has loaded what it loads; a minute at
+    most.
+
+    :returns: empty if the probe never came up in it, or not in a Python that has stalepool.
+    :raises OSError: it cannot be started.
+    """
+    with _ended_by_signals(), tempfile.TemporaryFile("a+b") as reports, _place() as place:
+        descriptor = reports.fileno()
+        Path(place, "sitecustomize.py").write_text(_SITECUSTOMIZE % descriptor, encoding="utf-8")
+        environ = inject.injected(dict(os.environ))
+        environ["PYTHONPATH"] = os.pathsep.join([place, environ["PYTHONPATH"]])
+        process = subprocess.Popen(
+            words,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.__stderr__ or subprocess.DEVNULL,
+            pass_fds=[descriptor],
+            start_new_session=True,
+        )
+        try:
+            _watch(process, reports)
+        finally:
+            _end(process)
+        return _furthest(reports)
+
+
+def _watch(process: subprocess.Popen[bytes], reports: IO[bytes]) -> None:
+    before: Dict[str, Any] = {}
+    for _ in range(LOOKS):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STILL_S)
+            return
+        now = _furthest(reports)
+        if now.get("pools") and now == before:
+            return
+        before = now
+
+
+def _furthest(reports: IO[bytes]) -> Dict[str, Any]:
+    """The last report of the process that has come furthest, of a server and its workers."""
+    reports.seek(0)
+    last = {report["pid"]: report for report in map(_read, reports) if report}
+    return max(last.values(), key=lambda report: len(report["pools"]), default={})
+
+
+def _place() -> tempfile.TemporaryDirectory[str]:
+    """A directory that the program can read, whatever user it becomes."""
+    directory = tempfile.TemporaryDirectory(prefix="stalepool-doctor-")
+    os.chmod(directory.name, 0o755)  # noqa: S103  # nobody else may write to it
+    return directory
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have what ends this process end the program first, as Ctrl-C does."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, lambda n, frame: sys.exit(128 + n)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before):
+            signal.signal(number, handler)
+
+
+def _read(line: bytes) -> Dict[str, Any]:
+    try:
+        return dict(ast.literal_eval(line.decode()))
+    except (ValueError, SyntaxError):  # the program was ended while it wrote
+        return {}
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it and all that it has started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(_TO_END_S)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            pass

@@ -1,0 +1,219 @@
+"""The questions: one function each, from facts to findings, and the table of them."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
+from stalepool.patching.copies import place_of
+from stalepool.settings import Settings, contradictions
+
+Facts = Dict[str, Any]
+#: level, a sentence, and a sentence of remedy
+Answers = Iterator[Tuple[str, str, str]]
+
+#: the first major.minor that is known to fit, and the first that is not
+_OLDEST_URLLIB3, _UNKNOWN_URLLIB3 = (1, 26), (3, 0)
+
+
+def python(facts: Facts) -> Answers:
+    says = "%s %s, %s, %s %s" % (
+        facts["implementation"], facts["python"], facts["versions"].get("openssl") or "no ssl",
+        facts["system"], facts["kernel"],
+    )  # fmt: skip
+    if facts["implementation"] != "cpython":
+        yield ERROR, says, "Run the service with CPython: others are not supported."
+    elif facts["system"] != "Linux":
+        yield WARNING, says, "Expect less here: only Linux's kernel tells all that is asked."
+    else:
+        yield OK, says, ""
+
+
+def settings(facts: Facts) -> Answers:
+    found = facts["settings"]
+    if isinstance(found, str):
+        yield ERROR, found, "Correct it: until then nothing is patched."
+        return
+    default = Settings().as_dict()
+    changed = [(n, v) for n, v in found.as_dict().items() if v != default[n]]
+    says = ", ".join("%s=%s" % (n, "off" if v is None else v) for n, v in changed)
+    if not found.enabled:
+        yield WARNING, "STALEPOOL_ENABLED is off", "Take it away to have urllib3 patched."
+    else:
+        yield OK, says or "the defaults", ""
+    for sentence in contradictions(found):
+        yield WARNING, sentence, "Set one of them otherwise, or leave both at their defaults."
+
+
+def start(facts: Facts) -> Answers:
+    """Ways in, for a program that does not import stalepool by itself."""
+    found = facts.get("start")
+    if found is None:
+        return
+    switch = found["switch"]
+    if switch not in (None, "", "0", "1"):
+        yield (WARNING, "STALEPOOL=%s does nothing" % switch, "Write STALEPOOL=1.")
+    if switch == "1" and not found["has_start_file"]:
+        remedy = "Have pip install stalepool here, or use stalepool run."
+        yield WARNING, "STALEPOOL=1 does nothing: there is no stalepool-start.pth here", remedy
+    if found["in_other_hands"]:
+        remedy = "Pass --trust USER, or change its owner or its permissions."
+        yield WARNING, "stalepool run refuses: %s %s" % found["in_other_hands"], remedy
+    ways = ["STALEPOOL=1"] * found["has_start_file"] + ["stalepool run", "import stalepool"]
+    yield OK, "ways in: %s" % ", ".join(ways), ""
+
+
+def versions(facts: Facts) -> Answers:
+    found = {name: version for name, version in facts["versions"].items() if name != "openssl"}
+    yield OK, ", ".join("%s %s" % item for item in found.items()), ""
+
+
+def urllib3(facts: Facts) -> Answers:
+    version = facts["versions"].get("urllib3")
+    if "import_error" in facts or not version:
+        why = facts.get("import_error", "it was not imported")
+        yield WARNING, "no urllib3: %s" % why, "Look at the Python that the service really runs in."
+        return
+    numbers = tuple(int(n) for n in version.split(".")[:2] if n.isdigit())
+    if not _OLDEST_URLLIB3 <= numbers < _UNKNOWN_URLLIB3:
+        yield WARNING, "urllib3 %s" % version, "Use urllib3 1.26 or 2: others were never tried."
+    brought_by = facts.get("on_disk", {}).get("urllib3", "urllib3")
+    if brought_by.lower() != "urllib3":
+        says = "the package urllib3 was installed by %s" % brought_by
+        yield WARNING, says, "Reinstall urllib3: stalepool does not know another library's classes."
+
+
+def patches(facts: Facts) -> Answers:
+    """Which fit, and which do not."""
+    snapshot, chosen = facts["snapshot"], facts["settings"]
+    if isinstance(chosen, str) or not chosen.enabled or not facts["pools"]:
+        return  # said elsewhere
+    for name in snapshot["unpatched"]:
+        yield ERROR, "not patched: %s" % name, "Use a urllib3 that stalepool was made for."
+    if snapshot["patched"]:
+        yield OK, "patched: %s" % ", ".join(snapshot["patched"]), ""
+    elif not facts["versions"].get("wrapt"):
+        yield ERROR, "nothing is patched: wrapt is missing", "Install wrapt 1.14 or later."
+    else:
+        says = "nothing is patched, although urllib3 is loaded"
+        yield ERROR, says, "Look for a line of stalepool on stderr or in the log: it says why."
+    for reason in snapshot.get("fallbacks", ()):
+        if reason != "patch_missing":
+            yield WARNING, "fell back to urllib3: %s" % reason, "Look for its line in the log."
+
+
+def copies(facts: Facts) -> Answers:
+    """Those that packages carry inside."""
+    others = [name for name in facts.get("on_disk", ()) if name != "urllib3"]
+    if any(map(_is_known, others)):
+        known = ", ".join(filter(_is_known, others))
+        yield OK, "copies of urllib3, patched once they are imported: %s" % known, ""
+    missed = [name for name in others if not _is_known(name)]
+    if facts["snapshot"]["patched"]:
+        missed += sorted(set(facts["pools"]) - set(facts["snapshot"]["patched"]))
+    for name in missed:
+        says = "a copy of urllib3 that is not patched: %s" % name
+        yield WARNING, says, "Expect urllib3's own behaviour of what uses it."
+
+
+def order(facts: Facts) -> Answers:
+    """Imports against ``monkey_patch()``."""
+    if not facts["hub_at_import"]:
+        return
+    before, now = facts["hub_at_import"][0], facts["hub"]
+    if now and not before:
+        says = "%s's monkey_patch() came after urllib3 had been imported" % now
+        remedy = "Call it first of all: locks that were made before it stop every green thread."
+        yield WARNING, says, remedy
+    elif now:
+        yield OK, "%s's monkey_patch() came before urllib3" % now, ""
+    else:
+        yield OK, "native threads", ""
+
+
+def forks(facts: Facts) -> Answers:
+    """Workers of whose fork Python is told nothing."""
+    if facts["uwsgi"] and not {"lazy-apps", "lazy", "py-call-osafterfork"} & set(facts["uwsgi"]):
+        says = "uWSGI forks its workers without telling Python"
+        remedy = "Set lazy-apps or py-call-osafterfork: workers share what the master had pooled."
+        yield WARNING, says, remedy
+
+
+def tools(facts: Facts) -> Answers:
+    if facts["tools"]:
+        says = "loaded beside stalepool: %s" % ", ".join(facts["tools"])
+        yield OK, says + "; both are called, in any order", ""
+
+
+def keepalive(facts: Facts) -> Answers:
+    """Socket options, as the kernel reports them."""
+    found, chosen = facts.get("socket"), facts["settings"]
+    if "socket_error" in facts:
+        says = "no connection could be made and looked at: %s" % facts["socket_error"]
+        yield WARNING, says, "Look at the other findings: it may not be a urllib3 that is known."
+    if found is None or isinstance(chosen, str) or not facts["snapshot"]["patched"]:
+        return
+    says = "on a connection of urllib3's: " + ", ".join("%s %d" % item for item in found.items())
+    wanted = {
+        "SO_KEEPALIVE": 1,
+        "TCP_KEEPIDLE": chosen.keepalive_idle_s,
+        "TCP_KEEPINTVL": chosen.keepalive_interval_s,
+        "TCP_KEEPCNT": chosen.keepalive_count,
+    }
+    is_set = all(found.get(name) == value for name, value in wanted.items())
+    if chosen.keepalive == "off" or chosen.mode == "audit" or is_set:
+        yield OK, says, ""
+    else:
+        remedy = "Look who else sets keepalive in this process: the shorter total has stayed."
+        yield WARNING, says, remedy
+
+
+def kernel(facts: Facts) -> Answers:
+    """Defaults that decide how long a silent peer is waited for."""
+    found, chosen = facts["sysctls"], facts["settings"]
+    if not found:
+        yield OK, "the kernel's defaults cannot be read here", ""
+        return
+    says = ", ".join("%s %d" % item for item in found.items())
+    retries = found.get("tcp_retries2", 15)
+    if retries < 8:  # RFC 1122 4.2.3.5: at least 100 s
+        remedy = "Raise net.ipv4.tcp_retries2 to 8 at least: a short gap ends connections."
+        yield WARNING, says, remedy
+    elif retries > 10 and not isinstance(chosen, str) and chosen.silence_s is None:
+        remedy = "Set silence_s, or lower tcp_retries2: a peer that is gone costs 15 minutes."
+        yield WARNING, says, remedy
+    else:
+        yield OK, says, ""
+
+
+def timeouts(facts: Facts) -> Answers:
+    """Clients that wait for ever."""
+    for name in facts["without_timeout"]:
+        remedy = "Set it: a POST to a peer that is gone is given up after 15 minutes otherwise."
+        yield WARNING, "no read timeout: %s" % name, remedy
+
+
+QUESTIONS: Dict[str, Callable[[Facts], Answers]] = {
+    "python": python,
+    "versions": versions,
+    "settings": settings,
+    "start": start,
+    "urllib3": urllib3,
+    "patches": patches,
+    "copies": copies,
+    "order": order,
+    "forks": forks,
+    "tools": tools,
+    "keepalive": keepalive,
+    "kernel": kernel,
+    "timeouts": timeouts,
+}
+
+
+def ask_all(facts: Facts) -> List[Finding]:
+    """Put every question of the table to the facts."""
+    return [Finding(name, *answer) for name, ask in QUESTIONS.items() for answer in ask(facts)]
+
+
+def _is_known(package: str) -> bool:
+    return place_of(package) is not None

@@ -1,0 +1,103 @@
+"""Settings in an environment file or a systemd unit, before anything is started with them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Dict, Iterator, List, Tuple
+
+from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
+from stalepool.cli.inject import INJECT_DIR
+from stalepool.settings import PREFIX, Settings, SettingsError, contradictions
+
+
+def examine(path: Path) -> List[Finding]:
+    """Judge the ``STALEPOOL`` settings of a file, and of those that a unit names.
+
+    :param path: lines of ``NAME=value``, as for ``EnvironmentFile=``, or a unit with
+        ``Environment=``.
+    :raises OSError: it cannot be read; UnicodeDecodeError: it is no text.
+    """
+    environ, commands, findings = _read(path)
+    return [*findings, *_settings(environ), *_start(environ, commands)]
+
+
+def _settings(environ: Dict[str, str]) -> Iterator[Finding]:
+    ours = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+    try:
+        settings = Settings.from_environ(ours)
+    except SettingsError as error:
+        yield Finding("settings", ERROR, str(error), "Correct it: with it nothing is patched.")
+        return
+    yield Finding("settings", OK, " ".join("%s=%s" % i for i in ours.items()) or "the defaults")
+    if not settings.enabled:
+        remedy = "Take it away to have urllib3 patched."
+        yield Finding("settings", WARNING, "STALEPOOL_ENABLED is off", remedy)
+    for sentence in contradictions(settings):
+        remedy = "Set one of them otherwise, or leave both at their defaults."
+        yield Finding("settings", WARNING, sentence, remedy)
+
+
+def _start(environ: Dict[str, str], commands: List[str]) -> Iterator[Finding]:
+    """Whether anything in the file switches stalepool on."""
+    switch = environ.get("STALEPOOL")
+    if switch not in (None, "0", "", "1"):
+        remedy = "Write STALEPOOL=1: nothing else switches on."
+        yield Finding("start", WARNING, "STALEPOOL=%s does nothing" % switch, remedy)
+    elif switch == "1":
+        yield Finding("start", OK, "STALEPOOL=1, where pip has installed stalepool")
+    elif any("stalepool run " in command for command in commands):
+        yield Finding("start", OK, "by stalepool run")
+    elif INJECT_DIR.parts[-2:] in (Path(p).parts[-2:] for p in _places(environ)):
+        yield Finding("start", OK, "by PYTHONPATH")
+    else:
+        remedy = "Add STALEPOOL=1, unless the program itself imports stalepool."
+        yield Finding("start", WARNING, "nothing in it switches stalepool on", remedy)
+
+
+def _places(environ: Dict[str, str]) -> List[str]:
+    return environ.get("PYTHONPATH", "").split(":")
+
+
+def _read(path: Path) -> Tuple[Dict[str, str], List[str], List[Finding]]:
+    """Variables, commands, and what is wrong with the lines; see systemd.exec(5)."""
+    environ: Dict[str, str] = {}
+    commands: List[str] = []
+    findings: List[Finding] = []
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    is_unit = any(line.strip() == "[Service]" for line in text.splitlines())
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        name, equals, value = line.partition("=")
+        if not line or line[0] in "#;[":
+            continue
+        try:
+            if is_unit and name == "EnvironmentFile":
+                _include(value, environ, findings)
+            elif is_unit and name == "ExecStart":
+                commands.append(value)
+            elif is_unit and name != "Environment":
+                continue
+            elif not equals:
+                raise ValueError("it is not NAME=value")
+            elif is_unit:
+                environ.update(word.partition("=")[::2] for word in shlex.split(value))
+            else:
+                environ[name.split()[-1]] = " ".join(shlex.split(value))  # "export NAME", too
+        except ValueError as error:
+            says = "%s, line %d: %s" % (path, number, error)
+            findings.append(Finding("file", ERROR, says, "Correct the line."))
+    return environ, commands, findings
+
+
+def _include(value: str, environ: Dict[str, str], findings: List[Finding]) -> None:
+    """``-`` before it: it need not be there."""
+    path = Path(value.lstrip("-"))
+    try:
+        more, _, problems = _read(path)
+    except (OSError, UnicodeDecodeError) as error:
+        if not (value.startswith("-") and isinstance(error, FileNotFoundError)):
+            says = "%s cannot be read: %s" % (path, getattr(error, "strerror", None) or error)
+            findings.append(Finding("file", WARNING, says, "Look at it by itself."))
+        return
+    environ.update(more)
+    findings += problems

@@ -1,0 +1,95 @@
+"""OpenStack's own ways: options in ``[stalepool]``, a section in the Guru Meditation Report.
+
+A service that calls :func:`install` with its configuration has the section; one whose code cannot
+be changed has the ``STALEPOOL_*`` variables. ``oslo-config-generator --namespace stalepool`` lists
+the options. oslo.reports is imported by :func:`register_report` alone.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, List, Tuple
+
+from oslo_config import cfg
+
+from stalepool import control
+from stalepool.settings import SETTINGS
+
+GROUP = "stalepool"
+
+
+class _Type:
+    """A setting as oslo.config wants its types."""
+
+    type_name = "value"
+
+    def __init__(self, kind: Any) -> None:
+        self._kind = kind
+
+    def __call__(self, value: Any) -> Any:
+        try:
+            return self._kind.parse(value)
+        except (ValueError, KeyError, OverflowError):
+            raise ValueError("it takes %s" % self._kind.accepts)
+
+    def __repr__(self) -> str:
+        return self._kind.accepts  # type: ignore[no-any-return]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Type) and self._kind is other._kind
+
+    def __hash__(self) -> int:
+        return hash(self._kind)
+
+
+def options() -> List[Any]:
+    """One option for each of :data:`stalepool.settings.SETTINGS`; none has a default.
+
+    What is not in the file is left to the variable, or to stalepool's default.
+    """
+    return [
+        cfg.Opt(
+            name,
+            type=_Type(kind),
+            sample_default="off" if default is None else default,
+            help="%s. Takes %s." % (meaning[0].upper() + meaning[1:], kind.accepts),
+        )
+        for name, (kind, default, meaning) in SETTINGS.items()
+    ]
+
+
+def list_opts() -> List[Tuple[str, List[Any]]]:
+    """The options by section, for oslo-config-generator."""
+    return [(GROUP, options())]
+
+
+def install(conf: Any) -> None:
+    """Put what ``[stalepool]`` says in force; it goes before the variables.
+
+    :param conf: an oslo.config configuration that was called already, as ``cfg.CONF``.
+    :raises oslo_config.cfg.ConfigFileValueError: a value is wrong; nothing has changed then.
+    """
+    conf.register_opts(options(), GROUP)
+    control.install(**{name: conf[GROUP][name] for name in SETTINGS if _is_set(conf, name)})
+
+
+def _is_set(conf: Any, name: str) -> bool:
+    where = conf.get_location(name, GROUP)
+    return where is not None and where.location is not cfg.Locations.opt_default
+
+
+def register_report() -> None:
+    """Add a section ``stalepool`` to the Guru Meditation Report of this process: the snapshot."""
+    from oslo_reports import guru_meditation_report as report
+
+    report.TextGuruMeditation.register_section(GROUP, _Section)
+
+
+class _Section:
+    """A model and its view in one: what oslo.reports makes by calling, and prints by ``str()``."""
+
+    def set_current_view_type(self, kind: str, visited: Any = None) -> None:
+        """Be text, whatever the report is."""
+
+    def __str__(self) -> str:
+        return json.dumps(control.snapshot(), indent=2)

@@ -1,0 +1,458 @@
+"""``stalepool doctor``: findings about an environment, a program, a file of settings."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any, Dict, List, Tuple
+
+import pytest
+
+from conftest import clean_environ
+from stalepool.cli.doctor import finding, process, questions
+from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
+from stalepool.settings import Settings, contradictions
+
+DOCTOR = [sys.executable, "-m", "stalepool", "doctor"]
+
+Found = Dict[str, List[Tuple[str, str]]]
+
+
+def doctor(*words: object, **variables: str) -> Any:
+    return subprocess.run(
+        [*DOCTOR, *map(str, words)],
+        env=clean_environ(**variables),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def findings(*words: object, **variables: str) -> Tuple[int, Found]:
+    """The exit status, and level and text of what each question found."""
+    done = doctor("--json", *words, **variables)
+    found: Found = {}
+    for each in json.loads(done.stdout)["findings"]:
+        assert bool(each["remedy"]) == (each["level"] != OK)
+        found.setdefault(each["question"], []).append((each["level"], each["says"]))
+    levels = [level for answers in found.values() for level, _ in answers]
+    assert done.returncode == max(map(finding.LEVELS.index, levels))
+    return done.returncode, found
+
+
+# -- this environment
+
+
+def test_an_environment() -> None:
+    _, found = findings()
+    assert found["patches"] == [(OK, "patched: urllib3.connectionpool")]
+    assert found["settings"] == [(OK, "the defaults")]
+    ((level, says),) = found["keepalive"]
+    assert level == OK and "SO_KEEPALIVE 1, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1" in says
+    ((_, says),) = found["versions"]
+    assert "urllib3 " in says and "wrapt " in says and "stalepool " in says
+    ((_, says),) = found["kernel"]
+    assert "tcp_retries2 " in says
+
+
+def test_as_a_table() -> None:
+    done = doctor()
+    assert "Traceback" not in done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert done.stdout.splitlines()[-1].endswith(" wrong")
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "level", "says"),
+    [
+        ({"STALEPOOL_MODE": "activ"}, 2, ERROR, "STALEPOOL_MODE='activ' is not accepted"),
+        ({"STALEPOOL_ENABLED": "0"}, 1, WARNING, "STALEPOOL_ENABLED is off"),
+        (
+            {"STALEPOOL_KEEPALIVE": "off", "STALEPOOL_KEEPALIVE_COUNT": "3"},
+            1,
+            WARNING,
+            "keepalive=off: ",
+        ),
+        ({"STALEPOOL_MODE": "audit"}, 0, OK, "mode=audit"),
+    ],
+)
+def test_settings_in_the_environment(
+    variables: Dict[str, str], status: int, level: str, says: str
+) -> None:
+    returned, found = findings(**variables)
+    assert (level, says) in [(level, text[: len(says)]) for level, text in found["settings"]]
+    assert returned >= status
+
+
+def test_a_library_that_only_has_the_name(tmp_path: Path) -> None:
+    package = tmp_path / "urllib3"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import connectionpool; __version__ = '4.0'")
+    (package / "connectionpool.py").write_text("class HTTPConnectionPool: pass")
+    path = os.pathsep.join([str(tmp_path), clean_environ()["PYTHONPATH"]])
+    status, found = findings(PYTHONPATH=path)
+    assert status == 2
+    assert found["urllib3"] == [(WARNING, "urllib3 4.0")]
+    place = "not patched: urllib3.connectionpool.is_connection_dropped: not there"
+    assert (ERROR, place) in found["patches"]
+    assert [level for level, _ in found["keepalive"]] == [WARNING]
+
+
+# -- a program
+
+NATIVE = "import requests"
+GREEN = "import eventlet; eventlet.monkey_patch(); import requests"
+GREEN_LATE = "import requests, eventlet; eventlet.monkey_patch()"
+GEVENT = "from gevent import monkey; monkey.patch_all(); import requests"
+NO_URLLIB3 = "pass"
+NO_WRAPT = "import sys; sys.modules['wrapt'] = None; import urllib3"
+
+
+@pytest.mark.parametrize(
+    ("program", "question", "level", "says"),
+    [
+        (NATIVE, "order", OK, "native threads"),
+        (NATIVE, "patches", OK, "patched: urllib3.connectionpool"),
+        (GREEN, "order", OK, "eventlet's monkey_patch() came before urllib3"),
+        (GREEN_LATE, "order", WARNING, "eventlet's monkey_patch() came after urllib3"),
+        pytest.param(
+            *(GEVENT, "order", OK, "gevent's monkey_patch() came before urllib3"),
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
+            ),
+        ),
+        (NO_URLLIB3, "urllib3", WARNING, "no urllib3: it was not imported"),
+        (NO_WRAPT, "patches", ERROR, "nothing is patched: wrapt is missing"),
+    ],
+)
+def test_a_program(program: str, question: str, level: str, says: str) -> None:
+    _, found = findings("--", sys.executable, "-c", program)
+    assert (level, says) in [(level, text[: len(says)]) for level, text in found[question]]
+    assert "copies" not in found  # requests.packages.urllib3 is no copy
+
+
+def test_a_copy_that_does_not_fit(tmp_path: Path) -> None:
+    package = tmp_path / "tool" / "urllib3"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").write_text("")
+    (package / "__init__.py").write_text("from . import connectionpool")
+    (package / "connectionpool.py").write_text("class HTTPConnectionPool: pass")
+    program = "import sys; sys.path.insert(0, %r); import tool.urllib3" % str(tmp_path)
+    status, found = findings("--", sys.executable, "-c", program)
+    assert status == 2
+    place = "not patched: tool.urllib3.connectionpool.is_connection_dropped: not there"
+    assert (ERROR, place) in found["patches"]
+
+
+def test_what_a_program_prints_goes_to_stderr() -> None:
+    done = doctor("--json", "--", sys.executable, "-c", "import urllib3; print('printed')")
+    json.loads(done.stdout)
+    assert "printed" in done.stderr
+
+
+def test_a_program_that_hides_its_pythonpath() -> None:
+    status, found = findings("--", sys.executable, "-I", "-c", "import urllib3")
+    assert (status, found["command"]) == (
+        2,
+        [(ERROR, "stalepool did not come up in %s" % sys.executable)],
+    )
+
+
+def test_no_such_program() -> None:
+    status, found = findings("--", "no-such-program", "--json")
+    assert (status, list(found)) == (2, ["command"])
+
+
+SERVICE = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+import urllib3
+open(sys.argv[1], "w").write("%d %d" % (os.getpid(), child.pid))
+time.sleep(600)
+"""
+
+
+def test_a_service_is_ended_with_all_it_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "STILL_S", 1.5)
+    monkeypatch.setattr(process, "_TO_END_S", 0.5)
+    for name, value in clean_environ().items():
+        monkeypatch.setenv(name, value)
+    facts = process.facts_of([sys.executable, "-c", SERVICE, str(tmp_path / "pids")])
+    assert facts["snapshot"]["patched"] == ["urllib3.connectionpool"]
+    assert facts["hub_at_import"] == [""]
+    for pid in (tmp_path / "pids").read_text().split():
+        status = Path("/proc", pid, "status")
+        assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_program_as_well(name: str, status: int) -> None:
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    with subprocess.Popen(
+        [*DOCTOR, "--", sys.executable, "-c", program],
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as started:
+        assert started.stderr is not None
+        pid = int(started.stderr.readline())
+        started.send_signal(getattr(signal, name))
+        out, errors = started.communicate(timeout=60)
+    assert (started.returncode, out, errors) == (status, "", "")
+    assert not Path("/proc", str(pid)).exists()
+
+
+FORKING = """
+import os, time
+if os.fork():
+    time.sleep(600)
+import urllib3
+time.sleep(600)
+"""
+
+
+def test_the_worker_is_judged_and_not_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "STILL_S", 1.5)
+    for name, value in clean_environ().items():
+        monkeypatch.setenv(name, value)
+    facts = process.facts_of([sys.executable, "-c", FORKING])
+    assert facts["snapshot"]["patched"] == ["urllib3.connectionpool"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_program_that_becomes_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in clean_environ().items():
+        monkeypatch.setenv(name, value)
+    program = "import os, urllib3; os.chdir('/'); os.setuid(12345)"
+    facts = process.facts_of([sys.executable, "-c", program])
+    assert facts["snapshot"]["patched"] == ["urllib3.connectionpool"]
+
+
+CLOSING = """
+import os, tempfile, time
+os.closerange(3, 64)
+reused = [open(os.devnull) for _ in range(3)]
+written = open(%r, "wb", buffering=0)
+while written.fileno() < 64:
+    written = os.fdopen(os.dup(written.fileno()), "wb")
+    reused.append(written)
+import urllib3
+time.sleep(1.5)
+"""
+
+
+def test_a_program_that_closes_every_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in clean_environ().items():
+        monkeypatch.setenv(name, value)
+    program = CLOSING % str(tmp_path / "file")
+    assert process.facts_of([sys.executable, "-c", program]) == {}
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+CLIENTS = """
+from keystoneauth1 import loading
+from oslo_config import cfg
+for name in ("neutron", "glance", "unused"):
+    loading.register_session_conf_options(cfg.CONF, name)
+    loading.register_auth_conf_options(cfg.CONF, name)
+cfg.CONF([])
+for name in ("neutron", "glance"):
+    cfg.CONF.set_override("auth_type", "password", name)
+cfg.CONF.set_override("timeout", 30, "glance")
+import urllib3
+"""
+
+
+def test_clients_without_a_read_timeout() -> None:
+    pytest.importorskip("oslo_config", reason="needs oslo.config, as the extra test has it")
+    _, found = findings("--", sys.executable, "-c", CLIENTS)
+    assert found["timeouts"] == [(WARNING, "no read timeout: [neutron] timeout")]
+
+
+# -- a file of settings
+
+UNIT = """
+    [Unit]
+    Description=x
+    [Service]
+    %s
+    ExecStart=%s
+"""
+
+FILES = {
+    "on": ("STALEPOOL=1\n# a comment\n\nexport STALEPOOL_MODE='audit'", 0, OK,
+           "STALEPOOL_MODE=audit"),
+    "other names": ("STALEPOOL=1\nPATH=/bin:a b\nSTALEPOOLS=x", 0, OK, "the defaults"),
+    "wrong": ("STALEPOOL=1\nSTALEPOOL_MODES=audit", 2, ERROR, "STALEPOOL_MODES='audit' is not a"),
+    "off": ("STALEPOOL=1\nSTALEPOOL_ENABLED=0", 1, WARNING, "STALEPOOL_ENABLED is off"),
+    "contradicting": ("STALEPOOL=1\nSTALEPOOL_REPLAY=off\nSTALEPOOL_SILENCE_S=9", 1, WARNING,
+                      "replay=off: "),
+    "another switch": ("STALEPOOL=yes", 1, WARNING, "STALEPOOL=yes does nothing"),
+    "no switch": ("STALEPOOL_MODE=audit", 1, WARNING, "nothing in it switches stalepool on"),
+    "the directory": ("PYTHONPATH=/a:/venv/lib/stalepool/inject", 0, OK, "by PYTHONPATH"),
+    "no settings at all": ("hello", 2, ERROR, "line 1: it is not NAME=value"),
+    "a quote": ("STALEPOOL='1", 2, ERROR, "line 1: No closing quotation"),
+    "unit": (UNIT % ('Environment="STALEPOOL=1" STALEPOOL_MODE=audit', "/bin/x"), 0, OK,
+             "STALEPOOL_MODE=audit"),
+    "unit with run": (UNIT % ("User=nova", "/bin/stalepool run /bin/x"), 0, OK, "by stalepool run"),
+    "unit with a file": (UNIT % ("EnvironmentFile=%s/more", "/bin/x"), 2, ERROR,
+                         "STALEPOOL_MODE='activ' is not accepted"),
+    "unit without a file": (UNIT % ("EnvironmentFile=/no/such", "/bin/x"), 1, WARNING,
+                            "/no/such cannot be read: No such file"),
+    "unit with a file that may be missing": (
+        UNIT % ("EnvironmentFile=-/no/such\nEnvironment=STALEPOOL=1", "/bin/x"), 0, OK,
+        "STALEPOOL=1, where pip",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_a_file_of_settings(case: str, tmp_path: Path) -> None:
+    text, status, level, says = FILES[case]
+    (tmp_path / "more").write_text("STALEPOOL=1\nSTALEPOOL_MODE=activ\n")
+    file = tmp_path / "file"
+    file.write_text(textwrap.dedent(text.replace("%s", str(tmp_path))))
+    returned, found = findings("--env", file)
+    answers = [answer for each in found.values() for answer in each]
+    assert any(level == each and says in text for each, text in answers), answers
+    assert returned == status
+
+
+@pytest.mark.parametrize("place", ["none", ".", "binary"])
+def test_a_file_that_cannot_be_read(place: str, tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
+    done = doctor("--env", tmp_path / place)
+    assert done.returncode == 2
+    assert done.stdout.startswith("error    file  %s: " % (tmp_path / place))
+    assert done.stderr == ""
+
+
+def test_a_file_and_a_program_at_once() -> None:
+    done = doctor("--env", os.devnull, "--", "true")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "stalepool doctor: --env FILE and CMD do not go together\n"
+
+
+# -- judgement: facts that this machine does not have
+
+FACTS: Dict[str, Any] = {
+    "python": "3.11.7",
+    "implementation": "cpython",
+    "system": "Linux",
+    "kernel": "6.1",
+    "versions": {"urllib3": "2.8.0", "wrapt": "2.5.2", "openssl": "OpenSSL 3.5"},
+    "snapshot": {"patched": ["urllib3.connectionpool"], "unpatched": [], "fallbacks": {}},
+    "settings": Settings(),
+    "sysctls": {"tcp_retries2": 15},
+    "pools": ["urllib3.connectionpool"],
+    "on_disk": {"urllib3": "urllib3"},
+    "hub": "",
+    "hub_at_import": [""],
+    "tools": [],
+    "uwsgi": [],
+    "without_timeout": [],
+    "start": {"switch": None, "has_start_file": True, "in_other_hands": None},
+}
+ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 127}
+
+
+@pytest.mark.parametrize(
+    ("question", "facts", "levels"),
+    [
+        ("python", {"implementation": "pypy"}, [ERROR]),
+        ("python", {"system": "Darwin"}, [WARNING]),
+        ("urllib3", {"versions": {"urllib3": "1.25.11"}}, [WARNING]),
+        ("urllib3", {"versions": {"urllib3": "3.0.0"}}, [WARNING]),
+        ("urllib3", {"versions": {"urllib3": "1.26.20"}}, []),
+        ("urllib3", {"import_error": "No module named 'urllib3'"}, [WARNING]),
+        ("urllib3", {"on_disk": {"urllib3": "urllib3-future"}}, [WARNING]),
+        ("copies", {"on_disk": {"urllib3_future": "x", "pip._vendor.urllib3": "pip"}},
+         [OK, WARNING]),
+        ("copies", {"pools": ["urllib3.connectionpool", "x.urllib3.connectionpool"]}, [WARNING]),
+        ("patches", {"snapshot": {**FACTS["snapshot"], "fallbacks": {"check_failed": 1}}},
+         [OK, WARNING]),
+        ("patches", {"snapshot": {**FACTS["snapshot"], "patched": []}}, [ERROR]),
+        ("tools", {"tools": ["New Relic"]}, [OK]),
+        ("forks", {"uwsgi": ["master", "processes"]}, [WARNING]),
+        ("forks", {"uwsgi": ["lazy-apps", "master"]}, []),
+        ("forks", {"uwsgi": ["py-call-osafterfork"]}, []),
+        ("keepalive", {"socket": ARMED}, [OK]),
+        ("keepalive", {"socket": {**ARMED, "SO_KEEPALIVE": 0}}, [WARNING]),
+        ("keepalive", {"socket_error": "AttributeError()"}, [WARNING]),
+        ("keepalive", {"socket": {"SO_KEEPALIVE": 0}, "settings": Settings(keepalive="off")}, [OK]),
+        ("kernel", {"sysctls": {"tcp_retries2": 5}}, [WARNING]),
+        ("kernel", {"sysctls": {}}, [OK]),
+        ("kernel", {"settings": Settings(silence_s="off")}, [WARNING]),
+        ("start", {"start": {**FACTS["start"], "switch": "yes"}}, [WARNING, OK]),
+        ("start", {"start": {**FACTS["start"], "switch": "1", "has_start_file": False}},
+         [WARNING, OK]),
+        ("start", {"start": {**FACTS["start"], "in_other_hands": ("/x", "belongs to deploy")}},
+         [WARNING, OK]),
+    ],
+)  # fmt: skip
+def test_judgement(question: str, facts: Dict[str, Any], levels: List[str]) -> None:
+    found = questions.ask_all({**FACTS, **facts})
+    assert [each.level for each in found if each.question == question] == levels
+    assert all(bool(each.remedy) == (each.level != OK) for each in found)
+
+
+def test_all_is_well_here() -> None:
+    assert finding.worst(questions.ask_all(FACTS)) == OK
+
+
+def test_a_table_without_findings_and_with_long_words() -> None:
+    assert finding.table([]) == "0 ok, 0 to look at, 0 wrong"
+    text = finding.table([Finding("x", ERROR, "a" * 200 + " b", "c")])
+    assert "a" * 200 in text and text.endswith("1 wrong")
+
+
+# -- settings that contradict one another
+
+
+@pytest.mark.parametrize(
+    ("settings", "begins"),
+    [
+        ({}, []),
+        ({"keepalive": "off"}, []),
+        ({"keepalive": "off", "keepalive_idle_s": 9}, ["keepalive=off"]),
+        ({"replay": "off"}, []),
+        ({"replay": "off", "silence_s": 5}, ["replay=off"]),
+        ({"replay": "off", "replay_within_s": 5}, ["replay=off"]),
+        ({"silence_s": 5}, ["silence_s is less"]),
+        ({"silence_s": 8}, []),
+        ({"silence_s": 5, "replay": "safe", "keepalive": "off"}, []),
+        ({"keepalive_interval_s": 5}, ["silence_s is less"]),
+        ({"max_idle_s": 3, "nonidempotent_max_idle_s": 4}, ["nonidempotent_max_idle_s is more"]),
+        ({"max_idle_s": 4, "nonidempotent_max_idle_s": 4}, []),
+        ({"max_idle_s": 4}, []),
+    ],
+)  # fmt: skip
+def test_contradictions(settings: Dict[str, Any], begins: List[str]) -> None:
+    found = contradictions(Settings(**settings))
+    assert [text[: len(begin)] for text, begin in zip(found, begins)] == begins
+    assert len(found) == len(begins)
+
+
+def test_they_are_said_at_start() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import stalepool; print(stalepool.is_installed())"],
+        env=clean_environ(STALEPOOL_REPLAY="off", STALEPOOL_SILENCE_S="9"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "True\n"
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("stalepool: settings contradict one another: replay=off: ")
