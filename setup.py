@@ -42,8 +42,11 @@ setup(
     long_description=read("README.rst"),
     long_description_content_type="text/x-rst",
     license="Apache-2.0",
-    packages=find_packages(include=["stalepool", "stalepool.*"]),
-    package_data={"stalepool": ["py.typed", "inject/sitecustomize.py"]},
+    packages=find_packages(include=["stalepool", "stalepool.*", "stalepool_testing*"]),
+    package_data={
+        "stalepool": ["py.typed", "inject/sitecustomize.py"],
+        "stalepool_testing": ["py.typed"],
+    },
     python_requires=">=3.8",
     install_requires=["wrapt>=1.14"],
     extras_require={"demo": DEMO, "test": TEST, "lint": LINT, "bench": BENCH},

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any, Dict, List, NamedTuple, Set
 
 from replay_tools import BODIES, ECHO, IDEMPOTENT, METHODS, NON_IDEMPOTENT
-from stalepool.testing import (
+from stalepool_testing import (
     AnswerStep,
     Close,
     CloseAfter,

@@ -22,13 +22,12 @@ FLOORS: Tuple[Dict[str, str], ...] = (
     {"connection": "connection", "contrib": "contrib"},
     {"patching": "patching"},
     {"entrance": "bootstrap control stalepool"},
-    {"testing": "testing"},
     {"cli": "cli"},
     {"outside": "__main__ inject"},
 )
 
 #: not of the core: the house stands without them
-AROUND = ("testing", "cli", "outside")
+AROUND = ("cli", "outside")
 
 #: lines, of all kinds, in the modules of the core: it is to shrink from here
 MOST_LINES = 4550
@@ -49,8 +48,7 @@ CHEAP = {"os", "sys", "stalepool", "__future__"}
 #: in sys.modules. urllib3, eventlet, requests and keystoneauth1 are what we ride in
 GUESTS = {
     "contrib.keystone": {"wrapt"},
-    "testing": {"trustme", "cryptography"},
-    "cli.demo": {"eventlet", "urllib3", "requests", "keystoneauth1"},
+    "cli.demo": {"eventlet", "urllib3", "requests", "keystoneauth1", "stalepool_testing"},
     "inject": {"imp"},  # Python 2.7's
 }
 
@@ -252,7 +250,7 @@ def catch_alls(name: str) -> Iterator[str]:
 
 def test_every_exception_is_caught_in_fallback_alone() -> None:
     """An exception that is not of our making has to pass: only the guard there tells it apart."""
-    names = [name for name in MODULES if room_of(name)[1] not in ("testing", "cli")]
+    names = [name for name in MODULES if room_of(name)[1] != "cli"]
     found = {name: list(catch_alls(name)) for name in names}
     wrong = [
         place for name in names if name not in (*CATCH_ALL, "fallback") for place in found[name]

@@ -20,7 +20,7 @@ from pools import (
     verdicts,
 )
 from stalepool import fallback, runtime
-from stalepool.testing import TLS, CloseAfter, ResetAfter, Respond, Surplus
+from stalepool_testing import TLS, CloseAfter, ResetAfter, Respond, Surplus
 
 
 class Records(logging.Handler):

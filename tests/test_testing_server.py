@@ -13,7 +13,7 @@ import threading
 import pytest
 import urllib3
 
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     AnswerStep,
     BlackHole,
@@ -43,7 +43,7 @@ from stalepool.testing import (
     echo,
     wait_readable,
 )
-from stalepool.testing.kernel import (
+from stalepool_testing.kernel import (
     POLLERR,
     POLLHUP,
     POLLIN,
@@ -812,7 +812,7 @@ def test_under_eventlet(run_python):
         import eventlet
         eventlet.monkey_patch()
         import urllib3
-        from stalepool.testing import *
+        from stalepool_testing import *
         found = {}
         for name, tls in ("http", None), ("https", TLS()):
             script = [Respond(201), CloseAfter(0), Respond(202), ProcessThenClose()]

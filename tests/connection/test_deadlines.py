@@ -13,7 +13,7 @@ import pytest
 import urllib3
 
 from pools import shim
-from stalepool.testing import AnswerStep, Exchange, FaultServer, Respond, Silence
+from stalepool_testing import AnswerStep, Exchange, FaultServer, Respond, Silence
 from support.reused import primed
 from worlds import WITH_TESTS
 
@@ -78,7 +78,7 @@ GREEN = """
     import importlib, urllib3
     import stalepool
     from connection.test_deadlines import CloseSilently, Deadline
-    from stalepool.testing import FaultServer, Respond, Silence
+    from stalepool_testing import FaultServer, Respond, Silence
 
     make = importlib.import_module(sys.argv[1]).Timeout
     steps = {"wait": [Silence()], "replay": [CloseSilently(), Silence()]}[sys.argv[2]]

@@ -16,7 +16,7 @@ import subprocess
 from typing import Any, Iterator, List, Tuple
 
 from stalepool.sockets.layers import raw_of
-from stalepool.testing import FaultServer, Unavailable, release, swallow
+from stalepool_testing import FaultServer, Unavailable, release, swallow
 
 # -- filters on sockets ----------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 if TYPE_CHECKING:
-    from stalepool.testing.messages import Request
-    from stalepool.testing.script import Step
+    from stalepool_testing.messages import Request
+    from stalepool_testing.script import Step
 
 
 @dataclass

@@ -3,7 +3,7 @@
 **Sockets in a given state**, for code that is handed a socket::
 
     import urllib3
-    from stalepool.testing import FaultServer, eof, into_pool
+    from stalepool_testing import FaultServer, eof, into_pool
 
     def test_the_pool_notices_a_closed_connection():
         with FaultServer() as server, eof() as pair:
@@ -15,7 +15,7 @@
 
     import pytest
     import requests
-    from stalepool.testing import FaultServer, ProcessThenReset, ResetAfter, Respond
+    from stalepool_testing import FaultServer, ProcessThenReset, ResetAfter, Respond
 
     @pytest.fixture
     def session():
@@ -36,8 +36,8 @@
                 session.post(server.url, data=b"pay 10")
             assert len(server.journal.processed("POST")) == 1
 
-See :class:`FaultServer` for how a script is read, :mod:`~stalepool.testing.steps` and
-:mod:`~stalepool.testing.idle_steps` for the words it is written in. What the machine cannot do
+See :class:`FaultServer` for how a script is read, :mod:`~stalepool_testing.steps` and
+:mod:`~stalepool_testing.idle_steps` for the words it is written in. What the machine cannot do
 raises :class:`Unavailable`, an ``OSError`` that says why: skip the test on it.
 
 Standard library only, but for TLS, whose certificates trustme makes: ``stalepool[test]``.
@@ -45,10 +45,10 @@ Needs Linux for black holes, and a POSIX system for the rest. Under ``eventlet.m
 of it is green.
 """
 
-from stalepool.testing.blackhole import release, swallow
-from stalepool.testing.channel import Channel
-from stalepool.testing.exchange import Exchange
-from stalepool.testing.idle_steps import (
+from stalepool_testing.blackhole import release, swallow
+from stalepool_testing.channel import Channel
+from stalepool_testing.exchange import Exchange
+from stalepool_testing.idle_steps import (
     BlackHole,
     CloseAfter,
     FinWithin,
@@ -58,15 +58,15 @@ from stalepool.testing.idle_steps import (
     ResetAfter,
     Surplus,
 )
-from stalepool.testing.journal import Connection, Entry, IdleStepDone, Journal
-from stalepool.testing.kernel import Unavailable, wait_readable
-from stalepool.testing.messages import Request, echo
-from stalepool.testing.pool import into_pool
-from stalepool.testing.proxy import ConnectProxy
-from stalepool.testing.script import AnswerStep, IdleStep, Step
-from stalepool.testing.server import FaultServer
-from stalepool.testing.sockets import Pair, black_hole, eof, half_closed, healthy, reset, unread
-from stalepool.testing.steps import (
+from stalepool_testing.journal import Connection, Entry, IdleStepDone, Journal
+from stalepool_testing.kernel import Unavailable, wait_readable
+from stalepool_testing.messages import Request, echo
+from stalepool_testing.pool import into_pool
+from stalepool_testing.proxy import ConnectProxy
+from stalepool_testing.script import AnswerStep, IdleStep, Step
+from stalepool_testing.server import FaultServer
+from stalepool_testing.sockets import Pair, black_hole, eof, half_closed, healthy, reset, unread
+from stalepool_testing.steps import (
     Close,
     HalfAnswer,
     HalfStatusLine,
@@ -80,8 +80,8 @@ from stalepool.testing.steps import (
     SurplusWithAnswer,
     ZeroWindow,
 )
-from stalepool.testing.tls import TLS
-from stalepool.testing.tls_sockets import (
+from stalepool_testing.tls import TLS
+from stalepool_testing.tls_sockets import (
     close_notify,
     key_update,
     late_ticket,

@@ -6,12 +6,12 @@ import socket
 import ssl
 from typing import Callable
 
-from stalepool.testing import kernel
-from stalepool.testing.journal import Journal
-from stalepool.testing.kernel import POLLIN
-from stalepool.testing.reader import IO_TIMEOUT_S, Ended, Reader
-from stalepool.testing.tls import TLS
-from stalepool.testing.tls_sockets import say_goodbye
+from stalepool_testing import kernel
+from stalepool_testing.journal import Journal
+from stalepool_testing.kernel import POLLIN
+from stalepool_testing.reader import IO_TIMEOUT_S, Ended, Reader
+from stalepool_testing.tls import TLS
+from stalepool_testing.tls_sockets import say_goodbye
 
 
 class Channel(Reader):

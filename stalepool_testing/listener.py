@@ -11,13 +11,13 @@ import time
 from typing import Callable
 from urllib.parse import quote
 
-from stalepool.testing.channel import Channel
-from stalepool.testing.doorbell import Doorbell
-from stalepool.testing.journal import Journal
-from stalepool.testing.kernel import POLLIN, Unavailable
-from stalepool.testing.reader import IO_TIMEOUT_S, Ended
-from stalepool.testing.sockets import loopback
-from stalepool.testing.tls import TLS
+from stalepool_testing.channel import Channel
+from stalepool_testing.doorbell import Doorbell
+from stalepool_testing.journal import Journal
+from stalepool_testing.kernel import POLLIN, Unavailable
+from stalepool_testing.reader import IO_TIMEOUT_S, Ended
+from stalepool_testing.sockets import loopback
+from stalepool_testing.tls import TLS
 
 
 class Listener:
@@ -103,7 +103,7 @@ class Listener:
     def connect(self, timeout_s: float = 10.0) -> socket.socket:
         """A new client socket, connected to this server, after the TLS handshake if there is one.
 
-        For raw clients, and for :func:`~stalepool.testing.into_pool`.
+        For raw clients, and for :func:`~stalepool_testing.into_pool`.
         """
         sock = socket.socket(self.family, socket.SOCK_STREAM)
         try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 from typing import TypeVar
 
-from stalepool.testing.channel import Channel
-from stalepool.testing.exchange import Exchange
-from stalepool.testing.listener import Listener
-from stalepool.testing.messages import answer_bytes
-from stalepool.testing.script import AnswerStep, IdleStep, Script, ScriptLike
-from stalepool.testing.steps import Respond, ZeroWindow
-from stalepool.testing.tls import TLS
+from stalepool_testing.channel import Channel
+from stalepool_testing.exchange import Exchange
+from stalepool_testing.listener import Listener
+from stalepool_testing.messages import answer_bytes
+from stalepool_testing.script import AnswerStep, IdleStep, Script, ScriptLike
+from stalepool_testing.steps import Respond, ZeroWindow
+from stalepool_testing.tls import TLS
 
 S = TypeVar("S", bound="FaultServer")
 

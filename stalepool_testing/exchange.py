@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Mapping
 
-from stalepool.testing import messages
-from stalepool.testing.messages import Body, Request
+from stalepool_testing import messages
+from stalepool_testing.messages import Body, Request
 
 if TYPE_CHECKING:
-    from stalepool.testing.channel import Channel
-    from stalepool.testing.script import Step
+    from stalepool_testing.channel import Channel
+    from stalepool_testing.script import Step
 
 
 class Exchange:

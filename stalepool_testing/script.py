@@ -7,12 +7,12 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, ClassVar, Iterable, Mapping, Sequence, Union
 
-from stalepool.testing.arguments import Kind, require
-from stalepool.testing.messages import Request
+from stalepool_testing.arguments import Kind, require
+from stalepool_testing.messages import Request
 
 if TYPE_CHECKING:
-    from stalepool.testing.channel import Channel
-    from stalepool.testing.exchange import Exchange
+    from stalepool_testing.channel import Channel
+    from stalepool_testing.exchange import Exchange
 
 
 class Step:
