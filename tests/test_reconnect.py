@@ -714,7 +714,7 @@ RESET_WHILE_CONNECTING = """
 
     from worlds import enter
     enter("eventlet")
-    import eventlet, urllib3
+    import eventlet, stalepool, urllib3
     from gates import Gate
     from stalepool_testing import FaultServer
 
