@@ -11,6 +11,7 @@ def read(*parts):
         return file.read()
 
 
+TESTING = ["trustme", "pytest"]  # for the tests of others, by stalepool_testing
 DEMO = ["eventlet>=0.33.1", "urllib3>=1.26.18", "requests", "keystoneauth1"]
 TEST = [
     *DEMO,
@@ -43,14 +44,19 @@ setup(
     long_description_content_type="text/x-rst",
     license="Apache-2.0",
     packages=find_packages(include=["stalepool", "stalepool.*", "stalepool_testing*"]),
+    py_modules=["pytest_stalepool"],
     package_data={
         "stalepool": ["py.typed", "inject/sitecustomize.py"],
         "stalepool_testing": ["py.typed"],
     },
     python_requires=">=3.8",
     install_requires=["wrapt>=1.14"],
-    extras_require={"demo": DEMO, "test": TEST, "lint": LINT, "bench": BENCH},
-    entry_points={"console_scripts": ["stalepool = stalepool.cli.main:main"]},
+    extras_require={"testing": TESTING, "demo": DEMO, "test": TEST, "lint": LINT, "bench": BENCH},
+    entry_points={
+        "console_scripts": ["stalepool = stalepool.cli.main:main"],
+        # by the name of its module, so that "-p pytest_stalepool" is the same plugin
+        "pytest11": ["pytest_stalepool = pytest_stalepool"],
+    },
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Developers",

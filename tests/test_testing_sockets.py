@@ -256,7 +256,7 @@ def test_tls_without_trustme(run_python):
             print(json.dumps(str(error)))
         """
     )
-    assert "stalepool[test]" in said
+    assert "stalepool[testing]" in said
 
 
 def test_certificate_files_go_with_the_process(run_python):
