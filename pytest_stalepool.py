@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from stalepool_testing import ConnectProxy, FaultServer, Pair
 
 
+def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:
+    """Load the option of the conformance suite for a run of it, and for no other."""
+    if any(argument.startswith("stalepool_testing.conformance") for argument in args):
+        early_config.pluginmanager.import_plugin("stalepool_testing.conformance.plugin")
+
+
 class _Servers:
     """What the fixture ``fault_server`` is: starts servers and remembers them."""
 

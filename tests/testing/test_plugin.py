@@ -172,3 +172,34 @@ def test_a_suite_that_does_not_use_it_never_imports_it(tmp_path: Path) -> None:
         ),
         1,
     )
+
+
+@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+def test_in_a_green_world(world: str, tmp_path: Path) -> None:
+    patch = {
+        "eventlet": "import eventlet; eventlet.monkey_patch()",
+        "gevent": "from gevent import monkey; monkey.patch_all()",
+    }[world]
+    (tmp_path / "conftest.py").write_text(patch, encoding="utf-8")
+    outcome = run_pytest(
+        tmp_path,
+        """
+        import time
+        import pytest
+        import urllib3
+        from stalepool_testing import Reset, ResetAfter, Respond
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_it(fault_server, stalepool_on, no_hub_switch, number):
+            server = fault_server([Respond(200), Reset(), Respond(201), ResetAfter(0)])
+            with urllib3.PoolManager(retries=False) as client:
+                client.request("GET", server.url)
+                assert client.request("GET", server.url).status == 201
+                server.wait_idle_step()
+                assert client.request("POST", server.url).status == 200
+            with pytest.raises(AssertionError, match="yielded"), no_hub_switch():
+                time.sleep(0)
+        """,
+        *("-p", "no:socket"),  # pytest-socket gives the native sockets back after each test
+    )
+    assert_passes(outcome, 2)
