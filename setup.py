@@ -21,6 +21,7 @@ class BuildWithStart(build_py):
         self.copy_file(os.path.join(HERE, name), os.path.join(self.build_lib, name))
 
 
+TESTING = ["trustme", "pytest"]  # for the tests of others, by stalepool_testing
 DEMO = ["eventlet>=0.33.1", "urllib3>=1.26.5", "requests", "keystoneauth1"]
 TEST = [
     *DEMO,
@@ -58,12 +59,17 @@ setup(
     long_description=read("README.rst"),
     long_description_content_type="text/x-rst",
     license="Apache-2.0",
-    packages=find_packages(include=["stalepool", "stalepool.*"]),
-    package_data={"stalepool": ["py.typed", "inject/sitecustomize.py"]},
+    packages=find_packages(include=["stalepool", "stalepool.*", "stalepool_testing*"]),
+    py_modules=["pytest_stalepool"],
+    package_data={
+        "stalepool": ["py.typed", "inject/sitecustomize.py"],
+        "stalepool_testing": ["py.typed"],
+    },
     cmdclass={"build_py": BuildWithStart},
     python_requires=">=3.8",
     install_requires=["wrapt>=1.14"],
     extras_require={
+        "testing": TESTING,
         "demo": DEMO,
         "prometheus": PROMETHEUS,
         "opentelemetry": OPENTELEMETRY,
@@ -75,6 +81,8 @@ setup(
     entry_points={
         "console_scripts": ["stalepool = stalepool.cli.main:main"],
         "oslo.config.opts": ["stalepool = stalepool.contrib.oslo:list_opts"],
+        # by the name of its module, so that "-p pytest_stalepool" is the same plugin
+        "pytest11": ["pytest_stalepool = pytest_stalepool"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -61,7 +61,7 @@ def serve(tls: bool, idle_s: Optional[Tuple[float, float]], spins: bool) -> None
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     context, ca_path = None, None
     if tls:
-        from stalepool.testing import TLS
+        from stalepool_testing import TLS
 
         certificate = TLS("TLSv1.3", num_tickets=2)
         context, ca_path = certificate.server_context, certificate.ca_path

@@ -58,7 +58,8 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 def _skip_what_is_unavailable(item: pytest.Item) -> Iterator[None]:
     """A state that this machine cannot make is no fault of the test's."""
-    from stalepool.testing import Unavailable  # here: the environment is clean by now
+    import stalepool  # noqa: F401  # on in every test, of the environment that is clean by now
+    from stalepool_testing import Unavailable
 
     try:
         yield
@@ -78,9 +79,9 @@ def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
 
 def _pass_on_what_is_unavailable(stderr: str) -> None:
     """Raise here what a child's traceback, of whichever thread of it, ends in."""
-    from stalepool.testing import Unavailable
+    from stalepool_testing import Unavailable
 
-    found = re.search(r"^stalepool\.testing\.kernel\.Unavailable: (.*)", stderr, re.MULTILINE)
+    found = re.search(r"^stalepool_testing\.kernel\.Unavailable: (.*)", stderr, re.MULTILINE)
     if found is not None:
         raise Unavailable(found[1]) from AssertionError(stderr)
 

@@ -8,8 +8,8 @@ import threading
 import time
 from typing import Any, Iterator, List, Tuple
 
-from stalepool.testing import FaultServer, Respond, kernel, swallow
-from stalepool.testing.sockets import loopback
+from stalepool_testing import FaultServer, Respond, kernel, swallow
+from stalepool_testing.sockets import loopback
 
 
 class Gate:

@@ -13,12 +13,12 @@ import threading
 import warnings
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
-from stalepool import testing
+import stalepool_testing as testing
 from stalepool.sockets import liveness
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of
 from stalepool.sockets.verdict import Verdict
-from stalepool.testing import TLS, Pair, kernel, swallow, tls_sockets
-from stalepool.testing.sockets import REQUEST_TIMEOUT, await_delivery
+from stalepool_testing import TLS, Pair, kernel, swallow, tls_sockets
+from stalepool_testing.sockets import REQUEST_TIMEOUT, await_delivery
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

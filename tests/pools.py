@@ -13,7 +13,7 @@ from stalepool import fallback, stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of
-from stalepool.testing import TLS, AnswerStep, FaultServer, kernel
+from stalepool_testing import TLS, AnswerStep, FaultServer, kernel
 
 #: what comes after the checkout would make up for what it missed
 CHECKOUT_ALONE = {"replay": "off", "presend_check": False, "nonidempotent_max_idle_s": "off"}

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 import urllib3
 
 from pools import pool_for
-from stalepool.testing import TLS, ConnectProxy, FaultServer
+from stalepool_testing import TLS, ConnectProxy, FaultServer
 
 ROUTES = ("direct", "haproxy", "proxy")
 

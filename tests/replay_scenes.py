@@ -27,7 +27,7 @@ from replay_tools import (
     side_by_side,
     wait_for,
 )
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     AnswerStep,
     Close,

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any, Dict, List, NamedTuple, Set
 
 from replay_tools import BODIES, ECHO, IDEMPOTENT, METHODS, NON_IDEMPOTENT
-from stalepool.testing import (
+from stalepool_testing import (
     AnswerStep,
     Close,
     CloseAfter,
@@ -105,11 +105,11 @@ class Tally(Journal):
             self.arrived[entry.method, entry.request_id] += 1
         return entry
 
-    def _note(self, noted: Any, **facts: Any) -> None:
+    def _read(self, entry: Entry, body: bytes, processed: bool) -> None:
         with self._changed:
-            if facts.get("processed"):
-                self.processed[noted.method, noted.request_id] += 1
-        super()._note(noted, **facts)
+            if processed:
+                self.processed[entry.method, entry.request_id] += 1
+        super()._read(entry, body, processed)
 
 
 class SoakServer(FaultServer):

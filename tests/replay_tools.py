@@ -13,7 +13,7 @@ import urllib3
 
 import stalepool
 from pools import pool_for
-from stalepool.testing import TLS, FaultServer, IdleStep, Respond, Step, echo, kernel
+from stalepool_testing import TLS, FaultServer, IdleStep, Respond, Step, echo, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
 NON_IDEMPOTENT = ("POST", "PATCH")

@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-from stalepool.testing import FaultServer, RespondThenClose
+from stalepool_testing import FaultServer, RespondThenClose
 
 PRELUDE = """
 import sys; sys.path.insert(0, %r)

@@ -414,7 +414,8 @@ def test_a_working_directory_that_is_gone(
 
 def test_children_run_what_the_demo_is_a_part_of(environ: Dict[str, str], tmp_path: Path) -> None:
     """Here: a copy found through the working directory, with another one on PYTHONPATH."""
-    shutil.copytree(str(REPOSITORY / "stalepool"), str(tmp_path / "clone" / "stalepool"))
+    for package in "stalepool", "stalepool_testing":
+        shutil.copytree(str(REPOSITORY / package), str(tmp_path / "clone" / package))
     other = tmp_path / "other" / "stalepool"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("raise SystemExit('this is the other one')\n")

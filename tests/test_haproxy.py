@@ -20,7 +20,7 @@ from pools import (
     verdicts,
 )
 from stalepool import stats
-from stalepool.testing import TLS, FaultServer, kernel
+from stalepool_testing import TLS, FaultServer, kernel
 
 pytestmark = pytest.mark.haproxy
 

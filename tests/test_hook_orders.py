@@ -19,7 +19,7 @@ import pytest
 import urllib3
 
 from conftest import clean_environ
-from stalepool.testing import FaultServer, RespondThenClose
+from stalepool_testing import FaultServer, RespondThenClose
 
 HERE = Path(__file__).resolve().parent
 

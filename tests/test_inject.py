@@ -21,7 +21,7 @@ import pytest
 from conftest import REPOSITORY, clean_environ
 from stalepool.cli import owners
 from stalepool.cli.inject import INJECT_DIR
-from stalepool.testing import FaultServer, RespondThenClose
+from stalepool_testing import FaultServer, RespondThenClose
 
 STALEPOOL = [sys.executable, "-m", "stalepool"]
 
@@ -141,7 +141,7 @@ def test_from_a_test_suite(tmp_path: Path) -> None:
             """
             import urllib3
             import stalepool
-            from stalepool.testing import CloseAfter, FaultServer, Respond
+            from stalepool_testing import CloseAfter, FaultServer, Respond
 
             def test_a_connection_that_was_closed_while_idle():
                 with FaultServer([Respond(200), CloseAfter(0)]) as server:

@@ -14,7 +14,7 @@ SCRIPT = """
     from keystoneauth1 import adapter, exceptions, noauth, session
     if not before:
         import stalepool
-    from stalepool.testing import FaultServer, ProcessThenReset, Respond
+    from stalepool_testing import FaultServer, ProcessThenReset, Respond
 
     said = []
     class Keeper(logging.Handler):

@@ -23,7 +23,7 @@ from pools import (
     verdicts,
 )
 from stalepool import fallback, runtime, status
-from stalepool.testing import TLS, Close, CloseAfter, ResetAfter, Respond, Surplus
+from stalepool_testing import TLS, Close, CloseAfter, ResetAfter, Respond, Surplus
 
 
 class Records(logging.Handler):

@@ -35,7 +35,7 @@ VENDORED = """
     from pip._vendor import requests, urllib3
     if sys.argv[1] == "after":
         import stalepool
-    from stalepool.testing import Close, FaultServer, Respond
+    from stalepool_testing import Close, FaultServer, Respond
 
     with FaultServer([Respond(200), Close(), Respond(200)]) as server:
         with requests.Session() as session:
@@ -257,7 +257,7 @@ WRAPPED = """
     theirs = vars(owner)[name]
 
     import stalepool
-    from stalepool.testing import Close, FaultServer, Respond
+    from stalepool_testing import Close, FaultServer, Respond
 
     def requests(*steps):
         "What each request was answered, how often theirs was called, how many connections."

@@ -11,7 +11,7 @@ import urllib3
 
 import stalepool
 from pools import await_arrival, counters, pooled_connection, shim, stock, verdicts, wait_idle
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     CloseAfter,
     ConnectProxy,

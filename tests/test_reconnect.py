@@ -20,7 +20,7 @@ from urllib3.util import Timeout
 
 from gates import Gate, remote_control
 from pools import await_arrival, counters, get, pool_for, pooled_connection, shim, stock
-from stalepool.testing import TLS, ConnectProxy, FaultServer, Respond, swallow
+from stalepool_testing import TLS, ConnectProxy, FaultServer, Respond, swallow
 from worlds import WITH_TESTS
 
 WINDOW_S = 0.4
@@ -714,9 +714,9 @@ RESET_WHILE_CONNECTING = """
 
     from worlds import enter
     enter("eventlet")
-    import eventlet, urllib3
+    import eventlet, stalepool, urllib3
     from gates import Gate
-    from stalepool.testing import FaultServer
+    from stalepool_testing import FaultServer
 
     with FaultServer() as server, Gate(server) as gate:
         with urllib3.connection_from_url(gate.url, retries=False) as known:
@@ -751,7 +751,7 @@ TIMED_OUT_BY_EVENTLET = """
     import stalepool
     stalepool.install(reconnect_window_s=60)
     from gates import Gate
-    from stalepool.testing import FaultServer
+    from stalepool_testing import FaultServer
 
     with FaultServer() as server, Gate(server) as gate:
         with urllib3.connection_from_url(gate.url, retries=False) as pool:

@@ -16,7 +16,7 @@ from gates import Gate, remote_control
 from pools import shim, stock
 from stalepool import stats
 from stalepool.connection import connect
-from stalepool.testing import FaultServer
+from stalepool_testing import FaultServer
 from test_reconnect import WINDOW_S, Sleeper, both, direct, environ_of, in_place
 
 

@@ -35,7 +35,7 @@ from replay_tools import (
 )
 from stalepool import fallback
 from stalepool.sockets.layers import raw_of
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     AnswerStep,
     BlackHole,
@@ -374,7 +374,7 @@ GREEN_INTERRUPTIONS = """
     from greenlet import GreenletExit
     from pools import counters, shim, stock
     from replay_tools import reused
-    from stalepool.testing import Close, Silence
+    from stalepool_testing import Close, Silence
 
     class Own(Exception):
         pass

@@ -13,7 +13,7 @@ import requests
 
 from pools import counters, pooled_connection, shim, stock
 from replay_tools import ECHO, kind_of, reused, send
-from stalepool.testing import Close, Exchange, FaultServer, Reset, kernel
+from stalepool_testing import Close, Exchange, FaultServer, Reset, kernel
 
 WITH_REPLAY = {"replay": "idempotent"}
 CONTENT = b"0123456789"

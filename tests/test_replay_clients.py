@@ -13,7 +13,7 @@ from urllib3.util import Retry
 
 from pools import counters, shim, stock
 from replay_tools import BODIES, ECHO, METHODS
-from stalepool.testing import (
+from stalepool_testing import (
     Close,
     FaultServer,
     HalfStatusLine,

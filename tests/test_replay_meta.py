@@ -13,7 +13,7 @@ import pytest
 from pools import counters, get, pool_for, pooled_connection, shim, wait_idle
 from replay_tools import ECHO, after_checkout, have, prime, reused, send
 from stalepool.connection import request_rules
-from stalepool.testing import (
+from stalepool_testing import (
     Close,
     CloseAfter,
     FaultServer,

@@ -29,7 +29,7 @@ from replay_tools import (
     totals,
     wait_for,
 )
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     Close,
     CloseAfter,
@@ -43,8 +43,8 @@ from stalepool.testing import (
     Surplus,
     kernel,
 )
-from stalepool.testing.channel import Channel
-from stalepool.testing.script import StepOrSteps
+from stalepool_testing.channel import Channel
+from stalepool_testing.script import StepOrSteps
 from worlds import WITH_TESTS
 
 shim_with_presend_check = functools.partial(shim, presend_check=True)

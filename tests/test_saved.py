@@ -25,7 +25,7 @@ from pools import (
     wait_idle,
 )
 from replay_tools import ECHO, after_checkout, have, prime, send
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     BlackHole,
     Close,

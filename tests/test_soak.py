@@ -12,7 +12,7 @@ import pytest
 from conftest import clean_environ
 from replay_soak import Report, SoakServer
 from replay_tools import NON_IDEMPOTENT
-from stalepool.testing import TLS
+from stalepool_testing import TLS
 from worlds import WITH_TESTS
 
 CLIENT = "from worlds import enter; enter('eventlet'); import replay_soak; replay_soak.main()"

@@ -17,7 +17,7 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from conftest import REPOSITORY, clean_environ
-from stalepool.testing import FaultServer, RespondThenClose
+from stalepool_testing import FaultServer, RespondThenClose
 
 START = "stalepool-start.pth"
 

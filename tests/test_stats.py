@@ -14,7 +14,7 @@ import stalepool
 from pools import await_arrival, counters, get, pool_for, serving, shim, verdicts, wait_idle
 from stalepool import fallback, stats
 from stalepool.stats import Counter
-from stalepool.testing import TLS, CloseAfter, FaultServer, ResetAfter, Respond
+from stalepool_testing import TLS, CloseAfter, FaultServer, ResetAfter, Respond
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ from stalepool.cli.status.services import Service, summed
 from stalepool.connection import request_rules
 from stalepool.settings import SETTINGS
 from stalepool.sockets.verdict import Verdict
-from stalepool.testing import Close, FaultServer, ResetAfter, Respond
+from stalepool_testing import Close, FaultServer, ResetAfter, Respond
 from worlds import WITH_TESTS
 
 pytestmark = pytest.mark.skipif(not find.has_proc(), reason="there is no /proc here")

@@ -14,7 +14,7 @@ from replay_tools import ECHO, prime, send
 from stalepool.cli.status import find, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
-from stalepool.testing import Close, FaultServer, ProcessThenClose, Reset, Respond
+from stalepool_testing import Close, FaultServer, ProcessThenClose, Reset, Respond
 from test_status import SERVICE, Started, stalepool_status
 
 pytestmark = pytest.mark.skipif(not find.has_proc(), reason="there is no /proc here")

@@ -13,7 +13,7 @@ import threading
 import pytest
 import urllib3
 
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     AnswerStep,
     BlackHole,
@@ -43,7 +43,7 @@ from stalepool.testing import (
     echo,
     wait_readable,
 )
-from stalepool.testing.kernel import (
+from stalepool_testing.kernel import (
     POLLERR,
     POLLHUP,
     POLLIN,
@@ -53,6 +53,7 @@ from stalepool.testing.kernel import (
     unread_bytes,
     wait_until,
 )
+from worlds import WITH_TESTS
 
 LONG_S = 60.0  # a step with this time would fail its test by timeout
 TRANSPORTS = {
@@ -805,14 +806,15 @@ def test_two_hundred_connections(requests_each):
         assert server.journal.count(answered=False) > 0
 
 
-def test_under_eventlet(run_python):
+@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+def test_in_green_threads(world, run_python):
     found = run_python(
         """
-        import json
-        import eventlet
-        eventlet.monkey_patch()
+        import json, sys
+        from worlds import enter
+        enter(sys.argv[1])
         import urllib3
-        from stalepool.testing import *
+        from stalepool_testing import *
         found = {}
         for name, tls in ("http", None), ("https", TLS()):
             script = [Respond(201), CloseAfter(0), Respond(202), ProcessThenClose()]
@@ -829,6 +831,8 @@ def test_under_eventlet(run_python):
                 found[name] = [status, len(server.journal.processed("POST"))]
         print(json.dumps(found))
         """,
+        world,
+        env=WITH_TESTS,
         flags=("-Wignore", "-Werror::ResourceWarning"),
     )
     assert found == {

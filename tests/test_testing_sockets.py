@@ -12,10 +12,10 @@ import sys
 import pytest
 import urllib3
 
+import stalepool_testing as testing
 from conftest import clean_environ
-from stalepool import testing
-from stalepool.testing import TLS, FaultServer, Unavailable, into_pool, wait_readable
-from stalepool.testing.kernel import (
+from stalepool_testing import TLS, FaultServer, Unavailable, into_pool, wait_readable
+from stalepool_testing.kernel import (
     POLLERR,
     POLLHUP,
     POLLIN,
@@ -249,21 +249,21 @@ def test_tls_without_trustme(run_python):
         """
         import json, sys
         sys.modules["trustme"] = None
-        from stalepool.testing import TLS
+        from stalepool_testing import TLS
         try:
             TLS()
         except ImportError as error:
             print(json.dumps(str(error)))
         """
     )
-    assert "stalepool[test]" in said
+    assert "stalepool[testing]" in said
 
 
 def test_certificate_files_go_with_the_process(run_python):
     paths = run_python(
         """
         import json, os
-        from stalepool.testing import TLS
+        from stalepool_testing import TLS
         paths = [TLS().ca_path, TLS("TLSv1.2").cert_path]
         if os.fork() == 0:
             raise SystemExit  # a child's orderly exit leaves them alone
@@ -327,8 +327,8 @@ GREEN = """
     import eventlet
     eventlet.monkey_patch()
     import urllib3
-    from stalepool import testing
-    from stalepool.testing import FaultServer, into_pool
+    import stalepool_testing as testing
+    from stalepool_testing import FaultServer, into_pool
 
     found = {}
 """
@@ -359,7 +359,7 @@ def test_every_state_under_eventlet(run_python):
     found = run_python(
         GREEN
         + """
-    from stalepool.testing.kernel import events_on
+    from stalepool_testing.kernel import events_on
     for name in ("healthy", "eof", "half_closed", "reset", "unread", "black_hole", "tls_healthy",
                  "close_notify", "late_ticket", "surplus_in_tls", "tls_unread"):
         with getattr(testing, name)() as pair:
@@ -386,7 +386,7 @@ def test_every_state_under_eventlet(run_python):
 
 UNAVAILABLE = """
 import pytest
-from stalepool.testing import Unavailable
+from stalepool_testing import Unavailable
 
 @pytest.fixture
 def state():
@@ -405,7 +405,7 @@ def test_met_by_others():
         raise RuntimeError from error
 
 def test_in_a_child(run_python):
-    run_python("from stalepool.testing import Unavailable; raise Unavailable('in a child')")
+    run_python("from stalepool_testing import Unavailable; raise Unavailable('in a child')")
 
 def test_something_else():
     raise OSError("something else")

@@ -17,7 +17,7 @@ import pytest
 
 from conftest import clean_environ
 from gates import Gate
-from stalepool.testing import AnswerStep, BlackHole, Close, Exchange, FaultServer, Respond
+from stalepool_testing import AnswerStep, BlackHole, Close, Exchange, FaultServer, Respond
 from worlds import WITH_TESTS
 
 OUTAGE_S = 0.8

@@ -25,7 +25,3 @@ def enter(world: str) -> None:
             from gevent import monkey
 
             monkey.patch_all()
-            from stalepool.testing import kernel
-
-            # stalepool.testing waits with a poll that knows POLLRDHUP; gevent's does not
-            kernel._poll = monkey.get_original("select", "poll")

@@ -1,6 +1,6 @@
 """Where no request was saved, what the caller sees is what it sees without the shim.
 
-Every fault that ``stalepool.testing`` can make, and some more: what was raised, with its arguments
+Every fault that ``stalepool_testing`` can make, and some more: what was raised, with its arguments
 and what it was made from, the state of the connection and of the pool, how often the server was
 asked, and what came of the next request. See :mod:`support.oracle`.
 """

@@ -9,6 +9,7 @@ import pytest
 import urllib3
 
 import stalepool
+import stalepool_testing as testing
 from kinds import KINDS, STATES, arm_keepalive, is_possible, verdict_on
 from pools import (
     await_arrival,
@@ -23,10 +24,10 @@ from pools import (
     verdicts,
     wait_idle,
 )
-from stalepool import runtime, stats, testing
+from stalepool import runtime, stats
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.sockets.layers import raw_of
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     BlackHole,
     CloseAfter,

@@ -14,8 +14,8 @@ from urllib3.exceptions import HTTPError
 
 from gates import Gate
 from pools import counters, get, pool_for, shim
-from stalepool.testing import AnswerStep, Exchange, FaultServer, Respond, Silence, swallow
-from stalepool.testing.reader import Ended
+from stalepool_testing import AnswerStep, Exchange, FaultServer, Respond, Silence, swallow
+from stalepool_testing.reader import Ended
 
 #: the least there is of everything
 HASTY = {

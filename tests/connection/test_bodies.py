@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 
-from stalepool.testing import AnswerStep, CloseAfter, Exchange, ProcessThenClose, Respond, kernel
+from stalepool_testing import AnswerStep, CloseAfter, Exchange, ProcessThenClose, Respond, kernel
 from support.oracle import describe_error
 from support.reused import asked, outcome, primed, stock
 

@@ -16,6 +16,7 @@ import requests
 import urllib3
 
 import stalepool
+import stalepool_testing as testing
 from kinds import KINDS, STATES, arm_keepalive, is_possible, verdict_on
 from pools import (
     CHECKOUT_ALONE,
@@ -32,10 +33,10 @@ from pools import (
     verdicts,
     wait_idle,
 )
-from stalepool import stats, testing
+from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     BlackHole,
     CloseAfter,

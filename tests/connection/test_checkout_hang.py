@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from stalepool.testing import CloseAfter, FaultServer, Respond
+from stalepool_testing import CloseAfter, FaultServer, Respond
 from worlds import WITH_TESTS
 
 SERVER_CLOSES_S = 2.0

@@ -13,7 +13,7 @@ import pytest
 import urllib3
 
 from pools import shim
-from stalepool.testing import AnswerStep, Exchange, FaultServer, Respond, Silence
+from stalepool_testing import AnswerStep, Exchange, FaultServer, Respond, Silence
 from support.reused import primed
 from worlds import WITH_TESTS
 

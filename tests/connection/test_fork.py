@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from stalepool.testing import TLS, FaultServer, Respond, echo
+from stalepool_testing import TLS, FaultServer, Respond, echo
 from worlds import WITH_TESTS
 
 CLIENT = """
@@ -20,7 +20,7 @@ CLIENT = """
     import urllib3
     import stalepool
     from pools import CHECKOUT_ALONE, await_arrival, pooled_connection
-    from stalepool.testing import into_pool
+    from stalepool_testing import into_pool
 
     if who == "stock":
         stalepool.uninstall()

@@ -22,7 +22,7 @@ from pools import (
     wait_idle,
 )
 from stalepool.connection.request_rules import keep_alive_hint_s
-from stalepool.testing import TLS, FaultServer, Respond, SlowAnswer
+from stalepool_testing import TLS, FaultServer, Respond, SlowAnswer
 
 
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pools import counters, get, serving, shim, stock, verdicts
-from stalepool.testing import Respond
+from stalepool_testing import Respond
 
 WHO = {"stock": stock, "shim": lambda: shim(nonidempotent_max_idle_s="auto", presend_check=True)}
 REQUESTS = 300

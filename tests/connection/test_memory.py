@@ -15,7 +15,7 @@ import urllib3
 
 from pools import shim
 from stalepool.connection import state
-from stalepool.testing import Close, Respond, Silence
+from stalepool_testing import Close, Respond, Silence
 from support.reused import primed
 
 MB = 1 << 20

@@ -27,7 +27,7 @@ from urllib3.exceptions import HTTPError
 import stalepool
 from gates import Gate
 from pools import counters, get, pool_for, pooled_connection, shim, stock
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     Close,
     CloseAfter,

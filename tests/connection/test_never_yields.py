@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from kinds import GREEN_KINDS, KINDS, STATES, is_possible, verdict_on
-from stalepool.testing import TLS, FaultServer, Respond
+from stalepool_testing import TLS, FaultServer, Respond
 from worlds import WITH_TESTS
 
 GREEN = """
@@ -19,8 +19,9 @@ GREEN = """
     import eventlet, greenlet
     import urllib3
     import stalepool
-    from stalepool import runtime, stats, testing
-    from stalepool.testing import into_pool
+    from stalepool import runtime, stats
+    import stalepool_testing as testing
+    from stalepool_testing import into_pool
     from kinds import KINDS, STATES, arm_keepalive, is_possible
     from pools import CHECKOUT_ALONE, await_probe
 

@@ -29,7 +29,7 @@ from pools import (
     wait_idle,
 )
 from stalepool import stats
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     CloseAfter,
     ConnectProxy,

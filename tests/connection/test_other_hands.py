@@ -23,7 +23,7 @@ import pytest
 import urllib3
 
 import stalepool
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     CloseAfter,
     FaultServer,

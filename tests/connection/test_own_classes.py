@@ -13,7 +13,7 @@ from urllib3.connection import HTTPConnection
 import stalepool
 from pools import counters, shim, stock
 from replay_tools import ECHO, after_checkout, have, prime, send
-from stalepool.testing import TLS, Close, CloseAfter, ConnectProxy, FaultServer, kernel
+from stalepool_testing import TLS, Close, CloseAfter, ConnectProxy, FaultServer, kernel
 
 shim_with_all = functools.partial(
     shim, replay="idempotent", presend_check=True, nonidempotent_max_idle_s=0

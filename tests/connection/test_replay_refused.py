@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 import pytest
 
 import stalepool
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     AnswerStep,
     Exchange,

@@ -14,7 +14,7 @@ from typing import Any, Dict
 import pytest
 
 from pools import counters, shim, stock, wait_idle
-from stalepool.testing import AnswerStep, Exchange, FaultServer
+from stalepool_testing import AnswerStep, Exchange, FaultServer
 
 winrm = pytest.importorskip("winrm", reason="needs pywinrm")
 spnego = pytest.importorskip("spnego", reason="needs pyspnego, of which pywinrm's NTLM is made")

@@ -24,7 +24,7 @@ from urllib3.exceptions import HTTPError
 
 import stalepool
 from pools import counters, get, pool_for, pooled_connection, shim, stock
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     AnswerStep,
     Exchange,
@@ -35,7 +35,7 @@ from stalepool.testing import (
     release,
     swallow,
 )
-from stalepool.testing.reader import Ended
+from stalepool_testing.reader import Ended
 from support import network
 from support.network import CutServer
 from worlds import WITH_TESTS

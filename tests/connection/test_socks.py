@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from gates import Gate
 from pools import counters, shim, stock, verdicts
-from stalepool.testing import TLS, Close, FaultServer, Respond
+from stalepool_testing import TLS, Close, FaultServer, Respond
 
 pytest.importorskip("socks", reason="SOCKS needs PySocks")
 

@@ -14,7 +14,7 @@ import pytest
 
 from pools import break_while_idle, counters, pool_for, serving, shim, stock, verdicts
 from stalepool.sockets.verdict import Verdict
-from stalepool.testing import (
+from stalepool_testing import (
     TLS,
     CloseAfter,
     FaultServer,

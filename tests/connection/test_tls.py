@@ -11,9 +11,9 @@ import warnings
 import pytest
 import urllib3
 
+import stalepool_testing as testing
 from pools import await_arrival, get, serving, shim, stock, verdicts
-from stalepool import testing
-from stalepool.testing import TLS, into_pool
+from stalepool_testing import TLS, into_pool
 from worlds import WITH_TESTS
 
 
@@ -76,7 +76,7 @@ PYOPENSSL = """
         from urllib3.contrib import pyopenssl
         pyopenssl.inject_into_urllib3()
     from pools import await_arrival, get, pooled_connection, serving, shim, stock, verdicts
-    from stalepool.testing import CloseAfter, Respond, SurplusWithAnswer, TLS
+    from stalepool_testing import CloseAfter, Respond, SurplusWithAnswer, TLS
     said = {}
     for who in stock, shim:
         script = [
@@ -128,7 +128,7 @@ PYOPENSSL_REPLAY = """
         pyopenssl.inject_into_urllib3()
     from pools import counters, shim
     from replay_tools import reused, send
-    from stalepool.testing import TLS, Close, Reset
+    from stalepool_testing import TLS, Close, Reset
 
     STEPS = {"FIN": Close(), "close_notify": Close(close_notify=True), "RST": Reset()}
     said = {}

@@ -16,6 +16,7 @@ import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 import stalepool
+import stalepool_testing as testing
 from pools import (
     CHECKOUT_ALONE,
     counters,
@@ -27,9 +28,8 @@ from pools import (
     stock,
     verdicts,
 )
-from stalepool import testing
 from stalepool.connection.state import is_http1
-from stalepool.testing import TLS, CloseAfter, FaultServer, Respond, kernel
+from stalepool_testing import TLS, CloseAfter, FaultServer, Respond, kernel
 
 EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 1}
 

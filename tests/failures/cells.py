@@ -46,7 +46,7 @@ def one_cell(kind: Kind, version: Optional[str], fault: Any, side: str) -> Cell:
         failed send ``begun`` and ``begun_right``; the last four None where nothing failed;
         ``skipped`` where this machine cannot make the fault.
     """
-    from stalepool.testing import Unavailable
+    from stalepool_testing import Unavailable
 
     from .faults import SEND, Scene
 
@@ -139,7 +139,7 @@ def _nothing_failed(scene: Any) -> Cell:
 
 def _ask(scene: Any, fault: Any, error: Optional[BaseException], after_send: bool = False) -> Cell:
     from stalepool.sockets import failure
-    from stalepool.testing import Unavailable
+    from stalepool_testing import Unavailable
 
     from .faults import NotMadeError
 

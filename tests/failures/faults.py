@@ -126,7 +126,7 @@ def _broken_record(scene: Scene) -> None:
 
 
 def _black_hole(scene: Scene) -> None:
-    from stalepool.testing import swallow
+    from stalepool_testing import swallow
 
     swallow(scene.peer.sock)
     scene.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)

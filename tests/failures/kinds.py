@@ -95,7 +95,7 @@ def raw_of(sock: Any) -> Any:
 
 def connect(kind: Kind, version: Optional[str]) -> Tuple[Any, Peer]:
     """A connection of this kind over loopback, after the handshake: the client and its peer."""
-    from stalepool.testing import TLS, healthy
+    from stalepool_testing import TLS, healthy
 
     pair = healthy()
     pair.client.settimeout(5)
@@ -139,7 +139,7 @@ class Peer:
         self.sock.close()
 
     def reset(self) -> None:
-        from stalepool.testing.kernel import reset
+        from stalepool_testing.kernel import reset
 
         self.is_gone = True
         reset(self.sock)

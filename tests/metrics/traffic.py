@@ -3,7 +3,7 @@
 import urllib3
 
 import stalepool  # noqa: F401
-from stalepool.testing import CloseAfter, FaultServer, Respond
+from stalepool_testing import CloseAfter, FaultServer, Respond
 
 
 def meet_a_dead_connection() -> str:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from urllib3.connection import HTTPConnection
 
 import stalepool
+import stalepool_testing as testing
 from pools import await_probe, counters, get, pooled_connection, serving, shim, stock
-from stalepool import testing
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, layers
 from stalepool.sockets.keepalive import Keepalive
-from stalepool.testing import TLS, ConnectProxy, FaultServer
+from stalepool_testing import TLS, ConnectProxy, FaultServer
 
 OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
 OURS = [1, 5, 1, 127]

@@ -8,11 +8,11 @@ import unittest.mock
 
 import pytest
 
+import stalepool_testing as testing
 from kinds import KINDS, STATES
-from stalepool import testing
 from stalepool.sockets import layers
 from stalepool.sockets.layers import CLOSE_NOTIFY, DATA, WANTS_MORE
-from stalepool.testing import TLS
+from stalepool_testing import TLS
 
 TLS_KINDS = [kind for kind in KINDS if KINDS[kind].tls is not None]
 TIMEOUTS = (None, 0, 1.0)

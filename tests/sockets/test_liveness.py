@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import stalepool_testing as testing
 from kinds import (
     GREEN_KINDS,
     KINDS,
@@ -23,10 +24,9 @@ from kinds import (
     peek,
     verdict_on,
 )
-from stalepool import testing
 from stalepool.sockets import layers, liveness, tcp_info, unpatched
 from stalepool.sockets.verdict import Verdict
-from stalepool.testing import kernel
+from stalepool_testing import kernel
 from worlds import WITH_TESTS
 
 TIMEOUTS = (None, 0, 1.0)
@@ -209,7 +209,7 @@ class TestAuditOnlyPeeks:
             assert self.look(pair) is Verdict.TLS_PENDING
 
 
-#: stalepool.testing's own states, as anybody's tests use them
+#: stalepool_testing's own states, as anybody's tests use them
 PUBLIC_STATES = {
     "healthy": (testing.healthy, Verdict.ALIVE),
     "eof": (testing.eof, Verdict.CLOSED),

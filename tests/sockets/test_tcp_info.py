@@ -6,10 +6,10 @@ import socket
 
 import pytest
 
+import stalepool_testing as testing
 from kinds import arm_keepalive, converse
-from stalepool import testing
 from stalepool.sockets import layers, tcp_info
-from stalepool.testing import kernel
+from stalepool_testing import kernel
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

@@ -19,7 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import urllib3
 
 import stalepool
-from stalepool.testing import CloseAfter, FaultServer, ProcessThenClose, Respond, kernel
+from stalepool_testing import CloseAfter, FaultServer, ProcessThenClose, Respond, kernel
 
 _OURS = os.path.dirname(os.path.abspath(stalepool.__file__)) + os.sep
 _TESTING = os.path.join(_OURS, "testing") + os.sep

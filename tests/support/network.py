@@ -21,7 +21,7 @@ from time import monotonic
 from typing import Any, Deque, Iterator, List, Set, Tuple
 
 from stalepool.sockets.layers import raw_of
-from stalepool.testing import FaultServer, Unavailable, release, swallow
+from stalepool_testing import FaultServer, Unavailable, release, swallow
 
 # -- filters on sockets ----------------------------------------------------------------------------
 

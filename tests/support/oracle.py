@@ -50,7 +50,7 @@ class Fault(NamedTuple):
 
 def _steps() -> Any:
     """Steps of this module's own; defined late, since they are made green with the process."""
-    from stalepool.testing import AnswerStep, Exchange
+    from stalepool_testing import AnswerStep, Exchange
 
     @dataclass(frozen=True)
     class SendThenEnd(AnswerStep):
@@ -88,27 +88,27 @@ def refuse_early() -> Any:
 
 
 def _idle(name: str, *arguments: Any, **keywords: Any) -> Fault:
-    """A fault of ``stalepool.testing`` that meets the idle connection, and has arrived there."""
+    """A fault of ``stalepool_testing`` that meets the idle connection, and has arrived there."""
 
     def act(server: Any, pool: Any) -> None:
-        import stalepool.testing
-        from stalepool.testing import kernel
+        import stalepool_testing
+        from stalepool_testing import kernel
 
         # after the answer was read: http.client would read ahead into what is sent at once
-        server.perform(getattr(stalepool.testing, name)(*arguments, **keywords))
+        server.perform(getattr(stalepool_testing, name)(*arguments, **keywords))
         kernel.wait_readable(newest_socket(pool))
 
     return Fault(list, act, is_idle=True)
 
 
 def _met(name: str, *arguments: Any, **keywords: Any) -> Fault:
-    """A fault of ``stalepool.testing`` that meets the request."""
+    """A fault of ``stalepool_testing`` that meets the request."""
     options = {key: keywords.pop(key) for key in ("methods", "read_s") if key in keywords}
 
     def steps() -> List[Any]:
-        import stalepool.testing
+        import stalepool_testing
 
-        return [getattr(stalepool.testing, name)(*arguments, **keywords)]
+        return [getattr(stalepool_testing, name)(*arguments, **keywords)]
 
     return Fault(steps, **options)
 
@@ -127,14 +127,14 @@ def newest_socket(pool: Any) -> Any:
 
 def swallow_requests(server: Any, pool: Any) -> None:
     """From now on nothing that the client sends arrives."""
-    from stalepool.testing import BlackHole
+    from stalepool_testing import BlackHole
 
     server.perform(BlackHole())
 
 
 def lose_at_peer(server: Any, pool: Any) -> None:
     """The peer has forgotten the connection, and its RST was lost: it is half open."""
-    from stalepool.testing import ResetAfter, release, swallow
+    from stalepool_testing import ResetAfter, release, swallow
 
     client = newest_socket(pool)
     swallow(client)
@@ -147,7 +147,7 @@ def stop_listening(server: Any, pool: Any) -> None:
 
 
 def close_idle_and_stop_listening(server: Any, pool: Any) -> None:
-    from stalepool.testing import CloseAfter, kernel
+    from stalepool_testing import CloseAfter, kernel
 
     stop_listening(server, pool)
     server.perform(CloseAfter(0))
@@ -275,7 +275,7 @@ def run_cell(fault: Fault, method: str, is_reused: bool, tls: Any) -> Dict[str, 
     """One request that meets one fault, and one more behind it."""
     import urllib3
 
-    from stalepool.testing import Respond
+    from stalepool_testing import Respond
     from support.reused import Server
 
     options: Dict[str, Any] = {"maxsize": 2, "retries": False}
@@ -355,7 +355,7 @@ def main(world: str, layer: str) -> None:
     import urllib3  # noqa: F401
 
     import stalepool  # noqa: F401  # installs, unless the environment says no
-    from stalepool.testing import TLS
+    from stalepool_testing import TLS
 
     tls = None if layer == "plain" else TLS(layer)
     todo = cells()

@@ -12,8 +12,8 @@ from typing import Any, Iterator, Optional, Tuple
 import urllib3
 
 import stalepool
-from stalepool.testing import TLS, FaultServer, Respond
-from stalepool.testing.reader import Ended
+from stalepool_testing import TLS, FaultServer, Respond
+from stalepool_testing.reader import Ended
 
 TIMEOUT_S = 20.0
 

@@ -11,7 +11,7 @@ from typing import Any, Callable, List
 
 import pytest
 
-from stalepool.testing import TLS, AnswerStep, Close, FaultServer, Request, Respond
+from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Request, Respond
 from tracers.case import ORDERS, ROUNDS
 from tracers.tools import TOOLS
 from worlds import WITH_TESTS

@@ -19,8 +19,8 @@ from typing import Callable, Dict, List
 from stalepool.cli.demo.follow import follow_parent
 from stalepool.cli.demo.processes import to_address
 from stalepool.cli.demo.relay import Link, Relay
-from stalepool.testing.blackhole import swallow
-from stalepool.testing.kernel import unacknowledged_bytes, wait_until
+from stalepool_testing.blackhole import swallow
+from stalepool_testing.kernel import unacknowledged_bytes, wait_until
 
 _SURPLUS_408 = (
     b"HTTP/1.1 408 Request Timeout\r\n"

@@ -17,15 +17,15 @@ def take_off_what_nobody_asked_for() -> None:
     sys.path[:] = [entry for entry in sys.path if entry and os.path.realpath(entry) != here]
 
 
-def load_package(init: str) -> None:
-    """Import stalepool from this file, unless a sitecustomize has imported it before."""
-    if "stalepool" in sys.modules:
+def load_package(name: str, init: str) -> None:
+    """Import a package from this file, unless a sitecustomize has imported it before."""
+    if name in sys.modules:
         return
     from importlib.util import module_from_spec, spec_from_file_location
 
-    spec = spec_from_file_location("stalepool", init)
+    spec = spec_from_file_location(name, init)
     assert spec is not None and spec.loader is not None
-    package = sys.modules["stalepool"] = module_from_spec(spec)
+    package = sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(package)
 
 
@@ -34,7 +34,10 @@ def main() -> None:
     init, module = sys.argv[1:3]
     del sys.argv[1:3]
     take_off_what_nobody_asked_for()
-    load_package(init)
+    load_package("stalepool", init)
+    if module == "stalepool.cli.demo.network":  # the one that makes faults
+        beside = os.path.dirname(os.path.dirname(init))
+        load_package("stalepool_testing", os.path.join(beside, "stalepool_testing", "__init__.py"))
     from runpy import run_module
 
     run_module(module, run_name="__main__", alter_sys=True)

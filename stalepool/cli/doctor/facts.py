@@ -14,7 +14,7 @@ from typing import Any, Dict, List
 from stalepool.cli import inject, owners
 from stalepool.cli.doctor import probe
 from stalepool.settings import Settings, SettingsError
-from stalepool.testing import FaultServer, Respond
+from stalepool_testing import FaultServer, Respond
 
 _PACKAGES = ("stalepool", "urllib3", "wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
 _START = "stalepool-start.pth"

@@ -6,10 +6,10 @@ import socket
 import ssl
 import time
 
-from stalepool.testing import kernel
-from stalepool.testing.doorbell import Doorbell
-from stalepool.testing.kernel import POLLIN, POLLRDHUP
-from stalepool.testing.messages import CRLF, Request, parse_head
+from stalepool_testing import kernel
+from stalepool_testing.doorbell import Doorbell
+from stalepool_testing.kernel import POLLIN, POLLRDHUP
+from stalepool_testing.messages import CRLF, Request, parse_head
 
 IO_TIMEOUT_S = 10.0
 

@@ -77,7 +77,7 @@ def _authority() -> trustme.CA:
             import trustme
     except ImportError as error:
         raise ImportError(
-            "TLS needs certificates, and they need trustme: pip install 'stalepool[test]'"
+            "TLS needs certificates, and they need trustme: pip install 'stalepool[testing]'"
         ) from error
     return trustme.CA()
 

@@ -1,6 +1,6 @@
 """Real TLS connections in every state a pooled connection can be found in.
 
-As :mod:`~stalepool.testing.sockets`, and both ends are ``ssl.SSLSocket``. Unless a function
+As :mod:`~stalepool_testing.sockets`, and both ends are ``ssl.SSLSocket``. Unless a function
 says otherwise the server has sent no session ticket, so that an idle connection is silent.
 """
 
@@ -12,10 +12,10 @@ import socket
 import ssl
 import subprocess
 
-from stalepool.testing import kernel
-from stalepool.testing.kernel import POLLIN, Unavailable
-from stalepool.testing.sockets import REQUEST_TIMEOUT, Pair, await_delivery, healthy
-from stalepool.testing.tls import TLS
+from stalepool_testing import kernel
+from stalepool_testing.kernel import POLLIN, Unavailable
+from stalepool_testing.sockets import REQUEST_TIMEOUT, Pair, await_delivery, healthy
+from stalepool_testing.tls import TLS
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -8,8 +8,8 @@ import time
 from collections import deque
 from typing import Callable, Mapping
 
-from stalepool.testing import kernel
-from stalepool.testing.kernel import POLLIN
+from stalepool_testing import kernel
+from stalepool_testing.kernel import POLLIN
 
 
 class Doorbell:
@@ -25,7 +25,7 @@ class Doorbell:
     def wait(
         self, descriptors: Mapping[int, int], timeout_s: float | None = None
     ) -> dict[int, int]:
-        """Wait as :func:`~stalepool.testing.kernel.wait` does, and carry out orders meanwhile.
+        """Wait as :func:`~stalepool_testing.kernel.wait` does, and carry out orders meanwhile.
 
         :raises Exception: what an order raises ends the wait.
         """

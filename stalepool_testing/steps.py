@@ -1,7 +1,7 @@
 """What a fault server does with a request: the words its script is written in.
 
 Each step is a small function of the raw socket; write your own by deriving from
-:class:`~stalepool.testing.AnswerStep`. An argument that makes no sense is refused at once, by a
+:class:`~stalepool_testing.AnswerStep`. An argument that makes no sense is refused at once, by a
 ``TypeError`` or ``ValueError``. What happens *between* requests is in ``idle_steps``.
 
 "Processed" means that the server acted on the request: sending it again would do it twice.
@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Mapping
 
-from stalepool.testing.arguments import BODY, COUNT, HEADERS, SECONDS, STATUS
-from stalepool.testing.exchange import Exchange
-from stalepool.testing.messages import Body, answer_bytes
-from stalepool.testing.script import AnswerStep
+from stalepool_testing.arguments import BODY, COUNT, HEADERS, SECONDS, STATUS
+from stalepool_testing.exchange import Exchange
+from stalepool_testing.messages import Body, answer_bytes
+from stalepool_testing.script import AnswerStep
 
 # http.client reads this much at a time: an answer of exactly this size leaves
 # what comes after it in the kernel, or in the TLS layer, and not in a Python buffer
@@ -30,7 +30,7 @@ class _LastAnswer(AnswerStep):
 class Respond(AnswerStep):
     """An ordinary answer on a connection that stays open. Processed, whatever the status.
 
-    :param body: bytes, or a function of the request, such as :func:`~stalepool.testing.echo`.
+    :param body: bytes, or a function of the request, such as :func:`~stalepool_testing.echo`.
     :param headers: more headers, such as ``{"Keep-Alive": "timeout=5"}``.
     :param delay_s: how long the server thinks before it answers.
     """

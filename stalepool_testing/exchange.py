@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Mapping
 
-from stalepool.testing import messages
-from stalepool.testing.messages import Body, Request
+from stalepool_testing import messages
+from stalepool_testing.messages import Body, Request
 
 if TYPE_CHECKING:
-    from stalepool.testing.channel import Channel
-    from stalepool.testing.script import Step
+    from stalepool_testing.channel import Channel
+    from stalepool_testing.script import Step
 
 
 class Exchange:
@@ -28,7 +28,7 @@ class Exchange:
     def read(self, processed: bool) -> None:
         """Read the body, and write down whether the server acts on the request."""
         self.request.body = self.channel.read_body(self.request)
-        self.channel.journal._note(self.entry, body=self.request.body, processed=processed)
+        self.channel.journal._read(self.entry, self.request.body, processed)
 
     def process(self) -> None:
         """Read the body and act on the request: from here on it must not be sent again."""
@@ -48,11 +48,11 @@ class Exchange:
     def send_last(self, data: bytes) -> None:
         """Hand over what is left of the answer, and write down that it is answered."""
         # before: a client that has read its answer may look here sooner than sendall returns
-        self.channel.journal._note(self.entry, answered=True)
+        self.channel.journal._answered(self.entry, True)
         try:
             self.send(data)
         except BaseException:
-            self.channel.journal._note(self.entry, answered=False)
+            self.channel.journal._answered(self.entry, False)
             raise
 
     def respond(

@@ -1,7 +1,7 @@
 """What a fault server does to a connection between two requests.
 
 An idle step follows the answer before it: it begins when that answer has been sent. Write your
-own by deriving from :class:`~stalepool.testing.IdleStep`.
+own by deriving from :class:`~stalepool_testing.IdleStep`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import socket
 import time
 from dataclasses import dataclass
 
-from stalepool.testing import blackhole
-from stalepool.testing.arguments import BYTES, SECONDS, SECONDS_OR_NONE, STATUS
-from stalepool.testing.channel import Channel
-from stalepool.testing.exchange import Exchange
-from stalepool.testing.messages import answer_bytes
-from stalepool.testing.reader import Ended
-from stalepool.testing.script import IdleStep
+from stalepool_testing import blackhole
+from stalepool_testing.arguments import BYTES, SECONDS, SECONDS_OR_NONE, STATUS
+from stalepool_testing.channel import Channel
+from stalepool_testing.exchange import Exchange
+from stalepool_testing.messages import answer_bytes
+from stalepool_testing.reader import Ended
+from stalepool_testing.script import IdleStep
 
 
 @dataclass(frozen=True)

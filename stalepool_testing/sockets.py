@@ -9,8 +9,8 @@ from __future__ import annotations
 import socket
 from typing import Callable, Iterator, TypeVar
 
-from stalepool.testing import blackhole, kernel
-from stalepool.testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
+from stalepool_testing import blackhole, kernel
+from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
 
 REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 P = TypeVar("P", bound="Pair")
@@ -128,7 +128,7 @@ def unread(data: bytes = REQUEST_TIMEOUT, *, family: int = socket.AF_INET) -> Pa
 def black_hole(*, family: int = socket.AF_INET) -> Pair:
     """The peer drops all that comes, unacknowledged: nothing tells it from a healthy connection.
 
-    :raises Unavailable: where the kernel does not let us (:mod:`~stalepool.testing.blackhole`).
+    :raises Unavailable: where the kernel does not let us (:mod:`~stalepool_testing.blackhole`).
     """
     pair = healthy(family=family)
     try:

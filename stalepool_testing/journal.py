@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NamedTuple
 
 if TYPE_CHECKING:
-    from stalepool.testing.messages import Request
-    from stalepool.testing.script import Step
+    from stalepool_testing.messages import Request
+    from stalepool_testing.script import Step
 
 
 @dataclass
@@ -21,6 +23,7 @@ class Entry:
         about to be, and False again where that fails.
     :ivar body: what was read of the body; empty where the step reads none.
     :ivar headers: with names in lower case.
+    :ivar number: its number in the order of arrival on this server, the first is 0.
     """
 
     connection: int
@@ -31,6 +34,7 @@ class Entry:
     body: bytes = b""
     processed: bool = False
     answered: bool = False
+    number: int = 0
 
     @property
     def request_id(self) -> str:
@@ -58,17 +62,52 @@ class IdleStepDone:
     step: Step
 
 
-@dataclass
+class Line(NamedTuple):
+    """One thing that happened.
+
+    :ivar at_s: seconds since the server started.
+    :ivar connection: the number of the connection.
+    """
+
+    at_s: float
+    connection: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.at_s * 1000:10.3f} ms  connection {self.connection}  {self.what}"
+
+
+_ENDED = {
+    "closed": "closed by the server",
+    "reset": "reset by the server",
+    "client": "ended by the client",
+    "stopped": "ended, as the server stops",
+}
+
+
+@dataclass(repr=False)
 class Journal:
     """Entries in the order of arrival, safe to read while the server runs.
 
     A sequence of :class:`Entry`: ``len(journal)``, ``journal[-1]``, ``for entry in journal``.
+    ``print(journal)`` shows all that happened, a line each, in the order of time.
+
+    :ivar lines: the last thousand of those lines, each a :class:`Line`.
     """
 
     connections: list[Connection] = field(default_factory=list)
     idle_steps: list[IdleStepDone] = field(default_factory=list)
+    lines: deque[Line] = field(default_factory=lambda: deque(maxlen=1000))
     _entries: list[Entry] = field(default_factory=list)
-    _changed: Any = field(default_factory=threading.Condition, repr=False, compare=False)
+    _changed: Any = field(default_factory=threading.Condition, compare=False)
+    _started: float = field(default_factory=time.monotonic, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<Journal: {len(self.connections)} connections, {len(self)} requests>"
+
+    def __str__(self) -> str:
+        with self._changed:
+            return "\n".join(map(str, self.lines)) or "no client has connected"
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -109,31 +148,57 @@ class Journal:
 
         :raises TimeoutError: with the journal in it, when it does not hold in time.
         """
+        __tracebackhide__ = True
         with self._changed:
             if not self._changed.wait_for(lambda: check(self), timeout_s):
-                raise TimeoutError(f"no {what} within {timeout_s} s in {self!r}")
+                raise TimeoutError(f"no {what} within {timeout_s} s\n{self}")
+
+    def write(self, connection: int, what: str) -> None:
+        """Add a line, for the reader of a test that has failed."""
+        with self._changed:
+            self._write(connection, what)
+
+    def _write(self, connection: int, what: str) -> None:
+        self.lines.append(Line(time.monotonic() - self._started, connection, what))
+        self._changed.notify_all()
 
     def _request_arrived(self, connection: int, request: Request, step: Step) -> Entry:
         entry = Entry(connection, request.method, request.path, request.headers, step)
         with self._changed:
+            entry.number = len(self._entries)
             self._entries.append(entry)
-            self._changed.notify_all()
+            self._write(
+                connection, f"request {entry.number}: {entry.method} {entry.path} meets {step}"
+            )
         return entry
 
-    def _note(self, noted: Entry | Connection, **facts: Any) -> None:
+    def _read(self, entry: Entry, body: bytes, processed: bool) -> None:
         with self._changed:
-            for name, value in facts.items():
-                setattr(noted, name, value)
-            self._changed.notify_all()
+            entry.body, entry.processed = body, processed
+            done = "processed" if processed else "read, not processed"
+            size = f", {len(body)} bytes of body" if body else ""
+            self._write(entry.connection, f"request {entry.number}: {done}{size}")
 
-    def _connected(self) -> Connection:
+    def _answered(self, entry: Entry, answered: bool) -> None:
+        with self._changed:
+            entry.answered = answered
+            done = "answered" if answered else "not answered, the client has gone"
+            self._write(entry.connection, f"request {entry.number}: {done}")
+
+    def _connected(self, client: Any) -> Connection:
+        port = f", its port is {client[1]}" if isinstance(client, tuple) else ""
         with self._changed:
             connection = Connection(len(self.connections))
             self.connections.append(connection)
-            self._changed.notify_all()
+            self._write(connection.number, f"a client connects{port}")
         return connection
+
+    def _ended(self, connection: Connection, how: str) -> None:
+        with self._changed:
+            connection.ended = how
+            self._write(connection.number, _ENDED[how])
 
     def _idle_step_done(self, connection: int, step: Step) -> None:
         with self._changed:
             self.idle_steps.append(IdleStepDone(connection, step))
-            self._changed.notify_all()
+            self._write(connection, f"{step} done")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import socket
-from typing import TypeVar
+from typing import Callable, TypeVar
 
-from stalepool.testing.channel import Channel
-from stalepool.testing.exchange import Exchange
-from stalepool.testing.listener import Listener
-from stalepool.testing.messages import answer_bytes
-from stalepool.testing.script import AnswerStep, IdleStep, Script, ScriptLike
-from stalepool.testing.steps import Respond, ZeroWindow
-from stalepool.testing.tls import TLS
+from stalepool_testing.channel import Channel
+from stalepool_testing.exchange import Exchange
+from stalepool_testing.listener import Listener
+from stalepool_testing.messages import answer_bytes
+from stalepool_testing.reader import Ended
+from stalepool_testing.script import AnswerStep, IdleStep, Script, ScriptLike, Step
+from stalepool_testing.steps import Respond, ZeroWindow
+from stalepool_testing.tls import TLS
 
 S = TypeVar("S", bound="FaultServer")
 
@@ -86,15 +87,29 @@ class FaultServer(Listener):
         find it *arrived*, ask the client's socket with ``wait_readable()``.
 
         :param connection: its number, -1 for the newest.
-        :raises ValueError: when that connection is over.
+        :raises TypeError: for what is no idle step.
+        :raises ValueError: when there is no such connection, or it is over.
+        :raises Unavailable: where the kernel cannot do the step.
         :raises TimeoutError: when it is not done in time.
         """
-        channel = self.channels[connection]
+        if not isinstance(step, IdleStep):
+            raise TypeError(f"perform() takes an idle step such as ResetAfter(0), got {step!r}")
+        step.check(self.family)
+        channels = list(self.channels)
+        try:
+            channel = channels[connection]
+        except IndexError:
+            raise ValueError(
+                f"there is no connection {connection} to perform {step} on: "
+                f"{len(channels)} clients have connected"
+            ) from None
         done = self._steps_done(channel.number)
-        if not channel.tell(lambda: self._idle(channel, step)):
-            raise ValueError(f"connection {channel.number} is over")
-        self.journal.wait(
-            lambda journal: self._steps_done(channel.number) > done, timeout_s, f"{step!r}"
+        if not (channel.is_open and channel.tell(lambda: self._idle(channel, step))):
+            raise ValueError(f"connection {channel.number} is over, {step} cannot be performed")
+        self._wait(
+            lambda: self._steps_done(channel.number) > done,
+            timeout_s,
+            f"{step} on connection {channel.number}",
         )
 
     def wait_request(self, count: int = 1, timeout_s: float = 5.0) -> None:
@@ -102,7 +117,12 @@ class FaultServer(Listener):
 
         :raises TimeoutError: when they have not in time.
         """
-        self.journal.wait(lambda journal: len(journal) >= count, timeout_s, f"request {count}")
+        step = self._script.answer_step(count - 1)
+        self._wait(
+            lambda: len(self.journal) >= count,
+            timeout_s,
+            f"request {count - 1}" + (f", which was to meet {step}," if step else ""),
+        )
 
     def wait_idle_step(self, count: int = 1, timeout_s: float = 5.0) -> None:
         """Wait until so many idle steps have been done since the server started.
@@ -111,8 +131,11 @@ class FaultServer(Listener):
 
         :raises TimeoutError: when they have not in time.
         """
-        self.journal.wait(
-            lambda journal: len(journal.idle_steps) >= count, timeout_s, f"idle step {count}"
+        step = self._script.idle_step(count - 1)
+        self._wait(
+            lambda: len(self.journal.idle_steps) >= count,
+            timeout_s,
+            f"idle step {count - 1}, {step or 'which the script does not have'},",
         )
 
     def wait_ended(self, connection: int = 0, timeout_s: float = 5.0) -> str:
@@ -122,12 +145,28 @@ class FaultServer(Listener):
         :raises TimeoutError: when it is not in time.
         """
         connections = self.journal.connections
-        self.journal.wait(
-            lambda _: any(c.number == connection and c.ended for c in connections),
+        self._wait(
+            lambda: any(c.number == connection and c.ended for c in tuple(connections)),
             timeout_s,
             f"end of connection {connection}",
         )
         return str(connections[connection].ended)
+
+    def steps_left(self) -> str:
+        """A sentence that names the steps of the list no request has met; empty without any."""
+        left = self._script.left_steps
+        if not self.journal.connections:
+            left = [*self._script.opening, *left]
+        if not left:
+            return ""
+        return f"no request met {', '.join(map(str, left))}: {len(self.journal)} came in all"
+
+    def _wait(self, check: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Wait as the journal does, but no longer than until the server has failed."""
+        __tracebackhide__ = True
+        self.journal.wait(lambda _: bool(self.errors) or check(), timeout_s, what)
+        if not check():
+            raise self.errors[0]
 
     def _steps_done(self, number: int) -> int:
         return sum(done.connection == number for done in tuple(self.journal.idle_steps))
@@ -143,20 +182,44 @@ class FaultServer(Listener):
             try:
                 request = channel.read_head()
             except ValueError as error:
+                self.journal.write(channel.number, f"{error}: answered 400")
                 channel.sock.sendall(answer_bytes(400, str(error).encode()))
                 channel.throw_away()
                 channel.close()
                 return
             turn = self._script.next(request)
-            turn.answer.answer(Exchange(channel, request, turn.answer))
+            self._answer(turn.answer, Exchange(channel, request, turn.answer))
             if request.wants_close:
                 channel.close(close_notify=True)
             for step in turn.idle:
                 if channel.is_open:
                     self._idle(channel, step)
+                else:
+                    self.journal.write(channel.number, f"{step} not done: the connection is over")
+
+    def _answer(self, step: AnswerStep, exchange: Exchange) -> None:
+        try:
+            step.answer(exchange)
+        except Exception as error:
+            if not isinstance(error, Ended):
+                self._say_undone(exchange.channel, step, error)
+            raise
 
     def _idle(self, channel: Channel, step: IdleStep) -> None:
-        if step.idle(channel):
-            self.journal._idle_step_done(channel.number, step)
-            if channel.is_open:
-                step.afterwards(channel)
+        try:
+            is_done = step.idle(channel)
+        except Exception as error:
+            self._say_undone(channel, step, error)
+            raise
+        if not is_done:
+            self.journal.write(channel.number, f"{step} not done: a request came first")
+            return
+        self.journal._idle_step_done(channel.number, step)
+        if channel.is_open:
+            step.afterwards(channel)
+
+    def _say_undone(self, channel: Channel, step: Step, error: Exception) -> None:
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, Ended):
+            why = "the client had gone" if channel.ended else "the server stopped"
+        self.journal.write(channel.number, f"{step} not done: {why}")

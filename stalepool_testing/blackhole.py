@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 
-from stalepool.testing.kernel import Unavailable
+from stalepool_testing.kernel import Unavailable
 
 _SO_ATTACH_FILTER = 26
 _SO_DETACH_FILTER = 27

@@ -7,11 +7,11 @@ import socket
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from stalepool.testing.channel import Channel
-from stalepool.testing.listener import Listener
-from stalepool.testing.messages import Request, answer_bytes
-from stalepool.testing.reader import IO_TIMEOUT_S
-from stalepool.testing.tls import TLS
+from stalepool_testing.channel import Channel
+from stalepool_testing.listener import Listener
+from stalepool_testing.messages import Request, answer_bytes
+from stalepool_testing.reader import IO_TIMEOUT_S
+from stalepool_testing.tls import TLS
 
 X = TypeVar("X", bound="ConnectProxy")
 

@@ -1,9 +1,12 @@
 """Dead connections to test HTTP clients against: real sockets, real faults, no mocks.
 
+Importing it does not import ``stalepool``, and never switches the shim on. A test asks for it:
+``with stalepool_on():``. pytest has all of it as fixtures (:mod:`pytest_stalepool`).
+
 **Sockets in a given state**, for code that is handed a socket::
 
     import urllib3
-    from stalepool.testing import FaultServer, eof, into_pool
+    from stalepool_testing import FaultServer, eof, into_pool
 
     def test_the_pool_notices_a_closed_connection():
         with FaultServer() as server, eof() as pair:
@@ -15,7 +18,7 @@
 
     import pytest
     import requests
-    from stalepool.testing import FaultServer, ProcessThenReset, ResetAfter, Respond
+    from stalepool_testing import FaultServer, ProcessThenReset, ResetAfter, Respond
 
     @pytest.fixture
     def session():
@@ -36,19 +39,22 @@
                 session.post(server.url, data=b"pay 10")
             assert len(server.journal.processed("POST")) == 1
 
-See :class:`FaultServer` for how a script is read, :mod:`~stalepool.testing.steps` and
-:mod:`~stalepool.testing.idle_steps` for the words it is written in. What the machine cannot do
+See :class:`FaultServer` for how a script is read, :mod:`~stalepool_testing.steps` and
+:mod:`~stalepool_testing.idle_steps` for the words it is written in. What the machine cannot do
 raises :class:`Unavailable`, an ``OSError`` that says why: skip the test on it.
 
-Standard library only, but for TLS, whose certificates trustme makes: ``stalepool[test]``.
+Standard library only, but for TLS, whose certificates trustme makes: ``stalepool[testing]``.
 Needs Linux for black holes, and a POSIX system for the rest. Under ``eventlet.monkey_patch()`` all
 of it is green.
 """
 
-from stalepool.testing.blackhole import release, swallow
-from stalepool.testing.channel import Channel
-from stalepool.testing.exchange import Exchange
-from stalepool.testing.idle_steps import (
+from stalepool_testing.blackhole import release, swallow
+from stalepool_testing.channel import Channel
+from stalepool_testing.connect_proxy import ConnectProxy
+from stalepool_testing.contexts import fault_server, proxy
+from stalepool_testing.exchange import Exchange
+from stalepool_testing.hub import no_hub_switch
+from stalepool_testing.idle_steps import (
     BlackHole,
     CloseAfter,
     FinWithin,
@@ -58,15 +64,16 @@ from stalepool.testing.idle_steps import (
     ResetAfter,
     Surplus,
 )
-from stalepool.testing.journal import Connection, Entry, IdleStepDone, Journal
-from stalepool.testing.kernel import Unavailable, wait_readable
-from stalepool.testing.messages import Request, echo
-from stalepool.testing.pool import into_pool
-from stalepool.testing.proxy import ConnectProxy
-from stalepool.testing.script import AnswerStep, IdleStep, Step
-from stalepool.testing.server import FaultServer
-from stalepool.testing.sockets import Pair, black_hole, eof, half_closed, healthy, reset, unread
-from stalepool.testing.steps import (
+from stalepool_testing.journal import Connection, Entry, IdleStepDone, Journal
+from stalepool_testing.kernel import Unavailable, wait_readable
+from stalepool_testing.messages import Request, echo
+from stalepool_testing.pool import into_pool
+from stalepool_testing.script import AnswerStep, IdleStep, Step
+from stalepool_testing.server import FaultServer
+from stalepool_testing.shim import stalepool_off, stalepool_on
+from stalepool_testing.sockets import Pair, black_hole, eof, half_closed, healthy, reset, unread
+from stalepool_testing.states import stale_socket, stale_states
+from stalepool_testing.steps import (
     Close,
     HalfAnswer,
     HalfStatusLine,
@@ -80,8 +87,8 @@ from stalepool.testing.steps import (
     SurplusWithAnswer,
     ZeroWindow,
 )
-from stalepool.testing.tls import TLS
-from stalepool.testing.tls_sockets import (
+from stalepool_testing.tls import TLS
+from stalepool_testing.tls_sockets import (
     close_notify,
     key_update,
     late_ticket,
@@ -130,13 +137,20 @@ __all__ = [
     "close_notify",
     "echo",
     "eof",
+    "fault_server",
     "half_closed",
     "healthy",
     "into_pool",
     "key_update",
     "late_ticket",
+    "no_hub_switch",
+    "proxy",
     "release",
     "reset",
+    "stale_socket",
+    "stale_states",
+    "stalepool_off",
+    "stalepool_on",
     "surplus_in_tls",
     "swallow",
     "tls_healthy",

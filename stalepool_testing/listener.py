@@ -11,13 +11,13 @@ import time
 from typing import Callable
 from urllib.parse import quote
 
-from stalepool.testing.channel import Channel
-from stalepool.testing.doorbell import Doorbell
-from stalepool.testing.journal import Journal
-from stalepool.testing.kernel import POLLIN, Unavailable
-from stalepool.testing.reader import IO_TIMEOUT_S, Ended
-from stalepool.testing.sockets import loopback
-from stalepool.testing.tls import TLS
+from stalepool_testing.channel import Channel
+from stalepool_testing.doorbell import Doorbell
+from stalepool_testing.journal import Journal
+from stalepool_testing.kernel import POLLIN, Unavailable
+from stalepool_testing.reader import IO_TIMEOUT_S, Ended
+from stalepool_testing.sockets import loopback
+from stalepool_testing.tls import TLS
 
 
 class Listener:
@@ -40,6 +40,8 @@ class Listener:
         host: str | None = None,
         receive_buffer: int | None = None,
     ) -> None:
+        if tls is not None and not isinstance(tls, TLS):
+            raise TypeError(f"tls takes TLS() or None, got {tls!r}")
         self.journal = Journal()
         self.errors: list[Exception] = []
         self.channels: list[Channel] = []
@@ -70,6 +72,9 @@ class Listener:
         self._acceptor = self._start(self._accept_all)
 
     def __exit__(self, *exc_info: object) -> None:
+        error = exc_info[1]
+        if isinstance(error, Exception):
+            _add_note(error, self.report())
         self.close()
 
     @property
@@ -103,7 +108,7 @@ class Listener:
     def connect(self, timeout_s: float = 10.0) -> socket.socket:
         """A new client socket, connected to this server, after the TLS handshake if there is one.
 
-        For raw clients, and for :func:`~stalepool.testing.into_pool`.
+        For raw clients, and for :func:`~stalepool_testing.into_pool`.
         """
         sock = socket.socket(self.family, socket.SOCK_STREAM)
         try:
@@ -116,6 +121,10 @@ class Listener:
             sock.close()
             raise
         return sock
+
+    def report(self) -> str:
+        """The journal, a line for each thing that happened, under the server's address."""
+        return f"{type(self).__name__} {self.origin}\n{self.journal}"
 
     def close(self) -> None:
         """Stop listening, end all connections with a FIN, and wait for the threads.
@@ -166,10 +175,10 @@ class Listener:
             while True:
                 self._doorbell.wait({self._sock.fileno(): POLLIN})
                 try:
-                    sock, _ = self._sock.accept()
+                    sock, client = self._sock.accept()
                 except OSError:
                     continue  # the client has left the queue again
-                channel = Channel(sock, self.journal)
+                channel = Channel(sock, self.journal, client)
                 self.channels.append(channel)
                 self._threads.append(self._start(self._serve_one, channel))
         except Ended:
@@ -183,7 +192,7 @@ class Listener:
             if self.family != socket.AF_UNIX:
                 channel.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                channel.start_tls(self._tls)
+                self._start_tls(channel, self._tls)
             self._serve(channel)
         except Ended:
             pass
@@ -192,9 +201,24 @@ class Listener:
                 channel.close(how="client")  # it went while something was sent to it
             else:
                 self.errors.append(error)
+                self.journal.write(channel.number, f"the server failed: {error!r}")
         finally:
             channel.release()
+
+    def _start_tls(self, channel: Channel, tls: TLS) -> None:
+        try:
+            channel.start_tls(tls)
+        except OSError as error:
+            self.journal.write(channel.number, f"no TLS handshake: {error}")
+            raise
 
     def _remove_directory(self) -> None:
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _add_note(error: Exception, text: str) -> None:
+    if hasattr(error, "add_note"):  # Python 3.11
+        error.add_note(text)
+    elif isinstance(error, AssertionError):
+        error.args = (f"{error}\n\n{text}",)

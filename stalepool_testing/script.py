@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, ClassVar, Iterable, Mapping, Sequence, Union
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Iterable, Mapping, Sequence, Union
 
-from stalepool.testing.arguments import Kind, require
-from stalepool.testing.messages import Request
+from stalepool_testing.arguments import Kind, require
+from stalepool_testing.messages import Request
 
 if TYPE_CHECKING:
-    from stalepool.testing.channel import Channel
-    from stalepool.testing.exchange import Exchange
+    from stalepool_testing.channel import Channel
+    from stalepool_testing.exchange import Exchange
 
 
 class Step:
@@ -27,8 +28,24 @@ class Step:
     def __post_init__(self) -> None:
         require(self, self.takes)
 
+    def __str__(self) -> str:
+        """The step as it would be written, without what is left at its default."""
+        own: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        given = [
+            f"{field.name}={reprlib.repr(getattr(self, field.name))}"
+            for field in own
+            if getattr(self, field.name) != _default_of(field)
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
+
     def check(self, family: int) -> None:
         """Raise ``Unavailable`` where this step cannot be done on connections of a family."""
+
+
+def _default_of(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
 
 
 class AnswerStep(Step):
@@ -72,9 +89,18 @@ class Script:
     """Deals out turns: from a list, in order across connections, or from a function.
 
     :ivar opening: the idle steps before the first answer; they meet the first connection.
+    :raises TypeError: for what is no script, or a default that is no answer step.
+    :raises ValueError: for a step where it cannot stand.
     """
 
     def __init__(self, script: ScriptLike, default: AnswerStep) -> None:
+        if not isinstance(default, AnswerStep):
+            raise TypeError(f"default takes an answer step such as Reset(), {_got(default)}")
+        if isinstance(script, (Step, type)) or not (callable(script) or _is_iterable(script)):
+            raise TypeError(
+                f"script takes a list of steps such as [Respond(200)], or a function of the "
+                f"request, {_got(script)}"
+            )
         self._default = default
         self._choose = script if callable(script) else None
         self._turns: deque[Turn] = deque()
@@ -90,6 +116,23 @@ class Script:
         """How many answer steps nobody has drawn yet."""
         return len(self._turns)
 
+    @property
+    def left_steps(self) -> list[Step]:
+        """The answer steps nobody has drawn yet, each with its idle steps."""
+        return [step for turn in tuple(self._turns) for step in (turn.answer, *turn.idle)]
+
+    def answer_step(self, number: int) -> AnswerStep | None:
+        """The answer step that a request meets by its number, if that is known beforehand."""
+        if self._choose is not None:
+            return None
+        steps = [step for step in self.steps if isinstance(step, AnswerStep)]
+        return steps[min(number, len(steps) - 1)]
+
+    def idle_step(self, number: int) -> IdleStep | None:
+        """The idle step of that number in the list, if there are so many."""
+        steps = [step for step in self.steps if isinstance(step, IdleStep)]
+        return steps[number] if number < len(steps) else None
+
     def next(self, request: Request) -> Turn:
         """The turn of this request.
 
@@ -97,6 +140,8 @@ class Script:
         """
         if self._choose is not None:
             chosen = self._choose(request)
+            if not (isinstance(chosen, Step) or _is_iterable(chosen)):
+                raise TypeError(f"a script function returns a step or a list, {_got(chosen)}")
             steps = (chosen,) if isinstance(chosen, Step) else tuple(chosen)
             opening, turns = _turns(steps)
             return turns[0] if turns else Turn(self._default, opening)
@@ -112,12 +157,22 @@ def _turns(steps: Sequence[Step]) -> tuple[tuple[IdleStep, ...], list[Turn]]:
         if isinstance(step, AnswerStep):
             turns.append(Turn(step))
         elif not isinstance(step, IdleStep):
-            raise TypeError(f"a script is made of steps such as Respond(200), got {step!r}")
+            raise TypeError(f"a script is made of steps such as Respond(200), {_got(step)}")
         elif before is not None and not before.keeps_connection:
-            raise ValueError(f"{before!r} leaves no connection for {step!r}")
+            raise ValueError(f"{before} leaves no connection for {step}")
         elif turns:
             turns[-1] = Turn(turns[-1].answer, (*turns[-1].idle, step))
         else:
             opening += (step,)
         before = step
     return opening, turns
+
+
+def _is_iterable(value: object) -> bool:
+    return hasattr(type(value), "__iter__") and not isinstance(value, (str, bytes))
+
+
+def _got(value: object) -> str:
+    if isinstance(value, type) and issubclass(value, Step):
+        return f"got the class {value.__name__}: write {value.__name__}(...)"
+    return f"got {value!r}"

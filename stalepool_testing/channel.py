@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Callable
+from typing import Any, Callable
 
-from stalepool.testing import kernel
-from stalepool.testing.journal import Journal
-from stalepool.testing.kernel import POLLIN
-from stalepool.testing.reader import IO_TIMEOUT_S, Ended, Reader
-from stalepool.testing.tls import TLS
-from stalepool.testing.tls_sockets import say_goodbye
+from stalepool_testing import kernel
+from stalepool_testing.journal import Journal
+from stalepool_testing.kernel import POLLIN
+from stalepool_testing.reader import IO_TIMEOUT_S, Ended, Reader
+from stalepool_testing.tls import TLS
+from stalepool_testing.tls_sockets import say_goodbye
 
 
 class Channel(Reader):
@@ -22,12 +22,13 @@ class Channel(Reader):
 
     :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or its green kin.
     :ivar journal: where it is written down what happens.
+    :param client: the client's address, as ``accept()`` has it.
     """
 
-    def __init__(self, sock: socket.socket, journal: Journal) -> None:
+    def __init__(self, sock: socket.socket, journal: Journal, client: Any = None) -> None:
         super().__init__(sock)
         self.journal = journal
-        self._record = journal._connected()
+        self._record = journal._connected(client)
 
     @property
     def number(self) -> int:
@@ -98,13 +99,13 @@ class Channel(Reader):
         if close_notify:
             say_goodbye(self.sock)
         self.sock.close()
-        self.journal._note(self._record, ended=how)
+        self.journal._ended(self._record, how)
 
     def reset(self, how: str = "reset") -> None:
         """Close with an RST."""
         if self.ended is None:
             kernel.reset(self.sock)
-            self.journal._note(self._record, ended=how)
+            self.journal._ended(self._record, how)
 
     def tell(self, order: Callable[[], None]) -> bool:
         """Have the connection's own thread do something the next time it waits.

@@ -17,8 +17,12 @@ import termios
 import time
 from typing import Any, Callable, Mapping
 
-# eventlet deletes select.poll and keeps the module it found under another name
-_poll = getattr(select, "poll", None) or sys.modules["__original_module_select"].poll
+if "gevent.monkey" in sys.modules:
+    # gevent's own poll does not know POLLRDHUP
+    _poll = sys.modules["gevent.monkey"].get_original("select", "poll")
+else:
+    # eventlet deletes select.poll and keeps the module it found under another name
+    _poll = getattr(select, "poll", None) or sys.modules["__original_module_select"].poll
 
 POLLIN = 0x001
 POLLERR = 0x008
@@ -31,14 +35,14 @@ class Unavailable(OSError):
 
 
 def is_green() -> bool:
-    """True where eventlet has patched ``select``, so that a wait must let the hub run."""
-    return not hasattr(select, "poll")
+    """True where eventlet or gevent has patched ``select``: a wait must let the hub run."""
+    return getattr(select, "poll", None) is not _poll
 
 
 def wait(descriptors: Mapping[int, int], timeout_s: float | None = None) -> dict[int, int]:
     """Wait until something happens on one of several descriptors.
 
-    Blocks a native thread; under eventlet it sleeps and looks again, so other green threads run.
+    Blocks a native thread; a green one sleeps and looks again, so that the others run.
 
     :param descriptors: from file descriptor to the poll events of interest.
     :param timeout_s: ``None`` waits for ever, 0 only looks.

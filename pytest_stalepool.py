@@ -1,0 +1,145 @@
+"""Fixtures for pytest, and what is read when a test fails. Installing stalepool brings them in.
+
+Imports nothing before a test asks for a fixture, so that other suites pay nothing; and never
+``stalepool``, but for ``stalepool_on`` and ``stalepool_off``. All fixtures last for one test. What
+the machine cannot do skips the test, with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Callable, ContextManager, Iterator
+
+import pytest
+
+if TYPE_CHECKING:
+    from stalepool_testing import ConnectProxy, FaultServer, Pair
+
+
+def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:
+    """Load the option of the conformance suite for a run of it, and for no other."""
+    if any(argument.startswith("stalepool_testing.conformance") for argument in args):
+        early_config.pluginmanager.import_plugin("stalepool_testing.conformance.plugin")
+
+
+class _Servers:
+    """What the fixture ``fault_server`` is: starts servers and remembers them."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._must_meet_all: list[FaultServer] = []
+        self._all: list[FaultServer] = []
+
+    def __call__(
+        self, script: Any = (), *, may_leave_steps: bool = False, **options: Any
+    ) -> FaultServer:
+        from stalepool_testing import FaultServer
+
+        with _skipped_where_unavailable():
+            server = FaultServer(script, **options)
+        self._stack.callback(server.close)
+        self._all.append(server)
+        if not may_leave_steps:
+            self._must_meet_all.append(server)
+        return server
+
+    def steps_left(self) -> str:
+        """Say which steps no request has met; empty where there are none."""
+        return "\n".join(filter(None, (server.steps_left() for server in self._must_meet_all)))
+
+    def sections(self) -> list[tuple[str, str]]:
+        """A section of the report for each server."""
+        return [("fault server " + server.origin, str(server.journal)) for server in self._all]
+
+
+@pytest.fixture
+def fault_server() -> Iterator[Callable[..., FaultServer]]:
+    """Factory of servers that fail by script: ``fault_server([Respond(200), Reset()])``.
+
+    Takes what ``stalepool_testing.FaultServer`` takes. A test that passes, and leaves steps that no
+    request has met, fails, unless ``may_leave_steps=True``.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _Servers(stack)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[..., ConnectProxy]]:
+    """Factory of HTTP proxies; takes what ``stalepool_testing.ConnectProxy`` takes."""
+    from stalepool_testing import ConnectProxy
+
+    with contextlib.ExitStack() as stack:
+        yield lambda **options: stack.enter_context(ConnectProxy(**options))
+
+
+@pytest.fixture
+def stale_socket() -> Iterator[Callable[..., Pair]]:
+    """Factory of dead connections: ``stale_socket(state)``, a state of ``stale_states()``."""
+    from stalepool_testing import stale_socket
+
+    with contextlib.ExitStack() as stack:
+
+        def make(state: str, **options: Any) -> Pair:
+            with _skipped_where_unavailable():
+                return stack.enter_context(stale_socket(state, **options))
+
+        yield make
+
+
+@pytest.fixture
+def black_hole(stale_socket: Callable[..., Pair]) -> Pair:
+    """A connection whose peer drops all that comes; skips where socket filters are forbidden."""
+    return stale_socket("black_hole")
+
+
+@pytest.fixture
+def stalepool_on() -> Iterator[Callable[..., None]]:
+    """The shim on for this test; ``stalepool_on(replay="off")`` changes its settings."""
+    import stalepool_testing
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(stalepool_testing.stalepool_on())
+        yield lambda **settings: stack.enter_context(stalepool_testing.stalepool_on(**settings))
+
+
+@pytest.fixture
+def stalepool_off() -> Iterator[None]:
+    """The shim off for this test."""
+    import stalepool_testing
+
+    with stalepool_testing.stalepool_off():
+        yield
+
+
+@pytest.fixture
+def no_hub_switch() -> Callable[[], ContextManager[None]]:
+    """Asserts that a block does not yield, under eventlet or gevent: ``with no_hub_switch():``."""
+    from stalepool_testing import no_hub_switch
+
+    return no_hub_switch
+
+
+@contextlib.contextmanager
+def _skipped_where_unavailable() -> Iterator[None]:
+    from stalepool_testing import Unavailable
+
+    try:
+        yield
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.hookimpl(hookwrapper=True)  # not wrapper=True: an old pytest must not trip over us
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that left steps, and show the journals where one has failed."""
+    outcome: Any = yield
+    servers = getattr(item, "funcargs", {}).get("fault_server")
+    if not isinstance(servers, _Servers):
+        return
+    report: pytest.TestReport = outcome.get_result()
+    if report.when == "call" and report.passed:
+        left = servers.steps_left()
+        if left:
+            report.outcome, report.longrepr = "failed", left
+    if report.failed:
+        report.sections.extend(servers.sections())

@@ -1,0 +1,53 @@
+"""The option ``--client``, and the table at the end."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+
+from stalepool_testing.conformance.cases import CASES
+from stalepool_testing.conformance.clients import CLIENTS, Factory, factory_of
+
+#: takes the case, the method, and what the client made of it
+Note = Callable[[str, str, str], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    names = ", ".join(CLIENTS)
+    parser.addoption(
+        "--client", default="urllib3", help=f"the client to test: {names} or module:factory"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        factory_of(config.getoption("--client"))
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture
+def make_client(request: pytest.FixtureRequest) -> Factory:
+    return factory_of(request.config.getoption("--client"))
+
+
+@pytest.fixture
+def note(record_property: Callable[[str, object], None]) -> Note:
+    return lambda *cell: record_property("stalepool", cell)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print a row for each case: what GET made of it, and POST."""
+    rows: dict[str, dict[str, str]] = {}
+    for reports in list(terminalreporter.stats.values()):
+        for report in reports:
+            for key, cell in getattr(report, "user_properties", ()):
+                if key == "stalepool" and report.when == "call":
+                    case, method, said = cell
+                    rows.setdefault(case, {})[method] = said
+    terminalreporter.section(terminalreporter.config.getoption("--client"))
+    terminalreporter.line(f"{'':28}{'GET':24}POST")
+    for case in filter(rows.__contains__, CASES):
+        said = rows[case]
+        terminalreporter.line(f"{case:28}{said.get('GET', ''):24}{said.get('POST', '')}")

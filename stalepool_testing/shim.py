@@ -1,0 +1,53 @@
+"""The shim, on or off for one block, whatever it was before."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from types import ModuleType
+from typing import Any, Iterator
+
+
+@contextlib.contextmanager
+def stalepool_on(**settings: Any) -> Iterator[None]:
+    """Switch the shim on for the block, then put back what was in force before.
+
+    :param settings: as for ``stalepool.install()``: each goes before its ``STALEPOOL_*`` variable.
+        The kill switch in the environment does not hold here.
+    :raises SettingsError: a name is unknown or a value wrong.
+    :raises RuntimeError: when the shim cannot be switched on, for want of wrapt.
+    """
+    with _what_was_in_force() as stalepool:
+        stalepool.install(**{"enabled": True, **settings})
+        if not stalepool.is_installed():
+            raise RuntimeError(f"stalepool could not be switched on: {stalepool.snapshot()}")
+        yield
+
+
+@contextlib.contextmanager
+def stalepool_off() -> Iterator[None]:
+    """Switch the shim off for the block, then put back what was in force before.
+
+    An ``import stalepool`` inside the block does not switch it on.
+    """
+    with _what_was_in_force() as stalepool:
+        stalepool.uninstall()
+        yield
+
+
+@contextlib.contextmanager
+def _what_was_in_force() -> Iterator[ModuleType]:
+    was_imported = "stalepool" in sys.modules
+    import stalepool  # here: it switches the shim on
+    from stalepool.patching import import_hook
+    from stalepool.settings import Settings
+
+    finder = import_hook._finder if was_imported else None
+    before = None if finder is None else finder.settings or Settings()
+    try:
+        yield stalepool
+    finally:
+        if before is None:
+            stalepool.uninstall()
+        else:
+            stalepool.install(**before.as_dict())

@@ -1,0 +1,43 @@
+"""A suite of somebody else's, run by pytest in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import List, NamedTuple
+
+from conftest import clean_environ
+
+
+class Outcome(NamedTuple):
+    status: int
+    said: str
+
+
+def run_pytest(directory: Path, test: str, *options: str, plugin: bool = True) -> Outcome:
+    """Run one module of tests, with the plugin as an installed stalepool brings it in."""
+    (directory / "test_it.py").write_text(textwrap.dedent(test), encoding="utf-8")
+    with_plugin: List[str] = ["-p", "pytest_stalepool"] if plugin else []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *with_plugin, *options],
+        cwd=directory,
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+    )
+    return Outcome(done.returncode, done.stdout)
+
+
+def assert_passes(outcome: Outcome, passed: int) -> None:
+    assert outcome.status == 0, outcome.said
+    assert f"{passed} passed" in outcome.said, outcome.said
+
+
+def assert_fails(outcome: Outcome, *said: str) -> None:
+    assert outcome.status == 1, outcome.said
+    for words in said:
+        assert words in outcome.said, outcome.said

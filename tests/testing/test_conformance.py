@@ -1,0 +1,105 @@
+"""The conformance suite, against clients whose faults are known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import clean_environ
+from stalepool_testing.conformance.clients import CLIENTS, factory_of
+from testing.suite import Outcome, assert_fails
+
+SENDS_TWICE = """
+import urllib3
+
+class Client:
+    def __init__(self, ca_path):
+        self.pool = urllib3.PoolManager(ca_certs=ca_path, retries=False)
+
+    def request(self, method, url, body):
+        try:
+            return self.pool.request(method, url, body=body).status
+        except urllib3.exceptions.ProtocolError:
+            return self.pool.request(method, url, body=body).status
+
+    def close(self):
+        self.pool.clear()
+"""
+
+
+def run_suite(directory: Path, client: str, *options: str) -> Outcome:
+    (directory / "mine.py").write_text(SENDS_TWICE, encoding="utf-8")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "pytest_stalepool"),
+            *("--pyargs", "stalepool_testing.conformance", "--client", client, *options),
+        ],
+        cwd=directory,
+        env=clean_environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=100,
+    )
+    return Outcome(done.returncode, done.stdout)
+
+
+def row(outcome: Outcome, case: str) -> str:
+    (found,) = [line for line in outcome.said.splitlines() if line.startswith(case + "  ")]
+    return " ".join(found[len(case) :].split())
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=str)
+def test_urllib3(options: tuple, tmp_path: Path) -> None:
+    """What it retries by itself, it survives."""
+    outcome = run_suite(tmp_path, "urllib3", "-k", "not hole", *options)
+    assert outcome.status == 0 and "22 passed" in outcome.said, outcome.said
+    assert row(outcome, "FIN while idle") == "ok ok"
+    assert row(outcome, "surplus 408 over TLS") == "ok ok"
+    assert row(outcome, "RST after it was processed") == "ok ProtocolError"
+
+
+def test_requests_loses_what_the_race_takes(tmp_path: Path) -> None:
+    outcome = run_suite(tmp_path, "requests", "-k", "RST")
+    assert_fails(outcome, "2 failed, 4 passed")
+    assert row(outcome, "RST while idle") == "ok ok"
+    assert row(outcome, "RST as the request arrives") == "ConnectionError ConnectionError"
+
+
+def test_a_client_of_ones_own_that_sends_twice(tmp_path: Path) -> None:
+    outcome = run_suite(tmp_path, "mine:Client", "-k", "processed")
+    assert_fails(outcome, "2 failed, 2 passed")
+    assert row(outcome, "FIN after it was processed") == "ok sent 2 times"
+
+
+@pytest.mark.parametrize(
+    "client, words",
+    [
+        ("curl", "--client curl: it takes urllib3, requests, niquests, httpx, aiohttp or module:"),
+        ("mine:Nothing", "--client mine:Nothing: module 'mine' has no attribute 'Nothing'"),
+        ("no_such:Client", "--client no_such:Client: No module named 'no_such'"),
+    ],
+)
+def test_no_such_client(client: str, words: str, tmp_path: Path) -> None:
+    outcome = run_suite(tmp_path, client)
+    assert outcome.status == 4, outcome.said
+    assert words in outcome.said and "Traceback" not in outcome.said, outcome.said
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_each_known_client_sends_requests(name: str) -> None:
+    if name != "urllib3":
+        pytest.importorskip(name)
+    from stalepool_testing import TLS, FaultServer, Respond
+
+    tls = TLS()
+    with FaultServer(default=Respond(202), tls=tls) as server:
+        client = factory_of(name)(tls.ca_path)
+        try:
+            assert client.request("POST", server.url, b"body") == 202
+        finally:
+            client.close()
+        assert server.journal[0].body == b"body"

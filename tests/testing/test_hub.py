@@ -1,0 +1,56 @@
+"""The assertion that a block does not yield."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+
+from worlds import WITH_TESTS
+
+SCRIPT = """
+    import sys
+    from worlds import enter
+    enter(sys.argv[1])
+    import time
+    from stalepool_testing import no_hub_switch
+
+    with no_hub_switch():
+        sum(range(1000))
+    try:
+        with no_hub_switch():
+            time.sleep(0)
+            time.sleep(0)
+    except AssertionError as error:
+        assert "yielded 2 times" in str(error), error
+        assert "in sleep" in str(error), error
+    else:
+        raise SystemExit("it did not see the switch")
+    try:
+        with no_hub_switch():
+            time.sleep(0)
+            raise KeyError("the block's own error goes first")
+    except KeyError:
+        pass
+    time.sleep(0)  # nobody watches any more
+"""
+
+
+@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+def test_a_switch_is_seen(world: str, run_python: Callable[..., Any]) -> None:
+    run_python(SCRIPT, world, env=WITH_TESTS)
+
+
+def test_without_a_hub_it_says_so(run_python: Callable[..., Any]) -> None:
+    run_python(
+        """
+        from stalepool_testing import no_hub_switch
+        try:
+            with no_hub_switch():
+                pass
+        except RuntimeError as error:
+            assert "neither eventlet nor gevent is imported" in str(error)
+        else:
+            raise SystemExit("nothing said")
+        """
+    )

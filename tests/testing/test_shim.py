@@ -1,0 +1,84 @@
+"""The shim for one block."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+
+import stalepool
+from stalepool import runtime
+from stalepool_testing import stalepool_off, stalepool_on
+
+SETTINGS = {"replay": "off", "max_idle_s": 7.0, "silence_s": "off", "mode": "audit"}
+
+
+def in_force() -> Any:
+    import urllib3  # noqa: F401  # settings come into force with it
+
+    return None if runtime.current is None else runtime.current.settings
+
+
+@pytest.mark.parametrize("settings", [{}, SETTINGS], ids=["defaults", "settings"])
+def test_what_was_in_force_is_in_force_again(settings: dict) -> None:
+    stalepool.install(**settings)
+    before = in_force()
+    try:
+        with stalepool_on(keepalive_count=3):
+            assert in_force().keepalive_count == 3
+            with stalepool_off():
+                assert not stalepool.is_installed()
+            assert in_force().keepalive_count == 3
+        assert in_force() == before
+    finally:
+        stalepool.install()
+
+
+def test_off_stays_off() -> None:
+    stalepool.uninstall()
+    try:
+        with stalepool_on():
+            assert stalepool.is_installed()
+        assert not stalepool.is_installed()
+        with stalepool_off():
+            pass
+        assert not stalepool.is_installed()
+    finally:
+        stalepool.install()
+
+
+def test_a_wrong_setting_changes_nothing() -> None:
+    stalepool.install(keepalive_count=3)
+    try:
+        with pytest.raises(stalepool.SettingsError, match="no_such"), stalepool_on(no_such=1):
+            pass
+        assert in_force().keepalive_count == 3
+    finally:
+        stalepool.install()
+
+
+def test_an_import_inside_the_block_does_not_switch_it_on(run_python: Callable[..., Any]) -> None:
+    run_python(
+        """
+        import urllib3
+        from stalepool_testing import stalepool_off, stalepool_on
+        with stalepool_off():
+            import stalepool
+            assert not stalepool.is_installed()
+        with stalepool_on():
+            assert stalepool.is_installed()
+        assert not stalepool.is_installed()
+        """
+    )
+
+
+def test_on_in_spite_of_the_kill_switch(run_python: Callable[..., Any]) -> None:
+    run_python(
+        """
+        from stalepool_testing import stalepool_on
+        with stalepool_on():
+            import stalepool
+            assert stalepool.is_installed()
+        """,
+        env={"STALEPOOL_ENABLED": "0"},
+    )
