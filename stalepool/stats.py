@@ -174,12 +174,12 @@ class Knowledge:
         return _is_within(self._moves_stopped_at, NO_MOVES_FOR_S)
 
     @property
-    def moves_stopped_for_s(self) -> float:
-        """Seconds until moves are made again; 0 where they are not stopped."""
+    def moves_stopped_for_s(self) -> int:
+        """Whole seconds until moves are made again; 0 where they are not stopped."""
         stopped_at = self._moves_stopped_at
         if stopped_at is None or not self.moves_are_stopped:
-            return 0.0
-        return max(0.0, stopped_at + NO_MOVES_FOR_S - monotonic())
+            return 0
+        return math.ceil(stopped_at + NO_MOVES_FOR_S - monotonic())
 
     def as_dict(self) -> Dict[str, Any]:
         probes = "answered" if self.answers_probes else "unknown"

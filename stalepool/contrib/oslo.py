@@ -42,6 +42,10 @@ class _Type:
         return hash(self._kind)
 
 
+def _type_of(kind: Any) -> Any:  # any callable is a type to oslo.config
+    return _Type(kind)
+
+
 def options() -> List[Any]:
     """One option for each of :data:`stalepool.settings.SETTINGS`; none has a default.
 
@@ -50,7 +54,7 @@ def options() -> List[Any]:
     return [
         cfg.Opt(
             name,
-            type=_Type(kind),
+            type=_type_of(kind),
             sample_default="off" if default is None else default,
             help="%s. Takes %s." % (meaning[0].upper() + meaning[1:], kind.accepts),
         )
