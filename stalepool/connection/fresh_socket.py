@@ -58,7 +58,7 @@ def try_to_open(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
         # urllib3 makes a ConnectTimeoutError of a deadline of the caller's
         for link in (error, error.__cause__, error.__context__):
             if fallback.is_timeout(link) and not fallback.is_a_sockets_timeout(link, conn):
-                raise link from None  # type: ignore[misc]  # it is one
+                fallback.raise_again(link)  # type: ignore[arg-type]  # it is one
         return None
 
 
