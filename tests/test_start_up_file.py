@@ -88,7 +88,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in (*SOURCES, START, "pytest_stalepool.py"):
         shutil.copy(str(REPOSITORY / name), str(sources))
     sdist = build("sdist", sources, directory)
-    shutil.unpack_archive(str(sdist), str(directory / "unpacked"))
+    how: Any = {"filter": "data"} if sys.version_info >= (3, 12) else {}
+    shutil.unpack_archive(str(sdist), str(directory / "unpacked"), **how)
     (unpacked,) = (directory / "unpacked").iterdir()
     found = {"wheel": (sources, directory / "1"), "sdist": (unpacked, directory / "2")}
     for _, target in found.values():

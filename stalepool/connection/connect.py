@@ -62,8 +62,8 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         try:
             sock = stock()
         except connect_errors(self) as error:
-            outage = _outage_to_wait_for(self, error, settings)
-            if outage is None:
+            wait_s = _wait_s(self, error, settings)
+            if not wait_s:
                 raise
             first = error
         else:
@@ -71,7 +71,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
             return sock
         # not in the clause above: what comes meanwhile must not look as if the refusal led to it
         try:
-            sock = _try_again(stock, self, outage, pause)
+            sock = _try_again(stock, self, wait_s, pause)
             if sock is None:
                 fallback.raise_again(first)
         finally:
@@ -109,20 +109,19 @@ def _arm(conn: Any, sock: Any, settings: Settings) -> None:
         entry.armed.tick()
 
 
-@fallback.guarded("connect_failed")
-def _outage_to_wait_for(conn: Any, error: Any, settings: Settings) -> Optional[stats.Outage]:
-    """Return the outage that this refused connect belongs to, if it may be waited for."""
+@fallback.guarded("connect_failed", default=0.0)
+def _wait_s(conn: Any, error: Any, settings: Settings) -> float:
+    """Return how many seconds a refused connect may be tried again; 0: its error is raised."""
     knowledge = stats.origin(peer_of(conn)).knowledge
     limit_s = number_of(conn.timeout)
     if not knowledge.has_answered or not is_refusal(error) or not settings.reconnect_window_s:
-        return None
+        return 0.0
     if knowledge.outage is None:
         knowledge.outage = stats.Outage(settings.reconnect_window_s)
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
-        return None
-    is_open = knowledge.outage.left_s > 0 and _budget_s(settings.reconnect_window_s) > 0
-    return knowledge.outage if is_open else None
+        return 0.0
+    return max(0.0, min(knowledge.outage.left_s, _budget_s(settings.reconnect_window_s)))
 
 
 def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
@@ -151,7 +150,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def _try_again(
-    stock: Callable[[], Any], conn: Any, outage: stats.Outage, pause: Callable[[float], None]
+    stock: Callable[[], Any], conn: Any, wait_s: float, pause: Callable[[float], None]
 ) -> Any:
     """Return a socket, or None if the window closed first. Yields where ``pause`` does.
 
@@ -159,7 +158,7 @@ def _try_again(
     """
     timeout, began, outcome = conn.timeout, monotonic(), "failed"
     limit_s = number_of(timeout)
-    ends = began + min(outage.left_s, outage.left_s if limit_s is None else limit_s)
+    ends = began + (wait_s if limit_s is None else min(wait_s, limit_s))
     try:
         for pause_s in itertools.islice(_pauses(ends), MOST_TRIES):
             paused_at = monotonic()

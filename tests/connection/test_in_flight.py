@@ -91,8 +91,13 @@ def test_a_shutdown_ends_a_replay() -> None:
     with shim(replay="idempotent"), primed(Close(), AnswerLater(came, told)) as (_server, pool):
         conn = pooled_connection(pool)
 
+        dead = conn.sock
+
         def abort() -> None:
             assert came.wait(20)
+            give_up = time.monotonic() + 5
+            while conn.sock is dead and time.monotonic() < give_up:
+                time.sleep(0.001)
             conn.sock.shutdown(socket.SHUT_RDWR)
 
         watchdog = threading.Thread(target=abort)
