@@ -79,7 +79,11 @@ def _watch(process: subprocess.Popen[bytes], reports: IO[bytes]) -> None:
 def _furthest(reports: IO[bytes]) -> Dict[str, Any]:
     """The last report of the process that has come furthest, of a server and its workers."""
     reports.seek(0)
-    last = {report["pid"]: report for report in map(_read, reports) if report}
+    last: Dict[int, Dict[str, Any]] = {}
+    for report in filter(None, map(_read, reports)):
+        # two threads report, and what was seen earlier may be written later
+        if report["modules"] >= last.get(report["pid"], report)["modules"]:
+            last[report["pid"]] = report
     return max(last.values(), key=lambda report: len(report["pools"]), default={})
 
 
