@@ -40,10 +40,8 @@ def _what_was_in_force() -> Iterator[ModuleType]:
     was_imported = "stalepool" in sys.modules
     import stalepool  # here: it switches the shim on
     from stalepool.patching import import_hook
-    from stalepool.settings import Settings
 
-    finder = import_hook._finder if was_imported else None
-    before = None if finder is None else finder.settings or Settings()
+    before = import_hook.registered_settings() if was_imported else None
     try:
         yield stalepool
     finally:

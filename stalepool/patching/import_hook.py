@@ -28,7 +28,7 @@ TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any, Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional
 
     from stalepool.settings import Settings
 
@@ -212,24 +212,22 @@ def is_at_work() -> bool:
 
 def describe() -> Dict[str, Any]:
     """Return the part of a snapshot that is about patching; plain data."""
-    from stalepool.settings import Settings
-
-    patched, unpatched = report()
+    settings = registered_settings()
+    patches = None if _finder is None or _finder.loaded is None else _finder.loaded[1]
     return {
         "installed": is_at_work(),
         "off_because": _off_because if _finder is None else _finder.why_off(),
-        "settings": {} if _finder is None else (_finder.settings or Settings()).explained(),
-        "patched": patched,
-        "unpatched": unpatched,
+        "settings": {} if settings is None else settings.explained(),
+        "patched": [] if patches is None else patches.patched(),
+        "unpatched": [] if patches is None else patches.unpatched(),
     }
 
 
-def report() -> Tuple[List[str], List[str]]:
-    """Name the modules that are patched, and what was met and could not be patched."""
-    if _finder is None or _finder.loaded is None:
-        return [], []
-    patches = _finder.loaded[1]
-    return patches.patched(), patches.unpatched()
+def registered_settings() -> Optional[Settings]:
+    """Return what :func:`register` was given last; None where nothing is registered."""
+    from stalepool.settings import Settings
+
+    return None if _finder is None else _finder.settings or Settings()
 
 
 def _retire_earlier_imports() -> None:
