@@ -16,14 +16,12 @@ from stalepool.settings import Settings
 class Installation:
     """The settings in force, taken apart for the hot path."""
 
-    __slots__ = ("checks_before_send", "is_audit", "moves", "settings", "silence_s")
+    __slots__ = ("checks_before_send", "is_audit", "settings", "silence_s")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.is_audit = settings.mode == "audit"
         self.checks_before_send = settings.presend_check
-        #: by the clock: a POST takes a fresh connection after some seconds
-        self.moves = isinstance(settings.nonidempotent_max_idle_s, (int, float))
         self.silence_s = None if self.is_audit else settings.silence_s
 
 

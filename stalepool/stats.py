@@ -176,10 +176,9 @@ class Knowledge:
     @property
     def moves_stopped_for_s(self) -> int:
         """Whole seconds until moves are made again; 0 where they are not stopped."""
-        stopped_at = self._moves_stopped_at
-        if stopped_at is None or not self.moves_are_stopped:
+        if self._moves_stopped_at is None or not self.moves_are_stopped:
             return 0
-        return math.ceil(stopped_at + NO_MOVES_FOR_S - monotonic())
+        return math.ceil(self._moves_stopped_at + NO_MOVES_FOR_S - monotonic())
 
     def as_dict(self) -> Dict[str, Any]:
         probes = "answered" if self.answers_probes else "unknown"
@@ -218,11 +217,6 @@ class Origin:
         unknown = Knowledge()
         unknown.stop_moves()
         return unknown
-
-    @property
-    def has_limit(self) -> bool:
-        """Tell whether there may be an observed idle limit."""
-        return len(self._knowledge._fins) == 3
 
     def forget_counts(self) -> None:
         """Count from zero. What was learnt stays, but that the origin answered this process."""
@@ -342,13 +336,18 @@ def _edge_s(bucket: int) -> float:
 
 
 def _total(entries: List[Dict[str, Any]]) -> Dict[str, Any]:
-    total = Origin("").as_dict()
-    for entry in entries:
-        for key, value in entry.items():
-            if isinstance(value, dict):
-                for inner, count in value.items():
-                    total[key][inner] = total[key].get(inner, 0) + count
-            else:
-                total[key] += value
+    total = summed([Origin("").as_dict(), *entries])
     total["died_idle_s"] = dict(sorted(total["died_idle_s"].items()))
+    return total
+
+
+def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:
+    """Add up dicts of numbers and of such dicts; whatever else there is, is left out."""
+    total: Dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            if isinstance(value, dict):
+                total[key] = summed([total.get(key, {}), value])
+            elif isinstance(value, (int, float)) and not isinstance(value, bool):
+                total[key] = total.get(key, 0) + value
     return total

@@ -29,10 +29,11 @@ from stalepool import fallback, runtime, stats, status, summary
 from stalepool.cli.status import explain, find, page, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.page import learnt
-from stalepool.cli.status.services import Service, summed
+from stalepool.cli.status.services import Service
 from stalepool.connection import request_rules
 from stalepool.settings import SETTINGS
 from stalepool.sockets.verdict import Verdict
+from stalepool.stats import summed
 from stalepool_testing import Close, FaultServer, ResetAfter, Respond
 from worlds import WITH_TESTS
 

@@ -65,7 +65,7 @@ def other_hands(
     """
     allowed = frozenset((ROOT, os.geteuid(), *trusted))
     if status.st_uid not in allowed:
-        return "belongs to %s" % _name_of(status.st_uid)
+        return "belongs to %s" % name_of(status.st_uid)
     if is_parent and status.st_mode & stat.S_ISVTX:
         return ""
     if status.st_mode & stat.S_IWOTH:
@@ -90,7 +90,8 @@ def _is_private(group: int, allowed: FrozenSet[int]) -> bool:
     return members <= allowed and not strangers
 
 
-def _name_of(user: int) -> str:
+def name_of(user: int) -> str:
+    """The name of a user of this machine, or the number where it has none."""
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:

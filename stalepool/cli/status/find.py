@@ -17,6 +17,7 @@ import stat
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
 from stalepool import stats, status
+from stalepool.cli import owners
 from stalepool.cli.inject import INJECT_DIR
 from stalepool.settings import AUTO, PREFIX, SETTINGS, Settings, SettingsError
 
@@ -90,7 +91,7 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
         command = _command(_bytes("/proc/%d/cmdline" % pid), facts["Name"])
     except (OSError, KeyError):
         return None
-    process = Process(pid, _user_name(user), command, b"")
+    process = Process(pid, owners.name_of(user), command, b"")
     try:
         process = process._replace(image=_bytes("/proc/%d/auxv" % pid))
         environ = _environ(pid)
@@ -290,13 +291,6 @@ def _script(words: List[str]) -> List[str]:
         return ["python -c"]
     rest = [word for word in words if not word.startswith("-")]
     return ["python -m %s" % rest[0] if "-m" in words else rest[0]] if rest else []
-
-
-def _user_name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return str(user)
 
 
 # -- what the dead have left -----------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, NamedTuple
 
+from stalepool import stats
 from stalepool.cli.status.find import Process
 
 
@@ -45,7 +46,7 @@ class Service(NamedTuple):
         parts = [
             {key: seen[key] for key in ("totals", "fallbacks", "origins")} for seen in self.seen
         ]
-        return summed(parts)
+        return stats.summed(parts)
 
     def knowledge(self, origin: str) -> List[Dict[str, Any]]:
         """Return what each process has learnt of an origin."""
@@ -85,15 +86,3 @@ def services_of(processes: List[Process], each: bool) -> List[Service]:
         key = process.pid if each else (process.image or process.pid)
         found.setdefault(key, []).append(process)
     return [Service(together) for together in found.values()]
-
-
-def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """Add up dicts of numbers and of such dicts; whatever else there is, is left out."""
-    total: Dict[str, Any] = {}
-    for part in parts:
-        for key, value in part.items():
-            if isinstance(value, dict):
-                total[key] = summed([total.get(key, {}), value])
-            elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                total[key] = total.get(key, 0) + value
-    return total
