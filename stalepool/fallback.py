@@ -14,7 +14,7 @@ import functools
 import logging
 import os
 from time import monotonic
-from typing import Any, Callable, Dict, FrozenSet, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Tuple
 
 from stalepool.stats import Counter
 
@@ -96,22 +96,28 @@ def is_foreign(error: BaseException, called: FrozenSet[str] = frozenset()) -> bo
 
     :param called: more modules that we call: those of a connection's class.
     """
-    if error.__traceback__ is None:
+    module = _raised_in(error)
+    if not module:
         return False
-    places = {type(error).__module__, _raised_in(error)} - called
-    if _raised_in(error).startswith("eventlet.hubs.") or is_timeout(error):
+    if module.startswith("eventlet.hubs.") or is_timeout(error):
         return True
     if type(error).__module__ == "builtins":
         return False
-    return not all(map(_is_called_by_us, places))
+    return not all(map(_is_called_by_us, {type(error).__module__, module} - called))
 
 
 def _raised_in(error: BaseException) -> str:
-    """The name of the module whose code raised; of ours, where that was C."""
-    innermost = error.__traceback__
-    while innermost is not None and innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    return "" if innermost is None else str(innermost.tb_frame.f_globals.get("__name__"))
+    """The name of the module whose code raised; of ours, where that was C; empty if not raised."""
+    return (_passed_through(error) or [""])[-1]
+
+
+def _passed_through(error: BaseException) -> List[str]:
+    """List the modules of an exception's frames, the one that raised it last."""
+    found, frame = [], error.__traceback__
+    while frame is not None:
+        found.append(str(frame.tb_frame.f_globals.get("__name__")))
+        frame = frame.tb_next
+    return found
 
 
 def _modules_of(args: Tuple[Any, ...]) -> FrozenSet[str]:
@@ -196,7 +202,7 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
             message, args = message + " (%d such lines were left out before)", (*args, left_out)
         logger.log(level, message, *args, stacklevel=stacklevel)
     except Exception as error:  # a broken handler or filter must not cost the caller a request
-        if is_foreign(error) and not _is_of_a_handler(error):
+        if is_foreign(error) and "logging" not in _passed_through(error):  # whose handler it be
             raise
     finally:
         _is_logging.reset(token)
@@ -220,16 +226,6 @@ def _lines_left_out(message: str) -> Optional[int]:
         return 0 if count < LINES_A_MINUTE else None
     _lines[message] = (now, 1)
     return max(0, count - LINES_A_MINUTE)
-
-
-def _is_of_a_handler(error: BaseException) -> bool:
-    """Tell whether an exception came out of logging, whoever wrote the handler."""
-    frame = error.__traceback__
-    while frame is not None:
-        if frame.tb_frame.f_globals.get("__name__") == "logging":
-            return True
-        frame = frame.tb_next
-    return False
 
 
 def counts() -> Dict[str, int]:

@@ -278,17 +278,13 @@ def _take_away(path: Optional[str]) -> None:
             pass
 
 
+@fallback.guarded("status_failed")
 def _leave() -> None:
-    """At exit: say the last summary, and take the file away."""
+    """At exit: take the file away, and say the last summary."""
+    _take_away(_written)
     current = runtime.current
     if current is not None and current.settings.summary_s is not None:
-        _say_the_last_summary(current.settings.summary_s)
-    _take_away(_written)
-
-
-@fallback.guarded("status_failed")
-def _say_the_last_summary(interval_s: float) -> None:
-    _summarize(snapshot(describe_hook()), interval_s)
+        _summarize(snapshot(describe_hook()), current.settings.summary_s)
 
 
 # -- changes ---------------------------------------------------------------------------------------

@@ -200,7 +200,7 @@ def _learn(response: Answer, state: State, request: Request) -> None:
         response.stalepool_replayed = True
         replay.note_outcome(state, request, "ok")
     if not state.answers:
-        connect.note_answer(request.conn(), was_reused=False)
+        connect.note_answer(request.conn())
     hint = response.headers.get("keep-alive")
     state.learn(
         idle_limit_s=None if hint is None else request_rules.keep_alive_hint_s(hint),

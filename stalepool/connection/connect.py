@@ -199,17 +199,18 @@ def _pauses(ends: float) -> Iterator[float]:
 
 def _budget_s(window_s: float) -> float:
     """Seconds that this thread may still wait in its present period."""
-    began, spent_s = _waited.get((0.0, 0.0))
-    return window_s - spent_s if 0 <= monotonic() - began < BUDGET_PERIOD_S else window_s
+    return window_s - _period()[1]
 
 
 def _spend(seconds: float) -> None:
-    began, spent_s = _waited.get((0.0, 0.0))
+    began, spent_s = _period()
+    _waited.set((began, spent_s + seconds))
+
+
+def _period() -> Tuple[float, float]:
     now = monotonic()
-    if 0 <= now - began < BUDGET_PERIOD_S:
-        _waited.set((began, spent_s + seconds))
-    else:
-        _waited.set((now, seconds))
+    began, spent_s = _waited.get((now, 0.0))
+    return (began, spent_s) if 0 <= now - began < BUDGET_PERIOD_S else (now, 0.0)
 
 
 def number_of(timeout: Any) -> Optional[float]:
@@ -258,13 +259,10 @@ def _time_of(module: Any) -> Any:
     return None
 
 
-def note_answer(conn: Any, was_reused: bool) -> None:
-    """The connection's peer has answered a request: it is known from now on.
+def note_answer(conn: Any) -> None:
+    """The first answer has come on a connection: its peer is known, and any outage is over.
 
-    Where the connection was opened for that request, any outage is over, too. A reused one tells
-    nothing of that: the listener may be gone, and what it held live on.
+    Later ones tell nothing of that: the listener may be gone, and what it held live on.
     """
     knowledge = stats.origin(peer_of(conn)).knowledge
-    knowledge.has_answered = True
-    if not was_reused:
-        knowledge.outage = None
+    knowledge.has_answered, knowledge.outage = True, None

@@ -16,7 +16,6 @@ from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, shorter, take, try_to_open
 from stalepool.connection.request_rules import Attempt, Death
 from stalepool.connection.state import Request, State
-from stalepool.fallback import is_timeout
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -110,16 +109,23 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     conn: Any = None if request is None else request.conn()
     if request is None or conn is None:
         return None
-    file, sock, fresh = None, conn.sock, _send_record(conn, request, fresh)
-    try:
-        if fresh is not None and (not has_ended or take(conn, state, sock, fresh)):
-            file = _first_byte(fresh)
-            if file is not None and not has_ended and not take(conn, state, sock, fresh):
-                file = file.close()
-    finally:
-        if fresh is not None and file is None:
-            fresh.close()
+    old, fresh = conn.sock, _send_record(conn, request, fresh)
+    file = None if fresh is None else _answer_in_place(conn, state, old, fresh, has_ended)
     note_outcome(state, request, "failed" if file is None else "ok")
+    return file
+
+
+def _answer_in_place(conn: Any, state: State, old: Any, fresh: Any, has_ended: bool) -> Any:
+    """Wait for the answer on a fresh socket that takes the old one's place. Yields.
+
+    :returns: its file object; None, and the fresh socket is closed, where nothing comes of it.
+    """
+    if has_ended and not take(conn, state, old, fresh):
+        return None
+    file = _first_byte(fresh)
+    if file is not None and not has_ended and not take(conn, state, old, fresh):
+        file.close()
+        return None
     return file
 
 
@@ -148,7 +154,7 @@ def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
         return fresh
     except failure.socket_errors() as error:
         clear_tls_errors(fresh, error)
-        if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
+        if failure.is_a_deadline(error, since, limit_s):
             raise
         return None
     finally:
@@ -157,8 +163,9 @@ def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
 
 
 def _first_byte(fresh: Any) -> Any:
-    """Return the file object of a socket on which an answer has begun, None if it ended. Yields.
+    """Return the file object of a socket on which an answer has begun. Yields.
 
+    :returns: None, and the socket is closed, where none has.
     :raises: a deadline of the caller's.
     """
     file, since, limit_s = fresh.makefile("rb"), monotonic(), timeout_of(fresh)
@@ -167,11 +174,12 @@ def _first_byte(fresh: Any) -> Any:
         has_begun = bool(file.peek(1))
     except failure.socket_errors() as error:
         clear_tls_errors(fresh, error)
-        if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
+        if failure.is_a_deadline(error, since, limit_s):
             raise
     finally:
         if not has_begun:
             file.close()
+            fresh.close()
     return file if has_begun else None
 
 

@@ -67,7 +67,7 @@ class Rule(NamedTuple):
     """``refusal``: its name in the counters. ``consents``: whether it lets the request be sent."""
 
     refusal: str
-    consents: Callable[[Attempt], Any]
+    consents: Callable[[Any], Any]  # of an Attempt or a Death
 
 
 def _rides_a_used_connection(attempt: Attempt) -> bool:
@@ -121,10 +121,11 @@ def is_worth_a_record(state: State, request: Request) -> bool:
 
 def refusal(attempt: Attempt) -> Optional[str]:
     """Return the name of the first rule that refuses a replay; None if the request may be sent."""
-    for rule in REPLAY_RULES:
-        if not rule.consents(attempt):
-            return rule.refusal
-    return None
+    return _first_refusal(REPLAY_RULES, attempt)
+
+
+def _first_refusal(rules: Tuple[Rule, ...], case: Any) -> Optional[str]:
+    return next((rule.refusal for rule in rules if not rule.consents(case)), None)
 
 
 #: bytes of a TLS alert with its record: OpenSSL sends one when it reads a FIN without close_notify
@@ -138,13 +139,6 @@ class Death(NamedTuple):
     request: Request
     sock: Any
     error: Optional[BaseException]  # None: reading found the end
-
-
-class DeathRule(NamedTuple):
-    """``refusal``: its name in the counters. ``consents``: whether the connection was at fault."""
-
-    refusal: str
-    consents: Callable[[Death], Any]
 
 
 def _came_soon(death: Death) -> bool:
@@ -163,17 +157,14 @@ def _came_soon(death: Death) -> bool:
 
 #: had the connection died, or did the server fail on the request?
 DEATH_RULES = (
-    DeathRule("not_ended", lambda death: failure.has_ended(death.sock, death.error)),
-    DeathRule("peer_had_it", _came_soon),
+    Rule("not_ended", lambda death: failure.has_ended(death.sock, death.error)),
+    Rule("peer_had_it", _came_soon),
 )
 
 
 def refusal_by_death(death: Death) -> Optional[str]:
     """Return the name of the first rule that refuses a replay after this failure, or None."""
-    for rule in DEATH_RULES:
-        if not rule.consents(death):
-            return rule.refusal
-    return None
+    return _first_refusal(DEATH_RULES, death)
 
 
 class Ride(NamedTuple):
@@ -202,6 +193,15 @@ def _margin_s(limit_s: float) -> float:
     return min(2.0, limit_s / 4)
 
 
+def _is_long_past(idle_s: float, limit_s: float) -> bool:
+    """Tell whether a connection lives so far beyond an idle limit that it is none."""
+    return idle_s > 1.25 * limit_s + _margin_s(limit_s)
+
+
+def _is_near(idle_s: float, limit_s: float) -> bool:
+    return idle_s >= limit_s - _margin_s(limit_s) and not _is_long_past(idle_s, limit_s)
+
+
 def _moves_on_evidence(ride: Ride) -> bool:
     is_wanted = ride.settings.nonidempotent_max_idle_s == AUTO
     return is_wanted and not ride.state.origin.knowledge.moves_are_stopped
@@ -216,10 +216,10 @@ def _is_near_the_announced_limit(ride: Ride) -> bool:
     limit_s, knowledge = ride.state.idle_limit_s, ride.state.origin.knowledge
     if limit_s is None or limit_s == knowledge.untrue_limit_s or not _moves_on_evidence(ride):
         return False
-    idle_s, margin_s = _idle_s(ride), _margin_s(limit_s)
+    idle_s = _idle_s(ride)
     if idle_s > limit_s:
         knowledge.note_outlived(limit_s)
-    return limit_s - margin_s <= idle_s <= 1.25 * limit_s + margin_s
+    return _is_near(idle_s, limit_s)
 
 
 def _is_near_the_observed_limit(ride: Ride) -> bool:
@@ -227,11 +227,10 @@ def _is_near_the_observed_limit(ride: Ride) -> bool:
     limit_s = knowledge.observed_idle_limit_s
     if limit_s is None or not _moves_on_evidence(ride):
         return False
-    idle_s, margin_s = _idle_s(ride), _margin_s(limit_s)
-    if idle_s > 1.25 * limit_s + margin_s:
+    idle_s = _idle_s(ride)
+    if _is_long_past(idle_s, limit_s):
         knowledge.forget_idle_limit()  # and it lives
-        return False
-    return idle_s >= limit_s - margin_s
+    return _is_near(idle_s, limit_s)
 
 
 #: reasons for which a request that is not idempotent takes a fresh socket

@@ -96,6 +96,11 @@ def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[
     return spent_s >= limit_s - _EARLY_S or spent_s == 0  # 0: the clock is frozen
 
 
+def is_a_deadline(error: BaseException, since: float, limit_s: Optional[float]) -> bool:
+    """Tell whether a timeout is a deadline of the caller's; see :func:`has_run_out`."""
+    return is_timeout(error) and not has_run_out(error, since, limit_s)
+
+
 def is_silent_end(error: Optional[BaseException]) -> bool:
     """Tell whether the kernel gave up on a peer that had said nothing."""
     return getattr(error, "errno", None) in _SILENT_ENDS
