@@ -22,7 +22,7 @@ FLOORS: Tuple[Dict[str, str], ...] = (
     {"connection": "connection", "contrib": "contrib"},
     {"patching": "patching"},
     {"entrance": "bootstrap control stalepool"},
-    {"metrics": "contrib.opentelemetry contrib.oslo contrib.prometheus"},
+    {"metrics": "contrib.counters contrib.opentelemetry contrib.oslo contrib.prometheus"},
     {"cli": "cli"},
     {"outside": "__main__ inject"},
 )

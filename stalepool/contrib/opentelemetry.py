@@ -14,13 +14,8 @@ from urllib.parse import urlsplit
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
 import stalepool
-from stalepool import control, stats
-
-#: what is counted for each origin as one number
-_NUMBERS = {
-    "discards": "connections given up at checkout",
-    "keepalive_armed": "sockets whose keepalive options were changed",
-}
+from stalepool import stats
+from stalepool.contrib.counters import counters
 
 
 def instrument(meter_provider: Optional[MeterProvider] = None) -> None:
@@ -29,48 +24,34 @@ def instrument(meter_provider: Optional[MeterProvider] = None) -> None:
     :param meter_provider: None for the global one, whenever that is set.
     """
     meter = get_meter("stalepool", stalepool.__version__, meter_provider)
-    observe: Dict[str, Callable[[], Iterator[Observation]]]
-    observe = {group: _observe_group(group) for group in stats.GROUPS}
-    observe.update({name: _observe_number(name) for name in _NUMBERS})
-    for name, observations in {**observe, "fallbacks": _observe_fallbacks}.items():
+    for metric in counters():
         meter.create_observable_counter(
-            "stalepool.%s" % name,
-            callbacks=[_callback(observations)],
+            "stalepool.%s" % metric.name,
+            callbacks=[_observe(metric.name)],
             unit="{event}",
-            description={**stats.GROUPS, **_NUMBERS}.get(name, "falls back to urllib3"),
+            description=metric.help,
         )
 
 
-def _callback(observations: Callable[[], Iterator[Observation]]) -> Any:
-    def call(options: CallbackOptions) -> Iterator[Observation]:
-        return observations()
-
-    return call
-
-
-def _observe_group(group: str) -> Callable[[], Iterator[Observation]]:
-    def observe() -> Iterator[Observation]:
-        for origin, counted in control.snapshot()["origins"].items():
-            for name, count in counted[group].items():
-                yield Observation(count, {**_attributes(origin), "stalepool.reason": name})
+def _observe(name: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
+    def observe(options: CallbackOptions) -> Iterator[Observation]:
+        for metric in counters():
+            if metric.name == name:
+                for values, count in metric.samples.items():
+                    yield Observation(count, _attributes(dict(zip(metric.labels, values))))
 
     return observe
 
 
-def _observe_number(name: str) -> Callable[[], Iterator[Observation]]:
-    def observe() -> Iterator[Observation]:
-        for origin, counted in control.snapshot()["origins"].items():
-            yield Observation(counted[name], _attributes(origin))
-
-    return observe
-
-
-def _observe_fallbacks() -> Iterator[Observation]:
-    for reason, count in control.snapshot()["fallbacks"].items():
-        yield Observation(count, {"stalepool.reason": reason})
+def _attributes(labels: Dict[str, str]) -> Dict[str, Any]:
+    """Name the labels as the conventions do; what is no origin is a reason."""
+    found: Dict[str, Any] = {}
+    for label, value in labels.items():
+        found.update(_address(value) if label == "origin" else {"stalepool.reason": value})
+    return found
 
 
-def _attributes(origin: str) -> Dict[str, Any]:
+def _address(origin: str) -> Dict[str, Any]:
     """``scheme://host:port`` by the names of the conventions; all other origins are one address."""
     if origin == stats.OTHERS:
         return {"server.address": origin}

@@ -5,8 +5,6 @@ under gunicorn or uWSGI: a scrape is answered by one of them, from files that al
 wrap the WSGI application with :func:`middleware`, which writes at most every few seconds, or call
 :func:`write` where the service passes by. No thread is started. A fork counts from zero, in a file
 of its own; what an ended process has written stays in the sum.
-
-Labels are bounded: ``origin`` by :data:`stalepool.stats.MAX_ORIGINS`, the others are closed sets.
 """
 
 from __future__ import annotations
@@ -15,49 +13,18 @@ import atexit
 import os
 import threading
 from time import monotonic
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from stalepool import control, fallback, stats
+from stalepool import control, fallback
+from stalepool.contrib.counters import counters
 
 WRITE_EVERY_S = 5.0
 
-#: group of :data:`stalepool.stats.GROUPS` -> the label that tells what is counted in it
-_LABELS = {"verdicts": "verdict", "replays": "outcome", "reconnects": "outcome"}
+_PREFIX = "stalepool_"
 _MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
-
-
-class Metric(NamedTuple):
-    """One counter; its name without ``_total``."""
-
-    name: str
-    help: str
-    labels: Tuple[str, ...]
-    samples: Dict[Any, int]  # by the labels' values, a tuple
-
-
-def counters() -> Iterator[Metric]:
-    """Give all counters as they are now."""
-    seen = control.snapshot()
-    origins: Dict[str, Dict[str, Any]] = seen["origins"]
-    for group, meaning in stats.GROUPS.items():
-        labels = ("origin", _LABELS.get(group, "reason"))
-        samples = {
-            (origin, name): count
-            for origin, counted in origins.items()
-            for name, count in counted[group].items()
-        }
-        yield Metric("stalepool_" + group, meaning, labels, samples)
-    for name, meaning in (
-        ("discards", "connections given up at checkout"),
-        ("keepalive_armed", "sockets whose keepalive options were changed"),
-    ):
-        by_origin = {(origin,): counted[name] for origin, counted in origins.items()}
-        yield Metric("stalepool_" + name, meaning, ("origin",), by_origin)
-    fallbacks = {(reason,): count for reason, count in seen["fallbacks"].items()}
-    yield Metric("stalepool_fallbacks", "falls back to urllib3", ("reason",), fallbacks)
 
 
 class Collector:
@@ -72,12 +39,12 @@ class Collector:
         if _MULTIPROC in os.environ:  # a scrape has it from the files already
             return
         for metric in counters():
-            family = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+            family = CounterMetricFamily(_PREFIX + metric.name, metric.help, labels=metric.labels)
             for values, count in metric.samples.items():
                 family.add_metric(values, count)
             yield family
         yield GaugeMetricFamily(
-            "stalepool_active", "1 if urllib3 is patched", float(control.is_installed())
+            _PREFIX + "active", "1 if urllib3 is patched", float(control.is_installed())
         )
 
 
@@ -88,14 +55,14 @@ class _Files:
         registry = prometheus_client.CollectorRegistry()
         self.written: Dict[Tuple[str, ...], int] = {}
         self.active = prometheus_client.Gauge(
-            "stalepool_active",
+            _PREFIX + "active",
             "processes in which urllib3 is patched",
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.counters = {
             metric.name: prometheus_client.Counter(
-                metric.name, metric.help, metric.labels, registry=registry
+                _PREFIX + metric.name, metric.help, metric.labels, registry=registry
             )
             for metric in counters()
         }

@@ -1,0 +1,44 @@
+"""The counters of :func:`stalepool.snapshot` as a list of metrics, whatever library shows them.
+
+Labels are bounded: ``origin`` by :data:`stalepool.stats.MAX_ORIGINS`, the others are closed sets.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator, NamedTuple, Tuple
+
+from stalepool import control, stats
+
+#: group of :data:`stalepool.stats.GROUPS` -> the label that tells what is counted in it
+_LABELS = {"verdicts": "verdict", "replays": "outcome", "reconnects": "outcome"}
+
+
+class Metric(NamedTuple):
+    """One counter."""
+
+    name: str
+    help: str
+    labels: Tuple[str, ...]
+    samples: Dict[Any, int]  # by the labels' values, a tuple
+
+
+def counters() -> Iterator[Metric]:
+    """Give all counters as they are now."""
+    seen = control.snapshot()
+    origins: Dict[str, Dict[str, Any]] = seen["origins"]
+    for group, meaning in stats.GROUPS.items():
+        labels = ("origin", _LABELS.get(group, "reason"))
+        samples = {
+            (origin, name): count
+            for origin, counted in origins.items()
+            for name, count in counted[group].items()
+        }
+        yield Metric(group, meaning, labels, samples)
+    for name, meaning in (
+        ("discards", "connections given up at checkout"),
+        ("keepalive_armed", "sockets whose keepalive options were changed"),
+    ):
+        by_origin = {(origin,): counted[name] for origin, counted in origins.items()}
+        yield Metric(name, meaning, ("origin",), by_origin)
+    fallbacks = {(reason,): count for reason, count in seen["fallbacks"].items()}
+    yield Metric("fallbacks", "falls back to urllib3", ("reason",), fallbacks)
