@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Dict, Optional
+from typing import Dict, List, Optional
 
 from stalepool.cli import interpreter, owners
 from stalepool.settings import Settings, SettingsError
@@ -35,6 +35,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="a user who may change stalepool's files, besides root and yourself: the one who "
         "deploys them, say; may be given several times",
     )
+    add_command(parser)
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """Add a command line, which :func:`command_of` returns."""
     # one list, since argparse would take a "--" between a CMD of its own and the ARGS for itself
     parser.add_argument(
         "words",
@@ -44,9 +49,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def command_of(args: argparse.Namespace) -> List[str]:
+    words: List[str] = args.words
+    return words[1:] if words[:1] == ["--"] else words
+
+
 def run(args: argparse.Namespace) -> int:
     """Become the command, with the shim injected. Returns only if that cannot be."""
-    words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    words = command_of(args)
     if not words or not words[0]:
         return _refuse("run: CMD is missing, see stalepool run --help", USAGE_ERROR)
     try:

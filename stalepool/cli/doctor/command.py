@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
-from stalepool.cli import interpreter
+from stalepool.cli import inject, interpreter
 from stalepool.cli.doctor import finding
 from stalepool.cli.doctor.finding import ERROR, LEVELS, Finding
 
@@ -40,12 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="check an environment file (NAME=value), or a systemd unit",
     )
-    parser.add_argument(
-        "words",
-        metavar="CMD [ARGS]",
-        nargs=argparse.REMAINDER,
-        help="a program to start, as a shell finds it, and its arguments",
-    )
+    inject.add_command(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -54,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
     :param args: what a parser with :func:`add_arguments` made.
     :returns: the exit status: 0, 1 with warnings, 2 with errors.
     """
-    words = args.words[1:] if args.words[:1] == ["--"] else args.words
+    words = inject.command_of(args)
     if args.env is not None and words:
         print("stalepool doctor: --env FILE and CMD do not go together", file=sys.stderr)
         return LEVELS.index(ERROR)
