@@ -75,48 +75,44 @@ class FinWithin(IdleStep):
 
 
 @dataclass(frozen=True)
-class HalfCloseAfter(IdleStep):
+class _HalfClose(IdleStep):
+    """Shuts down the sending side, unless a request comes first."""
+
+    seconds: float = 0.0
+    takes = {"seconds": SECONDS}
+
+    def idle(self, channel: Channel) -> bool:
+        if channel.wait_request(self.seconds):
+            return False
+        channel.half_close()
+        return True
+
+
+@dataclass(frozen=True)
+class HalfCloseAfter(_HalfClose):
     """Shuts down the sending side that long after the answer; reads nothing more.
 
     The client sees a FIN, and a late request is acknowledged, not processed, never answered. The
     connection ends when the client closes it or the server stops.
     """
 
-    seconds: float = 0.0
-    takes = {"seconds": SECONDS}
-
-    def idle(self, channel: Channel) -> bool:
-        if channel.wait_request(self.seconds):
-            return False
-        channel.half_close()
-        return True
-
     def afterwards(self, channel: Channel) -> None:
         channel.park()
 
 
 @dataclass(frozen=True)
-class HalfCloseThenProcess(IdleStep):
+class HalfCloseThenProcess(_HalfClose):
     """Shuts down the sending side, then reads the late request and acts on it. Processed.
 
     The client sees a FIN while idle; sent all the same, its request is executed unanswered.
     """
-
-    seconds: float = 0.0
-    takes = {"seconds": SECONDS}
-
-    def idle(self, channel: Channel) -> bool:
-        if channel.wait_request(self.seconds):
-            return False
-        channel.half_close()
-        return True
 
     def afterwards(self, channel: Channel) -> None:
         _read_late_requests(channel, self, processed=True)
 
 
 @dataclass(frozen=True)
-class LingeringClose(IdleStep):
+class LingeringClose(_HalfClose):
     """Apache's: shuts down the sending side, reads for a while, throws away. Not processed.
 
     To the client it looks like :class:`HalfCloseThenProcess`.
@@ -125,15 +121,8 @@ class LingeringClose(IdleStep):
     :param linger_s: how long the server goes on reading before it closes.
     """
 
-    seconds: float = 0.0
     linger_s: float = 2.0
     takes = {"seconds": SECONDS, "linger_s": SECONDS}
-
-    def idle(self, channel: Channel) -> bool:
-        if channel.wait_request(self.seconds):
-            return False
-        channel.half_close()
-        return True
 
     def afterwards(self, channel: Channel) -> None:
         _read_late_requests(channel, self, processed=False, for_s=self.linger_s)
