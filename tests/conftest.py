@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -135,3 +136,20 @@ def haproxy_binary(request: pytest.FixtureRequest) -> str:
             pytest.fail("haproxy is required, and there is none")
         pytest.skip("no haproxy on this machine")
     return found
+
+
+@pytest.fixture
+def alarm() -> Iterator[Any]:
+    """Sets the exception that a signal handler raises in some seconds."""
+
+    def set_to(error: BaseException, seconds: float = 0.5) -> None:
+        def handler(*_: Any) -> None:
+            raise error
+
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    before = signal.getsignal(signal.SIGALRM)
+    yield set_to
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)

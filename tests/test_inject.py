@@ -21,7 +21,8 @@ import pytest
 from conftest import REPOSITORY, clean_environ
 from stalepool.cli import owners
 from stalepool.cli.inject import INJECT_DIR
-from stalepool_testing import FaultServer, RespondThenClose
+from stalepool_testing import FaultServer
+from support.service import SERVICE, closing_server
 
 STALEPOOL = [sys.executable, "-m", "stalepool"]
 
@@ -74,24 +75,11 @@ def at(lib: Path, **variables: str) -> Dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultServer]:
-    """Closes each connection after one answer, without a word."""
-    with FaultServer(default=RespondThenClose(announced=False)) as server:
+    with closing_server() as server:
         yield server
 
 
 # -- the three ways in: the same service, and a server that really closes
-
-SERVICE = """
-import sys
-assert "stalepool" in sys.modules  # before the service has asked for it
-sys.path.insert(0, %r)
-from in_client import check
-import eventlet
-eventlet.monkey_patch()
-import urllib3
-check(urllib3.connectionpool)
-print("covered")
-""" % str(HERE)
 
 
 @pytest.fixture

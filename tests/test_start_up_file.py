@@ -18,7 +18,8 @@ from typing import Any, Callable, Iterator
 import pytest
 
 from conftest import REPOSITORY, clean_environ
-from stalepool_testing import FaultServer, RespondThenClose
+from stalepool_testing import FaultServer
+from support.service import SERVICE, closing_server
 
 START = "stalepool-start.pth"
 
@@ -108,22 +109,9 @@ def installed(
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[FaultServer]:
-    """Closes each connection after one answer, without a word."""
-    with FaultServer(default=RespondThenClose(announced=False)) as server:
+    with closing_server() as server:
         yield server
 
-
-SERVICE = """
-import sys
-assert "stalepool" in sys.modules  # before the service has asked for it
-sys.path.insert(0, %r)
-from in_client import check
-import eventlet
-eventlet.monkey_patch()
-import urllib3
-check(urllib3.connectionpool)
-print("covered")
-""" % str(Path(__file__).resolve().parent)
 
 LOOK = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 import urllib3
 
-from pools import shim
-from stalepool_testing import AnswerStep, Exchange, FaultServer, Respond, Silence
+from pools import pooled_connection, shim
+from stalepool_testing import Close, FaultServer, Respond, Silence
+from support.late import AnswerLater
 from support.reused import primed
 from worlds import WITH_TESTS
 
@@ -25,38 +24,9 @@ class Deadline(Exception):
     """A class of the application's own."""
 
 
-@pytest.fixture
-def alarm() -> Iterator[Any]:
-    """Sets the exception that a signal handler raises in 0.5 s."""
-
-    def set_to(error: BaseException) -> None:
-        def handler(*_: Any) -> None:
-            raise error
-
-        signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, 0.5)
-
-    before = signal.getsignal(signal.SIGALRM)
-    yield set_to
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@dataclass(frozen=True)
-class CloseSilently(AnswerStep):
-    """Takes the request, and closes."""
-
-    keeps_connection = False
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.end(False)
-
-
 @pytest.mark.parametrize("error", [*DEADLINES, Deadline("two seconds")], ids=repr)
 @pytest.mark.parametrize("timeout", [None, 60.0])
-@pytest.mark.parametrize(
-    "steps", [[Silence()], [CloseSilently(), Silence()]], ids=["wait", "replay"]
-)
+@pytest.mark.parametrize("steps", [[Silence()], [Close(), Silence()]], ids=["wait", "replay"])
 def test_an_alarm_ends_the_wait(alarm: Any, error: Exception, timeout: Any, steps: Any) -> None:
     """Stock: it ends the wait for the first answer; a replay's is one more wait to be ended."""
     with shim(replay="idempotent"), FaultServer([Respond(200), *steps]) as server:
@@ -99,9 +69,7 @@ GREEN = """
 
 
 @pytest.mark.parametrize("error", ["builtin", "own"])
-@pytest.mark.parametrize(
-    "steps", [[Silence()], [CloseSilently(), Silence()]], ids=["wait", "replay"]
-)
+@pytest.mark.parametrize("steps", [[Silence()], [Close(), Silence()]], ids=["wait", "replay"])
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
 def test_a_timer_of_a_green_thread_ends_it(
     run_python: Any, world: str, steps: Any, error: str
@@ -116,7 +84,7 @@ def test_a_timer_of_a_green_thread_ends_it(
 
 def test_a_replay_without_a_connect_timeout_ends() -> None:
     """Stock: the error comes at once. Here the origin swallows SYNs by the time of the replay."""
-    with shim(replay="idempotent"), primed(CloseSilently(), CloseSilently()) as (server, pool):
+    with shim(replay="idempotent"), primed(Close(), Close()) as (server, pool):
         del server
         full = socket.socket()
         full.bind(("127.0.0.1", 0))
@@ -127,7 +95,7 @@ def test_a_replay_without_a_connect_timeout_ends() -> None:
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
             fillers.append(filler)
-        conn = next(each for each in pool.pool.queue if each is not None)
+        conn = pooled_connection(pool)
         pool.timeout = urllib3.Timeout()
         conn.timeout = None
         conn.port = full.getsockname()[1]
@@ -139,25 +107,13 @@ def test_a_replay_without_a_connect_timeout_ends() -> None:
             each.close()
 
 
-@dataclass(frozen=True)
-class AnswerLater(AnswerStep):
-    """Answers when it is told to."""
-
-    told: threading.Event
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.process()
-        assert self.told.wait(20)
-        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-
 @pytest.mark.parametrize("silence_s", [15, 1], ids=["first wait", "watched"])
 def test_another_thread_closes_the_connection(silence_s: int) -> None:
     """Stock: the file object holds the socket, and the answer is read."""
     told = threading.Event()
     with shim(replay="idempotent", silence_s=silence_s):
         with primed(AnswerLater(told)) as (_server, pool):
-            conn = next(each for each in pool.pool.queue if each is not None)
+            conn = pooled_connection(pool)
             threading.Timer(0.3, conn.close).start()
             threading.Timer(0.4 if silence_s == 15 else 1.6, told.set).start()
             assert pool.request("GET", "/").data == b"ok"

@@ -5,11 +5,9 @@ The caller gets what stock gives, or better; never what belongs to another reque
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, Iterator
 
 import pytest
@@ -18,7 +16,8 @@ from urllib3.connection import HTTPConnection
 
 import stalepool
 from pools import pooled_connection, shim
-from stalepool_testing import AnswerStep, Close, Exchange, FaultServer, Respond, echo
+from stalepool_testing import Close, FaultServer, Respond, echo
+from support.late import AnswerLater
 from support.reused import outcome, primed
 
 BODY = b"x" * 10
@@ -54,24 +53,10 @@ def test_a_record_from_before_an_uninstall_is_not_sent() -> None:
 # -- another thread --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class AnswerLater(AnswerStep):
-    """Takes the request, says so, and answers when it is told to."""
-
-    came: threading.Event
-    told: threading.Event
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.process()
-        self.came.set()
-        self.told.wait(20)
-        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-
 def test_a_close_during_a_replay() -> None:
     """Stock: the first error. The replay's answer does as well."""
     came, told = threading.Event(), threading.Event()
-    with shim(replay="idempotent"), primed(Close(), AnswerLater(came, told)) as (_server, pool):
+    with shim(replay="idempotent"), primed(Close(), AnswerLater(told, came)) as (_server, pool):
         conn = pooled_connection(pool)
 
         def close() -> None:
@@ -88,7 +73,7 @@ def test_a_close_during_a_replay() -> None:
 def test_a_shutdown_ends_a_replay() -> None:
     """Stock: the error comes at once. A watchdog has the socket that is waited at, not the dead."""
     came, told = threading.Event(), threading.Event()
-    with shim(replay="idempotent"), primed(Close(), AnswerLater(came, told)) as (_server, pool):
+    with shim(replay="idempotent"), primed(Close(), AnswerLater(told, came)) as (_server, pool):
         conn = pooled_connection(pool)
 
         dead = conn.sock
@@ -138,7 +123,7 @@ def test_an_exception_of_a_connection_class_does_not_reach_a_post() -> None:
             assert stalepool.snapshot()["totals"]["moved"] == {"failed": 1}
 
 
-def test_a_deadline_ends_the_opening_of_a_fresh_socket() -> None:
+def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
     """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
 
     def serve() -> None:
@@ -149,20 +134,16 @@ def test_a_deadline_ends_the_opening_of_a_fresh_socket() -> None:
             )
             channel.recv(1)  # until the client's end
 
-    def alarm(*_: Any) -> None:
-        raise TimeoutError("the caller's deadline")
-
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
     threading.Thread(target=serve, daemon=True).start()
-    before = signal.signal(signal.SIGALRM, alarm)
     pool = urllib3.HTTPConnectionPool(*listener.getsockname(), retries=False)
     with shim(nonidempotent_max_idle_s="auto"), listener, socket.socket() as filler, pool:
         pool.request("POST", "/")
         filler.connect(listener.getsockname())  # the queue is full: a second SYN is not answered
         time.sleep(NEAR_S)
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        alarm(TimeoutError("the caller's deadline"), 0.05)
         with pytest.raises(urllib3.exceptions.HTTPError) as raised:
             pool.request("POST", "/", timeout=10)
         chain, link = [], raised.value
@@ -170,7 +151,6 @@ def test_a_deadline_ends_the_opening_of_a_fresh_socket() -> None:
             chain.append(str(link))
             link = link.__cause__ or link.__context__  # type: ignore[assignment]
         assert "the caller's deadline" in " ".join(chain)
-    signal.signal(signal.SIGALRM, before)
 
 
 def test_an_announced_limit_that_is_outlived_moves_three_posts() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Iterator
 import pytest
 import urllib3
 
-from pools import shim
+from pools import pooled_connection, shim
 from stalepool.connection import state
 from stalepool_testing import Close, Respond, Silence
 from support.reused import primed
@@ -104,6 +104,6 @@ def test_a_stream_in_chunks_is_not_recorded(method: str) -> None:
         held.append(sum(map(len, found.request.sent)))
 
     with shim(replay="idempotent"), primed(Respond(200)) as (_server, pool):
-        conn = next(each for each in pool.pool.queue if each is not None)
+        conn = pooled_connection(pool)
         assert pool.request(method, "/", body=body(conn)).status == 200
     assert held and held[0] < 500

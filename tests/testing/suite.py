@@ -20,8 +20,13 @@ def run_pytest(directory: Path, test: str, *options: str, plugin: bool = True) -
     """Run one module of tests, with the plugin as an installed stalepool brings it in."""
     (directory / "test_it.py").write_text(textwrap.dedent(test), encoding="utf-8")
     with_plugin: List[str] = ["-p", "pytest_stalepool"] if plugin else []
+    return pytest_in(directory, *with_plugin, *options)
+
+
+def pytest_in(directory: Path, *words: str) -> Outcome:
+    """Run pytest in a directory, with these words."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *with_plugin, *options],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
         cwd=directory,
         env=clean_environ(),
         stdout=subprocess.PIPE,

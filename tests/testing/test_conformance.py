@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import clean_environ
 from stalepool_testing.conformance.clients import CLIENTS, factory_of
-from testing.suite import Outcome, assert_fails
+from testing.suite import Outcome, assert_fails, pytest_in
 
 SENDS_TWICE = """
 import urllib3
@@ -32,19 +29,8 @@ class Client:
 
 def run_suite(directory: Path, client: str, *options: str) -> Outcome:
     (directory / "mine.py").write_text(SENDS_TWICE, encoding="utf-8")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "pytest_stalepool"),
-            *("--pyargs", "stalepool_testing.conformance", "--client", client, *options),
-        ],
-        cwd=directory,
-        env=clean_environ(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=100,
-    )
-    return Outcome(done.returncode, done.stdout)
+    words = "--pyargs", "stalepool_testing.conformance", "--client", client
+    return pytest_in(directory, "-p", "pytest_stalepool", *words, *options)
 
 
 def row(outcome: Outcome, case: str) -> str:

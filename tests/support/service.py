@@ -1,0 +1,29 @@
+"""A service whose server closes each connection, for environments that should have the shim."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Iterator
+
+from stalepool_testing import FaultServer, RespondThenClose
+
+#: takes the server's port; prints "covered" if the shim was there before it was asked for
+SERVICE = """
+import sys
+assert "stalepool" in sys.modules  # before the service has asked for it
+sys.path.insert(0, %r)
+from in_client import check
+import eventlet
+eventlet.monkey_patch()
+import urllib3
+check(urllib3.connectionpool)
+print("covered")
+""" % str(Path(__file__).resolve().parent.parent)
+
+
+@contextlib.contextmanager
+def closing_server() -> Iterator[FaultServer]:
+    """A server that closes each connection after one answer, without a word."""
+    with FaultServer(default=RespondThenClose(announced=False)) as server:
+        yield server
