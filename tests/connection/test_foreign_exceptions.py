@@ -16,9 +16,8 @@ def test_a_signal_handlers_exception_is_lost_no_more_often_than_without_us(
     run_python: Callable[..., Any],
 ) -> None:
     """Some are lost in any case, in finalizers of http.client's responses."""
-    script = "from support import foreign; foreign.alarms(1000)"
+    script = "from support import foreign; foreign.alarms(500)"
     seen = run_python(script, env=WITH_TESTS, flags=["-Wignore"])
-    assert seen["shim"][0] > 300 and seen["stock"][0] > 300, seen
     assert foreign.is_as_many(seen["stock"][1], seen["shim"][1]), seen
 
 
