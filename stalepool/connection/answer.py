@@ -14,10 +14,9 @@ from typing import Any, Callable, Dict, Optional
 
 from stalepool import fallback, runtime, status
 from stalepool.connection import connect, replay, request_rules, silence
-from stalepool.connection import state as states
 from stalepool.connection.fresh_socket import shorter
 from stalepool.connection.silence import Watch
-from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State
+from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State, by_id
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
@@ -66,13 +65,17 @@ class Answer:
             ):
                 _learn(self, state, request)
             state.answered()
+            request = None  # gone with its record
         except socket_errors() as caught:
             if first:
                 replay.note_answer_began(state, request, caught)
             raise
         finally:
+            if request is not None:
+                if request.wait_s is not None and not first and error is None:  # not the socket's
+                    _restore_timeout(self, request)
+                request.is_over()
             error = None  # its traceback holds this frame
-            request.is_over()
             if state.used_at >= status.due_at:  # answered, or failed on a new socket
                 status.pass_by()
 
@@ -83,8 +86,8 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
     if not isinstance(response.fp, BufferedReader):
         return None
     sock = getattr(response.fp.raw, "_sock", None)
-    state, installation = states.find(sock), runtime.current
-    if state is None or state.request is None or installation is None:
+    state, installation = by_id(id(sock)), runtime.current
+    if state is None or state.request is None or state.sock() is not sock or installation is None:
         return None
     request = state.request
     conn = request.conn()
@@ -92,9 +95,9 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
         return None
     state.phase, request.sent_at = WAITING, monotonic()
     request.limit_s = timeout_of(sock)
-    request.wait_s = silence.first_wait_s(request, installation)
-    if request.wait_s is not None:
-        sock.settimeout(request.wait_s)
+    request.wait_s = wait_s = silence.first_wait_s(request, installation)
+    if wait_s is not None:
+        sock.settimeout(wait_s)
     return state
 
 

@@ -51,9 +51,10 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
 @fallback.guarded("send_failed")
 def _prepare(conn: Any, data: Any, installation: runtime.Installation) -> Optional[State]:
     """See to it that a request rides a living socket, and record it; None: not looked after."""
-    state = states.find(conn.sock)
-    if state is None:
-        if conn.sock is None or not states.is_http1(conn):
+    sock = conn.sock
+    state = states.by_id(id(sock))
+    if state is None or state.sock() is not sock:
+        if sock is None or not states.is_http1(conn):
             return None
         state = State(conn, states.FRESH)
     phase, request = state.phase, state.request

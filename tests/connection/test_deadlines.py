@@ -41,6 +41,15 @@ def test_an_alarm_ends_the_wait(alarm: Any, error: Exception, timeout: Any, step
     assert is_itself or error in (raised.value.__cause__, raised.value.__context__)
 
 
+def test_an_alarm_in_the_wait_leaves_the_socket_its_own_timeout(alarm: Any) -> None:
+    with shim(replay="idempotent"), primed(Silence()) as (_server, pool):
+        sock = pooled_connection(pool).sock
+        alarm(Deadline("two seconds"))
+        with pytest.raises(Deadline):
+            pool.request("GET", "/", timeout=60.0)
+        assert sock.gettimeout() == 60.0
+
+
 GREEN = """
     import json, sys, time
     from worlds import enter
