@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stalepool.connection import request_rules
-from stalepool.connection.request_rules import Attempt, Death, Ride
+from stalepool.connection.request_rules import Attempt, Death
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge, Outage
@@ -285,7 +285,7 @@ def test_a_limit_that_was_outlived_is_forgotten():
     state = knows(died_at=(10.0, 10.0, 11.0))
     assert state.origin.knowledge.observed_idle_limit_s == 10.0
     (observed,) = (rule for rule in request_rules.MOVE_REASONS if rule.name == "observed_limit")
-    assert not observed.applies(Ride(Settings(), state))
+    assert not observed.applies(Settings(), state)
     assert state.origin.knowledge.observed_idle_limit_s is None
 
 

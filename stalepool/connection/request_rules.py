@@ -19,6 +19,7 @@ from stalepool.connection.state import SENDING, Request, State
 from stalepool.settings import AUTO, Settings
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
+from stalepool.stats import Knowledge
 
 # RFC 9110, section 9.2.1, and what IANA's method registry calls safe
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"))
@@ -167,25 +168,18 @@ def refusal_by_death(death: Death) -> Optional[str]:
     return _first_refusal(DEATH_RULES, death)
 
 
-class Ride(NamedTuple):
-    """A request that is not idempotent, about to be sent on an idle connection."""
-
-    settings: Settings
-    state: State
-
-
 class Reason(NamedTuple):
     """``name`` in the counters; ``applies``: whether there is this reason to move."""
 
     name: str
-    applies: Callable[[Ride], bool]
+    applies: Callable[[Settings, State], bool]
 
 
-def _idle_s(ride: Ride) -> float:
+def _idle_s(state: State) -> float:
     """Seconds since data last came in: the kernel's word, or since the last answer's head."""
-    layers = layers_of(ride.state.sock())
+    layers = layers_of(state.sock())
     info = None if layers is None else tcp_info.ask(layers)
-    return monotonic() - ride.state.used_at if info is None else info.last_data_recv_ms / 1000
+    return monotonic() - state.used_at if info is None else info.last_data_recv_ms / 1000
 
 
 def _margin_s(limit_s: float) -> float:
@@ -202,32 +196,34 @@ def _is_near(idle_s: float, limit_s: float) -> bool:
     return idle_s >= limit_s - _margin_s(limit_s) and not _is_long_past(idle_s, limit_s)
 
 
-def _moves_on_evidence(ride: Ride) -> bool:
-    is_wanted = ride.settings.nonidempotent_max_idle_s == AUTO
-    return is_wanted and not ride.state.origin.knowledge.moves_are_stopped
+def _moves_on_evidence(settings: Settings, knowledge: Knowledge) -> bool:
+    return settings.nonidempotent_max_idle_s == AUTO and not knowledge.moves_are_stopped
 
 
-def _is_past_the_setting(ride: Ride) -> bool:
-    limit_s = ride.settings.nonidempotent_max_idle_s
-    return isinstance(limit_s, (int, float)) and (limit_s == 0 or _idle_s(ride) > limit_s)
+def _is_past_the_setting(settings: Settings, state: State) -> bool:
+    limit_s = settings.nonidempotent_max_idle_s
+    return isinstance(limit_s, (int, float)) and (limit_s == 0 or _idle_s(state) > limit_s)
 
 
-def _is_near_the_announced_limit(ride: Ride) -> bool:
-    limit_s, knowledge = ride.state.idle_limit_s, ride.state.origin.knowledge
-    if limit_s is None or limit_s == knowledge.untrue_limit_s or not _moves_on_evidence(ride):
+def _is_near_the_announced_limit(settings: Settings, state: State) -> bool:
+    limit_s = state.idle_limit_s
+    if limit_s is None:
         return False
-    idle_s = _idle_s(ride)
+    knowledge = state.origin.knowledge
+    if limit_s == knowledge.untrue_limit_s or not _moves_on_evidence(settings, knowledge):
+        return False
+    idle_s = _idle_s(state)
     if idle_s > limit_s:
         knowledge.note_outlived(limit_s)
     return _is_near(idle_s, limit_s)
 
 
-def _is_near_the_observed_limit(ride: Ride) -> bool:
-    knowledge = ride.state.origin.knowledge
+def _is_near_the_observed_limit(settings: Settings, state: State) -> bool:
+    knowledge = state.origin.knowledge
     limit_s = knowledge.observed_idle_limit_s
-    if limit_s is None or not _moves_on_evidence(ride):
+    if limit_s is None or not _moves_on_evidence(settings, knowledge):
         return False
-    idle_s = _idle_s(ride)
+    idle_s = _idle_s(state)
     if _is_long_past(idle_s, limit_s):
         knowledge.forget_idle_limit()  # and it lives
     return _is_near(idle_s, limit_s)
@@ -247,9 +243,8 @@ def reason_to_move(settings: Settings, state: State, request: Request) -> Option
         return None
     if state.move_for is not None or request.method in IDEMPOTENT:
         return state.move_for
-    ride = Ride(settings, state)
     for reason in MOVE_REASONS:
-        if reason.applies(ride) and not has_a_key(request.head):
+        if reason.applies(settings, state) and not has_a_key(request.head):
             return reason.name
     return None
 
