@@ -15,9 +15,10 @@ from stalepool_testing.channel import Channel
 from stalepool_testing.doorbell import Doorbell
 from stalepool_testing.journal import Journal
 from stalepool_testing.kernel import POLLIN, Unavailable
-from stalepool_testing.reader import IO_TIMEOUT_S, Ended
+from stalepool_testing.network import Network
 from stalepool_testing.sockets import loopback
 from stalepool_testing.tls import TLS
+from stalepool_testing.wire import IO_TIMEOUT_S, Ended
 
 
 class Listener:
@@ -68,6 +69,7 @@ class Listener:
             self._sock.close()
             self._remove_directory()
             raise
+        self._network = Network(self._sock)
         self._doorbell = Doorbell()
         self._acceptor = self._start(self._accept_all)
 
@@ -178,7 +180,7 @@ class Listener:
                     sock, client = self._sock.accept()
                 except OSError:
                     continue  # the client has left the queue again
-                channel = Channel(sock, self.journal, client)
+                channel = Channel(sock, self.journal, self._network, client)
                 self.channels.append(channel)
                 self._threads.append(self._start(self._serve_one, channel))
         except Ended:
@@ -189,6 +191,7 @@ class Listener:
 
     def _serve_one(self, channel: Channel) -> None:
         try:
+            channel.meet_faults()
             if self.family != socket.AF_UNIX:
                 channel.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
