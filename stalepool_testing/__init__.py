@@ -1,7 +1,8 @@
 """Dead connections to test HTTP clients against: real sockets, real faults, no mocks.
 
 Importing it does not import ``stalepool``, and never switches the shim on, as importing a
-``stalepool.testing`` would. A test asks for it: ``with stalepool_on():``. pytest has all of it as fixtures (:mod:`pytest_stalepool`).
+``stalepool.testing`` would. A test asks for it: ``with stalepool_on():``. pytest has all of it as
+fixtures (:mod:`pytest_stalepool`).
 
 **Sockets in a given state**, for code that is handed a socket::
 
@@ -41,8 +42,8 @@ Importing it does not import ``stalepool``, and never switches the shim on, as i
 
 See :class:`FaultServer` for how a script is read, :mod:`~stalepool_testing.steps` and
 :mod:`~stalepool_testing.idle_steps` for the words it is written in, and
-:mod:`~stalepool_testing.faults` for what is added to a server while it runs. What the machine cannot do
-raises :class:`Unavailable`, an ``OSError`` that says why: skip the test on it.
+:mod:`~stalepool_testing.faults` for what is added to a server while it runs. What the machine
+cannot do raises :class:`Unavailable`, an ``OSError`` that says why: skip the test on it.
 
 Standard library only, but for TLS, whose certificates trustme makes: ``stalepool[testing]``.
 Needs Linux for black holes, and a POSIX system for the rest. Under ``eventlet.monkey_patch()`` all

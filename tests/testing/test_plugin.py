@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from conftest import clean_environ
 from testing.suite import assert_fails, assert_passes, run_pytest
 
 FIXTURES = """
@@ -172,6 +174,25 @@ def test_a_suite_that_does_not_use_it_never_imports_it(tmp_path: Path) -> None:
         ),
         1,
     )
+
+
+def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path: Path) -> None:
+    """As with STALEPOOL=1: pytest cannot rewrite the assertions of what came before it."""
+    installed = tmp_path / "stalepool-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: stalepool\nVersion: 0\n")
+    (installed / "entry_points.txt").write_text("[pytest11]\npytest_stalepool=pytest_stalepool\n")
+    (installed / "RECORD").write_text("stalepool/__init__.py,,\npytest_stalepool.py,,\n")
+    (tmp_path / "sitecustomize.py").write_text("import stalepool\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    path = os.pathsep.join([str(tmp_path), clean_environ()["PYTHONPATH"]])
+    test = """
+        import sys
+
+        def test_it():
+            assert "stalepool" in sys.modules
+    """
+    assert_passes(run_pytest(tmp_path, test, plugin=False, PYTHONPATH=path), 1)
 
 
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
