@@ -2,7 +2,7 @@
 
 Importing it does not import ``stalepool``, and never switches the shim on, as importing a
 ``stalepool.testing`` would. A test asks for it: ``with stalepool_on():``. pytest has all of it as
-fixtures (:mod:`pytest_stalepool`).
+fixtures (``pytest_stalepool``).
 
 **Sockets in a given state**, for code that is handed a socket::
 

@@ -33,7 +33,7 @@ class ConnectProxy(Listener):
     :param family: ``AF_INET`` or ``AF_INET6``.
     :param host: the address to listen on; ``None`` is the family's loopback.
     :ivar tunnels: the ``host:port`` of each tunnel made, in order.
-    :ivar forwarded: each :class:`Request` forwarded, in order.
+    :ivar forwarded: each :class:`.Request` forwarded, in order.
     """
 
     def __init__(

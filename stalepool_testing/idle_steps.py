@@ -1,7 +1,7 @@
 """What a fault server does to a connection between two requests.
 
 An idle step follows the answer before it: it begins when that answer has been sent. Write your
-own by deriving from :class:`~stalepool_testing.IdleStep`.
+own by deriving from :class:`.IdleStep`.
 """
 
 from __future__ import annotations

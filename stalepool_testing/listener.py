@@ -110,7 +110,7 @@ class Listener:
     def connect(self, timeout_s: float = 10.0) -> socket.socket:
         """A new client socket, connected to this server, after the TLS handshake if there is one.
 
-        For raw clients, and for :func:`~stalepool_testing.into_pool`.
+        For raw clients, and for :func:`.into_pool`.
         """
         sock = socket.socket(self.family, socket.SOCK_STREAM)
         try:

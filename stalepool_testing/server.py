@@ -96,7 +96,7 @@ class FaultServer(Listener):
 
         :param only_open: it meets the connections that are open now, and no new ones: a firewall
             that has lost its state, say, or a load balancer that was restarted.
-        :returns: what ends it, by :meth:`AddedFault.lift` or as a context manager.
+        :returns: what ends it, by :meth:`.AddedFault.lift` or as a context manager.
         :raises TypeError: for what is no fault.
         :raises ValueError: when the server is closed.
         :raises Unavailable: where the kernel cannot do it.
