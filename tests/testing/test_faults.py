@@ -215,6 +215,7 @@ def test_blackout(server: FaultServer) -> None:
 
 def test_two_blackouts_end_with_the_second() -> None:
     with FaultServer() as server, Client(server) as client:
+        assert client.ask() == 200
         first, second = server.add(Blackout()), server.add(Blackout())
         first.lift()
         client.send()
