@@ -92,4 +92,4 @@ def got(value: object, of: type) -> str:
     """Words for what came instead of a step or a fault; for its class, how it is written."""
     if isinstance(value, type) and issubclass(value, of):
         return f"got the class {value.__name__}: write {value.__name__}(...)"
-    return f"got {value!r}"
+    return f"got {value}" if isinstance(value, of) else f"got {value!r}"

@@ -12,7 +12,7 @@ from stalepool_testing.server import FaultServer
 
 @contextlib.contextmanager
 def fault_server(
-    script: ScriptLike = (), *, may_leave_steps: bool = False, **options: Any
+    *script: ScriptLike, may_leave_steps: bool = False, **options: Any
 ) -> Iterator[FaultServer]:
     """A :class:`.FaultServer` for the block, whose every answer step a request has to meet.
 
@@ -20,7 +20,7 @@ def fault_server(
     :param options: as for :class:`.FaultServer`.
     :raises AssertionError: at the end of a block that has not failed, for steps nobody met.
     """
-    with FaultServer(script, **options) as server:
+    with FaultServer(*script, **options) as server:
         yield server
         left = "" if may_leave_steps else server.steps_left()
         if left:

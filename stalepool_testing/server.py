@@ -47,6 +47,7 @@ class FaultServer(Listener):
     **Threads**: one per connection, native, or green where eventlet has patched. Starts at once.
 
     :param script: a list of steps, or a function of the request.
+    :param no_list: refused: several steps stand in a list.
     :param tls: ``TLS()`` for https.
     :param family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
     :param host: the address to listen on; ``None``, the default, is the family's loopback.
@@ -58,13 +59,16 @@ class FaultServer(Listener):
     def __init__(
         self,
         script: ScriptLike = (),
-        *,
+        *no_list: object,
         tls: TLS | None = None,
         family: int = socket.AF_INET,
         host: str | None = None,
         default: AnswerStep | None = None,
         receive_buffer: int | None = None,
     ) -> None:
+        if no_list:
+            steps = ", ".join(map(str, (script, *no_list)))
+            raise TypeError(f"script takes a list of steps: write [{steps}]")
         self._script = Script(script, Respond(200) if default is None else default)
         for step in self._script.steps:
             step.check(family)
@@ -138,7 +142,9 @@ class FaultServer(Listener):
         :raises TimeoutError: when it is not done in time.
         """
         if not isinstance(step, IdleStep):
-            raise TypeError(f"perform() takes an idle step such as ResetAfter(0), got {step!r}")
+            raise TypeError(
+                f"perform() takes an idle step such as ResetAfter(0), {got(step, Step)}"
+            )
         step.check(self.family)
         channels = list(self.channels)
         try:
@@ -204,7 +210,9 @@ class FaultServer(Listener):
             left = [*self._script.opening, *left]
         if not left:
             return ""
-        return f"no request met {', '.join(map(str, left))}: {len(self.journal)} came in all"
+        steps = ", ".join(map(str, left))
+        came = f"{len(self.journal)} came in all"
+        return f"no request met {steps}: {came} (may_leave_steps=True permits that)"
 
     def _wait(self, check: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Wait as the journal does, but no longer than until the server has failed."""

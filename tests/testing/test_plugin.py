@@ -148,6 +148,23 @@ def test_an_error_in_a_step_of_ones_own_is_shown_with_the_journal(tmp_path: Path
     assert_fails(outcome, "Mine() not done: KeyError: 'a mistake in the step'", "1 error")
 
 
+def test_a_factory_that_nobody_called_says_so(tmp_path: Path) -> None:
+    outcome = run_pytest(
+        tmp_path,
+        """
+        def test_server(fault_server): fault_server.url
+        def test_socket(stale_socket): stale_socket.client
+        def test_proxy(proxy): proxy.url
+        """,
+    )
+    assert_fails(
+        outcome,
+        "fault_server is a factory: what fault_server(...) returns may have 'url'",
+        "stale_socket is a factory: what stale_socket(...) returns may have 'client'",
+        "proxy is a factory: what proxy(...) returns may have 'url'",
+    )
+
+
 def test_what_the_machine_cannot_do_skips(tmp_path: Path) -> None:
     outcome = run_pytest(
         tmp_path,
