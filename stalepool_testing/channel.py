@@ -61,7 +61,7 @@ class Channel(Reader):
                 raise TimeoutError("the client does not shake hands")
             if not was_delayed:
                 self._be_late(UP)
-                self._next_slice(UP, 1)
+                self._bytes_to_read()  # for the fault that resets
                 self._be_late(DOWN)
                 was_delayed = True
             try:

@@ -44,6 +44,8 @@ class FaultServer(Listener):
     or chunked, after ``100 Continue`` where it is expected; answers to HEAD, and 204 and 304, have
     no body. A client's ``Connection: close`` is kept to. What is not HTTP/1 gets 400 and a FIN.
 
+    **Faults of the way**, such as latency, are added and lifted while it runs: :meth:`add`.
+
     **Threads**: one per connection, native, or green where eventlet has patched. Starts at once.
 
     :param script: a list of steps, or a function of the request.

@@ -68,9 +68,7 @@ class Wire:
         :raises Ended: when the client has closed the connection, or a fault resets it.
         """
         data: bytes | None
-        size = _READ_SIZE
-        if self._in_tls() or kernel.unread_bytes(self.sock):  # else it is a FIN or an RST
-            size = self._next_slice(UP, size)
+        size = self._bytes_to_read()
         self.sock.setblocking(False)
         try:
             data = self.sock.recv(size)
@@ -90,6 +88,10 @@ class Wire:
         delay_s = self._network.delay_s(self.number, direction)
         if delay_s:
             self.pause(delay_s)
+
+    def _bytes_to_read(self) -> int:
+        has_bytes = self._in_tls() or kernel.unread_bytes(self.sock)  # else a FIN or an RST came
+        return self._next_slice(UP, _READ_SIZE) if has_bytes else _READ_SIZE
 
     def _next_slice(self, direction: str, most: int) -> int:
         fault = self._network.resetting(self.number, direction)

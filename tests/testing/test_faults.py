@@ -176,9 +176,9 @@ def test_reset_at_the_next_byte_down(server: FaultServer) -> None:
     assert entry.processed and not entry.answered
 
 
-def test_a_fin_is_no_byte() -> None:
-    with FaultServer() as server, server.add(ResetAtNextByte()):
-        server.connect().close()
+def test_a_fin_is_no_byte(server: FaultServer) -> None:
+    with server.add(ResetAtNextByte()):
+        socket.create_connection((server.host, server.port)).close()
         assert server.wait_ended(0) == "client"
 
 
