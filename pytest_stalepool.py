@@ -144,13 +144,22 @@ def _skipped_where_unavailable() -> Iterator[None]:
 
 
 @pytest.hookimpl(hookwrapper=True)  # not wrapper=True: an old pytest must not trip over us
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that left steps, and show the journals where one has failed."""
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Fail a test that left steps, and show the journals where one has failed.
+
+    One whose server was asked in its midst for what the machine cannot do is skipped.
+    """
     outcome: Any = yield
     servers = getattr(item, "funcargs", {}).get("fault_server")
     if not isinstance(servers, _Servers):
         return
+    from stalepool_testing import Unavailable
+
     report: pytest.TestReport = outcome.get_result()
+    if call.excinfo is not None and isinstance(call.excinfo.value, Unavailable):
+        path, line, _ = item.reportinfo()
+        report.outcome = "skipped"
+        report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {call.excinfo.value}")
     if report.when == "call" and report.passed:
         left = servers.steps_left()
         if left:

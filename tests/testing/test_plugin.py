@@ -171,7 +171,7 @@ def test_what_the_machine_cannot_do_skips(tmp_path: Path) -> None:
         """
         import pytest
         import stalepool_testing
-        from stalepool_testing import BlackHole, Respond, Unavailable, blackhole
+        from stalepool_testing import BlackHole, Blackout, Respond, Unavailable, blackhole
 
         @pytest.fixture(autouse=True)
         def forbidden(monkeypatch):
@@ -181,11 +181,12 @@ def test_what_the_machine_cannot_do_skips(tmp_path: Path) -> None:
 
         def test_socket(black_hole): pass
         def test_server(fault_server): fault_server([Respond(200), BlackHole()])
+        def test_fault(fault_server): fault_server().add(Blackout())
         """,
         "-rs",
     )
     assert outcome.status == 0, outcome.said
-    assert outcome.said.count("the kernel refuses a socket filter") == 2, outcome.said
+    assert outcome.said.count("the kernel refuses a socket filter") == 3, outcome.said
 
 
 def test_a_suite_that_does_not_use_it_never_imports_it(tmp_path: Path) -> None:
