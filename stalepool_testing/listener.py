@@ -176,18 +176,33 @@ class Listener:
         try:
             while True:
                 self._doorbell.wait({self._sock.fileno(): POLLIN})
-                try:
-                    sock, client = self._sock.accept()
-                except OSError:
-                    continue  # the client has left the queue again
-                channel = Channel(sock, self.journal, self._network, client)
-                self.channels.append(channel)
-                self._threads.append(self._start(self._serve_one, channel))
+                self._accept_waiting()
         except Ended:
             pass
         finally:
             self._sock.close()
             self._doorbell.close()
+
+    def _accept_waiting(self) -> None:
+        while True:
+            try:
+                sock, client = self._sock.accept()
+            except OSError:
+                return  # nobody is left in the queue, or the client has left it again
+            channel = Channel(sock, self.journal, self._network, client)
+            self.channels.append(channel)
+            self._threads.append(self._start(self._serve_one, channel))
+
+    def _know_clients(self) -> None:
+        """Accept who has connected so far: to its kernel a client in the queue is connected."""
+        known = threading.Event()
+
+        def accept() -> None:
+            self._accept_waiting()
+            known.set()
+
+        if self._doorbell.tell(accept) and not known.wait(IO_TIMEOUT_S):
+            raise TimeoutError("the server does not accept")
 
     def _serve_one(self, channel: Channel) -> None:
         try:

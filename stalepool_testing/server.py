@@ -112,6 +112,7 @@ class FaultServer(Listener):
         fault.check(self.family)
         if self._closing:
             raise ValueError(f"the server is closed, {fault} cannot be added")
+        self._know_clients()
         connections = self._open_connections() if only_open else None
         added = AddedFault(fault, connections, self._lift)
         self.journal.write(None, f"{fault} added{_to(connections)}")

@@ -215,7 +215,6 @@ def test_blackout(server: FaultServer) -> None:
 
 def test_two_blackouts_end_with_the_second() -> None:
     with FaultServer() as server, Client(server) as client:
-        assert client.ask() == 200
         first, second = server.add(Blackout()), server.add(Blackout())
         first.lift()
         client.send()
@@ -223,6 +222,16 @@ def test_two_blackouts_end_with_the_second() -> None:
             wait_readable(client.sock, 0.1)
         second.lift()
         assert client.receive() == 200
+
+
+def test_a_client_that_has_just_connected_is_met() -> None:
+    with FaultServer() as server:
+        for number in range(50):
+            with socket.create_connection((server.host, server.port)):
+                with server.add(Latency(1), only_open=True):
+                    pass
+            assert said(server)[-2].endswith(f" to connections {number}")
+            server.wait_ended(number)
 
 
 def test_only_open_connections(server: FaultServer) -> None:
