@@ -22,21 +22,36 @@ def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:
         early_config.pluginmanager.import_plugin("stalepool_testing.conformance.plugin")
 
 
-class _Servers:
+class _Factory:
+    """A fixture that has to be called, and says so to who forgets it."""
+
+    def __init__(self, name: str, make: Callable[..., Any]) -> None:
+        self._name = name
+        self._make = make
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        with _skipped_where_unavailable():
+            return self._make(*arguments, **options)
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise AttributeError(
+            f"{self._name} is a factory: what {self._name}(...) returns may have {attribute!r}"
+        )
+
+
+class _Servers(_Factory):
     """What the fixture ``fault_server`` is: starts servers and remembers them."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
+        super().__init__("fault_server", self._start)
         self._stack = stack
         self._must_meet_all: list[FaultServer] = []
         self._all: list[FaultServer] = []
 
-    def __call__(
-        self, script: Any = (), *, may_leave_steps: bool = False, **options: Any
-    ) -> FaultServer:
+    def _start(self, *script: Any, may_leave_steps: bool = False, **options: Any) -> FaultServer:
         from stalepool_testing import FaultServer
 
-        with _skipped_where_unavailable():
-            server = FaultServer(script, **options)
+        server = FaultServer(*script, **options)
         self._stack.callback(server.close)
         self._all.append(server)
         if not may_leave_steps:
@@ -69,7 +84,7 @@ def proxy() -> Iterator[Callable[..., ConnectProxy]]:
     from stalepool_testing import ConnectProxy
 
     with contextlib.ExitStack() as stack:
-        yield lambda **options: stack.enter_context(ConnectProxy(**options))
+        yield _Factory("proxy", lambda **options: stack.enter_context(ConnectProxy(**options)))
 
 
 @pytest.fixture
@@ -80,10 +95,9 @@ def stale_socket() -> Iterator[Callable[..., Pair]]:
     with contextlib.ExitStack() as stack:
 
         def make(state: str, **options: Any) -> Pair:
-            with _skipped_where_unavailable():
-                return stack.enter_context(stale_socket(state, **options))
+            return stack.enter_context(stale_socket(state, **options))
 
-        yield make
+        yield _Factory("stale_socket", make)
 
 
 @pytest.fixture
@@ -130,13 +144,22 @@ def _skipped_where_unavailable() -> Iterator[None]:
 
 
 @pytest.hookimpl(hookwrapper=True)  # not wrapper=True: an old pytest must not trip over us
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that left steps, and show the journals where one has failed."""
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Fail a test that left steps, and show the journals where one has failed.
+
+    One whose server was asked in its midst for what the machine cannot do is skipped.
+    """
     outcome: Any = yield
     servers = getattr(item, "funcargs", {}).get("fault_server")
     if not isinstance(servers, _Servers):
         return
+    from stalepool_testing import Unavailable
+
     report: pytest.TestReport = outcome.get_result()
+    if call.excinfo is not None and isinstance(call.excinfo.value, Unavailable):
+        path, line, _ = item.reportinfo()
+        report.outcome = "skipped"
+        report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {call.excinfo.value}")
     if report.when == "call" and report.passed:
         left = servers.steps_left()
         if left:

@@ -50,6 +50,7 @@ OPENTELEMETRY = ["opentelemetry-api"]
 OSLO = ["oslo.config", "oslo.reports"]
 TEST += [*PROMETHEUS, *OPENTELEMETRY, "opentelemetry-sdk", *OSLO]
 LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
+DOCS = ["sphinx", *TESTING, *PROMETHEUS, *OPENTELEMETRY, *OSLO]
 BENCH = [*DEMO, "pyperf", "trustme"]
 
 setup(
@@ -77,6 +78,7 @@ setup(
         "test": TEST,
         "lint": LINT,
         "bench": BENCH,
+        "docs": DOCS,
     },
     entry_points={
         "console_scripts": ["stalepool = stalepool.cli.main:main"],

@@ -2,7 +2,7 @@
 
 ``import stalepool`` at start-up is all there is to do: every urllib3 pool of the process then
 checks a connection, without yielding, before it is reused, and arms TCP keepalive on it. Everything
-else here is loaded when it is first asked for.
+else here is loaded when it is first asked for. PYTEST_DONT_REWRITE: it may be there before pytest.
 """
 
 from __future__ import annotations

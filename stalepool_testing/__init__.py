@@ -1,7 +1,8 @@
 """Dead connections to test HTTP clients against: real sockets, real faults, no mocks.
 
-Importing it does not import ``stalepool``, and never switches the shim on. A test asks for it:
-``with stalepool_on():``. pytest has all of it as fixtures (:mod:`pytest_stalepool`).
+Importing it does not import ``stalepool``, and never switches the shim on, as importing a
+``stalepool.testing`` would. A test asks for it: ``with stalepool_on():``. pytest has all of it as
+fixtures (``pytest_stalepool``).
 
 **Sockets in a given state**, for code that is handed a socket::
 
@@ -40,8 +41,9 @@ Importing it does not import ``stalepool``, and never switches the shim on. A te
             assert len(server.journal.processed("POST")) == 1
 
 See :class:`FaultServer` for how a script is read, :mod:`~stalepool_testing.steps` and
-:mod:`~stalepool_testing.idle_steps` for the words it is written in. What the machine cannot do
-raises :class:`Unavailable`, an ``OSError`` that says why: skip the test on it.
+:mod:`~stalepool_testing.idle_steps` for the words it is written in, and
+:mod:`~stalepool_testing.faults` for what is added to a server while it runs. What the machine
+cannot do raises :class:`Unavailable`, an ``OSError`` that says why: skip the test on it.
 
 Standard library only, but for TLS, whose certificates trustme makes: ``stalepool[testing]``.
 Needs Linux for black holes, and a POSIX system for the rest. Under ``eventlet.monkey_patch()`` all
@@ -53,6 +55,7 @@ from stalepool_testing.channel import Channel
 from stalepool_testing.connect_proxy import ConnectProxy
 from stalepool_testing.contexts import fault_server, proxy
 from stalepool_testing.exchange import Exchange
+from stalepool_testing.faults import Bandwidth, Blackout, Fault, Latency, ResetAtNextByte
 from stalepool_testing.hub import no_hub_switch
 from stalepool_testing.idle_steps import (
     BlackHole,
@@ -67,6 +70,7 @@ from stalepool_testing.idle_steps import (
 from stalepool_testing.journal import Connection, Entry, IdleStepDone, Journal
 from stalepool_testing.kernel import Unavailable, wait_readable
 from stalepool_testing.messages import Request, echo
+from stalepool_testing.network import AddedFault
 from stalepool_testing.pool import into_pool
 from stalepool_testing.script import AnswerStep, IdleStep, Step
 from stalepool_testing.server import FaultServer
@@ -99,8 +103,11 @@ from stalepool_testing.tls_sockets import (
 
 __all__ = [
     "TLS",
+    "AddedFault",
     "AnswerStep",
+    "Bandwidth",
     "BlackHole",
+    "Blackout",
     "Channel",
     "Close",
     "CloseAfter",
@@ -108,6 +115,7 @@ __all__ = [
     "Connection",
     "Entry",
     "Exchange",
+    "Fault",
     "FaultServer",
     "FinWithin",
     "HalfAnswer",
@@ -117,6 +125,7 @@ __all__ = [
     "IdleStep",
     "IdleStepDone",
     "Journal",
+    "Latency",
     "LingeringClose",
     "Pair",
     "ProcessThenClose",
@@ -124,6 +133,7 @@ __all__ = [
     "Request",
     "Reset",
     "ResetAfter",
+    "ResetAtNextByte",
     "Respond",
     "RespondThenClose",
     "Silence",

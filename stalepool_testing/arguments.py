@@ -1,9 +1,11 @@
-"""What a step may be made of: refused where it is written down, not when the server meets it."""
+"""What a step or a fault may be made of: refused where it is written, not when it is met."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Mapping, NamedTuple
+import reprlib
+from dataclasses import MISSING, Field, fields, is_dataclass
+from typing import Any, Callable, ClassVar, Mapping, NamedTuple
 
 
 class Kind(NamedTuple):
@@ -37,11 +39,44 @@ BODY = Kind(
     lambda value: isinstance(value, bytes) or callable(value),
     lambda _: True,
 )
+UP, DOWN = "up", "down"  # from the client to the server, and back
+DIRECTION = Kind(
+    "'up' or 'down'", lambda value: isinstance(value, str), lambda value: value in (UP, DOWN)
+)
 HEADERS = Kind("a mapping", lambda value: isinstance(value, Mapping), lambda _: True)
 
 
+class Checked:
+    """A dataclass that is checked as it is made, and shown as it would be written."""
+
+    #: argument -> what it takes
+    takes: ClassVar[Mapping[str, Kind]] = {}
+
+    def __post_init__(self) -> None:
+        require(self, self.takes)
+
+    def __str__(self) -> str:
+        """The constructor's call, without what is left at its default."""
+        own: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        given = [
+            f"{field.name}={reprlib.repr(getattr(self, field.name))}"
+            for field in own
+            if getattr(self, field.name) != _default_of(field)
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+    def check(self, family: int) -> None:
+        """Raise ``Unavailable`` where this cannot be done on connections of a family."""
+
+
+def _default_of(field: Field[Any]) -> Any:
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
+
+
 def require(step: object, kinds: Mapping[str, Kind]) -> None:
-    """Hold attributes of a step, by name, against what they take.
+    """Hold attributes of a step or fault, by name, against what they take.
 
     :raises TypeError: for the first one of another type, with what it takes.
     :raises ValueError: for the first one out of range, likewise.
@@ -51,3 +86,10 @@ def require(step: object, kinds: Mapping[str, Kind]) -> None:
         if not (kind.has_its_type(value) and kind.is_within(value)):
             error = ValueError if kind.has_its_type(value) else TypeError
             raise error(f"{type(step).__name__}({name}={value!r}): it takes {kind.accepts}")
+
+
+def got(value: object, of: type) -> str:
+    """Words for what came instead of a step or a fault; for its class, how it is written."""
+    if isinstance(value, type) and issubclass(value, of):
+        return f"got the class {value.__name__}: write {value.__name__}(...)"
+    return f"got {value}" if isinstance(value, of) else f"got {value!r}"

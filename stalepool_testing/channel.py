@@ -7,11 +7,15 @@ import ssl
 from typing import Any, Callable
 
 from stalepool_testing import kernel
+from stalepool_testing.arguments import DOWN, UP
+from stalepool_testing.faults import ResetAtNextByte
 from stalepool_testing.journal import Journal
 from stalepool_testing.kernel import POLLIN
-from stalepool_testing.reader import IO_TIMEOUT_S, Ended, Reader
+from stalepool_testing.network import Network
+from stalepool_testing.reader import Reader
 from stalepool_testing.tls import TLS
 from stalepool_testing.tls_sockets import say_goodbye
+from stalepool_testing.wire import IO_TIMEOUT_S, Ended
 
 
 class Channel(Reader):
@@ -25,15 +29,12 @@ class Channel(Reader):
     :param client: the client's address, as ``accept()`` has it.
     """
 
-    def __init__(self, sock: socket.socket, journal: Journal, client: Any = None) -> None:
-        super().__init__(sock)
+    def __init__(
+        self, sock: socket.socket, journal: Journal, network: Network, client: Any = None
+    ) -> None:
         self.journal = journal
         self._record = journal._connected(client)
-
-    @property
-    def number(self) -> int:
-        """The number of the connection, the first one is 0."""
-        return self._record.number
+        super().__init__(sock, self._record.number, network)
 
     @property
     def ended(self) -> str | None:
@@ -52,15 +53,27 @@ class Channel(Reader):
         """
         sock = tls.wrap_server(self.sock)
         self.sock = sock
+        self.meet_faults()  # which do not see a socket while it is wrapped
         sock.setblocking(False)
+        was_delayed = False
         while True:
+            if not self._wait(POLLIN, IO_TIMEOUT_S):
+                raise TimeoutError("the client does not shake hands")
+            if not was_delayed:
+                self._be_late(UP)
+                self._bytes_to_read()  # for the fault that resets
+                self._be_late(DOWN)
+                was_delayed = True
             try:
                 sock.do_handshake()
                 break
             except ssl.SSLWantReadError:
-                if not self._wait(POLLIN, IO_TIMEOUT_S):
-                    raise TimeoutError("the client does not shake hands") from None
+                pass
         self._block()
+
+    def meet_faults(self) -> None:
+        """Have the connection meet the faults that were added before it came."""
+        self._network.accepted(self.number, self.sock)
 
     def wait_either(self, other: socket.socket | None) -> bool:
         """Wait for something to read here or on another socket.
@@ -137,9 +150,16 @@ class Channel(Reader):
 
     def release(self) -> None:
         """Give all descriptors back; the last thing the connection's thread does."""
+        if self.is_open:
+            self._network.let_go(self.number, self.sock)
         self.close(how="stopped" if self.is_open else "closed")
         self._doorbell.close()
 
     def client_gone(self) -> Ended:
         self.close(how="client")
+        return Ended()
+
+    def reset_by(self, fault: ResetAtNextByte) -> Ended:
+        self.journal.write(self.number, f"a byte meets {fault}")
+        self.reset()
         return Ended()

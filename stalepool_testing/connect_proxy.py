@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from stalepool_testing.channel import Channel
 from stalepool_testing.listener import Listener
 from stalepool_testing.messages import Request, answer_bytes
-from stalepool_testing.reader import IO_TIMEOUT_S
 from stalepool_testing.tls import TLS
+from stalepool_testing.wire import IO_TIMEOUT_S
 
 X = TypeVar("X", bound="ConnectProxy")
 
@@ -33,7 +33,7 @@ class ConnectProxy(Listener):
     :param family: ``AF_INET`` or ``AF_INET6``.
     :param host: the address to listen on; ``None`` is the family's loopback.
     :ivar tunnels: the ``host:port`` of each tunnel made, in order.
-    :ivar forwarded: each :class:`Request` forwarded, in order.
+    :ivar forwarded: each :class:`.Request` forwarded, in order.
     """
 
     def __init__(
@@ -79,12 +79,12 @@ class ConnectProxy(Listener):
         try:
             upstream = socket.create_connection((host.strip("[]"), int(port)), IO_TIMEOUT_S)
         except (OSError, ValueError) as error:
-            channel.sock.sendall(answer_bytes(502, str(error).encode()))
+            channel.send(answer_bytes(502, str(error).encode()))
             return
         with upstream:
             self.tunnels.append(request.path)
             self._tunnelling.append(channel)
-            channel.sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            channel.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
             try:
                 _relay(channel, upstream)
             except ConnectionError:
@@ -102,7 +102,7 @@ class ConnectProxy(Listener):
             response = upstream.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
-            channel.sock.sendall(answer_bytes(502, repr(error).encode(), request=request))
+            channel.send(answer_bytes(502, repr(error).encode(), request=request))
             return
         finally:
             upstream.close()
@@ -112,7 +112,7 @@ class ConnectProxy(Listener):
             if name.lower() not in _HOP_BY_HOP
             and (name.lower() != "content-length" or request.method == "HEAD")
         }
-        channel.sock.sendall(answer_bytes(response.status, body, fields, request))
+        channel.send(answer_bytes(response.status, body, fields, request))
 
 
 def _relay(channel: Channel, upstream: socket.socket) -> None:
@@ -121,7 +121,7 @@ def _relay(channel: Channel, upstream: socket.socket) -> None:
         if channel.wait_either(None if server_has_ended else upstream):
             data = upstream.recv(65536)
             if data:
-                channel.sock.sendall(data)
+                channel.send(data)
             else:
                 server_has_ended = True
                 channel.half_close()

@@ -1,4 +1,4 @@
-"""The fixtures of :mod:`pytest_stalepool` as context managers, for unittest and others."""
+"""The fixtures of ``pytest_stalepool`` as context managers, for unittest and others."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from stalepool_testing.server import FaultServer
 
 @contextlib.contextmanager
 def fault_server(
-    script: ScriptLike = (), *, may_leave_steps: bool = False, **options: Any
+    *script: ScriptLike, may_leave_steps: bool = False, **options: Any
 ) -> Iterator[FaultServer]:
-    """A :class:`FaultServer` for the block, whose every answer step a request has to meet.
+    """A :class:`.FaultServer` for the block, whose every answer step a request has to meet.
 
     :param may_leave_steps: True where steps may be left over.
-    :param options: as for :class:`FaultServer`.
+    :param options: as for :class:`.FaultServer`.
     :raises AssertionError: at the end of a block that has not failed, for steps nobody met.
     """
-    with FaultServer(script, **options) as server:
+    with FaultServer(*script, **options) as server:
         yield server
         left = "" if may_leave_steps else server.steps_left()
         if left:
@@ -28,5 +28,5 @@ def fault_server(
 
 
 def proxy(**options: Any) -> ConnectProxy:
-    """A :class:`ConnectProxy`, which is a context manager; ``options`` are its own."""
+    """A :class:`.ConnectProxy`, which is a context manager; ``options`` are its own."""
     return ConnectProxy(**options)

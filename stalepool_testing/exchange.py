@@ -43,7 +43,7 @@ class Exchange:
 
     def send(self, data: bytes) -> None:
         """Hand bytes to the kernel, over TLS as one record up to 16 KiB."""
-        self.channel.sock.sendall(data)
+        self.channel.send(data)
 
     def send_last(self, data: bytes) -> None:
         """Hand over what is left of the answer, and write down that it is answered."""

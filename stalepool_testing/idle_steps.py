@@ -1,7 +1,7 @@
 """What a fault server does to a connection between two requests.
 
 An idle step follows the answer before it: it begins when that answer has been sent. Write your
-own by deriving from :class:`~stalepool_testing.IdleStep`.
+own by deriving from :class:`.IdleStep`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from stalepool_testing.arguments import BYTES, SECONDS, SECONDS_OR_NONE, STATUS
 from stalepool_testing.channel import Channel
 from stalepool_testing.exchange import Exchange
 from stalepool_testing.messages import answer_bytes
-from stalepool_testing.reader import Ended
 from stalepool_testing.script import IdleStep
+from stalepool_testing.wire import Ended
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Surplus(IdleStep):
     def idle(self, channel: Channel) -> bool:
         if channel.wait_request(self.seconds):
             return False
-        channel.sock.sendall(answer_bytes(self.status, self.body))
+        channel.send(answer_bytes(self.status, self.body))
         return True
 
 

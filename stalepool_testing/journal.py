@@ -66,15 +66,16 @@ class Line(NamedTuple):
     """One thing that happened.
 
     :ivar at_s: seconds since the server started.
-    :ivar connection: the number of the connection.
+    :ivar connection: the number of the connection; ``None`` for the server as a whole.
     """
 
     at_s: float
-    connection: int
+    connection: int | None
     what: str
 
     def __str__(self) -> str:
-        return f"{self.at_s * 1000:10.3f} ms  connection {self.connection}  {self.what}"
+        where = "the server  " if self.connection is None else f"connection {self.connection}"
+        return f"{self.at_s * 1000:10.3f} ms  {where}  {self.what}"
 
 
 _ENDED = {
@@ -153,12 +154,12 @@ class Journal:
             if not self._changed.wait_for(lambda: check(self), timeout_s):
                 raise TimeoutError(f"no {what} within {timeout_s} s\n{self}")
 
-    def write(self, connection: int, what: str) -> None:
+    def write(self, connection: int | None, what: str) -> None:
         """Add a line, for the reader of a test that has failed."""
         with self._changed:
             self._write(connection, what)
 
-    def _write(self, connection: int, what: str) -> None:
+    def _write(self, connection: int | None, what: str) -> None:
         self.lines.append(Line(time.monotonic() - self._started, connection, what))
         self._changed.notify_all()
 
@@ -182,7 +183,7 @@ class Journal:
     def _answered(self, entry: Entry, answered: bool) -> None:
         with self._changed:
             entry.answered = answered
-            done = "answered" if answered else "not answered, the client has gone"
+            done = "answered" if answered else "not answered, the connection is over"
             self._write(entry.connection, f"request {entry.number}: {done}")
 
     def _connected(self, client: Any) -> Connection:

@@ -15,9 +15,10 @@ from stalepool_testing.channel import Channel
 from stalepool_testing.doorbell import Doorbell
 from stalepool_testing.journal import Journal
 from stalepool_testing.kernel import POLLIN, Unavailable
-from stalepool_testing.reader import IO_TIMEOUT_S, Ended
+from stalepool_testing.network import Network
 from stalepool_testing.sockets import loopback
 from stalepool_testing.tls import TLS
+from stalepool_testing.wire import IO_TIMEOUT_S, Ended
 
 
 class Listener:
@@ -68,6 +69,7 @@ class Listener:
             self._sock.close()
             self._remove_directory()
             raise
+        self._network = Network(self._sock)
         self._doorbell = Doorbell()
         self._acceptor = self._start(self._accept_all)
 
@@ -108,7 +110,7 @@ class Listener:
     def connect(self, timeout_s: float = 10.0) -> socket.socket:
         """A new client socket, connected to this server, after the TLS handshake if there is one.
 
-        For raw clients, and for :func:`~stalepool_testing.into_pool`.
+        For raw clients, and for :func:`.into_pool`.
         """
         sock = socket.socket(self.family, socket.SOCK_STREAM)
         try:
@@ -174,21 +176,37 @@ class Listener:
         try:
             while True:
                 self._doorbell.wait({self._sock.fileno(): POLLIN})
-                try:
-                    sock, client = self._sock.accept()
-                except OSError:
-                    continue  # the client has left the queue again
-                channel = Channel(sock, self.journal, client)
-                self.channels.append(channel)
-                self._threads.append(self._start(self._serve_one, channel))
+                self._accept_waiting()
         except Ended:
             pass
         finally:
             self._sock.close()
             self._doorbell.close()
 
+    def _accept_waiting(self) -> None:
+        while True:
+            try:
+                sock, client = self._sock.accept()
+            except OSError:
+                return  # nobody is left in the queue, or the client has left it again
+            channel = Channel(sock, self.journal, self._network, client)
+            self.channels.append(channel)
+            self._threads.append(self._start(self._serve_one, channel))
+
+    def _know_clients(self) -> None:
+        """Accept who has connected so far: to its kernel a client in the queue is connected."""
+        known = threading.Event()
+
+        def accept() -> None:
+            self._accept_waiting()
+            known.set()
+
+        if self._doorbell.tell(accept) and not known.wait(IO_TIMEOUT_S):
+            raise TimeoutError("the server does not accept")
+
     def _serve_one(self, channel: Channel) -> None:
         try:
+            channel.meet_faults()
             if self.family != socket.AF_UNIX:
                 channel.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:

@@ -1,38 +1,24 @@
-"""Reading from a connection, with waits that can be interrupted."""
+"""Reading requests from a connection."""
 
 from __future__ import annotations
 
 import socket
-import ssl
 import time
 
 from stalepool_testing import kernel
-from stalepool_testing.doorbell import Doorbell
-from stalepool_testing.kernel import POLLIN, POLLRDHUP
+from stalepool_testing.arguments import UP
+from stalepool_testing.kernel import POLLRDHUP
 from stalepool_testing.messages import CRLF, Request, parse_head
-
-IO_TIMEOUT_S = 10.0
-
-
-class Ended(Exception):
-    """The connection is over, so the thread that serves it may go. Not an error."""
+from stalepool_testing.network import Network
+from stalepool_testing.wire import Wire
 
 
-class Reader:
-    """A socket, and what has been read from it and not yet been taken.
+class Reader(Wire):
+    """A wire, and what has been read from it and not yet been taken."""
 
-    :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or its green kin.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+    def __init__(self, sock: socket.socket, number: int, network: Network) -> None:
+        super().__init__(sock, number, network)
         self._buffer = bytearray()
-        self._doorbell = Doorbell()
-        self._block()
-
-    def client_gone(self) -> Ended:
-        """Called when the client has closed the connection; what to raise then."""
-        return Ended()
 
     def wait_request(self, timeout_s: float | None = None) -> bool:
         """Wait for the first bytes of a request.
@@ -42,15 +28,16 @@ class Reader:
         :raises Ended: when the client has closed the connection.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        was_delayed = False
         while not self._buffer:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._receive(left):
+            if not self._is_readable(left):
                 return False
+            if not was_delayed:
+                self._be_late(UP)
+                was_delayed = True
+            self._read_into(self._buffer)
         return True
-
-    def pause(self, seconds: float | None) -> None:
-        """Let time pass, whatever the client does meanwhile; ``None`` until the server stops."""
-        self._wait(0, seconds)
 
     def park(self, seconds: float | None = None) -> None:
         """Let time pass until the client goes away; reads nothing.
@@ -71,7 +58,7 @@ class Reader:
     def read_body(self, request: Request) -> bytes:
         """Read the body that belongs to this head; Content-Length or chunked."""
         if request.expects_continue and not self._buffer:
-            self.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if not request.is_chunked:
             return self._take(request.content_length)
         body = bytearray()
@@ -98,35 +85,9 @@ class Reader:
         self._buffer.clear()
         kernel.drain(self.sock)
 
-    def _wait(self, events: int, timeout_s: float | None) -> int:
-        descriptors = {self.sock.fileno(): events} if events else {}
-        return sum(self._doorbell.wait(descriptors, timeout_s).values())
-
-    def _receive(self, timeout_s: float | None) -> bool:
-        if not self._in_tls() and not self._wait(POLLIN, timeout_s):
-            return False
-        data: bytes | None
-        self.sock.setblocking(False)
-        try:
-            data = self.sock.recv(65536)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            data = None  # half a TLS record, or one without application data
-        except OSError:
-            data = b""
-        self._block()
-        if data is None:
-            return True
-        if not data:
-            raise self.client_gone()
-        self._buffer += data
-        return True
-
-    def _in_tls(self) -> bool:
-        return isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0
-
-    def _block(self) -> None:
-        self.sock.setblocking(True)  # settimeout alone does not tell eventlet's TLS socket
-        self.sock.settimeout(IO_TIMEOUT_S)
+    def _receive(self, timeout_s: float | None) -> None:
+        if self._is_readable(timeout_s):
+            self._read_into(self._buffer)
 
     def _take(self, count: int) -> bytes:
         while len(self._buffer) < count:

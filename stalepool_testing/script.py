@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 import threading
 from collections import deque
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Callable, ClassVar, Iterable, Mapping, Sequence, Union
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable, Iterable, Sequence, Union
 
-from stalepool_testing.arguments import Kind, require
+from stalepool_testing.arguments import Checked, got
 from stalepool_testing.messages import Request
 
 if TYPE_CHECKING:
@@ -16,36 +15,11 @@ if TYPE_CHECKING:
     from stalepool_testing.exchange import Exchange
 
 
-class Step:
+class Step(Checked):
     """One line of a script."""
 
     #: False where the connection is over after this step, so that no idle step can follow
     keeps_connection = True
-
-    #: argument of a step that is a dataclass -> what it takes
-    takes: ClassVar[Mapping[str, Kind]] = {}
-
-    def __post_init__(self) -> None:
-        require(self, self.takes)
-
-    def __str__(self) -> str:
-        """The step as it would be written, without what is left at its default."""
-        own: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
-        given = [
-            f"{field.name}={reprlib.repr(getattr(self, field.name))}"
-            for field in own
-            if getattr(self, field.name) != _default_of(field)
-        ]
-        return f"{type(self).__name__}({', '.join(given)})"
-
-    def check(self, family: int) -> None:
-        """Raise ``Unavailable`` where this step cannot be done on connections of a family."""
-
-
-def _default_of(field: Field[Any]) -> Any:
-    if field.default_factory is not MISSING:
-        return field.default_factory()
-    return field.default
 
 
 class AnswerStep(Step):
@@ -95,11 +69,11 @@ class Script:
 
     def __init__(self, script: ScriptLike, default: AnswerStep) -> None:
         if not isinstance(default, AnswerStep):
-            raise TypeError(f"default takes an answer step such as Reset(), {_got(default)}")
+            raise TypeError(f"default takes an answer step such as Reset(), {got(default, Step)}")
         if isinstance(script, (Step, type)) or not (callable(script) or _is_iterable(script)):
             raise TypeError(
                 f"script takes a list of steps such as [Respond(200)], or a function of the "
-                f"request, {_got(script)}"
+                f"request, {got(script, Step)}"
             )
         self._default = default
         self._choose = script if callable(script) else None
@@ -141,7 +115,7 @@ class Script:
         if self._choose is not None:
             chosen = self._choose(request)
             if not (isinstance(chosen, Step) or _is_iterable(chosen)):
-                raise TypeError(f"a script function returns a step or a list, {_got(chosen)}")
+                raise TypeError(f"a script function returns a step or a list, {got(chosen, Step)}")
             steps = (chosen,) if isinstance(chosen, Step) else tuple(chosen)
             opening, turns = _turns(steps)
             return turns[0] if turns else Turn(self._default, opening)
@@ -157,7 +131,7 @@ def _turns(steps: Sequence[Step]) -> tuple[tuple[IdleStep, ...], list[Turn]]:
         if isinstance(step, AnswerStep):
             turns.append(Turn(step))
         elif not isinstance(step, IdleStep):
-            raise TypeError(f"a script is made of steps such as Respond(200), {_got(step)}")
+            raise TypeError(f"a script is made of steps such as Respond(200), {got(step, Step)}")
         elif before is not None and not before.keeps_connection:
             raise ValueError(f"{before} leaves no connection for {step}")
         elif turns:
@@ -170,9 +144,3 @@ def _turns(steps: Sequence[Step]) -> tuple[tuple[IdleStep, ...], list[Turn]]:
 
 def _is_iterable(value: object) -> bool:
     return hasattr(type(value), "__iter__") and not isinstance(value, (str, bytes))
-
-
-def _got(value: object) -> str:
-    if isinstance(value, type) and issubclass(value, Step):
-        return f"got the class {value.__name__}: write {value.__name__}(...)"
-    return f"got {value!r}"

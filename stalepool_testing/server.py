@@ -5,14 +5,17 @@ from __future__ import annotations
 import socket
 from typing import Callable, TypeVar
 
+from stalepool_testing.arguments import got
 from stalepool_testing.channel import Channel
 from stalepool_testing.exchange import Exchange
+from stalepool_testing.faults import Fault
 from stalepool_testing.listener import Listener
 from stalepool_testing.messages import answer_bytes
-from stalepool_testing.reader import Ended
+from stalepool_testing.network import AddedFault
 from stalepool_testing.script import AnswerStep, IdleStep, Script, ScriptLike, Step
 from stalepool_testing.steps import Respond, ZeroWindow
 from stalepool_testing.tls import TLS
+from stalepool_testing.wire import Ended
 
 S = TypeVar("S", bound="FaultServer")
 
@@ -41,9 +44,12 @@ class FaultServer(Listener):
     or chunked, after ``100 Continue`` where it is expected; answers to HEAD, and 204 and 304, have
     no body. A client's ``Connection: close`` is kept to. What is not HTTP/1 gets 400 and a FIN.
 
+    **Faults of the way**, such as latency, are added and lifted while it runs: :meth:`add`.
+
     **Threads**: one per connection, native, or green where eventlet has patched. Starts at once.
 
     :param script: a list of steps, or a function of the request.
+    :param no_list: refused: several steps stand in a list.
     :param tls: ``TLS()`` for https.
     :param family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
     :param host: the address to listen on; ``None``, the default, is the family's loopback.
@@ -55,13 +61,16 @@ class FaultServer(Listener):
     def __init__(
         self,
         script: ScriptLike = (),
-        *,
+        *no_list: object,
         tls: TLS | None = None,
         family: int = socket.AF_INET,
         host: str | None = None,
         default: AnswerStep | None = None,
         receive_buffer: int | None = None,
     ) -> None:
+        if no_list:
+            steps = ", ".join(map(str, (script, *no_list)))
+            raise TypeError(f"script takes a list of steps: write [{steps}]")
         self._script = Script(script, Respond(200) if default is None else default)
         for step in self._script.steps:
             step.check(family)
@@ -76,6 +85,49 @@ class FaultServer(Listener):
     def script_left(self) -> int:
         """How many answer steps of the list no request has met yet."""
         return self._script.left
+
+    # -- steer the server while it runs ------------------------------------------------------
+
+    def add(self, fault: Fault, *, only_open: bool = False) -> AddedFault:
+        """Put a fault in force, on the connections that are open and on those to come::
+
+            with server.add(Latency(0.2)):
+                ...each answer is 0.2 s late...
+
+            blackout = server.add(Blackout())
+            ...nothing arrives...
+            blackout.lift()
+
+        Any number of them can be in force; in which order they were added makes no difference.
+
+        :param only_open: it meets the connections that are open now, and no new ones: a firewall
+            that has lost its state, say, or a load balancer that was restarted.
+        :returns: what ends it, by :meth:`.AddedFault.lift` or as a context manager.
+        :raises TypeError: for what is no fault.
+        :raises ValueError: when the server is closed.
+        :raises Unavailable: where the kernel cannot do it.
+        """
+        if not isinstance(fault, Fault):
+            raise TypeError(f"add() takes a fault such as Latency(0.2), {got(fault, Fault)}")
+        fault.check(self.family)
+        if self._closing:
+            raise ValueError(f"the server is closed, {fault} cannot be added")
+        self._know_clients()
+        connections = self._open_connections() if only_open else None
+        added = AddedFault(fault, connections, self._lift)
+        self.journal.write(None, f"{fault} added{_to(connections)}")
+        self._network.add(added, self._sockets())
+        return added
+
+    def _lift(self, added: AddedFault) -> None:
+        if self._network.lift(added, self._sockets()):
+            self.journal.write(None, f"{added.fault} lifted")
+
+    def _open_connections(self) -> frozenset[int]:
+        return frozenset(channel.number for channel in tuple(self.channels) if not channel.ended)
+
+    def _sockets(self) -> dict[int, socket.socket]:
+        return {channel.number: channel.sock for channel in tuple(self.channels)}
 
     # -- synchronise with the server ---------------------------------------------------------
 
@@ -93,7 +145,9 @@ class FaultServer(Listener):
         :raises TimeoutError: when it is not done in time.
         """
         if not isinstance(step, IdleStep):
-            raise TypeError(f"perform() takes an idle step such as ResetAfter(0), got {step!r}")
+            raise TypeError(
+                f"perform() takes an idle step such as ResetAfter(0), {got(step, Step)}"
+            )
         step.check(self.family)
         channels = list(self.channels)
         try:
@@ -159,7 +213,9 @@ class FaultServer(Listener):
             left = [*self._script.opening, *left]
         if not left:
             return ""
-        return f"no request met {', '.join(map(str, left))}: {len(self.journal)} came in all"
+        steps = ", ".join(map(str, left))
+        came = f"{len(self.journal)} came in all"
+        return f"no request met {steps}: {came} (may_leave_steps=True permits that)"
 
     def _wait(self, check: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Wait as the journal does, but no longer than until the server has failed."""
@@ -183,7 +239,7 @@ class FaultServer(Listener):
                 request = channel.read_head()
             except ValueError as error:
                 self.journal.write(channel.number, f"{error}: answered 400")
-                channel.sock.sendall(answer_bytes(400, str(error).encode()))
+                channel.send(answer_bytes(400, str(error).encode()))
                 channel.throw_away()
                 channel.close()
                 return
@@ -223,3 +279,9 @@ class FaultServer(Listener):
         if isinstance(error, Ended):
             why = "the client had gone" if channel.ended else "the server stopped"
         self.journal.write(channel.number, f"{step} not done: {why}")
+
+
+def _to(connections: frozenset[int] | None) -> str:
+    if connections is None:
+        return ""
+    return f" to connections {', '.join(map(str, sorted(connections))) or 'none'}"

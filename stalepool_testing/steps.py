@@ -1,7 +1,7 @@
 """What a fault server does with a request: the words its script is written in.
 
 Each step is a small function of the raw socket; write your own by deriving from
-:class:`~stalepool_testing.AnswerStep`. An argument that makes no sense is refused at once, by a
+:class:`.AnswerStep`. An argument that makes no sense is refused at once, by a
 ``TypeError`` or ``ValueError``. What happens *between* requests is in ``idle_steps``.
 
 "Processed" means that the server acted on the request: sending it again would do it twice.
@@ -30,7 +30,7 @@ class _LastAnswer(AnswerStep):
 class Respond(AnswerStep):
     """An ordinary answer on a connection that stays open. Processed, whatever the status.
 
-    :param body: bytes, or a function of the request, such as :func:`~stalepool_testing.echo`.
+    :param body: bytes, or a function of the request, such as :func:`.echo`.
     :param headers: more headers, such as ``{"Keep-Alive": "timeout=5"}``.
     :param delay_s: how long the server thinks before it answers.
     """

@@ -1,4 +1,4 @@
-"""Metrics for OpenTelemetry's API: what :func:`stalepool.snapshot` counts, by origin.
+"""Metrics for OpenTelemetry's API: what :func:`.snapshot` counts, by origin.
 
 :func:`instrument` makes observable counters. They are read when the SDK collects, on a thread of
 its own, so a request pays nothing. The attributes of an origin have the names of OpenTelemetry's

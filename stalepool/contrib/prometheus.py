@@ -1,4 +1,4 @@
-"""Metrics for prometheus_client: what :func:`stalepool.snapshot` counts, by origin.
+"""Metrics for prometheus_client: what :func:`.snapshot` counts, by origin.
 
 One process: ``REGISTRY.register(Collector())``. Several that share ``PROMETHEUS_MULTIPROC_DIR``, as
 under gunicorn or uWSGI: a scrape is answered by one of them, from files that all have written. So
@@ -102,7 +102,7 @@ def write() -> None:
 
 
 def middleware(application: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap a WSGI application, so that its processes write every :data:`WRITE_EVERY_S` seconds."""
+    """Wrap a WSGI application, so that its processes write every ``WRITE_EVERY_S`` seconds."""
 
     def call(environ: Any, start_response: Any) -> Any:
         global _due_at

@@ -16,19 +16,21 @@ class Outcome(NamedTuple):
     said: str
 
 
-def run_pytest(directory: Path, test: str, *options: str, plugin: bool = True) -> Outcome:
+def run_pytest(
+    directory: Path, test: str, *options: str, plugin: bool = True, **environ: str
+) -> Outcome:
     """Run one module of tests, with the plugin as an installed stalepool brings it in."""
     (directory / "test_it.py").write_text(textwrap.dedent(test), encoding="utf-8")
     with_plugin: List[str] = ["-p", "pytest_stalepool"] if plugin else []
-    return pytest_in(directory, *with_plugin, *options)
+    return pytest_in(directory, *with_plugin, *options, **environ)
 
 
-def pytest_in(directory: Path, *words: str) -> Outcome:
-    """Run pytest in a directory, with these words."""
+def pytest_in(directory: Path, *words: str, **environ: str) -> Outcome:
+    """Run pytest in a directory, with these words and variables."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
         cwd=directory,
-        env=clean_environ(),
+        env=clean_environ(**environ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

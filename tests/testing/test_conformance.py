@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+import comparison
+from conftest import REPOSITORY
+from stalepool_testing.conformance.cases import CASES
 from stalepool_testing.conformance.clients import CLIENTS, factory_of
 from testing.suite import Outcome, assert_fails, pytest_in
 
@@ -73,6 +77,25 @@ def test_no_such_client(client: str, words: str, tmp_path: Path) -> None:
     outcome = run_suite(tmp_path, client)
     assert outcome.status == 4, outcome.said
     assert words in outcome.said and "Traceback" not in outcome.said, outcome.said
+
+
+def test_the_comparison_page_is_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    column = comparison.Column("requests")
+    cells = comparison.run_suite(sys.executable, column, tmp_path)
+    assert {method for _, method in cells} == {"GET", "POST"}
+    lines = comparison.table("GET", {column: cells}).splitlines()
+    assert [line.split("  ")[0] for line in lines[4:-1]] == list(CASES)
+    assert lines[4].split("  ")[-1] == "ok" and lines[-2].split("  ")[-1] == "error"
+    with pytest.raises(RuntimeError, match="it takes urllib3, "):
+        comparison.run_suite(sys.executable, comparison.Column("curl"), tmp_path)
+
+
+def test_the_comparison_page_has_every_case() -> None:
+    page = comparison.PAGE.read_text(encoding="utf-8")
+    assert {case for case in CASES if page.count(f"\n{case}  ") != 2} == set()
+    with pytest.raises(ValueError, match="the page has no place for the tables"):
+        comparison.insert("nothing", "tables")
 
 
 @pytest.mark.parametrize("name", CLIENTS)

@@ -11,7 +11,7 @@ import pytest
 
 import stalepool_testing
 from conftest import REPOSITORY
-from stalepool_testing import AnswerStep, IdleStep, Unavailable, stale_states
+from stalepool_testing import AnswerStep, Fault, IdleStep, Unavailable, stale_states
 from testing.suite import Outcome, run_pytest
 
 
@@ -44,7 +44,7 @@ PAGE = whole_tests_of("docs/testing.rst")
 
 
 def test_the_page_has_its_tests() -> None:
-    assert len(PAGE) == 6
+    assert len(PAGE) == 7
 
 
 @pytest.mark.parametrize("test", PAGE, ids=lambda test: re.search(r"def (test_\w+)", test)[1])
@@ -67,8 +67,8 @@ def test_the_reference_has_every_step_and_state() -> None:
     steps = {
         name
         for name, what in public.items()
-        if isinstance(what, type) and issubclass(what, (AnswerStep, IdleStep))
-    } - {"AnswerStep", "IdleStep"}
+        if isinstance(what, type) and issubclass(what, (AnswerStep, Fault, IdleStep))
+    } - {"AnswerStep", "Fault", "IdleStep"}
     assert len(steps) > 15
     assert {name for name in steps if f"    {name}(" not in page} == set()
     assert {name for name in stale_states() if f"    {name} " not in page} == set()

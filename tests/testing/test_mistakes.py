@@ -34,6 +34,10 @@ LIST = (
             "default takes .* got CloseAft",
         ),
         (lambda: FaultServer(Respond(200)), LIST + "Respond"),
+        (
+            lambda: FaultServer(Respond(200), Reset()),
+            r"script takes a list of steps: write \[Respond\(\), Reset\(\)\]",
+        ),
         (lambda: FaultServer(Respond), LIST + "the class Respond: write "),
         (lambda: FaultServer("Respond"), LIST + "'Respond'"),
         (lambda: FaultServer(200), LIST + "200"),

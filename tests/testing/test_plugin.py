@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from conftest import clean_environ
 from testing.suite import assert_fails, assert_passes, run_pytest
 
 FIXTURES = """
@@ -20,7 +22,8 @@ FIXTURES = """
             return [session.get(server.url, **options).status_code for _ in range(2)]
 
     def test_nothing_is_switched_on(fault_server):
-        assert "stalepool" not in sys.modules
+        # imported at most by another test, for its shim
+        assert "stalepool" not in sys.modules or not sys.modules["stalepool"].is_installed()
         with pytest.raises(requests.ConnectionError):
             two_requests(fault_server([Respond(200), Reset()]))
 
@@ -63,6 +66,16 @@ FIXTURES = """
 @pytest.mark.parametrize("options", [(), ("-n", "2"), ("--timeout", "60")], ids=str)
 def test_every_fixture(options: tuple, tmp_path: Path) -> None:
     assert_passes(run_pytest(tmp_path, FIXTURES, *options), 16)
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=str)
+@pytest.mark.parametrize(
+    "package, options",
+    [("pytest_randomly", ("-p", "no:random_order")), ("random_order", ("--random-order",))],
+)
+def test_in_random_order(package: str, options: tuple, workers: tuple, tmp_path: Path) -> None:
+    pytest.importorskip(package)
+    assert_passes(run_pytest(tmp_path, FIXTURES, *options, *workers), 16)
 
 
 def test_a_step_nobody_met_fails_the_test(tmp_path: Path) -> None:
@@ -135,13 +148,30 @@ def test_an_error_in_a_step_of_ones_own_is_shown_with_the_journal(tmp_path: Path
     assert_fails(outcome, "Mine() not done: KeyError: 'a mistake in the step'", "1 error")
 
 
+def test_a_factory_that_nobody_called_says_so(tmp_path: Path) -> None:
+    outcome = run_pytest(
+        tmp_path,
+        """
+        def test_server(fault_server): fault_server.url
+        def test_socket(stale_socket): stale_socket.client
+        def test_proxy(proxy): proxy.url
+        """,
+    )
+    assert_fails(
+        outcome,
+        "fault_server is a factory: what fault_server(...) returns may have 'url'",
+        "stale_socket is a factory: what stale_socket(...) returns may have 'client'",
+        "proxy is a factory: what proxy(...) returns may have 'url'",
+    )
+
+
 def test_what_the_machine_cannot_do_skips(tmp_path: Path) -> None:
     outcome = run_pytest(
         tmp_path,
         """
         import pytest
         import stalepool_testing
-        from stalepool_testing import BlackHole, Respond, Unavailable, blackhole
+        from stalepool_testing import BlackHole, Blackout, Respond, Unavailable, blackhole
 
         @pytest.fixture(autouse=True)
         def forbidden(monkeypatch):
@@ -151,11 +181,12 @@ def test_what_the_machine_cannot_do_skips(tmp_path: Path) -> None:
 
         def test_socket(black_hole): pass
         def test_server(fault_server): fault_server([Respond(200), BlackHole()])
+        def test_fault(fault_server): fault_server().add(Blackout())
         """,
         "-rs",
     )
     assert outcome.status == 0, outcome.said
-    assert outcome.said.count("the kernel refuses a socket filter") == 2, outcome.said
+    assert outcome.said.count("the kernel refuses a socket filter") == 3, outcome.said
 
 
 def test_a_suite_that_does_not_use_it_never_imports_it(tmp_path: Path) -> None:
@@ -172,6 +203,25 @@ def test_a_suite_that_does_not_use_it_never_imports_it(tmp_path: Path) -> None:
         ),
         1,
     )
+
+
+def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path: Path) -> None:
+    """As with STALEPOOL=1: pytest cannot rewrite the assertions of what came before it."""
+    installed = tmp_path / "stalepool-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: stalepool\nVersion: 0\n")
+    (installed / "entry_points.txt").write_text("[pytest11]\npytest_stalepool=pytest_stalepool\n")
+    (installed / "RECORD").write_text("stalepool/__init__.py,,\npytest_stalepool.py,,\n")
+    (tmp_path / "sitecustomize.py").write_text("import stalepool\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    path = os.pathsep.join([str(tmp_path), clean_environ()["PYTHONPATH"]])
+    test = """
+        import sys
+
+        def test_it():
+            assert "stalepool" in sys.modules
+    """
+    assert_passes(run_pytest(tmp_path, test, plugin=False, PYTHONPATH=path), 1)
 
 
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])

@@ -1,0 +1,131 @@
+"""The faults in force between a server and its clients."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Callable, Iterable, Mapping, TypeVar
+
+from stalepool_testing import blackhole
+from stalepool_testing.faults import Bandwidth, Blackout, Fault, Latency, ResetAtNextByte
+from stalepool_testing.kernel import Unavailable
+
+A = TypeVar("A", bound="AddedFault")
+Directed = TypeVar("Directed", Latency, Bandwidth, ResetAtNextByte)
+
+_LISTENING = -1  # its place among the numbers of the connections
+
+
+class AddedFault:
+    """A fault that a server has; leaving its ``with`` block lifts it.
+
+    :ivar fault: what was added.
+    """
+
+    def __init__(
+        self, fault: Fault, connections: frozenset[int] | None, lift: Callable[[AddedFault], None]
+    ) -> None:
+        self.fault = fault
+        self._connections = connections
+        self._lift = lift
+
+    def __enter__(self: A) -> A:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.lift()
+
+    def lift(self) -> None:
+        """End the fault: bytes pass as before. Does nothing the second time."""
+        self._lift(self)
+
+    def meets(self, number: int) -> bool:
+        """True where it holds for the connection of that number."""
+        return self._connections is None or number in self._connections
+
+
+class Network:
+    """Which faults meet a connection, and the sockets that swallow what comes.
+
+    Safe to be asked and changed by several threads.
+
+    :param listening: the server's listening socket.
+    """
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._in_force: tuple[AddedFault, ...] = ()
+        self._swallowing: set[int] = set()
+        self._lock = threading.Lock()
+
+    def delay_s(self, number: int, direction: str) -> float:
+        """How late a message is on a connection, in seconds."""
+        return sum(fault.seconds for fault in self._meeting(number, Latency, direction))
+
+    def bytes_per_s(self, number: int, direction: str) -> int | None:
+        """How many bytes pass on a connection; ``None`` where nothing holds them up."""
+        rates = (fault.bytes_per_s for fault in self._meeting(number, Bandwidth, direction))
+        return min(rates, default=None)
+
+    def resetting(self, number: int, direction: str) -> ResetAtNextByte | None:
+        """The fault that resets a connection at its next byte, if there is one."""
+        return next(iter(self._meeting(number, ResetAtNextByte, direction)), None)
+
+    def add(self, added: AddedFault, sockets: Mapping[int, socket.socket]) -> None:
+        """Put a fault in force.
+
+        :param sockets: of the connections, by number.
+        """
+        with self._lock:
+            self._in_force += (added,)
+            self._swallow({**sockets, _LISTENING: self._listening})
+
+    def lift(self, added: AddedFault, sockets: Mapping[int, socket.socket]) -> bool:
+        """Undo :meth:`add`.
+
+        :returns: False where it is not in force any more.
+        """
+        with self._lock:
+            was_in_force = added in self._in_force
+            self._in_force = tuple(other for other in self._in_force if other is not added)
+            self._swallow({**sockets, _LISTENING: self._listening})
+        return was_in_force
+
+    def accepted(self, number: int, sock: socket.socket) -> None:
+        """Have a new connection meet what is in force."""
+        with self._lock:
+            self._swallow({number: sock})
+
+    def let_go(self, number: int, sock: socket.socket) -> None:
+        """Have a connection that is about to be closed swallow no more.
+
+        Its FIN would be sent again for a minute: the acknowledgement would be swallowed, too.
+        """
+        with self._lock:
+            if number in self._swallowing:
+                self._swallowing.discard(number)
+                blackhole.release(sock)
+
+    def _swallow(self, sockets: Mapping[int, socket.socket]) -> None:
+        for number, sock in sockets.items():
+            swallows = any(
+                isinstance(added.fault, Blackout) and added.meets(number)
+                for added in self._in_force
+            )
+            if swallows == (number in self._swallowing) or sock.fileno() < 0:
+                continue
+            try:
+                if swallows:
+                    blackhole.swallow(sock)
+                    self._swallowing.add(number)
+                else:
+                    self._swallowing.discard(number)
+                    blackhole.release(sock)
+            except Unavailable:
+                pass  # its own thread has just closed it
+
+    def _meeting(self, number: int, kind: type[Directed], direction: str) -> Iterable[Directed]:
+        for added in self._in_force:
+            fault = added.fault
+            if isinstance(fault, kind) and fault.direction == direction and added.meets(number):
+                yield fault

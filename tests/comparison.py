@@ -1,0 +1,138 @@
+"""``python -m tests.comparison``: runs the conformance suite, and writes docs/comparison.rst.
+
+Installs the newest release of each client, in environments of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Sequence
+from xml.etree import ElementTree
+
+from stalepool_testing.conformance.cases import CASES
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = REPOSITORY / "docs" / "comparison.rst"
+BEGIN = ".. begin of the tables that tests.comparison writes"
+END = ".. end of the tables that tests.comparison writes"
+
+#: niquests brings a urllib3 of its own, which gets into the other's place
+ENVIRONMENTS = [["urllib3", "requests", "httpx", "aiohttp"], ["niquests"]]
+TOLD = ["urllib3", "requests", "httpx", "aiohttp", "niquests", "stalepool"]
+
+
+class Column(NamedTuple):
+    client: str
+    with_stalepool: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.client + (" with stalepool" if self.with_stalepool else "")
+
+
+COLUMNS = [
+    Column("urllib3"),
+    Column("urllib3", with_stalepool=True),
+    Column("requests"),
+    Column("requests", with_stalepool=True),
+    Column("httpx"),
+    Column("aiohttp"),
+    Column("niquests"),
+]
+
+#: (case, method) -> what the suite said
+Cells = Dict[tuple, str]
+
+
+def run_suite(python: str, column: Column, directory: Path) -> Cells:
+    """Run the suite in an environment.
+
+    :raises RuntimeError: when it could not be run.
+    """
+    report = directory / "report.xml"
+    words = ["--pyargs", "stalepool_testing.conformance", "--client", column.client]
+    done = subprocess.run(
+        [python, "-m", "pytest", "-p", "pytest_stalepool", f"--junitxml={report}", *words],
+        cwd=directory,
+        env={**os.environ, "STALEPOOL": "1" if column.with_stalepool else "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode not in (0, 1):  # 1: some case is not survived
+        raise RuntimeError(f"{column.title}: pytest says\n{done.stdout}")
+    cells = (
+        ast.literal_eval(found.get("value", ""))
+        for found in ElementTree.parse(report).iter("property")
+    )
+    return {(case, method): said for case, method, said in cells}
+
+
+def in_a_word(said: str) -> str:
+    if said.startswith("took"):
+        return "wrong answer"
+    return said if said == "ok" or said.startswith("sent") else "error"
+
+
+def table(method: str, results: Dict[Column, Cells]) -> str:
+    """A table of what each client makes of a request in each case."""
+    rows: List[Sequence[str]] = [[method, *(column.client for column in results)]]
+    rows.append(["", *("with stalepool" if column.with_stalepool else "" for column in results)])
+    for case in CASES:
+        said = [cells.get((case, method), "not run") for cells in results.values()]
+        rows.append([case, *map(in_a_word, said)])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rule = "  ".join("=" * width for width in widths)
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
+    ]
+    return "\n".join([rule, *lines[:2], rule, *lines[2:], rule])
+
+
+def insert(page: str, tables: str) -> str:
+    before, _, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError("the page has no place for the tables: %r ... %r" % (BEGIN, END))
+    return f"{before}{BEGIN}\n\n{tables}\n\n{end}{after}"
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    argparse.ArgumentParser(prog="python -m tests.comparison", description=__doc__).parse_args(
+        arguments
+    )
+    results: Dict[Column, Cells] = {}
+    versions: Dict[str, str] = {}
+    for clients in ENVIRONMENTS:
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            venv.create(directory / "venv", with_pip=True)
+            python = str(directory / "venv" / "bin" / "python")
+            pip = [python, "-m", "pip", "--disable-pip-version-check"]
+            subprocess.run([*pip, "install", "-q", f"{REPOSITORY}[testing]", *clients], check=True)
+            listed = subprocess.check_output([*pip, "list", "--format=freeze"], text=True)
+            versions.update(line.split("==") for line in listed.split())
+            for column in COLUMNS:
+                if column.client in clients:
+                    print(column.title, flush=True)
+                    results[column] = run_suite(python, column, directory)
+    about = [f"{name} {versions[name]}" for name in TOLD]
+    where = f"CPython {platform.python_version()}, {platform.system()} {platform.release()}"
+    tables = [
+        f"{', '.join(about)}; {where}; {datetime.date.today()}.",
+        *(table(method, results) for method in ("GET", "POST")),
+    ]
+    PAGE.write_text(insert(PAGE.read_text(), "\n\n".join(tables)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,410 @@
+"""Faults that are added to a running server and lifted again, as raw clients meet them."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import socket
+import threading
+import time
+from typing import Any, Callable, Iterator, List, Optional
+
+import pytest
+
+from stalepool_testing import (
+    TLS,
+    Bandwidth,
+    BlackHole,
+    Blackout,
+    CloseAfter,
+    FaultServer,
+    Latency,
+    Reset,
+    ResetAtNextByte,
+    Respond,
+    SlowAnswer,
+    Surplus,
+    Unavailable,
+    wait_readable,
+)
+from stalepool_testing.kernel import wait_until
+from worlds import WITH_TESTS
+
+LONG_S = 1000.0  # a fault that is not lifted fails its test by timeout
+
+
+@pytest.fixture(params=["plain", "TLSv1.2", "TLSv1.3"])
+def tls(request: pytest.FixtureRequest) -> Optional[TLS]:
+    return None if request.param == "plain" else TLS(request.param)
+
+
+@pytest.fixture
+def server(tls: Optional[TLS]) -> Iterator[FaultServer]:
+    with FaultServer(tls=tls) as server:
+        yield server
+
+
+class Client:
+    """One connection, and what comes of requests on it."""
+
+    def __init__(self, server: FaultServer) -> None:
+        self.sock = server.connect(60)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.sock.close()
+
+    def send(self, method: str = "GET", body: bytes = b"") -> None:
+        head = "%s / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (method, len(body))
+        self.sock.sendall(head.encode() + body)
+
+    def receive(self) -> int:
+        answer = http.client.HTTPResponse(self.sock)
+        try:
+            answer.begin()
+            answer.read()
+            return answer.status
+        finally:
+            answer.close()
+
+    def ask(self) -> int:
+        self.send()
+        return self.receive()
+
+    def meets_a_reset(self) -> bool:
+        try:
+            self.ask()
+        except (ConnectionError, http.client.IncompleteRead):
+            return True
+        return False
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    action()
+    return time.monotonic() - started
+
+
+def said(server: FaultServer) -> List[str]:
+    """The lines of the journal about faults."""
+    return [what for _, connection, what in server.journal.lines if connection is None]
+
+
+# -- each of them --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_latency(direction: str, server: FaultServer) -> None:
+    """On a connection that is open, on a new one with its handshake, and no more when lifted."""
+    with Client(server) as client:
+        assert client.ask() == 200
+        with server.add(Latency(0.1, direction)):
+            assert seconds(client.ask) >= 0.1
+            with Client(server) as another:
+                assert seconds(another.ask) >= 0.1
+        with server.add(Latency(LONG_S, direction)):
+            pass
+        assert client.ask() == 200
+
+
+def test_a_request_is_late_before_it_is_processed(server: FaultServer) -> None:
+    with Client(server) as client, server.add(Latency(0.2, "up")):
+        sent_at = time.monotonic()
+        client.send()
+        server.wait_request()
+        assert time.monotonic() - sent_at >= 0.2
+        assert client.receive() == 200
+
+
+def test_latencies_add_up(server: FaultServer) -> None:
+    with Client(server) as client, server.add(Latency(0.1)), server.add(Latency(0.15)):
+        assert seconds(client.ask) >= 0.25
+
+
+def test_latency_of_each_write() -> None:
+    with FaultServer([SlowAnswer(0, pieces=3)]) as server, Client(server) as client:
+        with server.add(Latency(0.05)):
+            assert seconds(client.ask) >= 4 * 0.05  # the head, and three pieces
+
+
+def test_bandwidth_down(tls: Optional[TLS]) -> None:
+    answer = Respond(200, body=b"x" * 1000)
+    with FaultServer(default=answer, tls=tls) as server, Client(server) as client:
+        with server.add(Bandwidth(5000)):
+            assert seconds(client.ask) >= 0.2
+
+
+def test_bandwidth_up(server: FaultServer) -> None:
+    with Client(server) as client, server.add(Bandwidth(5000, "up")):
+        sent_at = time.monotonic()
+        client.send("POST", b"x" * 1000)
+        assert client.receive() == 200
+        assert time.monotonic() - sent_at >= 0.2
+    assert server.journal[0].body == b"x" * 1000
+
+
+def test_of_several_bandwidths_the_smallest_counts_and_lifting_it_sets_the_answer_free() -> None:
+    with FaultServer(default=Respond(200, body=b"x" * 10000)) as server:
+        with Client(server) as client, server.add(Bandwidth(10**6)):
+            slow = server.add(Bandwidth(10))
+            client.send()
+            wait_readable(client.sock)
+            slow.lift()
+            assert client.receive() == 200
+
+
+def test_reset_at_the_next_byte(server: FaultServer) -> None:
+    with Client(server) as client, Client(server) as another:
+        assert client.ask() == another.ask() == 200
+        with server.add(ResetAtNextByte()):
+            assert client.meets_a_reset()
+            with pytest.raises(ConnectionError), Client(server) as new:
+                new.ask()
+        assert another.ask() == 200, "no byte came on it while the fault was in force"
+        assert len(server.journal) == 3
+        assert server.wait_ended(0) == "reset"
+
+
+def test_reset_at_the_next_byte_down(server: FaultServer) -> None:
+    with Client(server) as client:
+        with server.add(ResetAtNextByte("down")):
+            assert client.meets_a_reset()
+    assert server.wait_ended(0) == "reset"
+    (entry,) = server.journal
+    assert entry.processed and not entry.answered
+
+
+def test_a_fin_is_no_byte(server: FaultServer) -> None:
+    with server.add(ResetAtNextByte()):
+        socket.create_connection((server.host, server.port)).close()
+        assert server.wait_ended(0) == "client"
+
+
+def test_reset_in_the_middle_of_an_answer() -> None:
+    with FaultServer(default=Respond(200, body=b"x" * 10000)) as server:
+        with Client(server) as client, server.add(Bandwidth(10000)):
+            client.send()
+            wait_readable(client.sock)
+            with server.add(ResetAtNextByte("down")), pytest.raises(ConnectionError):
+                client.receive()
+
+
+def test_what_a_step_sends_unasked_meets_them() -> None:
+    with FaultServer([Respond(200)]) as server, Client(server) as client:
+        assert client.ask() == 200
+        with server.add(Latency(0.1)):
+            assert seconds(lambda: server.perform(Surplus(408, seconds=0))) >= 0.1
+
+
+def test_blackout(server: FaultServer) -> None:
+    with Client(server) as client:
+        assert client.ask() == 200
+        with server.add(Blackout()):
+            client.send()
+            with pytest.raises(TimeoutError):
+                wait_readable(client.sock, 0.1)
+            with pytest.raises(socket.timeout):
+                server.connect(timeout_s=0.1)
+            assert len(server.journal) == 1
+        assert client.receive() == 200, "the client's kernel has sent it again"
+        with Client(server) as new:
+            assert new.ask() == 200
+
+
+def test_two_blackouts_end_with_the_second() -> None:
+    with FaultServer() as server, Client(server) as client:
+        first, second = server.add(Blackout()), server.add(Blackout())
+        first.lift()
+        client.send()
+        with pytest.raises(TimeoutError):
+            wait_readable(client.sock, 0.1)
+        second.lift()
+        assert client.receive() == 200
+
+
+def test_a_client_that_has_just_connected_is_met() -> None:
+    with FaultServer() as server:
+        for number in range(50):
+            with socket.create_connection((server.host, server.port)):
+                with server.add(Latency(1), only_open=True):
+                    pass
+            assert said(server)[-2].endswith(f" to connections {number}")
+            server.wait_ended(number)
+
+
+def test_only_open_connections(server: FaultServer) -> None:
+    """As behind a firewall that has lost its state."""
+    with Client(server) as client, Client(server) as new:
+        assert client.ask() == 200
+        with server.add(Blackout(), only_open=True):
+            client.send()
+            with Client(server) as another:
+                assert another.ask() == 200
+        with server.add(ResetAtNextByte(), only_open=True):
+            assert new.meets_a_reset()
+            with Client(server) as another:
+                assert another.ask() == 200
+    assert said(server)[0] == "Blackout() added to connections 0, 1"
+
+
+def test_a_server_that_stops_in_a_blackout_sends_its_fin(server: FaultServer) -> None:
+    with Client(server) as client:
+        assert client.ask() == 200
+        server.add(Blackout())
+        server.close()
+        wait_readable(client.sock)
+        assert client.sock.recv(1) == b""
+
+
+@pytest.mark.parametrize("fault", [Latency(LONG_S), Latency(LONG_S, "up"), Bandwidth(1)], ids=str)
+def test_a_server_stops_while_bytes_are_held_up(fault: Any, server: FaultServer) -> None:
+    with Client(server) as client:
+        assert client.ask() == 200
+        server.add(fault)
+        client.send()
+        wait_until(lambda: len(server.journal) == 2 or fault == Latency(LONG_S, "up"), "request")
+        server.close()
+
+
+# -- the handle, the journal, mistakes -----------------------------------------------------------
+
+
+def test_the_journal_says_what_was_added_and_lifted() -> None:
+    with FaultServer() as server:
+        with server.add(Latency(0.2)) as latency:
+            assert latency.fault == Latency(0.2)
+            reset = server.add(ResetAtNextByte(), only_open=True)
+        reset.lift()
+        reset.lift()
+    assert said(server) == [
+        "Latency(seconds=0.2) added",
+        "ResetAtNextByte() added to connections none",
+        "Latency(seconds=0.2) lifted",
+        "ResetAtNextByte() lifted",
+    ]
+    assert re.match(
+        r" +\d+\.\d{3} ms  the server    Latency\(seconds=0.2\) added",
+        server.report().splitlines()[1],
+    )
+
+
+@pytest.mark.parametrize("fault", [Reset(), CloseAfter(0), BlackHole(), 200, None], ids=str)
+def test_what_is_no_fault(fault: Any) -> None:
+    with FaultServer() as server:
+        with pytest.raises(TypeError, match=r"add\(\) takes a fault such as Latency\(0.2\), got "):
+            server.add(fault)
+
+
+def test_the_class_of_a_fault() -> None:
+    with FaultServer() as server:
+        with pytest.raises(TypeError, match=r"got the class Blackout: write Blackout\(...\)"):
+            server.add(Blackout)
+
+
+@pytest.mark.parametrize(
+    "make, error, words",
+    [
+        (lambda: Latency(-1), ValueError, r"Latency\(seconds=-1\): it takes seconds from 0"),
+        (lambda: Latency("1"), TypeError, r"Latency\(seconds='1'\): it takes seconds from 0"),
+        (lambda: Latency(1, "left"), ValueError, "direction='left'.: it takes 'up' or 'down'"),
+        (lambda: Bandwidth(0), ValueError, "bytes_per_s=0.: it takes a whole number from 1"),
+        (lambda: ResetAtNextByte(1), TypeError, "direction=1.: it takes 'up' or 'down'"),
+    ],
+)
+def test_a_wrong_argument(make: Callable[[], Any], error: Any, words: str) -> None:
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_a_server_that_is_closed() -> None:
+    with FaultServer() as server:
+        latency = server.add(Latency(1))
+    latency.lift()
+    with pytest.raises(ValueError, match=r"the server is closed, Latency.* cannot be added"):
+        server.add(Latency(1))
+
+
+def test_what_the_kernel_cannot_do() -> None:
+    with FaultServer(family=socket.AF_UNIX) as server:
+        with pytest.raises(Unavailable, match="needs TCP"):
+            server.add(Blackout())
+        assert said(server) == []
+        with Client(server) as client, server.add(Latency(0.1)):
+            assert seconds(client.ask) >= 0.1
+
+
+def test_many_are_added_and_lifted_while_clients_come_and_go(server: FaultServer) -> None:
+    """From several threads; nothing of it stays behind."""
+
+    def come_and_go() -> None:
+        for _ in range(20):
+            with Client(server) as client:
+                assert client.ask() == 200
+
+    clients = [threading.Thread(target=come_and_go) for _ in range(3)]
+    for thread in clients:
+        thread.start()
+    for number in range(10):
+        server.wait_request(5 * number + 1, timeout_s=60)
+        with server.add(Blackout()), server.add(Latency(0.001)):
+            pass
+    for thread in clients:
+        thread.join()
+    assert len(server.journal) == 60
+    with Client(server) as client:
+        assert client.ask() == 200
+
+
+# -- green threads -------------------------------------------------------------------------------
+
+GREEN = """
+    import sys
+    from worlds import enter
+    enter(sys.argv[1])
+    import time
+    import urllib3
+    from stalepool_testing import *
+
+    for tls in None, TLS():
+        with FaultServer(tls=tls) as server:
+            options = {"ca_certs": tls.ca_path} if tls else {}
+            pool = urllib3.connection_from_url(server.url, retries=False, timeout=20.0, **options)
+
+            def ask():
+                return pool.request("GET", "/").status
+
+            def seconds():
+                started = time.monotonic()
+                assert ask() == 200
+                return time.monotonic() - started
+
+            assert ask() == 200
+            with server.add(Latency(0.1)), server.add(Latency(0.1, "up")):
+                assert seconds() >= 0.2
+            with server.add(Bandwidth(1000)):
+                assert seconds() >= 0.03
+            with server.add(ResetAtNextByte(), only_open=True):
+                try:
+                    ask()
+                except urllib3.exceptions.ProtocolError:
+                    pass
+                else:
+                    raise SystemExit("not reset")
+                assert ask() == 200
+            with server.add(Blackout()):
+                try:
+                    pool.request("GET", "/", timeout=0.1)
+                except urllib3.exceptions.TimeoutError:
+                    pass
+                else:
+                    raise SystemExit("not swallowed")
+            assert ask() == 200
+            pool.close()
+"""
+
+
+@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+def test_in_a_green_world(world: str, run_python: Callable[..., Any]) -> None:
+    run_python(GREEN, world, env=WITH_TESTS)
