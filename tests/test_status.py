@@ -695,6 +695,7 @@ def test_every_name_that_is_counted_is_explained() -> None:
     names += [rule.refusal for rule in request_rules.DEATH_RULES if rule.refusal != "not_ended"]
     names += [reason.name for reason in request_rules.MOVE_REASONS]
     names += ["presend_check", "ok", "failed", "would", "windows", "answer_began", "half_sent"]
+    names += ["failed_in_request", "silent_in_request"]
     assert not [
         name for name in names if "?" in (explain.words_for(name), explain.remedy_for(name))
     ]
@@ -720,17 +721,19 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_a_connection_has_gone_for_one_of_a_closed_set() -> None:
     """Each has words of its own; what was kept is not among them."""
-    reasons = {verdict.value for verdict in Verdict} - stats.KEPT | {"failed_in_request"}
+    reasons = {verdict.value for verdict in Verdict} - stats.KEPT
+    in_request = {"failed_in_request": 2, "silent_in_request": 1}
     origin = stats.Origin("")
     for verdict in Verdict:
         origin.count("verdicts", verdict.value)
     for name in ("presend_check", "probe_unanswered", "failed"):
         origin.count("moved", name)
-    origin.count("replays", "ok")
-    origin.count("replays_refused", "method")
+    origin.count_end("replays", "ok", is_silent=False)
+    origin.count_end("replays", "ok", is_silent=True)
+    origin.count_end("replays_refused", "method", is_silent=False)
     gone = origin.as_dict()["gone"]
-    assert set(gone) == reasons | {"presend_check"}
-    assert (gone["failed_in_request"], gone["probe_unanswered"]) == (2, 2)
+    assert set(gone) == reasons | {"presend_check", *in_request}
+    assert {**gone, **in_request, "probe_unanswered": 2} == gone
 
 
 def test_the_settings_say_where_they_are_from() -> None:
