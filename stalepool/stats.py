@@ -330,7 +330,8 @@ def snapshot() -> Dict[str, Any]:
     """Return the origins and their totals as plain data: dicts, strings, numbers."""
     entries = dict(sorted(_origins.copy().items()))  # another thread may meet a new one
     counted = {name: entry.as_dict() for name, entry in entries.items()}
-    totals = _total(list(counted.values()))
+    totals = summed([Origin("").as_dict(), *counted.values()])
+    totals["died_idle_s"] = dict(sorted(totals["died_idle_s"].items()))
     for name, entry in entries.items():
         counted[name]["knowledge"] = entry.knowledge.as_dict()
     return {"origins": counted, "totals": totals}
@@ -338,12 +339,6 @@ def snapshot() -> Dict[str, Any]:
 
 def _edge_s(bucket: int) -> float:
     return float("%.3g" % BUCKET_RATIO**bucket)
-
-
-def _total(entries: List[Dict[str, Any]]) -> Dict[str, Any]:
-    total = summed([Origin("").as_dict(), *entries])
-    total["died_idle_s"] = dict(sorted(total["died_idle_s"].items()))
-    return total
 
 
 def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:
