@@ -652,7 +652,8 @@ def test_nothing_reaches_the_terminal_but_text(at: Dict[str, str], flaky: Any, p
     with Started(SERVICE + "ask()", flaky.port, **at) as service:
         (path,) = place.iterdir()
         seen = json.loads(path.read_text())
-        seen["origins"]["http://\x1b]0;title\x07\n:1"] = next(iter(seen["origins"].values()))
+        (origin,) = seen["origins"].values()
+        seen["origins"]["http://\x1b]0;title\x07\n:1"] = {**origin, "checkouts": 1}
         path.write_text(json.dumps(seen))
         done = stalepool_status(str(service.pid))
     assert "http://?]0;title??:1" in done.stdout
@@ -684,6 +685,17 @@ def test_watching_ends_with_ctrl_c(at: Dict[str, str], flaky: Any) -> None:
         watch.send_signal(signal.SIGINT)
         _, err = watch.communicate(timeout=30)
     assert (watch.returncode, err) == (130, "")
+
+
+def test_origins_of_which_there_is_nothing_to_tell_are_one_line() -> None:
+    with shim(), serving() as (_, pool), serving() as (_, another), serving() as (_, third):
+        assert [get(each) for each in (pool, another, third, third)] == [200] * 4
+        seen = {"written_at": time.time(), **json.loads(json.dumps(stalepool.snapshot()))}
+    ports = [":%d" % each.port for each in (pool, another, third)]
+    origins = {name: each for name, each in seen["origins"].items() if name.endswith(tuple(ports))}
+    text = page.page([Service([Process(1, "u", "x", b"", {**seen, "origins": origins})])])
+    assert [port in text for port in ports] == [False, False, True]
+    assert text.endswith("  no connection was reused yet to 2 further origins")
 
 
 # -- words -----------------------------------------------------------------------------------------

@@ -31,10 +31,17 @@ def _block(service: Service) -> List[str]:
     lines += ["  %s" % line for line in _about(service)]
     for name, number in sorted(counted["fallbacks"].items()):
         lines.append("  fallback %s, %s: %s" % (name, count(number, "time"), words_for(name)))
+    quiet = 0
     for origin, seen in sorted(counted["origins"].items()):
+        facts = learnt(service, origin, seen)
+        if not (seen["checkouts"] or seen["gone"] or seen["reconnects"] or facts):
+            quiet += 1
+            continue
         lines.append("  %s" % origin)
         lines += ["    %s" % line for line in _about_origin(seen)]
-        lines += ["    learnt: %s" % fact for fact in learnt(service, origin, seen)]
+        lines += ["    learnt: %s" % fact for fact in facts]
+    if quiet:
+        lines.append("  no connection was reused yet to %s" % count(quiet, "further origin"))
     return lines
 
 
