@@ -44,6 +44,11 @@ def main(args: argparse.Namespace) -> int:
     if not find.has_proc():
         sys.stderr.write("stalepool status: there is no /proc here: it needs Linux\n")
         return USAGE_ERROR
+    if find.lacks_privilege():
+        sys.stderr.write(
+            "stalepool status: this root has no CAP_SYS_PTRACE, as in a container, and may ask its "
+            "own processes alone: run it as the user of the service, or on the container's host\n"
+        )
     if args.prometheus and find_spec("prometheus_client") is None:
         sys.stderr.write(
             "stalepool status: --prometheus needs prometheus_client in the Python that runs this: "

@@ -24,6 +24,7 @@ from stalepool.settings import AUTO, PREFIX, SETTINGS, Settings, SettingsError
 LARGEST_FILE = 8 << 20
 FORKED = "no answer has come to it yet: a master process, or an idle worker"
 WITHOUT = "runs without the shim"
+_SYS_PTRACE = 19  # capabilities(7)
 _VARIABLE = PREFIX + "STATUS_DIR"
 
 
@@ -42,6 +43,12 @@ class Process(NamedTuple):
 def has_proc() -> bool:
     """Tell whether this machine has what is needed."""
     return os.path.exists("/proc/self/ns/pid")
+
+
+def lacks_privilege() -> bool:
+    """Tell whether this is a root that may not look into other users' processes: a container's."""
+    capabilities = int(_lines("/proc/self/status")["CapEff"], 16)
+    return os.geteuid() == 0 and not capabilities >> _SYS_PTRACE & 1
 
 
 def processes(pids: Iterable[int] = ()) -> List[Process]:
@@ -99,6 +106,8 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
         is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
     except FileNotFoundError:
         return None
+    except PermissionError:
+        return process._replace(note="cannot be asked: only root and %s may" % process.user)
     except OSError as error:
         return process._replace(note="cannot be asked: %s" % error.strerror)
     name = status.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)

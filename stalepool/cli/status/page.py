@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Dict, List
 
@@ -11,15 +12,18 @@ from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 from stalepool.summary import count, thousands
 
-NOBODY = (
-    "No process runs with the shim, of those that you may ask: your own, and as root all.\n"
-    "A process shows once it has imported urllib3."
-)
+NOBODY = "No process %s runs with the shim. One shows once it has imported urllib3."
 
 
 def page(services: List[Service]) -> str:
     """Return the page as text."""
-    return "\n\n".join("\n".join(_block(service)) for service in services) or NOBODY
+    return "\n\n".join("\n".join(_block(service)) for service in services) or nobody()
+
+
+def nobody() -> str:
+    """Say that there is none, of those that may be asked."""
+    of_whom = "of this machine" if os.geteuid() == 0 else "of yours (root may ask those of others)"
+    return NOBODY % of_whom
 
 
 def _block(service: Service) -> List[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List
 
 from stalepool.cli.status.explain import words_for
-from stalepool.cli.status.page import NOBODY, ages, learnt
+from stalepool.cli.status.page import ages, learnt, nobody
 from stalepool.cli.status.services import Service
 from stalepool.stats import HIDDEN, KEPT
 from stalepool.summary import count, duration
@@ -17,7 +17,7 @@ def report(services: List[Service]) -> str:
     """Return the report as text, one section a service."""
     audited = [service for service in services if service.seen and service.is_audit]
     if not audited:
-        return NO_AUDIT if services else NOBODY
+        return NO_AUDIT if services else nobody()
     return "\n\n".join("\n".join(_section(service)) for service in audited)
 
 
