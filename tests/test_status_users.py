@@ -28,7 +28,7 @@ ITS_USER, ANOTHER = 65533, 65534
 BECOME = """
 import ctypes, os
 os.setgroups([]), os.setgid({user}), os.setuid({user})
-ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as after an exec
+ctypes.CDLL(None).prctl(4, {is_open}, 0, 0, 0)  # PR_SET_DUMPABLE: 1 is as after an exec
 """
 
 #: what is imported later might lie where that user may not read
@@ -44,9 +44,12 @@ def at() -> Iterator[Dict[str, str]]:
 
 
 @contextlib.contextmanager
-def service(at: Dict[str, str]) -> Iterator[Started]:
-    """It begins as root, as uWSGI and Apache do, and has been answered once by then."""
-    become = BECOME.format(user=ITS_USER)
+def service(at: Dict[str, str], is_open: bool = True) -> Iterator[Started]:
+    """It begins as root, as uWSGI and Apache do, and has been answered once by then.
+
+    :param is_open: its user may look into it, as after an exec.
+    """
+    become = BECOME.format(user=ITS_USER, is_open=int(is_open))
     script = SERVICE + "ask()" + become + "from stalepool import status; status._make_due(); ask()"
     with FaultServer() as server, Started(script, server.port, **at) as started:
         yield started
@@ -54,7 +57,7 @@ def service(at: Dict[str, str]) -> Iterator[Started]:
 
 def asked_as(user: int, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", STATUS % BECOME.format(user=user), "status", *words],
+        [sys.executable, "-c", STATUS % BECOME.format(user=user, is_open=1), "status", *words],
         env=clean_environ(**variables),
         capture_output=True,
         text=True,
@@ -78,8 +81,10 @@ def test_root_sees_it_and_whose_it_is(at: Dict[str, str]) -> None:
         assert done.stderr == ""
 
 
-def test_its_own_user_sees_it(at: Dict[str, str]) -> None:
-    with service(at) as started:
+@pytest.mark.parametrize("is_open", [True, False])
+def test_its_own_user_sees_it(at: Dict[str, str], is_open: bool) -> None:
+    """Where it may not be looked into, by its file alone."""
+    with service(at, is_open) as started:
         done = asked_as(ITS_USER, **at)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("python -c (pid %d, user %d): saved" % (started.pid, ITS_USER))
@@ -102,15 +107,20 @@ def without_ptrace() -> List[str]:
     return [setpriv, "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
 
 
-def test_a_containers_root_is_told_what_it_lacks(at: Dict[str, str]) -> None:
-    with service(at) as started:
-        done = subprocess.run(
-            [*without_ptrace(), sys.executable, "-m", "stalepool", "status", str(started.pid)],
-            env=clean_environ(**at),
+def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(at: Dict[str, str]) -> None:
+    def ask(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*without_ptrace(), sys.executable, "-m", "stalepool", "status", *words],
+            env=clean_environ(**variables),
             capture_output=True,
             text=True,
             timeout=60,
         )
-    assert done.stderr.startswith("stalepool status: this root has no CAP_SYS_PTRACE")
-    assert done.stderr.count("\n") == 1
-    assert "cannot be asked: only root and %d may" % ITS_USER in done.stdout
+
+    with service(at) as started:
+        everybody, unseen = ask(**at), ask(str(started.pid))
+    for done in (everybody, unseen):
+        assert done.stderr.startswith("stalepool status: this root has no CAP_SYS_PTRACE")
+        assert done.stderr.count("\n") == 1
+    assert "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER) in everybody.stdout
+    assert "cannot be asked: only root and %d may" % ITS_USER in unseen.stdout

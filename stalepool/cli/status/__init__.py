@@ -46,8 +46,8 @@ def main(args: argparse.Namespace) -> int:
         return USAGE_ERROR
     if find.lacks_privilege():
         sys.stderr.write(
-            "stalepool status: this root has no CAP_SYS_PTRACE, as in a container, and may ask its "
-            "own processes alone: run it as the user of the service, or on the container's host\n"
+            "stalepool status: this root has no CAP_SYS_PTRACE, as in a container: of other users' "
+            "processes it sees those alone in which the shim is on, and has been answered\n"
         )
     if args.prometheus and find_spec("prometheus_client") is None:
         sys.stderr.write(
