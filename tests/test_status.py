@@ -548,6 +548,31 @@ def test_a_process_without_the_shim() -> None:
     assert done.returncode == 1 and find.WITHOUT in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ("off", ": keeps no status file: STALEPOOL_STATUS_DIR=off"),
+        ("/nonexistent/x", "its Python has no stalepool, or it cannot write below /nonexistent/x"),
+    ],
+)
+def test_a_process_that_keeps_no_file(flaky: Any, chosen: str, says: str) -> None:
+    with Started(SERVICE + "ask()", flaky.port, STALEPOOL_STATUS_DIR=chosen) as service:
+        done = stalepool_status(str(service.pid))
+    assert says in done.stdout and (done.returncode, done.stderr) == (1, "")
+    assert service.err.count("\n") == (chosen != "off")  # one line
+
+
+def test_what_was_written_long_ago_says_so() -> None:
+    with shim(), serving() as (_, pool):
+        get(pool)
+        seen = json.loads(json.dumps(stalepool.snapshot()))
+    pages = [
+        page.page([Service([Process(1, "u", "x", b"", {**seen, "written_at": time.time() - ago})])])
+        for ago in (5, 600)
+    ]
+    assert ["  as of 10 min ago: " in text for text in pages] == [False, True]
+
+
 @pytest.mark.parametrize("word", ["x", "1.5", ""])
 def test_a_pid_that_is_none(word: str) -> None:
     done = stalepool_status(word)
@@ -588,7 +613,7 @@ def test_garbage_is_named_in_one_sentence(
         as_json = stalepool_status("--json", str(service.pid))
     assert (done.returncode, done.stderr) == (1, "")
     (line,) = done.stdout.splitlines()
-    assert "its status file %s cannot be used: " % path in line
+    assert "its status file %s cannot be used: it " % path in line
     assert json.loads(as_json.stdout)["services"][0]["processes"][0]["is_off"] is True
     assert "Traceback" not in service.err
 
@@ -695,7 +720,7 @@ def test_origins_of_which_there_is_nothing_to_tell_are_one_line() -> None:
     origins = {name: each for name, each in seen["origins"].items() if name.endswith(tuple(ports))}
     text = page.page([Service([Process(1, "u", "x", b"", {**seen, "origins": origins})])])
     assert [port in text for port in ports] == [False, False, True]
-    assert text.endswith("  no connection was reused yet to 2 further origins")
+    assert text.endswith("  no connection was reused yet to 2 origins")
 
 
 # -- words -----------------------------------------------------------------------------------------

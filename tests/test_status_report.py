@@ -72,6 +72,8 @@ def test_it_says_how_many_active_would_have_saved(at: Dict[str, str]) -> None:
     assert any("1 request failed that may not be sent again" in line for line in lines)
     assert "audit for " in page.splitlines()[0]
     assert "3 requests failed on a dead connection, active would have sent 2 of them" in page
+    assert "    failed, active would have sent once more: 2 requests\n" in page
+    assert "requests sent once more" not in page
 
     with service("active", at) as (server, started):
         shown = json.loads(stalepool_status("--json", str(started.pid)).stdout)["services"][0]

@@ -12,6 +12,7 @@ size is limited, and the content has to be what this module knows.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -203,6 +204,8 @@ def _read(directory: int, name: str, user: int) -> Dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.ELOOP:  # of O_NOFOLLOW
+        return "it is a link"
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -278,7 +281,11 @@ def _told_by(environ: Dict[str, str]) -> Any:
     is_injected = str(INJECT_DIR) in environ.get("PYTHONPATH", "").split(os.pathsep)
     if not variables and not is_injected:
         return False, None
-    return False, "silent: it has not imported urllib3, or its Python has no stalepool"
+    if settings.status_dir is None:
+        return False, "keeps no status file: %s=%s" % (_VARIABLE, variables[_VARIABLE])
+    is_default = settings.status_dir == AUTO
+    more = "" if is_default else ", or it cannot write below %s" % settings.status_dir
+    return False, "silent: it has not imported urllib3, or its Python has no stalepool" + more
 
 
 # -- /proc -----------------------------------------------------------------------------------------
