@@ -673,6 +673,15 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
     assert find._is_a_status(whole) and taken > 50
 
 
+@pytest.mark.parametrize("edge", ["e", "1..2", "", "nan"])
+def test_an_age_that_is_no_number(edge: str) -> None:
+    with shim():
+        seen = {"written_at": 0.0, "start_ticks": 1, **json.loads(json.dumps(stalepool.snapshot()))}
+    assert find._is_a_status(seen)
+    seen["totals"]["died_idle_s"] = {edge: 1}
+    assert not find._is_a_status(seen)
+
+
 def test_nothing_reaches_the_terminal_but_text(at: Dict[str, str], flaky: Any, place: Path) -> None:
     with Started(SERVICE + "ask()", flaky.port, **at) as service:
         (path,) = place.iterdir()

@@ -226,7 +226,7 @@ def _is_a_status(seen: Any) -> bool:
         return False
     counted = [seen["totals"], *seen["origins"].values()]
     edges = [edge for each in counted for edge in each["died_idle_s"]]
-    return all(re.fullmatch(r"[0-9.e+]+", edge) for edge in edges)
+    return all(re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?", edge) for edge in edges)
 
 
 def _example() -> Dict[str, Any]:
