@@ -52,8 +52,8 @@ def has_proc() -> bool:
 
 def lacks_privilege() -> bool:
     """Tell whether this is a root that may not look into other users' processes: a container's."""
-    capabilities = int(_lines("/proc/self/status")["CapEff"], 16)
-    return os.geteuid() == 0 and not capabilities >> _SYS_PTRACE & 1
+    capabilities = _lines("/proc/self/status").get("CapEff", "ffffffff")
+    return os.geteuid() == 0 and not int(capabilities, 16) >> _SYS_PTRACE & 1
 
 
 def processes(pids: Iterable[int] = ()) -> List[Process]:
