@@ -48,7 +48,7 @@ TEST = [
 PROMETHEUS = ["prometheus_client"]
 OPENTELEMETRY = ["opentelemetry-api"]
 OSLO = ["oslo.config", "oslo.reports"]
-TEST += [*PROMETHEUS, *OPENTELEMETRY, "opentelemetry-sdk", *OSLO]
+TEST += [*PROMETHEUS, *OPENTELEMETRY, "opentelemetry-sdk", *OSLO, "oslo.log"]
 LINT = ["ruff==0.17.6", "mypy==2.4.1", "types-requests"]
 DOCS = ["sphinx", *TESTING, *PROMETHEUS, *OPENTELEMETRY, *OSLO]
 BENCH = [*DEMO, "pyperf", "trustme"]

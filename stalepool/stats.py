@@ -202,7 +202,7 @@ def _is_within(since: Optional[float], seconds: float) -> bool:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_knowledge", "armed", "died", "discards", "groups", "hidden", "name")
+    __slots__ = ("_knowledge", "armed", "died", "discards", "ended", "groups", "hidden", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -223,6 +223,7 @@ class Origin:
         self._knowledge.has_answered, self._knowledge.outage = False, None
         self.discards = Counter()
         self.hidden = Counter()
+        self.ended = {"failed_in_request": Counter(), "silent_in_request": Counter()}
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths
         self.groups: Dict[str, Dict[str, Counter]] = {group: {} for group in GROUPS}
@@ -240,6 +241,11 @@ class Origin:
         self.discards.tick()
         if verdict in HIDDEN and not is_audit:
             self.hidden.tick()
+
+    def count_end(self, group: str, name: str, is_silent: bool) -> None:
+        """Count what became of a request whose connection ended under it, or fell silent."""
+        self.count(group, name)
+        self.ended["silent_in_request" if is_silent else "failed_in_request"].tick()
 
     def count_death(self, age_s: float) -> None:
         """Count a connection that had been idle for ``age_s`` seconds when it died."""
@@ -262,7 +268,7 @@ class Origin:
                 for bucket, counter in sorted(self.died.copy().items())
             },
             **counted,
-            "gone": _gone(counted),
+            "gone": self._gone(counted),
             "saved": self._saved(counted),
         }
 
@@ -278,18 +284,17 @@ class Origin:
             "reconnected": counted["reconnects"].get("ok", 0),
         }
 
+    def _gone(self, counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
+        """Return how many connections went, by reason: at checkout, moved off, or in a request.
 
-def _gone(counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
-    """Return how many connections went, by reason: found at checkout, moved off, or in a request.
-
-    One that failed in a request went whatever became of the request.
-    """
-    gone = {name: number for name, number in counted["verdicts"].items() if name not in KEPT}
-    for name, number in counted["moved"].items():
-        if name != "failed":
-            gone[name] = gone.get(name, 0) + number
-    failed = sum(counted["replays"].values()) + sum(counted["replays_refused"].values())
-    return {**gone, "failed_in_request": failed} if failed else gone
+        One that failed or fell silent in a request went whatever became of the request.
+        """
+        gone = {name: number for name, number in counted["verdicts"].items() if name not in KEPT}
+        for name, number in counted["moved"].items():
+            if name != "failed":
+                gone[name] = gone.get(name, 0) + number
+        ended = {name: counter.value for name, counter in self.ended.items() if counter.value}
+        return {**gone, **ended}
 
 
 _origins: Dict[str, Origin] = {}
@@ -325,7 +330,8 @@ def snapshot() -> Dict[str, Any]:
     """Return the origins and their totals as plain data: dicts, strings, numbers."""
     entries = dict(sorted(_origins.copy().items()))  # another thread may meet a new one
     counted = {name: entry.as_dict() for name, entry in entries.items()}
-    totals = _total(list(counted.values()))
+    totals = summed([Origin("").as_dict(), *counted.values()])
+    totals["died_idle_s"] = dict(sorted(totals["died_idle_s"].items()))
     for name, entry in entries.items():
         counted[name]["knowledge"] = entry.knowledge.as_dict()
     return {"origins": counted, "totals": totals}
@@ -333,12 +339,6 @@ def snapshot() -> Dict[str, Any]:
 
 def _edge_s(bucket: int) -> float:
     return float("%.3g" % BUCKET_RATIO**bucket)
-
-
-def _total(entries: List[Dict[str, Any]]) -> Dict[str, Any]:
-    total = summed([Origin("").as_dict(), *entries])
-    total["died_idle_s"] = dict(sorted(total["died_idle_s"].items()))
-    return total
 
 
 def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:

@@ -12,6 +12,7 @@ directory.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import json
 import logging
@@ -203,10 +204,8 @@ def _write_file(now: Dict[str, Any]) -> Optional[float]:
 
 def _write_into(paths: List[str], now: Dict[str, Any]) -> None:
     path = next((p for p in paths if os.path.isdir(os.path.dirname(p))), paths[-1])
-    try:
+    with contextlib.suppress(FileExistsError):
         _posix.mkdir(path, 0o700)
-    except FileExistsError:
-        pass
     directory = open_directory(path, _posix.geteuid())
     try:
         if _written is None:
@@ -227,10 +226,8 @@ def sweep(directory: int) -> None:
     for name in _posix.listdir(directory):
         pid, _, rest = name.partition("-")
         if pid.isdecimal() and rest.partition(".")[0] == own and _is_gone(int(pid)):
-            try:
+            with contextlib.suppress(FileNotFoundError):  # another process sweeps, too
                 _posix.unlink(name, dir_fd=directory)
-            except FileNotFoundError:  # another process sweeps, too
-                pass
 
 
 def _is_gone(pid: int) -> bool:
@@ -272,10 +269,8 @@ def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
 
 def _take_away(path: Optional[str]) -> None:
     if path is not None:
-        try:
+        with contextlib.suppress(OSError):
             _posix.unlink(path)
-        except OSError:
-            pass
 
 
 @fallback.guarded("status_failed")

@@ -27,11 +27,8 @@ def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
             % (duration(seconds), failed, thousands(would), discards, fallbacks)
         )
     saved = totals["saved"]
-    how = "%s sent once more, %s kept off a connection that only looked alive, %s reconnected" % (
-        thousands(saved["replayed"]),
-        thousands(saved["kept_off"]),
-        thousands(saved["reconnected"]),
-    )
+    how = "{replayed:,} sent once more, {kept_off:,} kept off a connection that only looked alive, "
+    how = (how + "{reconnected:,} reconnected").format(**saved)
     total = count(sum(saved.values()), "request")
     text = "saved %s in %s: %s; discarded %s at checkout; %s"
     return text % (total, duration(seconds), how, discards, fallbacks)

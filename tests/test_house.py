@@ -71,7 +71,7 @@ WRITERS: Dict[str, Set[str]] = {
     "connection.full_check": {"full_check_due", "move_for"},
     "connection.send": {"is_half_sent"},
     "connection.fresh_socket": {"is_reused", "moved_for"},
-    "connection.replay": {"first_error", "is_replayed", "limit_s"},
+    "connection.replay": {"first_error", "is_replayed", "is_silent", "limit_s"},
 }
 
 

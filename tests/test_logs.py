@@ -7,23 +7,27 @@ import logging
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
+import urllib3
 
 import stalepool
 from conftest import clean_environ
+from gates import Gate
 from pools import (
     await_arrival,
     break_while_idle,
     counters,
     get,
+    pool_for,
     pooled_connection,
     serving,
     shim,
     verdicts,
 )
 from stalepool import fallback, runtime, status
-from stalepool_testing import TLS, Close, CloseAfter, ResetAfter, Respond, Surplus
+from stalepool_testing import TLS, Close, CloseAfter, FaultServer, ResetAfter, Respond, Surplus
 
 
 class Records(logging.Handler):
@@ -421,6 +425,38 @@ def test_many_lines_of_one_message(listen, monkeypatch):
     fallback.log(logger, logging.INFO, "sent %d", 26)
     assert heard.lines[-2:] == ["sent 25 (15 such lines were left out before)", "sent 26"]
     fallback.forget()
+
+
+def test_a_reconnect_that_was_made_is_said(listen):
+    with shim(reconnect_window_s=5), FaultServer() as server, Gate(server) as gate:
+        with pool_for(gate) as pool:
+            assert get(pool) == 200
+            gate.shut()
+            await_arrival(pool)
+            heard = listen(level=logging.INFO)
+            back = threading.Timer(0.1, gate.open)
+            back.start()
+            try:
+                assert get(pool) == 200
+            finally:
+                back.join()
+            (record,) = heard.records
+    said = r"http://127\.0\.0\.1:\d+: a refused connect was tried again for \d\.\d\d s: ok$"
+    assert re.match(said, record.getMessage())
+    assert (record.name, record.levelno) == ("stalepool.connect", logging.INFO)
+    assert (record.filename, record.funcName) == ("connect.py", "_try_again")
+
+
+def test_a_reconnect_in_vain_is_the_callers_error_and_no_line(listen):
+    with shim(reconnect_window_s=0.2), FaultServer() as server, Gate(server) as gate:
+        with pool_for(gate) as pool:
+            assert get(pool) == 200
+            gate.shut()
+            await_arrival(pool)
+            heard = listen(level=logging.INFO)
+            with pytest.raises(urllib3.exceptions.NewConnectionError):
+                get(pool)
+    assert heard.lines == []
 
 
 # -- summaries -------------------------------------------------------------------------------------

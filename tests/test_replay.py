@@ -275,6 +275,8 @@ def test_the_kernels_timeout_is_told_from_the_callers():
             is_kernels = any(getattr(e, "errno", None) == ETIMEDOUT for e in links(outcome.error))
             said = outcome.status or ("the kernel's" if is_kernels else kind_of(outcome.error))
             assert (said, outcome.arrivals) == expected
+            if said == 200:
+                assert counters(server)["gone"] == {"silent_in_request": 1}
 
     with stock():
         meet(20, "the kernel's", 0, socket_options=kernels)

@@ -548,6 +548,31 @@ def test_a_process_without_the_shim() -> None:
     assert done.returncode == 1 and find.WITHOUT in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ("off", ": keeps no status file: STALEPOOL_STATUS_DIR=off"),
+        ("/nonexistent/x", "its Python has no stalepool, or it cannot write below /nonexistent/x"),
+    ],
+)
+def test_a_process_that_keeps_no_file(flaky: Any, chosen: str, says: str) -> None:
+    with Started(SERVICE + "ask()", flaky.port, STALEPOOL_STATUS_DIR=chosen) as service:
+        done = stalepool_status(str(service.pid))
+    assert says in done.stdout and (done.returncode, done.stderr) == (1, "")
+    assert service.err.count("\n") == (chosen != "off")  # one line
+
+
+def test_what_was_written_long_ago_says_so() -> None:
+    with shim(), serving() as (_, pool):
+        get(pool)
+        seen = json.loads(json.dumps(stalepool.snapshot()))
+    pages = [
+        page.page([Service([Process(1, "u", "x", b"", {**seen, "written_at": time.time() - ago})])])
+        for ago in (5, 600)
+    ]
+    assert ["  as of 10 min ago: " in text for text in pages] == [False, True]
+
+
 @pytest.mark.parametrize("word", ["x", "1.5", ""])
 def test_a_pid_that_is_none(word: str) -> None:
     done = stalepool_status(word)
@@ -588,7 +613,7 @@ def test_garbage_is_named_in_one_sentence(
         as_json = stalepool_status("--json", str(service.pid))
     assert (done.returncode, done.stderr) == (1, "")
     (line,) = done.stdout.splitlines()
-    assert "its status file %s cannot be used: " % path in line
+    assert "its status file %s cannot be used: it " % path in line
     assert json.loads(as_json.stdout)["services"][0]["processes"][0]["is_off"] is True
     assert "Traceback" not in service.err
 
@@ -648,11 +673,21 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
     assert find._is_a_status(whole) and taken > 50
 
 
+@pytest.mark.parametrize("edge", ["e", "1..2", "", "nan"])
+def test_an_age_that_is_no_number(edge: str) -> None:
+    with shim():
+        seen = {"written_at": 0.0, "start_ticks": 1, **json.loads(json.dumps(stalepool.snapshot()))}
+    assert find._is_a_status(seen)
+    seen["totals"]["died_idle_s"] = {edge: 1}
+    assert not find._is_a_status(seen)
+
+
 def test_nothing_reaches_the_terminal_but_text(at: Dict[str, str], flaky: Any, place: Path) -> None:
     with Started(SERVICE + "ask()", flaky.port, **at) as service:
         (path,) = place.iterdir()
         seen = json.loads(path.read_text())
-        seen["origins"]["http://\x1b]0;title\x07\n:1"] = next(iter(seen["origins"].values()))
+        (origin,) = seen["origins"].values()
+        seen["origins"]["http://\x1b]0;title\x07\n:1"] = {**origin, "checkouts": 1}
         path.write_text(json.dumps(seen))
         done = stalepool_status(str(service.pid))
     assert "http://?]0;title??:1" in done.stdout
@@ -686,6 +721,17 @@ def test_watching_ends_with_ctrl_c(at: Dict[str, str], flaky: Any) -> None:
     assert (watch.returncode, err) == (130, "")
 
 
+def test_origins_of_which_there_is_nothing_to_tell_are_one_line() -> None:
+    with shim(), serving() as (_, pool), serving() as (_, another), serving() as (_, third):
+        assert [get(each) for each in (pool, another, third, third)] == [200] * 4
+        seen = {"written_at": time.time(), **json.loads(json.dumps(stalepool.snapshot()))}
+    ports = [":%d" % each.port for each in (pool, another, third)]
+    origins = {name: each for name, each in seen["origins"].items() if name.endswith(tuple(ports))}
+    text = page.page([Service([Process(1, "u", "x", b"", {**seen, "origins": origins})])])
+    assert [port in text for port in ports] == [False, False, True]
+    assert text.endswith("  no connection was reused yet to 2 origins")
+
+
 # -- words -----------------------------------------------------------------------------------------
 
 
@@ -695,6 +741,7 @@ def test_every_name_that_is_counted_is_explained() -> None:
     names += [rule.refusal for rule in request_rules.DEATH_RULES if rule.refusal != "not_ended"]
     names += [reason.name for reason in request_rules.MOVE_REASONS]
     names += ["presend_check", "ok", "failed", "would", "windows", "answer_began", "half_sent"]
+    names += ["failed_in_request", "silent_in_request"]
     assert not [
         name for name in names if "?" in (explain.words_for(name), explain.remedy_for(name))
     ]
@@ -720,17 +767,19 @@ def test_durations(seconds: float, words: str) -> None:
 
 def test_a_connection_has_gone_for_one_of_a_closed_set() -> None:
     """Each has words of its own; what was kept is not among them."""
-    reasons = {verdict.value for verdict in Verdict} - stats.KEPT | {"failed_in_request"}
+    reasons = {verdict.value for verdict in Verdict} - stats.KEPT
+    in_request = {"failed_in_request": 2, "silent_in_request": 1}
     origin = stats.Origin("")
     for verdict in Verdict:
         origin.count("verdicts", verdict.value)
     for name in ("presend_check", "probe_unanswered", "failed"):
         origin.count("moved", name)
-    origin.count("replays", "ok")
-    origin.count("replays_refused", "method")
+    origin.count_end("replays", "ok", is_silent=False)
+    origin.count_end("replays", "ok", is_silent=True)
+    origin.count_end("replays_refused", "method", is_silent=False)
     gone = origin.as_dict()["gone"]
-    assert set(gone) == reasons | {"presend_check"}
-    assert (gone["failed_in_request"], gone["probe_unanswered"]) == (2, 2)
+    assert set(gone) == reasons | {"presend_check", *in_request}
+    assert {**gone, **in_request, "probe_unanswered": 2} == gone
 
 
 def test_the_settings_say_where_they_are_from() -> None:

@@ -72,6 +72,8 @@ def test_it_says_how_many_active_would_have_saved(at: Dict[str, str]) -> None:
     assert any("1 request failed that may not be sent again" in line for line in lines)
     assert "audit for " in page.splitlines()[0]
     assert "3 requests failed on a dead connection, active would have sent 2 of them" in page
+    assert "    failed, active would have sent once more: 2 requests\n" in page
+    assert "requests sent once more" not in page
 
     with service("active", at) as (server, started):
         shown = json.loads(stalepool_status("--json", str(started.pid)).stdout)["services"][0]
@@ -107,8 +109,24 @@ def audited(**totals: Any) -> str:
         ({"replays_refused": {"body": 1}}, "* STALEPOOL_MODE=active would not have saved"),
         ({"verdicts": {"probe_unanswered": 3}}, "3 connections not reused that only looked alive"),
         ({"died_idle_s": {"5.96": 41}}, "idle ages at which connections died: 5.96 s (41)"),
+        (
+            {"died_idle_s": {"5.96": 3, "45.5": 1}, "replays_refused": {"method": 2}},
+            "* STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S=4.8, if POST and PATCH to http://127.0.0.1:",
+        ),
         ({"moved": {"observed_limit": 2}}, "2 requests would have taken a fresh connection: near"),
     ],
 )
 def test_what_follows(totals: Dict[str, Any], words: str) -> None:
     assert words in audited(**totals)
+
+
+@pytest.mark.parametrize(
+    "totals",
+    [
+        {"died_idle_s": {"5.96": 3}, "replays_refused": {"body": 2}},
+        {"died_idle_s": {"0.00124": 1, "5.96": 3}, "replays_refused": {"method": 2}},
+        {"replays_refused": {"method": 2}},
+    ],
+)
+def test_no_number_follows(totals: Dict[str, Any]) -> None:
+    assert "STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S" not in audited(**totals)

@@ -14,6 +14,7 @@ import contextvars
 import errno
 import functools
 import itertools
+import logging
 import random
 from time import monotonic
 from typing import Any, Callable, Iterator, Optional, Tuple, Type
@@ -39,6 +40,8 @@ MOST_TRIES = 10_000
 SHORTEST_TRY_S = 0.01
 #: a thread waits for one window in this time, all origins together
 BUDGET_PERIOD_S = 30.0
+
+_logger = logging.getLogger("stalepool.connect")
 
 #: (when its period began, seconds waited in it), of this thread or green thread
 _waited: contextvars.ContextVar[Tuple[float, float]] = contextvars.ContextVar("stalepool_waited")
@@ -121,7 +124,8 @@ def _wait_s(conn: Any, error: Any, settings: Settings) -> float:
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
         return 0.0
-    return max(0.0, min(knowledge.outage.left_s, _budget_s(settings.reconnect_window_s)))
+    budget_s = settings.reconnect_window_s - _period()[1]  # of this thread, in its present period
+    return max(0.0, min(knowledge.outage.left_s, budget_s))
 
 
 def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
@@ -182,8 +186,12 @@ def _try_again(
         return None
     finally:
         conn.timeout = timeout
-        _spend(monotonic() - began)
-        stats.origin(origin_of(conn)).count("reconnects", outcome)
+        origin, spent_s = origin_of(conn), monotonic() - began
+        _spend(spent_s)
+        stats.origin(origin).count("reconnects", outcome)
+        level = logging.INFO if outcome == "ok" else logging.DEBUG
+        text = "%s: a refused connect was tried again for %.2f s: %s"
+        fallback.log(_logger, level, text, origin, spent_s, outcome)
 
 
 def _pauses(ends: float) -> Iterator[float]:
@@ -195,11 +203,6 @@ def _pauses(ends: float) -> Iterator[float]:
             return
         yield min(left_s, pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-
-
-def _budget_s(window_s: float) -> float:
-    """Seconds that this thread may still wait in its present period."""
-    return window_s - _period()[1]
 
 
 def _spend(seconds: float) -> None:

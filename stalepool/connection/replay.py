@@ -41,13 +41,14 @@ def refusal(
     if found == "not_ended":
         return found  # nothing of the connection's: the caller's timeout for one
     found = found or request_rules.refusal(attempt)
+    request.is_silent = failure.is_silent_end(error)
     if request.moved_for is not None:
         state.origin.knowledge.stop_moves()
     if found is None and installation.is_audit:
-        state.origin.count("replays", "would")
+        state.origin.count_end("replays", "would", request.is_silent)
         found = "audit"
     elif found is not None:
-        state.origin.count("replays_refused", found)
+        state.origin.count_end("replays_refused", found, request.is_silent)
     if found is not None:
         fallback.log(
             _logger,
@@ -63,7 +64,7 @@ def note_answer_began(state: State, request: Request, error: BaseException) -> N
     """Count a connection that ended in the midst of an answer's head."""
     conn = request.conn()
     if conn is not None and conn.sock is not None and failure.has_ended(conn.sock, error):
-        state.origin.count("replays_refused", "answer_began")
+        state.origin.count_end("replays_refused", "answer_began", is_silent=False)
 
 
 def after_failed_send(
@@ -92,7 +93,7 @@ def _is_refused_after_send(
     if conn.sock is None:
         return True
     if failure.answer_has_begun(conn.sock):
-        state.origin.count("replays_refused", "answer_began")
+        state.origin.count_end("replays_refused", "answer_began", is_silent=False)
         return True
     return refusal(conn, state, error, installation) is not None
 
@@ -109,6 +110,7 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     conn: Any = None if request is None else request.conn()
     if request is None or conn is None:
         return None
+    request.is_silent = request.is_silent or not has_ended
     old, fresh = conn.sock, _send_record(conn, request, fresh)
     file = None if fresh is None else _answer_in_place(conn, state, old, fresh, has_ended)
     note_outcome(state, request, "failed" if file is None else "ok")
@@ -185,7 +187,7 @@ def _first_byte(fresh: Any) -> Any:
 
 def note_outcome(state: State, request: Request, outcome: str) -> None:
     """Count what became of a replay, and log it."""
-    state.origin.count("replays", outcome)
+    state.origin.count_end("replays", outcome, request.is_silent)
     fallback.log(
         *(_logger, logging.INFO if outcome == "ok" else logging.DEBUG),
         "%s: %s was sent once more on a fresh connection: %s",

@@ -55,6 +55,8 @@ class Request:
     #: the first wait, after which the kernel is asked about a silent peer; None: it is not
     wait_s: Optional[float] = None
     is_replayed = False
+    #: its peer gave no sign of life, by the wait on silence or by the kernel's word
+    is_silent = False
     #: a send failed and was not replayed: urllib3 may swallow that, and read on
     is_half_sent = False
     moved_for: Optional[str] = None

@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
-from stalepool import control, stats
+from stalepool import stats
 
 #: group of :data:`stalepool.stats.GROUPS` -> the label that tells what is counted in it
-_LABELS = {"verdicts": "verdict", "replays": "outcome", "reconnects": "outcome"}
+_LABELS = {"verdicts": "verdict", "replays": "outcome", "reconnects": "outcome", "saved": "how"}
+
+#: what is counted by origin, and then by name
+_BY_NAME = {
+    **stats.GROUPS,
+    "gone": "connections that went, by reason",
+    "saved": "requests that urllib3 alone would have lost, by what was done instead",
+}
 
 
 class Metric(NamedTuple):
@@ -22,11 +29,10 @@ class Metric(NamedTuple):
     samples: Dict[Any, int]  # by the labels' values, a tuple
 
 
-def counters() -> Iterator[Metric]:
-    """Give all counters as they are now."""
-    seen = control.snapshot()
+def counters(seen: Dict[str, Any]) -> Iterator[Metric]:
+    """Give all counters of a snapshot."""
     origins: Dict[str, Dict[str, Any]] = seen["origins"]
-    for group, meaning in stats.GROUPS.items():
+    for group, meaning in _BY_NAME.items():
         labels = ("origin", _LABELS.get(group, "reason"))
         samples = {
             (origin, name): count

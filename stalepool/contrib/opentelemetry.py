@@ -2,8 +2,10 @@
 
 :func:`instrument` makes observable counters. They are read when the SDK collects, on a thread of
 its own, so a request pays nothing. The attributes of an origin have the names of OpenTelemetry's
-semantic conventions; the others are closed sets, ``stalepool.reason`` for one. What the conventions
-name ``http.client.open_connections`` and ``http.client.connection.duration`` is not counted here.
+semantic conventions; the others are closed sets, ``stalepool.reason`` for one.
+
+The conventions' ``http.client.open_connections`` and ``http.client.connection.duration`` cannot be
+had: docs/operating.rst says why.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from urllib.parse import urlsplit
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
 import stalepool
-from stalepool import stats
+from stalepool import control, stats
 from stalepool.contrib.counters import counters
 
 
@@ -24,7 +26,7 @@ def instrument(meter_provider: Optional[MeterProvider] = None) -> None:
     :param meter_provider: None for the global one, whenever that is set.
     """
     meter = get_meter("stalepool", stalepool.__version__, meter_provider)
-    for metric in counters():
+    for metric in counters(control.snapshot()):
         meter.create_observable_counter(
             "stalepool.%s" % metric.name,
             callbacks=[_observe(metric.name)],
@@ -35,7 +37,7 @@ def instrument(meter_provider: Optional[MeterProvider] = None) -> None:
 
 def _observe(name: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
     def observe(options: CallbackOptions) -> Iterator[Observation]:
-        for metric in counters():
+        for metric in counters(control.snapshot()):
             if metric.name == name:
                 for values, count in metric.samples.items():
                     yield Observation(count, _attributes(dict(zip(metric.labels, values))))

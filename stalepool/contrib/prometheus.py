@@ -13,7 +13,7 @@ import atexit
 import os
 import threading
 from time import monotonic
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Tuple
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -38,14 +38,43 @@ class Collector:
         """Give one family for each counter, and whether the shim is active."""
         if _MULTIPROC in os.environ:  # a scrape has it from the files already
             return
-        for metric in counters():
-            family = CounterMetricFamily(_PREFIX + metric.name, metric.help, labels=metric.labels)
-            for values, count in metric.samples.items():
-                family.add_metric(values, count)
-            yield family
-        yield GaugeMetricFamily(
-            _PREFIX + "active", "1 if urllib3 is patched", float(control.is_installed())
-        )
+        yield from families([((), control.snapshot())])
+
+
+def families(
+    snapshots: Iterable[Tuple[Tuple[str, ...], Dict[str, Any]]], names: Tuple[str, ...] = ()
+) -> List[Any]:
+    """Return the metric families of one or more processes.
+
+    :param snapshots: each with the values of the labels that tell it from the others.
+    :param names: the names of those labels.
+    """
+    active = GaugeMetricFamily(_PREFIX + "active", "1 if urllib3 is patched", labels=names)
+    found: Dict[str, Any] = {}
+    for values, seen in snapshots:
+        active.add_metric(values, float(seen["installed"]))
+        for metric in counters(seen):
+            family = found.setdefault(
+                metric.name,
+                CounterMetricFamily(
+                    _PREFIX + metric.name, metric.help, labels=(*names, *metric.labels)
+                ),
+            )
+            for its_own, count in metric.samples.items():
+                family.add_metric((*values, *its_own), count)
+    return [*found.values(), active]
+
+
+def text(given: List[Any]) -> str:
+    """Return metric families in the text format."""
+
+    class Given(Collector):
+        def collect(self) -> Iterator[Any]:
+            yield from given
+
+    registry = prometheus_client.CollectorRegistry()
+    registry.register(Given())
+    return prometheus_client.generate_latest(registry).decode()
 
 
 class _Files:
@@ -64,11 +93,11 @@ class _Files:
             metric.name: prometheus_client.Counter(
                 _PREFIX + metric.name, metric.help, metric.labels, registry=registry
             )
-            for metric in counters()
+            for metric in counters(control.snapshot())
         }
 
     def write(self) -> None:
-        for metric in counters():
+        for metric in counters(control.snapshot()):
             for values, count in metric.samples.items():
                 key = (metric.name, *values)
                 more = count - self.written.get(key, 0)

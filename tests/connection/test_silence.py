@@ -77,6 +77,7 @@ class Outcome(NamedTuple):
     replays: Dict[str, int]
     moved: Dict[str, int]
     verdicts: Dict[str, int]
+    gone: Dict[str, int]
     probes: str
 
 
@@ -97,6 +98,7 @@ def outcome(server: FaultServer, send: Callable[[], Any]) -> Outcome:
         counted.get("replays", {}),
         counted.get("moved", {}),
         counted.get("verdicts", {}),
+        counted.get("gone", {}),
         counted.get("knowledge", {}).get("keepalive_probes", ""),
     )
 
@@ -253,7 +255,7 @@ def deferred_accept(seconds: float) -> Outcome:
                 end = type(error).__name__
             took_s = time.monotonic() - began
         acceptor.join()
-        return Outcome(end, took_s, [0] * len(arrived), 1, {}, {}, {}, "")
+        return Outcome(end, took_s, [0] * len(arrived), 1, {}, {}, {}, {}, "")
 
 
 @dataclass(frozen=True)
@@ -712,7 +714,7 @@ def check_sent_again(name: str, seen: Outcome) -> None:
     assert seen.end == 200, seen
     # on the second connection, or on the third where the second was opened to be probed
     assert seen.arrived in ([*on_the_first, 1], [*on_the_first, 2]), seen
-    assert seen.replays == {"ok": 1}, seen
+    assert (seen.replays, seen.gone) == ({"ok": 1}, {"silent_in_request": 1}), seen
     assert seen.connections == seen.arrived[-1] + 1, seen
     assert seen.took_s < NOTICED_S, seen
 

@@ -45,5 +45,5 @@ def test_the_instruments() -> None:
     assert [origin, 1] in found["stalepool.discards"]
     assert [origin, 2] in found["stalepool.keepalive_armed"]
     assert found["stalepool.fallbacks"] == [[{"stalepool.reason": "check_failed"}, 1]]
-    assert set(found) <= {"stalepool.%s" % name for name in (*stats.GROUPS, "discards",
-                          "keepalive_armed", "fallbacks")}  # fmt: skip
+    assert set(found) <= {"stalepool.%s" % name for name in (*stats.GROUPS, "gone", "saved",
+                          "discards", "keepalive_armed", "fallbacks")}  # fmt: skip

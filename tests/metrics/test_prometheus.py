@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, clean_environ
 from metrics.fresh import run
 from stalepool import stats
+from stalepool.cli.status import find
+from stalepool_testing import Close, FaultServer, Respond
+from test_status import SERVICE, Started, stalepool_status
 
 pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
 
@@ -47,14 +51,15 @@ def test_one_process(one_process: str) -> None:
     found = samples(one_process)
     assert found['stalepool_verdicts_total{origin="%s",verdict="closed"}' % origin] == 1
     assert found['stalepool_discards_total{origin="%s"}' % origin] == 1
+    assert found['stalepool_gone_total{origin="%s",reason="closed"}' % origin] == 1
+    assert found['stalepool_saved_total{how="replayed",origin="%s"}' % origin] == 0
     assert found["stalepool_active"] == 1
     assert found['stalepool_keepalive_armed_total{origin="%s"}' % origin] == 2
 
 
 def test_every_counter_has_a_family(one_process: str) -> None:
-    names = {"stalepool_%s" % name for name in (*stats.GROUPS, "discards", "keepalive_armed")}
-    for name in (*names, "stalepool_fallbacks"):
-        assert "# TYPE %s_total counter" % name in one_process
+    for name in (*stats.GROUPS, "gone", "saved", "discards", "keepalive_armed", "fallbacks"):
+        assert "# TYPE stalepool_%s_total counter" % name in one_process
 
 
 SEVERAL_PROCESSES = """
@@ -134,6 +139,54 @@ def test_a_directory_that_is_gone_costs_no_request(tmp_path: Path) -> None:
     )
     text = run(script + BROKEN, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "gone"))
     assert json.loads(text)["metrics_failed"] >= 1
+
+
+# -- stalepool status --prometheus
+
+
+@pytest.mark.skipif(not find.has_proc(), reason="there is no /proc here")
+def test_processes_are_asked_from_outside(tmp_path: Path) -> None:
+    """One without prometheus_client in it, and one in which the shim is off."""
+    at = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+    due = "ask(); ask(); from stalepool import status; status._make_due(); ask()"
+    with FaultServer([Respond(200), Close()]) as server:
+        with Started(SERVICE + due, server.port, **at) as service, Started(
+            SERVICE, 0, STALEPOOL_MODE="activ", **at
+        ) as off:
+            done = stalepool_status("--prometheus", str(service.pid), str(off.pid))
+    assert (done.returncode, done.stderr) == (0, "")
+    found, common = samples(done.stdout), 'pid="%d",' % service.pid
+    origin = 'origin="http://127.0.0.1:%d",' % server.port
+    name = "stalepool_saved_total{how=%s,%s%sservice=%s}"
+    assert found[name % ('"replayed"', origin, common, '"python -c"')] == 1
+    active = 'stalepool_active{pid="%d",service="python -c"}'
+    assert (found[active % service.pid], found[active % off.pid]) == (1, 0)
+
+
+def test_nobody_to_be_asked(tmp_path: Path) -> None:
+    done = stalepool_status("--prometheus", str(2**22 + 1), STALEPOOL_STATUS_DIR=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(samples(done.stdout).values()) == {0}
+
+
+WITHOUT = """
+sys.modules["prometheus_client"] = None
+from stalepool.cli.main import main
+print(main(["status", "--prometheus"]))
+"""
+
+
+def test_without_prometheus_client_it_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys" + WITHOUT],
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "2\n"
+    assert done.stderr.startswith("stalepool status: --prometheus needs prometheus_client in ")
+    assert done.stderr.count("\n") == 1
 
 
 # -- promtool

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from importlib.util import find_spec
 
 from stalepool.cli.status import find, page, report
 from stalepool.cli.status.explain import explanation
@@ -19,21 +20,40 @@ ALL_WELL, NOT_ALL_WELL, USAGE_ERROR = 0, 1, 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pids", metavar="PID", type=int, nargs="*", help="ask these alone, each")
     parser.add_argument("--each", action="store_true", help="every process by itself")
-    parser.add_argument("--json", action="store_true", help="print JSON, one document a look")
-    parser.add_argument("--watch", action="store_true", help="look again every 2 s, until Ctrl-C")
-    parser.add_argument("--explain", action="store_true", help="say what each count means")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON, one document a look")
+    form.add_argument(
         "--report", action="store_true", help="say what audit has found, and what follows from it"
     )
+    form.add_argument(
+        "--prometheus",
+        action="store_true",
+        help="print the counters of each process, for node_exporter's textfile collector; exits "
+        "with 0; needs prometheus_client",
+    )
+    parser.add_argument("--watch", action="store_true", help="look again every 2 s, until Ctrl-C")
+    parser.add_argument("--explain", action="store_true", help="say what each count means")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print what the processes say of themselves.
 
-    :returns: 0 if the shim is active in at least one and off in none; 1 if not.
+    :returns: 0 if the shim is active in at least one and off in none, and for ``--prometheus``
+        always; 1 if not.
     """
     if not find.has_proc():
         sys.stderr.write("stalepool status: there is no /proc here: it needs Linux\n")
+        return USAGE_ERROR
+    if find.lacks_privilege():
+        sys.stderr.write(
+            "stalepool status: this root has no CAP_SYS_PTRACE, as in a container: of other users' "
+            "processes it sees those alone in which the shim is on, and has been answered\n"
+        )
+    if args.prometheus and find_spec("prometheus_client") is None:
+        sys.stderr.write(
+            "stalepool status: --prometheus needs prometheus_client in the Python that runs this: "
+            "%s -m pip install prometheus_client\n" % sys.executable
+        )
         return USAGE_ERROR
     while True:
         processes = find.processes(args.pids)
@@ -43,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
         print(_text(args, services))
         if not args.watch:
             is_well = bool(services) and all(service.is_well for service in services)
-            return ALL_WELL if is_well else NOT_ALL_WELL
+            return ALL_WELL if is_well or args.prometheus else NOT_ALL_WELL
         sys.stdout.flush()
         time.sleep(WATCH_S)
 
@@ -51,6 +71,22 @@ def main(args: argparse.Namespace) -> int:
 def _text(args: argparse.Namespace, services: list[Service]) -> str:
     if args.json:
         return json.dumps({"services": [service.as_dict() for service in services]}, indent=1)
+    if args.prometheus:
+        return _metrics(services)
     write = report.report if args.report else page.page
     text = write(services)
     return text + "\n\n" + explanation(services) if args.explain else text
+
+
+def _metrics(services: list[Service]) -> str:
+    """One series for each process: a sum would fall when a worker ends, which means a reset."""
+    from stalepool.contrib import prometheus
+
+    nothing = {"installed": False, "origins": {}, "fallbacks": {}}
+    snapshots = [
+        ((service.name, str(process.pid)), process.seen or nothing)
+        for service in services
+        for process in service.processes
+        if process.seen or process.is_off
+    ]
+    return prometheus.text(prometheus.families(snapshots, ("service", "pid"))).rstrip()

@@ -37,8 +37,15 @@ EVENTS = {
         "the connection ended under a request",
         "see replays and replays_refused for what became of the requests",
     ),
+    "silent_in_request": (
+        "the peer gave no sign of life under a request, although it was asked",
+        "find who on the way forgets connections: a firewall, a NAT, a failover",
+    ),
     "ok": ("it was answered in the end", NOTHING),
-    "failed": ("it failed again, the caller got the first error", "is the origin there at all?"),
+    "failed": (
+        "it failed again: the caller got the first error, or waited on a silent peer",
+        "is the origin there at all?",
+    ),
     "would": ("audit: active would have sent it once more", "switch to active"),
     "windows": ("outages in which connects were tried again", "see when the origin was away"),
     "audit": ("audit mode sends nothing again", "switch to active"),

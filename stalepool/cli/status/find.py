@@ -1,14 +1,18 @@
 """Finds the processes that run with the shim, and reads what each has written.
 
 Every process that the caller may look into is asked for by its own view of the file system,
-``/proc/PID/root``: systemd's private directories and containers need nothing special. What is read
-was written by another user, perhaps: no link is followed, nothing is waited for, the size is
-limited, and the content has to be what this module knows.
+``/proc/PID/root``: systemd's private directories and containers need nothing special. Some may not
+be looked into: by a container's root, or by their own user where they began as root and changed to
+him, as uWSGI does. Of these there is the file alone, where it lies in the caller's own view.
+
+What is read was written by another user, perhaps: no link is followed, nothing is waited for, the
+size is limited, and the content has to be what this module knows.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pwd
@@ -24,6 +28,7 @@ from stalepool.settings import AUTO, PREFIX, SETTINGS, Settings, SettingsError
 LARGEST_FILE = 8 << 20
 FORKED = "no answer has come to it yet: a master process, or an idle worker"
 WITHOUT = "runs without the shim"
+_SYS_PTRACE = 19  # capabilities(7)
 _VARIABLE = PREFIX + "STATUS_DIR"
 
 
@@ -37,11 +42,18 @@ class Process(NamedTuple):
     seen: Optional[Dict[str, Any]] = None
     note: Optional[str] = None  # why there is nothing seen
     is_off: bool = False
+    is_closed: bool = False  # may not be looked into
 
 
 def has_proc() -> bool:
     """Tell whether this machine has what is needed."""
     return os.path.exists("/proc/self/ns/pid")
+
+
+def lacks_privilege() -> bool:
+    """Tell whether this is a root that may not look into other users' processes: a container's."""
+    capabilities = _lines("/proc/self/status").get("CapEff", "ffffffff")
+    return os.geteuid() == 0 and not int(capabilities, 16) >> _SYS_PTRACE & 1
 
 
 def processes(pids: Iterable[int] = ()) -> List[Process]:
@@ -61,7 +73,13 @@ def processes(pids: Iterable[int] = ()) -> List[Process]:
         else process
         for process in here
     ]
-    return [each for each in workers if each.seen is not None or (each.note and each.image)]
+    return [
+        each
+        for each in workers
+        if each.seen is not None
+        or each.note == FORKED
+        or (each.note and each.image and not each.is_closed)
+    ]
 
 
 def _asked(pid: int) -> Process:
@@ -74,37 +92,45 @@ def _asked(pid: int) -> Process:
 
 
 def _all_pids() -> Iterator[int]:
-    own = os.geteuid()
     for name in os.listdir("/proc"):
         if name.isdecimal() and int(name) != os.getpid():
-            with contextlib.suppress(OSError):
-                if own in (0, os.stat("/proc/" + name).st_uid):
-                    yield int(name)
+            yield int(name)
 
 
 def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
-    """Look at one process; None if it is gone by now."""
+    """Look at one process; None if it is gone by now, or another user's and not asked for."""
     try:
         facts = _lines("/proc/%d/status" % pid)
         user = int(facts["Uid"].split()[1])
-        ticks = status.start_ticks(_bytes("/proc/%d/stat" % pid))
+        if not is_asked and os.geteuid() not in (0, user):
+            return None
+        line = _bytes("/proc/%d/stat" % pid)
         command = _command(_bytes("/proc/%d/cmdline" % pid), facts["Name"])
     except (OSError, KeyError):
         return None
-    process = Process(pid, owners.name_of(user), command, b"")
+    process, root = Process(pid, owners.name_of(user), command, b""), "/proc/%d/root" % pid
     try:
         process = process._replace(image=_bytes("/proc/%d/auxv" % pid))
         environ = _environ(pid)
         namespace = os.stat("/proc/%d/ns/pid" % pid).st_ino
         is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter: a thread of the kernel's
         return None
+    except PermissionError:
+        refusal = "cannot be asked: only root and %s may" % process.user
+        # what workers have in common, as far as it can be told
+        image = b"%s %d %s" % (_process_group(line), user, command.encode())
+        process = process._replace(image=image, note=refusal, is_closed=True)
+        environ, is_python, root = {}, False, ""
+        namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError as error:
         return process._replace(note="cannot be asked: %s" % error.strerror)
     name = status.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
-    seen, problem = _newest(pid, user, name, environ, ticks)
+    seen, problem = _newest(root, user, name, environ, status.start_ticks(line))
     if seen is not None:
-        return process._replace(seen=seen, is_off=not seen["installed"])
+        return process._replace(seen=seen, note=None, is_off=not seen["installed"])
+    if process.is_closed:
+        return process
     is_off, note = _told_by(environ) if is_python else (False, None)
     # a bad directory says nothing of the user's other processes
     if problem is not None and (is_asked or note is not None or name in problem):
@@ -112,13 +138,16 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
     return process._replace(note=note, is_off=is_off)
 
 
-def _newest(pid: int, user: int, name: str, environ: Dict[str, str], ticks: int) -> Any:
-    """Return what the process wrote last, or None and what is wrong with the file that is there."""
+def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int) -> Any:
+    """Return what the process wrote last, or None and what is wrong with the file that is there.
+
+    :param root: where the root of its view of the file system is in ours.
+    """
     best: Optional[Dict[str, Any]] = None
     problem: Optional[str] = None
     for path in _directories(environ, user):
         try:
-            directory = status.open_directory(path_in(pid, path), user)
+            directory = status.open_directory(root + path, user)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -138,11 +167,6 @@ def _newest(pid: int, user: int, name: str, environ: Dict[str, str], ticks: int)
         ):
             best = seen
     return best, problem
-
-
-def path_in(pid: int, path: str) -> str:
-    """Return a process's own absolute path as it is for this one."""
-    return "/proc/%d/root%s" % (pid, path)
 
 
 def _directories(environ: Dict[str, str], user: int) -> List[str]:
@@ -180,6 +204,8 @@ def _read(directory: int, name: str, user: int) -> Dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.ELOOP:  # of O_NOFOLLOW
+        return "it is a link"
     return str(getattr(error, "strerror", None) or error)
 
 
@@ -200,7 +226,7 @@ def _is_a_status(seen: Any) -> bool:
         return False
     counted = [seen["totals"], *seen["origins"].values()]
     edges = [edge for each in counted for edge in each["died_idle_s"]]
-    return all(re.fullmatch(r"[0-9.e+]+", edge) for edge in edges)
+    return all(re.fullmatch(r"[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?", edge) for edge in edges)
 
 
 def _example() -> Dict[str, Any]:
@@ -255,7 +281,11 @@ def _told_by(environ: Dict[str, str]) -> Any:
     is_injected = str(INJECT_DIR) in environ.get("PYTHONPATH", "").split(os.pathsep)
     if not variables and not is_injected:
         return False, None
-    return False, "silent: it has not imported urllib3, or its Python has no stalepool"
+    if settings.status_dir is None:
+        return False, "keeps no status file: %s=%s" % (_VARIABLE, variables[_VARIABLE])
+    is_default = settings.status_dir == AUTO
+    more = "" if is_default else ", or it cannot write below %s" % settings.status_dir
+    return False, "silent: it has not imported urllib3, or its Python has no stalepool" + more
 
 
 # -- /proc -----------------------------------------------------------------------------------------
@@ -269,6 +299,11 @@ def _bytes(path: str) -> bytes:
 def _lines(path: str) -> Dict[str, str]:
     text = _bytes(path).decode(errors="replace")
     return {key: value.strip() for key, _, value in (s.partition(":") for s in text.splitlines())}
+
+
+def _process_group(line: bytes) -> bytes:
+    """Return a process's group from its ``/proc/PID/stat``: proc(5), field 5."""
+    return line.rpartition(b")")[2].split()[2]
 
 
 def _environ(pid: int) -> Dict[str, str]:

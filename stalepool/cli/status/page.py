@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Dict, List
 
@@ -9,32 +10,48 @@ from stalepool import summary
 from stalepool.cli.status.explain import words_for
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
-from stalepool.summary import count, thousands
+from stalepool.summary import count, duration, thousands
 
-NOBODY = (
-    "No process runs with the shim, of those that you may ask: your own, and as root all.\n"
-    "A process shows once it has imported urllib3."
-)
+#: a status that is older than this says so
+OLD_S = 60.0
+
+NOBODY = "No process %s runs with the shim. One shows once it has imported urllib3."
 
 
 def page(services: List[Service]) -> str:
     """Return the page as text."""
-    return "\n\n".join("\n".join(_block(service)) for service in services) or NOBODY
+    return "\n\n".join("\n".join(_block(service)) for service in services) or nobody()
+
+
+def nobody() -> str:
+    """Say that there is none, of those that may be asked."""
+    of_whom = "of this machine" if os.geteuid() == 0 else "of yours (root may ask those of others)"
+    return NOBODY % of_whom
 
 
 def _block(service: Service) -> List[str]:
     if not any(seen["installed"] for seen in service.seen):
         return ["%s: %s" % (_title(service), state) for state in _alike(service.processes)]
     counted = service.counted()
+    oldest_s = time.time() - min(seen["written_at"] for seen in service.seen)
     sentence = summary.sentence(counted, service.counted_for_s, service.is_audit)
     lines = ["%s: %s" % (_title(service), sentence)]
     lines += ["  %s" % line for line in _about(service)]
+    if oldest_s > OLD_S:
+        lines.append("  as of %s ago: a process writes when it is answered" % duration(oldest_s))
     for name, number in sorted(counted["fallbacks"].items()):
         lines.append("  fallback %s, %s: %s" % (name, count(number, "time"), words_for(name)))
+    quiet = 0
     for origin, seen in sorted(counted["origins"].items()):
+        facts = learnt(service, origin, seen)
+        if not (seen["checkouts"] or seen["gone"] or seen["reconnects"] or facts):
+            quiet += 1
+            continue
         lines.append("  %s" % origin)
         lines += ["    %s" % line for line in _about_origin(seen)]
-        lines += ["    learnt: %s" % fact for fact in learnt(service, origin, seen)]
+        lines += ["    learnt: %s" % fact for fact in facts]
+    if quiet:
+        lines.append("  no connection was reused yet to %s" % count(quiet, "origin"))
     return lines
 
 
@@ -86,13 +103,16 @@ def _about_origin(seen: Dict[str, Any]) -> List[str]:
     ]
     for title, names in (
         ("connections that went", seen["gone"]),
-        ("requests sent once more", seen["replays"]),
+        ("requests sent once more", {n: c for n, c in seen["replays"].items() if n != "would"}),
         ("failed and not sent once more", seen["replays_refused"]),
         ("refused connects", seen["reconnects"]),
     ):
         if any(names.values()):
             pairs = sorted(names.items(), key=lambda pair: -pair[1])
             lines.append("%s: %s" % (title, ", ".join("{} {:,}".format(*pair) for pair in pairs)))
+    if seen["replays"].get("would"):
+        requests = count(seen["replays"]["would"], "request")
+        lines.append("failed, active would have sent once more: %s" % requests)
     if seen["died_idle_s"]:
         lines.append("idle ages at which connections died: %s" % ages(seen["died_idle_s"]))
     return lines

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 from stalepool.cli.status.explain import words_for
-from stalepool.cli.status.page import NOBODY, ages, learnt
+from stalepool.cli.status.page import ages, learnt, nobody
 from stalepool.cli.status.services import Service
-from stalepool.stats import HIDDEN, KEPT
+from stalepool.stats import BUCKET_RATIO, HIDDEN, KEPT
 from stalepool.summary import count, duration
 
 NO_AUDIT = "None of these processes runs in audit mode: the report is about STALEPOOL_MODE=audit."
@@ -17,7 +17,7 @@ def report(services: List[Service]) -> str:
     """Return the report as text, one section a service."""
     audited = [service for service in services if service.seen and service.is_audit]
     if not audited:
-        return NO_AUDIT if services else NOBODY
+        return NO_AUDIT if services else nobody()
     return "\n\n".join("\n".join(_section(service)) for service in audited)
 
 
@@ -111,7 +111,25 @@ def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
             "no setting, but the servers' logs: %s failed that the server had"
             % count(refused.get("peer_had_it", 0) + refused.get("answer_began", 0), "request")
         )
-    for origin in sorted(counted["origins"]):
-        if any(k["keepalive_probes"] == "swallowed" for k in service.knowledge(origin)):
+    for origin, seen in sorted(counted["origins"].items()):
+        known = service.knowledge(origin)
+        if any(k["keepalive_probes"] == "swallowed" for k in known):
             lines.append("STALEPOOL_KEEPALIVE=off where %s is all: it swallows probes" % origin)
+        youngest_s = _youngest_death_s(seen)
+        has_limit = any(k["observed_idle_limit_s"] for k in known)
+        if youngest_s is not None and seen["replays_refused"].get("method") and not has_limit:
+            lines.append(
+                "STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S=%.2g, if POST and PATCH to %s are worth a "
+                "connect each from then on: its connections died at idle ages from there on, which "
+                "vary too much for auto to learn a limit" % (youngest_s, origin)
+            )
     return lines
+
+
+def _youngest_death_s(seen: Dict[str, Any]) -> Optional[float]:
+    """Return the idle age in seconds that all connections lived to which died while idle.
+
+    :returns: None where none died, or one within a second: no age is safe then.
+    """
+    lower_s = min(map(float, seen["died_idle_s"]), default=0.0) / BUCKET_RATIO
+    return lower_s if lower_s >= 1 else None
