@@ -283,13 +283,14 @@ def adopt(conn: Any) -> State:
     return state
 
 
-#: descriptor -> the fork generation in which a socket was last opened under it
+#: descriptor -> the fork generation in which a socket was last opened under it, none for the first
 _opened: Dict[int, int] = {}
 
 
 def note_opened(raw: RawSocket) -> None:
     """Remember in which process a socket was opened: its state may begin only later, or never."""
-    _opened[raw.fileno()] = runtime.fork_generation
+    if runtime.fork_generation:
+        _opened[raw.fileno()] = runtime.fork_generation
 
 
 def _begin_anew() -> None:
