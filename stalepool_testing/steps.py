@@ -17,7 +17,7 @@ from stalepool_testing.exchange import Exchange
 from stalepool_testing.messages import Body, answer_bytes
 from stalepool_testing.script import AnswerStep
 
-# http.client reads this much at a time: an answer of exactly this size leaves
+# http.client reads this much at a time before Python 3.14: an answer of exactly this size leaves
 # what comes after it in the kernel, or in the TLS layer, and not in a Python buffer
 READ_SIZE = 8192
 
@@ -97,6 +97,8 @@ class SurplusWithAnswer(AnswerStep):
 
     The first is padded by a header to 8192 bytes, which is what ``http.client`` reads at a time,
     so that the second stays in the kernel, or over TLS in the TLS layer, where no poll sees it.
+    From Python 3.14 on ``http.client`` reads 128 KiB (``io.DEFAULT_BUFFER_SIZE``), and throws the
+    second away with the first.
     """
 
     surplus_status: int = 408

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -136,6 +137,12 @@ def haproxy_binary(request: pytest.FixtureRequest) -> str:
             pytest.fail("haproxy is required, and there is none")
         pytest.skip("no haproxy on this machine")
     return found
+
+
+@pytest.fixture
+def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """http.client reads 8 KiB at a time, as it does before Python 3.14, and leaves the rest."""
+    monkeypatch.setattr(io, "DEFAULT_BUFFER_SIZE", 8192)
 
 
 @pytest.fixture

@@ -150,6 +150,7 @@ def test_the_proxy_ends_the_connection(client, tunnel, who, reset):
             assert verdicts(server) == {"reset" if reset else "closed": 2}
 
 
+@pytest.mark.usefixtures("small_reads")
 @WHO
 def test_a_surplus_inside_the_tunnel(tunnel, who):
     """In the inner TLS layer where there are two; stock takes it for the next answer."""

@@ -126,6 +126,7 @@ def test_a_fault_without_and_with_the_shim(name: str) -> None:
     assert {how for how, number in saved.items() if number} == {fault.saved_as} - {None}
 
 
+@pytest.mark.usefixtures("small_reads")
 def test_an_answer_of_another_request_over_tls() -> None:
     """It lies in the TLS layer, and urllib3 alone hands it to whoever comes next."""
     tls = TLS("TLSv1.3")

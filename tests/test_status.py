@@ -653,6 +653,12 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
         fallback.fall_back("check_failed", "junk")
         seen = {"written_at": time.time(), "start_ticks": 1, **stalepool.snapshot()}
     whole = json.loads(json.dumps(seen))
+    # other tests' connections may be alive yet, and each origin would be junked like this one
+    whole["origins"] = {
+        name: entry
+        for name, entry in whole["origins"].items()
+        if name.endswith(":%d" % server.port)
+    }
     directory, taken = os.open(tmp_path, os.O_RDONLY), 0
     try:
         for changed in with_junk(whole):
@@ -790,6 +796,8 @@ def test_the_settings_say_where_they_are_from() -> None:
     assert explained["mode"] == {"value": "active", "from": "default"}
 
 
+# a thread of an earlier test may not have ended yet: the child's own is the only one that goes on
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_after_a_fork_the_child_counts_from_its_own_beginning() -> None:
     reader, mouth = os.pipe()
     before = stalepool.snapshot()["since"]

@@ -326,6 +326,7 @@ def test_slow_answer():
         assert server.journal[0].answered
 
 
+@pytest.mark.usefixtures("small_reads")
 def test_surplus_with_answer(plain_or_tls):
     with FaultServer([SurplusWithAnswer(body=b"mine")], **plain_or_tls) as server:
         with RawClient(server) as client:

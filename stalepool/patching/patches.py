@@ -69,7 +69,7 @@ class Patch(NamedTuple):
     module: str  # its place in a copy of urllib3, or a full name
     owner: str  # name of a class in the module, or two; empty for the module itself
     attribute: str
-    parameters: Optional[Tuple[str, ...]]  # the first ones it must have; None: it is added
+    parameters: Optional[Tuple[str, ...]]  # those it has, "..." for any more; None: it is added
     bind: Callable[[Any, Any, str], Any]
     make: Callable[[Any, ModuleType], Any]  # original, its module -> replacement
 
@@ -86,11 +86,11 @@ PATCHES = (
     Patch(POOL, "", "is_connection_dropped", ("conn",), _plain, make_is_connection_dropped),
     Patch(POOL, "HTTPConnection", "_new_conn", ("self",), _method, make_new_conn),
     Patch(POOL, "HTTPConnection", "send", ("self", "data"), _method, make_send),
-    Patch(POOL, "HTTPConnection", "response_class", ("sock",), _class, make_response_class),
+    Patch(POOL, "HTTPConnection", "response_class", ("sock", "..."), _class, make_response_class),
     # what urllib3 1.26 and 2.x call it
     Patch(POOL, "HTTPResponse BaseHTTPResponse", "stalepool_replayed", None, _plain, make_replayed),
     Patch(SOCKS, "SOCKSConnection", "_new_conn", ("self",), _method, make_new_conn),
-    Patch(SESSION, "Session", "request", ("self", "url"), _plain, make_request),
+    Patch(SESSION, "Session", "request", ("self", "url", "..."), _plain, make_request),
 )
 
 
@@ -235,14 +235,13 @@ def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
         found = list(inspect.signature(_chain(stock)[-1]).parameters.values())
     except (TypeError, ValueError):
         return "not a function"
-    for parameter, expected in zip(found, parameters):
-        if parameter.kind is parameter.VAR_POSITIONAL:  # a wrapper that takes everything
-            return ""
-        if parameter.name != expected:
-            break
-    else:
-        if len(found) >= len(parameters):
-            return ""
+    own = tuple(p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+    wanted = tuple(name for name in parameters if name != "...")
+    # a wrapper that takes everything; what takes more may be handed it, and ours would not take it
+    lacks = len(own) < len(wanted) and all(p.kind is not p.VAR_POSITIONAL for p in found)
+    has_more = len(own) > len(wanted) and "..." not in parameters
+    if own[: len(wanted)] == wanted[: len(own)] and not lacks and not has_more:
+        return ""
     return "takes (%s)" % ", ".join(parameter.name for parameter in found)
 
 

@@ -114,6 +114,7 @@ def test_no_keepalive_at_connect_nor_later():
         assert verdicts(server) == {"alive": 2}
 
 
+@pytest.mark.usefixtures("small_reads")
 def test_a_surplus_in_the_tls_layer_reaches_the_caller():
     """As in stock; the counters say that active mode would have given the connection up."""
     tls = TLS("TLSv1.3")

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 from gates import Gate
 from pools import counters, get, pool_for, shim
 from stalepool_testing import AnswerStep, Exchange, FaultServer, Respond, Silence, swallow
-from stalepool_testing.reader import Ended
+from stalepool_testing.wire import Ended
 
 #: the least there is of everything
 HASTY = {

@@ -182,7 +182,7 @@ def test_what_a_reader_has_read_ahead_arrives(tmp_path: Path, is_dead: bool) -> 
     path.write_bytes(b"x" * 59 + b"\n" + b"y" * 10_000)
 
     def send(*steps: Any) -> Tuple[Any, List[int]]:
-        with codecs.open(str(path), encoding="utf-8") as body:
+        with codecs.getreader("utf-8")(open(path, "rb")) as body:
             assert len(body.readline()) == 60
             with primed(*steps) as (server, pool):
                 seen = outcome(pool, "PUT", body=body, headers={"Content-Length": "10000"})

@@ -234,6 +234,7 @@ def test_a_late_ticket(who):
             assert verdicts(server) == {"alive": 1}
 
 
+@pytest.mark.usefixtures("small_reads")
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_a_surplus_inside_the_tls_layer(client, who, version):

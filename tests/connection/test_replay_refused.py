@@ -307,9 +307,9 @@ def test_a_bound_connections_requests_are_not_sent_on_another(scheme: str) -> No
 @pytest.mark.parametrize("scheme", _CHALLENGE)
 def test_a_bound_connection_is_never_moved_off(scheme: str) -> None:
     """Whatever gives a reason to move: the announced limit, a setting, the clock."""
-    stalepool.install(nonidempotent_max_idle_s=0.1, max_idle_s=0.2)
     with primed(*_handshake(scheme)) as (server, pool):
-        _log_in(pool, scheme)
+        _log_in(pool, scheme)  # which takes longer than these limits, on a busy machine
+        stalepool.install(nonidempotent_max_idle_s=0.1, max_idle_s=0.2)
         kernel.wait_until(_after(1.2), "idle time", 5)
         for method in ("POST", "GET"):
             assert outcome(pool, method) == 200

@@ -35,7 +35,7 @@ from stalepool_testing import (
     release,
     swallow,
 )
-from stalepool_testing.reader import Ended
+from stalepool_testing.wire import Ended
 from support import network
 from support.network import CutServer
 from worlds import WITH_TESTS

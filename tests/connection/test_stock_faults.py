@@ -6,6 +6,7 @@ named after the fault.
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 from typing import List, NamedTuple, Optional
@@ -155,6 +156,7 @@ def test_survived(name, who, healthy_requests):
             assert counters(server)["discards"] == 1
 
 
+@pytest.mark.usefixtures("small_reads")
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_a_surplus_in_the_kernel_behind_an_answer(who):
     """In a segment of the answer before: http.client reads 8 KiB at a time and leaves it there."""
@@ -164,6 +166,19 @@ def test_a_surplus_in_the_kernel_behind_an_answer(who):
         assert len(server.journal.connections) == 2
         if who is shim:
             assert verdicts(server) == {"unread": 1}
+
+
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+@pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+def test_a_surplus_that_is_read_with_its_answer(who, version, monkeypatch):
+    """From Python 3.14 on 128 KiB are read at a time: it is thrown away with the answer's file."""
+    monkeypatch.setattr(io, "DEFAULT_BUFFER_SIZE", 128 * 1024)
+    tls = TLS(version) if version else None
+    with who(), serving([SurplusWithAnswer(408)], tls=tls) as (server, pool):
+        assert [pool.request("GET", "/").status for _ in range(2)] == [200, 200]
+        assert len(server.journal.connections) == 1
+        if who is shim:
+            assert verdicts(server) == {"alive": 1}
 
 
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])

@@ -67,8 +67,9 @@ def test_stock_throws_a_connection_away_for_a_key_update(openssl):
 
 
 PYOPENSSL = """
-    import json, sys, warnings
+    import io, json, sys, warnings
     from worlds import enter
+    io.DEFAULT_BUFFER_SIZE = 8192  # as before Python 3.14: what is read at a time
     if "eventlet" in sys.argv:
         enter("eventlet")
     with warnings.catch_warnings():  # urllib3 1.26 and cryptography on old Pythons

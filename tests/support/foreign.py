@@ -22,7 +22,6 @@ import stalepool
 from stalepool_testing import CloseAfter, FaultServer, ProcessThenClose, Respond, kernel
 
 _OURS = os.path.dirname(os.path.abspath(stalepool.__file__)) + os.sep
-_TESTING = os.path.join(_OURS, "testing") + os.sep
 
 
 class Foreign(Exception):
@@ -146,7 +145,7 @@ class Injector:
 
     def _enter_frame(self, frame: Any, event: str, argument: Any) -> Any:
         name = frame.f_code.co_filename
-        return self._at_line if name.startswith(_OURS) and not name.startswith(_TESTING) else None
+        return self._at_line if name.startswith(_OURS) else None
 
     def _at_line(self, frame: Any, event: str, argument: Any) -> Any:
         if event == "line" and self.place is None:

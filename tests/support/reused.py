@@ -13,7 +13,7 @@ import urllib3
 
 import stalepool
 from stalepool_testing import TLS, FaultServer, Respond
-from stalepool_testing.reader import Ended
+from stalepool_testing.wire import Ended
 
 TIMEOUT_S = 20.0
 
