@@ -146,6 +146,20 @@ def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def pretend_fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Puts this process into the place of a forked child, for one test."""
+    from stalepool import runtime
+    from stalepool.connection import state
+
+    def fork() -> None:
+        monkeypatch.setattr(runtime, "fork_generation", runtime.fork_generation + 1)
+        # by descriptors, which the tests after this one have again
+        monkeypatch.setattr(state, "_opened", {})
+
+    return fork
+
+
+@pytest.fixture
 def alarm() -> Iterator[Any]:
     """Sets the exception that a signal handler raises in some seconds."""
 

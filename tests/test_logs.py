@@ -26,7 +26,7 @@ from pools import (
     shim,
     verdicts,
 )
-from stalepool import fallback, runtime, status
+from stalepool import fallback, status
 from stalepool_testing import TLS, Close, CloseAfter, FaultServer, ResetAfter, Respond, Surplus
 
 
@@ -107,12 +107,12 @@ def test_a_discard_says_whose_why_and_how_old(listen, name):
     assert record.args  # put together by who wants to read it
 
 
-def test_an_idle_time_that_nobody_knows(listen, monkeypatch):
+def test_an_idle_time_that_nobody_knows(listen, pretend_fork):
     """A connection of another process is not even asked."""
     with shim(), serving() as (server, pool):
         assert get(pool) == 200
         heard = listen()
-        monkeypatch.setattr(runtime, "fork_generation", runtime.fork_generation + 1)
+        pretend_fork()
         assert get(pool) == 200
     origin = "http://127.0.0.1:%d" % server.port
     assert heard.lines == ["%s: discards, foreign_process, idle ? s" % origin]

@@ -24,7 +24,7 @@ from pools import (
     verdicts,
     wait_idle,
 )
-from stalepool import runtime, stats
+from stalepool import stats
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.sockets.layers import raw_of
 from stalepool_testing import (
@@ -174,10 +174,10 @@ def test_an_unanswered_probe_is_counted_and_the_connection_used(is_known):
             assert counters(server)["moved"] == {"probe_unanswered": 1}
 
 
-def test_a_fork_is_counted_and_the_connection_shared(monkeypatch):
+def test_a_fork_is_counted_and_the_connection_shared(pretend_fork):
     with shim(mode="audit"), serving() as (server, pool):
         assert get(pool) == 200
-        monkeypatch.setattr(runtime, "fork_generation", runtime.fork_generation + 1)
+        pretend_fork()
         assert get(pool) == 200
         assert verdicts(server) == {"foreign_process": 1}
         assert len(server.journal.connections) == 1
