@@ -26,7 +26,7 @@ import stalepool
 from conftest import clean_environ
 from pools import get, serving, shim
 from stalepool import fallback, runtime, stats, status, summary
-from stalepool.cli.status import explain, find, page, report
+from stalepool.cli.status import explain, find, page, proc, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.page import learnt
 from stalepool.cli.status.services import Service
@@ -37,7 +37,7 @@ from stalepool.stats import summed
 from stalepool_testing import Close, FaultServer, ResetAfter, Respond
 from worlds import WITH_TESTS
 
-pytestmark = pytest.mark.skipif(not find.has_proc(), reason="there is no /proc here")
+pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 
 USER = os.geteuid()
 

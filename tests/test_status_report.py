@@ -11,13 +11,13 @@ import pytest
 
 from pools import shim
 from replay_tools import ECHO, prime, send
-from stalepool.cli.status import find, report
+from stalepool.cli.status import proc, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 from stalepool_testing import Close, FaultServer, ProcessThenClose, Reset, Respond
 from test_status import SERVICE, Started, stalepool_status
 
-pytestmark = pytest.mark.skipif(not find.has_proc(), reason="there is no /proc here")
+pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 
 DAY = """
 for method in ("GET", "PUT", "POST", "DELETE"):

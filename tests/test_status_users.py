@@ -14,12 +14,12 @@ from typing import Dict, Iterator, List
 import pytest
 
 from conftest import clean_environ
-from stalepool.cli.status import find
+from stalepool.cli.status import proc
 from stalepool_testing import FaultServer
 from test_status import SERVICE, Started, stalepool_status
 
 pytestmark = [
-    pytest.mark.skipif(not find.has_proc(), reason="there is no /proc here"),
+    pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here"),
     pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be another user"),
 ]
 

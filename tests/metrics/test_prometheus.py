@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY, clean_environ
 from metrics.fresh import run
 from stalepool import stats
-from stalepool.cli.status import find
+from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
 from test_status import SERVICE, Started, stalepool_status
 
@@ -144,7 +144,7 @@ def test_a_directory_that_is_gone_costs_no_request(tmp_path: Path) -> None:
 # -- stalepool status --prometheus
 
 
-@pytest.mark.skipif(not find.has_proc(), reason="there is no /proc here")
+@pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 def test_processes_are_asked_from_outside(tmp_path: Path) -> None:
     """One without prometheus_client in it, and one in which the shim is off."""
     at = {"STALEPOOL_STATUS_DIR": str(tmp_path)}

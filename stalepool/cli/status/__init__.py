@@ -8,7 +8,7 @@ import sys
 import time
 from importlib.util import find_spec
 
-from stalepool.cli.status import find, page, report
+from stalepool.cli.status import find, page, proc, report
 from stalepool.cli.status.explain import explanation
 from stalepool.cli.status.services import Service, services_of
 
@@ -41,10 +41,10 @@ def main(args: argparse.Namespace) -> int:
     :returns: 0 if the shim is active in at least one and off in none, and for ``--prometheus``
         always; 1 if not.
     """
-    if not find.has_proc():
+    if not proc.has_proc():
         sys.stderr.write("stalepool status: there is no /proc here: it needs Linux\n")
         return USAGE_ERROR
-    if find.lacks_privilege():
+    if proc.lacks_privilege():
         sys.stderr.write(
             "stalepool status: this root has no CAP_SYS_PTRACE, as in a container: of other users' "
             "processes it sees those alone in which the shim is on, and has been answered\n"

@@ -23,12 +23,12 @@ from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
 from stalepool import stats, status
 from stalepool.cli import owners
 from stalepool.cli.inject import INJECT_DIR
+from stalepool.cli.status import proc
 from stalepool.settings import AUTO, PREFIX, SETTINGS, Settings, SettingsError
 
 LARGEST_FILE = 8 << 20
 FORKED = "no answer has come to it yet: a master process, or an idle worker"
 WITHOUT = "runs without the shim"
-_SYS_PTRACE = 19  # capabilities(7)
 _VARIABLE = PREFIX + "STATUS_DIR"
 
 
@@ -43,17 +43,6 @@ class Process(NamedTuple):
     note: Optional[str] = None  # why there is nothing seen
     is_off: bool = False
     is_closed: bool = False  # may not be looked into
-
-
-def has_proc() -> bool:
-    """Tell whether this machine has what is needed."""
-    return os.path.exists("/proc/self/ns/pid")
-
-
-def lacks_privilege() -> bool:
-    """Tell whether this is a root that may not look into other users' processes: a container's."""
-    capabilities = _lines("/proc/self/status").get("CapEff", "ffffffff")
-    return os.geteuid() == 0 and not int(capabilities, 16) >> _SYS_PTRACE & 1
 
 
 def processes(pids: Iterable[int] = ()) -> List[Process]:
@@ -100,18 +89,18 @@ def _all_pids() -> Iterator[int]:
 def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
     """Look at one process; None if it is gone by now, or another user's and not asked for."""
     try:
-        facts = _lines("/proc/%d/status" % pid)
+        facts = proc.fields("/proc/%d/status" % pid)
         user = int(facts["Uid"].split()[1])
         if not is_asked and os.geteuid() not in (0, user):
             return None
-        line = _bytes("/proc/%d/stat" % pid)
-        command = _command(_bytes("/proc/%d/cmdline" % pid), facts["Name"])
+        line = proc.read("/proc/%d/stat" % pid)
+        command = str(_printable(proc.command(pid, facts["Name"])))[:60]
     except (OSError, KeyError):
         return None
     process, root = Process(pid, owners.name_of(user), command, b""), "/proc/%d/root" % pid
     try:
-        process = process._replace(image=_bytes("/proc/%d/auxv" % pid))
-        environ = _environ(pid)
+        process = process._replace(image=proc.read("/proc/%d/auxv" % pid))
+        environ = proc.environ(pid)
         namespace = os.stat("/proc/%d/ns/pid" % pid).st_ino
         is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
     except (FileNotFoundError, ProcessLookupError):  # the latter: a thread of the kernel's
@@ -119,7 +108,7 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
     except PermissionError:
         refusal = "cannot be asked: only root and %s may" % process.user
         # what workers have in common, as far as it can be told
-        image = b"%s %d %s" % (_process_group(line), user, command.encode())
+        image = b"%s %d %s" % (proc.process_group(line), user, command.encode())
         process = process._replace(image=image, note=refusal, is_closed=True)
         environ, is_python, root = {}, False, ""
         namespace = os.stat("/proc/self/ns/pid").st_ino
@@ -286,46 +275,6 @@ def _told_by(environ: Dict[str, str]) -> Any:
     is_default = settings.status_dir == AUTO
     more = "" if is_default else ", or it cannot write below %s" % settings.status_dir
     return False, "silent: it has not imported urllib3, or its Python has no stalepool" + more
-
-
-# -- /proc -----------------------------------------------------------------------------------------
-
-
-def _bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _lines(path: str) -> Dict[str, str]:
-    text = _bytes(path).decode(errors="replace")
-    return {key: value.strip() for key, _, value in (s.partition(":") for s in text.splitlines())}
-
-
-def _process_group(line: bytes) -> bytes:
-    """Return a process's group from its ``/proc/PID/stat``: proc(5), field 5."""
-    return line.rpartition(b")")[2].split()[2]
-
-
-def _environ(pid: int) -> Dict[str, str]:
-    words = _bytes("/proc/%d/environ" % pid).decode(errors="replace").split("\0")
-    return {name: value for name, _, value in (word.partition("=") for word in words)}
-
-
-def _command(cmdline: bytes, name: str) -> str:
-    """Name a program: the script that a Python runs, or what was started."""
-    words = [word for word in cmdline.decode(errors="replace").split("\0") if word]
-    names = [os.path.basename(word) for word in words] or [name]
-    if names[0].startswith("python"):
-        names = _script(names[1:]) or names
-    return str(_printable(names[0]))[:60]
-
-
-def _script(words: List[str]) -> List[str]:
-    """Name a Python's script, or its module; not the text after -c."""
-    if "-c" in words:
-        return ["python -c"]
-    rest = [word for word in words if not word.startswith("-")]
-    return ["python -m %s" % rest[0] if "-m" in words else rest[0]] if rest else []
 
 
 # -- what the dead have left -----------------------------------------------------------------------

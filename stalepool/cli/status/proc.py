@@ -1,0 +1,62 @@
+"""Facts that Linux tells of a process under ``/proc``: proc(5). Whatever is gone raises OSError."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, List
+
+_SYS_PTRACE = 19  # capabilities(7)
+
+
+def has_proc() -> bool:
+    """Tell whether processes can be asked at all: Linux, with its ``/proc``."""
+    return os.path.exists("/proc/self/ns/pid")
+
+
+def lacks_privilege() -> bool:
+    """Tell whether this is a root that may not look into other users' processes: a container's."""
+    capabilities = fields("/proc/self/status").get("CapEff", "ffffffff")
+    return os.geteuid() == 0 and not int(capabilities, 16) >> _SYS_PTRACE & 1
+
+
+def read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def fields(path: str) -> Dict[str, str]:
+    """Return the fields of a file of lines such as ``Name: value``."""
+    text = read(path).decode(errors="replace")
+    return {key: value.strip() for key, _, value in (s.partition(":") for s in text.splitlines())}
+
+
+def process_group(line: bytes) -> bytes:
+    """Return a process's group from its ``/proc/PID/stat``, field 5."""
+    return line.rpartition(b")")[2].split()[2]
+
+
+def environ(pid: int) -> Dict[str, str]:
+    """Return the environment that a process was started with."""
+    words = read("/proc/%d/environ" % pid).decode(errors="replace").split("\0")
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def command(pid: int, name: str) -> str:
+    """Name a program: the script that a Python runs, or what was started.
+
+    :param name: the kernel's name of it, for a process without a command line.
+    """
+    cmdline = read("/proc/%d/cmdline" % pid)
+    words = [word for word in cmdline.decode(errors="replace").split("\0") if word]
+    names = [os.path.basename(word) for word in words] or [name]
+    if names[0].startswith("python"):
+        names = _script(names[1:]) or names
+    return names[0]
+
+
+def _script(words: List[str]) -> List[str]:
+    """Name a Python's script, or its module; not the text after -c."""
+    if "-c" in words:
+        return ["python -c"]
+    rest = [word for word in words if not word.startswith("-")]
+    return ["python -m %s" % rest[0] if "-m" in words else rest[0]] if rest else []
