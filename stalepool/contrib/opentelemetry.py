@@ -37,10 +37,9 @@ def instrument(meter_provider: Optional[MeterProvider] = None) -> None:
 
 def _observe(name: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
     def observe(options: CallbackOptions) -> Iterator[Observation]:
-        for metric in counters(control.snapshot()):
-            if metric.name == name:
-                for values, count in metric.samples.items():
-                    yield Observation(count, _attributes(dict(zip(metric.labels, values))))
+        metric = next(each for each in counters(control.snapshot()) if each.name == name)
+        for values, count in metric.samples.items():
+            yield Observation(count, _attributes(dict(zip(metric.labels, values))))
 
     return observe
 
