@@ -427,20 +427,26 @@ def test_many_lines_of_one_message(listen, monkeypatch):
     fallback.forget()
 
 
+@contextlib.contextmanager
+def outage(**settings):
+    """A pool whose origin has answered, and refuses now; and its gate."""
+    with shim(**settings), FaultServer() as server, Gate(server) as gate, pool_for(gate) as pool:
+        assert get(pool) == 200
+        gate.shut()
+        await_arrival(pool)
+        yield pool, gate
+
+
 def test_a_reconnect_that_was_made_is_said(listen):
-    with shim(reconnect_window_s=5), FaultServer() as server, Gate(server) as gate:
-        with pool_for(gate) as pool:
+    with outage(reconnect_window_s=5) as (pool, gate):
+        heard = listen(level=logging.INFO)
+        back = threading.Timer(0.1, gate.open)
+        back.start()
+        try:
             assert get(pool) == 200
-            gate.shut()
-            await_arrival(pool)
-            heard = listen(level=logging.INFO)
-            back = threading.Timer(0.1, gate.open)
-            back.start()
-            try:
-                assert get(pool) == 200
-            finally:
-                back.join()
-            (record,) = heard.records
+        finally:
+            back.join()
+        (record,) = heard.records
     said = r"http://127\.0\.0\.1:\d+: a refused connect was tried again for \d\.\d\d s: ok$"
     assert re.match(said, record.getMessage())
     assert (record.name, record.levelno) == ("stalepool.connect", logging.INFO)
@@ -448,14 +454,10 @@ def test_a_reconnect_that_was_made_is_said(listen):
 
 
 def test_a_reconnect_in_vain_is_the_callers_error_and_no_line(listen):
-    with shim(reconnect_window_s=0.2), FaultServer() as server, Gate(server) as gate:
-        with pool_for(gate) as pool:
-            assert get(pool) == 200
-            gate.shut()
-            await_arrival(pool)
-            heard = listen(level=logging.INFO)
-            with pytest.raises(urllib3.exceptions.NewConnectionError):
-                get(pool)
+    with outage(reconnect_window_s=0.2) as (pool, _):
+        heard = listen(level=logging.INFO)
+        with pytest.raises(urllib3.exceptions.NewConnectionError):
+            get(pool)
     assert heard.lines == []
 
 
