@@ -153,19 +153,15 @@ def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
 
     The queue is the thread's, and so that of all its green threads. CPython leaves a
     ConnectionError in it (seen in 3.13.5 with OpenSSL 3.5; 3.11 with 3.0 does not), and the next
-    read of any healthy TLS connection raises that once more. A handshake begins with an empty one.
+    read of any healthy TLS connection raises that once more.
     """
     ssl: Any = sys.modules.get("ssl")
     is_left = isinstance(error, OSError) and ssl is not None and not isinstance(error, ssl.SSLError)
     if not is_left or not hasattr(sock, "pending"):
         return
-    nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).wrap_bio(
-        ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True
-    )
-    try:
-        nobody.do_handshake()
-    except ssl.SSLWantReadError:
-        pass
+    # CPython empties it for each new object
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
 
 
 class _TlsInTls:
