@@ -69,6 +69,17 @@ class TLS:
         )
 
 
+def forget_errors() -> None:
+    """Empty the thread's OpenSSL error queue, as is due after a failure on a TLS socket.
+
+    CPython leaves a ConnectionError in it (seen in 3.13 to 3.15 with OpenSSL 3.5 and 3.6), and the
+    next connection of the thread, or of any of its green threads, meets that error. CPython empties
+    the queue for each new object.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+
+
 @lru_cache(maxsize=None)
 def _authority() -> trustme.CA:
     try:

@@ -842,6 +842,35 @@ def test_in_green_threads(world, run_python):
     }
 
 
+@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+def test_a_client_that_goes_is_no_error_of_its_green_neighbour(world, run_python):
+    found = run_python(
+        """
+        import json, ssl, sys
+        from worlds import enter
+        enter(sys.argv[1])
+        from stalepool_testing import *
+        from stalepool_testing import kernel
+        with FaultServer([SlowAnswer(0.5)], tls=TLS()) as server:
+            goes, stays = server.connect(), server.connect()
+            goes.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
+            goes.recv(9)
+            kernel.reset(goes)
+            stays.setblocking(False)
+            server.wait_ended(0)  # by a send that failed
+            try:
+                stays.recv(1)
+            except OSError as error:
+                print(json.dumps(type(error).__name__))
+            stays.close()
+        """,
+        world,
+        env=WITH_TESTS,
+        flags=("-Wignore",),
+    )
+    assert found == "SSLWantReadError"
+
+
 # -- the proxy -----------------------------------------------------------------------------
 
 
