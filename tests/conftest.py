@@ -12,9 +12,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
+
+from support import lanes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -24,10 +26,7 @@ for _name in [name for name in os.environ if name.startswith("STALEPOOL_")]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run also what takes long")
-    parser.addoption(
-        "--full", action="store_true", help="every combination of replay's factors, not each pair"
-    )
+    lanes.add_options(parser)
     parser.addoption(
         "--soak", type=int, metavar="N", default=20_000, help="how many requests the soak makes"
     )
@@ -41,11 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
-    if not config.getoption("--slow"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="takes long: runs with --slow"))
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    lanes.choose(config, items)
 
 
 @pytest.hookimpl(wrapper=True)

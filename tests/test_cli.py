@@ -143,6 +143,7 @@ def test_a_full_disk_is_said_in_one_line(word: str, unbuffered: str) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(
     ("words", "status"),

@@ -494,6 +494,7 @@ FAILURES: Dict[str, str] = {
 }
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("lines", ["import stalepool, urllib3", "import urllib3, stalepool"])
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failing_hook_leaves_urllib3_as_it_is(

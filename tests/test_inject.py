@@ -329,6 +329,7 @@ CHAINED = {
 }
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("form", CHAINED)
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
 def test_an_older_python_is_left_alone(version: str, form: str, tmp_path: Path) -> None:
@@ -535,6 +536,7 @@ def _under_a_name_that_pythonpath_splits(tmp_path: Path) -> str:
     return str(tmp_path / "link")
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("command", [["run", "echo", "started"], ["path"]], ids=" ".join)
 @pytest.mark.parametrize(
     ("broken", "why"),

@@ -336,6 +336,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("undo", ["ours first", "theirs first"])
 @pytest.mark.parametrize("order", ["theirs below", "theirs on top"])
 @pytest.mark.parametrize(("module", "path", "how"), PLACES, ids=str)

@@ -111,6 +111,7 @@ def test_a_healthy_tunnel_is_reused(client, tunnel, who):
             assert verdicts(server) == {"alive": 2}
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize(
     "step, verdict",
     [
@@ -137,6 +138,7 @@ def test_the_server_ends_the_connection(tunnel, who, step, verdict):
             assert counters(server)["discards"] == 1
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 @WHO
 def test_the_proxy_ends_the_connection(client, tunnel, who, reset):
@@ -187,6 +189,7 @@ def test_counted_for_the_far_end():
         assert origins[server.origin]["keepalive_armed"] == 2
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
 @pytest.mark.parametrize("way", FORWARDING)
 @WHO

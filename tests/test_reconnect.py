@@ -623,6 +623,7 @@ def fifty_in(world, who, run_python):
     return found, executed
 
 
+@pytest.mark.full
 @both
 def test_fifty_at_once(run_python, who):
     """One window for all of them and all their retries; meanwhile everybody else goes on."""
@@ -699,6 +700,7 @@ TWO_COPIES = """
 """
 
 
+@pytest.mark.full
 def test_each_copy_of_urllib3_sleeps_in_its_own_way(run_python):
     """eventlet's ``import_patched`` in an unpatched process: one copy yields, the other sleeps."""
     with FaultServer() as server, Gate(server) as gate, remote_control(gate) as control:

@@ -153,6 +153,7 @@ def arrivals(server: FaultServer) -> int:
     return server.journal.count(path="/wanted")
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("step", [Close(), Reset(), ProcessThenClose(), ProcessThenReset()])
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 @pytest.mark.parametrize("name", CLIENTS)
@@ -176,6 +177,7 @@ def test_stock_shows_the_failure(name, method, reused):
         assert arrivals(server) == (2 if client.retries else 1)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", CLIENTS)
 def test_the_clients_own_retries_go_on_as_they_would(name, method, reused):

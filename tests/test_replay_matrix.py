@@ -44,8 +44,6 @@ PLAYERS = {"threads": play_all, "eventlet": play_all_in_eventlet}
 @pytest.mark.parametrize("world", PLAYERS)
 def test_the_table(world, is_behind, has_shim, request):
     """In each world every pair of the others; all side by side, those behind haproxy apart."""
-    if not has_shim and not request.config.getoption("--full"):
-        pytest.skip("what stock makes of it: runs with --full")
     haproxy = request.getfixturevalue("haproxy_binary") if is_behind else ""
     choose = full_product if request.config.getoption("--full") else pairwise
     chosen = [Case(*case) for case in choose(FACTORS, is_possible)]

@@ -106,6 +106,7 @@ def while_its_head_is_made(pool: Any, act: Callable[[Any], None]) -> None:
     conn.putheader = putheader
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("when", [after_checkout, while_its_head_is_made])
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
 @pytest.mark.parametrize("name", DEATHS)
@@ -376,6 +377,7 @@ def test_races_under_eventlet(race, haproxy_binary, run_python):
     check_races(race, run_python(GREEN_RACES, *race, haproxy_binary, env=WITH_TESTS))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("race", RACES["threads"], ids="-".join)
 def test_stock_loses_each(race, haproxy_binary):
     """But for those that it finds closed at the checkout."""

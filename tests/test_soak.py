@@ -41,6 +41,7 @@ def soak(requests: int, **environ: str) -> Tuple[Report, Tuple[SoakServer, SoakS
         return Report(*json.loads(done.stdout)), (plain, encrypted)
 
 
+@pytest.mark.slow
 def test_soak(request: pytest.FixtureRequest) -> None:
     requests = request.config.getoption("--soak")
     report, servers = soak(requests, STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S="0.2")
@@ -73,6 +74,7 @@ def test_soak(request: pytest.FixtureRequest) -> None:
     assert report.counters["moved"].keys() >= {"idle_setting"}
 
 
+@pytest.mark.full
 def test_stock_loses_requests() -> None:
     report, _ = soak(1000, STALEPOOL_ENABLED="0")
     assert report.lost != []

@@ -116,6 +116,7 @@ def server() -> Iterator[FaultServer]:
 LOOK = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
+@pytest.mark.full
 def test_with_the_switch_a_service_is_covered(installed: Installed, server: FaultServer) -> None:
     done = installed.run(SERVICE, server.port, STALEPOOL="1")
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
@@ -169,6 +170,7 @@ def test_a_broken_stalepool_lets_the_process_start(installed: Installed) -> None
     assert "division by zero" in done.stderr
 
 
+@pytest.mark.full
 def test_uninstalling_takes_it_away(
     wheels: dict[str, Path], tmp_path: Path, server: FaultServer
 ) -> None:

@@ -792,6 +792,7 @@ def soak(server, clients, requests_each):
 FAULTS = (Close(), Reset(), ProcessThenReset(), ProcessThenClose(), CloseAfter(0), FinWithin(0.01))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("requests_each", [8, pytest.param(100, marks=pytest.mark.slow)])
 def test_two_hundred_connections(requests_each):
     chance = random.Random(1)

@@ -124,6 +124,7 @@ class Die(AnswerStep):
         Close().answer(exchange)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("who", ["stock", "shim"])
 def test_a_worker_that_waits(who):
     """All of them at once; nobody else notices."""

@@ -29,10 +29,10 @@ ANSWERED = (
 @pytest.mark.parametrize(
     ("world", "layer"),
     [
-        ("threads", "plain"),
-        ("threads", "TLSv1.2"),
-        ("threads", "TLSv1.3"),
-        ("eventlet", "plain"),
+        pytest.param("threads", "plain", marks=pytest.mark.full),
+        pytest.param("threads", "TLSv1.2", marks=pytest.mark.full),
+        pytest.param("threads", "TLSv1.3", marks=pytest.mark.full),
+        pytest.param("eventlet", "plain", marks=pytest.mark.full),
         ("eventlet", "TLSv1.3"),
     ],
 )

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NamedTuple
 
+import pytest
 from urllib3.exceptions import HTTPError
 
 from gates import Gate
@@ -97,6 +98,7 @@ def side_by_side(*calls: Callable[[], Outcome]) -> List[Outcome]:
     return outcomes
 
 
+@pytest.mark.full
 def test_the_callers_limit_ends_it():
     """With the first attempt's error, and after no more than one attempt was allowed to take."""
     with shim(**HASTY):

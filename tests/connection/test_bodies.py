@@ -114,6 +114,7 @@ class CloseOnHalf(AnswerStep):
         exchange.channel.close()
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", [Failing, _generator])
 @pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("is_dead", [False, True], ids=["living", "dead"])

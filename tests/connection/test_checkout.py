@@ -255,6 +255,7 @@ def test_a_surplus_inside_the_tls_layer(client, who, version):
             assert verdicts(server) == {"alive": 1, "tls_pending": 1}
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("is_known", [True, False], ids=["answers probes", "not known"])
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_a_silent_drop(who, is_known):

@@ -60,6 +60,7 @@ def server():
         yield server
 
 
+@pytest.mark.full
 def test_stock_hangs(run_python, server):
     """Stock: the check hangs until the server closes the connection, for ever if it does not."""
     asked, longest_s = run_python(CLIENT, "stock", server.port, REQUESTS, env=WITH_TESTS)

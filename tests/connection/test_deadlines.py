@@ -24,6 +24,7 @@ class Deadline(Exception):
     """A class of the application's own."""
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("error", [*DEADLINES, Deadline("two seconds")], ids=repr)
 @pytest.mark.parametrize("timeout", [None, 60.0])
 @pytest.mark.parametrize("steps", [[Silence()], [Close(), Silence()]], ids=["wait", "replay"])
@@ -77,6 +78,7 @@ GREEN = """
 """
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("error", ["builtin", "own"])
 @pytest.mark.parametrize("steps", [[Silence()], [Close(), Silence()]], ids=["wait", "replay"])
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])

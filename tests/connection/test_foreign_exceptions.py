@@ -11,6 +11,7 @@ from support import foreign
 from worlds import WITH_TESTS
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
 def test_a_signal_handlers_exception_is_lost_no_more_often_than_without_us(
     run_python: Callable[..., Any],

@@ -111,6 +111,7 @@ def test_each_has_its_own(run_client, world, version):
     }
 
 
+@pytest.mark.full
 @KINDS
 def test_stock_shares_one_connection(run_client, world, version):
     (child, *parent), connections = run_client(PARENT_CHILD_PARENT, "stock", world, version)

@@ -153,6 +153,7 @@ def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
         assert "the caller's deadline" in " ".join(chain)
 
 
+@pytest.mark.full
 def test_an_announced_limit_that_is_outlived_moves_three_posts() -> None:
     """At any pause within its margin each POST would take a fresh connection, for good."""
     with shim(nonidempotent_max_idle_s="auto"), FaultServer(

@@ -20,6 +20,7 @@ def ask(hint: str, method: str = "GET"):
         return len(server.journal.connections), counters(server).get("moved"), verdicts(server)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("hint", ["timeout=1", "timeout=2", "timeout=2, max=1000"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("who", WHO)

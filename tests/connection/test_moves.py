@@ -649,6 +649,7 @@ def far_away_client(who: str) -> None:
         side_by_side_printed(FAR_AWAY)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("who", WHO)
 def test_posts_far_away(run_python, who):
     """Stock: one connection and its handshake; each POST after that is one round trip."""
@@ -689,6 +690,7 @@ backend servers
 """
 
 
+@pytest.mark.full
 @pytest.mark.haproxy
 @pytest.mark.parametrize("who", WHO)
 def test_a_limit_on_new_connections(haproxy_binary, tmp_path, who):

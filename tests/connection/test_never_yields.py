@@ -168,6 +168,7 @@ def test_by_our_own_rules(run_python):
     ]
 
 
+@pytest.mark.full
 def test_stocks_check_makes_two_laps(run_python):
     script = """
     stalepool.uninstall()

@@ -346,6 +346,7 @@ def root_at_debug(handler: logging.Handler) -> Iterator[None]:
         root.removeHandler(handler)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", ["in a queue", "at once"])
 @pytest.mark.parametrize(
     "default",
@@ -409,6 +410,7 @@ class CloseRaisesOSError(urllib3.connection.HTTPConnection):
             raise OSError(5, "close")
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("cls", [ConnectsOnce, CloseRaises, CloseRaisesOSError])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("fault", ["FIN", "RST", "idle", "none"])

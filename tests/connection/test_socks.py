@@ -172,6 +172,7 @@ def side_by_side(*cases: Tuple) -> list:
     return found
 
 
+@pytest.mark.full
 def test_stock_does_not_notice_a_silent_drop():
     """Stock: the caller's read timeout."""
     with stock():
@@ -179,6 +180,7 @@ def test_stock_does_not_notice_a_silent_drop():
     assert [end for end, _, _ in found] == ["ReadTimeoutError"] * 2
 
 
+@pytest.mark.full
 def test_a_silent_drop():
     """Stock: the caller's read timeout; idle or not, and whatever the method."""
     with WHO["shim"]():

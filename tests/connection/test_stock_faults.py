@@ -131,6 +131,7 @@ SURVIVED = {
 }
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("healthy_requests", [1, 3], ids=["full-check", "fast-check"])
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 @pytest.mark.parametrize("name", SURVIVED)

@@ -109,6 +109,7 @@ connects_twice = pytest.mark.skipif(
 )
 
 
+@pytest.mark.each_value
 @connects_twice
 @pytest.mark.parametrize("world", ["threads", "eventlet"])
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])

@@ -144,6 +144,7 @@ def test_a_directory_that_is_gone_costs_no_request(tmp_path: Path) -> None:
 # -- stalepool status --prometheus
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 def test_processes_are_asked_from_outside(tmp_path: Path) -> None:
     """One without prometheus_client in it, and one in which the shim is off."""

@@ -54,6 +54,7 @@ def test_verdict(kind, state, timeout):
     assert not seen.consumed or may_consume(kind, state)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("kind", GREEN_KINDS)
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
 def test_verdict_on_green_sockets(run_python, world, kind):

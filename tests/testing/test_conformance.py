@@ -42,7 +42,9 @@ def row(outcome: Outcome, case: str) -> str:
     return " ".join(found[len(case) :].split())
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=str)
+@pytest.mark.parametrize(
+    "options", [(), pytest.param(("-n", "2"), marks=pytest.mark.full)], ids=str
+)
 def test_urllib3(options: tuple, tmp_path: Path) -> None:
     """What it retries by itself, it survives."""
     outcome = run_suite(tmp_path, "urllib3", "-k", "not hole", *options)
@@ -79,6 +81,7 @@ def test_no_such_client(client: str, words: str, tmp_path: Path) -> None:
     assert words in outcome.said and "Traceback" not in outcome.said, outcome.said
 
 
+@pytest.mark.full
 def test_the_comparison_page_is_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     column = comparison.Column("requests")

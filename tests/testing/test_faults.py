@@ -335,6 +335,7 @@ def test_what_the_kernel_cannot_do() -> None:
             assert seconds(client.ask) >= 0.1
 
 
+@pytest.mark.full
 def test_many_are_added_and_lifted_while_clients_come_and_go(server: FaultServer) -> None:
     """From several threads; nothing of it stays behind."""
 

@@ -63,11 +63,20 @@ FIXTURES = """
 """
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2"), ("--timeout", "60")], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        pytest.param(("-n", "2"), marks=pytest.mark.full),
+        pytest.param(("--timeout", "60"), marks=pytest.mark.full),
+    ],
+    ids=str,
+)
 def test_every_fixture(options: tuple, tmp_path: Path) -> None:
     assert_passes(run_pytest(tmp_path, FIXTURES, *options), 16)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=str)
 @pytest.mark.parametrize(
     "package, options",
@@ -189,6 +198,7 @@ def test_what_the_machine_cannot_do_skips(tmp_path: Path) -> None:
     assert outcome.said.count("the kernel refuses a socket filter") == 3, outcome.said
 
 
+@pytest.mark.full
 def test_a_suite_that_does_not_use_it_never_imports_it(tmp_path: Path) -> None:
     assert_passes(
         run_pytest(

@@ -71,6 +71,7 @@ def steer(server: FaultServer) -> None:
         server.wait_request(len(journal) + 20, 30)
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("tls", [None, "TLSv1.3"], ids=["plain", "TLSv1.3"])
 @pytest.mark.parametrize("shim", [stalepool_on, stalepool_off])
 def test_soak(shim: Any, tls: Optional[str]) -> None:

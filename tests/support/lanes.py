@@ -1,0 +1,65 @@
+"""The lanes of the suite: what runs by itself, with ``--full``, and with ``--slow``.
+
+The ordinary lane holds every rule once, in a minute and a half on two cores. ``--full`` adds:
+
+* tests marked ``full``: a second road to a rule, or a real environment that takes long to make;
+* of a test marked ``each_value``, every combination of its parametrisations. The ordinary lane
+  runs so many that each row of each ``parametrize`` is among them;
+* what stock makes of a fault: cases with the id ``stock``. They test urllib3, and show that a
+  fault is one.
+
+``--slow`` adds tests marked ``slow``: the soak, and what waits for most of a minute.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator, List, Set, Tuple
+
+import pytest
+
+#: of one ``parametrize``: its arguments, and the identities of their values
+Row = Tuple[Tuple[str, int], ...]
+
+
+def add_options(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="every combination, and what stock does")
+    parser.addoption("--slow", action="store_true", help="run also what takes long")
+
+
+def choose(config: pytest.Config, items: List[pytest.Item]) -> None:
+    """Take out of the collected tests those that do not run in this lane."""
+    is_full, is_slow = config.getoption("--full"), config.getoption("--slow")
+    chosen = [item for item in items if is_slow or not item.get_closest_marker("slow")]
+    if not is_full:
+        chosen = list(_each_value([item for item in chosen if not _is_full(item)]))
+    config.hook.pytest_deselected(items=list(set(items) - set(chosen)))
+    items[:] = chosen
+
+
+def _is_full(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    is_stock = call is not None and "stock" in call.id.split("-")
+    return is_stock or item.get_closest_marker("full") is not None
+
+
+def _each_value(items: List[pytest.Item]) -> Iterator[pytest.Item]:
+    """Leave out combinations that bring no row that an earlier one of the same test has not."""
+    brought: Dict[Any, Set[Row]] = {}
+    for item in items:
+        if item.get_closest_marker("each_value"):
+            before = brought.setdefault((item.parent, getattr(item, "originalname", "")), set())
+            rows = _rows(item)
+            if rows <= before:
+                continue
+            before |= rows
+        yield item
+
+
+def _rows(item: Any) -> Set[Row]:
+    """What a case has of each ``parametrize``: its arguments, by the values' identity."""
+    params, found = item.callspec.params, set()
+    for mark in item.iter_markers("parametrize"):
+        given = mark.args[0]
+        names = given.split(",") if isinstance(given, str) else given
+        found.add(tuple((name.strip(), id(params[name.strip()])) for name in names))
+    return found
