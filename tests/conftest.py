@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 
-from support import lanes
+import lanes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

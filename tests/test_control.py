@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
 
-from stalepool_testing import FaultServer, RespondThenClose
+from service import PRELUDE, closing_server
 
-PRELUDE = """
-import sys; sys.path.insert(0, %r)
-from in_client import *
-
+MEET_IT_STOCK = """
 def meet_it_stock(connectionpool):
     "The same as meet_a_dead_connection, but the shim must not check."
     pool = connectionpool.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
@@ -23,20 +19,19 @@ def meet_it_stock(connectionpool):
     answer(pool)
     assert stalepool.snapshot()["totals"] == before
     pool.close()
-""" % str(Path(__file__).resolve().parent)
+"""
 
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """A server that closes each connection after one answer, without a word."""
-    with FaultServer(default=RespondThenClose(announced=False)) as server:
+    with closing_server() as server:
         yield server.port
 
 
 @pytest.fixture
 def run_client(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
     def run(script: str, *args: object, **options: Any) -> Any:
-        return run_python(PRELUDE + textwrap.dedent(script), port, *args, **options)
+        return run_python(PRELUDE + MEET_IT_STOCK + textwrap.dedent(script), port, *args, **options)
 
     return run
 

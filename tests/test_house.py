@@ -344,6 +344,78 @@ def test_sockets_are_handed_sockets() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+# -- where the tests are ---------------------------------------------------------------------------
+
+TESTS = REPOSITORY / "tests"
+
+#: folders of tests -> whose modules they test; the top folder is that of the package itself
+TESTED = {
+    ".": ["stalepool"],
+    "bench": ["bench"],
+    "testing": ["stalepool_testing", "pytest_stalepool.py"],
+    **{
+        room: ["stalepool/" + room]
+        for room in ("cli", "connection", "contrib", "patching", "sockets")
+    },
+}
+
+#: no module's: the house itself, and what needs something that the suite does not have
+OF_NO_MODULE = {"test_house", "test_nova_report", "test_tracers"}
+
+TEST_FILES = sorted(TESTS.rglob("test_*.py"))
+
+
+def names_tested_in(folder: str) -> Set[str]:
+    """The modules that a folder's tests are of, and the packages: their tests may be of it all."""
+    roots = [REPOSITORY / root for root in TESTED.get(folder, ())]
+    names = {root.stem for root in roots}
+    for root in roots:
+        names |= {path.stem for path in root.glob("*.py")}
+        names |= {path.parent.name for path in root.glob("*/__init__.py")}
+    return names - {"__init__"}
+
+
+def is_named_after(test_file: Path, name: str) -> bool:
+    return (test_file.stem + "_").startswith("test_%s_" % name)
+
+
+def test_each_module_of_the_core_has_a_test_file_of_its_name() -> None:
+    missing = []
+    for name in CORE:
+        folder, _, module = name.rpartition(".")
+        is_empty = all(isinstance(node, ast.Expr) for node in TREES[name].body)
+        files = (TESTS / folder).glob("test_*.py")
+        if not is_empty and not any(is_named_after(path, module) for path in files):
+            missing.append("tests/%s/test_%s.py" % (folder, module))
+    assert not missing, missing
+
+
+def test_each_test_file_begins_with_the_name_of_a_module() -> None:
+    wrong = [
+        str(path.relative_to(REPOSITORY))
+        for path in TEST_FILES
+        if path.stem not in OF_NO_MODULE
+        and not any(
+            is_named_after(path, name)
+            for name in names_tested_in(str(path.parent.relative_to(TESTS)))
+        )
+    ]
+    assert not wrong, wrong
+
+
+def test_no_test_module_imports_another() -> None:
+    """What two of them need is in tests/support, and imported by its bare name."""
+    wrong = [
+        "%s, line %d" % (path.relative_to(REPOSITORY), node.lineno)
+        for path in TESTS.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+        if name.startswith("test_") or name.partition(".")[0] == "support"
+    ]
+    assert not wrong, wrong
+
+
 # -- how much, and how it is said ------------------------------------------------------------------
 
 

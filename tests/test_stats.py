@@ -13,6 +13,7 @@ import pytest
 import stalepool
 from pools import await_arrival, counters, get, pool_for, serving, shim, verdicts, wait_idle
 from stalepool import fallback, stats
+from stalepool.sockets.verdict import Verdict
 from stalepool.stats import Counter
 from stalepool_testing import TLS, CloseAfter, FaultServer, ResetAfter, Respond
 
@@ -399,3 +400,20 @@ def test_reasons_are_a_closed_set():
     with pytest.raises(KeyError):
         fallback.fall_back("no such reason", "")
     assert set(fallback.counts()) <= set(fallback.REASONS)
+
+
+def test_a_connection_has_gone_for_one_of_a_closed_set() -> None:
+    """Each has words of its own; what was kept is not among them."""
+    reasons = {verdict.value for verdict in Verdict} - stats.KEPT
+    in_request = {"failed_in_request": 2, "silent_in_request": 1}
+    origin = stats.Origin("")
+    for verdict in Verdict:
+        origin.count("verdicts", verdict.value)
+    for name in ("presend_check", "probe_unanswered", "failed"):
+        origin.count("moved", name)
+    origin.count_end("replays", "ok", is_silent=False)
+    origin.count_end("replays", "ok", is_silent=True)
+    origin.count_end("replays_refused", "method", is_silent=False)
+    gone = origin.as_dict()["gone"]
+    assert set(gone) == reasons | {"presend_check", *in_request}
+    assert {**gone, **in_request, "probe_unanswered": 2} == gone

@@ -23,7 +23,7 @@ import pytest
 from conftest import REPOSITORY, clean_environ
 from stalepool.cli.inject import INJECT_DIR
 from stalepool_testing import AnswerStep, Close, Exchange, FaultServer, Reset, Respond
-from test_status import stalepool_status
+from started import stalepool_status
 
 HERE, BIN = Path(__file__).resolve().parent, Path(sys.executable).parent
 

@@ -1,7 +1,7 @@
 """The check at checkout, through real pools and clients.
 
 Here is what stock does not survive, or throws away for nothing; what it survives as well is in
-``test_stock_faults``, other ends of a connection in the modules named after them.
+``test_checkout_stock_faults``, other ends of a connection in the modules named after them.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def test_not_at_all(who, version):
 def test_any_longer_is_no_reason_to_close(seconds):
     """Not by a second, not by a margin: the connection is reused, whatever its age, until it ends.
 
-    What may not be repeated leaves it when that is near, see ``test_moves``.
+    What may not be repeated leaves it when that is near, see ``test_request_rules_moves``.
     """
     with shim(replay="idempotent", presend_check=True), serving(default=announcing(seconds)) as (
         server,

@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 import pytest
 
 import stalepool
+from reused import asked, outcome, primed, stock
 from stalepool_testing import (
     TLS,
     AnswerStep,
@@ -27,7 +28,6 @@ from stalepool_testing import (
     Silence,
     kernel,
 )
-from support.reused import asked, outcome, primed, stock
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import sys
 import threading
@@ -22,7 +21,9 @@ import pytest
 import urllib3
 from urllib3.exceptions import HTTPError
 
+import network
 import stalepool
+from network import CutServer
 from pools import counters, get, pool_for, pooled_connection, shim, stock
 from stalepool_testing import (
     TLS,
@@ -36,9 +37,7 @@ from stalepool_testing import (
     swallow,
 )
 from stalepool_testing.wire import Ended
-from support import network
-from support.network import CutServer
-from worlds import WITH_TESTS
+from worlds import beside
 
 #: the wait on silence and the probes in a fifth of their time, and as many probes as ever
 SHORT = {
@@ -617,10 +616,9 @@ _clients: Dict[Any, Any] = {}
 @pytest.fixture
 def clients(run_python):
     """(world, who, what) -> the future of its outcomes; all start when the first is wanted."""
-    path = os.pathsep.join([WITH_TESTS["PYTHONPATH"], os.path.dirname(__file__)])
 
     def run(*who: str) -> Dict[str, Outcome]:
-        seen = run_python(CLIENT, *who, env={"PYTHONPATH": path})
+        seen = run_python(CLIENT, *who, env=beside(__file__))
         return {name: Outcome(*each) for name, each in seen.items()}
 
     if not _clients:

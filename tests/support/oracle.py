@@ -275,8 +275,8 @@ def run_cell(fault: Fault, method: str, is_reused: bool, tls: Any) -> Dict[str, 
     """One request that meets one fault, and one more behind it."""
     import urllib3
 
+    from reused import Server
     from stalepool_testing import Respond
-    from support.reused import Server
 
     options: Dict[str, Any] = {"maxsize": 2, "retries": False}
     options["timeout"] = urllib3.Timeout(connect=fault.connect_s, read=fault.read_s)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Iterator
 
 from stalepool_testing import FaultServer, RespondThenClose
+from worlds import SUPPORT
+
+#: begins a client's script: what is not imported at its top is what a test is about
+PRELUDE = "import sys; sys.path.insert(0, %r); from in_client import *\n" % str(SUPPORT)
 
 #: takes the server's port; prints "covered" if the shim was there before it was asked for
 SERVICE = """
@@ -19,7 +22,7 @@ eventlet.monkey_patch()
 import urllib3
 check(urllib3.connectionpool)
 print("covered")
-""" % str(Path(__file__).resolve().parent.parent)
+""" % str(SUPPORT)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import comparison
 from conftest import REPOSITORY
 from stalepool_testing.conformance.cases import CASES
 from stalepool_testing.conformance.clients import CLIENTS, factory_of
-from testing.suite import Outcome, assert_fails, pytest_in
+from suite import Outcome, assert_fails, pytest_in
 
 SENDS_TWICE = """
 import urllib3

@@ -1,0 +1,169 @@
+"""The benchmark's arithmetic, its ways to end, and that it runs; not what it measures."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import __main__ as command
+from bench import plot
+from bench.child import Child, ChildFailed
+from bench.figures import Figure, Measured
+from bench.quantity import Bound, exactly, of_ratios, of_samples, of_share
+from bench.report import insert, load
+from conftest import REPOSITORY
+
+DOCS = REPOSITORY / "docs"
+
+
+# -- arithmetic ------------------------------------------------------------------------------------
+
+#: samples -> which of them, in order, bound the median with 95 %, from a table of order statistics
+RANKS = {6: (1, 6), 9: (2, 8), 10: (2, 9), 15: (4, 12), 20: (6, 15), 25: (8, 18), 50: (18, 33)}
+
+
+@pytest.mark.parametrize("count", RANKS)
+def test_the_interval_of_a_median(count):
+    found = of_samples(range(1, count + 1))
+    assert (found.low, found.high) == RANKS[count]
+    assert found.median == (count + 1) / 2
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1))
+def test_the_interval_holds_the_median(samples):
+    found = of_samples(samples)
+    assert found.low <= found.median <= found.high
+    assert {found.low, found.high} <= set(samples)
+
+
+def test_a_ratio_is_taken_in_each_round():
+    assert of_ratios([2, 20, 200], [1, 10, 100]) == (2, 2, 2, 3)
+
+
+def test_the_interval_of_a_share():
+    assert of_share(0, 10_000, per=10_000)[:3] == pytest.approx((0, 0, 3.84), abs=0.005)
+    assert of_share(5, 10)[:3] == pytest.approx((0.5, 0.2366, 0.7634), abs=0.0005)
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "is_met"),
+    [
+        (Bound(at_most=2), 2, True),
+        (Bound(at_most=2), 2.001, False),
+        (Bound(at_least=0.99), 0.99, True),
+        (Bound(at_least=0.99), 0.989, False),
+    ],
+)
+def test_a_bound(bound, value, is_met):
+    assert bound.is_met(exactly(value)) == is_met
+
+
+# -- how it ends -----------------------------------------------------------------------------------
+
+
+def made_up(name, measure, at_most=1.0):
+    return Figure(name, "a figure", "us", measure, {"ratio": Bound(at_most=at_most)})
+
+
+def measured(quick):
+    return Measured({"ratio": exactly(1.5)}, floor=1.0, ours=1.5)
+
+
+def fail(quick):
+    raise ChildFailed("it went wrong")
+
+
+def interrupt(quick):
+    raise KeyboardInterrupt
+
+
+def run(monkeypatch, figures, *arguments):
+    monkeypatch.setattr(command, "FIGURES", figures)
+    return command.main(arguments)
+
+
+def test_a_bound_is_judged_only_when_asked(monkeypatch, capsys):
+    figures = [made_up("one", measured)]
+    assert run(monkeypatch, figures) == 0
+    assert "MISSED" in capsys.readouterr().out
+    assert run(monkeypatch, figures, "--check") == 1
+    assert "one: ratio is 1.5, must be at most 1" in capsys.readouterr().err
+    assert run(monkeypatch, [made_up("one", measured, at_most=2)], "--check") == 0
+
+
+def test_a_figure_that_cannot_be_measured_leaves_the_others(monkeypatch, capsys):
+    assert run(monkeypatch, [made_up("one", fail), made_up("two", measured)]) == 1
+    said = capsys.readouterr()
+    assert "it went wrong" in said.err and "one: could not be measured" in said.err
+    assert "a figure" in said.out
+
+
+def test_an_interruption_keeps_what_was_measured(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "report.json"
+    figures = [made_up("one", measured), made_up("two", interrupt)]
+    assert run(monkeypatch, figures, "--json", str(path)) == 130
+    assert [row["name"] for row in load(str(path))["figures"]] == ["one"]
+    assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--json", "/nowhere/report.json"], "[Errno 2]"),
+        (["two"], "there is no figure two; --list names them"),
+    ],
+)
+def test_bad_arguments_end_it_before_anything_is_measured(monkeypatch, capsys, arguments, said):
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, [made_up("one", interrupt)], *arguments)
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[]", "no json", '{"figures": []}'])
+def test_what_is_no_report(content, capsys, tmp_path):
+    (tmp_path / "performance.json").write_text(content)
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--docs", str(tmp_path)])
+    assert "is not what python -m bench --json writes" in capsys.readouterr().err
+
+
+# -- the docs --------------------------------------------------------------------------------------
+
+
+def test_the_docs_show_the_report_that_lies_beside_them():
+    report = load(str(DOCS / "performance.json"))
+    page = (DOCS / "performance.rst").read_text("utf-8")
+    assert page == insert(page, report)
+    assert (DOCS / "checkout-cost.svg").read_text("utf-8") == plot.draw(report)
+
+
+# -- it runs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(400)  # a dozen processes that compute
+def test_it_runs(tmp_path):
+    names = ["check", "check-tls", "check-eventlet", "presend", "put", "silence", "import"]
+    path = tmp_path / "report.json"
+    ended = subprocess.run(
+        [sys.executable, "-m", "bench", "--quick", "--json", str(path), *names, "memory-plain"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    rows = {row["name"]: row for row in json.loads(path.read_text())["figures"]}
+    assert set(rows) == {*names, "memory-plain"}
+    for row in rows.values():
+        assert row["ours"] > 0 and row["floor"] > 0, row
+        assert all(one["low"] <= one["median"] <= one["high"] for one in row["quantities"].values())
+
+
+def test_a_child_that_cannot_start_says_why():
+    with Child("bench.server:no_such_function") as child:
+        with pytest.raises(ChildFailed, match="no_such_function"):
+            child.ask()

@@ -1,0 +1,443 @@
+"""``stalepool status``: real processes, asked from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator
+
+import pytest
+import urllib3
+import wrapt
+
+import stalepool
+from conftest import clean_environ
+from pools import get, serving, shim
+from stalepool import fallback, stats
+from stalepool.cli.status import explain, find, page, proc, report
+from stalepool.cli.status.find import Process
+from stalepool.cli.status.page import learnt
+from stalepool.cli.status.services import Service
+from stalepool.connection import request_rules
+from stalepool.sockets.verdict import Verdict
+from stalepool.stats import summed
+from stalepool_testing import Close, FaultServer, ResetAfter, Respond
+from started import SERVICE, Started, stalepool_status
+
+pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
+
+USER = os.geteuid()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The directory in which the files of this user lie, below ``status_dir``."""
+    return tmp_path / ("stalepool-%d" % USER)
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Dict[str, str]:
+    return {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+
+
+@pytest.fixture
+def flaky() -> Iterator[Any]:
+    with FaultServer([Respond(200), Close()], default=Respond(200)) as server:
+        yield server
+
+
+def test_a_service_is_shown_from_outside(at: Dict[str, str], flaky: Any) -> None:
+    script = SERVICE + "ask(); ask(); ask('POST'); from stalepool import status\n"
+    script += "status._make_due(); ask()"
+    with Started(script, flaky.port, **at, STALEPOOL_SILENCE_S="20") as service:
+        done = stalepool_status(str(service.pid))
+        everything = stalepool_status(str(service.pid), "--json", "--explain")
+    assert (done.returncode, done.stderr) == (0, "")
+    first, *rest = done.stdout.splitlines()
+    assert "(pid %d, " % service.pid in first
+    assert re.search(
+        r"saved 1 request in \d+ s: 1 sent once more, 0 kept off .*; 0 fallbacks", first
+    )
+    about = "  active, python %s, stalepool %s, urllib3 %s, wrapt %s; settings: silence_s=20.0 "
+    versions = [m.__version__ for m in (stalepool, urllib3, wrapt)]
+    assert about % (sys.version.split()[0], *versions) in done.stdout
+    assert "silence_s=20.0 (STALEPOOL_SILENCE_S), status_dir=" in done.stdout
+    assert "  http://127.0.0.1:%d" % flaky.port in rest
+    assert "    connections that went: failed_in_request 1" in rest
+    (shown,) = json.loads(everything.stdout)["services"]
+    assert shown["totals"]["replays"] == {"ok": 1}
+    assert shown["processes"][0]["status"]["pid"] == service.pid
+    assert "secret" not in done.stdout + everything.stdout
+    assert "a/path" not in done.stdout + everything.stdout
+
+
+def test_it_is_gone_when_its_process_is(at: Dict[str, str], flaky: Any, place: Path) -> None:
+    with Started(SERVICE + "ask()", flaky.port, **at) as service:
+        assert len(list(place.iterdir())) == 1
+    assert list(place.iterdir()) == []
+
+    with Started(SERVICE + "ask()", flaky.port, **at) as service:
+        service.process.kill()
+    assert len(list(place.iterdir())) == 1
+    stalepool_status(**at)
+    assert list(place.iterdir()) == []
+
+
+def test_workers_are_summed_and_shown_each_on_request(at: Dict[str, str], flaky: Any) -> None:
+    """One worker has had no answer yet."""
+    script = (
+        SERVICE
+        + """
+said = []
+for number in range(3):
+    reader, mouth = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if number < 2:
+            ask(), ask()
+            from stalepool import status
+            status._make_due()
+            ask()
+        os.write(mouth, b"x")
+        signal.pause()
+    os.read(reader, 1)
+    said.append(child)
+import atexit
+atexit.register(lambda: [os.kill(child, signal.SIGKILL) for child in said])
+"""
+    )
+    with Started(script, flaky.port, **at) as service:
+        workers = service.said[1:]
+        together = json.loads(stalepool_status("--json").stdout)["services"]
+        page = stalepool_status().stdout
+        each = json.loads(stalepool_status("--json", "--each").stdout)["services"]
+    (mine,) = [s for s in together if s["processes"][0]["pid"] == service.pid]
+    assert [str(each["pid"]) for each in mine["processes"]] == [str(service.pid), *workers]
+    assert mine["totals"]["checkouts"] == 4
+    assert mine["processes"][3]["note"] == find.FORKED
+    assert "%s (pid %s)" % (find.FORKED, workers[2]) in page
+    assert {str(s["processes"][0]["pid"]) for s in each} >= {str(service.pid), *workers}
+    by_pid = {s["processes"][0]["pid"]: s for s in each}
+    assert [by_pid[int(worker)]["totals"]["checkouts"] for worker in workers[:2]] == [2, 2]
+
+
+CONTAINER = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run([*CONTAINER, "true"], capture_output=True).returncode != 0,
+    reason="no namespaces may be made here",
+)
+def test_a_service_in_a_container(at: Dict[str, str], flaky: Any) -> None:
+    """With process ids of its own, and another /dev/shm, as under systemd's PrivateTmp."""
+    mounting = 'mount -t tmpfs none /dev/shm && exec "$@"'
+    command = [*CONTAINER, "sh", "-c", mounting, "sh", sys.executable]
+    with Started(SERVICE + "ask(); said = [os.getpid()]", flaky.port, command=command) as service:
+        assert service.said == ["ready", "1"]
+        shown = json.loads(stalepool_status("--json").stdout)["services"]
+    origin = "http://127.0.0.1:%d" % flaky.port
+    (mine,) = [each for each in shown if origin in each.get("origins", ())]
+    (process,) = mine["processes"]
+    assert process["status"]["pid"] == 1 and process["pid"] > 1
+
+
+OFF = {
+    "kill switch": ({"STALEPOOL_ENABLED": "0"}, "", "STALEPOOL_ENABLED=0"),
+    "wrong setting": (
+        {"STALEPOOL_MODE": "activ"},
+        "",
+        "STALEPOOL_MODE='activ' is not accepted: it",
+    ),
+    "no wrapt": ({}, "sys.modules['wrapt'] = None\n", "import of wrapt halted"),
+    "by hand": ({}, "import stalepool, urllib3; stalepool.uninstall()\n", "uninstall() was called"),
+}
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_it_says_why_the_shim_is_off(name: str, at: Dict[str, str], flaky: Any) -> None:
+    variables, first, words = OFF[name]
+    with Started("import sys\n" + first + SERVICE, flaky.port, **at, **variables) as service:
+        done = stalepool_status(str(service.pid))
+    assert done.returncode == 1
+    assert words in done.stdout
+    assert len(done.stdout.splitlines()) <= 2
+
+
+def test_a_patch_that_does_not_fit(at: Dict[str, str], flaky: Any) -> None:
+    script = (
+        "import sys, urllib3.connectionpool as pool\npool.is_connection_dropped = lambda c: False\n"
+    )
+    with Started(script + SERVICE, flaky.port, **at) as service:
+        done = stalepool_status(str(service.pid))
+    assert done.returncode == 1
+    assert "NOT patched: urllib3.connectionpool.is_connection_dropped: takes (c)" in done.stdout
+
+
+# -- bad input -------------------------------------------------------------------------------------
+
+
+def test_a_process_that_is_not_there() -> None:
+    done = stalepool_status("999999999")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "999999999" in done.stdout and "no such process" in done.stdout
+
+
+def test_a_process_without_the_shim() -> None:
+    with Started("import sys", STALEPOOL_MODE="audit") as silent:
+        assert "silent: it has not imported urllib3" in stalepool_status(str(silent.pid)).stdout
+    with subprocess.Popen(["sleep", "60"]) as other:
+        done = stalepool_status(str(other.pid))
+        other.kill()
+    assert done.returncode == 1 and find.WITHOUT in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ("off", ": keeps no status file: STALEPOOL_STATUS_DIR=off"),
+        ("/nonexistent/x", "its Python has no stalepool, or it cannot write below /nonexistent/x"),
+    ],
+)
+def test_a_process_that_keeps_no_file(flaky: Any, chosen: str, says: str) -> None:
+    with Started(SERVICE + "ask()", flaky.port, STALEPOOL_STATUS_DIR=chosen) as service:
+        done = stalepool_status(str(service.pid))
+    assert says in done.stdout and (done.returncode, done.stderr) == (1, "")
+    assert service.err.count("\n") == (chosen != "off")  # one line
+
+
+def test_what_was_written_long_ago_says_so() -> None:
+    with shim(), serving() as (_, pool):
+        get(pool)
+        seen = json.loads(json.dumps(stalepool.snapshot()))
+    pages = [
+        page.page([Service([Process(1, "u", "x", b"", {**seen, "written_at": time.time() - ago})])])
+        for ago in (5, 600)
+    ]
+    assert ["  as of 10 min ago: " in text for text in pages] == [False, True]
+
+
+@pytest.mark.parametrize("word", ["x", "1.5", ""])
+def test_a_pid_that_is_none(word: str) -> None:
+    done = stalepool_status(word)
+    assert done.returncode == 2 and "PID" in done.stderr and "Traceback" not in done.stderr
+
+
+def replaced_by_a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def replaced_by_a_link(path: Path) -> None:
+    path.rename(path.with_name("other"))
+    path.symlink_to("other")
+
+
+GARBAGE: Dict[str, Callable[[Path], Any]] = {
+    "no JSON": lambda path: path.write_text("{"),
+    "not even text": lambda path: path.write_bytes(b"\xff\x00" * 9),
+    "another shape": lambda path: path.write_text("[1, 2]"),
+    "deep": lambda path: path.write_text("[" * 100_000),
+    "empty": lambda path: path.write_text(""),
+    "of another version": lambda path: path.write_text('{"version": "9", "pid": 1}'),
+    "too large": lambda path: os.truncate(path, find.LARGEST_FILE + 1),
+    "a fifo": replaced_by_a_fifo,
+    "a link": replaced_by_a_link,
+}
+
+
+@pytest.mark.parametrize("name", GARBAGE)
+def test_garbage_is_named_in_one_sentence(
+    name: str, at: Dict[str, str], flaky: Any, place: Path
+) -> None:
+    with Started(SERVICE + "ask()", flaky.port, **at) as service:
+        (path,) = place.iterdir()
+        GARBAGE[name](path)
+        done = stalepool_status(str(service.pid))
+        as_json = stalepool_status("--json", str(service.pid))
+    assert (done.returncode, done.stderr) == (1, "")
+    (line,) = done.stdout.splitlines()
+    assert "its status file %s cannot be used: it " % path in line
+    assert json.loads(as_json.stdout)["services"][0]["processes"][0]["is_off"] is True
+    assert "Traceback" not in service.err
+
+
+def test_a_directory_open_to_all_is_named(at: Dict[str, str], flaky: Any, place: Path) -> None:
+    with Started(SERVICE + "ask()", flaky.port, **at) as service:
+        place.chmod(0o777)
+        done = stalepool_status(str(service.pid))
+        with subprocess.Popen(["sleep", "60"]) as other:
+            everybody = stalepool_status(**at).stdout
+            other.kill()
+        place.chmod(0o700)
+    words = "its directory %s cannot be used: belongs to, or may be written to by, another" % place
+    assert done.returncode == 1 and words in done.stdout
+    assert words in everybody and "(pid %d," % other.pid not in everybody
+
+
+JUNK = [None, True, -1, 1e300, float("nan"), float("inf"), "junk", [], [[1]], {}, {"x": {"y": []}}]
+
+
+def with_junk(value: Any) -> Iterator[Any]:
+    """The same thing with one part at a time replaced by junk, or left out."""
+    if isinstance(value, dict):
+        for key in value:
+            yield {each: value[each] for each in value if each != key}
+            yield {**value, key + "?": value[key]}
+            for changed in with_junk(value[key]):
+                yield {**value, key: changed}
+    yield from JUNK
+
+
+def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
+    with shim(), serving([Respond(200), ResetAfter(0)]) as (server, pool):
+        get(pool)
+        server.wait_idle_step()
+        get(pool)
+        fallback.fall_back("check_failed", "junk")
+        seen = {"written_at": time.time(), "start_ticks": 1, **stalepool.snapshot()}
+    whole = json.loads(json.dumps(seen))
+    # other tests' connections may be alive yet, and each origin would be junked like this one
+    whole["origins"] = {
+        name: entry
+        for name, entry in whole["origins"].items()
+        if name.endswith(":%d" % server.port)
+    }
+    directory, taken = os.open(tmp_path, os.O_RDONLY), 0
+    try:
+        for changed in with_junk(whole):
+            (tmp_path / "file").write_text(json.dumps(changed))
+            try:
+                read = find._read(directory, "file", USER)
+            except ValueError:
+                continue
+            taken += 1
+            services = [Service([Process(1, "u", "x", b"", read)])]
+            assert page.page(services) and explain.explanation(services)
+            assert report.report(services)
+            read["mode"] = "audit"
+            assert report.report(services)
+            json.dumps(services[0].as_dict())
+    finally:
+        os.close(directory)
+    assert find._is_a_status(whole) and taken > 50
+
+
+@pytest.mark.parametrize("edge", ["e", "1..2", "", "nan"])
+def test_an_age_that_is_no_number(edge: str) -> None:
+    with shim():
+        seen = {"written_at": 0.0, "start_ticks": 1, **json.loads(json.dumps(stalepool.snapshot()))}
+    assert find._is_a_status(seen)
+    seen["totals"]["died_idle_s"] = {edge: 1}
+    assert not find._is_a_status(seen)
+
+
+def test_nothing_reaches_the_terminal_but_text(at: Dict[str, str], flaky: Any, place: Path) -> None:
+    with Started(SERVICE + "ask()", flaky.port, **at) as service:
+        (path,) = place.iterdir()
+        seen = json.loads(path.read_text())
+        (origin,) = seen["origins"].values()
+        seen["origins"]["http://\x1b]0;title\x07\n:1"] = {**origin, "checkouts": 1}
+        path.write_text(json.dumps(seen))
+        done = stalepool_status(str(service.pid))
+    assert "http://?]0;title??:1" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_the_file_of_an_earlier_process_with_its_pid(
+    at: Dict[str, str], flaky: Any, place: Path
+) -> None:
+    with Started(SERVICE + "ask()", flaky.port, **at) as service:
+        (path,) = place.iterdir()
+        seen = {**json.loads(path.read_text()), "start_ticks": 1}
+        path.write_text(json.dumps(seen))
+        assert "silent" in stalepool_status(str(service.pid)).stdout
+
+
+def test_watching_ends_with_ctrl_c(at: Dict[str, str], flaky: Any) -> None:
+    with Started(SERVICE + "ask()", flaky.port, **at) as service:
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "stalepool", "status", "--watch", str(service.pid)],
+            env=clean_environ(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        assert watch.stdout is not None
+        assert "saved 0 requests" in watch.stdout.readline()
+        watch.send_signal(signal.SIGINT)
+        _, err = watch.communicate(timeout=30)
+    assert (watch.returncode, err) == (130, "")
+
+
+def test_origins_of_which_there_is_nothing_to_tell_are_one_line() -> None:
+    with shim(), serving() as (_, pool), serving() as (_, another), serving() as (_, third):
+        assert [get(each) for each in (pool, another, third, third)] == [200] * 4
+        seen = {"written_at": time.time(), **json.loads(json.dumps(stalepool.snapshot()))}
+    ports = [":%d" % each.port for each in (pool, another, third)]
+    origins = {name: each for name, each in seen["origins"].items() if name.endswith(tuple(ports))}
+    text = page.page([Service([Process(1, "u", "x", b"", {**seen, "origins": origins})])])
+    assert [port in text for port in ports] == [False, False, True]
+    assert text.endswith("  no connection was reused yet to 2 origins")
+
+
+# -- words -----------------------------------------------------------------------------------------
+
+
+def test_every_name_that_is_counted_is_explained() -> None:
+    names = [verdict.value for verdict in Verdict] + list(fallback.REASONS)
+    names += [rule.refusal for rule in request_rules.REPLAY_RULES]
+    names += [rule.refusal for rule in request_rules.DEATH_RULES if rule.refusal != "not_ended"]
+    names += [reason.name for reason in request_rules.MOVE_REASONS]
+    names += ["presend_check", "ok", "failed", "would", "windows", "answer_began", "half_sent"]
+    names += ["failed_in_request", "silent_in_request"]
+    assert not [
+        name for name in names if "?" in (explain.words_for(name), explain.remedy_for(name))
+    ]
+    assert (explain.words_for("x"), explain.remedy_for("x")) == ("?", "?")
+
+
+def test_explained_is_what_was_counted(at: Dict[str, str], flaky: Any) -> None:
+    script = SERVICE + "ask(); ask(); from stalepool import status; status._make_due(); ask()"
+    with Started(script, flaky.port, **at) as service:
+        done = stalepool_status("--explain", str(service.pid))
+    explained = done.stdout.partition("\n\n")[2]
+    assert "failed_in_request" in explained and "-> " in explained
+    assert "foreign_process" not in explained
+
+
+def test_what_was_learnt_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two workers, each of which knows something."""
+    now = [1000.0]
+    monkeypatch.setattr(stats, "monotonic", lambda: now[0])
+
+    def seen_by(origin: stats.Origin) -> Dict[str, Any]:
+        known = {"knowledge": origin.knowledge.as_dict()}
+        return {"written_at": time.time(), "origins": {"http://a:1": {**origin.as_dict(), **known}}}
+
+    one, other = stats.Origin(""), stats.Origin("")
+    for _ in range(3):
+        now[0] += 60
+        one.knowledge.note_fin(5.01)
+        one.count_death(5.01)
+    other.knowledge.note_probes_swallowed()
+    other.knowledge.stop_moves()
+    workers = [seen_by(one), seen_by(other)]
+    service = Service([Process(n, "u", "x", b"", worker) for n, worker in enumerate(workers)])
+    total = summed([worker["origins"]["http://a:1"] for worker in workers])
+    limit, probes, moves = learnt(service, "http://a:1", total)
+    assert limit == "closes idle connections at about 5.01 s (3 deaths)"
+    assert probes == "swallows keepalive probes"
+    clock = time.strftime("%H:%M", time.localtime(time.time() + stats.NO_MOVES_FOR_S))
+    assert moves in (
+        "no moves until %s: the last one failed or was slow" % each
+        for each in (clock, time.strftime("%H:%M", time.localtime(time.time() + 299)))
+    )

@@ -1,0 +1,126 @@
+"""``stalepool status`` about a service that runs as another user: what root, it, and others see."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Dict, Iterator, List
+
+import pytest
+
+from conftest import clean_environ
+from stalepool.cli.status import proc
+from stalepool_testing import FaultServer
+from started import SERVICE, Started, stalepool_status
+
+pytestmark = [
+    pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be another user"),
+]
+
+ITS_USER, ANOTHER = 65533, 65534
+
+BECOME = """
+import ctypes, os
+os.setgroups([]), os.setgid({user}), os.setuid({user})
+ctypes.CDLL(None).prctl(4, {is_open}, 0, 0, 0)  # PR_SET_DUMPABLE: 1 is as after an exec
+"""
+
+#: what is imported later might lie where that user may not read
+STATUS = "import sys\nfrom stalepool.cli.main import main\n%s\nsys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def at() -> Iterator[Dict[str, str]]:
+    """A directory for status files, open to all as /dev/shm is."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o1777)
+        yield {"STALEPOOL_STATUS_DIR": directory}
+
+
+@contextlib.contextmanager
+def service(at: Dict[str, str], is_open: bool = True) -> Iterator[Started]:
+    """It begins as root, as uWSGI and Apache do, and has been answered once by then.
+
+    :param is_open: its user may look into it, as after an exec.
+    """
+    become = BECOME.format(user=ITS_USER, is_open=int(is_open))
+    script = SERVICE + "ask()" + become + "from stalepool import status; status._make_due(); ask()"
+    with FaultServer() as server, Started(script, server.port, **at) as started:
+        yield started
+
+
+def asked_as(user: int, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", STATUS % BECOME.format(user=user, is_open=1), "status", *words],
+        env=clean_environ(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_its_file_is_its_own(at: Dict[str, str]) -> None:
+    with service(at) as started:
+        directory = Path(at["STALEPOOL_STATUS_DIR"], "stalepool-%d" % ITS_USER)
+        (file,) = directory.iterdir()
+        assert [path.stat().st_uid for path in (directory, file)] == [ITS_USER] * 2
+        assert file.name.startswith("%d-" % started.pid)
+
+
+def test_root_sees_it_and_whose_it_is(at: Dict[str, str]) -> None:
+    with service(at) as started:
+        asked, everybody = stalepool_status(str(started.pid)), stalepool_status()
+    for done in (asked, everybody):
+        assert "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER) in done.stdout
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_its_own_user_sees_it(at: Dict[str, str], is_open: bool) -> None:
+    """Where it may not be looked into, by its file alone."""
+    with service(at, is_open) as started:
+        done = asked_as(ITS_USER, **at)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("python -c (pid %d, user %d): saved" % (started.pid, ITS_USER))
+
+
+def test_another_user_is_told_who_may_ask(at: Dict[str, str]) -> None:
+    with service(at) as started:
+        asked, everybody = asked_as(ANOTHER, str(started.pid), **at), asked_as(ANOTHER, **at)
+    words = "(pid %d, user %d): cannot be asked: only root and %d may\n"
+    assert words % (started.pid, ITS_USER, ITS_USER) in asked.stdout
+    assert "No process of yours (root may ask those of others) runs with" in everybody.stdout
+    assert [done.returncode for done in (asked, everybody)] == [1, 1]
+    assert asked.stderr == everybody.stderr == ""
+
+
+def without_ptrace() -> List[str]:
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("no setpriv on this machine: Debian's package util-linux has it")
+    return [setpriv, "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+
+
+def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(at: Dict[str, str]) -> None:
+    def ask(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*without_ptrace(), sys.executable, "-m", "stalepool", "status", *words],
+            env=clean_environ(**variables),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    with service(at) as started:
+        everybody, unseen = ask(**at), ask(str(started.pid))
+    for done in (everybody, unseen):
+        assert done.stderr.startswith("stalepool status: this root has no CAP_SYS_PTRACE")
+        assert done.stderr.count("\n") == 1
+    assert "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER) in everybody.stdout
+    assert "cannot be asked: only root and %d may" % ITS_USER in unseen.stdout

@@ -1,0 +1,166 @@
+"""Something else happens while a request is in flight: a second install, a close, a deadline.
+
+The caller gets what stock gives, or better; never what belongs to another request.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import Any, Iterator
+
+import pytest
+import urllib3
+from urllib3.connection import HTTPConnection
+
+import stalepool
+from late import AnswerLater
+from pools import pooled_connection, shim
+from reused import outcome, primed
+from stalepool_testing import Close, FaultServer, Respond, echo
+
+BODY = b"x" * 10
+LENGTH = {"Content-Length": "10"}
+#: in the last quarter of an announced second
+NEAR = {"Keep-Alive": "timeout=1"}
+NEAR_S = 0.85
+
+
+def body(meanwhile: Any, **settings: Any) -> Iterator[bytes]:
+    """A body that is asked for when the head is out."""
+    meanwhile(**settings)
+    yield BODY
+
+
+# -- install and uninstall -------------------------------------------------------------------------
+
+
+def test_a_record_from_before_an_uninstall_is_not_sent() -> None:
+    """It would be answered, and the answer given to another request."""
+    steps = [Respond(), Respond(200, echo), Close()]
+    with shim(replay="idempotent"), FaultServer(steps, default=Respond(200, echo)) as server:
+        with urllib3.HTTPConnectionPool(server.host, server.port, retries=False) as pool:
+            pool.request("GET", "/warm")
+            first = body(stalepool.uninstall)
+            assert pool.request("PUT", "/a", body=first, headers=LENGTH).status == 200
+            second = body(stalepool.install, replay="idempotent")
+            with pytest.raises(urllib3.exceptions.ProtocolError):
+                pool.request("PUT", "/b", body=second, headers=LENGTH)
+        assert [entry.path for entry in server.journal].count("/a") == 1
+
+
+# -- another thread --------------------------------------------------------------------------------
+
+
+def test_a_close_during_a_replay() -> None:
+    """Stock: the first error. The replay's answer does as well."""
+    came, told = threading.Event(), threading.Event()
+    with shim(replay="idempotent"), primed(Close(), AnswerLater(told, came)) as (_server, pool):
+        conn = pooled_connection(pool)
+
+        def close() -> None:
+            assert came.wait(20)
+            conn.close()
+            told.set()
+
+        closer = threading.Thread(target=close)
+        closer.start()
+        assert outcome(pool, "GET") in (200, ["ProtocolError", "RemoteDisconnected"])
+        closer.join()
+
+
+def test_a_shutdown_ends_a_replay() -> None:
+    """Stock: the error comes at once. A watchdog has the socket that is waited at, not the dead."""
+    came, told = threading.Event(), threading.Event()
+    with shim(replay="idempotent"), primed(Close(), AnswerLater(told, came)) as (_server, pool):
+        conn = pooled_connection(pool)
+
+        dead = conn.sock
+
+        def abort() -> None:
+            assert came.wait(20)
+            give_up = time.monotonic() + 5
+            while conn.sock is dead and time.monotonic() < give_up:
+                time.sleep(0.001)
+            conn.sock.shutdown(socket.SHUT_RDWR)
+
+        watchdog = threading.Thread(target=abort)
+        watchdog.start()
+        assert outcome(pool, "GET", timeout=None) == ["ProtocolError", "RemoteDisconnected"]
+        watchdog.join()
+        told.set()
+
+
+# -- a move ----------------------------------------------------------------------------------------
+
+
+class OneAtATime(HTTPConnection):
+    """An application's class that refuses a second connection, by an exception of its own."""
+
+    class TooMany(Exception):
+        pass
+
+    is_open = False
+
+    def connect(self) -> None:
+        if OneAtATime.is_open:
+            raise self.TooMany
+        super().connect()
+        OneAtATime.is_open = True
+
+
+def test_an_exception_of_a_connection_class_does_not_reach_a_post() -> None:
+    with shim(nonidempotent_max_idle_s="auto"), FaultServer(
+        default=Respond(headers=NEAR)
+    ) as server:
+        with urllib3.HTTPConnectionPool(server.host, server.port, retries=False) as pool:
+            pool.ConnectionCls = OneAtATime
+            OneAtATime.is_open = False
+            pool.request("POST", "/")
+            time.sleep(NEAR_S)
+            assert pool.request("POST", "/").status == 200
+            assert stalepool.snapshot()["totals"]["moved"] == {"failed": 1}
+
+
+def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
+    """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
+
+    def serve() -> None:
+        with listener.accept()[0] as channel:
+            channel.recv(4096)
+            channel.sendall(
+                b"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=1\r\nContent-Length: 0\r\n\r\n"
+            )
+            channel.recv(1)  # until the client's end
+
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    threading.Thread(target=serve, daemon=True).start()
+    pool = urllib3.HTTPConnectionPool(*listener.getsockname(), retries=False)
+    with shim(nonidempotent_max_idle_s="auto"), listener, socket.socket() as filler, pool:
+        pool.request("POST", "/")
+        filler.connect(listener.getsockname())  # the queue is full: a second SYN is not answered
+        time.sleep(NEAR_S)
+        alarm(TimeoutError("the caller's deadline"), 0.05)
+        with pytest.raises(urllib3.exceptions.HTTPError) as raised:
+            pool.request("POST", "/", timeout=10)
+        chain, link = [], raised.value
+        while link is not None:
+            chain.append(str(link))
+            link = link.__cause__ or link.__context__  # type: ignore[assignment]
+        assert "the caller's deadline" in " ".join(chain)
+
+
+@pytest.mark.full
+def test_an_announced_limit_that_is_outlived_moves_three_posts() -> None:
+    """At any pause within its margin each POST would take a fresh connection, for good."""
+    with shim(nonidempotent_max_idle_s="auto"), FaultServer(
+        default=Respond(headers=NEAR)
+    ) as server:
+        with urllib3.HTTPConnectionPool(server.host, server.port, retries=False) as pool:
+            for _ in range(6):
+                assert pool.request("POST", "/").status == 200
+                time.sleep(1.1)
+        assert len({entry.connection for entry in server.journal}) == 4

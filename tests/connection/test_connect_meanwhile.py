@@ -1,0 +1,233 @@
+"""What others do while a refused connect is tried again: mocks, timers, forks, other peers."""
+
+from __future__ import annotations
+
+import functools
+import time
+import unittest.mock
+from typing import Any
+
+import pytest
+import urllib3
+from urllib3.exceptions import NewConnectionError
+
+import stalepool
+from gates import Gate, remote_control
+from outages import WINDOW_S, Sleeper, both, direct, environ_of, in_place
+from pools import shim, stock
+from stalepool import stats
+from stalepool.connection import connect
+from stalepool_testing import FaultServer
+
+
+@pytest.fixture
+def sleeper(monkeypatch):
+    sleeper = Sleeper()
+    monkeypatch.setattr("urllib3.util.retry.time", sleeper)
+    return sleeper
+
+
+@pytest.fixture
+def connects(monkeypatch):
+    """A list that grows by one with every connect, and what is done in its place, if anything."""
+    return Connects(monkeypatch)
+
+
+class Connects:
+    def __init__(self, monkeypatch: Any) -> None:
+        self._stock = urllib3.util.connection.create_connection
+        self.count = 0
+        self.act: Any = None
+        monkeypatch.setattr(urllib3.util.connection, "create_connection", self._create)
+
+    def _create(self, *args: Any, **kwargs: Any) -> Any:
+        self.count += 1
+        if self.act is not None:
+            self.act()
+        return self._stock(*args, **kwargs)
+
+
+# -- mocks -----------------------------------------------------------------------------------------
+
+STAND_INS = {
+    "mock": unittest.mock.Mock,
+    "partial": lambda: functools.partial(time.sleep, 0),
+    "builtin": lambda: time.sleep,
+    "function": lambda: lambda *args: None,
+}
+
+
+@pytest.mark.parametrize("name", STAND_INS)
+@both
+def test_the_sleep_of_retries_is_mocked(sleeper, monkeypatch, who, name):
+    """It is not ours to use, and its place not the only one to find the copy's clock in."""
+    monkeypatch.setattr(urllib3.util.retry.Retry, "sleep", STAND_INS[name]())
+    with in_place(who), direct() as way:
+        way.begin_outage()
+        sleeper.after(1, way.gate.open)
+        if who is stock:
+            with pytest.raises(NewConnectionError):
+                way.send("GET")
+        else:
+            assert way.send("GET") == 200
+            assert len(sleeper.pauses) == 1
+
+
+def test_nothing_to_sleep_with(connects, monkeypatch):
+    monkeypatch.delattr("urllib3.util.retry.time")
+    with in_place(shim), direct() as way:
+        way.begin_outage()
+        tried = connects.count
+        with pytest.raises(NewConnectionError):
+            way.send("GET")
+        assert connects.count == tried + 1
+
+
+def test_the_class_of_retries_is_mocked():
+    began = time.monotonic()
+    connect._make_pause(unittest.mock.Mock())(60)
+    assert time.monotonic() - began < 30
+
+
+@both
+def test_a_sleep_that_takes_no_time(connects, monkeypatch, who):
+    """``mock.patch("time.sleep")``: a window of that would be thousands of connects."""
+    with in_place(who), direct() as way:
+        way.begin_outage()
+        monkeypatch.setattr(time, "sleep", unittest.mock.Mock())
+        tried = connects.count
+        with pytest.raises(NewConnectionError):
+            way.send("GET")
+        assert connects.count == tried + 1
+
+
+# -- timers ----------------------------------------------------------------------------------------
+
+
+class Alarm(Exception):
+    """What a caller has a timer raise: ``eventlet.Timeout(1, Alarm)``, or a signal's handler."""
+
+
+def ring() -> None:
+    raise Alarm
+
+
+@pytest.mark.parametrize("late_s", [0, WINDOW_S], ids=["in the window", "as it closes"])
+def test_a_timer_goes_off_in_a_try(sleeper, connects, late_s):
+    with in_place(shim), direct() as way:
+        way.begin_outage()
+
+        def ring_late():
+            time.sleep(late_s)
+            ring()
+
+        def set_alarm():
+            connects.act = ring_late
+
+        sleeper.after(1, set_alarm)
+        with pytest.raises(Alarm):
+            way.send("GET")
+        assert len(sleeper.pauses) == 1
+        assert way.reconnects == {"failed": 1, "windows": 1}
+
+
+@pytest.mark.parametrize("at", ["first try", "second try"])
+def test_a_timer_goes_off_while_the_caller_handles_a_refusal(sleeper, connects, at):
+    """Python makes the one the context of the other, which is no reason for another try."""
+    with in_place(shim), direct() as way:
+        way.begin_outage()
+
+        def set_alarm():
+            connects.act = ring
+
+        if at == "first try":
+            set_alarm()
+        else:
+            sleeper.after(1, set_alarm)
+        with pytest.raises(Alarm) as raised:
+            try:
+                raise ConnectionRefusedError(111, "of another peer")
+            except ConnectionRefusedError:
+                way.send("GET")
+        assert len(sleeper.pauses) == (0 if at == "first try" else 1)
+        assert "of another peer" in str(raised.value.__context__)
+
+
+# -- peers that are known, and how long ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answers", [0, 1, 4])
+def test_a_connection_pooled_before_the_shim_came(sleeper, answers):
+    """Its peer has answered this process, whether or not anybody was there to note it."""
+    with direct() as way:
+        with stock():
+            assert way.send("GET") == 200
+        with in_place(shim):
+            for _ in range(answers):
+                assert way.send("GET") == 200
+            way.shut()
+            sleeper.after(1, way.gate.open)
+            assert way.send("POST") == 200
+            assert way.reconnects == {"ok": 1, "windows": 1}
+        assert way.gate.accepted == 2
+
+
+def test_peers_beyond_those_that_are_told_apart_are_never_waited_for(monkeypatch):
+    """Peers come and go, each at an address of its own: memory is bounded, and as in stock then."""
+    with in_place(shim, reconnect_window_s=0.05), direct() as a, direct() as b, direct() as c:
+        others = len(stalepool.snapshot()["origins"])
+        monkeypatch.setattr(stats, "MAX_ORIGINS", others + 2)
+        for way in (a, b, c):
+            assert way.send("GET") == 200
+        for way in (a, b, c):
+            way.shut()
+            with pytest.raises(NewConnectionError):
+                way.send("GET")
+        assert [way.reconnects.get("windows") for way in (a, b, c)] == [1, 1, None]
+        # the third shares its entry
+        assert len(stalepool.snapshot()["origins"]) == others + 3
+
+
+FORKED = """
+    import contextvars, json, os, sys
+
+    import urllib3
+    import stalepool
+    stalepool.install(reconnect_window_s=0.3)
+    url, control = sys.argv[1:]
+    gate = urllib3.PoolManager()
+
+    def windows():
+        "How many there have been in this process, after two more requests in vain."
+        for _ in range(2):
+            with urllib3.connection_from_url(url, retries=False, timeout=10) as pool:
+                try:
+                    contextvars.Context().run(pool.request, "POST", "/")
+                except urllib3.exceptions.NewConnectionError:
+                    continue
+            raise AssertionError("it is shut")
+        return stalepool.snapshot()["totals"]["reconnects"].get("windows", 0)
+
+    with urllib3.connection_from_url(url) as pool:
+        assert pool.request("GET", "/").status == 200
+    gate.request("GET", control + "shut")
+    gate.clear()
+    found = [windows()]
+    ear, mouth = os.pipe()
+    if os.fork() == 0:
+        os.write(mouth, json.dumps(windows()).encode())
+        os._exit(0)
+    os.close(mouth)
+    with open(ear, "rb") as child:
+        found.append(json.loads(child.read()))
+    os.wait()
+    found.append(windows())
+    print(json.dumps(found))
+"""
+
+
+def test_a_child_waits_for_no_peer_of_its_parents(run_python):
+    """It has answered another process: children forked one after another would each wait."""
+    with FaultServer() as server, Gate(server) as gate, remote_control(gate) as control:
+        found = run_python(FORKED, gate.url, control, env=environ_of(shim))
+    assert found == [1, 0, 1]

@@ -1,0 +1,109 @@
+"""What is held of a request: its bytes while they may be needed, and nothing after that."""
+
+from __future__ import annotations
+
+import gc
+import re
+import socket
+import threading
+import tracemalloc
+import weakref
+from typing import Any, Iterator
+
+import pytest
+import urllib3
+
+from pools import pooled_connection, shim
+from reused import primed
+from stalepool.connection import state
+from stalepool_testing import Close, Respond, Silence
+
+MB = 1 << 20
+
+
+def recorded() -> int:
+    """Bytes of requests that are on record, whether their connections are gone or not."""
+    requests = [each for each in gc.get_objects() if type(each) is state.Request]
+    return sum(sum(map(len, each.sent)) for each in requests)
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+def test_a_failed_request_leaves_no_body_behind(method: str) -> None:
+    """Stock: nothing is left, either."""
+    with shim(replay="idempotent"), primed(Silence()) as (_server, pool):
+        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+            pool.request(method, "/", body=b"x" * (MB // 2), timeout=0.3)
+        assert recorded() < MB // 8
+
+
+class Sink:
+    """A server that keeps nothing of what it reads; answers each request once it has it all."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        channel, _ = self.listener.accept()
+        buffer = bytearray(1 << 16)
+        with self.listener, channel:
+            while True:
+                head = channel.recv(4096)
+                if not head:
+                    return
+                top, _, rest = head.partition(b"\r\n\r\n")
+                left = int(re.search(rb"ength: (\d+)", top)[1]) - len(rest)  # type: ignore[index]
+                while left > 0:
+                    left -= channel.recv_into(buffer)
+                channel.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
+@pytest.mark.parametrize("steps", [[Close(), Close()]])
+def test_a_failed_replay_leaves_no_frame_behind(steps: Any) -> None:
+    class Local:
+        """Lives in the caller's frame."""
+
+    def call(pool: Any) -> Any:
+        mine = Local()
+        try:
+            pool.request("PUT", "/", body=b"x")
+        except urllib3.exceptions.HTTPError:
+            pass
+        return weakref.ref(mine)
+
+    with shim(replay="idempotent"), primed(*steps) as (_server, pool):
+        found = call(pool)
+        gc.collect()
+        assert found() is None
+
+
+def test_a_large_body_is_not_copied() -> None:
+    """Stock: sent as it is. A second one of its size may be more than a container has."""
+    sink, body = Sink(), bytearray(32 * MB)
+    with shim(replay="idempotent"):
+        with urllib3.HTTPConnectionPool("127.0.0.1", sink.port, retries=False) as pool:
+            for method in ("POST", "PUT"):
+                tracemalloc.start()
+                assert pool.request(method, "/", body=memoryview(body)).status == 200
+                peak = tracemalloc.get_traced_memory()[1]
+                tracemalloc.stop()
+                assert peak < 4 * MB, (method, peak)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_a_stream_in_chunks_is_not_recorded(method: str) -> None:
+    """It would never be sent again."""
+    held = []
+
+    def body(conn: Any) -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"0123456789"
+        found = state.find(conn.sock)
+        assert found is not None and found.request is not None
+        held.append(sum(map(len, found.request.sent)))
+
+    with shim(replay="idempotent"), primed(Respond(200)) as (_server, pool):
+        conn = pooled_connection(pool)
+        assert pool.request(method, "/", body=body(conn)).status == 200
+    assert held and held[0] < 500

@@ -1,0 +1,612 @@
+"""Connections that others have patched, subclassed, copied or emptied: as without the shim."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import gc
+import http.client
+import logging
+import logging.handlers
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import time
+import warnings
+import weakref
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import pytest
+import urllib3
+
+import stalepool
+from oracle import describe_error, describe_pool
+from reused import asked, outcome, primed, stock
+from stalepool_testing import (
+    TLS,
+    CloseAfter,
+    FaultServer,
+    ProcessThenClose,
+    ProcessThenReset,
+    Respond,
+    RespondThenClose,
+    kernel,
+)
+from worlds import WITH_TESTS
+
+
+@pytest.fixture(autouse=True)
+def _defaults() -> Iterator[None]:
+    stalepool.install()
+    yield
+    stalepool.install()
+
+
+def pooled(pool: Any) -> Any:
+    """The connection that the next request takes."""
+    return next(conn for conn in reversed(pool.pool.queue) if conn is not None)
+
+
+def end_while_idle(server: FaultServer, pool: Any) -> None:
+    """The server closes the pooled connection, and that has arrived."""
+    server.perform(CloseAfter(0))
+    kernel.wait_readable(pooled(pool).sock)
+
+
+# -- patches of others -----------------------------------------------------------------------------
+
+
+class Recorder(http.client.HTTPResponse):
+    """Somebody's response class: notes each head that it reads."""
+
+    begun: List[int] = []
+
+    def begin(self) -> None:
+        super().begin()
+        self.begun.append(self.status)
+
+
+class SendPatch:
+    """Somebody's wrapper of ``http.client.HTTPConnection.send``: counts its calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._stock = http.client.HTTPConnection.send
+
+    def apply(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        patch, stock_send = self, self._stock
+
+        def send(self: Any, data: Any) -> Any:
+            patch.calls += 1
+            return stock_send(self, data)
+
+        monkeypatch.setattr(http.client.HTTPConnection, "send", send)
+
+
+ORDERS = ("before us", "after us")
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_patch_of_http_clients_send_is_called(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch = SendPatch()
+    stalepool.uninstall()
+    for step in (lambda: patch.apply(monkeypatch), stalepool.install)[
+        :: 1 if order == "before us" else -1
+    ]:
+        step()
+    with primed(ProcessThenClose()) as (server, pool):
+        assert patch.calls == 1
+        assert outcome(pool, "GET") == 200
+        assert patch.calls == 2
+        assert asked(server) == 2
+    stalepool.uninstall()
+    assert "send" not in vars(urllib3.connection.HTTPConnection)
+    with primed():
+        assert patch.calls == 3
+    monkeypatch.undo()
+    with primed():
+        assert patch.calls == 3
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_patch_of_http_clients_response_class_is_used(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def patch() -> None:
+        monkeypatch.setattr(http.client.HTTPConnection, "response_class", Recorder)
+
+    Recorder.begun.clear()
+    stalepool.uninstall()
+    for step in (patch, stalepool.install)[:: 1 if order == "before us" else -1]:
+        step()
+    with primed(ProcessThenClose()) as (server, pool):
+        assert outcome(pool, "GET") == 200
+        assert asked(server) == 2
+    assert Recorder.begun == [200, 200]
+    stalepool.uninstall()
+    assert "response_class" not in vars(urllib3.connection.HTTPConnection)
+    with primed():
+        assert Recorder.begun == [200, 200, 200]
+    monkeypatch.undo()
+    with primed():
+        assert Recorder.begun == [200, 200, 200]
+
+
+def test_a_partial_in_the_place_of_a_response_class_is_called() -> None:
+    """botocore's habit: the class is kept on the instance, and now and then a partial of it."""
+    with primed(Respond(), Respond(), ProcessThenClose()) as (server, pool):
+        conn = pooled(pool)
+        kept = conn.response_class
+        assert issubclass(kept, http.client.HTTPResponse)
+        conn.response_class = kept
+        assert outcome(pool, "GET") == 200
+        made = []
+
+        def make(sock: Any, *args: Any, note: Any, **kwargs: Any) -> Any:
+            made.append(note)
+            return kept(sock, *args, **kwargs)
+
+        conn.response_class = functools.partial(make, note="here")
+        assert outcome(pool, "GET") == 200
+        conn.response_class = kept
+        assert outcome(pool, "GET") == 200
+        assert made == ["here"]
+        assert asked(server) == 4
+
+
+def test_a_response_class_kept_on_the_instance_holds_no_connection() -> None:
+    def lives_on() -> Tuple[bool, bool]:
+        with FaultServer() as server:
+            conn = urllib3.connection.HTTPConnection("127.0.0.1", server.port, timeout=20)
+            conn.response_class = conn.response_class
+            conn.request("GET", "/")
+            assert conn.getresponse().read() == b""
+            connection, sock = weakref.ref(conn), weakref.ref(conn.sock)
+            del conn
+            return connection() is not None, sock() is not None
+
+    gc.collect()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            with stock():
+                expected = lives_on()
+            assert lives_on() == expected
+    finally:
+        gc.enable()
+
+
+# -- botocore itself -------------------------------------------------------------------------------
+
+
+def _botocore_sends(session: Any, server: FaultServer, method: str, **options: Any) -> int:
+    from botocore.awsrequest import AWSRequest
+
+    url = server.url + "wanted"
+    request = AWSRequest(method=method, url=url, **options).prepare()
+    return int(session.send(request).status_code)
+
+
+@pytest.mark.parametrize("layer", ["plain", "TLSv1.3"])
+def test_botocore_is_answered(layer: str) -> None:
+    """Its connection keeps ``response_class`` on the instance, and awaits ``100 Continue``."""
+    pytest.importorskip("botocore")
+    from botocore.httpsession import URLLib3Session
+
+    tls = None if layer == "plain" else TLS(layer)
+    expecting = {"Expect": "100-continue"}
+    script = [
+        Respond(),
+        ProcessThenClose(),
+        Respond(),
+        Respond(),  # with a 100 Continue
+        Respond(),
+        ProcessThenReset(),
+    ]
+    with FaultServer(script, tls=tls) as server:
+        session = URLLib3Session(verify=tls.ca_path if tls else True, timeout=20)
+        try:
+            assert _botocore_sends(session, server, "GET") == 200
+            assert _botocore_sends(session, server, "GET") == 200
+            for _ in range(2):
+                options = {"data": b"put", "headers": expecting}
+                assert _botocore_sends(session, server, "PUT", **options) == 200
+            assert _botocore_sends(session, server, "PUT", data=b"put") == 200
+            assert len(server.journal) == 7
+        finally:
+            session.close()
+
+
+def test_botocores_errors_are_stocks() -> None:
+    pytest.importorskip("botocore")
+    from botocore.httpsession import URLLib3Session
+
+    def send(method: str, **options: Any) -> List[Any]:
+        with FaultServer([Respond(), ProcessThenClose()]) as server:
+            session = URLLib3Session(timeout=20)
+            try:
+                assert _botocore_sends(session, server, "GET") == 200
+                with pytest.raises(Exception) as caught:
+                    _botocore_sends(session, server, method, **options)
+                return [describe_error(caught.value), len(server.journal)]
+            finally:
+                session.close()
+
+    for method, headers in (("POST", {}), ("PUT", {"Expect": "100-continue"})):
+        with stock():
+            expected = send(method, data=b"1", headers=headers)
+        assert send(method, data=b"1", headers=headers) == expected
+
+
+# -- a clock that stands, sockets that may not be made ---------------------------------------------
+
+
+FROZEN = """
+    import os, sys, threading
+    import freezegun
+    import stalepool
+    from reused import primed, outcome
+
+    def refused(order):
+        with primed() as (server, pool):
+            server.stop_listening()
+            pool.pool.queue[-1].close()
+            for is_frozen in order:
+                if is_frozen:
+                    with freezegun.freeze_time("2026-01-01"):
+                        seen.append(outcome(pool, "GET")[0])
+                else:
+                    seen.append(outcome(pool, "GET")[0])
+
+    seen = []
+    for order in ((1, 1, 0), (0, 1, 1), (1, 0, 1)):
+        thread = threading.Thread(target=refused, args=[order], daemon=True)
+        thread.start()
+        thread.join(10)
+        if thread.is_alive():
+            seen.append("hangs: %s" % (order,))
+            break
+    print('["%s"]' % '", "'.join(seen))
+    sys.stdout.flush()
+    os._exit(0)
+"""
+
+
+def test_a_clock_that_stands_or_is_set_keeps_nobody_waiting(run_python: Callable[..., Any]) -> None:
+    """Outages that began at a time that is not yet, or at one that does not pass."""
+    pytest.importorskip("freezegun")
+    seen = run_python(FROZEN, env=WITH_TESTS, flags=["-Wignore"])
+    assert seen == ["NewConnectionError"] * 9
+
+
+def test_a_guard_against_sockets_is_obeyed() -> None:
+    """pytest-socket: no socket is made, and its error is the caller's where stock meets it."""
+    guard = pytest.importorskip("pytest_socket")
+
+    def send(method: str, step: Any) -> List[Any]:
+        with primed(step) as (server, pool):
+            if step == Respond():
+                pooled(pool).close()
+            guard.disable_socket()
+            try:
+                with pytest.raises(Exception) as caught:
+                    pool.request(method, "/wanted")
+            finally:
+                guard.enable_socket()
+            return [describe_error(caught.value), asked(server)]
+
+    for method in ("GET", "POST"):
+        for step in (Respond(), ProcessThenClose(), ProcessThenReset()):
+            with stock():
+                expected = send(method, step)
+            assert send(method, step) == expected
+
+
+def test_a_guard_against_sockets_lets_a_living_connection_be_used() -> None:
+    guard = pytest.importorskip("pytest_socket")
+    with primed() as (_, pool):
+        guard.disable_socket()
+        try:
+            assert [outcome(pool, method) for method in ("GET", "POST")] == [200, 200]
+        finally:
+            guard.enable_socket()
+
+
+# -- logs that are posted --------------------------------------------------------------------------
+
+
+class Poster(logging.Handler):
+    """Posts each record, but those of the client that it posts with."""
+
+    def __init__(self, pool: Any) -> None:
+        super().__init__()
+        self._pool = pool
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith("urllib3"):
+            self._pool.request("POST", "/log", body=record.getMessage().encode())
+
+
+@contextlib.contextmanager
+def root_at_debug(handler: logging.Handler) -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+@pytest.mark.each_value
+@pytest.mark.parametrize("kind", ["in a queue", "at once"])
+@pytest.mark.parametrize(
+    "default",
+    [Respond(), RespondThenClose(announced=False), Respond(headers={"Keep-Alive": "timeout=0"})],
+    ids=["kept", "closed each time", "announced to end"],
+)
+def test_a_record_that_is_posted_makes_no_records(kind: str, default: Any) -> None:
+    """Two records are two posts, whatever a post meets."""
+    with FaultServer(default=default) as server, urllib3.HTTPConnectionPool(
+        "127.0.0.1", server.port, maxsize=1, retries=False, timeout=20.0
+    ) as pool:
+        poster = Poster(pool)
+        records: Any = queue.Queue()
+        handler: Any = poster
+        listener = logging.handlers.QueueListener(records, poster)
+        if kind == "in a queue":
+            handler = logging.handlers.QueueHandler(records)
+            listener.start()
+        with root_at_debug(handler):
+            for number in (1, 2):
+                logging.getLogger("application").info("record %d", number)
+                server.wait_request(number)
+                if isinstance(default, RespondThenClose):
+                    server.wait_ended(number - 1)
+            # one more would come of itself now
+            with contextlib.suppress(TimeoutError):
+                server.wait_request(4, timeout_s=0.5)
+        if kind == "in a queue":
+            listener.stop()
+        assert [entry.body for entry in server.journal] == [b"record 1", b"record 2"]
+
+
+# -- connection classes of others ------------------------------------------------------------------
+
+
+class ConnectsOnce(urllib3.connection.HTTPConnection):
+    """Its tunnel, say, is set up by hand, and cannot be a second time."""
+
+    connects = 0
+
+    def connect(self) -> None:
+        if self.connects:
+            raise RuntimeError("connected before")
+        self.connects = 1
+        super().connect()
+
+
+class CloseRaises(urllib3.connection.HTTPConnection):
+    def close(self) -> None:
+        is_open = self.sock is not None
+        super().close()
+        if is_open:
+            raise RuntimeError("close")
+
+
+class CloseRaisesOSError(urllib3.connection.HTTPConnection):
+    def close(self) -> None:
+        is_open = self.sock is not None
+        super().close()
+        if is_open:
+            raise OSError(5, "close")
+
+
+@pytest.mark.each_value
+@pytest.mark.parametrize("cls", [ConnectsOnce, CloseRaises, CloseRaisesOSError])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("fault", ["FIN", "RST", "idle", "none"])
+def test_a_connection_class_of_somebody_else_fails_as_it_does(
+    cls: Any, method: str, fault: str
+) -> None:
+    """Where the request was not saved, with its own error."""
+    steps = {"FIN": [ProcessThenClose()], "RST": [ProcessThenReset()]}.get(fault, [])
+
+    def send() -> Tuple[Any, Any, Dict[str, Any]]:
+        with FaultServer([Respond(), *steps]) as server:
+            pool = urllib3.HTTPConnectionPool(
+                "127.0.0.1", server.port, maxsize=1, retries=False, timeout=20.0
+            )
+            pool.ConnectionCls = cls
+            assert pool.request("GET", "/prime").status == 200
+            if fault == "idle":
+                end_while_idle(server, pool)
+            try:
+                seen: Any = pool.request(method, "/wanted").status
+            except Exception as error:
+                seen = describe_error(error)
+            state = describe_pool(pool)
+            with contextlib.suppress(RuntimeError, OSError):
+                pool.close()
+            return seen, asked(server), state
+
+    with stock():
+        expected = send()
+    found = send()
+    is_saved = found[0] == 200 and expected[0] != 200 and method == "GET" and len(steps) == 1
+    assert is_saved or found == expected
+
+
+@pytest.mark.parametrize("timeout", [3.0, urllib3.Timeout(3.0), None])
+@pytest.mark.parametrize("is_checked_out", [True, False])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_make_request_by_hand_on_a_connection_that_dies_fails_as_it_does(
+    timeout: Any, is_checked_out: bool, method: str
+) -> None:
+    def send() -> Tuple[Any, int, Any]:
+        with primed(ProcessThenClose()) as (server, pool):
+            conn = pool._get_conn() if is_checked_out else pooled(pool)
+            try:
+                response = pool._make_request(conn, method, "/wanted", timeout=timeout)
+                seen: Any = response.status
+            except Exception as error:
+                seen = describe_error(error)
+            state = [conn.sock is None, conn._HTTPConnection__state]
+            conn.close()
+            return seen, asked(server), state
+
+    with stock():
+        expected = send()
+    found = send()
+    assert found == expected or (is_checked_out and method == "GET" and found[:2] == (200, 2))
+
+
+# -- copies, and what is let go --------------------------------------------------------------------
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _closed_connection() -> Any:
+    with primed() as (_, pool):
+        assert outcome(pool, "GET") == 200
+        conn = pool._get_conn()
+        conn.close()
+        return conn
+
+
+@pytest.mark.parametrize(
+    "make", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
+)
+def test_a_copy_of_a_closed_connection_is_what_it_is_in_stock(make: Any) -> None:
+    def attributes() -> List[str]:
+        conn = make(_closed_connection())
+        assert conn.sock is None
+        return sorted(vars(conn))
+
+    with stock():
+        expected = attributes()
+    assert attributes() == expected
+
+
+def test_a_pickle_of_a_connection_loads_where_there_is_no_stalepool() -> None:
+    data = pickle.dumps(_closed_connection())
+    assert b"stalepool" not in data
+    script = "import pickle, sys; print(type(pickle.load(sys.stdin.buffer)).__name__)"
+    environ = {**os.environ, "PYTHONPATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=data, env=environ, cwd="/", capture_output=True
+    )
+    assert done.stdout.decode().strip() == "HTTPConnection", done.stderr
+
+
+def test_a_copied_connection_can_be_used_as_in_stock() -> None:
+    """The copy of an open one shares its socket, a closed one connects anew."""
+    with primed() as (server, pool):
+        conn = pool._get_conn()
+        twin = copy.copy(conn)
+        assert twin.sock is conn.sock
+        assert sorted(vars(twin)) == sorted(vars(conn))
+        twin.request("GET", "/twin")
+        assert twin.getresponse().read() == b""
+        conn.request("GET", "/conn")
+        assert conn.getresponse().read() == b""
+        conn.close()
+        for other in (copy.deepcopy(conn), pickle.loads(pickle.dumps(conn))):
+            other.request("GET", "/other")
+            assert other.getresponse().read() == b""
+            other.close()
+        assert len(server.journal.connections) == 3
+
+
+@pytest.mark.parametrize("layer", ["plain", "TLSv1.3"])
+def test_a_socket_that_is_let_go_is_closed(layer: str) -> None:
+    """By a client that keeps the connection, and sets its ``sock`` to None."""
+    tls = None if layer == "plain" else TLS(layer)
+    gc.collect()
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            with primed(tls=tls) as (_, pool):
+                assert outcome(pool, "GET") == 200
+                conn = pool._get_conn()
+                descriptor = conn.sock.fileno()
+                assert _is_open(descriptor)
+                conn.sock = None
+                assert not _is_open(descriptor)
+    finally:
+        gc.enable()
+
+
+def test_nothing_is_left_of_idle_tls_connections_that_the_server_ended() -> None:
+    """The pool keeps the connection objects; their sockets and TLS layers go at once."""
+    tls = TLS()
+    gc.collect()
+    gc.disable()
+    try:
+        with FaultServer(tls=tls) as server, urllib3.HTTPSConnectionPool(
+            "127.0.0.1", server.port, maxsize=20, retries=False, ca_certs=tls.ca_path, timeout=20.0
+        ) as pool:
+            taken = [pool._get_conn() for _ in range(20)]
+            for conn in taken:
+                conn.request("GET", "/")
+                assert conn.getresponse().read() == b""
+            sockets = [weakref.ref(conn.sock) for conn in taken]
+            descriptors = [conn.sock.fileno() for conn in taken]
+            for conn in taken:
+                pool._put_conn(conn)
+            for number in range(20):
+                server.perform(CloseAfter(0), connection=number)
+            for sock in sockets:
+                kernel.wait_readable(sock())
+            del conn, sock, taken
+            taken = [pool._get_conn() for _ in range(20)]
+            assert all(conn.sock is None for conn in taken)
+            assert not any(sock() for sock in sockets)
+            assert not any(_is_open(descriptor) for descriptor in descriptors)
+    finally:
+        gc.enable()
+
+
+# -- services that are down ------------------------------------------------------------------------
+
+
+def test_six_services_that_are_down_cost_one_window_together() -> None:
+    """One loop asks all, three times; stock takes 0 s, a window each would be 6 s and more."""
+    with contextlib.ExitStack() as stack:
+        pools = []
+        for _ in range(6):
+            server, pool = stack.enter_context(primed())
+            server.stop_listening()
+            pooled(pool).close()
+            pools.append(pool)
+        began = time.monotonic()
+        seen = [outcome(pool, "GET") for pool in pools * 3]
+        assert time.monotonic() - began < 4
+        assert all(result[0] == "NewConnectionError" for result in seen), seen
+
+
+def test_a_client_with_another_node_waits_for_one_window_at_most() -> None:
+    with primed() as (dead, dead_pool), primed() as (living, living_pool):
+        dead.stop_listening()
+        pooled(dead_pool).close()
+        began = time.monotonic()
+        for _ in range(10):
+            assert outcome(dead_pool, "GET")[0] == "NewConnectionError"
+            assert outcome(living_pool, "GET") == 200
+        assert time.monotonic() - began < 3
+        assert asked(living) == 10

@@ -1,0 +1,49 @@
+"""The instruments on OpenTelemetry's API, read by its SDK."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fresh import run
+from stalepool import stats
+
+pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk, as the extra test has it")
+
+SCRIPT = """
+import json
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from stalepool import fallback, stats
+from stalepool.contrib import opentelemetry
+from traffic import meet_a_dead_connection
+
+reader = InMemoryMetricReader()
+opentelemetry.instrument(MeterProvider([reader], shutdown_on_exit=False))
+origin = meet_a_dead_connection()
+stats.origin(stats.OTHERS).count("verdicts", "alive")
+fallback._counts["check_failed"].tick()
+found = {}
+for resource in reader.get_metrics_data().resource_metrics:
+    for scope in resource.scope_metrics:
+        assert scope.scope.name == "stalepool"
+        for metric in scope.metrics:
+            assert metric.data.is_monotonic
+            found[metric.name] = [[dict(p.attributes), p.value] for p in metric.data.data_points]
+print(json.dumps([origin.rpartition(":")[2], found]))
+"""
+
+
+def test_the_instruments() -> None:
+    port, found = json.loads(run(SCRIPT))
+    origin = {"url.scheme": "http", "server.address": "127.0.0.1", "server.port": int(port)}
+    verdicts = {each["stalepool.reason"]: (each, n) for each, n in found["stalepool.verdicts"]}
+    assert verdicts["closed"] == ({**origin, "stalepool.reason": "closed"}, 1)
+    others = {"server.address": stats.OTHERS, "stalepool.reason": "alive"}
+    assert verdicts["alive"] == (others, 1)
+    assert [origin, 1] in found["stalepool.discards"]
+    assert [origin, 2] in found["stalepool.keepalive_armed"]
+    assert found["stalepool.fallbacks"] == [[{"stalepool.reason": "check_failed"}, 1]]
+    assert set(found) <= {"stalepool.%s" % name for name in (*stats.GROUPS, "gone", "saved",
+                          "discards", "keepalive_armed", "fallbacks")}  # fmt: skip

@@ -1,0 +1,115 @@
+"""The options of oslo.config, and the section of oslo.reports, against the real ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import clean_environ
+from fresh import run
+from stalepool.settings import SETTINGS
+
+pytest.importorskip("oslo_config", reason="needs the extra oslo")
+
+INSTALL = """
+import json
+from oslo_config import cfg
+import stalepool
+from stalepool.contrib import oslo
+conf = cfg.ConfigOpts()
+conf(["--config-file", sys.argv[2]])
+try:
+    oslo.install(conf)
+except cfg.ConfigFileValueError as error:
+    print(json.dumps(str(error)))
+else:
+    import urllib3
+    from stalepool import runtime
+    print(json.dumps(runtime.current and runtime.current.settings.as_dict()))
+"""
+
+
+def installed_by(text: str, directory: Path, **variables: str) -> object:
+    file = directory / "nova.conf"
+    file.write_text("[stalepool]\n" + text)
+    return json.loads(run(INSTALL, file, **variables))
+
+
+def test_what_the_file_says_goes_before_the_variables(tmp_path: Path) -> None:
+    text = "mode = audit\nsilence_s = off\nkeepalive_count = 9\npresend_check = no\n"
+    variables = {"STALEPOOL_MODE": "active", "STALEPOOL_REPLAY": "safe"}
+    found = installed_by(text, tmp_path, **variables)
+    assert isinstance(found, dict)
+    said = {"mode": "audit", "silence_s": None, "keepalive_count": 9, "presend_check": False}
+    assert found == {**found, **said, "replay": "safe", "keepalive_idle_s": 5}
+
+
+def test_a_file_that_says_nothing(tmp_path: Path) -> None:
+    found = installed_by("", tmp_path)
+    assert isinstance(found, dict) and found["mode"] == "active"
+
+
+def test_the_kill_switch(tmp_path: Path) -> None:
+    assert installed_by("enabled = false\n", tmp_path) is None
+
+
+def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path: Path) -> None:
+    found = installed_by("mode = activ\n", tmp_path)
+    assert "option mode" in str(found) and "nova.conf" in str(found)
+    assert str(found).endswith("it takes active or audit")
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 10), reason="oslo.config's generator does not find itself before 3.10"
+)
+def test_the_generator_finds_every_option(tmp_path: Path) -> None:
+    """By the entry point, as pip leaves it behind."""
+    metadata = tmp_path / "stalepool-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: stalepool\nVersion: 0\n")
+    (metadata / "entry_points.txt").write_text(
+        "[oslo.config.opts]\nstalepool = stalepool.contrib.oslo:list_opts\n"
+    )
+    environ = clean_environ()
+    environ["PYTHONPATH"] += ":%s" % tmp_path
+    done = subprocess.run(
+        [sys.executable, "-m", "oslo_config.generator", "--namespace", "stalepool"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[stalepool]" in done.stdout
+    for name in SETTINGS:
+        assert "\n#%s = " % name in done.stdout
+    assert "\n#silence_s = 15" in done.stdout
+    assert "\n#max_idle_s = off" in done.stdout
+
+
+REPORT = """
+from oslo_reports import guru_meditation_report
+from stalepool.contrib import oslo
+from traffic import meet_a_dead_connection
+class Version:
+    def vendor_string(self): return "vendor"
+    def product_string(self): return "product"
+    def version_string_with_package(self): return "1"
+oslo.register_report()
+print(meet_a_dead_connection())
+print(guru_meditation_report.TextGuruMeditation(Version()).run())
+"""
+
+
+def test_a_section_of_the_report() -> None:
+    pytest.importorskip("oslo_reports", reason="needs the extra oslo")
+    text = run("import warnings; warnings.simplefilter('ignore')" + REPORT)
+    origin, _, report = text.partition("\n")
+    _, title, section = report.partition("====                           stalepool ")
+    assert title
+    found, _ = json.JSONDecoder().raw_decode(section[section.index("{") :])
+    assert found["origins"][origin]["discards"] == 1

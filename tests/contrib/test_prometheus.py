@@ -1,0 +1,270 @@
+"""The collector for prometheus_client, against the real one; the alerts, against promtool."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+import pytest
+
+from conftest import REPOSITORY, clean_environ
+from fresh import run
+from stalepool import stats
+from stalepool.cli.status import proc
+from stalepool_testing import Close, FaultServer, Respond
+from started import SERVICE, Started, stalepool_status
+
+pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
+
+MONITORING = REPOSITORY / "docs" / "monitoring"
+
+
+def samples(text: str) -> Dict[str, float]:
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+ONE_PROCESS = """
+import prometheus_client, stalepool
+from stalepool.contrib import prometheus
+from traffic import meet_a_dead_connection
+registry = prometheus_client.CollectorRegistry()
+registry.register(prometheus.Collector())
+before = prometheus_client.generate_latest(registry)
+print("#", meet_a_dead_connection())
+prometheus.write()  # nothing, in one process
+print(prometheus_client.generate_latest(registry).decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def one_process() -> str:
+    return run(ONE_PROCESS)
+
+
+def test_one_process(one_process: str) -> None:
+    origin = one_process.split()[1]
+    found = samples(one_process)
+    assert found['stalepool_verdicts_total{origin="%s",verdict="closed"}' % origin] == 1
+    assert found['stalepool_discards_total{origin="%s"}' % origin] == 1
+    assert found['stalepool_gone_total{origin="%s",reason="closed"}' % origin] == 1
+    assert found['stalepool_saved_total{how="replayed",origin="%s"}' % origin] == 0
+    assert found["stalepool_active"] == 1
+    assert found['stalepool_keepalive_armed_total{origin="%s"}' % origin] == 2
+
+
+def test_every_counter_has_a_family(one_process: str) -> None:
+    for name in (*stats.GROUPS, "gone", "saved", "discards", "keepalive_armed", "fallbacks"):
+        assert "# TYPE stalepool_%s_total counter" % name in one_process
+
+
+SEVERAL_PROCESSES = """
+import json, os, prometheus_client, threading
+from prometheus_client import multiprocess
+from stalepool.contrib import prometheus
+from traffic import meet_a_dead_connection
+
+application = prometheus.middleware(lambda environ, start_response: [b"answered"])
+
+def scrape():
+    registry = prometheus_client.CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    registry.register(prometheus.Collector())  # adds nothing here
+    return prometheus_client.generate_latest(registry).decode()
+
+def work():
+    meet_a_dead_connection()
+    assert application({}, None) == [b"answered"]  # writes at its first call
+    meet_a_dead_connection()
+    assert application({}, None) == [b"answered"]  # too soon to write again
+    once = scrape()
+    threads = [threading.Thread(target=prometheus.write) for _ in range(8)]
+    for each in threads: each.start()
+    for each in threads: each.join()
+    return once
+
+work()
+for _ in range(2):
+    child = os.fork()
+    if not child:
+        work()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+print(scrape())
+"""
+
+
+def test_several_processes(tmp_path: Path) -> None:
+    found = samples(run(SEVERAL_PROCESSES, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)))
+    closed = [v for n, v in found.items() if n.startswith("stalepool_verdicts") and "closed" in n]
+    assert sum(closed) == 6  # two in each of three processes
+    assert found["stalepool_active"] == 3
+    assert len(list(tmp_path.glob("counter_*.db"))) == 3
+
+
+TOO_SOON = SEVERAL_PROCESSES.partition("work()\nfor _")[0] + "print(work())"
+
+
+def test_a_request_writes_every_few_seconds_only(tmp_path: Path) -> None:
+    found = samples(run(TOO_SOON, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)))
+    assert sum(v for n, v in found.items() if n.startswith("stalepool_verdicts")) == 1
+
+
+def test_what_a_process_counted_last_is_written_at_its_end(tmp_path: Path) -> None:
+    script = TOO_SOON.replace("print(work())", "application({}, None); meet_a_dead_connection()")
+    run(script, PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    found = samples(run("exec(%r); print(scrape())" % TOO_SOON.replace("print(work())", ""),
+                        PROMETHEUS_MULTIPROC_DIR=str(tmp_path)))  # fmt: skip
+    assert sum(v for n, v in found.items() if n.startswith("stalepool_verdicts")) == 1
+
+
+BROKEN = """
+import os, json, stalepool
+from stalepool.contrib import prometheus
+application = prometheus.middleware(lambda environ, start_response: [b"answered"])
+import logging; logging.disable()
+assert application({}, None) == [b"answered"]
+print(json.dumps(stalepool.snapshot()["fallbacks"]))
+"""
+
+
+def test_a_directory_that_is_gone_costs_no_request(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    script = "import urllib3.connectionpool, prometheus_client, os; os.rmdir(%r)" % str(
+        tmp_path / "gone"
+    )
+    text = run(script + BROKEN, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "gone"))
+    assert json.loads(text)["metrics_failed"] >= 1
+
+
+# -- stalepool status --prometheus
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
+def test_processes_are_asked_from_outside(tmp_path: Path) -> None:
+    """One without prometheus_client in it, and one in which the shim is off."""
+    at = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+    due = "ask(); ask(); from stalepool import status; status._make_due(); ask()"
+    with FaultServer([Respond(200), Close()]) as server:
+        with Started(SERVICE + due, server.port, **at) as service, Started(
+            SERVICE, 0, STALEPOOL_MODE="activ", **at
+        ) as off:
+            done = stalepool_status("--prometheus", str(service.pid), str(off.pid))
+    assert (done.returncode, done.stderr) == (0, "")
+    found, common = samples(done.stdout), 'pid="%d",' % service.pid
+    origin = 'origin="http://127.0.0.1:%d",' % server.port
+    name = "stalepool_saved_total{how=%s,%s%sservice=%s}"
+    assert found[name % ('"replayed"', origin, common, '"python -c"')] == 1
+    active = 'stalepool_active{pid="%d",service="python -c"}'
+    assert (found[active % service.pid], found[active % off.pid]) == (1, 0)
+
+
+def test_nobody_to_be_asked(tmp_path: Path) -> None:
+    done = stalepool_status("--prometheus", str(2**22 + 1), STALEPOOL_STATUS_DIR=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(samples(done.stdout).values()) == {0}
+
+
+WITHOUT = """
+sys.modules["prometheus_client"] = None
+from stalepool.cli.main import main
+print(main(["status", "--prometheus"]))
+"""
+
+
+def test_without_prometheus_client_it_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys" + WITHOUT],
+        env=clean_environ(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "2\n"
+    assert done.stderr.startswith("stalepool status: --prometheus needs prometheus_client in ")
+    assert done.stderr.count("\n") == 1
+
+
+# -- promtool
+
+
+@pytest.fixture
+def promtool() -> Callable[..., str]:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("no promtool on this machine: Debian's package prometheus has it")
+
+    def run_tool(*words: object, text: str = "") -> str:
+        done = subprocess.run(
+            [str(tool), *map(str, words)], input=text, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run_tool
+
+
+def test_names_follow_the_conventions(one_process: str, promtool: Callable[..., str]) -> None:
+    text = "".join(line + "\n" for line in one_process.splitlines()[1:] if line)
+    assert promtool("check", "metrics", text=text) == ""
+
+
+def test_the_rules(promtool: Callable[..., str]) -> None:
+    assert "3 rules found" in promtool("check", "rules", MONITORING / "alerts.yml")
+
+
+#: alert -> what is scraped each minute, and the minutes at which the alert is not, and is, firing
+ALERTS: Dict[str, Any] = {
+    "StalepoolInactive": ("stalepool_active", "1 1 0 0 0 0 0 0 0", 6, 8),
+    "StalepoolFellBack": ('stalepool_fallbacks_total{reason="check_failed"}', "_ _ 1 1 1", 1, 2),
+    "StalepoolRequestsLost": (
+        'stalepool_replays_refused_total{origin="http://a:1",reason="method"}',
+        "_ _ 5 5 6 6",
+        3,
+        4,
+    ),
+}
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_fires(alert: str, promtool: Callable[..., str], tmp_path: Path) -> None:
+    series, values, quiet_at, firing_at = ALERTS[alert]
+    for minute, count in ((quiet_at, 0), (firing_at, 1)):
+        name = "count(ALERTS{alertname=%r,alertstate='firing'}) or vector(0)" % alert
+        case = {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values}],
+            "promql_expr_test": [
+                {
+                    "expr": name,
+                    "eval_time": "%dm" % minute,
+                    "exp_samples": [{"labels": "{}", "value": count}],
+                }
+            ],
+        }
+        test = {"rule_files": [str(MONITORING / "alerts.yml")], "evaluation_interval": "1m"}
+        (tmp_path / "test.yml").write_text(json.dumps({**test, "tests": [case]}))
+        promtool("test", "rules", tmp_path / "test.yml")
+
+
+def dashboard_queries() -> List[str]:
+    text = (MONITORING / "dashboard.json").read_text()
+    panels = json.loads(text)["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_the_dashboard_asks_for_what_there_is(
+    one_process: str, promtool: Callable[..., str], tmp_path: Path
+) -> None:
+    queries = [query.replace("$__rate_interval", "5m") for query in dashboard_queries()]
+    known = {line.split()[2] for line in one_process.splitlines() if line.startswith("# TYPE")}
+    for query in queries:
+        assert any(name in query for name in known), query
+    rules = [{"record": "x:%d" % n, "expr": query} for n, query in enumerate(queries)]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "x", "rules": rules}]}))
+    promtool("check", "rules", tmp_path / "rules.yml")

@@ -1,0 +1,40 @@
+"""A service whose shim is off reads so in its own log, once it has one."""
+
+from __future__ import annotations
+
+import pytest
+
+from logs import output_of
+from pools import serving
+
+WHY_OFF = {
+    "a wrong setting": ({"STALEPOOL_MODE": "activ"}, "", "STALEPOOL_MODE='activ' is not accepted"),
+    "no wrapt": ({}, "import sys; sys.modules['wrapt'] = None\n", "the import hook failed: Modul"),
+}
+
+
+@pytest.mark.parametrize("name", WHY_OFF)
+def test_where_it_is_off_the_services_own_log_says_so(name):
+    """Once, at the first connection: at the imports nobody had set up a log yet."""
+    variables, first, words = WHY_OFF[name]
+    script = "for _ in range(3): pool.request('GET', '/')\nimport urllib3.connectionpool as p\n"
+    script += "print(hasattr(p.HTTPConnectionPool._new_conn, '__wrapped__'))"
+    with serving() as (server, _):
+        out, _ = output_of(script, server, first=first, **variables)
+    assert out[1:] == ["False"]
+    assert out[0].startswith("WARNING stalepool.status ")
+    assert "stalepool is not active in this process: " + words in out[0]
+
+
+def test_the_kill_switch_is_nothing_to_say():
+    with serving() as (server, _):
+        found = output_of("pool.request('GET', '/')", server, STALEPOOL_ENABLED="0")
+    assert found == ([], [])
+
+
+def test_switched_on_meanwhile_it_does_not_say_that_it_is_off():
+    script = "stalepool.install(mode='active')\npool.request('GET', '/')"
+    with serving() as (server, _):
+        out, _ = output_of(script, server, STALEPOOL_MODE="activ")
+    (line,) = out
+    assert "is active" in line and "settings: the defaults" in line

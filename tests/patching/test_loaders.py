@@ -1,0 +1,109 @@
+"""Loaders that are watched: whatever they are, nobody sees that they were."""
+
+from __future__ import annotations
+
+import textwrap
+import zipfile
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import pytest
+import urllib3
+
+from service import PRELUDE, closing_server
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with closing_server() as server:
+        yield server.port
+
+
+@pytest.fixture
+def run_order(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
+    def run(script: str, *args: object, **options: Any) -> Any:
+        return run_python(PRELUDE + textwrap.dedent(script), port, *args, **options)
+
+    return run
+
+
+def test_a_urllib3_in_a_zip_file(tmp_path: Path, run_order: Callable[..., Any]) -> None:
+    run_order(
+        """
+        import importlib.util, inspect, pkgutil
+        sys.path.insert(0, sys.argv[2])
+        import stalepool, urllib3
+        copies = [urllib3.connectionpool]
+        forget("urllib3")
+        import urllib3
+        copies.append(urllib3.connectionpool)
+        del sys.modules["urllib3.connectionpool"]
+        import urllib3.connectionpool
+        copies.append(urllib3.connectionpool)
+        assert len(set(copies)) == 3
+        for module in copies:
+            assert module.__file__.startswith(sys.argv[2]), module
+            assert type(module.__loader__).__name__ == "zipimporter", module.__loader__
+            assert "class HTTPConnectionPool" in inspect.getsource(module)
+        assert b"urllib3" in pkgutil.get_data("urllib3", "__init__.py")
+        check(*copies)
+        """,
+        _zipped(tmp_path),
+    )
+
+
+def _zipped(directory: Path) -> Path:
+    package = Path(urllib3.__file__).parent
+    zip_path = directory / "urllib3.zip"
+    with zipfile.ZipFile(zip_path, "w") as archive:
+        for path in package.rglob("*.py"):
+            archive.write(path, path.relative_to(package.parent))
+    return zip_path
+
+
+def test_nobody_sees_a_trace_of_the_hook(run_order: Callable[..., Any]) -> None:
+    run_order(
+        """
+        import importlib.util, inspect, pathlib, pickle, pkgutil
+        from importlib.machinery import SourceFileLoader
+        import stalepool
+
+        NAMES = "urllib3", "urllib3.connectionpool", "urllib3.poolmanager"
+
+        def look_at_spec(name):
+            spec = importlib.util.find_spec(name)
+            assert isinstance(spec.loader, SourceFileLoader), spec
+            assert spec.loader.get_filename(name) == spec.origin
+            assert "import" in spec.loader.get_source(name)
+            assert spec.loader.is_package(name) == bool(spec.submodule_search_locations)
+
+        def look_at_module(name):
+            module = sys.modules[name]
+            for loader in module.__loader__, module.__spec__.loader:
+                assert type(loader) is SourceFileLoader, loader
+            assert module.__file__ == module.__spec__.origin
+            source = pathlib.Path(module.__file__).read_text(encoding="utf-8")
+            assert inspect.getsource(module) == source
+
+        look_at_spec("urllib3")
+        for _ in range(3):
+            import urllib3
+            for name in NAMES:
+                look_at_module(name)
+            for name in NAMES[1:]:
+                del sys.modules[name]
+                look_at_spec(name)
+            assert "connectionpool" in [m.name for m in pkgutil.iter_modules(urllib3.__path__)]
+            assert b"urllib3" in pkgutil.get_data("urllib3", "__init__.py")
+            check = urllib3.connectionpool.is_connection_dropped
+            assert "def is_connection_dropped(conn" in inspect.getsource(check)
+            assert check.__name__ == "is_connection_dropped"
+            assert check.__module__ == "urllib3.util.connection"
+            pickle.loads(pickle.dumps(urllib3.exceptions.ClosedPoolError(None, "closed")))
+            if sys.version_info >= (3, 9):
+                import importlib.resources
+                source = importlib.resources.files("urllib3") / "__init__.py"
+                assert b"urllib3" in source.read_bytes()
+            forget("urllib3")
+        """
+    )

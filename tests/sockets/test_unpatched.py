@@ -1,0 +1,80 @@
+"""The kernel's own ``poll``, and our imports, in a process whose standard library is patched."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from worlds import WITH_TESTS
+
+ASK = """
+    import json, sys
+    from worlds import enter
+    world = sys.argv[1]
+    if world != "threads":
+        enter(world)
+    import socket, types
+    from stalepool.sockets import unpatched
+
+    switches = []
+    if world != "threads":
+        import greenlet
+        greenlet.settrace(lambda *args: switches.append(args))
+    poll = unpatched.poll()
+    one, other = socket.socketpair()
+    asked = poll()
+    asked.register(one.fileno())
+    seen = [events for _, events in asked.poll(0)]
+    other.close()
+    if world != "threads":
+        greenlet.settrace(None)
+    one.close()
+    print(json.dumps([type(poll) is types.BuiltinFunctionType, len(seen), len(switches)]))
+"""
+
+
+def skip_without(world: str) -> None:
+    if world != "threads" and importlib.util.find_spec(world) is None:
+        pytest.skip("no %s" % world)
+
+
+@pytest.mark.parametrize("world", ["threads", "eventlet", "gevent"])
+def test_the_kernels_poll_is_found_and_never_yields(run_python, world):
+    skip_without(world)
+    assert run_python(ASK, world, env=WITH_TESTS) == [True, 1, 0]
+
+
+def test_a_platform_without_poll(monkeypatch):
+    from stalepool.sockets import unpatched
+
+    monkeypatch.delattr("select.poll")
+    for name in ("__original_module_select", "gevent.monkey"):
+        monkeypatch.delitem(unpatched.sys.modules, name, raising=False)
+    assert unpatched.poll() is None
+
+
+IN_SIGHT = """
+    import json, sys
+    import in_client  # quiets eventlet
+    import eventlet, socket
+    sys.path.insert(0, sys.argv[1])
+    green = eventlet.import_patched("looks_around")
+    print(json.dumps([green.OUTSIDE, green.INSIDE, green.AFTER, sys.modules["socket"] is socket]))
+"""
+
+LOOKS_AROUND = """
+import sys
+from stalepool.sockets import unpatched
+OUTSIDE = sys.modules["socket"].__name__
+with unpatched.in_sight():
+    INSIDE = sys.modules["socket"].__name__
+AFTER = sys.modules["socket"].__name__
+"""
+
+
+def test_what_is_imported_while_a_green_copy_is_made_is_not_green(run_python, tmp_path):
+    skip_without("eventlet")
+    (tmp_path / "looks_around.py").write_text(LOOKS_AROUND)
+    seen = run_python(IN_SIGHT, tmp_path, env=WITH_TESTS)
+    assert seen == ["eventlet.green.socket", "socket", "eventlet.green.socket", True]

@@ -1,0 +1,150 @@
+"""Each verdict on a pooled connection, and what follows from it at the checkout."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Callable, Dict, NamedTuple
+
+import pytest
+
+import stalepool
+from kinds import KINDS, STATES
+from pools import (
+    UnknownSocket,
+    await_arrival,
+    await_probe,
+    counters,
+    get,
+    pooled_connection,
+    serving,
+    shim,
+    verdicts,
+    wait_idle,
+)
+from stalepool import stats
+from stalepool.sockets.verdict import Verdict
+from stalepool_testing import TLS, BlackHole, CloseAfter, ResetAfter, Surplus, into_pool, kernel
+
+
+def nothing(server: Any, pool: Any) -> None:
+    pass
+
+
+def close(server: Any, pool: Any) -> None:
+    server.perform(CloseAfter(0))
+    await_arrival(pool)
+
+
+def reset(server: Any, pool: Any) -> None:
+    server.perform(ResetAfter(0))
+    await_arrival(pool)
+
+
+def say_something(server: Any, pool: Any) -> None:
+    server.perform(Surplus(408))
+    await_arrival(pool)
+
+
+def send_in_vain(server: Any, pool: Any) -> None:
+    """Until the kernel gives up."""
+    server.perform(BlackHole())
+    sock = pooled_connection(pool).sock
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
+    sock.send(b"\0")
+    kernel.wait_readable(sock, timeout_s=10, events=0)
+
+
+def vanish(server: Any, pool: Any) -> None:
+    stats.origin("http://127.0.0.1:%d" % server.port).knowledge.note_probe_answered()
+    server.perform(BlackHole())
+    await_probe(pooled_connection(pool).sock)
+
+
+def idle(server: Any, pool: Any) -> None:
+    wait_idle(pool, 1)
+
+
+def close_behind_urllib3s_back(server: Any, pool: Any) -> None:
+    pooled_connection(pool).sock.close()
+
+
+def wrap(server: Any, pool: Any) -> None:
+    conn = pooled_connection(pool)
+    conn.sock = UnknownSocket(conn.sock)
+
+
+class Scene(NamedTuple):
+    """What happens to a connection that idles, and what becomes of it at its next checkout.
+
+    ``is_discard``, ``is_death``: as which it is counted.
+    """
+
+    happens: Callable[[Any, Any], None]
+    is_kept: bool = False
+    is_discard: bool = True
+    is_death: bool = False
+    settings: Dict[str, Any] = {}
+
+
+SCENES: Dict[Verdict, Scene] = {
+    Verdict.ALIVE: Scene(nothing, is_kept=True, is_discard=False),
+    Verdict.CLOSED: Scene(close, is_death=True),
+    Verdict.RESET: Scene(reset, is_death=True),
+    Verdict.TIMED_OUT: Scene(send_in_vain, is_death=True),
+    Verdict.UNREAD: Scene(say_something),
+    Verdict.PROBE_UNANSWERED: Scene(
+        vanish, is_death=True, settings={"keepalive_idle_s": 1, "keepalive_interval_s": 1}
+    ),
+    Verdict.IDLE_TOO_LONG: Scene(idle, settings={"max_idle_s": 1}),
+    Verdict.NO_SOCKET: Scene(close_behind_urllib3s_back, is_discard=False),
+    Verdict.UNKNOWN: Scene(wrap, is_kept=True, is_discard=False),
+}
+
+
+@pytest.mark.parametrize("verdict", SCENES, ids=lambda verdict: verdict.value)
+def test_what_follows_from_a_verdict(verdict: Verdict) -> None:
+    scene = SCENES[verdict]
+    with shim(**scene.settings), serving() as (server, pool):
+        assert get(pool) == 200
+        scene.happens(server, pool)
+        assert get(pool) == 200
+        assert verdicts(server) == {verdict.value: 1}
+        assert_it_followed(scene, server)
+        is_unknown = verdict is Verdict.UNKNOWN
+        fallbacks = {"unknown_connection": 1, "requests_unseen": 1} if is_unknown else {}
+        assert stalepool.snapshot()["fallbacks"].items() <= fallbacks.items()
+
+
+def test_bytes_of_an_earlier_record() -> None:
+    """``TLS_PENDING``"""
+    tls = TLS("TLSv1.3")
+    with shim(), serving(tls=tls) as (server, pool), KINDS["tls1.3"].make() as pair:
+        STATES["surplus in TLS"].enter(pair)
+        into_pool(pool, pair.client)
+        assert get(pool) == 200
+        assert verdicts(server) == {"tls_pending": 1}
+        assert_it_followed(Scene(nothing), server, connections=1)
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_a_connection_of_the_parents(pretend_fork: Callable[[], None]) -> None:
+    """``FOREIGN_PROCESS``"""
+    with shim(), serving() as (server, pool):
+        assert get(pool) == 200
+        pretend_fork()
+        assert get(pool) == 200
+        assert verdicts(server) == {"foreign_process": 1}
+        assert_it_followed(Scene(nothing), server)
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def assert_it_followed(scene: Scene, server: Any, connections: int = 2) -> None:
+    counted = counters(server)
+    assert len(server.journal.connections) == (1 if scene.is_kept else connections)
+    assert counted["discards"] == scene.is_discard
+    assert sum(counted["died_idle_s"].values()) == scene.is_death
+
+
+def test_each_verdict_has_a_scene() -> None:
+    alone = {Verdict.TLS_PENDING, Verdict.FOREIGN_PROCESS}
+    assert {*SCENES, *alone} == set(Verdict)

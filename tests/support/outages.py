@@ -1,0 +1,104 @@
+"""A client's way to a server that refuses connects for a while, and the pauses of its tries."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import socket
+import threading
+import time
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+
+import pytest
+
+from gates import Gate
+from pools import await_arrival, counters, pool_for, shim, stock
+from stalepool_testing import FaultServer
+from worlds import WITH_TESTS
+
+WINDOW_S = 0.4
+
+both = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+
+
+def in_place(who, **settings):
+    """Stock, or the shim with a short window."""
+    return who() if who is stock else shim(**{"reconnect_window_s": WINDOW_S, **settings})
+
+
+def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function as a thread would that has not waited for any outage yet."""
+    return contextvars.Context().run(call, *args, **kwargs)
+
+
+class Route(NamedTuple):
+    """A client's way to a server, through a gate.
+
+    ``send``: a method's name -> the status, each as a thread of its own. ``origin``: whose counters
+    tell of it.
+    """
+
+    server: FaultServer
+    gate: Gate
+    pool: Any
+    send: Callable[..., int]
+    origin: Any
+
+    def shut(self) -> None:
+        """The outage begins, and the pooled connection has noticed."""
+        self.gate.shut()
+        await_arrival(self.pool)
+
+    @property
+    def reconnects(self) -> dict:
+        return counters(self.origin).get("reconnects", {})
+
+    def begin_outage(self) -> None:
+        """It has answered, and refuses now."""
+        assert self.send("GET") == 200
+        self.shut()
+
+
+@contextlib.contextmanager
+def direct(tls=None, family=socket.AF_INET, **options) -> Iterator[Route]:
+    with FaultServer(tls=tls, family=family) as server, Gate(server, family) as gate:
+        with pool_for(gate, tls, **options) as pool:
+
+            def send(method):
+                return as_a_new_thread(pool.request, method, "/").status
+
+            yield Route(server, gate, pool, send, gate)
+
+
+class Sleeper:
+    """Stands in for the ``time`` of urllib3's retries: keeps a record, and acts after a pause.
+
+    :ivar pauses: the seconds of each, of this thread.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self.act: Callable[[], None] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    @property
+    def pauses(self) -> List[float]:
+        if not hasattr(self._local, "pauses"):
+            self._local.pauses = []
+        found: List[float] = self._local.pauses
+        return found
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        time.sleep(seconds)
+        self.act()
+
+    def after(self, count: int, act: Callable[[], None]) -> None:
+        self.act = lambda: act() if len(self.pauses) == count else None
+
+
+def environ_of(who: Any) -> Dict[str, str]:
+    """For clients in a process of their own, which ``import stalepool`` has installed."""
+    return {**WITH_TESTS, "STALEPOOL_ENABLED": "0" if who is stock else "1"}

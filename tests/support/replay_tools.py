@@ -1,0 +1,218 @@
+"""A reused connection that fails, and what came of the request it carried."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+import urllib3
+
+import stalepool
+from pools import pool_for
+from stalepool_testing import (
+    TLS,
+    Close,
+    Exchange,
+    FaultServer,
+    IdleStep,
+    Respond,
+    Step,
+    echo,
+    kernel,
+)
+
+IDEMPOTENT = ("GET", "PUT", "DELETE")
+NON_IDEMPOTENT = ("POST", "PATCH")
+METHODS = IDEMPOTENT + NON_IDEMPOTENT
+BODIES = {"PUT": b"put", "POST": b"pay 10", "PATCH": b"add 1"}
+
+ECHO = Respond(200, echo)
+
+_serial = itertools.count()
+
+
+class Outcome(NamedTuple):
+    """What came of one request.
+
+    ``status``, ``is_own_answer``: of its answer, None and False without one; the server echoes.
+    ``error``: what the caller got in its place. ``arrivals``, ``processed``: how often it came to
+    the server, how often the server acted on it.
+    """
+
+    status: Optional[int]
+    is_own_answer: bool
+    error: Optional[BaseException]
+    arrivals: int
+    processed: int
+
+
+@dataclass(frozen=True)
+class CloseLate(Close):
+    """A FIN that long after the request has arrived. Not processed."""
+
+    seconds: float = 0.2
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.pause(self.seconds)
+        super().answer(exchange)
+
+
+@contextlib.contextmanager
+def reused(
+    *steps: Step,
+    tls: Optional[TLS] = None,
+    default: Step = ECHO,
+    method: str = "GET",
+    times: int = 1,
+    **options: Any,
+) -> Iterator[Tuple[FaultServer, Any]]:
+    """A server, and a pool with a connection that has answered; the steps meet what comes next.
+
+    :param method: what it has answered.
+    :param times: how often, see :func:`prime`.
+    """
+    with FaultServer([ECHO] * times + list(steps), tls=tls, default=default) as server, pool_for(
+        server, tls, **options
+    ) as pool:
+        prime(pool, method, times)
+        yield server, pool
+
+
+def prime(pool: Any, method: str = "GET", times: int = 1, path: str = "/prime") -> None:
+    """Have the pool's connection answer: from the first time on it is a reused one, which its first
+    checkout gives a full check, and the later ones a fast one.
+    """
+    for _ in range(times):
+        # a busy machine takes its time to connect, and a short keep-alive may end before that
+        assert pool.request(method, path, timeout=30.0, retries=3).status == 200
+
+
+def send(server: Any, pool: Any, method: str, **options: Any) -> Outcome:
+    """Send one request, and ask the server's journal about it."""
+    request_id = "request-%d" % next(_serial)
+    options.setdefault("body", BODIES.get(method))
+    headers = {"X-Request-Id": request_id, **options.pop("headers", {})}
+    status, is_own_answer, failure = None, False, None
+    try:
+        response = pool.request(method, "/wanted", headers=headers, **options)
+    except Exception as error:
+        failure = error
+    else:
+        status = response.status
+        is_own_answer = response.headers.get("X-Request-Id") == request_id
+        if status == 200 and response.data:
+            is_own_answer = is_own_answer and json.loads(response.data)["method"] == method
+    return Outcome(status, is_own_answer, failure, *arrived(server, request_id))
+
+
+def arrived(server: Any, request_id: str) -> Tuple[int, int]:
+    """How often a request came to the server, and how often the server acted on it."""
+    entries = [entry for entry in server.journal if entry.request_id == request_id]
+    return len(entries), sum(entry.processed for entry in entries)
+
+
+def totals(group: str) -> Dict[str, int]:
+    """A group of counters, over all origins: of many servers side by side some share a port."""
+    return dict(stalepool.snapshot()["totals"][group])
+
+
+# -- errors ------------------------------------------------------------------------------------
+
+
+def links(error: Optional[BaseException]) -> List[BaseException]:
+    """An error and all that it was made from."""
+    found: List[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def kind_of(error: Optional[BaseException]) -> Optional[str]:
+    """What an error says to the caller. The class alone says it differently from one race to the
+    next: a request in two segments meets EOF or ECONNRESET, over TLS when it is sent or later.
+    """
+    chain = links(error)
+    if not chain:
+        return None
+    if any(isinstance(link, urllib3.exceptions.ReadTimeoutError) for link in chain):
+        return "read timeout"
+    if any(type(link).__name__ in ("IncompleteRead", "BadStatusLine") for link in chain):
+        return "half an answer"
+    if any(isinstance(link, (ConnectionError, ssl.SSLError)) for link in chain):
+        return "connection"
+    return "other: %r" % chain
+
+
+# -- what happens between the checkout and the first byte ---------------------------------------
+
+
+def after_checkout(pool: Any, act: Callable[[Any], None]) -> None:
+    """Have something done to the pool's connection, once, when the next request has checked it
+    out, and nothing of that request has been sent.
+    """
+    stock = pool._validate_conn
+    acts = [act]
+
+    def _validate_conn(conn: Any) -> None:
+        if acts:
+            acts.pop()(conn)
+        stock(conn)
+
+    pool._validate_conn = _validate_conn
+
+
+def have(server: FaultServer, step: IdleStep, events: int = kernel.POLLIN) -> Callable[[Any], None]:
+    """What does an idle step to the newest connection, and waits until it has arrived."""
+
+    def act(conn: Any) -> None:
+        server.perform(step)
+        wait_for(events)(conn)
+
+    return act
+
+
+def wait_for(events: int) -> Callable[[Any], Any]:
+    """What waits until poll events have arrived at a connection.
+
+    On a busy machine haproxy's timeout may have passed before the checkout: nothing is left then.
+    """
+    return lambda conn: conn.sock and kernel.wait_readable(conn.sock, events=events)
+
+
+# -- many at once ------------------------------------------------------------------------------
+
+
+def side_by_side(calls: Sequence[Callable[[], Any]], at_once: int = 16) -> List[Any]:
+    """What the calls return, in their order; each in a thread, green where threads are.
+
+    :raises BaseException: the first one a call raised, when all are done.
+    """
+    results: Dict[int, Any] = {}
+    errors: List[BaseException] = []
+    waiting = list(enumerate(calls))
+
+    def work() -> None:
+        while waiting:
+            try:
+                number, call = waiting.pop()
+            except IndexError:
+                return
+            try:
+                results[number] = call()
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(min(at_once, len(waiting)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [results[number] for number in range(len(calls))]

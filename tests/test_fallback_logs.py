@@ -1,0 +1,369 @@
+"""What is logged, when, and that a log handler can do no harm."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+
+import pytest
+import urllib3
+
+import stalepool
+from gates import Gate
+from logs import listening, output_of
+from pools import (
+    await_arrival,
+    break_while_idle,
+    counters,
+    get,
+    pool_for,
+    pooled_connection,
+    serving,
+    shim,
+    verdicts,
+)
+from stalepool import fallback
+from stalepool_testing import TLS, Close, CloseAfter, FaultServer, ResetAfter, Respond, Surplus
+
+
+@pytest.fixture
+def listen():
+    with listening() as listen:
+        yield listen
+
+
+def test_the_library_adds_no_handlers():
+    names = [name for name in logging.root.manager.loggerDict if name.startswith("stalepool")]
+    assert names
+    assert [name for name in names if logging.getLogger(name).handlers] == []
+
+
+# -- DEBUG: each discard ---------------------------------------------------------------------------
+
+DISCARDS = {
+    "closed": (CloseAfter(0), None),
+    "reset": (ResetAfter(0), None),
+    "unread": (Surplus(408), None),
+    "closed over TLS": (CloseAfter(0), "TLSv1.3"),
+}
+
+
+@pytest.mark.parametrize("name", DISCARDS)
+def test_a_discard_says_whose_why_and_how_old(listen, name):
+    step, version = DISCARDS[name]
+    tls = None if version is None else TLS(version)
+    with shim(), serving([Respond(200), step], tls=tls) as (server, pool):
+        heard = listen()
+        break_while_idle(server, pool)
+        assert get(pool) == 200
+
+    (line,) = heard.lines
+    origin = "%s://127.0.0.1:%d" % ("https" if tls else "http", server.port)
+    found = re.match(r"(\S+): discards, (\w+), idle (\d+\.\d{3}) s$", line)
+    assert found, line
+    assert found.group(1, 2) == (origin, name.split()[0])
+    assert 0 <= float(found.group(3)) < 30
+    (record,) = heard.records
+    assert record.levelno == logging.DEBUG
+    assert record.name == "stalepool.checkout"
+    assert record.args  # put together by who wants to read it
+
+
+def test_an_idle_time_that_nobody_knows(listen, pretend_fork):
+    """A connection of another process is not even asked."""
+    with shim(), serving() as (server, pool):
+        assert get(pool) == 200
+        heard = listen()
+        pretend_fork()
+        assert get(pool) == 200
+    origin = "http://127.0.0.1:%d" % server.port
+    assert heard.lines == ["%s: discards, foreign_process, idle ? s" % origin]
+
+
+def test_nothing_on_the_healthy_path(listen):
+    """Not at the full check, not at those after it, nor where keepalive was armed."""
+    with shim(), serving() as (server, pool):
+        heard = listen()
+        for _ in range(5):
+            assert get(pool) == 200
+        assert verdicts(server) == {"alive": 4}
+    assert heard.lines == []
+
+
+def test_nothing_for_a_connection_that_was_closed_by_urllib3(listen):
+    with shim(), serving() as (server, pool):
+        heard = listen()
+        assert get(pool) == 200
+        pooled_connection(pool).close()
+        assert get(pool) == 200
+        assert counters(server)["discards"] == 0
+    assert heard.lines == []
+
+
+def test_at_info_a_discard_is_silent(listen):
+    with shim(), serving([Respond(200), CloseAfter(0)]) as (server, pool):
+        heard = listen(level=logging.INFO)
+        break_while_idle(server, pool)
+        assert get(pool) == 200
+    assert heard.lines == []
+
+
+# -- WARNING: once a process and reason ------------------------------------------------------------
+
+
+def test_a_fallback_is_said_once_a_reason(listen):
+    with shim():
+        heard = listen()
+        for _ in range(3):
+            fallback.fall_back("check_failed", "first words")
+            fallback.fall_back("keepalive_failed", "other words")
+        assert fallback.counts() == {"check_failed": 3, "keepalive_failed": 3}
+
+    assert [record.levelno for record in heard.records] == [logging.WARNING] * 2
+    assert "first words" in heard.lines[0] and "check_failed" in heard.lines[0]
+    assert "other words" in heard.lines[1] and "keepalive_failed" in heard.lines[1]
+
+
+def test_a_fallback_in_a_request(listen, monkeypatch):
+    """The check is broken: urllib3 goes on by itself, one line says so, each case is counted."""
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken")
+
+    with shim(), serving() as (server, pool):
+        heard = listen()
+        assert get(pool) == 200
+        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
+        assert [get(pool), get(pool), get(pool)] == [200] * 3
+        assert stalepool.snapshot()["fallbacks"] == {"check_failed": 3}
+        assert len(server.journal.connections) == 1
+    (line,) = heard.lines
+    assert "RuntimeError('broken')" in line
+
+
+# -- handlers --------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def two_of_a_kind(script=()):
+    """Two servers with one script, and a pool for each: the request's, and the log handler's."""
+    with serving(script) as (server, pool), serving(script) as (collector, to_collector):
+        yield server, pool, collector, to_collector
+
+
+def test_a_handler_that_posts_through_urllib3(listen):
+    """Its own request meets a dead connection, too, and that is not logged again."""
+    script = [Respond(200), CloseAfter(0)]
+    with shim(), two_of_a_kind(script) as (server, pool, collector, to_collector):
+
+        def post(record):
+            response = to_collector.request("POST", "/log", body=record.getMessage())
+            assert response.status == 200
+
+        break_while_idle(collector, to_collector)
+        break_while_idle(server, pool)
+        heard = listen(post)
+        assert get(pool) == 200
+
+        assert len(heard.records) == 1
+        posts = collector.journal.select(method="POST")
+        assert [post.body.decode() for post in posts] == heard.lines
+        assert verdicts(collector) == {"closed": 1}
+
+
+def test_a_handler_that_posts_at_a_fallback(listen, monkeypatch):
+    """The handler's own request is left to urllib3 as well: no lock, no nesting, no second line."""
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken")
+
+    with shim(), two_of_a_kind() as (_, pool, collector, to_collector):
+        heard = listen(lambda record: get(to_collector))
+        assert [get(pool), get(to_collector)] == [200, 200]
+        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
+        assert get(pool) == 200
+        assert len(heard.records) == 1
+        assert stalepool.snapshot()["fallbacks"] == {"check_failed": 2}
+        assert len(collector.journal) == 2
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.WARNING])
+def test_a_handler_that_raises(listen, monkeypatch, level):
+    """A handler of somebody's own may let its exception out: the request must not pay for it."""
+
+    def explode(record):
+        raise RuntimeError("disk full")
+
+    with shim(), serving([Respond(200), CloseAfter(0)]) as (server, pool):
+        heard = listen(explode)
+        break_while_idle(server, pool)
+        if level == logging.WARNING:
+            monkeypatch.setattr("stalepool.sockets.liveness.examine", explode)
+        assert get(pool) == 200
+        assert [record.levelno for record in heard.records] == [level]
+        assert len(server.journal.connections) == 2
+
+
+def test_a_filter_that_raises(listen):
+    def explode(record):
+        raise RuntimeError("no")
+
+    logger = logging.getLogger("stalepool.checkout")
+    logger.addFilter(explode)
+    try:
+        with shim(), serving([Respond(200), CloseAfter(0)]) as (server, pool):
+            heard = listen()
+            break_while_idle(server, pool)
+            assert get(pool) == 200
+            assert counters(server)["discards"] == 1
+            assert heard.lines == []
+    finally:
+        logger.removeFilter(explode)
+
+
+def test_a_mark_left_by_a_raising_handler_is_taken_away(listen):
+    """After a handler has failed the next line is logged again."""
+
+    def explode(record):
+        raise RuntimeError("once")
+
+    script = [Respond(200), CloseAfter(0), Respond(200), CloseAfter(0)]
+    with shim(), serving(script) as (server, pool):
+        heard = listen(explode)
+        break_while_idle(server, pool)
+        assert get(pool) == 200
+        server.wait_idle_step(2)
+        await_arrival(pool)
+        assert get(pool) == 200
+        assert len(heard.records) == 2
+
+
+# -- the process: active or not --------------------------------------------------------------------
+
+
+def test_one_line_says_that_it_is_active():
+    with serving() as (server, _):
+        out, err = output_of(
+            "for _ in range(3): pool.request('GET', '/')", server, STALEPOOL_MODE="audit"
+        )
+    (line,) = out
+    assert err == []
+    assert re.match(
+        r"INFO stalepool\.status status\.py stalepool \S+ is active in process \d+, mode audit; "
+        r"settings: mode=audit \(STALEPOOL_MODE\); patched: urllib3\.connectionpool$",
+        line,
+    ), line
+
+
+def test_each_worker_says_it_for_itself():
+    script = (
+        "import os\npool.request('GET', '/')\nif os.fork() == 0:\n    pool.request('GET', '/')\n"
+    )
+    script += "else:\n    os.wait()\n"
+    with serving() as (server, _):
+        out, _ = output_of(script, server)
+    assert len({re.search(r"process (\d+)", line)[1] for line in out}) == len(out) == 2
+
+
+def test_a_patch_that_was_left_out_makes_it_a_warning():
+    first = "import urllib3.connectionpool as p; p.is_connection_dropped = lambda c: False\n"
+    with serving() as (server, _):
+        out, _ = output_of("pool.request('GET', '/')", server, first=first)
+    (line,) = out
+    assert line.startswith("WARNING stalepool.status ")
+    assert "not patched: urllib3.connectionpool.is_connection_dropped: takes (c)" in line
+
+
+def test_a_root_at_warning_hears_of_no_info():
+    script = "logging.getLogger().setLevel('WARNING'); pool.request('GET', '/')"
+    with serving() as (server, _):
+        assert output_of(script, server) == ([], [])
+
+
+# -- dictConfig, places, many lines ----------------------------------------------------------------
+
+
+def test_a_logging_configuration_that_disables_what_it_does_not_name():
+    script = """
+import logging.config
+handlers = {"out": {"class": "logging.StreamHandler", "stream": sys.stdout}}
+logging.config.dictConfig({"version": 1, "handlers": handlers,
+                           "root": {"level": "INFO", "handlers": ["out"]}})
+for _ in range(2): pool.request("GET", "/")
+"""
+    with serving([Respond(200), Close()]) as (server, _):
+        out, _ = output_of(script, server)
+    assert [line.partition(" ")[2][:9] for line in out] == ["0.1.0 is ", "GET was s"]
+
+
+def test_a_line_carries_the_place_it_is_from(listen, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("broken")
+
+    with shim(replay="idempotent"), serving([Respond(200), CloseAfter(0)]) as (server, pool):
+        heard = listen()
+        break_while_idle(server, pool)
+        assert get(pool) == 200
+        server.perform(CloseAfter(0))
+        await_arrival(pool)
+        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
+        assert get(pool) == 200
+        fallback.fall_back("patch_missing", "by hand")
+    assert [(record.filename, record.funcName) for record in heard.records] == [
+        ("full_check.py", "_report"),
+        ("full_check.py", "is_dropped"),
+        ("test_fallback_logs.py", "test_a_line_carries_the_place_it_is_from"),
+    ]
+
+
+def test_many_lines_of_one_message(listen, monkeypatch):
+    logger, now = logging.getLogger("stalepool.replay"), [1000.0]
+    monkeypatch.setattr(fallback, "monotonic", lambda: now[0])
+    fallback.forget()
+    heard = listen()
+    for number in range(25):
+        fallback.log(logger, logging.INFO, "sent %d", number)
+        fallback.log(logger, logging.DEBUG, "looked %d", number)
+    assert heard.lines.count("looked 24") == 1  # who asks for DEBUG gets it
+    assert [line for line in heard.lines if "sent" in line] == ["sent %d" % n for n in range(10)]
+    now[0] += 61
+    fallback.log(logger, logging.INFO, "sent %d", 25)
+    fallback.log(logger, logging.INFO, "sent %d", 26)
+    assert heard.lines[-2:] == ["sent 25 (15 such lines were left out before)", "sent 26"]
+    fallback.forget()
+
+
+@contextlib.contextmanager
+def outage(**settings):
+    """A pool whose origin has answered, and refuses now; and its gate."""
+    with shim(**settings), FaultServer() as server, Gate(server) as gate, pool_for(gate) as pool:
+        assert get(pool) == 200
+        gate.shut()
+        await_arrival(pool)
+        yield pool, gate
+
+
+def test_a_reconnect_that_was_made_is_said(listen):
+    with outage(reconnect_window_s=5) as (pool, gate):
+        heard = listen(level=logging.INFO)
+        back = threading.Timer(0.1, gate.open)
+        back.start()
+        try:
+            assert get(pool) == 200
+        finally:
+            back.join()
+        (record,) = heard.records
+    said = r"http://127\.0\.0\.1:\d+: a refused connect was tried again for \d\.\d\d s: ok$"
+    assert re.match(said, record.getMessage())
+    assert (record.name, record.levelno) == ("stalepool.connect", logging.INFO)
+    assert (record.filename, record.funcName) == ("connect.py", "_try_again")
+
+
+def test_a_reconnect_in_vain_is_the_callers_error_and_no_line(listen):
+    with outage(reconnect_window_s=0.2) as (pool, _):
+        heard = listen(level=logging.INFO)
+        with pytest.raises(urllib3.exceptions.NewConnectionError):
+            get(pool)
+    assert heard.lines == []

@@ -1,0 +1,345 @@
+"""The status file: what is in it, when it is written, and that it costs nothing but itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List
+
+import pytest
+import urllib3
+
+import stalepool
+from pools import get, serving, shim
+from stalepool import fallback, runtime, status
+from stalepool.cli.status import proc
+from stalepool.settings import SETTINGS
+from stalepool_testing import Close, FaultServer, Respond
+from started import SERVICE, Started, stalepool_status
+from worlds import WITH_TESTS
+
+pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """The directory in which the files of this user lie, below ``status_dir``."""
+    return tmp_path / ("stalepool-%d" % os.geteuid())
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Dict[str, str]:
+    return {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+
+
+@pytest.fixture
+def flaky() -> Iterator[Any]:
+    with FaultServer([Respond(200), Close()], default=Respond(200)) as server:
+        yield server
+
+
+def own_file(place: Path) -> Path:
+    (found,) = place.glob("%d-*" % os.getpid())
+    return found
+
+
+def pass_by_now() -> None:
+    status._make_due()
+    status.pass_by()
+
+
+@contextlib.contextmanager
+def kept_in(directory: Path, **settings: Any) -> Iterator[None]:
+    with shim(status_dir=str(directory), **settings):
+        yield
+
+
+def test_an_answer_writes_what_the_snapshot_says(tmp_path: Path, place: Path) -> None:
+    with kept_in(tmp_path, replay="idempotent"), serving([Respond(200), Close()]) as (_, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        pass_by_now()
+        seen = json.loads(own_file(place).read_text())
+        assert seen.pop("written_at") >= seen["since"]
+        assert seen.pop("start_ticks") > 0
+        assert seen == json.loads(json.dumps(stalepool.snapshot()))
+    assert seen["totals"]["saved"] == {"replayed": 1, "kept_off": 0, "reconnected": 0}
+    assert seen["settings"]["status_dir"] == {"value": str(tmp_path), "from": "install()"}
+
+
+def test_nobody_else_may_read_it(tmp_path: Path, place: Path) -> None:
+    old = os.umask(0)
+    try:
+        with kept_in(tmp_path), serving() as (_, pool):
+            get(pool)
+            assert own_file(place).stat().st_mode & 0o777 == 0o600
+            assert place.stat().st_mode & 0o777 == 0o700
+    finally:
+        os.umask(old)
+
+
+def test_it_is_written_at_most_every_few_seconds(tmp_path: Path, place: Path) -> None:
+    with kept_in(tmp_path), serving() as (_, pool):
+        get(pool)
+        first = own_file(place).stat().st_ino
+        for _ in range(50):
+            get(pool)
+        assert own_file(place).stat().st_ino == first
+        status._make_due()
+        get(pool)
+        assert own_file(place).stat().st_ino != first
+
+
+def test_a_request_that_fails_writes_it_too(tmp_path: Path, place: Path) -> None:
+    with kept_in(tmp_path), serving([Close()]) as (server, pool):
+        status._make_due()
+        with pytest.raises(urllib3.exceptions.ProtocolError):
+            get(pool)
+        origins = json.loads(own_file(place).read_text())["origins"]
+        # others' may be there, of connections that are alive yet
+        assert origins["http://127.0.0.1:%d" % server.port]["gone"] == {"failed_in_request": 1}
+
+
+def test_a_reader_always_finds_it_whole(tmp_path: Path, place: Path) -> None:
+    with kept_in(tmp_path), serving() as (_, pool):
+        get(pool)
+        name, stop, seen = own_file(place), threading.Event(), []
+
+        def read() -> None:
+            while not stop.is_set():
+                seen.append(json.loads(name.read_text())["pid"])
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        writers = [
+            threading.Thread(target=lambda: [pass_by_now() for _ in range(50)]) for _ in range(3)
+        ]
+        for thread in writers:
+            thread.start()
+        for thread in writers:
+            thread.join()
+        stop.set()
+        reader.join()
+        assert set(seen) == {os.getpid()}
+        assert os.listdir(place) == [name.name]
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_uninstalled_it_says_so(tmp_path: Path, place: Path) -> None:
+    with kept_in(tmp_path):
+        pass_by_now()
+        assert json.loads(own_file(place).read_text())["off_because"] is None
+        stalepool.uninstall()
+        seen = json.loads(own_file(place).read_text())
+        assert (seen["installed"], seen["mode"]) == (False, None)
+        assert seen["off_because"] == "stalepool.uninstall() was called"
+
+
+def test_switched_off_there_is_none(tmp_path: Path, place: Path) -> None:
+    with kept_in(tmp_path), serving() as (_, pool):
+        own_file(place)
+        stalepool.install(status_dir="off")
+        get(pool)
+        assert status.due_at == float("inf")
+        stalepool.uninstall()
+        assert os.listdir(place) == [] and status._written is None
+
+
+def test_it_moves_with_the_setting(tmp_path: Path, place: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with kept_in(tmp_path):
+        own_file(place)
+        stalepool.install(status_dir=str(other))
+        assert os.listdir(place) == []
+        assert len(os.listdir(other / place.name)) == 1
+
+
+def test_the_settings_say_where_they_are_from() -> None:
+    with shim(silence_s=20):
+        explained = stalepool.snapshot()["settings"]
+    assert list(explained) == list(SETTINGS)
+    assert explained["silence_s"] == {"value": 20.0, "from": "install()"}
+    assert explained["mode"] == {"value": "active", "from": "default"}
+
+
+def a_link(place: Path) -> None:
+    place.symlink_to("/tmp")
+
+
+def a_file(place: Path) -> None:
+    place.write_text("junk")
+
+
+def open_to_all(place: Path) -> None:
+    place.mkdir()
+    place.chmod(0o777)
+
+
+def nobody_elses(place: Path) -> None:
+    place.mkdir()
+    try:
+        os.chown(place, 65534, 65534)
+    except PermissionError:
+        pytest.skip("only root can give a directory away")
+
+
+@pytest.mark.parametrize("make", [a_link, a_file, open_to_all, nobody_elses])
+def test_a_bad_directory_costs_the_status_alone(
+    make: Callable[[Path], None], tmp_path: Path, place: Path, caplog: Any
+) -> None:
+    make(place)
+    costs_the_status_alone(tmp_path, caplog)
+
+
+def test_the_files_of_children_that_ended_at_once_do_not_pile_up(
+    at: Dict[str, str], flaky: Any, place: Path
+) -> None:
+    """multiprocessing's end with os._exit(), which calls nothing at exit."""
+    script = """
+for _ in range(5):
+    if os.fork() == 0:
+        ask()
+        os._exit(0)
+    os.wait()
+"""
+    with Started(SERVICE + script, flaky.port, **at) as service:
+        names = [path.name for path in place.iterdir()]
+    assert len(names) == 2 and any(name.startswith("%d-" % service.pid) for name in names)
+
+
+def test_a_child_leaves_its_parents_file_alone(at: Dict[str, str], flaky: Any) -> None:
+    script = (
+        SERVICE
+        + """
+ask()
+if os.fork() == 0:
+    ask()
+    sys.exit()
+os.wait()
+"""
+    )
+    with Started(script, flaky.port, **at) as service:
+        assert stalepool_status(str(service.pid)).returncode == 0
+
+
+# a thread of an earlier test may not have ended yet: the child's own is the only one that goes on
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_after_a_fork_the_child_counts_from_its_own_beginning() -> None:
+    reader, mouth = os.pipe()
+    before = stalepool.snapshot()["since"]
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.write(mouth, json.dumps([stalepool.snapshot()["since"], status.due_at]).encode())
+        os._exit(0)
+    os.close(mouth)
+    with os.fdopen(reader) as file:
+        since, due_at = json.load(file)
+    os.waitpid(child, 0)
+    assert since > before and due_at == 0.0
+    assert runtime.fork_generation == 0
+
+
+def test_where_nobody_asked_for_a_file_stderr_stays_clean(flaky: Any) -> None:
+    """A program without a log would get a WARNING there."""
+    script = "import stalepool.status as s\ns.directories = lambda *args: ['/proc/x/stalepool']\n"
+    with Started(script + SERVICE + "ask()", flaky.port) as service:
+        pass
+    assert service.err == ""
+
+
+@pytest.mark.parametrize("directory", ["/proc", "/nowhere/at/all", "/dev/null"])
+def test_one_that_cannot_be_written_to(directory: str, caplog: Any) -> None:
+    costs_the_status_alone(Path(directory), caplog)
+
+
+def test_a_full_disk(tmp_path: Path, place: Path, caplog: Any) -> None:
+    """As far as it can be had everywhere: no file of this process may have a byte."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with serving():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+        try:
+            costs_the_status_alone(tmp_path, caplog)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(place.iterdir()) == []
+
+
+def costs_the_status_alone(directory: Path, caplog: Any) -> None:
+    with serving() as (_, pool), kept_in(directory):
+        fallback.forget()
+        caplog.clear()
+        for _ in range(3):
+            status._make_due()
+            assert get(pool) == 200
+        assert stalepool.snapshot()["fallbacks"] == {"status_failed": 3}
+        assert status.due_at > status.monotonic() + 200
+    lines = [record for record in caplog.records if record.name == "stalepool.fallback"]
+    assert len(lines) == 1 and "status_failed" in lines[0].getMessage()
+
+
+@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+def test_in_a_green_process_it_never_yields(
+    world: str, tmp_path: Path, run_python: Callable[..., Any]
+) -> None:
+    if find_spec(world) is None:
+        pytest.skip("no %s" % world)
+    environ = {**WITH_TESTS, "STALEPOOL_STATUS_DIR": str(tmp_path)}
+    with FaultServer() as server:
+        found = run_python(GREEN, world, tmp_path, server.port, env=environ)
+    assert found == [0, {}]
+
+
+GREEN = """
+import json, os, sys
+from worlds import enter
+enter(sys.argv[1])
+import greenlet, stalepool, urllib3
+from stalepool import status
+
+pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[3]))
+assert pool.request("GET", "/").status == 200
+switches = []
+status._make_due()
+greenlet.settrace(lambda *args: switches.append(args))
+status.pass_by()
+greenlet.settrace(None)
+pool.close()
+(place,) = os.listdir(sys.argv[2])
+(name,) = os.listdir(os.path.join(sys.argv[2], place))
+with open(os.path.join(sys.argv[2], place, name)) as file:
+    print(json.dumps([len(switches), json.load(file)["fallbacks"]]))
+"""
+
+
+def test_it_is_never_written_between_a_check_and_its_request(tmp_path: Path) -> None:
+    """All that is written, sent and checked, in the order in which it happens."""
+    events: List[str] = []
+    with kept_in(tmp_path, presend_check=True), serving() as (_, pool):
+        get(pool)
+        conn = pool.pool.queue[-1]
+        stock_send, stock_pass = type(conn).send, status.pass_by
+        poolmodule = sys.modules["urllib3.connectionpool"]
+        stock_check = poolmodule.is_connection_dropped
+        patch = pytest.MonkeyPatch()
+        patch.setattr(
+            poolmodule,
+            "is_connection_dropped",
+            lambda conn: events.append("check") or stock_check(conn),
+        )
+        conn.send = lambda data: events.append("send") or stock_send(conn, data)
+        patch.setattr(status, "pass_by", lambda: events.append("write") or stock_pass())
+        try:
+            for _ in range(3):
+                status._make_due()
+                assert get(pool) == 200
+        finally:
+            patch.undo()
+            del conn.send
+    assert events == ["check", "send", "write"] * 3

@@ -1,0 +1,71 @@
+"""The tests that the documentation shows, run as they stand there."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Iterator, List
+
+import pytest
+
+import stalepool_testing
+from conftest import REPOSITORY
+from stalepool_testing import AnswerStep, Fault, IdleStep, Unavailable, stale_states
+from suite import pytest_in, run_pytest
+
+
+def whole_tests_of(name: str) -> List[str]:
+    """The literal blocks of a page that are test modules."""
+    return [block for block in _literal_blocks(REPOSITORY / name) if "def test_" in block]
+
+
+def _literal_blocks(path: Path) -> Iterator[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines):
+        if line.endswith("::"):
+            margin = len(line) - len(line.lstrip()) + 1
+            block = []
+            for following in lines[number + 1 :]:
+                if following.strip() and len(following) - len(following.lstrip()) < margin:
+                    break
+                block.append(following)
+            yield textwrap.dedent("\n".join(block)).strip() + "\n"
+
+
+PAGE = whole_tests_of("docs/testing.rst")
+
+
+def test_the_page_has_its_tests() -> None:
+    assert len(PAGE) == 7
+
+
+def test_each_as_it_stands_on_the_page(tmp_path: Path) -> None:
+    for number, test in enumerate(PAGE):
+        (tmp_path / f"test_{number}.py").write_text(test, encoding="utf-8")
+    outcome = pytest_in(tmp_path, "-p", "pytest_stalepool", "-rs")
+    assert outcome.status == 0, outcome.said
+    if "1 skipped" in outcome.said:
+        raise Unavailable(outcome.said)
+    assert f"{len(PAGE)} passed" in outcome.said, outcome.said
+
+
+@pytest.mark.full
+def test_the_one_of_the_readme_fails_without_the_shim(tmp_path: Path) -> None:
+    (test,) = whole_tests_of("README.rst")
+    outcome = run_pytest(tmp_path, test)
+    assert outcome.status == 0 and "1 passed" in outcome.said, outcome.said
+    outcome = run_pytest(tmp_path, test.replace("stalepool_on, ", ""))
+    assert outcome.status == 1 and "ConnectionResetError" in outcome.said, outcome.said
+
+
+def test_the_reference_has_every_step_and_state() -> None:
+    page = (REPOSITORY / "docs/testing-reference.rst").read_text(encoding="utf-8")
+    public = {name: getattr(stalepool_testing, name) for name in stalepool_testing.__all__}
+    steps = {
+        name
+        for name, what in public.items()
+        if isinstance(what, type) and issubclass(what, (AnswerStep, Fault, IdleStep))
+    } - {"AnswerStep", "Fault", "IdleStep"}
+    assert len(steps) > 15
+    assert {name for name in steps if f"    {name}(" not in page} == set()
+    assert {name for name in stale_states() if f"    {name} " not in page} == set()
