@@ -109,7 +109,7 @@ AUTO = "auto"
 
 #: name -> (what it takes, default, what it does); 32767 and 127 are the kernel's own limits
 SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds | Directory, Any, str]] = {
-    "enabled": (Flag(), True, "the kill switch: 0 leaves the process untouched"),
+    "enabled": (Flag(), True, "the kill switch: off leaves the process untouched"),
     "mode": (Choice("active", "audit"), "active", "audit only looks and counts; urllib3 decides"),
     "max_idle_s": (
         Seconds(0.001, DAY_S, "off"),
@@ -119,46 +119,46 @@ SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds | Directory, Any, str]
     "keepalive": (
         Choice("off", "respect", "tighten"),
         "tighten",
-        "TCP keepalive: respect fills in what is unset, tighten also ends sooner",
+        "TCP keepalive: respect keeps the application's numbers, tighten shortens longer ones",
     ),
-    "keepalive_idle_s": (Whole(1, 32767), 5, "silence before the first keepalive probe"),
-    "keepalive_interval_s": (Whole(1, 32767), 1, "between two probes while none is answered"),
-    "keepalive_count": (Whole(1, 127), 127, "unanswered probes until the kernel gives up"),
+    "keepalive_idle_s": (Whole(1, 32767), 5, "seconds of silence before the first keepalive probe"),
+    "keepalive_interval_s": (Whole(1, 32767), 1, "seconds between two unanswered probes"),
+    "keepalive_count": (Whole(1, 127), 127, "unanswered probes after which the kernel gives up"),
     "presend_check": (Flag(), True, "check once more just before a request's first byte"),
     "replay": (
         Choice("off", "safe", "idempotent"),
         "idempotent",
-        "which requests are sent once more when their reused connection had died",
+        "which requests are sent once more after their reused connection has died",
     ),
     "replay_within_s": (
         Seconds(0, 3600),
         2.0,
-        "a peer that had the whole request and closed later than this has failed on it",
+        "no replay if the peer had the whole request, and closed more than this later",
     ),
     "silence_s": (
         Seconds(1, 3600, "off"),
         15.0,
-        "how long the answer to a replayable request is awaited before the kernel is asked",
+        "how long a replayable request waits before the kernel is asked if its peer is alive",
     ),
     "nonidempotent_max_idle_s": (
         Seconds(0, DAY_S, AUTO, "off"),
         AUTO,
-        "when POST and PATCH take a fresh connection: auto is near a known idle limit",
+        "idle time from which POST and PATCH take a fresh connection; auto: near a known limit",
     ),
     "reconnect_window_s": (
         Seconds(0, 3600),
         1.0,
-        "how long a refused connect to an origin that has answered before is tried again",
+        "how long a refused connect is tried again, if the origin has answered before",
     ),
     "status_dir": (
         Directory(),
         AUTO,
-        "where the status file is kept; auto is /run/user/UID, or else /dev/shm",
+        "directory of the status file; auto: /run/user/UID, or else /dev/shm",
     ),
     "summary_s": (
         Seconds(1, DAY_S, "off"),
         None,
-        "at most so often a line in the log says what was done; and one at exit",
+        "least time between two lines in the log that say what was done; one more at exit",
     ),
 }
 

@@ -10,7 +10,7 @@ phase               event                           next      done there
 ==================  ==============================  ========  ======================================
 FRESH, IDLE         checkout, kept                  CHECKED   fast or full check
 CHECKED             first byte of a request         SENDING   pre-send check; which socket; record
-FRESH, IDLE         the same without a checkout     SENDING   record
+FRESH, IDLE         first byte, no checkout         SENDING   record
 SENDING             more bytes                      SENDING   record, up to 1 MiB
 SENDING             the answer is awaited           WAITING   the wait on silence, for a replayable
 WAITING             head of an answer               IDLE      Keep-Alive hint; identity; answers + 1

@@ -1,4 +1,7 @@
-"""The meaning of every name that is counted, and what to do about it."""
+"""The meaning of every name that is counted, and what to do about it.
+
+``docs.tables`` writes tables of the documentation from this, too.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ VERDICTS = {
     "timed_out": "nothing to do; the path to this origin was down",
     "unread": "read what the server sends on idle connections: a 408, or one answer too many",
     "tls_pending": "find the server that sends more than one answer: others would have taken it",
-    "probe_unanswered": "nothing to do; if it is frequent, a firewall on the way forgets",
+    "probe_unanswered": "nothing to do; if it is frequent, a firewall on the way drops state",
     "idle_too_long": "nothing to do; that is max_idle_s, or Keep-Alive: timeout=0",
     "foreign_process": "nothing to do; the service opens connections before it forks",
     "no_socket": NOTHING,
@@ -30,52 +33,65 @@ VERDICTS = {
 #: name -> what it means, what to do
 EVENTS = {
     "presend_check": ("the connection ended between checkout and first byte", NOTHING),
-    "announced_limit": ("near the end that Keep-Alive: timeout=N announced", NOTHING),
-    "observed_limit": ("near the idle age at which this origin closes", NOTHING),
-    "idle_setting": ("idle longer than nonidempotent_max_idle_s", "that is a setting of yours"),
+    "announced_limit": ("near the idle limit that Keep-Alive: timeout=N announced", NOTHING),
+    "observed_limit": ("near the idle age at which this origin closes connections", NOTHING),
+    "idle_setting": ("idle longer than nonidempotent_max_idle_s", "nothing to do; you have set it"),
     "failed_in_request": (
-        "the connection ended under a request",
+        "the connection ended during a request",
         "see replays and replays_refused for what became of the requests",
     ),
     "silent_in_request": (
-        "the peer gave no sign of life under a request, although it was asked",
-        "find who on the way forgets connections: a firewall, a NAT, a failover",
+        "the peer of a request gave no sign of life, although it was asked",
+        "find what on the way drops the state of connections: a firewall, a NAT, a failover",
     ),
     "ok": ("it was answered in the end", NOTHING),
     "failed": (
         "it failed again: the caller got the first error, or waited on a silent peer",
-        "is the origin there at all?",
+        "see whether the origin can be reached at all",
     ),
     "would": ("audit: active would have sent it once more", "switch to active"),
     "windows": ("outages in which connects were tried again", "see when the origin was away"),
     "audit": ("audit mode sends nothing again", "switch to active"),
-    "answer_began": ("a part of the answer had come", "the server fails: read its log"),
-    "peer_had_it": (
-        "the peer had the whole request, and closed later than replay_within_s",
-        "the server fails on it: read its log",
+    "answer_began": ("a part of the answer had come", "read the server's log: it failed"),
+    "not_ended": (
+        "the connection has not ended: the caller's timeout, a signal, our own side's shutdown()",
+        "nothing to do; it is not counted",
     ),
-    "switched_off": ("replay=off", "that is a setting of yours"),
-    "fresh_connection": ("the connection was no reused one", "the origin itself fails"),
-    "replayed_before": ("it was sent once more already", "the origin itself fails"),
+    "peer_had_it": (
+        "the peer had acknowledged the whole request, and closed more than replay_within_s later",
+        "read the server's log: it failed on the request, and would again",
+    ),
+    "switched_off": ("replay=off", "nothing to do; you have set it"),
+    "fresh_connection": (
+        "the connection had answered nothing before, so it was not stale",
+        "see why the origin fails",
+    ),
+    "replayed_before": ("it was sent once more already", "see why the origin fails"),
     "method": (
-        "POST, PATCH, or another method that is not idempotent",
+        "POST, PATCH, or another method that replay does not name, without an Idempotency-Key",
         "send an Idempotency-Key where the server knows it",
     ),
-    "precondition": ("If-Match and its like: a second answer might be false", NOTHING),
-    "dialogue": ("Expect, Upgrade or Transfer-Encoding", NOTHING),
-    "credential": ("a credential for one use", NOTHING),
-    "identity": ("NTLM, Negotiate or Kerberos on the connection", NOTHING),
-    "body": ("the body was not on record as a whole", "more than 1 MiB is not"),
+    "precondition": (
+        "unsafe and conditional (If-Match, say): a false 412, 416 or 409 could be the answer",
+        NOTHING,
+    ),
+    "dialogue": ("Expect, Upgrade or Transfer-Encoding: not one message", NOTHING),
+    "credential": ("Authorization: OAuth or DPoP, which holds for one use", NOTHING),
+    "identity": ("NTLM, Negotiate or Kerberos: the connection carries an identity", NOTHING),
+    "body": (
+        "the body was not recorded as a whole",
+        "nothing to do; above 1 MiB, head included, no request is recorded",
+    ),
     "half_sent": ("a send had failed before", NOTHING),
 }
 
 _FALLBACK_REMEDY = "urllib3 did it by itself; report it with its WARNING from the log"
 _FALLBACK_REMEDIES = {
-    "status_failed": "give it a directory of the user's: STALEPOOL_STATUS_DIR",
-    "unknown_connection": "a class or socket that stalepool does not know: nothing is lost",
-    "requests_unseen": "a library sends past http.client: checks hold, replay does not",
-    "patch_missing": "a urllib3 that stalepool does not know: upgrade stalepool",
-    "wrapped_by_others": "nothing to do",
+    "status_failed": "name a directory that the user may write to: STALEPOOL_STATUS_DIR",
+    "unknown_connection": "nothing to do; stalepool does not know the class or the socket",
+    "requests_unseen": "nothing to do; such a connection is checked, its requests are not replayed",
+    "patch_missing": "upgrade stalepool: it does not know this urllib3",
+    "wrapped_by_others": NOTHING,
     "hook_failed": "install wrapt for this Python, or see the WARNING in the log",
 }
 

@@ -1,0 +1,137 @@
+"""The tables of the documentation are those of the code: no page is stale, and none lacks a row."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any, Iterator, Set
+
+import pytest
+
+from conftest import REPOSITORY
+from docs import phases, tables
+from stalepool.cli.doctor.questions import QUESTIONS
+from stalepool.connection import state
+from stalepool.settings import Settings, contradictions
+
+NAMED = [(page, name) for page, names in tables.PAGES.items() for name in names]
+
+
+def page(name: str) -> str:
+    return (REPOSITORY / name).read_text("utf-8")
+
+
+def trees(under: str) -> Iterator[ast.Module]:
+    for path in sorted((REPOSITORY / under).rglob("*.py")):
+        yield ast.parse(path.read_text("utf-8"))
+
+
+# -- what is written by docs.tables ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "table"), NAMED, ids=[table for _, table in NAMED])
+def test_a_page_shows_the_table_of_the_code(name: str, table: str) -> None:
+    """If this fails, run ``python -m docs.tables``."""
+    assert page(name) == tables.insert(page(name), table, tables.PAGES[name][table]())
+
+
+def test_the_picture_is_drawn_from_the_table() -> None:
+    assert page(tables.PICTURE) == phases.picture()
+
+
+def test_every_table_that_a_page_asks_for_is_written() -> None:
+    for path in [REPOSITORY / "README.rst", *(REPOSITORY / "docs").glob("*.rst")]:
+        written = tables.PAGES.get(str(path.relative_to(REPOSITORY)), {})
+        assert set(tables.MARKS.findall(path.read_text("utf-8"))) == set(written), path
+
+
+@pytest.mark.parametrize("cell", ["``tighten``", "the kill switch"])
+def test_a_stale_page_is_found_and_mended(cell: str, tmp_path: Path, capsys: Any) -> None:
+    for name in (*tables.PAGES, tables.PICTURE):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(page(name), "utf-8")
+    assert tables.main(["--check"], tmp_path) == 0
+    readme = tmp_path / "README.rst"
+    readme.write_text(page("README.rst").replace(cell, "x"), "utf-8")
+    assert tables.main(["--check"], tmp_path) == 1
+    assert capsys.readouterr().err == "README.rst is stale: run python -m docs.tables\n"
+    assert tables.main([], tmp_path) == 0
+    assert readme.read_text("utf-8") == page("README.rst")
+
+
+@pytest.mark.parametrize("table", ["verdicts", "moves", "death-rules", "replay-rules", "fallbacks"])
+def test_every_row_says_what_it_means_and_what_to_do(table: str) -> None:
+    (make,) = (tables.PAGES[name][table] for name, each in NAMED if each == table)
+    assert "?" not in make()
+
+
+def test_every_contradiction_has_an_example() -> None:
+    said = [contradictions(Settings(**chosen)) for chosen in tables.CONTRADICTIONS]
+    (function,) = (
+        node
+        for tree in trees("stalepool")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name == "contradictions"
+    )
+    (rules,) = (
+        node.value
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and ast.dump(node.targets[0]).count("'rules'")
+    )
+    assert [len(sentences) for sentences in said] == [1] * len(rules.elts)
+
+
+# -- the phases ------------------------------------------------------------------------------------
+
+
+def phases_written() -> Set[str]:
+    """The names that the modules of a connection write to ``phase``, or begin a state with."""
+    found = set()
+    for node in (node for tree in trees("stalepool/connection") for node in ast.walk(tree)):
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                names = getattr(target, "elts", [target])
+                values = getattr(node.value, "elts", [node.value])
+                for at, value in zip(names, values):
+                    if getattr(at, "attr", "") == "phase":
+                        found.add(getattr(value, "id", ""))
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "State":
+            found.add(getattr(node.args[1], "id", getattr(node.args[1], "attr", "")))
+    return found - {"phase"}  # __init__ is handed it
+
+
+def test_the_table_has_the_phases_that_the_code_writes() -> None:
+    rows = phases.transitions()
+    assert len(rows) == 9
+    before = {phase for row in rows for phase in row.phases}
+    after = {row.next for row in rows}
+    assert before - {"any"} | after - {"(same)", "none"} == phases_written() == set(phases.PLACES)
+    assert {getattr(state, name) for name in phases.PLACES} == {
+        name.lower() for name in phases.PLACES
+    }
+    assert before - {"any"} == set(phases.PLACES) - {"UPGRADED"}, "nothing leads out of it"
+
+
+# -- tables whose words stand on their page, and whose names in the code ---------------------------
+
+
+def first_column(text: str) -> Set[str]:
+    return set(re.findall(r"^``(\w+)`` ", text, re.MULTILINE))
+
+
+def test_the_page_has_every_question_of_the_doctor() -> None:
+    section = page("docs/operating.rst").partition("the doctor\n---")[2].partition("\n---")[0]
+    assert first_column(section) == set(QUESTIONS)
+
+
+def test_the_page_has_every_logger() -> None:
+    section = page("docs/status.rst").partition("\nIn the log\n")[2].partition("\n---\n")[0]
+    shown = set(re.findall(r"``(stalepool\.\w+)``$", section, re.MULTILINE))
+    used = {
+        node.args[0].value
+        for tree in trees("stalepool")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "getLogger"
+    }
+    assert shown == used - {"stalepool"}
