@@ -1,8 +1,8 @@
-"""The first byte of an answer is awaited; the request is sent again, or its error raised.
+"""Wait for the first byte of an answer; without it, replay the request or raise its error.
 
-Takes the place of ``HTTPConnection.response_class`` with classes made of whatever is inherited at
-the moment. A response finds its connection's state by the socket that it is made of, so that the
-class may be kept on an instance, as botocore does, and holds no connection.
+Replaces ``HTTPConnection.response_class`` by a class made of the one that is inherited at the
+moment. A response finds its connection's state by the socket from which it was made. So the class
+holds no connection, and may be kept on an instance, as botocore keeps it.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from stalepool.sockets.layers import clear_tls_errors, timeout_of
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
-#: where an answer tells nothing by these, and has no Keep-Alive header, nothing is learnt from it
+#: statuses of answers from which something is learnt, besides a Keep-Alive header
 _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
 
 
 class Answer:
-    """Mixed into the response class of one copy of http.client, or of whoever replaced it."""
+    """Mixin for http.client's response class, or for the class that somebody put in its place."""
 
-    #: whether this answer came to a request that was sent once more
+    #: True for the answer to a replay
     stalepool_replayed = False
 
     fp: Any
@@ -60,12 +60,12 @@ class Answer:
                 not state.answers
                 or request.first_error is not None
                 or self.status in _TELLING
-                or (b"eep-" in first or b"\r\n\r\n" not in first)  # Keep-Alive, or not all there
+                or (b"eep-" in first or b"\r\n\r\n" not in first)  # Keep-Alive, or half a head
                 or (b"pgrade" in request.sent[0] or b"uthorization" in request.sent[0])
             ):
                 _learn(self, state, request)
             state.answered()
-            request = None  # gone with its record
+            request = None  # answered() has dropped its record
         except socket_errors() as caught:
             if first:
                 replay.note_answer_began(state, request, caught)
@@ -82,7 +82,7 @@ class Answer:
 
 @fallback.guarded("answer_failed")
 def _begin_to_wait(response: Answer) -> Optional[State]:
-    """Lower the socket's timeout for the first wait; None: the answer is not looked after."""
+    """Set the socket's timeout to the first wait; None: urllib3 reads the answer alone."""
     if not isinstance(response.fp, BufferedReader):
         return None
     sock = getattr(response.fp.raw, "_sock", None)
@@ -104,13 +104,13 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
 def _recover(
     response: Answer, state: State, request: Request, error: Optional[BaseException]
 ) -> bytes:
-    """After a first wait that brought nothing: wait on, send again, or raise the error.
+    """Wait on, replay, or raise the error, after a first wait without an answer.
 
-    :param error: what reading raised; None where it found the end.
-    :returns: the first bytes of an answer; empty at an end that urllib3's ``begin`` is to find.
-    :raises: what reading raised, or the first error where a replay had failed.
+    :param error: what reading raised; None if it found the end of the stream.
+    :returns: the first bytes of an answer; empty: urllib3's ``begin`` finds the end by itself.
+    :raises: what reading raised, or the first error if a replay has failed.
     """
-    # what is read from; another thread may close the connection meanwhile
+    # the socket that is read: another thread may close the connection meanwhile
     conn: Any = request.conn()
     sock = response.fp.raw._sock
     watch: Optional[Watch] = None
@@ -149,12 +149,12 @@ def _recover(
 
 @fallback.guarded("answer_failed")
 def _restore_timeout(response: Answer, request: Request) -> None:
-    """Set the caller's own timeout again on the socket that is read from by now."""
+    """Set the caller's own timeout again on the socket that is read now."""
     response.fp.raw._sock.settimeout(request.limit_s)
 
 
 def _is_answered_elsewhere(response: Answer, watch: Watch, sock: Any) -> bool:
-    """After a pause in which nothing came: tell whether the request was sent again, and answered.
+    """Tell whether a replay was answered, after a pause in which nothing came.
 
     If not, the socket and the response are ready for the next pause.
     """
@@ -164,16 +164,16 @@ def _is_answered_elsewhere(response: Answer, watch: Watch, sock: Any) -> bool:
     elif watch.is_dead():
         if _replays(response, watch.state, watch.take_fresh(), has_ended=False):
             return True
-        watch.pause_s = None  # nobody's error: the old connection may still answer
+        watch.pause_s = None  # the replay failed, but the old connection may still answer
     sock.settimeout(shorter(watch.pause_s, watch.left_s))
     return False
 
 
 @fallback.guarded("answer_failed")
 def _renew_file(response: Answer, sock: Any) -> None:
-    """Give the response a file object that may be read: one that has timed out refuses to be.
+    """Give the response a new file object: after a timeout the old one refuses to be read.
 
-    The new one is made before the old one is closed, which would close a socket that nobody holds.
+    It is made before the old one is closed, because closing the last one closes the socket.
     """
     timed_out, response.fp = response.fp, sock.makefile("rb")
     timed_out.close()
@@ -186,7 +186,7 @@ def _refusal(conn: Any, state: State, error: Optional[BaseException]) -> Optiona
 
 
 def _replays(response: Answer, state: State, fresh: Any = None, has_ended: bool = True) -> bool:
-    """Send the request again, and have the response read the answer to that. Yields."""
+    """Replay the request, and have the response read the answer to the replay. Yields."""
     file = replay.on_fresh_socket(state, fresh, has_ended)
     if file is None:
         return False
@@ -220,14 +220,14 @@ def _challenges(response: Answer) -> str:
 
 
 def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:
-    """Return the descriptor that takes the place of the attribute.
+    """Return the descriptor that replaces the attribute.
 
-    :param original: returns the class that the attribute would be, for (instance, owner).
+    :param original: returns the class that stock has there, for (instance, owner).
     """
     made: Dict[int, Any] = {}  # id() of a class -> the class made of it, which keeps it alive
 
     class ResponseClass:
-        """A plain class, whoever asks; no data descriptor, so an instance may have its own."""
+        """Descriptor of a class; not a data descriptor, so that an instance may have its own."""
 
         def __get__(self, conn: Any, owner: Any = None) -> Any:
             base = original(conn, owner)
@@ -252,7 +252,7 @@ def _class_of(base: Any, made: Dict[int, Any]) -> Any:
 
 
 def _made_by(make: Any, made: Dict[int, Any], *args: Any, **kwargs: Any) -> Any:
-    """Call what somebody put in the place of the class, and look after what it makes."""
+    """Call what somebody has put in place of the class, and make its response an Answer."""
     response = make(*args, **kwargs)
     if not isinstance(response, Answer):
         try:
@@ -263,7 +263,7 @@ def _made_by(make: Any, made: Dict[int, Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def make_replayed(original: Any, module: Any) -> Any:
-    """Return the descriptor that urllib3's response gets: it asks the response it was made of."""
+    """Return the descriptor that urllib3's response gets: it asks http.client's response inside."""
 
     class Replayed:
         __wrapped__ = original

@@ -1,7 +1,7 @@
-"""A pooled connection is about to be reused: the fast check.
+"""The fast check of a pooled connection that is about to be reused.
 
-Takes the place of ``urllib3.connectionpool.is_connection_dropped``, which urllib3 1.26 and 2.x ask
-exactly once at each checkout of a pooled connection, and which yields to the hub under eventlet.
+Replaces ``urllib3.connectionpool.is_connection_dropped``, which urllib3 1.26 and 2.x call exactly
+once at each checkout of a pooled connection, and which yields to the hub under eventlet.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Check = Callable[[Any], bool]
 
 
 def make_is_connection_dropped(original: Check, module: Any) -> Check:
-    """Return the function that takes urllib3's place.
+    """Return the function that replaces urllib3's.
 
-    A plain function: through wrapt's wrapper the check costs 3.8 times the bare poll. No counter,
-    clock or comparison more than these: each is a twentieth of the whole. Left out: that the socket
-    has kept its descriptor; one closed behind urllib3's back fails as in stock.
+    A plain function: through wrapt's wrapper the check costs 3.8 times the bare poll. Each counter,
+    clock or comparison costs a twentieth of the whole, so there are no more than these. A
+    descriptor that somebody has closed is not noticed here; the request fails, as in stock.
 
     :param original: urllib3's own check, which decides where ours cannot.
     """
@@ -43,7 +43,7 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
                 next(state.kept)
                 return False
         except (AttributeError, OSError, RuntimeError, ValueError) as error:
-            # a mock, two threads at one connection: the full check meets it again
+            # a mock, or two threads with one connection: the full check handles it
             if is_timeout(error):
                 raise  # a signal handler's
         return full_check.is_dropped(conn, original)

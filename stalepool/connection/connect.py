@@ -1,11 +1,11 @@
-"""A socket is opened: a refused connect is tried again for a moment, and keepalive is armed.
+"""Opening a socket: a refused connect is tried again for a moment, and keepalive is armed.
 
-Takes the place of ``HTTPConnection._new_conn``. A refused or reset *connect* carried no request, so
-trying again is safe for every method. It is done only towards a peer that has answered this process
-before, once an outage, and by no thread for longer than one window in 30 s: otherwise an outage
-would be multiplied by every caller's own retries.
+Replaces ``HTTPConnection._new_conn``. A refused or reset *connect* carried no request, so it is
+safe to try again, whatever the method is. This is done only for a peer that has answered this
+process before, once in an outage, and by no thread for longer than one window in 30 s: otherwise
+every caller's own retries would multiply it.
 
-Keepalive is on before the connection's first byte, be it TLS's or CONNECT's.
+Keepalive is armed before the connection's first byte, also before that of TLS or CONNECT.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of
 
-#: on a connection that is a copy made to be opened: the address to connect to, without a look-up
+#: attribute of a copy of a connection: the address to connect to, without a DNS look-up
 PINNED = "_stalepool_pinned"
 
 _REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
-#: a caller in more of a hurry than this is not made to wait
+#: a caller whose connect timeout is shorter does not wait
 SHORTEST_PATIENCE_S = 1.0
-#: tries are counted as well as timed: the clock may be set
+#: the number of tries is limited, too: the clock may be set back
 MOST_TRIES = 10_000
-#: the last try, at the window's very end
+#: timeout of the last try, at the end of the window
 SHORTEST_TRY_S = 0.01
 #: a thread waits for one window in this time, all origins together
 BUDGET_PERIOD_S = 30.0
@@ -48,7 +48,7 @@ _waited: contextvars.ContextVar[Tuple[float, float]] = contextvars.ContextVar("s
 
 
 def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> Callable[..., Any]:
-    """Return the function that takes the place of urllib3's.
+    """Return the function that replaces urllib3's.
 
     :param original: returns urllib3's own, bound to a connection.
     :param module: the module it is from, whose ``time`` yields where its sockets do.
@@ -72,7 +72,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         else:
             _arm(self, sock, settings)
             return sock
-        # not in the clause above: what comes meanwhile must not look as if the refusal led to it
+        # not in the clause above: what is raised here must not have the refusal as its context
         try:
             sock = _try_again(stock, self, wait_s, pause)
             if sock is None:
@@ -86,7 +86,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
 
 
 def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
-    """Open a socket with an address in the name's place, for the connect alone."""
+    """Connect to an address; everything but the connect still sees the name."""
     name, conn._dns_host = conn._dns_host, address
     try:
         return stock()
@@ -98,7 +98,7 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
 def _arm(conn: Any, sock: Any, settings: Settings) -> None:
     """Remember the socket, and arm keepalive on it.
 
-    Not towards an origin that is known to swallow probes: that would end what lives.
+    Not for an origin that swallows probes: keepalive would end living connections.
     """
     layers = layers_of(sock)
     entry = stats.origin(origin_of(conn))
@@ -131,8 +131,8 @@ def _wait_s(conn: Any, error: Any, settings: Settings) -> float:
 def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
     """Return the exception classes that opening a connection raises, those of its urllib3 too.
 
-    For an ``except`` clause, which asks only when something was raised. The copy of urllib3 is told
-    by the functions of the connection's class: its modules need not be in ``sys.modules``.
+    For an ``except`` clause, which calls this only after an exception. The copy of urllib3 is found
+    by the class's own functions, since its modules need not be in ``sys.modules``.
     """
     for cls in type(conn).__mro__:
         names = getattr(vars(cls).get("connect"), "__globals__", {})
@@ -158,7 +158,7 @@ def _try_again(
 ) -> Any:
     """Return a socket, or None if the window closed first. Yields where ``pause`` does.
 
-    What a try raises besides a refusal is the caller's, as it is and when it comes.
+    Any other error than a refusal is raised to the caller at once.
     """
     timeout, began, outcome = conn.timeout, monotonic(), "failed"
     limit_s = number_of(timeout)
@@ -176,7 +176,7 @@ def _try_again(
                 if monotonic() < ends and not is_refusal(error):
                     raise
             else:
-                # a TLS handshake and the sending of the request are not the window's to limit
+                # the window does not limit the TLS handshake and the sending of the request
                 if limit_s is None:
                     sock.settimeout(None if timeout is None else _default_timeout())
                 else:
@@ -195,7 +195,7 @@ def _try_again(
 
 
 def _pauses(ends: float) -> Iterator[float]:
-    """Growing pauses in seconds, with jitter, so that many callers do not knock in step."""
+    """Generate growing pauses in seconds, with jitter, so that callers do not try in step."""
     pause_s = FIRST_PAUSE_S
     while True:
         left_s = ends - monotonic()
@@ -217,7 +217,7 @@ def _period() -> Tuple[float, float]:
 
 
 def number_of(timeout: Any) -> Optional[float]:
-    """A timeout in seconds, None without one; urllib3 has a mark for the default of the socket."""
+    """Return a timeout in seconds, None without one; urllib3 marks the default of the socket."""
     if isinstance(timeout, (int, float)):
         return float(timeout)
     return None if timeout is None else _default_timeout()
@@ -233,7 +233,7 @@ def _make_pause(module: Any) -> Callable[[float], None]:
     """Return the sleep of one copy of urllib3: it yields exactly where that copy's sockets do.
 
     A green copy made by eventlet's ``import_patched`` in an unpatched process would otherwise block
-    its hub. Where that sleep cannot be found the pause takes no time, and nobody waits.
+    its hub. If the sleep cannot be found, the pause takes no time, and the caller does not wait.
     """
 
     def pause(seconds: float) -> None:
@@ -245,10 +245,10 @@ def _make_pause(module: Any) -> Callable[[float], None]:
 
 
 def _time_of(module: Any) -> Any:
-    """The ``time`` module that a copy's retries sleep with; None where it cannot be found.
+    """Return the ``time`` module with which a copy's ``Retry`` sleeps; None if it is not found.
 
-    By the functions of its ``Retry``, any of which may be mocked: the copy's own modules need not
-    be in ``sys.modules``.
+    It is found by the functions of ``Retry``, any of which may be mocked, since the copy's own
+    modules need not be in ``sys.modules``.
     """
     retry = getattr(module, "Retry", None)
     if retry is None:  # contrib.socks
@@ -256,16 +256,16 @@ def _time_of(module: Any) -> Any:
     for cls in getattr(retry, "__mro__", ()):
         for function in vars(cls).values():
             names = getattr(function, "__globals__", {})
-            # one of a mock's or a decorator's making is at home in another module
+            # the function of a mock or of a decorator belongs to another module
             if names.get("__name__") == cls.__module__ and "time" in names:
                 return names["time"]
     return None
 
 
 def note_answer(conn: Any) -> None:
-    """The first answer has come on a connection: its peer is known, and any outage is over.
+    """Note the first answer on a connection: its peer answers, and any outage is over.
 
-    Later ones tell nothing of that: the listener may be gone, and what it held live on.
+    Later answers do not show that: a connection may outlive the peer's listener.
     """
     knowledge = stats.origin(peer_of(conn)).knowledge
     knowledge.has_answered, knowledge.outage = True, None

@@ -1,4 +1,4 @@
-"""A second socket to where a connection leads, opened before the first one is closed."""
+"""A second socket to the same peer, opened before the first one is closed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from stalepool.sockets.layers import layers_of, raw_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
 
-#: how long a socket beside a silent one may take to open; no longer than a SYN and two more
+#: limit for opening a socket beside a silent one, in seconds: a SYN and two retransmissions
 BESIDE_S = 5.0
-#: what a move may take in each operation, in seconds and in round trips
+#: limits for each operation of a move, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 
 
 def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
-    """Open a second socket to the same place, tunnel and TLS included. Yields while it connects.
+    """Open a second socket to the same peer, tunnel and TLS included. Yields while it connects.
 
     The connection is not touched: a copy of it connects. Its reconnect window applies.
 
     :param timeout: seconds for each operation (connect, tunnel, handshake), or urllib3's marks.
-    :param address: a peer address to connect to, without a look-up. SNI, certificate and a proxy
-        still see the name.
+    :param address: a peer address to connect to, without a DNS look-up. SNI, certificate and a
+        proxy still see the name.
     :returns: a socket with ``timeout`` set on it.
     :raises: what the connection's own ``connect()`` raises.
     """
@@ -51,11 +51,11 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
 
 @fallback.guarded("fresh_socket_failed")
 def try_to_open(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
-    """Do the same, and return None where no socket can be had."""
+    """Do the same, and return None if no socket can be opened."""
     try:
         return open_like(conn, timeout, address)
     except connect_errors(conn) as error:
-        # urllib3 makes a ConnectTimeoutError of a deadline of the caller's
+        # urllib3 turns a deadline of the caller's into a ConnectTimeoutError
         for link in (error, error.__cause__, error.__context__):
             if fallback.is_timeout(link) and not fallback.is_a_sockets_timeout(link, conn):
                 fallback.raise_again(link)  # type: ignore[arg-type]  # it is one
@@ -63,9 +63,9 @@ def try_to_open(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
 
 
 def take(conn: Any, state: State, old: Any, fresh: Any, replaced_silent: bool = False) -> bool:
-    """Go on with the fresh socket; the old one is closed only now.
+    """Give the connection its fresh socket, and only then close the old one.
 
-    :returns: False where another thread has closed the connection meanwhile; the fresh one goes.
+    :returns: False: another thread has closed the connection meanwhile, so the fresh one is closed.
     """
     if conn.sock is not old:
         fresh.close()
@@ -77,23 +77,23 @@ def take(conn: Any, state: State, old: Any, fresh: Any, replaced_silent: bool = 
 
 
 def shorter(*limits: Any) -> Any:
-    """Return the shortest of those that are numbers; None, or urllib3's mark, where none is one."""
+    """Return the smallest number among timeouts; None, or urllib3's mark, if there is no number."""
     numbers = [limit for limit in limits if isinstance(limit, (int, float))]
     return min(numbers) if numbers else limits[0]
 
 
 def move(conn: Any, state: State, request: Request, reason: str) -> None:
-    """Give a request a fresh socket before a byte of it goes out; if none can be had it stays.
+    """Give a request a fresh socket before a byte of it goes out; on failure it keeps the old one.
 
-    :param reason: its name in the counters: ``presend_check`` or ``probe_unanswered``, for which
-        the name is looked up as urllib3 would, or one of :data:`request_rules.MOVE_REASONS`.
+    :param reason: its name in the counters: ``presend_check`` or ``probe_unanswered``, which look
+        the host up as urllib3 does, or one of :data:`request_rules.MOVE_REASONS`.
     """
     is_living = reason not in ("presend_check", "probe_unanswered")
     limit_s, began, own_s = conn.timeout, monotonic(), number_of(conn.timeout)
     old, address = conn.sock, None
     if is_living:
         limit_s, address = _few_round_trips_s(old), address_of(conn, old)
-        if own_s is not None:  # what a failed move takes may be taken off the request's time
+        if own_s is not None:  # a failed move may use up some of the request's time
             limit_s = min(limit_s, own_s / 4)
     elif reason == "probe_unanswered":
         limit_s = shorter(BESIDE_S, conn.timeout)
@@ -120,9 +120,9 @@ def _few_round_trips_s(sock: Any) -> float:
 
 
 def address_of(conn: Any, sock: Any) -> Optional[str]:
-    """The address of who is at a socket's other end; None where it is not an internet one.
+    """Return the address of a socket's peer; None if it is not an IP address.
 
-    The kernel forgets it of a connection that was reset: then that of the last one to this peer.
+    After a reset the kernel has forgotten it; then return that of the last socket to this peer.
     """
     raw = raw_of(sock)
     try:

@@ -1,8 +1,8 @@
-"""The full check of a pooled connection: the kernel's and TLS's whole word.
+"""The full check of a pooled connection: all that the kernel and the TLS layer know of it.
 
-Due at a connection's first checkout, when something shows in the fast check, after every install,
-uninstall and fork, and when it has been idle for so long that the kernel may know more than
-``poll`` tells.
+Due at a connection's first checkout; when the fast check finds something; after every install,
+uninstall and fork; and when the connection has been idle for so long that the kernel may know more
+than ``poll`` shows.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Finding(NamedTuple):
 def is_dropped(conn: Any, original: Callable[[Any], bool]) -> bool:
     """Decide as ``is_connection_dropped`` does: True discards the connection.
 
-    Never yields and never blocks, but where urllib3's own check is asked. In audit mode that one
-    decides; nothing is set then, and nothing is read but by peeking.
+    Never yields or blocks, unless urllib3's own check is called. In audit mode that one decides;
+    then nothing is set on the socket, and nothing is taken from it.
     """
     installation = runtime.current
     action = Action.DEFER if installation is None else _check(conn, installation)
@@ -58,7 +58,7 @@ def _check(conn: Any, installation: runtime.Installation) -> Action:
         state.checked()
         return Action.DEFER
     if finding.verdict.action is Action.KEEP:
-        if state.request is not None:  # its answer was of a class of somebody else's
+        if state.request is not None:  # its answer was read by a class of somebody else's
             state.answered()
         state.checked()
     return finding.verdict.action
@@ -98,7 +98,7 @@ def _verdict_on_idleness(
     """Judge a connection on which nothing has arrived."""
     limit_s = installation.settings.max_idle_s
     if state.is_bound:
-        return Verdict.ALIVE  # it carries an identity, and is not ours to close
+        return Verdict.ALIVE  # it carries an identity, so we never close it
     if state.idle_limit_s == 0 or (limit_s is not None and idle_s >= limit_s):
         return Verdict.IDLE_TOO_LONG
     if info is None:
@@ -108,13 +108,13 @@ def _verdict_on_idleness(
         knowledge.note_probe_answered()
     limit_s = knowledge.observed_idle_limit_s
     if limit_s is not None and idle_s > 1.5 * limit_s:
-        knowledge.forget_idle_limit()  # and it lives
+        knowledge.forget_idle_limit()  # this connection has outlived it
     state.move_for = None
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         return Verdict.ALIVE
     if knowledge.answers_probes:
         return Verdict.PROBE_UNANSWERED
-    # no probe of this origin's was answered yet: it is gone, or something swallows probes
+    # no probe to this origin was answered yet: it is gone, or something swallows probes
     if state.replaced_silent and not installation.is_audit:
         knowledge.note_probes_swallowed()
     else:
@@ -123,9 +123,9 @@ def _verdict_on_idleness(
 
 
 def _is_silent(info: tcp_info.TcpInfo, keepalive_idle_s: int) -> bool:
-    """Tell whether probes are without an answer; a single one may be on its way for a round trip.
+    """Tell whether probes are unanswered; the answer to a single one may be on its way.
 
-    That was so at 0.6 % of looks at healthy connections at 30 ms, 2.8 % at 150 ms (measured).
+    It was in 0.6 % of checks of healthy connections at a round trip of 30 ms, in 2.8 % at 150 ms.
     """
     is_overdue = info.silent_ms > 1000 * keepalive_idle_s + 500
     return info.probes > 1 or (info.probes == 1 and is_overdue)
@@ -138,9 +138,9 @@ def _trust(
     poll: liveness.Poll,
     installation: runtime.Installation,
 ) -> None:
-    """Let the fast check do until the kernel can know more than ``poll`` tells.
+    """Let the fast check suffice until the kernel can know more than ``poll`` shows.
 
-    That is when a probe can be without an answer, or an idle limit of the settings is reached.
+    That is when a probe can be unanswered, or ``max_idle_s`` is reached.
     """
     _arm(state, layers, installation)
     armed = keepalive.read(layers)
@@ -157,7 +157,7 @@ def _trust(
 
 @fallback.guarded("keepalive_failed")
 def _arm(state: State, layers: Layers, installation: runtime.Installation) -> None:
-    """Arm keepalive on a connection that was opened before we came; on others it is already."""
+    """Arm keepalive on a connection that was opened before the install; on others it is armed."""
     if not state.origin.knowledge.swallows_probes and keepalive.arm(layers, installation.settings):
         state.origin.armed.tick()
 
@@ -167,9 +167,9 @@ def _idle_s(state: State, info: Optional[tcp_info.TcpInfo]) -> float:
 
 
 def _brought_data(verdict: Verdict, layers: Layers) -> bool:
-    """Tell whether the end was data, too: the kernel's clock of that has begun anew then.
+    """Tell whether the connection ended with data, which resets the kernel's last_data_recv.
 
-    Over TLS a close_notify is; that a server may have left it out is of no matter here.
+    Over TLS the close_notify is data. If a server left it out, that makes no difference here.
     """
     is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
     return verdict is Verdict.UNREAD or is_tls_close
@@ -179,7 +179,7 @@ def _age_at_death_s(
     verdict: Verdict, layers: Layers, info: Optional[tcp_info.TcpInfo], idle_s: float
 ) -> float:
     if verdict is not Verdict.CLOSED or info is None:
-        return idle_s  # for a RST the kernel keeps no time: the age when found must do
+        return idle_s  # the kernel keeps no time of a RST: take the idle time when it is found
     # the FIN is the last segment that came in, so its time is known to the millisecond (measured)
     age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
     if layers.version is not None:
@@ -198,7 +198,7 @@ def _report(conn: Any, state: State, finding: Finding, installation: runtime.Ins
             origin.knowledge.note_fin(finding.died_at_age_s)
     if verdict is Verdict.UNKNOWN:
         if installation.is_audit and layers_of(conn.sock) is not None:
-            return  # a TLS record that only a read could tell: counted, and nothing strange
+            return  # a TLS record that only a read could identify: counted, and no fallback
         kinds = "%s with %s" % (type(conn), type(conn.sock))
         fallback.fall_back("unknown_connection", kinds)
     elif verdict.is_discard:

@@ -1,8 +1,8 @@
-"""A request that met a dead connection is sent once more, on a fresh one, from its record.
+"""Replay: a request whose connection has died is sent once more, on a fresh one, from its record.
 
-Everything happens inside one of urllib3's attempts: its ``Retry``, and the counts of requests and
-keystoneauth1, see one attempt, whatever came of it. If the replay fails, the caller gets the first
-error.
+A replay happens inside one of urllib3's attempts: its ``Retry``, and the counts of requests and
+keystoneauth1, see one attempt, whatever becomes of it. If the replay fails, the caller gets the
+first error.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _logger = logging.getLogger("stalepool.replay")
 def refusal(
     conn: Any, state: State, error: Optional[BaseException], installation: runtime.Installation
 ) -> Optional[str]:
-    """Return why a failed request is not sent once more, counted and logged; None: it may be.
+    """Return why a failed request is not replayed, counted and logged; None: it may be.
 
-    To be asked while the socket is open. In audit mode it never may.
+    Call it while the socket is open. In audit mode no request may be replayed.
 
     :param error: what was raised; None where reading the answer found the end.
     """
@@ -39,7 +39,7 @@ def refusal(
     attempt = Attempt(settings, state, request)
     found = request_rules.refusal_by_death(Death(settings, request, conn.sock, error))
     if found == "not_ended":
-        return found  # nothing of the connection's: the caller's timeout for one
+        return found  # no failure of the connection: the caller's timeout, for example
     found = found or request_rules.refusal(attempt)
     request.is_silent = failure.is_silent_end(error)
     if request.moved_for is not None:
@@ -61,7 +61,7 @@ def refusal(
 
 @fallback.guarded("replay_failed")
 def note_answer_began(state: State, request: Request, error: BaseException) -> None:
-    """Count a connection that ended in the midst of an answer's head."""
+    """Count a connection that ended within the head of an answer."""
     conn = request.conn()
     if conn is not None and conn.sock is not None and failure.has_ended(conn.sock, error):
         state.origin.count_end("replays_refused", "answer_began", is_silent=False)
@@ -102,9 +102,9 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     """Send the record, and wait for the answer's first byte.
 
     :param fresh: a socket that is open already; None: open one.
-    :param has_ended: what the old one has: it is closed as soon as the record was sent, so that
-        whoever shuts the connection's socket down ends the wait. A silent one stays, to be read on.
-    :returns: the file object of what is the connection's socket now; None: the replay failed, too.
+    :param has_ended: True: close the old one as soon as the record is sent, so that a shutdown of
+        the connection's socket ends the wait. False: it is silent, and is kept to be read on.
+    :returns: the file object of the fresh socket, now the connection's; None: the replay failed.
     """
     request = state.request
     conn: Any = None if request is None else request.conn()
@@ -118,9 +118,9 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
 
 
 def _answer_in_place(conn: Any, state: State, old: Any, fresh: Any, has_ended: bool) -> Any:
-    """Wait for the answer on a fresh socket that takes the old one's place. Yields.
+    """Wait for the answer on a fresh socket, which replaces the old one. Yields.
 
-    :returns: its file object; None, and the fresh socket is closed, where nothing comes of it.
+    :returns: its file object; None, and the fresh socket is closed, if no answer begins.
     """
     if has_ended and not take(conn, state, old, fresh):
         return None
@@ -167,7 +167,7 @@ def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
 def _first_byte(fresh: Any) -> Any:
     """Return the file object of a socket on which an answer has begun. Yields.
 
-    :returns: None, and the socket is closed, where none has.
+    :returns: None, and the socket is closed, if none has.
     :raises: a deadline of the caller's.
     """
     file, since, limit_s = fresh.makefile("rb"), monotonic(), timeout_of(fresh)

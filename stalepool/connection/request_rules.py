@@ -1,12 +1,12 @@
-"""Three tables: may a request ride an idle connection, may it be sent again, had it died in time.
+"""Three tables of rules: may a request be sent twice, had its connection died, should it move.
 
-A request is sent a second time only if the server cannot be harmed by acting on it twice: RFC 9110,
-section 9.2.2, lets a client repeat an idempotent method by itself, and nothing else unless it knows
-that the first attempt was not applied. And only if what it met was a dead connection, not a server
-that failed on it. Every row has to consent, or the error reaches the caller untouched.
+A request is replayed only if it does no harm when the server acts on it twice: RFC 9110, section
+9.2.2, permits a client to repeat idempotent methods, and others only if it knows that the first
+attempt was not applied. And it is replayed only if its connection had died, not if the server
+failed on it. Every row has to consent, or the caller gets the error as it is.
 
-A request leaves a living connection only for a reason: for one that is not idempotent an idle limit
-that is known and near, for any one probes without an answer. That some time has passed is none.
+A request is moved off a living connection only for a reason: for unanswered probes, or, if it is
+not idempotent, for an idle limit that is known and near. Time alone is no reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stalepool.stats import Knowledge
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"))
 IDEMPOTENT = SAFE | {"PUT", "DELETE"}  # section 9.2.2
 
-#: replay setting -> the methods that may be sent again whatever the server did with the first
+#: replay setting -> the methods that may be sent again, whatever the server did with the first
 METHODS: Dict[str, FrozenSet[str]] = {
     "off": frozenset(),
     "safe": SAFE,
@@ -47,7 +47,7 @@ has_a_key = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
 _is_for_one_use = _credential("oauth", "dpop")
-#: a second attempt of an unsafe request would be told 412, 416 or 409 because the first succeeded
+#: if the first attempt succeeded, a second one would be answered 412, 416 or 409
 _has_a_precondition = _header(
     "if-match", "if-none-match", "if-unmodified-since", "if", "content-range"
 )
@@ -57,7 +57,7 @@ asks_for_an_upgrade = _header("upgrade")
 
 
 class Attempt(NamedTuple):
-    """One attempt at a request, as far as the rules look at it."""
+    """The part of one attempt at a request that the rules look at."""
 
     settings: Settings
     state: State
@@ -72,12 +72,12 @@ class Rule(NamedTuple):
 
 
 def _rides_a_used_connection(attempt: Attempt) -> bool:
-    """Or a fresh one to an origin in an outage that this process has noticed."""
+    """Tell whether the connection was reused, or its origin is in an outage."""
     return attempt.request.is_reused or attempt.state.origin.knowledge.is_in_outage
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:
-    """While it is being sent, what is missing yet follows the record."""
+    """Tell whether the body is recorded; while it is sent, the rest follows the record."""
     request = attempt.request
     return request.is_recorded and (attempt.state.phase is SENDING or request.is_whole)
 
@@ -92,7 +92,7 @@ def _keeps_its_meaning(attempt: Attempt) -> Any:
     return is_safe or not _has_a_precondition(attempt.request.head)
 
 
-#: may this request be sent a second time, whatever its connection met?
+#: may this request be sent a second time, whatever happened to its connection?
 REPLAY_RULES = (
     Rule("switched_off", lambda attempt: attempt.settings.replay != "off"),
     Rule("fresh_connection", _rides_a_used_connection),
@@ -116,7 +116,7 @@ def is_worth_a_record(state: State, request: Request) -> bool:
         return False
     if request.method not in IDEMPOTENT and not (b"dempotency-" in head and has_a_key(head)):
         return False
-    # "Transfer-Encoding" in any case: asked for the pattern where it occurs at all
+    # "Transfer-Encoding" in any case; the pattern is searched only if the word can occur
     return not ((b"ransfer-" in head or b"RANSFER-" in head) and _is_a_dialogue(head))
 
 
@@ -143,9 +143,9 @@ class Death(NamedTuple):
 
 
 def _came_soon(death: Death) -> bool:
-    """A peer that had the whole request, and closed later, had failed on it: it would again.
+    """Tell whether the failure came soon after the send, or the peer lacked a part of the request.
 
-    A connection that was dead shows within a round trip or two.
+    A dead connection shows within a round trip or two. Who closes later has failed on the request.
     """
     spent_s = monotonic() - death.request.sent_at
     if spent_s <= death.settings.replay_within_s or failure.is_silent_end(death.error):
@@ -176,19 +176,19 @@ class Reason(NamedTuple):
 
 
 def _idle_s(state: State) -> float:
-    """Seconds since data last came in: the kernel's word, or since the last answer's head."""
+    """Return the idle time in seconds, as the kernel has it, or since the last answer's head."""
     layers = layers_of(state.sock())
     info = None if layers is None else tcp_info.ask(layers)
     return monotonic() - state.used_at if info is None else info.last_data_recv_ms / 1000
 
 
 def _margin_s(limit_s: float) -> float:
-    """The last quarter of an idle limit, at most 2 s."""
+    """Return how long before an idle limit is near: its last quarter, at most 2 s."""
     return min(2.0, limit_s / 4)
 
 
 def _is_long_past(idle_s: float, limit_s: float) -> bool:
-    """Tell whether a connection lives so far beyond an idle limit that it is none."""
+    """Tell whether a connection has outlived an idle limit by so much that it is none."""
     return idle_s > 1.25 * limit_s + _margin_s(limit_s)
 
 
@@ -225,7 +225,7 @@ def _is_near_the_observed_limit(settings: Settings, state: State) -> bool:
         return False
     idle_s = _idle_s(state)
     if _is_long_past(idle_s, limit_s):
-        knowledge.forget_idle_limit()  # and it lives
+        knowledge.forget_idle_limit()  # this connection has outlived it
     return _is_near(idle_s, limit_s)
 
 
@@ -238,7 +238,7 @@ MOVE_REASONS = (
 
 
 def reason_to_move(settings: Settings, state: State, request: Request) -> Optional[str]:
-    """Return a reason to fear that the connection ends now, or None: the request rides it."""
+    """Return why the connection is likely to end now; None: the request goes out on it."""
     if state.is_bound:
         return None
     if state.move_for is not None or request.method in IDEMPOTENT:

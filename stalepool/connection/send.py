@@ -1,6 +1,6 @@
-"""A request's bytes go out: the pre-send check, which socket they ride, and their record.
+"""Sending a request: the pre-send check, the choice of its socket, and the record of its bytes.
 
-Takes the place of ``HTTPConnection.send``, which carries every byte urllib3 sends.
+Replaces ``HTTPConnection.send``, through which urllib3 sends every byte.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stalepool.sockets.verdict import Action
 
 
 def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> Callable[..., Any]:
-    """Return the function that takes urllib3's place; a plain one, every request pays for it.
+    """Return the function that replaces urllib3's: a plain one, since every request pays for it.
 
     :param original: returns urllib3's own, bound to a connection.
     """
@@ -50,7 +50,7 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
 
 @fallback.guarded("send_failed")
 def _prepare(conn: Any, data: Any, installation: runtime.Installation) -> Optional[State]:
-    """See to it that a request rides a living socket, and record it; None: not looked after."""
+    """Choose the socket of a request, and record its bytes; None: urllib3 sends them alone."""
     sock = conn.sock
     state = states.by_id(id(sock))
     if state is None or state.sock() is not sock:
@@ -74,7 +74,7 @@ def _prepare(conn: Any, data: Any, installation: runtime.Installation) -> Option
 
 
 def _choose_socket(conn: Any, state: State, data: Any, installation: runtime.Installation) -> None:
-    """Let a request ride its connection, or move it: the connection has ended, or may end now."""
+    """Move a request to a fresh socket if its connection has ended, or is likely to end now."""
     request, reason = state.request_begins(conn, data), None
     if installation.checks_before_send and state.poll is not None and state.poll.poll(0):
         reason = _reason_in_readable(conn, state, installation)
@@ -91,7 +91,7 @@ def _choose_socket(conn: Any, state: State, data: Any, installation: runtime.Ins
 def _reason_in_readable(
     conn: Any, state: State, installation: runtime.Installation
 ) -> Optional[str]:
-    """The connection became readable after its checkout: it has ended, or TLS talks to itself."""
+    """Return why to leave a connection that is readable now; None: it holds TLS's own records."""
     layers = layers_of(conn.sock)
     if layers is None or state.poll is None or state.is_bound:
         return None

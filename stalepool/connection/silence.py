@@ -1,15 +1,15 @@
-"""The wait on silence: a replayable request whose answer does not begin, and a peer that is quiet.
+"""The wait on silence: the answer to a replayable request does not begin. Is the peer alive?
 
-The kernel cannot decide this. Every TCP_USER_TIMEOUT ends something that stock finishes, or is too
+The kernel cannot decide it. Every TCP_USER_TIMEOUT ends something that stock finishes, or is too
 long to be of use (2,250 cells measured on Linux 6.18). So for S seconds (``silence_s``) nothing is
-done. Then TCP_INFO is asked. A peer without a sign of life for S is *suspect* if it was asked:
-three keepalive probes without an answer, or four retransmissions. A fresh socket is opened beside
-the old one. If none can be had the path is away, and one waits on, as stock would. If it stands, a
-request that was not acknowledged is sent again at once, an acknowledged one after two more probes.
+done. Then TCP_INFO is asked. A peer without a sign of life for S is *suspect* if it was asked: by
+three keepalive probes, or four retransmissions. For a suspect peer a fresh socket is opened beside
+the old one. If that fails the path is down, and we wait on, as stock does. If it opens, a request
+that was not acknowledged is sent again at once, an acknowledged one after two more probes.
 
 An unanswered probe is evidence only where probes are answered: some firewalls swallow them. While
-that is not known of an origin, the fresh socket is probed, too: if its probes are answered the old
-connection is dead, else there is a filter, and one reads on.
+that is not known of an origin, the fresh socket is probed, too. If its probes are answered, the
+old connection is dead; if not, something swallows probes, and we wait on.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
-#: two probes, a second apart, and a little
+#: time for two probes, a second apart, and a margin
 CONFIRM_S = 2.2
 LOOK_EVERY_S = 1.0
 #: what makes a silent peer suspect, and then dead
 SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES, DEAD_PROBES = 4, 3, 5
 #: a request whose first wait would be shorter than this is not watched
 SHORTEST_WAIT_S = 0.5
-#: setting TCP_KEEPCNT this high ends nothing while probes are sent each second
+#: seconds between probes: to ask now, and to ask seldom where probes are swallowed
 PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
 
 
@@ -56,7 +56,7 @@ def first_wait_s(request: Request, installation: runtime.Installation) -> Option
 class Watch:
     """A request's wait for the first byte of its answer, after the first S seconds.
 
-    Nothing is given up after T/2, so that a second attempt has as long as the first.
+    After T/2 no connection is given up, so that a replay has as long as the first sending.
     """
 
     def __init__(self, conn: Any, state: State, request: Request) -> None:
@@ -64,9 +64,9 @@ class Watch:
         self.wait_s = request.wait_s or 0.0
         half_s = float("inf") if request.limit_s is None else request.limit_s / 2
         self.gives_up_until = request.sent_at + half_s
-        #: seconds until the next look; None: no more looks
+        #: seconds until the kernel is asked again; None: it is not
         self.pause_s: Optional[float] = None
-        #: the pauses so far, in seconds, by whatever the clock says
+        #: the sum of the pauses so far, in seconds, whatever the clock says
         self.waited_s = 0.0
         #: a socket that was opened beside the old one
         self.fresh: Any = None
@@ -84,7 +84,7 @@ class Watch:
     def is_dead(self) -> bool:
         """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
 
-        :returns: True once the peer is dead and :attr:`fresh` stands; False: read on for
+        :returns: True once the peer is dead and :attr:`fresh` is open; False: wait on for
             :attr:`pause_s`.
         """
         return bool(self._is_dead())
@@ -98,8 +98,8 @@ class Watch:
     def take_fresh(self) -> Any:
         """Hand over the socket that was opened beside the old one; None: open another.
 
-        One that was probed before its first byte is not ridden: under TCP_DEFER_ACCEPT the peer's
-        kernel takes the first data 29 s late then (measured).
+        One that was probed before its first byte is not used: under TCP_DEFER_ACCEPT the peer's
+        kernel would take its first data 29 s late (measured).
         """
         if self._is_unknown:
             self.close()
@@ -134,7 +134,7 @@ class Watch:
         return info.probes >= DEAD_PROBES
 
     def _reads_on(self) -> bool:
-        """A sign of life, or a peer that has said "wait": what was opened is not needed."""
+        """Wait on, without the fresh socket: the peer is alive, or nothing shows that it is not."""
         self.close()
         return False
 
@@ -146,12 +146,12 @@ class Watch:
         return request_rules.refusal(attempt) is None
 
     def _has_a_reason_for_silence(self, info: TcpInfo) -> bool:
-        """The peer's window is closed, or something of ours is unsent; or probes tell nothing."""
+        """Tell whether silence is no evidence: window closed, data unsent, or probes swallowed."""
         is_told = info.is_whole and not info.notsent and info.snd_wnd > 0
         return not is_told or (not info.unacked and self.state.origin.knowledge.swallows_probes)
 
     def _silent_s(self, info: TcpInfo) -> float:
-        """Seconds without a sign of life, from the send, the last ACK or the last data on."""
+        """Return the seconds since the send, the last ACK or the last data, the latest of them."""
         return min(monotonic() - self.request.sent_at, info.silent_ms / 1000)
 
     def _is_suspect(self, info: TcpInfo) -> bool:

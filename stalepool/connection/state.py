@@ -1,9 +1,9 @@
 """The state of one connection's socket, and the request that is in flight on it.
 
-State follows the socket: a connection object gets new sockets over its life. It lies in a table
-of this module, by the socket's identity, and refers to the socket weakly. So nothing is written on
-a connection, a copy or pickle of one is what it is in stock, and no descriptor or TLS memory is
-kept for its sake.
+A state belongs to a socket, since a connection object gets new sockets over its life. It is kept in
+a table of this module, by the socket's identity, and refers to the socket weakly. So nothing is
+written on a connection, a copy or pickle of one is as in stock, and a state keeps no descriptor and
+no TLS memory alive.
 
 ==================  ==============================  ========  ======================================
 phase               event                           next      done there
@@ -55,9 +55,9 @@ class Request:
     #: the first wait, after which the kernel is asked about a silent peer; None: it is not
     wait_s: Optional[float] = None
     is_replayed = False
-    #: its peer gave no sign of life, by the wait on silence or by the kernel's word
+    #: its peer gave no sign of life, as the wait on silence or the kernel has found
     is_silent = False
-    #: a send failed and was not replayed: urllib3 may swallow that, and read on
+    #: a send failed and was not replayed; urllib3 may ignore that, and read an answer
     is_half_sent = False
     moved_for: Optional[str] = None
     first_error: Optional[BaseException] = None
@@ -66,9 +66,9 @@ class Request:
         """Begin with the first bytes that go out: http.client sends the head as one."""
         self.conn = weakref.ref(conn)
         self.method: str = (conn._method or "").upper()  # None: CONNECT
-        #: a pool checked the connection out, and it has answered on this very socket
+        #: a pool has checked the connection out, and an answer has come on this socket
         self.is_reused = is_reused
-        #: urllib3 2.x overwrites it with the read timeout while it waits
+        #: kept, since urllib3 2.x overwrites it with the read timeout while it waits
         self.connect_timeout = conn.timeout
         #: monotonic time of the first byte, and of the last once that is out
         self.sent_at = monotonic()
@@ -93,7 +93,7 @@ class Request:
         del self.sent[1:]
 
     def is_over(self) -> None:
-        """Hold on to nothing: the request was answered, or has failed for good."""
+        """Drop the record: the request was answered, or has failed for good."""
         self.size = RECORD_LIMIT + 1
         self.sent, self.first_error = [b""], None
 
@@ -114,9 +114,9 @@ class Request:
 
     @property
     def is_whole(self) -> bool:
-        """Tell whether as much of the body is in the record as its Content-Length says.
+        """Tell whether the recorded body is as long as its Content-Length says.
 
-        urllib3 swallows EPIPE and ECONNRESET while it sends, a body's own among them, and reads on.
+        urllib3 ignores EPIPE and ECONNRESET while it sends, even if the body raised them.
         """
         stated = _content_length(self.head + b"\r\n")
         body_size = self.size - len(self.head) - len(b"\r\n\r\n")
@@ -155,9 +155,9 @@ class State:
         self.follow(conn.sock)
 
     def follow(self, sock: Any, replaced_silent: bool = False) -> None:
-        """From now on this is the state of this socket of the connection.
+        """Make this the state of a socket of the connection, from now on.
 
-        :param replaced_silent: it took the place of a socket whose peer was silent.
+        :param replaced_silent: the socket replaces one whose peer was silent.
         """
         self.sock = weakref.ref(sock)
         self.replaced_silent = replaced_silent
@@ -215,17 +215,17 @@ class State:
         return request
 
     def gives_up(self) -> None:
-        """A send failed, and urllib3 may read on: what it reads answers no whole request."""
+        """A send failed. urllib3 may still read an answer, but it is to no whole request."""
         if self.request is not None:
             self.request.is_half_sent = True
             self.request.is_over()
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
-        """An answer tells of its connection.
+        """Note what an answer says of its connection.
 
         :param idle_limit_s: the Keep-Alive hint; None without one.
-        :param is_bound: an identity was spoken on it.
-        :param is_upgraded: somebody takes the socket over: it is never touched again.
+        :param is_bound: the connection carries an identity.
+        :param is_upgraded: another protocol follows: the socket is never touched again.
         """
         if idle_limit_s is not None and idle_limit_s != self.idle_limit_s:
             self.idle_limit_s, self.full_check_due = idle_limit_s, 0.0
@@ -245,8 +245,8 @@ class State:
 
 _states: Dict[int, State] = {}
 
-#: for the hot path: the state that lies under an ``id()``, or None. Whoever asks has to see that it
-#: is that of the socket meant, and not of one that is gone
+#: for the hot path: the state kept under an ``id()``, or None. The caller has to check that it is
+#: the state of this socket, and not of one that is gone
 by_id = _states.get
 
 _kept_at_most = 32
@@ -255,7 +255,7 @@ _kept_at_most = 32
 def _sweep() -> None:
     """Forget the states of sockets that are gone.
 
-    Not by a callback of each reference: a signal handler's exception in there would be lost.
+    Weak references have no callback for it: a signal handler's exception in there would be lost.
     """
     global _kept_at_most
     for key, state in list(_states.items()):
@@ -271,13 +271,13 @@ def find(sock: Any) -> Optional[State]:
 
 
 def adopt(conn: Any) -> State:
-    """Begin the state of a connection that was pooled before we came.
+    """Begin the state of a connection that was pooled before the install.
 
-    Whether it has answered is not known for certain, so its next request is not replayed.
+    It is not certain that it has answered before, so its next request is not replayed.
     """
     state = State(conn, IDLE)
     stats.origin(peer_of(conn)).knowledge.has_answered = True
-    # 0: opened before we came, by the process that we came to
+    # 0: opened before the install, by the first process
     raw = raw_of(conn.sock)
     state.fork_generation = 0 if raw is None else _opened.get(raw.fileno(), 0)
     return state
@@ -294,7 +294,7 @@ def note_opened(raw: RawSocket) -> None:
 
 
 def _begin_anew() -> None:
-    """Forget what is in flight: it may end unseen while nothing is installed."""
+    """Forget the requests in flight: they may end unseen while nothing is installed."""
     for state in list(_states.values()):
         state.full_check_due = 0.0
         if state.phase is not UPGRADED:
@@ -305,7 +305,7 @@ runtime.on_change(_begin_anew)
 
 
 def origin_of(conn: Any) -> str:
-    """Return ``scheme://host:port`` of who answers: behind a CONNECT tunnel its far end."""
+    """Return ``scheme://host:port`` of the server that answers: of a CONNECT tunnel the far end."""
     host, port = getattr(conn, "_tunnel_host", None), getattr(conn, "_tunnel_port", None)
     if host is None:
         return peer_of(conn)
@@ -313,7 +313,7 @@ def origin_of(conn: Any) -> str:
 
 
 def peer_of(conn: Any) -> str:
-    """Return ``scheme://host:port`` of whom the connection is opened to: the origin, or a proxy."""
+    """Return ``scheme://host:port`` of the peer: the origin, or a proxy."""
     return _origin("https" if conn.default_port == 443 else "http", conn.host, conn.port)
 
 
@@ -326,8 +326,8 @@ def _origin(scheme: str, host: str, port: Any) -> str:
 def is_http1(conn: Any) -> bool:
     """Tell whether a connection is of urllib3's own HTTP/1.1 class, or of one made from it.
 
-    "Readable means not reusable" is a rule of HTTP/1.1. HTTP/2 connections talk when idle; stubs,
-    such as vcrpy's, have no connection behind them, and show it by computing their ``sock``.
+    "Readable means not reusable" is a rule of HTTP/1.1. HTTP/2 connections get data while idle.
+    Stubs, such as vcrpy's, have no connection behind them; their ``sock`` is computed.
     """
     cls: Any = type(conn)
     return _is_http1_class(cls)
