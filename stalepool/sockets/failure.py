@@ -1,8 +1,8 @@
-"""Has the connection ended? Asked when an operation on it failed, while the socket is still open.
+"""Test whether a connection has ended, after a failed operation and while its socket is open.
 
-The socket is asked, not the exception: no list of words, classes or errnos of any TLS library. In
-twelve faults, TLS 1.2 and 1.3, OpenSSL 3.0 to 3.6, pyOpenSSL, eventlet and gevent, the kernel's
-word was right in every cell (docs/failures.rst).
+The socket is asked, not the exception, so there is no list of texts, classes or errnos of TLS
+libraries. In twelve faults, with TLS 1.2 and 1.3, OpenSSL 3.0 to 3.6, pyOpenSSL, eventlet and
+gevent, the kernel's answer was right in every cell (docs/failures.rst).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ENDED = (
     | getattr(select, "POLLNVAL", 0)
 )
 
-#: the fallback where the socket cannot be asked: what tcp(7) and send(2) call a connection's end
+#: used if the socket cannot be asked: the ends of a connection in tcp(7) and send(2)
 _ERRNOS = frozenset(
     (
         *(errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT),
@@ -35,10 +35,10 @@ _ERRNOS = frozenset(
     )
 )
 
-#: the kernel gave up on a peer that said nothing: keepalive, retransmissions, a router's ICMP
+#: the kernel gave up on a silent peer: after keepalive, retransmissions or a router's ICMP
 _SILENT_ENDS = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
-#: how much too early a poll may say that time is up
+#: how much too early a poll may time out
 _EARLY_S = 0.05
 
 # TLS records, RFC 8446 section 5.1
@@ -49,7 +49,7 @@ _LONGEST_ALERT = 24  # in TLS 1.3: alert 2, inner type 1, tag 16, and some paddi
 def socket_errors() -> Tuple[Type[BaseException], ...]:
     """Return the exception classes that reading from or writing to a connection's socket raises.
 
-    For an ``except`` clause, which asks only when something was raised.
+    For an ``except`` clause, which calls this only after an exception.
     """
     pyopenssl = getattr(sys.modules.get("OpenSSL.SSL"), "Error", None)
     of_pyopenssl = (pyopenssl,) if isinstance(pyopenssl, type) else ()
@@ -57,13 +57,13 @@ def socket_errors() -> Tuple[Type[BaseException], ...]:
 
 
 def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
-    """Tell whether the connection has ended, by its peer's doing or by the kernel's.
+    """Tell whether its peer or the kernel has ended the connection.
 
     False for the caller's own timeout, for an exception that came from elsewhere, and for an end
     that our own side made. Never yields, never blocks.
 
     :param sock: the connection's socket, of any kind, still open.
-    :param error: what the operation raised; None where a read found the end (``b""``).
+    :param error: what the operation raised; None if a read found the end (``b""``).
     """
     if error is not None and (not isinstance(error, socket_errors()) or is_timeout(error)):
         return False
@@ -76,7 +76,7 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     info = tcp_info.ask(layers)
     if info is None:
         return True
-    # a FIN or RST would have moved the state on: this is our own shutdown(SHUT_RD)
+    # after a FIN or RST it would not be ESTABLISHED: this is our own shutdown(SHUT_RD)
     has_stopped_reading = bool(events & _RDHUP) and info.is_established
     return not (info.was_closed_by_us or has_stopped_reading)
 
@@ -84,8 +84,8 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
 def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[float]) -> bool:
     """Tell whether a timeout is that of the socket, and not a deadline of the caller's.
 
-    A signal handler, or a timer of a green thread, may raise the very same exception. It comes
-    before the socket's limit is over.
+    A signal handler, or a timer of a green thread, may raise the same exception, but before the
+    timeout of the socket is over.
 
     :param since: monotonic time at which the operation began.
     :param limit_s: the timeout on the socket in seconds, None without one.
@@ -109,9 +109,9 @@ def is_silent_end(error: Optional[BaseException]) -> bool:
 def answer_has_begun(sock: Any) -> bool:
     """Tell whether unread bytes on the socket are an answer, such as an early 413.
 
-    Asked after a send that failed.
+    Call it after a send that failed.
 
-    A TLS alert is none; in TLS 1.3 that is a short record of application data.
+    A TLS alert is no answer; in TLS 1.3 it is a short record of application data.
     """
     layers = layers_of(sock)
     if layers is None:
@@ -131,7 +131,7 @@ def answer_has_begun(sock: Any) -> bool:
 
 
 def _events(layers: Layers) -> Optional[int]:
-    """Return what ``poll(0)`` says; None where there is no poll, or the socket is closed."""
+    """Return the events of ``poll(0)``; None if there is no poll, or the socket is closed."""
     poll = liveness.poller(layers.raw)
     if poll is None:
         return None

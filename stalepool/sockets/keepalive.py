@@ -1,8 +1,8 @@
-"""TCP keepalive on a socket: taken as a whole, tightened, never loosened.
+"""TCP keepalive on a socket: compared as a whole, tightened, never loosened.
 
-A probe without an answer is how a silent drop is found, in the pool and while an answer is awaited.
-The whole is the time until the kernel gives up: idle + interval x count. The options are those of
-tcp(7); a platform that lacks one is left alone.
+Unanswered probes show that a peer is gone, in the pool and while an answer is awaited. The whole
+is the time until the kernel gives up: idle + interval x count. The options are those of tcp(7);
+on a platform that lacks one nothing is set.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Keepalive(NamedTuple):
 
 
 def arm(layers: Layers, settings: Settings) -> bool:
-    """Bring a connected socket's keepalive in line with the policy.
+    """Set a connected socket's keepalive as the policy says.
 
-    Never yields. Costs four ``getsockopt`` where all is as it should be already.
+    Never yields. Costs four ``getsockopt`` if nothing has to be set.
 
-    :param layers: the socket; one that is not TCP is left alone.
+    :param layers: the socket; nothing is set on one that is not TCP.
     :param settings: the policy and its numbers.
     :returns: whether any option was set.
-    :raises OSError: where the kernel refuses, as on a socket that is closed.
+    :raises OSError: the kernel refuses, as on a socket that is closed.
     """
     if settings.keepalive == "off" or not layers.is_tcp or None in _OPTIONS:
         return False
@@ -67,7 +67,7 @@ def arm(layers: Layers, settings: Settings) -> bool:
 
 
 def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
-    """Return the keepalive that gives up at the shorter total, and probes early within it.
+    """Return a keepalive that gives up after the shorter total, and begins to probe early.
 
     >>> tightened(Keepalive(5, 1, 127), Keepalive(60, 15, 4))  # keystoneauth1's, 120 s
     Keepalive(idle_s=5, interval_s=1, probes=115)
@@ -85,7 +85,7 @@ def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
 
 
 def read(layers: Layers) -> Optional[Keepalive]:
-    """Return a socket's keepalive; None where it has none, or the platform does not tell."""
+    """Return a socket's keepalive; None if it has none, or the platform does not show it."""
     if not layers.is_tcp or None in _OPTIONS:
         return None
     is_on = layers.raw.getsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE)
@@ -112,7 +112,7 @@ _defaults: Dict[int, Keepalive] = {}
 
 
 def _system_default(family: int) -> Keepalive:
-    """Return what a socket nobody has touched has (net.ipv4.tcp_keepalive_time); asked once."""
+    """Return the keepalive of an untouched socket (net.ipv4.tcp_keepalive_time); asked once."""
     if family not in _defaults:
         pristine = RawSocket(family, _socket.SOCK_STREAM)
         try:

@@ -1,10 +1,10 @@
 """The layers of a pooled connection's socket: the kernel's socket, and TLS upon it.
 
-urllib3 hands us a socket, a green one, a TLS socket around either, pyOpenSSL's wrapper, or TLS
-inside TLS. The rules need two things of each: the *raw* socket, whose descriptor the kernel knows,
-and, where there is TLS, its layer: how many bytes it holds back, and a read that does not block.
+A connection of urllib3 has a socket, a green one, a TLS socket around either, pyOpenSSL's wrapper,
+or TLS inside TLS. The rules need two things of each: the *raw* socket, whose descriptor the kernel
+knows, and the TLS layer, if any: how many bytes it holds back, and a read that does not block.
 
-Kinds are told by what they are made of, not by importing the libraries that define them.
+Kinds are recognised by their classes, without importing the libraries that define them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, Callable, Optional, Protocol
 
 RawSocket = _socket.socket
 
-#: what a non-blocking read of one byte through a TLS layer can come to
+#: the results of a non-blocking read of one byte through a TLS layer
 WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
 
 
 class TlsLayer(Protocol):
-    """``pending()``: bytes the TLS layer has read and holds back; does not block."""
+    """A TLS layer; ``pending()`` returns the bytes that it holds back, and does not block."""
 
     def pending(self) -> int: ...
 
@@ -29,9 +29,9 @@ class Layers:
     """A socket taken apart.
 
     ``raw``: the kernel's socket. ``version``: the TLS version's name, None without TLS.
-    ``tls``: the TLS layer, None without.
-    ``read_one``: reads one byte through TLS without blocking; one of the three results above, or an
-    OSError where the layer has given up.
+    ``tls``: the TLS layer, None without TLS.
+    ``read_one``: reads one byte through TLS without blocking; returns one of the three results
+    above, or raises an OSError if the session has failed.
     """
 
     __slots__ = ("raw", "version", "tls", "read_one")
@@ -66,13 +66,13 @@ def layers_of(sock: Any) -> Optional[Layers]:
 
 
 def raw_of(sock: Any) -> Optional[RawSocket]:
-    """The kernel's socket inside, None for a kind that is not known."""
+    """Return the kernel's socket inside; None for a kind that is not known."""
     layers = layers_of(sock)
     return None if layers is None else layers.raw
 
 
 def timeout_of(sock: Any) -> Optional[float]:
-    """Seconds an operation on the socket may take, None without a limit.
+    """Return the socket's timeout in seconds, None without one.
 
     pyOpenSSL's wrapper and urllib3's TLS in TLS have ``settimeout`` and no ``gettimeout``.
     """
@@ -86,8 +86,8 @@ def _comes_from(sock: Any, module: str) -> bool:
 
 
 def _of_standard_library(sock: Any) -> Optional[Layers]:
-    """``socket.socket``, ``ssl.SSLSocket``, and eventlet's ``GreenSSLSocket``, which is one."""
-    # not by isinstance: a mock or a proxy may claim the class, the kernel refuses it
+    """``socket.socket``, ``ssl.SSLSocket``, and eventlet's ``GreenSSLSocket``, a subclass of it."""
+    # not by isinstance: a mock or a proxy may claim the class, and the kernel refuses it
     is_raw = issubclass(type(sock), RawSocket)
     return _of_sslobj(sock, getattr(sock, "_sslobj", None)) if is_raw else None
 
@@ -134,7 +134,7 @@ def _of_pyopenssl(sock: Any) -> Optional[Layers]:
             return WANTS_MORE
         except errors.ZeroReturnError:
             return CLOSE_NOTIFY
-        except errors.Error as error:  # no OSError, other than the ssl module's
+        except errors.Error as error:  # unlike the ssl module's, it is no OSError
             raise OSError(str(error)) from error
         return DATA
 
@@ -151,9 +151,9 @@ def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
 def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
     """Empty OpenSSL's error queue after a failure on a TLS socket. Never yields.
 
-    The queue is the thread's, and so that of all its green threads. CPython leaves a
-    ConnectionError in it (seen in 3.13.5 with OpenSSL 3.5; 3.11 with 3.0 does not), and the next
-    read of any healthy TLS connection raises that once more.
+    All green threads of a thread share its queue. CPython leaves a ConnectionError in it (3.13.5
+    with OpenSSL 3.5 does; 3.11 with 3.0 does not), and the next read of any healthy TLS connection
+    raises that error again.
     """
     ssl: Any = sys.modules.get("ssl")
     is_left = isinstance(error, OSError) and ssl is not None and not isinstance(error, ssl.SSLError)
@@ -165,7 +165,7 @@ def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
 
 
 class _TlsInTls:
-    """Both layers as one, and between them what the transport has read, where no poll sees it."""
+    """Both layers as one, with the bytes that the transport has read between them."""
 
     __slots__ = ("_inner", "_outer")
 
@@ -179,7 +179,7 @@ class _TlsInTls:
 
 
 def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:
-    """Call with the socket's timeout at 0, as the TLS layer reads it, and put it back."""
+    """Call a function while the socket's timeout is 0, so that the TLS layer does not block."""
     timeout = RawSocket.gettimeout(raw)
     if timeout == 0:
         return call(*args)

@@ -1,8 +1,8 @@
-"""Ask the kernel about an idle socket.
+"""Ask the kernel and the TLS layer about an idle socket.
 
-Nothing here yields, blocks, or raises for anything a socket can be in. The order of asking is the
-order of cost (measured on Linux 6.18, CPython 3.11): ``poll(0)`` 0.5 us and no exception on the
-healthy path; a peek 1.3-3 us; TCP_INFO 1 us; a read through TLS 200-290 us.
+Nothing here yields, blocks, or raises, whatever state a socket is in. The cheapest question comes
+first (measured on Linux 6.18, CPython 3.11): ``poll(0)`` 0.5 us and no exception on the healthy
+path; a peek 1.3-3 us; TCP_INFO 1 us; a read through TLS 200-290 us.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Poll(Protocol):
     def poll(self, timeout_ms: int) -> List[Tuple[int, int]]: ...
 
 
-_POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, told apart from data
+_POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, as distinct from data
 _PEER_IS_GONE = _POLLRDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
 _INTEREST = getattr(select, "POLLIN", 0) | _POLLRDHUP
 
 _PEEK = _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0)
 
-#: what the kernel holds against a socket -> what that means
+#: the error that the kernel has for a socket -> the verdict
 _VERDICT_OF_ERRNO = {
     errno.ETIMEDOUT: Verdict.TIMED_OUT,  # keepalive or the user timeout ran out, tcp(7)
     errno.EHOSTUNREACH: Verdict.TIMED_OUT,
@@ -51,11 +51,11 @@ _LONGEST_RECORD = 16384 + 256
 
 
 def poller(raw: RawSocket) -> Optional[Poll]:
-    """A poll object to keep for this socket; None where there is no poll.
+    """Return a poll object to keep for this socket; None if there is no poll.
 
-    Kept, because making and registering one costs three times the poll itself. The object and not
-    its bound method, which costs 72 bytes and saves no time. For one thread at a time: a second one
-    in it gets a RuntimeError.
+    It is kept because making and registering one costs three times the poll itself. Its bound
+    method would cost 72 bytes more, and save no time. Only one thread at a time may use it: a
+    second one gets a RuntimeError.
     """
     make = unpatched.poll()
     if make is None or raw.fileno() < 0:
@@ -72,8 +72,8 @@ def examine(layers: Layers, poll: Poll, may_consume: bool = True) -> Verdict:
 
     :param layers: the socket, taken apart.
     :param poll: its kept poll object, see :func:`poller`.
-    :param may_consume: whether a TLS 1.3 record may be read to learn what it is. If not (audit), a
-        record that only a read could tell is judged by its length, else ``UNKNOWN``.
+    :param may_consume: whether a TLS 1.3 record may be read to learn its type. If not (audit), one
+        that has the length of a close_notify is ``CLOSED``, any other ``UNKNOWN``.
     """
     events = poll.poll(0)
     if events:
@@ -97,7 +97,7 @@ def _look_at_readable(layers: Layers, poll: Poll, events: int, may_consume: bool
     if layers.version is None:
         return Verdict.UNREAD
     if events & _PEER_IS_GONE:
-        return Verdict.CLOSED  # whatever the records say, the peer's FIN is behind them
+        return Verdict.CLOSED  # whatever the records are, the peer's FIN is behind them
     verdict = _look_at_records(layers, seen, may_consume)
     # data may have arrived behind the ticket
     return Verdict.UNREAD if verdict is Verdict.ALIVE and poll.poll(0) else verdict
@@ -118,9 +118,9 @@ def _look_at_records(layers: Layers, seen: bytes, may_consume: bool) -> Verdict:
 
 
 def _records(seen: bytes) -> Tuple[List[int], bool]:
-    """The types of the TLS records, and whether the last one is whole.
+    """Return the types of the TLS records, and whether the last one is whole.
 
-    Half a record looks healthy to the TLS layer, which waits for the rest; it is not.
+    To the TLS layer half a record looks healthy, since it waits for the rest. It is not.
     """
     types, at = [], 0
     while at + _RECORD.size <= len(seen):

@@ -1,7 +1,7 @@
-"""The kernel's account of a TCP connection: ``TCP_INFO``.
+"""The kernel's data on a TCP connection: ``TCP_INFO``.
 
 The fields are those of ``struct tcp_info`` in linux/tcp.h, by their offsets, which never change. An
-older kernel gives a shorter structure, other systems none that would be like it. One call takes
+older kernel returns a shorter structure, and other systems have another one or none. One call takes
 about 1 us and never blocks.
 """
 
@@ -52,7 +52,7 @@ _CLOSED_BY_US = frozenset((4, 5, 6, 9, 11))  # FIN_WAIT1, FIN_WAIT2, TIME_WAIT, 
 
 
 class TcpInfo(NamedTuple):
-    """One look at a connection. Times in ms since the event; ``rtt_us`` smoothed, in us."""
+    """The state of a connection. Times are in ms since the event; ``rtt_us`` is smoothed, in us."""
 
     state: int
     retransmits: int  # of the oldest unacknowledged segment
@@ -67,47 +67,47 @@ class TcpInfo(NamedTuple):
     bytes_sent: int
     bytes_retrans: int
     snd_wnd: int
-    is_whole: bool  # False: a kernel before 5.4, only the times, probes and state can be used
+    is_whole: bool  # False: a kernel before 5.4, where only times, probes and state are usable
 
     @property
     def is_established(self) -> bool:
-        """Tell whether no side has closed, as far as this one knows."""
+        """Tell whether no side has closed the connection, as far as this side knows."""
         return self.state == _ESTABLISHED
 
     @property
     def silent_ms(self) -> int:
-        """Time since the last sign of life: a segment with or without data."""
+        """Return the ms since the last sign of life: a segment with or without data."""
         return min(self.last_ack_recv_ms, self.last_data_recv_ms)
 
     def has_answered_a_probe(self, keepalive_idle_s: int) -> bool:
         """Tell whether the last ACK is younger than the last data in both directions.
 
-        By the silence after which a probe goes out, and timers fire late, not early: an ACK that
-        came sooner was for data.
+        It has to be younger by the time after which a probe goes out: an ACK that came sooner was
+        for data. Timers fire late, not early.
         """
         last_data_ms = min(self.last_data_recv_ms, self.last_data_sent_ms)
         return last_data_ms - self.last_ack_recv_ms > 1000 * keepalive_idle_s - 200
 
     @property
     def missing(self) -> int:
-        """Bytes that were sent and not acknowledged; -1: our FIN was, too. 0 where not known.
+        """Return the bytes sent and not acknowledged; -1: our FIN is acknowledged, too.
 
-        TLS included. ``unacked`` does not tell: a RST empties the queue.
+        With the bytes of TLS; 0 if not known. ``unacked`` is no help: a RST empties the queue.
         """
         return self.bytes_sent - self.bytes_retrans - (self.bytes_acked - 1) if self.is_whole else 0
 
     @property
     def was_closed_by_us(self) -> bool:
-        """Tell whether our side sent a FIN, by ``shutdown()`` in another thread for one.
+        """Tell whether our side sent a FIN, for example by ``shutdown()`` in another thread.
 
-        The state alone does not: it is CLOSE once the peer has answered. That our FIN was
-        acknowledged shows in the count (measured: right in nine cases of nine).
+        The state does not always show it: it is CLOSE once the peer has answered. Then the count
+        shows that our FIN was acknowledged (measured: right in nine cases of nine).
         """
         return self.missing < 0 or self.state in _CLOSED_BY_US
 
 
 def ask(layers: Layers) -> Optional[TcpInfo]:
-    """Return the kernel's account; None for a socket that is not TCP, or is closed."""
+    """Return the kernel's data; None for a socket that is not TCP, or is closed."""
     if _TCP_INFO is None or not layers.is_tcp:
         return None
     try:

@@ -1,9 +1,9 @@
 """The standard library underneath eventlet's and gevent's patches.
 
 The check must ask the kernel itself: a green ``poll`` would yield to the hub. eventlet deletes
-``select.poll`` when it patches and keeps the untouched module as ``__original_module_select``;
-gevent puts a cooperative ``poll`` in its place and keeps the original in ``gevent.monkey``.
-Neither is ever imported here: what is not in ``sys.modules`` has patched nothing.
+``select.poll`` when it patches, and keeps the original module as ``__original_module_select``.
+gevent replaces ``poll`` by a cooperative one, and keeps the original in ``gevent.monkey``.
+Neither is imported here: if it is not in ``sys.modules``, it has patched nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KEPT = "__original_module_"  # the prefix under which eventlet keeps what it ha
 
 
 def poll() -> Optional[Callable[[], Any]]:
-    """The kernel's own ``select.poll``, or None on a platform that has none. Never yields."""
+    """Return the kernel's own ``select.poll``; None on a platform without it. Never yields."""
     for name in ("select", _KEPT + "select"):
         found = getattr(sys.modules.get(name), "poll", None)
         if isinstance(found, BuiltinFunctionType):
@@ -30,10 +30,10 @@ def poll() -> Optional[Callable[[], Any]]:
 
 @contextlib.contextmanager
 def in_sight() -> Iterator[None]:
-    """Context manager: imports in it are built on the standard library, in any order.
+    """Context manager in which imports get the original modules of the standard library.
 
     ``eventlet.import_patched`` puts green modules into ``sys.modules`` while it imports a copy of
-    urllib3. Ours, and wrapt with its locks, are loaded in the midst of that, for the whole process.
+    urllib3. Our modules, and wrapt with its locks, are loaded in that time, for the whole process.
     """
     kept = [name[len(_KEPT) :] for name in list(sys.modules) if name.startswith(_KEPT)]
     present = {name: sys.modules[name] for name in kept if name in sys.modules}

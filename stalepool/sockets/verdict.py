@@ -1,15 +1,15 @@
 """Verdicts on an idle pooled connection, and what follows from each.
 
-An idle HTTP/1.1 connection has nothing to say (RFC 9112, section 9): the client speaks next. So
+On an idle HTTP/1.1 connection the client speaks next (RFC 9112, section 9). So
 
-* *readable means not reusable*: a FIN, a RST, a 408, an answer nobody asked for. The one exception
-  is TLS, which talks to itself: session tickets and key updates make a healthy TLS 1.3 connection
-  readable;
-* *silence is not life*: a peer that vanished without a word looks idle. Only its unanswered
-  keepalive probes tell;
-* *not knowing is not dead*: what cannot be asked is left to urllib3's own check.
+* *readable means not reusable*: it is a FIN, a RST, a 408, or an answer to no request. The one
+  exception is TLS, which has messages of its own: session tickets and key updates make a healthy
+  TLS 1.3 connection readable;
+* *silence is not life*: a peer that has vanished looks idle. Only unanswered keepalive probes show
+  that it has;
+* *unknown is not dead*: urllib3's own check decides on what cannot be asked.
 
-Everything that says what is done about a finding is in the one table below.
+The one table below says what follows from each verdict.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Action(enum.Enum):
 
 
 class Verdict(enum.Enum):
-    """The state of a pooled connection; the values are its names in counters and logs."""
+    """The result of a check of a pooled connection; the values are its names in counters."""
 
     ALIVE = "alive"
     CLOSED = "closed"
@@ -50,12 +50,12 @@ class Verdict(enum.Enum):
 
     @property
     def is_discard(self) -> bool:
-        """Tell whether an open connection is discarded for it (``NO_SOCKET`` has none)."""
+        """Tell whether it discards an open connection (with ``NO_SOCKET`` there is none)."""
         return self.action is Action.DISCARD and self is not Verdict.NO_SOCKET
 
     @property
     def is_death(self) -> bool:
-        """Tell whether the peer or the network ended the connection, and no rule of ours."""
+        """Tell whether the peer or the network has ended the connection, not a rule of ours."""
         return self in _DEATHS
 
 
@@ -70,7 +70,7 @@ TABLE = {
     Verdict.IDLE_TOO_LONG: (Action.DISCARD, "idle longer than max_idle_s or Keep-Alive allows"),
     Verdict.FOREIGN_PROCESS: (Action.DISCARD, "opened before fork(), belongs to the parent"),
     Verdict.NO_SOCKET: (Action.DISCARD, "no open socket on the connection object"),
-    Verdict.UNKNOWN: (Action.DEFER, "cannot be asked"),
+    Verdict.UNKNOWN: (Action.DEFER, "a class or socket that cannot be asked"),
 }
 
 _DEATHS = frozenset((Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT, Verdict.PROBE_UNANSWERED))
