@@ -1,1 +1,1 @@
-"""The way into urllib3: seeing each copy being loaded, replacing four functions, undoing it."""
+"""Patching urllib3: notice the load of each copy, replace its attributes, and undo that."""

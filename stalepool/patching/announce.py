@@ -1,6 +1,6 @@
-"""Saying in the service's own log that the shim is off: at its first connection.
+"""Say in the service's log that the shim is off, at its first connection.
 
-Earlier than that nobody's logging is configured: services import urllib3 before they set it up.
+Not earlier, because services import urllib3 before they configure their logging.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any, Callable
 
 
 def at_first_connection(module: ModuleType, say: Callable[[], None]) -> None:
-    """Have a function called when a pool of this module makes a connection, and leave no trace.
+    """Have a function called when a pool of this module first makes a connection.
 
-    ``HTTPConnectionPool._new_conn`` is replaced until then. A pool that is another class, or has
-    been patched by somebody, is left alone.
+    Until then ``HTTPConnectionPool._new_conn`` is replaced. Nothing is done if the pool is another
+    class, or if somebody has patched it.
     """
     pool: Any = vars(module).get("HTTPConnectionPool")
     stock = vars(pool).get("_new_conn") if isinstance(pool, type) else None

@@ -1,8 +1,8 @@
 """Which modules are patched, and where the copies of urllib3 in a process are found.
 
-A copy is a package named ``urllib3`` or one whose name ends in ``.urllib3``: pip, Snowflake and
-others carry one inside. eventlet's ``import_patched`` makes further copies, and keeps each under a
-name of its own in ``sys.modules``.
+A copy is a package named ``urllib3``, or one whose name ends in ``.urllib3``, as in pip and
+Snowflake. eventlet's ``import_patched`` makes further copies, and keeps each in ``sys.modules``
+under a name of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any, List, Optional, Tuple
 
 POOL, SOCKS = "connectionpool", "contrib.socks"
-#: loaded by a package after its connectionpool: by then that one is complete
+#: a package loads it after its connectionpool, which is complete by then
 AFTER_POOL = "poolmanager"
 SESSION = "keystoneauth1.session"
 
@@ -26,8 +26,8 @@ _GREEN = "__patched_module_"  # the prefix under which import_patched keeps a co
 def place_of(fullname: str) -> Optional[Tuple[str, str]]:
     """Split a module's name into its copy of urllib3 and its place in it.
 
-    :returns: ``("pip._vendor.urllib3", "contrib.socks")``, for one; the second is empty for the
-        package itself; ``("", SESSION)`` for keystoneauth1; None for all that is of no interest.
+    :returns: for example ``("pip._vendor.urllib3", "contrib.socks")``; the second is empty for the
+        package itself; ``("", SESSION)`` for keystoneauth1; None for any other module.
     """
     if PACKAGE not in fullname:
         return ("", SESSION) if fullname == SESSION else None
@@ -42,7 +42,7 @@ def place_of(fullname: str) -> Optional[Tuple[str, str]]:
 
 
 def parts_of(package: ModuleType) -> List[ModuleType]:
-    """Find the modules of one copy that are patched, whatever ``sys.modules`` has by now."""
+    """Find the modules of one copy that are to be patched, even if not in ``sys.modules``."""
     contrib = _has(package, "contrib")
     found = [_has(package, POOL), _has(contrib, "socks")]
     # a name in sys.modules may come before the attribute of the package
@@ -52,7 +52,7 @@ def parts_of(package: ModuleType) -> List[ModuleType]:
 
 
 def present() -> List[ModuleType]:
-    """Find all modules of a process that are patched: each once, under however many names."""
+    """Find all modules of the process that are to be patched, each once, whatever its names."""
     found: List[Any] = []
     for name, module in list(sys.modules.items()):
         place = place_of(name[len(_GREEN) :] if name.startswith(_GREEN) else name)
@@ -72,7 +72,7 @@ def complete(modules: List[ModuleType]) -> List[ModuleType]:
 
 
 def _has(module: Any, name: str) -> Any:
-    """An attribute, or None. A lazily loaded module is not loaded by being asked."""
+    """Return an attribute of a module, or None. This does not load a lazy module."""
     return object.__getattribute__(module, "__dict__").get(name) if _is_module(module) else None
 
 
@@ -81,7 +81,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _each_once(modules: List[Any]) -> List[ModuleType]:
-    """Modules only, and of a package that is none of urllib3's nothing."""
+    """Drop duplicates, and what is no module of a copy."""
     found = {}
     for module in modules:
         if place_of(str(_has(module, "__name__"))) is not None:

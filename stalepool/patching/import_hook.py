@@ -1,20 +1,19 @@
-"""The moment of patching: as soon as a urllib3 has been loaded, for every copy, and not before.
+"""The import hook: it patches every copy of urllib3 as soon as the copy is loaded, and not before.
 
-Nothing of ours, nor wrapt (23-90 ms), is imported before. A process that makes no HTTP request
-never pays, ``eventlet.monkey_patch()`` may still come, and two threads that import parts of urllib3
-at the same time meet what they would meet without us: nothing is imported while a package is half
-loaded, nor while a finder is asked (the interpreter holds its global import lock then).
+Before that, neither the other modules of ours nor wrapt (23-90 ms) are imported. So a process that
+makes no HTTP request does not pay, and ``eventlet.monkey_patch()`` may still come. Two threads that
+import parts of urllib3 at the same time are not disturbed: nothing is imported while a package is
+half loaded, or while a finder is asked (the interpreter then holds its global import lock).
 
-A finder first on ``sys.meta_path`` watches every load of what :mod:`stalepool.patching.copies`
-names: the first, a load after a deletion from ``sys.modules``, ``importlib.reload``, the copies
-that ``eventlet.import_patched`` makes. A copy is patched when its ``__init__`` has run; a module
-of it that is loaded later, after its own load. A package that was half loaded when we came is not
-watched: its connectionpool is patched after its own load, or after poolmanager's.
+A finder first on ``sys.meta_path`` notices every load of the modules that
+:mod:`stalepool.patching.copies` names: the first load, a load after a deletion from
+``sys.modules``, ``importlib.reload``, and the copies that ``eventlet.import_patched`` makes. A copy
+is patched when its ``__init__`` has run, a module of it that is loaded later after its own load. If
+a package was half loaded when the hook was registered, its connectionpool is patched after its own
+load, or after that of poolmanager.
 
-wrapt's post-import hooks are not used. They fire before a package is whole, at once on a module
-that is half built, and never on a second load.
-
-No exception of ours leaves this module for an import to trip over.
+wrapt's post-import hooks are not used: they fire on modules that are half loaded, and only once.
+No exception of ours leaves this module and breaks an import.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ if TYPE_CHECKING:
 
 
 class _Finder:
-    """First on ``sys.meta_path``; finds what the others find, and watches it being loaded."""
+    """First on ``sys.meta_path``; finds what the other finders find, and watches its load."""
 
     def __init__(self) -> None:
         self.settings: Optional[Settings] = None  # the defaults
-        self.refused: Optional[str] = None  # why nothing is to be patched
+        self.refused: Optional[str] = None  # why nothing must be patched
         self.being_loaded: List[str] = []  # the packages whose __init__ runs now
         self.has_failed = False
         self.loaded: Any = None  # our modules runtime and patches, once there is a urllib3
@@ -67,7 +66,7 @@ class _Finder:
             self.being_loaded.append(place[0])
 
     def after_load(self, fullname: str, module: Optional[ModuleType]) -> None:
-        """Patch what has become complete with this load; None: it failed."""
+        """Patch the modules that are complete after this load; None: it failed."""
         package, part = copies.place_of(fullname) or ("", "")
         if part == "" and package in self.being_loaded:
             self.being_loaded.remove(package)
@@ -82,7 +81,7 @@ class _Finder:
             self.patch([module])
 
     def patch(self, modules: List[ModuleType]) -> None:
-        """Put the settings in force and patch these modules, which may be patched already."""
+        """Put the settings in force, and patch these modules if they are not patched yet."""
         if not modules or self is not _finder:
             return
         try:
@@ -111,7 +110,7 @@ class _Finder:
         return True
 
     def _show(self, modules: List[ModuleType]) -> None:
-        """Show this process to ``stalepool status``; where the shim is off, say so in the log."""
+        """Show this process to ``stalepool status``; if the shim is off, say so in the log."""
         from stalepool.sockets import unpatched
 
         with unpatched.in_sight():
@@ -125,7 +124,7 @@ class _Finder:
                 announce.at_first_connection(module, say)
 
     def _say_that_it_is_off(self) -> None:
-        """Log it at WARNING, unless it is on by now, or was taken out."""
+        """Log at WARNING that the shim is off, unless it is on by now or uninstalled."""
         import logging
 
         from stalepool import fallback
@@ -135,7 +134,7 @@ class _Finder:
             fallback.log(logging.getLogger("stalepool.status"), logging.WARNING, *args)
 
     def why_off(self) -> Optional[str]:
-        """Say why nothing is patched, or going to be; None where that is not so."""
+        """Return why nothing is or will be patched; None if something is or will be."""
         if self.is_at_work():
             return None
         if self.refused is not None or not self.has_failed:
@@ -145,7 +144,7 @@ class _Finder:
         return "the import hook failed: %s" % fallback.first_details.get("hook_failed")
 
     def is_at_work(self) -> bool:
-        """False where nothing was patched, and nothing is going to be."""
+        """Tell whether something is or will be patched."""
         if self.refused is not None:
             return False
         if self.loaded is not None and self.loaded[1].patched():
@@ -153,7 +152,7 @@ class _Finder:
         return not self.has_failed and _wrapt_is_there()
 
     def retire(self) -> List[str]:
-        """Undo everything; returns what could not be undone."""
+        """Undo everything; return what could not be undone."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         if self.loaded is None:
@@ -171,12 +170,12 @@ _off_because: Optional[str] = None
 
 
 def register(settings: Optional[Settings] = None, refused: Optional[str] = None) -> None:
-    """See to it that every urllib3 of this process is patched, present and future copies alike.
+    """Have every urllib3 of this process patched, present and future copies alike.
 
     Registering again only changes the settings.
 
     :param settings: None for the defaults.
-    :param refused: why nothing is to be patched: the service's log is told so at its first
+    :param refused: why nothing must be patched; it is said in the service's log at its first
         connection.
     """
     global _finder
@@ -239,9 +238,9 @@ def _retire_earlier_imports() -> None:
 
 
 def _wrapt_is_there() -> bool:
-    """Tell whether it can be imported, as far as that can be told without doing it."""
+    """Tell whether wrapt can be found; it is not imported for that."""
     if "wrapt" in sys.modules:
         return sys.modules["wrapt"] is not None
-    from importlib.util import find_spec  # 4 ms: only for who asks
+    from importlib.util import find_spec  # 4 ms: only when it is needed
 
     return find_spec("wrapt") is not None

@@ -1,7 +1,7 @@
-"""A way to be there when a module is loaded, which leaves no trace.
+"""Call functions before and after a module is loaded, and leave no trace.
 
-The loader in a module's spec is wrapped until it has begun to load; the module, and whoever asks it
-or its spec for the loader afterwards, has the real one. Imports nothing: this is part of start-up.
+The loader in a module's spec is wrapped until the load begins. Afterwards the module and its spec
+have the original loader. Imports nothing, since it is part of start-up.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ def watch(
     before: Callable[[str], None],
     after: Callable[[str, Optional[ModuleType]], None],
 ) -> None:
-    """Have two functions called at each load from this spec, before it and after it.
+    """Have two functions called at each load from this spec, one before it and one after it.
 
-    They are given the module's name; the second also the module, or None where its load failed.
-    They are called where the import system holds the module's own lock and no other, so they may
-    import. They must not raise: it would look as if the module had.
+    Both get the module's name; the second also the module, or None if its load failed. They may
+    import, since the import system holds only the module's own lock then. They must not raise: the
+    exception would look like the module's.
     """
     if spec.loader is not None:  # None: a namespace package
         has_exec = hasattr(spec.loader, "exec_module")
@@ -42,7 +42,7 @@ class _Loader:
 
     @property  # type: ignore[misc]  # typeshed lets it be assigned as well
     def __class__(self) -> Any:
-        return type(self._loader)  # for who asks isinstance(spec.loader, SourceLoader)
+        return type(self._loader)  # for isinstance(spec.loader, SourceLoader)
 
 
 class _ExecLoader(_Loader):

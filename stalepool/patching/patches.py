@@ -1,13 +1,13 @@
-"""Everything of urllib3 that is replaced: the one table, and how it is applied and undone.
+"""The table of all that is replaced in urllib3, and how patches are applied and undone.
 
-A process may hold several copies of urllib3, so a patch is looked up from the module of each copy.
-Nothing here keeps a copy alive that was thrown away: a replacement is held by its class or module
-alone, and holds what it replaced.
+A process may have several copies of urllib3, so a patch is looked up from the module of each copy.
+Nothing here keeps a deleted copy alive: a replacement is held only by its class or module, and
+holds what it replaced.
 
-We are one wrapper among others. What stands at a patched place may be anybody's descriptor, put
-there before or after us. An attribute of the class itself is bound as Python binds it; an inherited
-one is looked up with ``super()`` when it is called, and deleted again on undo, so that a wrapper
-that somebody puts on ``http.client.HTTPConnection`` meanwhile is seen.
+Others wrap the same attributes, before or after us. So what is replaced may be any descriptor. An
+attribute of the class itself is bound as Python binds it. An inherited one is looked up with
+``super()`` at each call, and on undo ours is deleted, so that a wrapper that somebody puts on
+``http.client.HTTPConnection`` later takes effect.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _plain(owner: Any, own: Any, name: str) -> Any:
 
 
 def _method(owner: Any, own: Any, name: str) -> Callable[[Any], Any]:
-    """``original(instance)`` is the bound method; it is called for every request."""
+    """Return a function: ``original(instance)`` is the bound method. Called for every request."""
     if own is _INHERITED:
         return lambda instance: getattr(super(owner, instance), name)  # 0.2 us
     if isinstance(own, FunctionType):
@@ -50,7 +50,7 @@ def _method(owner: Any, own: Any, name: str) -> Callable[[Any], Any]:
 
 
 def _class(owner: Any, own: Any, name: str) -> Callable[[Any, type], Any]:
-    """``original(instance or None, its class)`` is what stock would find there now."""
+    """Return a function: ``original(instance or None, its class)`` is what stock would find."""
     if own is _INHERITED:
         return lambda instance, cls: getattr(
             super(owner, cls) if instance is None else super(owner, instance), name
@@ -95,7 +95,7 @@ PATCHES = (
 
 
 class _Applied:
-    """One patch in place. Weak throughout, so that a copy that was thrown away can go."""
+    """One patch in force. All references are weak, so that a deleted copy is freed."""
 
     __slots__ = ("attribute", "is_own", "module", "name", "ours", "owner")
 
@@ -108,9 +108,9 @@ class _Applied:
         self.ours: Callable[[], Any] = weakref.ref(ours)
 
     def is_in(self, present: Any, owner: Any) -> bool:
-        """Tell whether ours is what stands at the owner's attribute, or somewhere below it.
+        """Tell whether the owner's attribute is our replacement, or a wrapper around it.
 
-        By identity: others copy attributes (functools.wraps) and equality (wrapt).
+        By identity, because wrappers copy attributes (functools.wraps) and equality (wrapt).
         """
         ours = self.ours()
         if ours is None or present is None:
@@ -129,10 +129,10 @@ _left_out: Dict[str, List[str]] = {}
 
 
 def apply(module: ModuleType) -> None:
-    """Patch one module of one copy. What is patched already stays as it is.
+    """Patch one module of one copy; patches that are in force stay.
 
-    What does not look as expected is left alone, counted, and named in one log line; nothing is
-    raised. Never yields but in that log line.
+    An attribute that does not look as expected is not patched, but counted, and named in one log
+    line. Raises nothing. Yields only in that log line.
 
     :param module: fully imported.
     """
@@ -148,7 +148,7 @@ def apply(module: ModuleType) -> None:
 
 
 def remove() -> List[str]:
-    """Put back what was there in every copy, and delete what had been inherited.
+    """Restore the originals in every copy, and delete ours where they were inherited.
 
     :returns: the patched functions that somebody else has wrapped: there ours stays, as a
         pass-through.
@@ -177,13 +177,13 @@ def remove() -> List[str]:
 
 
 def patched() -> List[str]:
-    """Name the modules in which something is patched; one of several live copies each time."""
+    """Return the names of the modules in which something is patched, of each live copy."""
     modules = {id(module): module for module in (applied.module() for applied in list(_applied))}
     return sorted(module.__name__ for module in modules.values() if module is not None)
 
 
 def unpatched() -> List[str]:
-    """Name what was met and could not be patched, and why."""
+    """Return what could not be patched, and why."""
     return [problem for problems in list(_left_out.values()) for problem in problems]
 
 
@@ -193,7 +193,7 @@ def _patches_of(module: ModuleType) -> List[Patch]:
 
 
 def _apply_one(patch: Patch, module: ModuleType) -> str:
-    """Apply one patch; returns why it could not be applied, or nothing."""
+    """Apply one patch; return why it could not be applied, empty if it could."""
     owner = patch.owner_in(module)
     if not isinstance(owner, type if patch.owner else ModuleType):
         return "not there"
@@ -220,7 +220,7 @@ _apply_guarded = fallback.guarded("patch_missing", "could not be patched")(_appl
 
 
 def _found_at(owner: Any, name: str) -> Optional[Any]:
-    """The attribute of a module or class, unbound; a class may have inherited it."""
+    """Return the attribute of a module or class, unbound; a class may have inherited it."""
     for holder in getattr(owner, "__mro__", (owner,)):
         if name in vars(holder):
             return vars(holder)[name]
@@ -228,7 +228,7 @@ def _found_at(owner: Any, name: str) -> Optional[Any]:
 
 
 def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
-    """Say in which way a function is not the one that is known; nothing where it is."""
+    """Return how a function differs from the expected one; empty if it does not."""
     if stock is None:
         return "not there"
     try:
@@ -237,7 +237,7 @@ def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
         return "not a function"
     own = tuple(p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
     wanted = tuple(name for name in parameters if name != "...")
-    # a wrapper that takes everything; what takes more may be handed it, and ours would not take it
+    # fewer: it has to take *args, as wrappers do; more: urllib3 may pass what ours does not take
     lacks = len(own) < len(wanted) and all(p.kind is not p.VAR_POSITIONAL for p in found)
     has_more = len(own) > len(wanted) and "..." not in parameters
     if own[: len(wanted)] == wanted[: len(own)] and not lacks and not has_more:
@@ -248,8 +248,8 @@ def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
 def _chain(function: Any) -> List[Any]:
     """List a wrapper, what it wraps, and so on.
 
-    ``inspect.unwrap`` stops at a class in wrapt's wrapper since Python 3.13. A mock has every
-    attribute, so its chain would have no end.
+    Since Python 3.13 ``inspect.unwrap`` stops at a class in wrapt's wrapper. A mock has every
+    attribute, so its chain would be endless.
     """
     found = [function]
     while hasattr(found[-1], "__wrapped__") and len(found) < _LONGEST_CHAIN:
@@ -258,7 +258,7 @@ def _chain(function: Any) -> List[Any]:
 
 
 def _describe(ours: Any, stock: Any) -> None:
-    """Let introspection see what is below; it is also what is put back."""
+    """Set ``__wrapped__``: for introspection, and to restore the original."""
     if isinstance(ours, FunctionType):
         functools.update_wrapper(ours, stock)
     elif getattr(ours, "__wrapped__", None) is not stock:
@@ -266,7 +266,7 @@ def _describe(ours: Any, stock: Any) -> None:
 
 
 def _closes_over(function: Any, ours: Any) -> bool:
-    """Tell whether a wrapper that says nothing of what it wraps calls ours."""
+    """Tell whether a wrapper without ``__wrapped__`` refers to our replacement."""
     if not inspect.isfunction(function):
         return False
     try:
