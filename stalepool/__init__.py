@@ -1,8 +1,8 @@
 """Keeps services from talking into dead pooled connections.
 
-``import stalepool`` at start-up is all there is to do: every urllib3 pool of the process then
-checks a connection, without yielding, before it is reused, and arms TCP keepalive on it. Everything
-else here is loaded when it is first asked for. PYTEST_DONT_REWRITE: it may be there before pytest.
+``import stalepool`` at start-up suffices: every urllib3 pool of the process then checks a
+connection, without yielding, before it is reused, and arms TCP keepalive on it. The names here are
+loaded when they are first used. PYTEST_DONT_REWRITE: this may be imported before pytest.
 """
 
 from __future__ import annotations

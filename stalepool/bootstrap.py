@@ -1,8 +1,8 @@
-"""Start-up at ``import stalepool``: the import hook is registered, and nothing else.
+"""Start-up at ``import stalepool``: registers the import hook, and does nothing else.
 
-Runs in somebody else's start-up, perhaps in every Python process of a machine: standard library
-only, a millisecond, and no exception ever comes out. Settings are read only where there are
-any; a wrong one is said once on stderr and leaves the process as it would be without us.
+It runs at the start of a program, perhaps of every Python process of a machine. So it needs only
+the standard library and a millisecond, and raises nothing. Settings are read only if there are any.
+A wrong one is reported once, on stderr, and nothing is patched.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def start() -> None:
         try:
             settings = Settings.from_environ(os.environ)
         except SettingsError as error:
-            if not is_the_command():  # which says it itself, where settings matter to it
+            if not is_the_command():  # which reports it by itself, if it needs settings
                 say("stalepool: not active in this process: %s" % error)
                 import_hook.register(refused=str(error))
             return
@@ -46,14 +46,14 @@ def is_the_command() -> bool:
     words: list[str] = getattr(sys, "argv", None) or [""]
     if words[0] != "-m":
         return os.path.basename(words[0]) == "stalepool"
-    try:  # argv will have the module's name later; it stands before what follows "-m" in argv
+    try:  # argv gets the module's name later; in the whole line it stands before the rest of argv
         return _all_words()[-len(words)] in ("stalepool", "-mstalepool")
     except (OSError, IndexError):
         return False
 
 
 def _all_words() -> list[str]:
-    """The command line with Python's own options in it."""
+    """Return the command line, with Python's own options."""
     if hasattr(sys, "orig_argv"):  # Python 3.10
         return list(sys.orig_argv)
     with open("/proc/self/cmdline", encoding="utf-8", errors="replace") as file:
@@ -61,7 +61,7 @@ def _all_words() -> list[str]:
 
 
 def say(sentence: str) -> None:
-    """One line on stderr, where there is one."""
+    """Write one line on stderr, if there is one."""
     try:
         sys.stderr.write(sentence + "\n")
     except (AttributeError, OSError, ValueError):  # None under pythonw and some daemons; closed

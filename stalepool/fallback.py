@@ -1,7 +1,7 @@
-"""Falling back to urllib3: something was not as expected, so urllib3 goes on by itself.
+"""Fallbacks: something was not as expected, so urllib3 handles the request alone.
 
-Each reason is counted every time and logged at WARNING the first time in a process. A log handler
-may itself post through urllib3, so a log call made from inside one is dropped, not nested.
+Each fallback is counted, and the first of each reason in a process is logged at WARNING. A log
+handler may itself post through urllib3, so a log call made from inside one is dropped, not nested.
 
 All log lines of this package pass through :func:`log`.
 """
@@ -18,22 +18,22 @@ from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Tup
 
 from stalepool.stats import Counter
 
-#: the reasons there are: a closed set, so that counting them takes bounded memory
+#: all reasons, with their meaning: a closed set, so that counting them takes bounded memory
 REASONS = {
-    "check_failed": "a check failed, urllib3's own check decides",
-    "unknown_connection": "a connection of unknown kind, urllib3's own check decides",
-    "requests_unseen": "a subclass or wrapper sends past HTTPConnection.send, nothing is replayed",
-    "send_failed": "a request could not be prepared, urllib3 sends it by itself",
-    "answer_failed": "an answer could not be looked after, urllib3 reads it by itself",
+    "check_failed": "a check failed; urllib3's own check decides",
+    "unknown_connection": "a connection or socket of an unknown class; urllib3's own check decides",
+    "requests_unseen": "a subclass or wrapper does not call HTTPConnection.send; no replays for it",
+    "send_failed": "a request could not be prepared; urllib3 sends it alone",
+    "answer_failed": "waiting for an answer failed; urllib3 reads the answer alone",
     "keepalive_failed": "TCP keepalive could not be armed",
-    "connect_failed": "a refused connect could not be looked after, its error is the caller's",
-    "fresh_socket_failed": "a second socket could not be opened, the old one stays",
-    "replay_failed": "a replay could not be made, the first error is the caller's",
-    "patch_missing": "urllib3 does not look as expected, a patch was left out",
-    "wrapped_by_others": "somebody wrapped a patched function, ours stays as a pass-through",
-    "metrics_failed": "metrics could not be written, the service goes on",
-    "hook_failed": "the import hook could not do its work, urllib3 is left as it is",
-    "status_failed": "the status file could not be written, stalepool status does not show it all",
+    "connect_failed": "a refused connect could not be tried again; the caller gets its error",
+    "fresh_socket_failed": "a second socket could not be opened; the old one stays",
+    "replay_failed": "a replay could not be made; the caller gets the first error",
+    "patch_missing": "urllib3 does not look as expected; a patch was left out",
+    "wrapped_by_others": "somebody has wrapped a patched function; ours stays as a pass-through",
+    "metrics_failed": "metrics could not be written",
+    "hook_failed": "the import hook failed; urllib3 is not patched",
+    "status_failed": "the status file could not be written; stalepool status is incomplete",
 }
 
 #: packages whose exceptions our own calls raise; any other code that raises inside one of our
@@ -47,9 +47,9 @@ _CALLED_BY_US = frozenset(
 )
 
 _counts = {reason: Counter() for reason in REASONS}
-#: reason -> what was met the first time
+#: reason -> the detail of the first fallback
 first_details: Dict[str, str] = {}
-#: lines of one message, above DEBUG
+#: the most lines of one message, above DEBUG
 LINES_A_MINUTE = 10
 
 #: message -> (when its minute began, lines in it)
@@ -63,9 +63,9 @@ _top = logging.getLogger("stalepool")
 def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: where the function raises, count a fallback and return ``default``.
 
-    The one place in this package that catches every exception. One that is not of our making
-    passes through, see :func:`is_foreign`; so do ``KeyboardInterrupt``, ``eventlet.Timeout`` and
-    whatever else is no ``Exception``.
+    The one place in this package that catches every exception. Exceptions of others pass, see
+    :func:`is_foreign`; so do ``KeyboardInterrupt``, ``eventlet.Timeout`` and others that are no
+    ``Exception``.
 
     :param reason: one of :data:`REASONS`.
     """
@@ -89,10 +89,10 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
 def is_foreign(error: BaseException, called: FrozenSet[str] = frozenset()) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
-    Its class, or its innermost frame, is neither a builtin, nor ours, nor of what we call; or a
-    timer of eventlet's threw it into a green thread that waits; or it is a timeout: nothing that is
-    guarded waits, but for opening a socket, which catches its own. Other builtins that a signal
-    handler raises cannot be told from ours, so blocks stay small.
+    It is foreign if its class or its innermost frame is no builtin, not ours, and of no package
+    that we call; if a timer of eventlet's raised it in a waiting green thread; or if it is a
+    timeout, since no guarded code waits, except to open a socket, which catches its own. Other
+    builtins that a signal handler raises cannot be told from ours, so guarded blocks are small.
 
     :param called: more modules that we call: those of a connection's class.
     """
@@ -107,12 +107,12 @@ def is_foreign(error: BaseException, called: FrozenSet[str] = frozenset()) -> bo
 
 
 def _raised_in(error: BaseException) -> str:
-    """The name of the module whose code raised; of ours, where that was C; empty if not raised."""
+    """Return the module whose code raised, or called C code that raised; empty if not raised."""
     return (_passed_through(error) or [""])[-1]
 
 
 def _passed_through(error: BaseException) -> List[str]:
-    """List the modules of an exception's frames, the one that raised it last."""
+    """List the modules of an exception's frames; the last one raised it."""
     found, frame = [], error.__traceback__
     while frame is not None:
         found.append(str(frame.tb_frame.f_globals.get("__name__")))
@@ -121,21 +121,21 @@ def _passed_through(error: BaseException) -> List[str]:
 
 
 def _modules_of(args: Tuple[Any, ...]) -> FrozenSet[str]:
-    """The modules of the class of what a function was handed first: a connection, for one."""
+    """Return the modules of the class of a function's first argument, such as a connection."""
     return frozenset(cls.__module__ for cls in type(args[0]).__mro__) if args else frozenset()
 
 
 def is_timeout(error: Optional[BaseException]) -> bool:
-    """Tell whether a limit ran out: one set on a socket, or a timer's. ETIMEDOUT has an errno."""
+    """Tell whether it is a timeout of a socket or a timer. ETIMEDOUT is not: it has an errno."""
     return isinstance(error, (TimeoutError, _socket.timeout)) and error.errno is None
 
 
 def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
-    """Tell whether a limit set on a socket ran out; a handler's or a timer's looks otherwise.
+    """Tell whether it is the timeout of a socket, and not a signal handler's or a timer's.
 
-    By its text, and by where it was raised: eventlet throws a socket's timeout from its hub, too.
+    By its text, and by where it was raised: eventlet raises a socket's timeout in its hub, too.
 
-    :param conn: a connection whose class may set limits of its own.
+    :param conn: a connection whose class may raise timeouts of its own.
     """
     if error is None or not is_timeout(error) or not str(error).endswith("timed out"):
         return False
@@ -148,7 +148,7 @@ def _is_called_by_us(module: str) -> bool:
 
 
 def raise_again(error: BaseException) -> NoReturn:
-    """Raise an exception that was caught, as it was: a plain ``raise`` would change its context.
+    """Raise a caught exception with its own context, which a plain ``raise`` would change.
 
     urllib3 1.26 sends and reads inside an ``except`` clause of its own.
     """
@@ -163,14 +163,14 @@ def raise_again(error: BaseException) -> NoReturn:
 def fall_back(
     reason: str, detail: object, stacklevel: int = 2, level: int = logging.WARNING
 ) -> None:
-    """Count that something was left to urllib3, and log why, once a process and reason.
+    """Count a fallback to urllib3, and log the first of each reason in a process.
 
     May yield inside a log handler, so it is never called between a check that found a connection
     alive and its request. Raises nothing.
 
     :param reason: one of :data:`REASONS`.
-    :param detail: what was met, for the log line.
-    :param stacklevel: whose place the line carries: 2 is the caller's.
+    :param detail: what was not as expected, for the log line.
+    :param stacklevel: the frame whose place the line shows: 2 is the caller's.
     """
     if _counts[reason].tick() == 0:
         first_details[reason] = str(detail)
@@ -186,10 +186,10 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
     many were left out.
 
     :param message: a literal: lines are counted by it.
-    :param stacklevel: whose place the line carries: 2 is the caller's.
+    :param stacklevel: the frame whose place the line shows: 2 is the caller's.
     """
-    # dictConfig and fileConfig disable each logger that is there already and that they do not
-    # name. That is nobody's decision; who wants silence sets a level
+    # dictConfig and fileConfig disable all existing loggers that they do not name. Nobody has
+    # decided that; to silence a logger, set its level
     logger.disabled = False
     if _is_logging.get() or not _is_wanted(logger, level):
         return
@@ -202,16 +202,16 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
             message, args = message + " (%d such lines were left out before)", (*args, left_out)
         logger.log(level, message, *args, stacklevel=stacklevel)
     except Exception as error:  # a broken handler or filter must not cost the caller a request
-        if is_foreign(error) and "logging" not in _passed_through(error):  # whose handler it be
+        if is_foreign(error) and "logging" not in _passed_through(error):  # raised by no handler
             raise
     finally:
         _is_logging.reset(token)
 
 
 def _is_wanted(logger: logging.Logger, level: int) -> bool:
-    """Tell whether a line is asked for: one at DEBUG by a logger's name, and not by the root's.
+    """Tell whether a line is wanted; for DEBUG the level has to be set on a logger of ours.
 
-    A root at DEBUG whose handler posts each record would be fed by what its own posts cause.
+    If a root logger at DEBUG posts each record by urllib3, each post would cause the next record.
     """
     is_by_name = logger.level != logging.NOTSET or _top.level != logging.NOTSET
     return (level > logging.DEBUG or is_by_name) and logger.isEnabledFor(level)
@@ -234,7 +234,7 @@ def counts() -> Dict[str, int]:
 
 
 def forget() -> None:
-    """Start again from zero, as a forked child does: what it meets is its own to say."""
+    """Count from zero, as a forked child does, which logs its own fallbacks."""
     for reason in REASONS:
         _counts[reason] = Counter()
     _lines.clear()

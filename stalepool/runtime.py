@@ -1,7 +1,7 @@
 """The installation in force in this process.
 
-One object, replaced and never changed. Whoever remembers something that depends on it registers a
-function with :func:`on_change`, so that the hot path need not compare anything.
+It is one object, replaced and never changed. A module that keeps something that depends on it
+registers a function with :func:`on_change`, so that the hot path need not compare anything.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Installation:
         self.silence_s = None if self.is_audit else settings.silence_s
 
 
-#: None while nothing is installed: what is still patched passes through
+#: None while nothing is installed: patched functions that remain are pass-throughs
 current: Optional[Installation] = None
 
-#: how many forks lie between the first process and this one
+#: number of forks from the first process to this one
 fork_generation = 0
 
 _on_change: List[Callable[[], None]] = []
@@ -46,7 +46,7 @@ def start(settings: Settings) -> None:
 
 
 def stop() -> None:
-    """Leave what is still patched as pass-throughs."""
+    """Make all patched functions pass-throughs."""
     _replace(None)
 
 

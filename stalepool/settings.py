@@ -1,9 +1,9 @@
 """The settings of one installation, from keyword arguments or from ``STALEPOOL_*``: one table.
 
 Read at process start-up, so it imports next to nothing: no dataclasses, typing or enum (26, 16 and
-6 ms in a bare interpreter). What a setting takes may be a Python value or a string as an
-environment holds it; its ``parse`` raises ValueError (KeyError, OverflowError) for anything else,
-and ``accepts`` says what it takes.
+6 ms in a bare interpreter). A value is a Python value or a string, as in an environment. ``parse``
+of the setting's kind raises ValueError (KeyError, OverflowError) for any other, and ``accepts``
+says what it takes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Whole:
 
 
 class Seconds:
-    """A duration, or one of some words: ``off`` is None in Python, ``auto`` a string."""
+    """A duration, or one of the given words: ``off`` is None in Python, ``auto`` a string."""
 
     def __init__(self, lowest: float, highest: float, *words: str) -> None:
         self.lowest, self.highest, self.words = lowest, highest, words
@@ -98,7 +98,7 @@ class Directory:
 
 
 def _plain(value: Any) -> Any:
-    """Refuse what int() and float() take besides: 1_5, and the digits of any script."""
+    """Refuse what int() and float() also take: 1_5, and digits other than ASCII's."""
     if isinstance(value, str) and ("_" in value or not value.strip().isascii()):
         raise ValueError
     return value
@@ -192,7 +192,7 @@ class Settings:
     reconnect_window_s: float
     status_dir: str | None
     summary_s: float | None
-    #: name -> the variable that it is from, or "install()"; defaults are not in it
+    #: name -> the variable that set it, or "install()"; without the defaults
     _sources: dict[str, str]
 
     def __init__(self, **settings: Any) -> None:
@@ -212,10 +212,10 @@ class Settings:
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
-        """Settings from the ``STALEPOOL_*`` variables of a mapping; keywords go before variables.
+        """Settings from the ``STALEPOOL_*`` variables of a mapping; keywords override variables.
 
-        Where a variable or a keyword throws the kill switch, what else is wrong with the variables
-        does not matter.
+        If the kill switch is thrown, by a variable or a keyword, wrong values of other variables
+        are ignored.
 
         :raises SettingsError: also for an unknown ``STALEPOOL_*`` name, with the nearest known one.
         """
@@ -271,7 +271,7 @@ def _wrong(name: str, value: Any, accepts: str) -> str:
 
 
 def _unknown(name: str, value: Any, known: Mapping[str, str]) -> str:
-    import difflib  # 3 ms: only where something is wrong already
+    import difflib  # 3 ms: only after an error
 
     near = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     return "%s=%r is not a setting: the nearest is %s, which takes %s" % (
@@ -283,7 +283,7 @@ def _unknown(name: str, value: Any, known: Mapping[str, str]) -> str:
 
 
 def contradictions(settings: Settings) -> list[str]:
-    """Say which settings keep others from having an effect: one sentence each, mostly none."""
+    """Say which settings keep others from having an effect: one sentence each, usually none."""
     third_probe_s = settings.keepalive_idle_s + 3 * settings.keepalive_interval_s
     silence_s, max_idle_s = settings.silence_s, settings.max_idle_s
     own_max_idle_s = settings.nonidempotent_max_idle_s

@@ -1,7 +1,7 @@
-"""Counters and what was learnt, by origin. No I/O, no locks, bounded memory.
+"""Counters, and what was learnt, by origin. No I/O, no locks, bounded memory.
 
-At most :data:`MAX_ORIGINS` origins are told apart. The rest shares one entry, of which nothing is
-learnt. Ages at death fall into geometric buckets.
+At most :data:`MAX_ORIGINS` origins have an entry of their own. The others share one entry, and
+nothing is learnt of them. Idle times at death are counted in geometric buckets.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 MAX_ORIGINS = 512
 OTHERS = "(other origins)"
 
-#: two neighbouring bucket edges differ by a quarter: fine enough to read an idle limit off them
+#: neighbouring bucket edges differ by a quarter: fine enough to show an idle limit
 BUCKET_RATIO = 1.25
 _LONGEST_BUCKET = math.ceil(math.log(7 * 86400, BUCKET_RATIO))
 _SHORTEST_BUCKET = math.floor(math.log(0.001, BUCKET_RATIO))
@@ -24,23 +24,23 @@ SWALLOWED_FOR_S = 86400.0
 OBSERVED_FOR_S = 3600.0
 NO_MOVES_FOR_S = 300.0
 
-#: connections that live beyond an announced idle limit before it is called untrue
+#: connections that have to outlive an announced idle limit before it is ignored
 MOST_OUTLIVED = 3
 
-#: what is counted: group -> what it counts. The names within a group are closed sets of their
-#: modules, so they take bounded memory
+#: group of counters -> what it counts. The names within a group are closed sets of their modules,
+#: so they take bounded memory
 GROUPS = {
     "verdicts": "checks of pooled connections, by verdict",
-    "moved": "requests that took a fresh connection before a byte of them was out, by reason",
+    "moved": "requests that took a fresh connection before a byte of them went out, by reason",
     "replays": "requests sent once more, by outcome",
     "replays_refused": "failed requests not sent once more, by the rule that refused",
     "reconnects": "refused connects that were tried again, by outcome; and windows opened",
 }
 
-#: verdicts for which no connection goes
+#: verdicts that end no connection
 KEPT = frozenset(("alive", "unknown", "no_socket"))
 
-#: verdicts on connections that urllib3's own check would have reused: nothing lies in the socket
+#: verdicts on connections that urllib3's own check would have kept: the socket is not readable
 HIDDEN = frozenset(("probe_unanswered", "tls_pending"))
 
 
@@ -63,12 +63,12 @@ class Counter:
 
     @property
     def value(self) -> int:
-        # its repr, "count(7)", is the one way to read it that all versions have
+        # its repr, "count(7)", is the only way to read it in all versions
         return int(repr(self.ticks)[6:-1])
 
 
 class Outage:
-    """A time in which an origin refuses connects, waited for by all requests together."""
+    """A time in which an origin refuses connects; all requests share its one window."""
 
     __slots__ = ("_began", "_window_s")
 
@@ -86,7 +86,7 @@ class Outage:
 class Knowledge:
     """Facts learnt of one origin; times are monotonic seconds.
 
-    Each fact is one attribute, written whole, so that threads need no lock.
+    Each fact is one attribute, written in one step, so that threads need no lock.
     """
 
     __slots__ = (
@@ -104,12 +104,12 @@ class Knowledge:
     def __init__(self) -> None:
         self.has_answered = False  # a request, in this process
         self.answers_probes = False  # TCP keepalive probes
-        #: the one that the last connection was opened to
+        #: the address to which the last connection was opened
         self.address: Optional[str] = None
         self._swallowed_at: Optional[float] = None
         self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle age in seconds)
         self._moves_stopped_at: Optional[float] = None
-        #: an announced idle limit that connections outlive, and how many have
+        #: an announced idle limit that connections outlive, and how many have so far
         self.untrue_limit_s: Optional[float] = None
         self._outlived = 0
         #: the outage that a refused connect began
@@ -124,7 +124,7 @@ class Knowledge:
         self.answers_probes, self._swallowed_at = True, None
 
     def note_probes_swallowed(self) -> None:
-        """A live connection's probes go unanswered, so silence to a probe is no evidence."""
+        """Note that a living connection's probes go unanswered, so they are no evidence."""
         self.answers_probes, self._swallowed_at = False, monotonic()
 
     @property
@@ -132,9 +132,9 @@ class Knowledge:
         return _is_within(self._swallowed_at, SWALLOWED_FOR_S)
 
     def note_fin(self, age_s: float) -> None:
-        """Note the idle age, in seconds, at which the origin closed a connection.
+        """Note the idle time, in seconds, after which the origin closed a connection.
 
-        Connections that end together, as at a restart, are one event: they tell as much as one.
+        Connections that end together, as at a restart, count as one.
         """
         now = monotonic()
         if not self._fins or now - self._fins[-1][0] > 0.9 * max(age_s, 1.0):
@@ -142,9 +142,9 @@ class Knowledge:
 
     @property
     def observed_idle_limit_s(self) -> Optional[float]:
-        """The youngest of the last three ages at death, where these agree within a quarter.
+        """Return the shortest of the last three idle times at death, if all agree within a quarter.
 
-        Ages below a second are no idle limit: the server closes after so many answers, say.
+        Times below a second are no idle limit: the server may close after a number of answers.
         """
         if len(self._fins) < 3:
             return None
@@ -153,20 +153,20 @@ class Knowledge:
         return min(ages) if agree else None
 
     def forget_idle_limit(self) -> None:
-        """A connection outlived it."""
+        """Forget the observed idle limit, which a connection has outlived."""
         self._fins = ()
 
     def note_outlived(self, limit_s: float) -> None:
-        """A connection lives beyond an announced limit: a balancer may pass on its backend's.
+        """Note a connection that outlives an announced limit: it may be that of a backend.
 
-        The server's clock may be coarse, so one is not enough.
+        The server's clock may be coarse, so one such connection is not enough.
         """
         self._outlived += 1
         if self._outlived >= MOST_OUTLIVED:
             self.untrue_limit_s, self._outlived = limit_s, 0
 
     def stop_moves(self) -> None:
-        """A move failed, was slow, or lost its request."""
+        """Stop moves for a while: one failed, was slow, or lost its request."""
         self._moves_stopped_at = monotonic()
 
     @property
@@ -192,9 +192,9 @@ class Knowledge:
 
 
 def _is_within(since: Optional[float], seconds: float) -> bool:
-    """Tell whether a time lies less than ``seconds`` back; one in the future is over.
+    """Tell whether a time is less than ``seconds`` ago; False for one in the future.
 
-    The clock may have been set: freezegun moves ``monotonic``, too.
+    The clock may be set back: freezegun moves ``monotonic``, too.
     """
     return since is not None and 0 <= monotonic() - since < seconds
 
@@ -211,7 +211,7 @@ class Origin:
 
     @property
     def knowledge(self) -> Knowledge:
-        """Facts learnt; of an origin that shares its entry none, and nothing is moved there."""
+        """Return the facts learnt; none for the shared entry, where nothing is moved either."""
         if self.name != OTHERS:
             return self._knowledge
         unknown = Knowledge()
@@ -219,7 +219,7 @@ class Origin:
         return unknown
 
     def forget_counts(self) -> None:
-        """Count from zero. What was learnt stays, but that the origin answered this process."""
+        """Count from zero. What was learnt stays, except that the origin answered this process."""
         self._knowledge.has_answered, self._knowledge.outage = False, None
         self.discards = Counter()
         self.hidden = Counter()
@@ -237,13 +237,13 @@ class Origin:
         self.counter(group, name).tick()
 
     def count_discard(self, verdict: str, is_audit: bool) -> None:
-        """Count a connection given up at checkout; in audit mode, one that would have been."""
+        """Count a discard at checkout; in audit mode, one that active would have made."""
         self.discards.tick()
         if verdict in HIDDEN and not is_audit:
             self.hidden.tick()
 
     def count_end(self, group: str, name: str, is_silent: bool) -> None:
-        """Count what became of a request whose connection ended under it, or fell silent."""
+        """Count what became of a request whose connection ended during it, or fell silent."""
         self.count(group, name)
         self.ended["silent_in_request" if is_silent else "failed_in_request"].tick()
 
@@ -275,8 +275,8 @@ class Origin:
     def _saved(self, counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
         """Return how many requests urllib3 alone would have lost, by what was done instead.
 
-        A connection that urllib3's own check would have found dead, too, saves nothing. Nor is a
-        move away from a limit counted, since its request might have arrived all the same.
+        If urllib3's own check would have discarded the connection, too, nothing was saved. A move
+        near an idle limit is not counted either: the request might have arrived without it.
         """
         return {
             "replayed": counted["replays"].get("ok", 0),
@@ -285,9 +285,9 @@ class Origin:
         }
 
     def _gone(self, counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
-        """Return how many connections went, by reason: at checkout, moved off, or in a request.
+        """Return how many connections ended, by reason: at checkout, by a move, or in a request.
 
-        One that failed or fell silent in a request went whatever became of the request.
+        Those that failed or fell silent in a request count whatever became of the request.
         """
         gone = {name: number for name, number in counted["verdicts"].items() if name not in KEPT}
         for name, number in counted["moved"].items():
@@ -342,7 +342,7 @@ def _edge_s(bucket: int) -> float:
 
 
 def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """Add up dicts of numbers and of such dicts; whatever else there is, is left out."""
+    """Add up dicts of numbers and of such dicts; values of other types are left out."""
     total: Dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():

@@ -1,12 +1,11 @@
 """The status of this process: a snapshot, a file for ``stalepool status``, and lines in the log.
 
-No thread and no port. An answer that has arrived passes by here when something is due, so nothing
-happens between a check and its request. What is used of ``posix`` are the functions that eventlet
-does not replace in ``os``: on a regular file they do not yield, and no lock is held.
+No thread and no port: when something is due, the next answer that arrives calls this module, so
+nothing happens between a check and its request. The functions are those of ``posix``, which
+eventlet does not replace: on a regular file they do not yield, and no lock is held.
 
-The file lies in a directory that belongs to the user and that no other one may write to. Its name
-is that of the process: its id, and the namespace that the id is of, since containers may share a
-directory.
+The file lies in a directory that belongs to the user, and that no other user may write to. Its name
+has the id of the process, and the namespace of the id, since containers may share a directory.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from stalepool.stats import Counter
 _posix: Any = sys.modules.get("posix")
 _logger = logging.getLogger("stalepool.status")
 
-#: whose versions are told, where they are loaded
+#: the packages whose versions are shown, if they are loaded
 _SHOWN = ("stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests")
 
-#: seconds between two writes: this many, or where writing is slow so many times what it took
+#: least time between two writes: in seconds, and as a multiple of what a write took
 INTERVAL_S, INTERVAL_RATIO = 5.0, 1000
 AFTER_FAILURE_S = 300.0
 
 #: monotonic time at which the next answer is to call :func:`pass_by`
 due_at = 0.0
 
-#: returns what is patched; set by the import hook, which lies above
+#: returns what is patched; set by the import hook, which must not be imported here
 describe_hook: Callable[[], Dict[str, Any]] = dict
 
 _file_due_at = _summary_due_at = 0.0
@@ -52,7 +51,7 @@ _summarized_at = monotonic()
 
 
 def snapshot(hook: Dict[str, Any]) -> Dict[str, Any]:
-    """Return everything that is known of this process, as plain data; see ``control.snapshot``.
+    """Return all that is known of this process, as plain data; see ``control.snapshot``.
 
     :param hook: what is patched, from the import hook.
     """
@@ -69,7 +68,7 @@ def snapshot(hook: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _versions() -> Dict[str, str]:
-    """Return the versions of Python and of what is loaded; a lazy module is not loaded by this."""
+    """Return the versions of Python and of loaded packages; this does not load a lazy module."""
     found = {"python": sys.version.split()[0]}
     for name in _SHOWN:
         module = sys.modules.get(name)
@@ -80,7 +79,7 @@ def _versions() -> Dict[str, str]:
 
 @fallback.guarded("status_failed")
 def show(describe: Callable[[], Dict[str, Any]]) -> None:
-    """Show this process: after something was patched, could not be, or was put back."""
+    """Write the file after something was patched, could not be patched, or was unpatched."""
     global describe_hook
     if describe_hook is dict:
         atexit.register(_leave)
@@ -94,7 +93,7 @@ def pass_by() -> None:
     Yields only inside a log handler that does. Raises nothing.
     """
     global due_at
-    due_at = monotonic() + AFTER_FAILURE_S  # other threads need not come along meanwhile
+    due_at = monotonic() + AFTER_FAILURE_S  # other threads need not do it, too
     _do_what_is_due()
 
 
@@ -195,7 +194,7 @@ def _write_file(now: Dict[str, Any]) -> Optional[float]:
     try:
         _write_into(directories(chosen, _posix.geteuid()), now)
     except OSError as error:
-        # where nobody asked for the file, a program without a log is not to speak on stderr
+        # a program without logging prints a WARNING on stderr: not if nobody asked for the file
         level = logging.INFO if chosen == AUTO else logging.WARNING
         fallback.fall_back("status_failed", error, level=level)
         return None
@@ -216,9 +215,9 @@ def _write_into(paths: List[str], now: Dict[str, Any]) -> None:
 
 
 def sweep(directory: int) -> None:
-    """Delete the files of processes that are gone: killed ones, and children that end at once.
+    """Delete the files of processes that have ended without doing so: killed, or by os._exit().
 
-    Those of another namespace of process ids, as of a container, are left to it.
+    Those of another namespace of process ids, such as a container's, are not touched.
 
     :param directory: a descriptor of :func:`open_directory`.
     """
@@ -275,7 +274,7 @@ def _take_away(path: Optional[str]) -> None:
 
 @fallback.guarded("status_failed")
 def _leave() -> None:
-    """At exit: take the file away, and say the last summary."""
+    """At exit, delete the file, and log the last summary."""
     _take_away(_written)
     current = runtime.current
     if current is not None and current.settings.summary_s is not None:

@@ -6,7 +6,7 @@ from typing import Any, Dict
 
 from stalepool.settings import SETTINGS
 
-#: what counts as something done or seen, of the totals in a snapshot
+#: groups of the totals in a snapshot that count as events
 _EVENTS = ("saved", "moved", "replays", "replays_refused", "reconnects")
 
 
@@ -14,7 +14,7 @@ def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
     """Return one line about what was counted.
 
     :param seen: ``totals`` and ``fallbacks`` of a snapshot, or of a difference of two.
-    :param seconds: how long it took to count them.
+    :param seconds: the time in which they were counted.
     """
     totals, fallbacks = seen["totals"], count(sum(seen["fallbacks"].values()), "fallback")
     discards = count(totals["discards"], "connection")
@@ -35,7 +35,7 @@ def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
 
 
 def settings(seen: Dict[str, Any]) -> str:
-    """Name the settings of a snapshot that are not the defaults, and where each is from."""
+    """Return the settings of a snapshot that are not the defaults, and where each is from."""
     changed = [
         "%s=%s (%s)" % (name, setting["value"], setting["from"])
         for name, setting in seen["settings"].items()
@@ -55,7 +55,7 @@ def difference(now: Dict[str, Any], before: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def has_events(seen: Dict[str, Any]) -> bool:
-    """Tell whether anything happened but healthy requests."""
+    """Tell whether anything but healthy requests was counted."""
     totals = seen["totals"]
     counted = [totals[group].values() for group in _EVENTS] + [seen["fallbacks"].values()]
     return bool(totals["discards"]) or any(any(values) for values in counted)
@@ -72,7 +72,7 @@ def count(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return "40 s", "12 min", "3 h", "5 d": the largest unit of which there are two, rounded."""
+    """Return "40 s", "12 min", "3 h", "5 d": in the largest unit that gives two or more."""
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return "%d %s" % (round(seconds / size), unit)

@@ -1,6 +1,6 @@
-"""The counters of :func:`stalepool.snapshot` as a list of metrics, whatever library shows them.
+"""The counters of :func:`stalepool.snapshot` as a list of metrics, for any metrics library.
 
-Labels are bounded: ``origin`` by :data:`stalepool.stats.MAX_ORIGINS`, the others are closed sets.
+Labels are bounded: ``origin`` by :data:`stalepool.stats.MAX_ORIGINS`; the others are closed sets.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import Any, Dict, Iterator, NamedTuple, Tuple
 
 from stalepool import stats
 
-#: group of :data:`stalepool.stats.GROUPS` -> the label that tells what is counted in it
+#: group of :data:`stalepool.stats.GROUPS` -> the label for the names in it
 _LABELS = {"verdicts": "verdict", "replays": "outcome", "reconnects": "outcome", "saved": "how"}
 
 #: what is counted by origin, and then by name
 _BY_NAME = {
     **stats.GROUPS,
-    "gone": "connections that went, by reason",
+    "gone": "connections that ended, by reason",
     "saved": "requests that urllib3 alone would have lost, by what was done instead",
 }
 
@@ -30,7 +30,7 @@ class Metric(NamedTuple):
 
 
 def counters(seen: Dict[str, Any]) -> Iterator[Metric]:
-    """Give all counters of a snapshot."""
+    """Generate all counters of a snapshot."""
     origins: Dict[str, Dict[str, Any]] = seen["origins"]
     for group, meaning in _BY_NAME.items():
         labels = ("origin", _LABELS.get(group, "reason"))
@@ -41,10 +41,10 @@ def counters(seen: Dict[str, Any]) -> Iterator[Metric]:
         }
         yield Metric(group, meaning, labels, samples)
     for name, meaning in (
-        ("discards", "connections given up at checkout"),
+        ("discards", "connections discarded at checkout"),
         ("keepalive_armed", "sockets whose keepalive options were changed"),
     ):
         by_origin = {(origin,): counted[name] for origin, counted in origins.items()}
         yield Metric(name, meaning, ("origin",), by_origin)
     fallbacks = {(reason,): count for reason, count in seen["fallbacks"].items()}
-    yield Metric("fallbacks", "falls back to urllib3", ("reason",), fallbacks)
+    yield Metric("fallbacks", "fallbacks to urllib3", ("reason",), fallbacks)

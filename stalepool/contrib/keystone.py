@@ -1,8 +1,8 @@
-"""keystoneauth1's ``connect_retries`` is left alone, but what it does to a POST is said once.
+"""A warning about keystoneauth1's ``connect_retries``, which is not changed.
 
-It never looks at the method: with 5 retries a POST that was processed, and whose answer was lost to
-a reset, is sent and processed twice (measured). It is what the incident was first cured with;
-replay and reconnect are its safe form.
+It retries every method: with 5 retries a POST that was processed, and whose answer was lost in a
+reset, is sent and processed twice (measured). It was the first workaround for the incident; replay
+and reconnect serve the same purpose safely.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _met = itertools.count()
 def make_request(original: Callable[..., Any], module: ModuleType) -> Callable[..., Any]:
     """Wrap ``keystoneauth1.session.Session.request``; the wrapper changes nothing.
 
-    Off the hot path, so wrapt does it: binding and introspection stay right whatever is wrapped.
+    It is not on the hot path, so wrapt does it, and keeps binding and introspection right.
     """
 
     def request(

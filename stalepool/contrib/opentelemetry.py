@@ -1,11 +1,11 @@
 """Metrics for OpenTelemetry's API: what :func:`.snapshot` counts, by origin.
 
-:func:`instrument` makes observable counters. They are read when the SDK collects, on a thread of
-its own, so a request pays nothing. The attributes of an origin have the names of OpenTelemetry's
-semantic conventions; the others are closed sets, ``stalepool.reason`` for one.
+:func:`instrument` makes observable counters. The SDK reads them on a thread of its own, so a
+request pays nothing. The attributes of an origin have the names of OpenTelemetry's semantic
+conventions; the values of the other, ``stalepool.reason``, are closed sets.
 
-The conventions' ``http.client.open_connections`` and ``http.client.connection.duration`` cannot be
-had: docs/operating.rst says why.
+The conventions' ``http.client.open_connections`` and ``http.client.connection.duration`` are
+missing: docs/operating.rst says why.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from stalepool.contrib.counters import counters
 
 
 def instrument(meter_provider: Optional[MeterProvider] = None) -> None:
-    """Make the instruments; call it once a process, after a fork in each child.
+    """Make the instruments. Call it once in each process, after the fork.
 
-    :param meter_provider: None for the global one, whenever that is set.
+    :param meter_provider: None for the global one, which may be set later.
     """
     meter = get_meter("stalepool", stalepool.__version__, meter_provider)
     for metric in counters(control.snapshot()):
@@ -45,7 +45,7 @@ def _observe(name: str) -> Callable[[CallbackOptions], Iterator[Observation]]:
 
 
 def _attributes(labels: Dict[str, str]) -> Dict[str, Any]:
-    """Name the labels as the conventions do; what is no origin is a reason."""
+    """Name the labels as the conventions do; every label but the origin is a reason."""
     found: Dict[str, Any] = {}
     for label, value in labels.items():
         found.update(_address(value) if label == "origin" else {"stalepool.reason": value})
@@ -53,7 +53,7 @@ def _attributes(labels: Dict[str, str]) -> Dict[str, Any]:
 
 
 def _address(origin: str) -> Dict[str, Any]:
-    """``scheme://host:port`` by the names of the conventions; all other origins are one address."""
+    """Return an origin's attributes; the shared entry of other origins is one address."""
     if origin == stats.OTHERS:
         return {"server.address": origin}
     parts = urlsplit(origin)

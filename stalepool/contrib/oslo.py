@@ -1,8 +1,8 @@
-"""OpenStack's own ways: options in ``[stalepool]``, a section in the Guru Meditation Report.
+"""For OpenStack: options in ``[stalepool]``, and a section in the Guru Meditation Report.
 
-A service that calls :func:`install` with its configuration has the section; one whose code cannot
-be changed has the ``STALEPOOL_*`` variables. ``oslo-config-generator --namespace stalepool`` lists
-the options. oslo.reports is imported by :func:`register_report` alone.
+A service that calls :func:`install` with its configuration gets the options; for one whose code
+cannot be changed there are the ``STALEPOOL_*`` variables. ``oslo-config-generator --namespace
+stalepool`` lists the options. Only :func:`register_report` imports oslo.reports.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def _type_of(kind: Any) -> Any:  # any callable is a type to oslo.config
 
 
 def options() -> List[Any]:
-    """One option for each of :data:`stalepool.settings.SETTINGS`; none has a default.
+    """Return one option for each of :data:`stalepool.settings.SETTINGS`; none has a default.
 
-    What is not in the file is left to the variable, or to stalepool's default.
+    If an option is not in the file, the variable or stalepool's default counts.
     """
     return [
         cfg.Opt(
@@ -63,15 +63,15 @@ def options() -> List[Any]:
 
 
 def list_opts() -> List[Tuple[str, List[Any]]]:
-    """The options by section, for oslo-config-generator."""
+    """Return the options by section, for oslo-config-generator."""
     return [(GROUP, options())]
 
 
 def install(conf: Any) -> None:
-    """Put what ``[stalepool]`` says in force; it goes before the variables.
+    """Install with the options of ``[stalepool]``, which override the variables.
 
-    :param conf: an oslo.config configuration that was called already, as ``cfg.CONF``.
-    :raises oslo_config.cfg.ConfigFileValueError: a value is wrong; nothing has changed then.
+    :param conf: an oslo.config configuration that has been called, such as ``cfg.CONF``.
+    :raises oslo_config.cfg.ConfigFileValueError: a value is wrong; then nothing has changed.
     """
     conf.register_opts(options(), GROUP)
     control.install(**{name: conf[GROUP][name] for name in SETTINGS if _is_set(conf, name)})
@@ -90,10 +90,10 @@ def register_report() -> None:
 
 
 class _Section:
-    """A model and its view in one: what oslo.reports makes by calling, and prints by ``str()``."""
+    """A model and its view in one: oslo.reports calls the class, and prints ``str()`` of it."""
 
     def set_current_view_type(self, kind: str, visited: Any = None) -> None:
-        """Be text, whatever the report is."""
+        """Do nothing: the section is text in every kind of report."""
 
     def __str__(self) -> str:
         return json.dumps(control.snapshot(), indent=2)

@@ -1,10 +1,10 @@
 """Metrics for prometheus_client: what :func:`.snapshot` counts, by origin.
 
-One process: ``REGISTRY.register(Collector())``. Several that share ``PROMETHEUS_MULTIPROC_DIR``, as
-under gunicorn or uWSGI: a scrape is answered by one of them, from files that all have written. So
+For one process: ``REGISTRY.register(Collector())``. If several share ``PROMETHEUS_MULTIPROC_DIR``,
+as under gunicorn or uWSGI, one of them answers a scrape, from files that all of them write. Then
 wrap the WSGI application with :func:`middleware`, which writes at most every few seconds, or call
-:func:`write` where the service passes by. No thread is started. A fork counts from zero, in a file
-of its own; what an ended process has written stays in the sum.
+:func:`write` now and then. No thread is started. A forked process counts from zero, in a file of
+its own; the counts of a process that has ended stay in the sum.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Collector:
-    """Collector of this process's counters; of none where several processes share a directory."""
+    """Collector of this process's counters; of none if several processes share a directory."""
 
     def describe(self) -> List[Any]:
-        """Name nothing, so that nothing is collected while this is registered."""
+        """Return nothing, so that registering it collects nothing."""
         return []
 
     def collect(self) -> Iterator[Any]:
-        """Give one family for each counter, and whether the shim is active."""
-        if _MULTIPROC in os.environ:  # a scrape has it from the files already
+        """Generate one family for each counter, and one that says whether the shim is active."""
+        if _MULTIPROC in os.environ:  # a scrape gets them from the files
             return
         yield from families([((), control.snapshot())])
 
@@ -46,7 +46,7 @@ def families(
 ) -> List[Any]:
     """Return the metric families of one or more processes.
 
-    :param snapshots: each with the values of the labels that tell it from the others.
+    :param snapshots: each with the values of the labels that distinguish it.
     :param names: the names of those labels.
     """
     active = GaugeMetricFamily(_PREFIX + "active", "1 if urllib3 is patched", labels=names)
@@ -114,9 +114,9 @@ _due_at = 0.0
 
 @fallback.guarded("metrics_failed")
 def write() -> None:
-    """Write what this process has counted since it wrote last. Raises nothing.
+    """Write what this process has counted since the last write. Raises nothing.
 
-    Does nothing without ``PROMETHEUS_MULTIPROC_DIR``, nor while another thread does it.
+    Does nothing without ``PROMETHEUS_MULTIPROC_DIR``, or while another thread writes.
     """
     global _files
     if _MULTIPROC not in os.environ or not _is_writing.acquire(blocking=False):

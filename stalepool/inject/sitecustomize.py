@@ -1,14 +1,14 @@
 """Switches stalepool on in a process that has this directory on PYTHONPATH.
 
-Every Python that inherits the variable runs this, other versions too: the syntax is Python 2.7's,
-and where stalepool cannot be had, or the Python is older than 3.8, nothing is said or done. A
-sitecustomize that this one hides from the interpreter is then run as it would have been.
+Every Python that inherits the variable runs this, so the syntax is Python 2.7's. If stalepool is
+missing, or the Python is older than 3.8, it says and does nothing. Then it runs the sitecustomize
+that it hides from the interpreter.
 """
 
 import os
 import sys
 
-_FINISHED = None  # stands among the places in the set once the interpreter's own start is over
+_FINISHED = None  # is among the places in the set once the interpreter has started
 
 
 def _start_stalepool():
@@ -21,10 +21,10 @@ def _start_stalepool():
 
 
 def _run_the_hidden_one():
-    # One set for all copies of this file in a process. Another tool's sitecustomize may chain as
-    # this one does, and then the two would find each other for ever
+    # one set for all copies of this file in a process: another tool's sitecustomize may run the
+    # next one, too, and then the two would run each other for ever
     done = sys.__dict__.setdefault("_stalepool_sitecustomize_done", set())
-    if _FINISHED in done:  # somebody runs this file once more: what it hides has had its turn
+    if _FINISHED in done:  # somebody runs this file again: the hidden one has been run
         return
     is_first = not done
     here = _place(os.path.dirname(__file__))
