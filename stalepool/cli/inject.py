@@ -1,7 +1,7 @@
-"""``stalepool run`` and ``stalepool path``: start-up injection for programs one cannot edit.
+"""``stalepool run`` and ``stalepool path``: injection at start-up, for programs one cannot edit.
 
-PYTHONPATH gets one directory, with nothing in it but a ``sitecustomize.py``, which Python runs at
-start-up. Child processes inherit it.
+PYTHONPATH gets one directory, with only a ``sitecustomize.py`` in it, which Python runs at
+start-up. Child processes inherit PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_user,
-        help="a user who may change stalepool's files, besides root and yourself: the one who "
-        "deploys them, say; may be given several times",
+        help="a user who may change stalepool's files, besides root and yourself, such as the one "
+        "who deploys them; may be given several times",
     )
     add_command(parser)
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
     """Add a command line, which :func:`command_of` returns."""
-    # one list, since argparse would take a "--" between a CMD of its own and the ARGS for itself
+    # one list, since argparse would remove a "--" between a separate CMD and its ARGS
     parser.add_argument(
         "words",
         metavar="CMD [ARGS]",
@@ -55,7 +55,7 @@ def command_of(args: argparse.Namespace) -> List[str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Become the command, with the shim injected. Returns only if that cannot be."""
+    """Become the command, with the shim injected. Returns only if that fails."""
     words = command_of(args)
     if not words or not words[0]:
         return _refuse("run: CMD is missing, see stalepool run --help", USAGE_ERROR)
@@ -69,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
     found = owners.first_in_other_hands(PACKAGE_DIR, args.trust)
     if found is not None:
         return _refuse(
-            "run: %s %s, who could so run code in CMD: change its owner or its permissions, "
-            "install elsewhere, or pass --trust USER for each one who may" % found,
+            "run: %s %s, who could run code in CMD by that: change its owner or its permissions, "
+            "install elsewhere, or pass --trust USER for each user who may" % found,
             USAGE_ERROR,
         )
     environ = injected(dict(os.environ))
@@ -101,7 +101,7 @@ def path(args: argparse.Namespace) -> int:
 
 
 def why_not_injectable(directory: Path) -> Optional[str]:
-    """What keeps this directory from doing anything on PYTHONPATH, or None."""
+    """Return why this directory would do nothing on PYTHONPATH; None if it works."""
     if not (directory / "sitecustomize.py").is_file():
         return "%s has no sitecustomize.py: install stalepool anew, and unpacked" % directory
     if os.pathsep in str(directory):
@@ -113,7 +113,7 @@ def why_not_injectable(directory: Path) -> Optional[str]:
 
 
 def injected(environ: Dict[str, str]) -> Dict[str, str]:
-    """The environment with our directory first on PYTHONPATH, once; the rest of it as it was."""
+    """Return the environment with our directory first on PYTHONPATH, once; the rest unchanged."""
     rest = environ.get("PYTHONPATH")
     # an empty PYTHONPATH is none; an empty element of one is the working directory
     places = [place for place in rest.split(os.pathsep) if place != str(INJECT_DIR)] if rest else []
@@ -128,7 +128,7 @@ def _user(word: str) -> int:
 
 
 def _is_there(command: str) -> bool:
-    """Whether it is on PATH at all; an entry of PATH that may not be looked into has nothing."""
+    """Tell whether it is on PATH at all; entries of PATH that cannot be read are skipped."""
     return os.sep in command or shutil.which(command, mode=os.F_OK) is not None
 
 

@@ -1,4 +1,4 @@
-"""The Python that a command runs in: read off the command's file, and asked."""
+"""The Python in which a command runs: found in the command's file, and asked for stalepool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 from itertools import takewhile
 from typing import List, Mapping
 
-#: exit status of a Python that has come up without stalepool; no crash has it
+#: exit status of a Python that has started without stalepool; no crash has it
 _WITHOUT = 63
 _ASK = "import sys; sys.exit('stalepool' not in sys.modules and %d)" % _WITHOUT
 _LONGEST_START_S = 10
@@ -19,9 +19,9 @@ _OPTIONS = re.compile("-[BEIOPSbdqsuvx]+")  # those that take no argument
 
 
 def python_of(words: List[str]) -> List[str]:
-    """The Python that a command line starts, with the options that it is given.
+    """Return the Python that a command line starts, with its options.
 
-    :returns: empty where the command is no Python, nor a script that names one.
+    :returns: empty if the command is neither a Python nor a script that names one.
     """
     file = shutil.which(words[0])
     if file is None:
@@ -33,7 +33,7 @@ def python_of(words: List[str]) -> List[str]:
 
 
 def comes_up_without(python: List[str], environ: Mapping[str, str]) -> bool:
-    """Start a Python, and have it say if stalepool is missing in it; False if it cannot say."""
+    """Start a Python, and tell whether stalepool is missing in it; False if it cannot say."""
     try:
         done = subprocess.run(
             [*python, "-c", _ASK],
@@ -54,7 +54,7 @@ def _is_python(file: str) -> bool:
 
 
 def _interpreter_of(script: str) -> List[str]:
-    """The words of a script's first line."""
+    """Return the words of a script's first line."""
     try:
         with open(script, "rb") as file:
             first, second = (os.fsdecode(file.readline(4096)) for _ in range(2))

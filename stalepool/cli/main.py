@@ -1,4 +1,4 @@
-"""``stalepool COMMAND``: what the command line takes."""
+"""The command line, ``stalepool COMMAND``: its parser, and the exit status."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of the whole command line, which knows the names of its commands."""
+    """The parser of the whole command line, with the names of its commands."""
 
     commands: Iterable[str] = ()
 
     def refuse_unknown(self, words: List[str]) -> None:
-        """End with 2 and the nearest command, where the first word is none."""
+        """Exit with 2, and name the nearest command, if the first word is no command."""
         if words and not words[0].startswith("-") and words[0] not in self.commands:
             near = difflib.get_close_matches(words[0], self.commands, n=1, cutoff=0)[0]
             self.error("%r is not a command: the nearest is %r" % (words[0], near))
@@ -45,14 +45,14 @@ def make_parser() -> Parser:
     run = commands.add_parser(
         "run",
         help="start a program with the shim in it",
-        description="Start CMD with the shim injected into it and its Python children. Exits as "
-        "CMD does; 127 if it is not found, 126 if it cannot be executed, 1 if this installation "
-        "cannot be injected. With 2 it refuses to start anything: if a setting is wrong, or if "
-        "users other than root, the one who runs it and those of --trust may change stalepool's "
-        "files or a directory above them, be it as owner, as anybody, or as one of a group with "
-        "further members. What is on PYTHONPATH stays on it, and is not looked at: Python would "
-        "take it from there without stalepool, too. Where CMD is a script, or a Python, and that "
-        "Python comes up without stalepool, CMD starts all the same, and stderr says so.",
+        description="Start CMD with the shim injected into it and its Python children. The exit "
+        "status is CMD's; 127 if CMD is not found, 126 if it cannot be executed, 1 if this "
+        "installation cannot be injected. It is 2, and nothing is started, if a setting is wrong, "
+        "or if users other than root, yourself and those of --trust may change stalepool's files "
+        "or a directory above them: as the owner, as a member of the group, or because everybody "
+        "may. The files on PYTHONPATH stay, and are not checked, since Python would load them "
+        "without stalepool, too. If CMD is a script or a Python, and that Python has no "
+        "stalepool, CMD starts all the same, and a line on stderr says so.",
     )
     inject.add_run_arguments(run)
     run.set_defaults(act=inject.run)
@@ -60,24 +60,24 @@ def make_parser() -> Parser:
     path = commands.add_parser(
         "path",
         help="print the directory to put on PYTHONPATH",
-        description="Print the directory that, first on PYTHONPATH, switches the shim on; exits "
-        "with 1 if there is none.",
+        description="Print the directory that switches the shim on if it is first on PYTHONPATH; "
+        "exit with 1 if there is none.",
     )
     path.set_defaults(act=inject.path)
 
     ask = commands.add_parser(
         "status",
         help="show the processes that run with the shim, and what it has done",
-        description="Ask the processes of this machine, as root those of all users and in "
-        "containers, too, what the shim does in them. Exits with 0 if it is active in some of them "
-        "and off in none, with 1 otherwise, with 2 where they cannot be asked.",
+        description="Ask the processes of this machine what the shim does in them; as root those "
+        "of all users, in containers, too. Exits with 0 if it is active in some of them and off in "
+        "none, with 1 otherwise, with 2 if they cannot be asked.",
     )
     status.add_arguments(ask)
     ask.set_defaults(act=status.main)
 
     examine = commands.add_parser(
         "doctor",
-        help="say what stalepool does here, or in a program, and what is in its way",
+        help="examine stalepool in this environment or in a program, and say what is wrong",
     )
     doctor.add_arguments(examine)
     examine.set_defaults(act=doctor.main)
@@ -122,7 +122,7 @@ def _cannot_write(error: OSError) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Under ``>&-`` Python has None for a stream; what is written to it then is to be lost."""
+    """Replace streams that are None, as after ``>&-``: what is written to them is lost."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, io.StringIO())

@@ -1,4 +1,4 @@
-"""Whose files these are: what the injected process imports must be in nobody else's hands."""
+"""Owners and permissions: nobody else may change the files that the injected process imports."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ ROOT = 0
 
 
 def uid_of(user: str) -> int:
-    """The number of a user of this machine, who is given by name or number.
+    """Return the number of a user of this machine, given by name or number.
 
-    :raises ValueError: there is none of that name.
+    :raises ValueError: there is no user of that name.
     """
     if user.isdecimal():
         return int(user)
@@ -29,14 +29,14 @@ def uid_of(user: str) -> int:
 def first_in_other_hands(
     directory: Path, trusted: Collection[int] = ()
 ) -> Optional[Tuple[Path, str]]:
-    """The first of all in a directory, itself and its parents that another user may change.
+    """Find the first file or directory, in a directory or above it, that another user may change.
 
-    Reads the status of every file in it, some 200 for the package: for a start by hand or by a
-    unit, not for every Python process. What vanishes meanwhile, or leads nowhere, is passed over.
+    Reads the status of every file in it, some 200 for the package: too slow for every Python
+    process. Files that vanish meanwhile, and broken links, are skipped.
 
     :param directory: an absolute path without symbolic links.
     :param trusted: numbers of further users who may change it.
-    :returns: what it is and in whose hands, see :func:`other_hands`.
+    :returns: the path, and who may change it, as from :func:`other_hands`.
     """
     places = [(place, False) for place in [directory, *sorted(directory.rglob("*"))]]
     places += [(parent, True) for parent in directory.parents]
@@ -51,17 +51,17 @@ def first_in_other_hands(
 def other_hands(
     status: os.stat_result, trusted: Collection[int] = (), is_parent: bool = False
 ) -> str:
-    """Say who else than root, the effective user and the trusted may change a file, if anybody.
+    """Say who may change a file besides root, the effective user and the trusted users.
 
-    That is its owner; everybody, if everybody may write to it; or its group, if that may and is
-    not a private one: with the umask of 002 that many distributions set, a user's files belong to,
-    and may be written to by, a group of which he is the only member. Access control lists are seen
-    as far as Linux shows them in the group's permissions.
+    That is its owner; everybody, if everybody may write to it; or its group, if the group may write
+    to it and is not private. (With the umask 002 of many distributions, a user's files may be
+    written to by a group of which he is the only member.) Access control lists count as far as
+    Linux shows them in the group's permissions.
 
     :param status: the file's.
-    :param is_parent: only one entry of this directory counts, and in a sticky one (/tmp) others
-        cannot replace that.
-    :returns: "belongs to deploy", for one; empty if nobody else may.
+    :param is_parent: it is a directory above, of which only one entry matters; in a sticky one
+        (/tmp) other users cannot replace the entry.
+    :returns: for example "belongs to deploy"; empty if nobody else may.
     """
     allowed = frozenset((ROOT, os.geteuid(), *trusted))
     if status.st_uid not in allowed:
@@ -77,7 +77,7 @@ def other_hands(
 
 @functools.lru_cache(maxsize=None)
 def _is_private(group: int, allowed: FrozenSet[int]) -> bool:
-    """Whether the allowed users are all who are in it, as far as users can be listed."""
+    """Tell whether a group has only allowed users, as far as users can be listed."""
     if group == ROOT:
         return True
     try:
@@ -91,7 +91,7 @@ def _is_private(group: int, allowed: FrozenSet[int]) -> bool:
 
 
 def name_of(user: int) -> str:
-    """The name of a user of this machine, or the number where it has none."""
+    """Return the name of a user of this machine, or the number if it has no name."""
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:

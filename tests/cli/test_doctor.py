@@ -160,7 +160,7 @@ def test_a_program_that_hides_its_pythonpath() -> None:
     status, found = findings("--", sys.executable, "-I", "-c", "import urllib3")
     assert (status, found["command"]) == (
         2,
-        [(ERROR, "stalepool did not come up in %s" % sys.executable)],
+        [(ERROR, "stalepool did not start in %s" % sys.executable)],
     )
 
 

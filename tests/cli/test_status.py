@@ -70,7 +70,7 @@ def test_a_service_is_shown_from_outside(at: Dict[str, str], flaky: Any) -> None
     assert about % (sys.version.split()[0], *versions) in done.stdout
     assert "silence_s=20.0 (STALEPOOL_SILENCE_S), status_dir=" in done.stdout
     assert "  http://127.0.0.1:%d" % flaky.port in rest
-    assert "    connections that went: failed_in_request 1" in rest
+    assert "    connections that ended: failed_in_request 1" in rest
     (shown,) = json.loads(everything.stdout)["services"]
     assert shown["totals"]["replays"] == {"ok": 1}
     assert shown["processes"][0]["status"]["pid"] == service.pid

@@ -1,5 +1,6 @@
 """``stalepool doctor``: findings about an environment, a program, or a file of settings.
 
-``facts`` asks this environment, ``process`` starts a program with ``probe`` in it, ``unit`` reads a
-file; ``questions`` judges what they bring, and ``command`` prints it.
+``facts`` collects the facts of this environment, ``process`` those of a program that it starts with
+``probe`` in it, and ``unit`` reads a file. ``questions`` judges the facts; ``command`` prints the
+findings.
 """

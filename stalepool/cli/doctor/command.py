@@ -1,4 +1,4 @@
-"""The command itself: what is asked, what is printed, the exit status."""
+"""The command itself: its arguments, its output, its exit status."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from stalepool.cli.doctor import finding
 from stalepool.cli.doctor.finding import ERROR, LEVELS, Finding
 
 _DESCRIPTION = """\
-Say what stalepool does in this environment: in this Python, with the settings
-in the environment. With CMD, what it does in that process: CMD is started as
-"stalepool run" starts it, watched until it has loaded what it loads (a minute
-at most), and ended; what it prints goes to stderr. With --env, check the
-settings in a file and start nothing.
+Examine stalepool in this Python, with the settings in the environment. With
+CMD, examine it in that program: CMD is started as by "stalepool run", watched
+until it imports nothing more (a minute at most), and ended. What CMD prints
+goes to stderr. With --env, check the settings in a file, and start nothing.
 """
 
 _EPILOG = """\
-exit status: 0 all is well, 1 there are warnings, 2 there are errors, or wrong
-usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
+exit status: 0 all is well, 1 there are warnings, 2 there are errors, or the
+usage is wrong, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
 
@@ -83,8 +82,8 @@ def _of_command(words: List[str]) -> List[Finding]:
         return [Finding("command", ERROR, "%s: %s" % (words[0], why), "Name a program.")]
     if not found:
         python = " ".join(interpreter.python_of(words)) or "its Python"
-        says = "stalepool did not come up in %s" % words[0]
-        remedy = "Install it for %s, if it is one; give uWSGI --enable-threads for this." % python
+        says = "stalepool did not start in %s" % words[0]
+        remedy = "Install it for %s, if that is a Python; with uWSGI, --enable-threads." % python
         return [Finding("command", ERROR, says, remedy)]
     return _judge({**found, **facts.of_machine()})
 

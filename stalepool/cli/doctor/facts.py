@@ -1,4 +1,4 @@
-"""Facts about this environment, and about the machine; each is plain data."""
+"""Facts about this environment and about the machine, as plain data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SOCKET_OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIM
 
 
 def of_environment() -> Dict[str, Any]:
-    """Import urllib3 into this process, and say what came of it."""
+    """Import urllib3 into this process, and return the facts about it."""
     found: Dict[str, Any] = {}
     try:
         import urllib3.connectionpool  # noqa: F401
@@ -32,7 +32,7 @@ def of_environment() -> Dict[str, Any]:
     else:
         try:
             found["socket"] = _socket_options()
-        except Exception as error:  # of a library that only has urllib3's name, say
+        except Exception as error:  # perhaps of another library that has urllib3's name
             found["socket_error"] = repr(error)
     found.update(probe.of_process([]))
     installed = {name: version for name, version in map(_installed, _PACKAGES) if version}
@@ -47,7 +47,7 @@ def of_environment() -> Dict[str, Any]:
 
 
 def of_machine() -> Dict[str, Any]:
-    """The kernel's release and defaults, and the settings in this process's environment."""
+    """Return the kernel's release and defaults, and the settings in the environment."""
     try:
         settings: Any = Settings.from_environ(os.environ)
     except SettingsError as error:
@@ -61,7 +61,7 @@ def of_machine() -> Dict[str, Any]:
 
 
 def copies_on_disk() -> Dict[str, str]:
-    """Package -> the distribution that brings it, for each copy of urllib3 that is installed."""
+    """Return each installed copy of urllib3: package -> the distribution that has it."""
     found = {}
     for distribution in metadata.distributions():
         for file in distribution.files or ():
@@ -89,7 +89,7 @@ def _sysctl(name: str) -> Any:
 
 
 def _socket_options() -> Dict[str, int]:
-    """What the kernel says of a connection that urllib3 has just made, on loopback."""
+    """Return the options of a connection that urllib3 makes on loopback, as the kernel has them."""
     import urllib3
 
     with FaultServer([Respond(200)]) as server, urllib3.HTTPConnectionPool(

@@ -1,4 +1,4 @@
-"""Findings, as every part of the doctor makes them, and how they are shown."""
+"""Findings of all parts of the doctor, and their table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import List, NamedTuple
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
-#: the exit status of each level is its place
+#: the exit status of a level is its index
 LEVELS = (OK, WARNING, ERROR)
 
 
@@ -25,7 +25,7 @@ def worst(findings: List[Finding]) -> str:
 
 
 def table(findings: List[Finding]) -> str:
-    """The findings as lines of a hundred characters at most, and what they come to."""
+    """Return the findings as lines of a hundred characters at most, and the count of each level."""
     lines = []
     width = max((len(finding.question) for finding in findings), default=0)
     for finding in findings:

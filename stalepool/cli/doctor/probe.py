@@ -1,8 +1,8 @@
-"""Facts about the process it runs in, which somebody else started: ``stalepool doctor -- CMD``.
+"""The probe that ``stalepool doctor -- CMD`` runs in the program: it reports facts about it.
 
-It is the first thing that is imported there, so it imports nothing that is not built in, and keeps
-the functions as they were before any ``monkey_patch()``. A native thread looks twice a second and
-appends what it sees to a file: a service does not end by itself, and may end without ``atexit``.
+It is imported first there, so it imports only built-in modules, and keeps the functions from before
+any ``monkey_patch()``. Twice a second a native thread appends the facts to a file, since a service
+does not end by itself, and may end without ``atexit``.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ TOOLS = {
 
 
 def start(reports: int) -> None:
-    """Begin to report what is seen in this process, and in those forked from it.
+    """Begin to report the facts of this process, and of those forked from it.
 
-    :param reports: a descriptor of a file, which is appended to: the process may have changed its
-        user by then, and own no directory.
+    :param reports: a descriptor of the file to append to: the process may change its user, and
+        then could not open a file.
     """
     hub_at_import: List[str] = []
     watched: List[int] = []
@@ -51,9 +51,9 @@ def start(reports: int) -> None:
     def report() -> None:
         try:
             text = "%r\n" % of_process(hub_at_import)
-            if identity(reports)[1:3] == file:  # not closed, and something else by now
+            if identity(reports)[1:3] == file:  # the program has not closed it and opened another
                 append(reports, text.encode())
-        except Exception:  # a diagnosis is not to cost the program anything
+        except Exception:  # a diagnosis must not harm the program
             pass
 
     def look_on() -> None:
@@ -71,7 +71,7 @@ def start(reports: int) -> None:
 
 
 def hub() -> str:
-    """Name who has made sockets green by now: "eventlet", "gevent" or nobody."""
+    """Return the library that has made sockets green: "eventlet", "gevent" or empty."""
     eventlet = sys.modules.get("eventlet.patcher")
     if getattr(eventlet, "already_patched", {}).get("socket"):
         return "eventlet"
@@ -80,9 +80,10 @@ def hub() -> str:
 
 
 def of_process(hub_at_import: List[str]) -> Dict[str, Any]:
-    """Facts that can be told without importing anything that the program has not.
+    """Return the facts, without an import that the program has not made.
 
-    :param hub_at_import: empty, or who had made sockets green when urllib3 was imported.
+    :param hub_at_import: the library that had made sockets green when urllib3 was imported; an
+        empty list before that.
     """
     loaded = dict(sys.modules)
     versions = {
@@ -113,14 +114,14 @@ def of_process(hub_at_import: List[str]) -> Dict[str, Any]:
 
 
 def _snapshot(loaded: Dict[str, Any]) -> Dict[str, Any]:
-    if "stalepool.runtime" not in loaded:  # nothing has been patched, and asking would import
+    if "stalepool.runtime" not in loaded:  # nothing is patched, and snapshot() would import
         return {"patched": [], "unpatched": []}
     found: Dict[str, Any] = loaded["stalepool"].snapshot()
     return {key: found[key] for key in ("installed", "mode", "patched", "unpatched", "fallbacks")}
 
 
 def _without_timeout(loaded: Dict[str, Any]) -> List[str]:
-    """Name the client sections of oslo.config that are in use and have no timeout."""
+    """Return the client sections of oslo.config that are in use and have no timeout."""
     config: Any = loaded.get("oslo_config.cfg")
     found: List[str] = []
     if config is None:

@@ -1,4 +1,4 @@
-"""A program started with the shim and a probe in it, and what the probe saw."""
+"""Start a program with the shim and a probe in it, and collect the probe's reports."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import IO, Any, Dict, Iterator, List
 from stalepool.cli import inject
 
 #: a service does not end by itself: it is watched until it has loaded urllib3 and has imported
-#: nothing for so long; and no longer than so many times that, which is a minute
+#: nothing for STILL_S; at most LOOKS times that, which is a minute
 STILL_S, LOOKS = 5.0, 12
 _TO_END_S = 5
 
-# run in the program before anything else; it hides stalepool's own, and runs that at its end
+# runs first in the program; it hides stalepool's own sitecustomize, and runs that at its end
 _SITECUSTOMIZE = """\
 import os, sys
 here = os.path.dirname(__file__)
@@ -38,10 +38,10 @@ import sitecustomize
 def facts_of(words: List[str]) -> Dict[str, Any]:
     """Start a program as ``stalepool run`` does, watch it and its forked children, and end it.
 
-    What it prints goes to stderr. Blocks until it ends, or has loaded what it loads; a minute at
-    most.
+    The program's output goes to stderr. Blocks until the program ends, or imports nothing more; a
+    minute at most.
 
-    :returns: empty if the probe never came up in it, or not in a Python that has stalepool.
+    :returns: the facts; empty if no Python with stalepool has started in the program.
     :raises OSError: it cannot be started.
     """
     with _ended_by_signals(), tempfile.TemporaryFile("a+b") as reports, _place() as place:
@@ -77,18 +77,18 @@ def _watch(process: subprocess.Popen[bytes], reports: IO[bytes]) -> None:
 
 
 def _furthest(reports: IO[bytes]) -> Dict[str, Any]:
-    """The last report of the process that has come furthest, of a server and its workers."""
+    """Return the last report of the process, among a server and its workers, with most pools."""
     reports.seek(0)
     last: Dict[int, Dict[str, Any]] = {}
     for report in filter(None, map(_read, reports)):
-        # two threads report, and what was seen earlier may be written later
+        # two threads report, and may write in another order
         if report["modules"] >= last.get(report["pid"], report)["modules"]:
             last[report["pid"]] = report
     return max(last.values(), key=lambda report: len(report["pools"]), default={})
 
 
 def _place() -> tempfile.TemporaryDirectory[str]:
-    """A directory that the program can read, whatever user it becomes."""
+    """Make a directory that the program can read, whatever user it becomes."""
     directory = tempfile.TemporaryDirectory(prefix="stalepool-doctor-")
     os.chmod(directory.name, 0o755)  # noqa: S103  # nobody else may write to it
     return directory
@@ -96,7 +96,7 @@ def _place() -> tempfile.TemporaryDirectory[str]:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Have what ends this process end the program first, as Ctrl-C does."""
+    """Have SIGTERM and SIGHUP end the program first, as Ctrl-C does."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(number, lambda n, frame: sys.exit(128 + n)) for number in numbers]
     try:
@@ -114,7 +114,7 @@ def _read(line: bytes) -> Dict[str, Any]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it and all that it has started."""
+    """End the program and all that it has started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)

@@ -1,4 +1,4 @@
-"""The questions: one function each, from facts to findings, and the table of them."""
+"""The doctor's questions: a function for each, from facts to findings, and their table."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def python(facts: Facts) -> Answers:
     if facts["implementation"] != "cpython":
         yield ERROR, says, "Run the service with CPython: others are not supported."
     elif facts["system"] != "Linux":
-        yield WARNING, says, "Expect less here: only Linux's kernel tells all that is asked."
+        yield WARNING, says, "Expect less here: only Linux's kernel has all that stalepool asks."
     else:
         yield OK, says, ""
 
@@ -38,7 +38,7 @@ def settings(facts: Facts) -> Answers:
     changed = [(n, v) for n, v in found.as_dict().items() if v != default[n]]
     says = ", ".join("%s=%s" % (n, "off" if v is None else v) for n, v in changed)
     if not found.enabled:
-        yield WARNING, "STALEPOOL_ENABLED is off", "Take it away to have urllib3 patched."
+        yield WARNING, "STALEPOOL_ENABLED is off", "Remove it to have urllib3 patched."
     else:
         yield OK, says or "the defaults", ""
     for sentence in contradictions(found):
@@ -46,7 +46,7 @@ def settings(facts: Facts) -> Answers:
 
 
 def start(facts: Facts) -> Answers:
-    """Ways in, for a program that does not import stalepool by itself."""
+    """Find the ways to switch stalepool on in a program that does not import it."""
     found = facts.get("start")
     if found is None:
         return
@@ -60,7 +60,7 @@ def start(facts: Facts) -> Answers:
         remedy = "Pass --trust USER, or change its owner or its permissions."
         yield WARNING, "stalepool run refuses: %s %s" % found["in_other_hands"], remedy
     ways = ["STALEPOOL=1"] * found["has_start_file"] + ["stalepool run", "import stalepool"]
-    yield OK, "ways in: %s" % ", ".join(ways), ""
+    yield OK, "ways to switch it on: %s" % ", ".join(ways), ""
 
 
 def versions(facts: Facts) -> Answers:
@@ -76,18 +76,18 @@ def urllib3(facts: Facts) -> Answers:
         return
     numbers = tuple(int(n) for n in version.split(".")[:2] if n.isdigit())
     if not _OLDEST_URLLIB3 <= numbers < _UNKNOWN_URLLIB3:
-        yield WARNING, "urllib3 %s" % version, "Use urllib3 1.26 or 2: others were never tried."
+        yield WARNING, "urllib3 %s" % version, "Use urllib3 1.26 or 2: others were not tested."
     brought_by = facts.get("on_disk", {}).get("urllib3", "urllib3")
     if brought_by.lower() != "urllib3":
         says = "the package urllib3 was installed by %s" % brought_by
-        yield WARNING, says, "Reinstall urllib3: stalepool does not know another library's classes."
+        yield WARNING, says, "Reinstall urllib3: stalepool does not know this library's classes."
 
 
 def patches(facts: Facts) -> Answers:
-    """Which fit, and which do not."""
+    """Find the patches that are applied, and those that are not."""
     snapshot, chosen = facts["snapshot"], facts["settings"]
     if isinstance(chosen, str) or not chosen.enabled or not facts["pools"]:
-        return  # said elsewhere
+        return  # another question reports it
     for name in snapshot["unpatched"]:
         yield ERROR, "not patched: %s" % name, "Use a urllib3 that stalepool was made for."
     if snapshot["patched"]:
@@ -96,14 +96,14 @@ def patches(facts: Facts) -> Answers:
         yield ERROR, "nothing is patched: wrapt is missing", "Install wrapt 1.14 or later."
     else:
         says = "nothing is patched, although urllib3 is loaded"
-        yield ERROR, says, "Look for a line of stalepool on stderr or in the log: it says why."
+        yield ERROR, says, "Look for a line of stalepool on stderr or in the log, which says why."
     for reason in snapshot.get("fallbacks", ()):
         if reason != "patch_missing":
             yield WARNING, "fell back to urllib3: %s" % reason, "Look for its line in the log."
 
 
 def copies(facts: Facts) -> Answers:
-    """Those that packages carry inside."""
+    """Find the copies of urllib3 inside other packages."""
     others = [name for name in facts.get("on_disk", ()) if name != "urllib3"]
     if any(map(_is_known, others)):
         known = ", ".join(filter(_is_known, others))
@@ -113,17 +113,17 @@ def copies(facts: Facts) -> Answers:
         missed += sorted(set(facts["pools"]) - set(facts["snapshot"]["patched"]))
     for name in missed:
         says = "a copy of urllib3 that is not patched: %s" % name
-        yield WARNING, says, "Expect urllib3's own behaviour of what uses it."
+        yield WARNING, says, "Expect urllib3's own behaviour where it is used."
 
 
 def order(facts: Facts) -> Answers:
-    """Imports against ``monkey_patch()``."""
+    """Compare the import of urllib3 with ``monkey_patch()``."""
     if not facts["hub_at_import"]:
         return
     before, now = facts["hub_at_import"][0], facts["hub"]
     if now and not before:
         says = "%s's monkey_patch() came after urllib3 had been imported" % now
-        remedy = "Call it first of all: locks that were made before it stop every green thread."
+        remedy = "Call it first: locks that are made before it block every green thread."
         yield WARNING, says, remedy
     elif now:
         yield OK, "%s's monkey_patch() came before urllib3" % now, ""
@@ -132,25 +132,25 @@ def order(facts: Facts) -> Answers:
 
 
 def forks(facts: Facts) -> Answers:
-    """Workers of whose fork Python is told nothing."""
+    """Find forked workers whose Python is not told of the fork."""
     if facts["uwsgi"] and not {"lazy-apps", "lazy", "py-call-osafterfork"} & set(facts["uwsgi"]):
         says = "uWSGI forks its workers without telling Python"
-        remedy = "Set lazy-apps or py-call-osafterfork: workers share what the master had pooled."
+        remedy = "Set lazy-apps or py-call-osafterfork: workers share the master's connections."
         yield WARNING, says, remedy
 
 
 def tools(facts: Facts) -> Answers:
     if facts["tools"]:
         says = "loaded beside stalepool: %s" % ", ".join(facts["tools"])
-        yield OK, says + "; both are called, in any order", ""
+        yield OK, says + "; they work together, in any order", ""
 
 
 def keepalive(facts: Facts) -> Answers:
     """Socket options, as the kernel reports them."""
     found, chosen = facts.get("socket"), facts["settings"]
     if "socket_error" in facts:
-        says = "no connection could be made and looked at: %s" % facts["socket_error"]
-        yield WARNING, says, "Look at the other findings: it may not be a urllib3 that is known."
+        says = "no connection could be made and examined: %s" % facts["socket_error"]
+        yield WARNING, says, "Look at the other findings: stalepool may not know this urllib3."
     if found is None or isinstance(chosen, str) or not facts["snapshot"]["patched"]:
         return
     says = "on a connection of urllib3's: " + ", ".join("%s %d" % item for item in found.items())
@@ -164,12 +164,12 @@ def keepalive(facts: Facts) -> Answers:
     if chosen.keepalive == "off" or chosen.mode == "audit" or is_set:
         yield OK, says, ""
     else:
-        remedy = "Look who else sets keepalive in this process: the shorter total has stayed."
+        remedy = "Find what else sets keepalive in this process: the shorter total has stayed."
         yield WARNING, says, remedy
 
 
 def kernel(facts: Facts) -> Answers:
-    """Defaults that decide how long a silent peer is waited for."""
+    """Read the kernel's defaults, which decide how long a silent peer is waited for."""
     found, chosen = facts["sysctls"], facts["settings"]
     if not found:
         yield OK, "the kernel's defaults cannot be read here", ""
@@ -177,7 +177,7 @@ def kernel(facts: Facts) -> Answers:
     says = ", ".join("%s %d" % item for item in found.items())
     retries = found.get("tcp_retries2", 15)
     if retries < 8:  # RFC 1122 4.2.3.5: at least 100 s
-        remedy = "Raise net.ipv4.tcp_retries2 to 8 at least: a short gap ends connections."
+        remedy = "Raise net.ipv4.tcp_retries2 to 8 at least: now a short outage ends connections."
         yield WARNING, says, remedy
     elif retries > 10 and not isinstance(chosen, str) and chosen.silence_s is None:
         remedy = "Set silence_s, or lower tcp_retries2: a peer that is gone costs 15 minutes."
@@ -187,9 +187,9 @@ def kernel(facts: Facts) -> Answers:
 
 
 def timeouts(facts: Facts) -> Answers:
-    """Clients that wait for ever."""
+    """Find clients without a timeout."""
     for name in facts["without_timeout"]:
-        remedy = "Set it: a POST to a peer that is gone is given up after 15 minutes otherwise."
+        remedy = "Set it: without it a POST to a peer that is gone ends after 15 minutes."
         yield WARNING, "no read timeout: %s" % name, remedy
 
 

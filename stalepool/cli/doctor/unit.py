@@ -1,4 +1,4 @@
-"""Settings in an environment file or a systemd unit, before anything is started with them."""
+"""Check the settings in an environment file or a systemd unit; nothing is started."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def _settings(environ: Dict[str, str]) -> Iterator[Finding]:
     try:
         settings = Settings.from_environ(ours)
     except SettingsError as error:
-        yield Finding("settings", ERROR, str(error), "Correct it: with it nothing is patched.")
+        yield Finding("settings", ERROR, str(error), "Correct it: until then nothing is patched.")
         return
     yield Finding("settings", OK, " ".join("%s=%s" % i for i in ours.items()) or "the defaults")
     if not settings.enabled:
-        remedy = "Take it away to have urllib3 patched."
+        remedy = "Remove it to have urllib3 patched."
         yield Finding("settings", WARNING, "STALEPOOL_ENABLED is off", remedy)
     for sentence in contradictions(settings):
         remedy = "Set one of them otherwise, or leave both at their defaults."
@@ -39,10 +39,10 @@ def _settings(environ: Dict[str, str]) -> Iterator[Finding]:
 
 
 def _start(environ: Dict[str, str], commands: List[str]) -> Iterator[Finding]:
-    """Whether anything in the file switches stalepool on."""
+    """Find what in the file switches stalepool on."""
     switch = environ.get("STALEPOOL")
     if switch not in (None, "0", "", "1"):
-        remedy = "Write STALEPOOL=1: nothing else switches on."
+        remedy = "Write STALEPOOL=1: no other value switches it on."
         yield Finding("start", WARNING, "STALEPOOL=%s does nothing" % switch, remedy)
     elif switch == "1":
         yield Finding("start", OK, "STALEPOOL=1, where pip has installed stalepool")
@@ -60,7 +60,7 @@ def _places(environ: Dict[str, str]) -> List[str]:
 
 
 def _read(path: Path) -> Tuple[Dict[str, str], List[str], List[Finding]]:
-    """Variables, commands, and what is wrong with the lines; see systemd.exec(5)."""
+    """Return variables, commands, and findings about wrong lines; see systemd.exec(5)."""
     environ: Dict[str, str] = {}
     commands: List[str] = []
     findings: List[Finding] = []
@@ -90,7 +90,7 @@ def _read(path: Path) -> Tuple[Dict[str, str], List[str], List[Finding]]:
 
 
 def _include(value: str, environ: Dict[str, str], findings: List[Finding]) -> None:
-    """``-`` before it: it need not be there."""
+    """Read a file that a unit names; after a ``-`` it may be missing."""
     path = Path(value.lstrip("-"))
     try:
         more, _, problems = _read(path)

@@ -1,4 +1,4 @@
-"""``stalepool status``: the processes of this machine that run with the shim, from outside."""
+"""``stalepool status``: asks the processes of this machine that run with the shim."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ALL_WELL, NOT_ALL_WELL, USAGE_ERROR = 0, 1, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pids", metavar="PID", type=int, nargs="*", help="ask these alone, each")
-    parser.add_argument("--each", action="store_true", help="every process by itself")
+    parser.add_argument("pids", metavar="PID", type=int, nargs="*", help="ask only these processes")
+    parser.add_argument("--each", action="store_true", help="show every process by itself")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print JSON, one document a look")
+    form.add_argument("--json", action="store_true", help="print JSON, with --watch repeatedly")
     form.add_argument(
-        "--report", action="store_true", help="say what audit has found, and what follows from it"
+        "--report", action="store_true", help="say what audit mode has found, and what to set"
     )
     form.add_argument(
         "--prometheus",
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="print the counters of each process, for node_exporter's textfile collector; exits "
         "with 0; needs prometheus_client",
     )
-    parser.add_argument("--watch", action="store_true", help="look again every 2 s, until Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="print again every 2 s, until Ctrl-C")
     parser.add_argument("--explain", action="store_true", help="say what each count means")
 
 
@@ -47,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     if proc.lacks_privilege():
         sys.stderr.write(
             "stalepool status: this root has no CAP_SYS_PTRACE, as in a container: of other users' "
-            "processes it sees those alone in which the shim is on, and has been answered\n"
+            "processes only those are shown in which the shim is on, and has seen an answer\n"
         )
     if args.prometheus and find_spec("prometheus_client") is None:
         sys.stderr.write(
@@ -79,7 +79,7 @@ def _text(args: argparse.Namespace, services: list[Service]) -> str:
 
 
 def _metrics(services: list[Service]) -> str:
-    """One series for each process: a sum would fall when a worker ends, which means a reset."""
+    """Return one series for each process: a sum would fall when a worker ends, as in a reset."""
     from stalepool.contrib import prometheus
 
     nothing = {"installed": False, "origins": {}, "fallbacks": {}}

@@ -1,12 +1,12 @@
-"""Finds the processes that run with the shim, and reads what each has written.
+"""Find the processes that run with the shim, and read what each has written.
 
-Every process that the caller may look into is asked for by its own view of the file system,
-``/proc/PID/root``: systemd's private directories and containers need nothing special. Some may not
-be looked into: by a container's root, or by their own user where they began as root and changed to
-him, as uWSGI does. Of these there is the file alone, where it lies in the caller's own view.
+The file of a process is read in the process's own view of the file system, ``/proc/PID/root``, so
+systemd's private directories and containers need nothing special. Some processes deny that view: to
+a container's root, and to their own user if they began as root and changed to him, as uWSGI does.
+Of these only the file is read, if it is in the caller's own view.
 
-What is read was written by another user, perhaps: no link is followed, nothing is waited for, the
-size is limited, and the content has to be what this module knows.
+A file may have been written by another user. So no link is followed, nothing is waited for, the
+size is limited, and the content has to be as this module expects.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ _VARIABLE = PREFIX + "STATUS_DIR"
 
 
 class Process(NamedTuple):
-    """One process: what it says of itself, or what can be told without it."""
+    """One process: its own status, or what is known without it."""
 
     pid: int
     user: str
     command: str
     image: bytes  # the same in processes that were forked from each other
     seen: Optional[Dict[str, Any]] = None
-    note: Optional[str] = None  # why there is nothing seen
+    note: Optional[str] = None  # why there is no status
     is_off: bool = False
-    is_closed: bool = False  # may not be looked into
+    is_closed: bool = False  # the caller may not read its /proc
 
 
 def processes(pids: Iterable[int] = ()) -> List[Process]:
     """Return the processes that run with the shim, or were meant to.
 
-    :param pids: of these alone, and each of them, whatever it is; empty: of all that may be asked.
+    :param pids: only these, and each of them, whatever it is; empty: all that may be asked.
     """
     chosen = list(dict.fromkeys(pids))
     if chosen:
@@ -107,7 +107,7 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
         return None
     except PermissionError:
         refusal = "cannot be asked: only root and %s may" % process.user
-        # what workers have in common, as far as it can be told
+        # what workers have in common, as far as it is known
         image = b"%s %d %s" % (proc.process_group(line), user, command.encode())
         process = process._replace(image=image, note=refusal, is_closed=True)
         environ, is_python, root = {}, False, ""
@@ -128,9 +128,9 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
 
 
 def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int) -> Any:
-    """Return what the process wrote last, or None and what is wrong with the file that is there.
+    """Return what the process wrote last; if nothing, None and what is wrong with its file.
 
-    :param root: where the root of its view of the file system is in ours.
+    :param root: the root of its view of the file system, in ours.
     """
     best: Optional[Dict[str, Any]] = None
     problem: Optional[str] = None
@@ -159,7 +159,7 @@ def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int
 
 
 def _directories(environ: Dict[str, str], user: int) -> List[str]:
-    """Name where the file may be: where the process was told to, where we are, and by default."""
+    """Return where the file may be, by the process's setting, by ours, and by default."""
     found: List[str] = []
     for variable in (environ.get(_VARIABLE), os.environ.get(_VARIABLE), AUTO):
         with contextlib.suppress(ValueError):
@@ -171,8 +171,8 @@ def _directories(environ: Dict[str, str], user: int) -> List[str]:
 def _read(directory: int, name: str, user: int) -> Dict[str, Any]:
     """Read one status file.
 
-    :raises OSError: it is not there, or not what and whose it should be.
-    :raises ValueError: it holds something else.
+    :raises OSError: it is not there, or cannot be opened.
+    :raises ValueError: it is not the user's, or its content is not a status.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     file = os.open(name, flags, dir_fd=directory)
@@ -199,7 +199,7 @@ def _reason(error: Exception) -> str:
 
 
 def _printable(value: Any) -> Any:
-    """Take out of all strings what a terminal would act on."""
+    """Replace the control characters in all strings."""
     if isinstance(value, str):
         return "".join(letter if letter.isprintable() else "?" for letter in value)
     if isinstance(value, list):
@@ -219,7 +219,7 @@ def _is_a_status(seen: Any) -> bool:
 
 
 def _example() -> Dict[str, Any]:
-    """Return a status in which each kind of thing occurs once; a tuple has the kinds allowed."""
+    """Return a status in which each type occurs once; a tuple has the types that are allowed."""
     counted = stats.Origin("").as_dict()
     counted = {key: {"": 0} if value == {} else value for key, value in counted.items()}
     knowledge = {**stats.Knowledge().as_dict(), "observed_idle_limit_s": (None, 0.0)}
@@ -241,7 +241,7 @@ def _example() -> Dict[str, Any]:
 
 
 def _fits(value: Any, example: Any) -> bool:
-    """Tell whether a value is of the kind of an example, of which an empty key stands for any."""
+    """Tell whether a value has the types of an example, in which an empty key stands for any."""
     if isinstance(example, tuple):
         return any(_fits(value, each) for each in example)
     if isinstance(example, float):  # a time or a duration in seconds
@@ -259,7 +259,7 @@ def _fits(value: Any, example: Any) -> bool:
 
 
 def _told_by(environ: Dict[str, str]) -> Any:
-    """Say what the environment of a Python tells that has written nothing: (is off, note)."""
+    """Return (is off, note) from the environment of a Python that has written nothing."""
     variables = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
     try:
         settings = Settings.from_environ(variables)

@@ -1,4 +1,4 @@
-"""The page that ``stalepool status`` prints: one block a service, its origins below."""
+"""The page that ``stalepool status`` prints: a block for each service, with its origins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def page(services: List[Service]) -> str:
 
 
 def nobody() -> str:
-    """Say that there is none, of those that may be asked."""
+    """Say that no process runs with the shim, among those that may be asked."""
     of_whom = "of this machine" if os.geteuid() == 0 else "of yours (root may ask those of others)"
     return NOBODY % of_whom
 
@@ -63,7 +63,7 @@ def _title(service: Service) -> str:
 
 
 def _about(service: Service) -> List[str]:
-    """Say what runs there: state, version, settings, what is patched and what is not."""
+    """Return the lines about state, versions, settings, and patches."""
     lines = []
     for text, members in _alike(service.processes).items():
         pids = ", ".join(str(process.pid) for process in members[:8])
@@ -74,7 +74,7 @@ def _about(service: Service) -> List[str]:
 
 
 def _alike(processes: List[Process]) -> Dict[str, List[Process]]:
-    """Put processes together of which the same can be said."""
+    """Group processes that have the same state."""
     found: Dict[str, List[Process]] = {}
     for process in processes:
         found.setdefault(_state(process), []).append(process)
@@ -102,7 +102,7 @@ def _about_origin(seen: Dict[str, Any]) -> List[str]:
         % (count(seen["checkouts"], "connection"), thousands(seen["verdicts"].get("alive", 0)))
     ]
     for title, names in (
-        ("connections that went", seen["gone"]),
+        ("connections that ended", seen["gone"]),
         ("requests sent once more", {n: c for n, c in seen["replays"].items() if n != "would"}),
         ("failed and not sent once more", seen["replays_refused"]),
         ("refused connects", seen["reconnects"]),
@@ -125,7 +125,7 @@ def ages(died: Dict[str, int]) -> str:
 
 
 def learnt(service: Service, origin: str, seen: Dict[str, Any]) -> List[str]:
-    """Say what is known of an origin; each fact that any of the processes has learnt."""
+    """Return the facts about an origin that any of the processes has learnt."""
     known = service.knowledge(origin)
     facts = []
     limits = [k["observed_idle_limit_s"] for k in known if k["observed_idle_limit_s"]]

@@ -1,4 +1,4 @@
-"""Facts that Linux tells of a process under ``/proc``: proc(5). Whatever is gone raises OSError."""
+"""Facts about a process under Linux's ``/proc``: proc(5). If the process is gone: OSError."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def has_proc() -> bool:
 
 
 def lacks_privilege() -> bool:
-    """Tell whether this is a root that may not look into other users' processes: a container's."""
+    """Tell whether this root may not look into other users' processes, as in a container."""
     capabilities = fields("/proc/self/status").get("CapEff", "ffffffff")
     return os.geteuid() == 0 and not int(capabilities, 16) >> _SYS_PTRACE & 1
 
@@ -42,9 +42,9 @@ def environ(pid: int) -> Dict[str, str]:
 
 
 def command(pid: int, name: str) -> str:
-    """Name a program: the script that a Python runs, or what was started.
+    """Return the name of a program: the script that a Python runs, or the command.
 
-    :param name: the kernel's name of it, for a process without a command line.
+    :param name: the kernel's name for it, for a process without a command line.
     """
     cmdline = read("/proc/%d/cmdline" % pid)
     words = [word for word in cmdline.decode(errors="replace").split("\0") if word]
@@ -55,7 +55,7 @@ def command(pid: int, name: str) -> str:
 
 
 def _script(words: List[str]) -> List[str]:
-    """Name a Python's script, or its module; not the text after -c."""
+    """Return the name of a Python's script or module; not the text after -c."""
     if "-c" in words:
         return ["python -c"]
     rest = [word for word in words if not word.startswith("-")]

@@ -1,4 +1,4 @@
-"""The report on audit mode: what active would have done, and which settings follow."""
+"""The report on audit mode: what active would have done, and which settings to choose."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_AUDIT = "None of these processes runs in audit mode: the report is about STAL
 
 
 def report(services: List[Service]) -> str:
-    """Return the report as text, one section a service."""
+    """Return the report as text, a section for each service."""
     audited = [service for service in services if service.seen and service.is_audit]
     if not audited:
         return NO_AUDIT if services else nobody()
@@ -48,7 +48,7 @@ def _would(seen: Dict[str, Any]) -> int:
 
 
 def _failed(seen: Dict[str, Any]) -> int:
-    """Count requests whose connection ended under them."""
+    """Count requests whose connection ended during them."""
     return _would(seen) + int(sum(seen["replays_refused"].values()))
 
 
@@ -81,7 +81,7 @@ def _findings(seen: Dict[str, Any]) -> List[str]:
 
 
 def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
-    """Return the settings that follow, each with its reason."""
+    """Return the settings that are recommended, each with its reason."""
     totals = counted["totals"]
     refused = totals["replays_refused"]
     lines = []
@@ -114,22 +114,24 @@ def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
     for origin, seen in sorted(counted["origins"].items()):
         known = service.knowledge(origin)
         if any(k["keepalive_probes"] == "swallowed" for k in known):
-            lines.append("STALEPOOL_KEEPALIVE=off where %s is all: it swallows probes" % origin)
+            lines.append(
+                "STALEPOOL_KEEPALIVE=off if %s is the only origin: probes are swallowed" % origin
+            )
         youngest_s = _youngest_death_s(seen)
         has_limit = any(k["observed_idle_limit_s"] for k in known)
         if youngest_s is not None and seen["replays_refused"].get("method") and not has_limit:
             lines.append(
                 "STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S=%.2g, if POST and PATCH to %s are worth a "
-                "connect each from then on: its connections died at idle ages from there on, which "
+                "connect after that idle time: connections died from it on, at idle times that "
                 "vary too much for auto to learn a limit" % (youngest_s, origin)
             )
     return lines
 
 
 def _youngest_death_s(seen: Dict[str, Any]) -> Optional[float]:
-    """Return the idle age in seconds that all connections lived to which died while idle.
+    """Return the idle time in seconds before which no connection died.
 
-    :returns: None where none died, or one within a second: no age is safe then.
+    :returns: None if none died, or one within a second: then no time is safe.
     """
     lower_s = min(map(float, seen["died_idle_s"]), default=0.0) / BUCKET_RATIO
     return lower_s if lower_s >= 1 else None

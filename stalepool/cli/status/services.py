@@ -1,4 +1,4 @@
-"""Services: processes that were forked from one another, and what they have counted together."""
+"""Services: processes that were forked from one another, and the sum of their counts."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ class Service(NamedTuple):
 
 
 def services_of(processes: List[Process], each: bool) -> List[Service]:
-    """Put processes together that were forked from one another.
+    """Group processes that were forked from one another.
 
-    :param each: every process is to stand by itself.
+    :param each: True: every process is a service of its own.
     """
     found: Dict[Any, List[Process]] = {}
     for process in sorted(processes):
