@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List
+from typing import IO, Any, Dict, List
 
 from stalepool.cli import inject
+from stalepool.cli.signals import ended_by_signals
 
 #: a service does not end by itself: it is watched until it has loaded urllib3 and has imported
 #: nothing for STILL_S; at most LOOKS times that, which is a minute
@@ -44,7 +45,7 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
     :returns: the facts; empty if no Python with stalepool has started in the program.
     :raises OSError: it cannot be started.
     """
-    with _ended_by_signals(), tempfile.TemporaryFile("a+b") as reports, _place() as place:
+    with ended_by_signals(), tempfile.TemporaryFile("a+b") as reports, _place() as place:
         descriptor = reports.fileno()
         Path(place, "sitecustomize.py").write_text(_SITECUSTOMIZE % descriptor, encoding="utf-8")
         environ = inject.injected(dict(os.environ))
@@ -92,18 +93,6 @@ def _place() -> tempfile.TemporaryDirectory[str]:
     directory = tempfile.TemporaryDirectory(prefix="stalepool-doctor-")
     os.chmod(directory.name, 0o755)  # noqa: S103  # nobody else may write to it
     return directory
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the program first, as Ctrl-C does."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, lambda n, frame: sys.exit(128 + n)) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before):
-            signal.signal(number, handler)
 
 
 def _read(line: bytes) -> Dict[str, Any]:
