@@ -8,10 +8,10 @@ import difflib
 import io
 import os
 import sys
-from typing import Iterable, List, Optional
+from typing import Any, Callable, Iterable, List, Optional
 
 import stalepool
-from stalepool.cli import demo, inject, status
+from stalepool.cli import inject, status
 from stalepool.cli.doctor import command as doctor
 from stalepool.settings import PREFIX, SETTINGS
 
@@ -30,6 +30,24 @@ class Parser(argparse.ArgumentParser):
             self.error("%r is not a command: the nearest is %r" % (words[0], near))
 
 
+class Command(argparse.ArgumentParser):
+    """The parser of one command.
+
+    :param load: adds its arguments, once it is the command that was given.
+    """
+
+    def __init__(
+        self, load: Optional[Callable[[argparse.ArgumentParser], None]] = None, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self._load = load
+
+    def parse_known_args(self, *args: Any, **more: Any) -> Any:
+        if self._load is not None:
+            self._load(self)
+        return super().parse_known_args(*args, **more)
+
+
 def make_parser() -> Parser:
     parser = Parser(
         prog="stalepool",
@@ -38,9 +56,7 @@ def make_parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=stalepool.__version__)
-    commands = parser.add_subparsers(
-        metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
-    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Command)
 
     run = commands.add_parser(
         "run",
@@ -82,14 +98,20 @@ def make_parser() -> Parser:
     doctor.add_arguments(examine)
     examine.set_defaults(act=doctor.main)
 
-    show = commands.add_parser(
+    commands.add_parser(
         "demo",
         help="replay the migration incident without and with the shim",
+        load=_load_demo,
     )
-    demo.add_arguments(show)
-    show.set_defaults(act=demo.main)
     parser.commands = tuple(commands.choices)
     return parser
+
+
+def _load_demo(parser: argparse.ArgumentParser) -> None:
+    from stalepool.cli.demo import command
+
+    command.add_arguments(parser)
+    parser.set_defaults(act=command.main)
 
 
 def main(argv: Optional[List[str]] = None) -> int:

@@ -1,107 +1,190 @@
-"""The command itself: what is needed, what is run, what is printed, the exit status."""
+"""The command: what it takes and needs, what it runs and prints, its exit status."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import errno
 import importlib.util
 import json
+import os
 import platform
-import signal
+import resource
+import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Dict, Generator, Iterator, List, Optional, Sequence
 
 from stalepool.cli.demo import report
-from stalepool.cli.demo.balancer import find_haproxy, version_of
-from stalepool.cli.demo.cases import Case, selected
-from stalepool.cli.demo.outcome import Row, as_json
-from stalepool.cli.demo.processes import DemoError, Processes
-from stalepool.cli.demo.progress import Progress
-from stalepool.cli.demo.runner import SHORTENED, run_cases
-from stalepool.cli.demo.surroundings import (
-    Ended,
-    UnusableDirectoryError,
-    complain,
-    ended_by_signals,
-    logs_in,
-    open_closed_streams,
-    say,
-)
-from stalepool.settings import PREFIX, Settings
+from stalepool.cli.demo.cases import CASES, Case, selected
+from stalepool.cli.demo.plan import SHORTENED
+from stalepool.cli.demo.report import Row
+from stalepool.cli.demo.scene import Scene
+from stalepool.cli.demo.service import DemoError
+from stalepool.cli.signals import ended_by_signals
 
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_SIGNAL = 128  # plus its number, as a shell has it
 
-_NEEDED = ("eventlet", "keystoneauth1", "requests", "urllib3")
+NEEDED = ("eventlet", "keystoneauth1", "requests", "urllib3")
+SETTINGS = {"without": {"STALEPOOL_ENABLED": "0"}, "with": SHORTENED}
+
+#: a limit of open files that is high enough for the busy worker's clients and their server
+_DESCRIPTORS = 2048
+_STDERR = 2
+
+_DESCRIPTION = """\
+Replay the incident this was made for on real sockets, without and with the
+shim. Takes a minute.
+"""
+
+_EPILOG = """\
+exit status: 0 every row with stalepool is as it should be, 1 one is not, or the
+demo cannot go on, 2 wrong usage or a missing package, 130 stopped by Ctrl-C,
+143 by SIGTERM, 129 by SIGHUP.
+The two halves differ in one thing: "without" has STALEPOOL_ENABLED=0.
+"""
 
 
-def run_command(wants_json: bool, only: List[str], keep_logs: Optional[str]) -> int:
-    """Run the cases of these names, or all, and print the result.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``stalepool demo`` to its parser."""
+    cases = "\n".join(f"  {case.name:<15} {case.title}" for case in CASES)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _DESCRIPTION
+    parser.epilog = f"cases:\n{cases}\n\n{_EPILOG}"
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the results as one JSON object, and nothing else, on stdout",
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=[case.name for case in CASES],
+        metavar="CASE",
+        help="run this case only; may be given several times",
+    )
+    parser.add_argument("--keep-logs", metavar="DIR", help="keep nova-api's logs in DIR")
 
-    :returns: the exit status, see ``stalepool demo --help``.
+
+def main(args: argparse.Namespace) -> int:
+    """Run the demo. Blocks for about 50 s with all cases.
+
+    :param args: what a parser with :func:`add_arguments` made.
+    :returns: the exit status: 0, 1 or 2.
+    :raises SystemExit: with 143 on SIGTERM, 129 on SIGHUP.
     """
-    open_closed_streams()
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        return complain(
-            f"stalepool demo: not installed here: {', '.join(missing)};"
+        return _complain(
+            f"not installed here: {', '.join(missing)};"
             " try: pip install 'stalepool[demo]', or '.[demo]' in a clone",
             EXIT_USAGE,
         )
     try:
-        with ended_by_signals(), logs_in(keep_logs) as logs:
-            return _run(selected(only), logs, keep_logs is not None, wants_json)
-    except KeyboardInterrupt:
-        return EXIT_SIGNAL + signal.SIGINT
-    except Ended as ended:
-        return EXIT_SIGNAL + ended.signal
-    except UnusableDirectoryError as error:
-        return complain(f"stalepool demo: --keep-logs {error}", EXIT_USAGE)
+        with ended_by_signals(), contextlib.ExitStack() as stack:
+            try:
+                logs = stack.enter_context(_directory(args.keep_logs))
+            except OSError as error:
+                return _complain(f"--keep-logs {args.keep_logs!r}: {error.strerror}", EXIT_USAGE)
+            kept = None if args.keep_logs is None else str(logs)
+            return _show(selected(args.only or []), logs, kept, args.json)
     except DemoError as error:
-        return complain(f"stalepool demo: {error}", EXIT_FAILED)
-    except OSError as error:  # no descriptor left, no process, no room on the disk
-        return complain(f"stalepool demo: cannot go on: {error}", EXIT_FAILED)
+        return _complain(str(error), EXIT_FAILED)
 
 
-def _run(cases: Tuple[Case, ...], logs: Path, keeps_logs: bool, wants_json: bool) -> int:
+def _show(cases: Sequence[Case], logs: Path, kept: Optional[str], wants_json: bool) -> int:
     began = time.monotonic()
-    haproxy = find_haproxy()
-    kept = str(logs) if keeps_logs else None
-    setup = report.Setup(_versions(), version_of(haproxy), _shortened(cases), kept)
+    rows: List[Row] = []
     if not wants_json:
-        say(report.header(setup))
-    progress = Progress(steps=2 * len(cases) + any(case.fault is not None for case in cases))
-    try:
-        with Processes(logs) as processes:
-            rows = list(run_cases(processes, cases, haproxy, progress))
-    finally:
-        progress.clear()
+        _say(report.heading(_versions(), SHORTENED, kept))
+    with contextlib.closing(_played(cases, logs)) as played:  # nothing runs on if nobody reads
+        for row in played:
+            rows.append(row)
+            if not wants_json:
+                _say(report.row(row))
     seconds = time.monotonic() - began
     passed = all(row.ok is not False for row in rows)
     if wants_json:
-        say(json.dumps(_as_json(setup, rows, passed, seconds), indent=2))
+        result = {
+            "ok": passed,
+            "seconds": round(seconds, 1),
+            "versions": _versions(),
+            "shortened": SHORTENED,
+            "logs": kept,
+            "cases": [report.as_json(row) for row in rows],
+        }
+        _say(json.dumps(result, indent=2))
     else:
-        say(report.table(rows))
-        say(report.remarks(rows))
-        say(report.closing(rows, seconds, kept))
+        _say(report.closing(rows, seconds, kept))
     return EXIT_OK if passed else EXIT_FAILED
 
 
-def _as_json(setup: report.Setup, rows: List[Row], passed: bool, seconds: float) -> Dict[str, Any]:
-    return {
-        "ok": passed,
-        "seconds": round(seconds, 1),
-        "versions": setup.versions,
-        "balancer": setup.balancer,
-        "logs": setup.logs,
-        "shortened": {
-            name: {"demo": value, "default": default}
-            for name, (value, default) in setup.shortened.items()
-        },
-        "cases": [as_json(row) for row in rows],
-    }
+def _played(cases: Sequence[Case], logs: Path) -> Generator[Row, None, None]:
+    """Play the cases in order, each in both halves.
+
+    :raises DemoError: it cannot go on: no descriptor left, no process, no room on the disk.
+    """
+    try:
+        _keep_standard_descriptors()
+        if any(case.do is None for case in cases):
+            _have_descriptors_for_the_busy_worker()
+        with contextlib.ExitStack() as stack:
+            stack.callback(_show_progress, "")
+            scenes = {
+                half: stack.enter_context(Scene(logs, half, settings))
+                for half, settings in SETTINGS.items()
+            }
+            _show_progress("starting nova-api")
+            for scene in scenes.values():
+                scene.check()
+            for case in cases:
+                outcomes = []
+                for half, scene in scenes.items():
+                    _show_progress(f"{case.name}, {half} stalepool")
+                    outcomes.append(scene.play(case.do, case.idle_s) if case.do else scene.race())
+                _show_progress("")
+                yield Row(case, *outcomes)
+    except OSError as error:
+        raise DemoError(f"cannot go on: {error}") from error
+
+
+def _keep_standard_descriptors() -> None:
+    """Let /dev/null stand in for standard streams that are closed, else a socket would."""
+    while os.open(os.devnull, os.O_RDWR) <= _STDERR:
+        pass
+
+
+def _have_descriptors_for_the_busy_worker() -> None:
+    """Raise the soft limit of open files, here and for the children, as far as its clients need.
+
+    :raises DemoError: it is not permitted.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, hard))
+        except ValueError:
+            says = f"busy-worker needs {_DESCRIPTORS} open files, and may have {hard} (ulimit -Hn)"
+            raise DemoError(says) from None
+
+
+@contextlib.contextmanager
+def _directory(keep: Optional[str]) -> Iterator[Path]:
+    """Yield the directory for the logs: the given one, or one that is removed at the end.
+
+    :raises OSError: the given one cannot be made, or not be written to.
+    """
+    if keep == "":
+        raise OSError(errno.EINVAL, "it takes the name of a directory")
+    with tempfile.TemporaryDirectory(prefix="stalepool-demo-") as ours:
+        path = Path(ours if keep is None else os.path.abspath(keep))
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=str(path)).close()
+        yield path
 
 
 def _versions() -> Dict[str, str]:
@@ -114,13 +197,19 @@ def _versions() -> Dict[str, str]:
     return versions
 
 
-def _shortened(cases: Tuple[Case, ...]) -> Dict[str, Tuple[str, str]]:
-    """Setting -> (its value in the demo, its default), where the two differ."""
-    if all(case.fault is None for case in cases):
-        return {}
-    defaults = {PREFIX + name.upper(): str(value) for name, value in Settings().as_dict().items()}
-    return {
-        name: (value, defaults[name])
-        for name, value in SHORTENED.items()
-        if value != defaults[name]
-    }
+def _show_progress(what: str) -> None:
+    """Say on a terminal what goes on, in a line that the next one takes the place of."""
+    with contextlib.suppress(OSError):
+        if sys.stderr.isatty():
+            print(f"\r{what:<60}\r{what}", end="", file=sys.stderr, flush=True)
+
+
+def _say(text: str) -> None:
+    """Write to stdout, in ASCII, whatever an error's text may hold."""
+    print(text.encode("ascii", "backslashreplace").decode(), flush=True)
+
+
+def _complain(text: str, status: int) -> int:
+    with contextlib.suppress(OSError):
+        print(f"stalepool demo: {text}", file=sys.stderr)
+    return status

@@ -1,11 +1,8 @@
-"""A nova-api-like service: eventlet's WSGI server, and keystoneauth1 towards neutron.
+"""nova-api as a process: eventlet's WSGI server, and keystoneauth1 towards neutron.
 
-``GET /servers/detail`` asks neutron for the ports over a pooled connection,
-with keystoneauth1 as it comes: its own keepalive adapter, no retries, no time
-limit. Two more paths are for the demo: ``/control/warm`` puts an open
-connection into the pool, ``/control/counters`` tells what the shim counted.
-
-Arguments: ``LISTENING_FD NEUTRON_HOST:PORT``.
+``GET /servers/detail`` asks neutron for the ports over a pooled connection, with keystoneauth1 as
+it comes: its own keepalive adapter, no retries, no time limit. The paths under ``/demo/`` are for
+the demo.
 """
 
 from __future__ import annotations
@@ -18,50 +15,70 @@ import sys
 from typing import Any, Callable, Dict, Iterable, List
 
 import eventlet.wsgi
+from eventlet import hubs
 from keystoneauth1 import adapter, noauth, session
+
+from stalepool.cli.demo import worker
 
 _REASONS = {200: "200 OK", 404: "404 Not Found", 500: "500 Internal Server Error"}
 
 
 class Nova:
-    """The WSGI application."""
+    """The WSGI application.
+
+    :param neutron: its URL.
+    """
 
     def __init__(self, neutron: str) -> None:
         self._neutron = adapter.Adapter(
-            session.Session(auth=noauth.NoAuth(endpoint=f"http://{neutron}")),
-            service_type="network",
+            session.Session(auth=noauth.NoAuth(endpoint=neutron)), service_type="network"
         )
-        self._paths: Dict[str, Callable[[], Any]] = {
+        self._paths: Dict[str, Callable[[str], Any]] = {
             "/servers/detail": self._servers,
-            "/control/warm": self._servers,
-            "/control/counters": self._counters,
+            "/demo/counters": lambda query: green.counters(),
+            "/demo/yield": yield_in_next_select,
+            "/demo/busy": worker.run,
         }
 
     def __call__(
         self, environ: Dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        path = self._paths.get(environ["PATH_INFO"])
+        act = self._paths.get(environ["PATH_INFO"])
         try:
-            status, data = (404, {}) if path is None else (200, path())
+            status, data = (404, {}) if act is None else (200, act(environ.get("QUERY_STRING", "")))
         except Exception as error:  # as nova's own outermost layer does
             status, data = 500, {"computeFault": {"code": 500, "message": str(error)}}
         start_response(_REASONS[status], [("Content-Type", "application/json")])
         return [json.dumps(data).encode()]
 
-    def _servers(self) -> Dict[str, Any]:
+    def _servers(self, query: str) -> Dict[str, List[Any]]:
         reply = self._neutron.get("/v2.0/ports", params={"device_id": "c0ffee42"})
         return {"servers": [{"id": port["device_id"]} for port in reply.json()["ports"]]}
 
-    @staticmethod
-    def _counters() -> Dict[str, Any]:
-        return {"shim": green.shim_is_active(), **green.counters()}
+
+def yield_in_next_select(query: str) -> None:
+    """Have other green threads run in the midst of the next green ``select()``, for 10 ms.
+
+    A log line, a lock or a finalizer does that to a service now and then. Where the ``select()``
+    has a timeout of 0, both of its timers fire meanwhile, and nothing wakes it any more but its
+    socket (eventlet issue 798).
+    """
+    hub = hubs.get_hub()
+    add = hub.add
+
+    def add_and_yield(event: str, descriptor: int, callback: Any, *more: Any) -> Any:
+        listener = add(event, descriptor, callback, *more)
+        if callback.__qualname__.startswith("select."):
+            hub.add = add
+            eventlet.sleep(0.01)
+        return listener
+
+    hub.add = add_and_yield
 
 
-def main(arguments: List[str]) -> None:
-    """Serve for ever, one green thread for each connection."""
-    fd, neutron = arguments
-    eventlet.wsgi.server(socket.socket(fileno=int(fd)), Nova(neutron), log=sys.stderr)
+def main(neutron: str, descriptor: str) -> None:
+    """Serve for ever, one green thread for each connection.
 
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    :param descriptor: of the listening socket.
+    """
+    eventlet.wsgi.server(socket.socket(fileno=int(descriptor)), Nova(neutron), log=sys.stderr)

@@ -1,22 +1,34 @@
-"""What came out of one half of a case, and whether it is as it should be."""
+"""What came out of one half of a case."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Optional, Union
+from typing import Dict, NamedTuple, Optional, Union
 
-from stalepool.cli.demo.cases import HUNG, NONE_FAIL, NONE_SENT, SOME_FAIL, Case
-
+HUNG = "hung"
+SOME_FAIL = "some fail"
+NONE_FAIL = "none fail"
+NONE_SENT = "none sent"
 IMPOSSIBLE = "impossible"
 
 
+class Did(NamedTuple):
+    """What the shim has counted: its verdicts on connections, and what became of replays."""
+
+    judged: Dict[str, int]
+    replays: Dict[str, int]
+
+
 class Answer(NamedTuple):
-    """What nova-compute saw of its ``PUT``; ``status`` is None where it hung."""
+    """What nova-compute saw of its ``PUT``; ``status`` is None where it hung.
+
+    ``asked`` is how often neutron was asked for the ports.
+    """
 
     status: Optional[int]
     seconds: float
     detail: str
-    judged: Dict[str, int]
-    replays: Dict[str, int]
+    asked: int
+    did: Did
 
     @property
     def result(self) -> str:
@@ -25,23 +37,16 @@ class Answer(NamedTuple):
 
 
 class Race(NamedTuple):
-    """What became of the requests of a busy worker; latencies in seconds.
+    """What became of the requests of a busy worker.
 
     ``detail`` is the text of the error that came most often.
     """
 
     requests: int
     failures: int
-    p50_s: float
-    p99_s: float
+    median_s: float
     detail: str
-    judged: Dict[str, int]
-    replays: Dict[str, int]
-
-    @property
-    def per_thousand(self) -> float:
-        """Failures per thousand requests."""
-        return 1000.0 * self.failures / max(self.requests, 1)
+    did: Did
 
     @property
     def result(self) -> str:
@@ -54,7 +59,7 @@ class Race(NamedTuple):
 class Impossible(NamedTuple):
     """The fault cannot be made on this machine."""
 
-    reason: str
+    detail: str
 
     @property
     def result(self) -> str:
@@ -63,46 +68,3 @@ class Impossible(NamedTuple):
 
 
 Outcome = Union[Answer, Race, Impossible]
-
-
-class Row(NamedTuple):
-    """A case with both of its outcomes; ``ok`` is None where the fault cannot be made."""
-
-    case: Case
-    without: Outcome
-    with_: Outcome
-    ok: Optional[bool]
-
-
-def judge(case: Case, without: Outcome, with_: Outcome) -> Row:
-    """Hold the outcome with the shim against what the case demands."""
-    return Row(case, without, with_, _meets(case, with_))
-
-
-def _meets(case: Case, with_: Outcome) -> Optional[bool]:
-    if isinstance(with_, Impossible):
-        return None
-    seen = {verdict for verdict, count in with_.judged.items() if count}
-    return with_.result == case.with_ and (not case.judged or bool(seen & case.judged))
-
-
-def as_json(row: Row) -> Dict[str, Any]:
-    """A row as plain data; seconds rounded to milliseconds."""
-    case = row.case
-    return {
-        "case": case.name,
-        "title": case.title,
-        "story": case.story,
-        "without": {"expected": case.without, **_outcome_as_json(row.without)},
-        "with": {"expected": case.with_, **_outcome_as_json(row.with_)},
-        "ok": row.ok,
-    }
-
-
-def _outcome_as_json(outcome: Outcome) -> Dict[str, Any]:
-    data: Dict[str, Any] = {"result": outcome.result}
-    for name, value in outcome._asdict().items():
-        data[name] = round(value, 3) if isinstance(value, float) else value
-    if isinstance(outcome, Race):
-        data["failures_per_thousand"] = round(outcome.per_thousand, 1)
-    return data

@@ -1,161 +1,148 @@
-"""What the demo prints: a header, a table, one closing sentence. ASCII, at most 100 columns."""
+"""What the demo prints, as text of at most 79 columns and as plain data."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from stalepool.cli.demo.cases import HUNG, NONE_FAIL
-from stalepool.cli.demo.chain import HUNG_AFTER_S
-from stalepool.cli.demo.outcome import IMPOSSIBLE, Answer, Impossible, Outcome, Race, Row
-from stalepool.cli.demo.race import PLAN
+from stalepool.cli.demo.cases import Case
+from stalepool.cli.demo.outcome import HUNG, NONE_FAIL, Answer, Impossible, Outcome, Race
+from stalepool.cli.demo.plan import HUNG_AFTER_S
 
-_WIDTH = 100
-_COLUMNS = (31, 24, 32, 4)
-_HEADINGS = ("case", "without stalepool", "with stalepool", "ok?")
-_WELL = ("200", NONE_FAIL)
+_WIDTH = 79
+_COLUMNS = (29, 17, 23, 4)
 _MARKS = {True: "ok", False: "FAIL", None: "-"}
+_WELL = ("200", NONE_FAIL)
+
+_STORY = """\
+A live migration: nova-compute updates a port at neutron, neutron asks nova-api,
+and nova-api asks neutron again, over a pooled connection."""
 
 
-class Setup(NamedTuple):
-    """What the demo ran on.
+class Row(NamedTuple):
+    """A case with both of its outcomes; ``ok`` is None where it cannot be shown here."""
 
-    ``versions`` by package; ``shortened``: setting -> (value in the demo, default); ``logs``: the
-    directory they are kept in, None where they are not.
+    case: Case
+    without: Outcome
+    with_: Outcome
+
+    @property
+    def ok(self) -> Optional[bool]:
+        return self.case.is_met(self.with_)
+
+
+def heading(versions: Mapping[str, str], shortened: Mapping[str, str], logs: Optional[str]) -> str:
+    """Say what runs and with which settings, and head the table.
+
+    :param shortened: what nova-api has been given of ``STALEPOOL_*``.
+    :param logs: the directory they are kept in, None where they are not.
     """
-
-    versions: Dict[str, str]
-    balancer: str
-    shortened: Dict[str, Tuple[str, str]]
-    logs: Optional[str]
-
-
-def header(setup: Setup) -> str:
-    """What runs, and in which way it differs from a production set-up."""
-    versions = ", ".join(f"{name} {version}" for name, version in setup.versions.items())
-    shortened = ", ".join(
-        f"{name}={value} (default {default})" for name, (value, default) in setup.shortened.items()
-    )
+    software = ", ".join(f"{name} {version}" for name, version in versions.items())
+    settings = ", ".join(f"{name}={value}" for name, value in shortened.items())
     lines = [
-        "A live migration: nova-compute updates a port at neutron, neutron asks nova-api,",
-        "and nova-api asks neutron again, over a pooled connection that has died meanwhile.",
+        _STORY,
         "",
-        _wrap(f"software:   {versions}", indent=12),
-        f"balancer:   {setup.balancer}",
-        "without:    the same processes with STALEPOOL_ENABLED=0",
+        _wrap(f"software:  {software}", indent=11),
+        "without:   the same with STALEPOOL_ENABLED=0",
+        _wrap(f"with:      the defaults, but {settings}, to save time", indent=11),
     ]
-    if shortened:
-        lines.append(_wrap(f"shortened:  {shortened}", indent=12))
-    if setup.logs is not None:
-        lines.append(f"logs:       kept in {setup.logs}")
-    return "\n".join(lines) + "\n"
+    if logs is not None:
+        lines.append(f"logs:      kept in {logs}")
+    headings = ("case", "without stalepool", "with stalepool", "ok?")
+    return "\n".join([*lines, "", _line(headings), _line(["-" * width for width in _COLUMNS])])
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The table; a case takes two lines or more."""
-    rule = "-+-".join("-" * width for width in _COLUMNS)
-    lines = [_line(_HEADINGS), rule]
-    for row in rows:
-        lines += _row(row)
-    return "\n".join([*lines, rule])
-
-
-def remarks(rows: Sequence[Row]) -> str:
-    """What the table's words mean, as far as they occur in it."""
-    halves = [("with", row.with_) for row in rows] + [("without", row.without) for row in rows]
-    outcomes = [outcome for _, outcome in halves]  # a FAIL's is the first of a kind
-    lines = [
-        f"unexpected: {row.case.name} without stalepool should give: {row.case.without}."
-        for row in rows
-        if row.without.result not in (row.case.without, IMPOSSIBLE)
-    ]
-    errors = [o for o in outcomes if isinstance(o, Answer) and o.detail]
-    if errors:
-        lines.append(f"{errors[0].status}: {errors[0].detail}")
-    if any(outcome.result == HUNG for outcome in outcomes):
-        lines.append(
-            "hung: cut off by the demo. Left alone, the balancer answers 504 after 120 s"
-            " and nova-api goes on waiting for about 15 minutes."
-        )
-    if any(isinstance(outcome, Race) for outcome in outcomes):
-        lines.append(
-            "busy-worker: {clients:.0f} clients, {busy:.0f} green threads with {work:.0f} ms of"
-            " work each, a server that closes connections idle for {min_pause_s:g} to"
-            " {max_pause_s:g} s.".format(work=PLAN["work_s"] * 1000, **PLAN)
-        )
-    reasons = [(half, o.detail) for half, o in halves if isinstance(o, Race) and o.detail]
-    if reasons:
-        lines.append("busy-worker {} stalepool, the commonest error: {}".format(*reasons[0]))
-    return "".join(_wrap(line, indent=2) + "\n" for line in lines)
-
-
-def closing(rows: Sequence[Row], seconds: float, logs: Optional[str]) -> str:
-    """The result in one sentence.
-
-    :param logs: the directory the logs are kept in, None where they are not.
-    """
-    failed = [row.case.name for row in rows if row.ok is False]
-    if failed:
-        verdict = f"FAILED: with stalepool, {_and(failed)} did not end as expected"
-        if logs is None:
-            return _wrap(f"{verdict}; --keep-logs DIR keeps the logs of all processes.")
-        return f"{_wrap(verdict + '; the logs of all processes are in')}\n{logs}"
-    impossible = [row.case.name for row in rows if isinstance(row.with_, Impossible)]
-    with_, without = (
-        sum(outcome.result in _WELL for outcome in outcomes)
-        for outcomes in zip(*((row.with_, row.without) for row in rows))
-    )
-    parts = []
-    if with_:
-        parts.append(
-            f"cases that end well: {with_} of {len(rows)} with stalepool,"
-            f" {without} of {len(rows)} without it"
-        )
-    if impossible:
-        parts.append(f"{_and(impossible)} cannot be shown on this machine")
-    return _wrap(f"OK: {'; '.join(parts)} ({seconds:.0f} s).")
-
-
-def _row(row: Row) -> List[str]:
-    without = _describe(row.without)
-    if row.without.result == "200":
-        without.append("survives by itself")
-    with_ = _describe(row.with_) + _judgement(row.with_)
-    cells = [[row.case.name, f"  {row.case.title}"], without, with_, [_MARKS[row.ok]]]
+def row(done: Row) -> str:
+    """Lay out a row of the table: two lines or more."""
+    case = done.case
+    with_ = _described(done.with_) + _what_it_did(done.with_)
+    if case.asked and isinstance(done.with_, Answer):
+        with_.append(f"neutron asked: {done.with_.asked}")
+    cells = [[case.name, f"  {case.title}"], _described(done.without), with_, [_MARKS[done.ok]]]
     wrapped = [
         [piece for text in cell for piece in _wrap(text, 2, width).split("\n")]
         for cell, width in zip(cells, _COLUMNS)
     ]
-    height = max(len(cell) for cell in wrapped)
+    height = max(map(len, wrapped))
     padded = [cell + [""] * (height - len(cell)) for cell in wrapped]
-    return [_line(line) for line in zip(*padded)]
+    return "\n".join(map(_line, zip(*padded)))
 
 
-def _describe(outcome: Outcome) -> List[str]:
+def closing(rows: Sequence[Row], seconds: float, logs: Optional[str]) -> str:
+    """Explain the table's words, as far as they occur in it, and give the result in one sentence.
+
+    :param logs: the directory they are kept in, None where they are not.
+    """
+    remarks = [
+        f"unexpected: {row.case.name} without stalepool should give: {row.case.without}."
+        for row in rows
+        if row.without.result != row.case.without and not isinstance(row.without, Impossible)
+    ]
+    outcomes = [row.with_ for row in rows] + [row.without for row in rows]  # FAILs come first
+    for kind, says in (
+        (Answer, "{0.status}: {0.detail}"),
+        (Race, "the commonest error of the busy worker: {0.detail}"),
+        (Impossible, "not possible here: {0.detail}"),
+    ):
+        found = [one for one in outcomes if isinstance(one, kind) and one.detail]
+        remarks += [says.format(one) for one in found[:1]]
+    remarks += [f"{row.case.name}: {row.case.note}" for row in rows if row.case.note]
+    if any(outcome.result == HUNG for outcome in outcomes):
+        remarks.append(
+            f"hung: cut off by the demo after {HUNG_AFTER_S:.0f} s. Left alone, nova-api waits in a"
+            " black hole for about 15 minutes, in a select until the server closes."
+        )
+    return "\n".join(["", *(_wrap(line, 2) for line in remarks), "", _result(rows, seconds, logs)])
+
+
+def _result(rows: Sequence[Row], seconds: float, logs: Optional[str]) -> str:
+    failed = [row.case.name for row in rows if row.ok is False]
+    if failed:
+        verdict = f"FAILED: with stalepool, {_and(failed)} did not end as expected"
+        if logs is None:
+            return _wrap(f"{verdict}; --keep-logs DIR keeps the logs.")
+        return f"{_wrap(verdict + '; the logs are in')}\n{logs}"
+    shown = [row for row in rows if row.ok]
+    with_, without = (
+        sum(outcome.result in _WELL for outcome in outcomes)
+        for outcomes in ([row.with_ for row in shown], [row.without for row in shown])
+    )
+    parts = []
+    if shown:
+        parts.append(
+            f"cases that end well: {with_} of {len(shown)} with stalepool,"
+            f" {without} of {len(shown)} without it"
+        )
+    if len(shown) < len(rows):
+        unshown = [row.case.name for row in rows if row.ok is None]
+        parts.append(f"{_and(unshown)} cannot be shown on this machine")
+    return _wrap(f"OK: {'; '.join(parts)} ({seconds:.0f} s).")
+
+
+def _described(outcome: Outcome) -> List[str]:
     if isinstance(outcome, Impossible):
-        return ["not possible here:", outcome.reason]
+        return ["not possible here"]
     if isinstance(outcome, Race):
-        return [
-            f"{outcome.per_thousand:.1f} per 1000 fail",
-            f"p50 {_span(outcome.p50_s)}, p99 {_span(outcome.p99_s)}",
-        ]
+        failed = f"{outcome.failures} of {outcome.requests} fail"
+        return [failed, f"median {_span(outcome.median_s)}"]
     if outcome.status is None:
         return [f"hung, over {HUNG_AFTER_S:.0f} s"]
     return [f"{outcome.status} in {_span(outcome.seconds)}"]
 
 
-def _judgement(outcome: Outcome) -> List[str]:
-    """What the shim judged of the connections, and what became of a replay."""
+def _what_it_did(outcome: Outcome) -> List[str]:
+    """What the shim found wrong with connections, and what became of a replay."""
     if isinstance(outcome, Impossible):
         return []
-    judged, replays = _counted(outcome.judged), _counted(outcome.replays)
-    return [f"judged: {judged}"] + ([f"replayed: {replays}"] if replays else [])
+    found = {verdict: count for verdict, count in outcome.did.judged.items() if verdict != "alive"}
+    words = {"found": found, "sent again": outcome.did.replays}
+    return [f"{word}: {_counted(counts)}" for word, counts in words.items() if counts]
 
 
 def _counted(counters: Dict[str, int]) -> str:
-    """``closed`` for a single one, ``closed 1200, alive 677`` for more."""
+    """``closed`` for a single one, ``closed 1200, reset 7`` for more."""
     if sum(counters.values()) == 1:
-        return "".join(name for name, count in counters.items() if count)
+        return "".join(counters)
     most_first = sorted(counters.items(), key=lambda item: -item[1])
     return ", ".join(f"{name} {count}" for name, count in most_first)
 
@@ -165,8 +152,7 @@ def _span(seconds: float) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    padded = (f"{cell:<{width}}" for cell, width in zip(cells, _COLUMNS))
-    return " | ".join(padded).rstrip()
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, _COLUMNS)).rstrip()
 
 
 def _and(names: List[str]) -> str:
@@ -176,3 +162,21 @@ def _and(names: List[str]) -> str:
 def _wrap(text: str, indent: int = 0, width: int = _WIDTH) -> str:
     lines = textwrap.wrap(text, width, subsequent_indent=" " * indent, break_on_hyphens=False)
     return "\n".join(lines)
+
+
+def as_json(done: Row) -> Dict[str, Any]:
+    """Turn a row into plain data; seconds rounded to milliseconds."""
+    case = done.case
+    return {
+        "case": case.name,
+        "title": case.title,
+        "without": _outcome_as_json(done.without, case.without),
+        "with": _outcome_as_json(done.with_, case.with_),
+        "ok": done.ok,
+    }
+
+
+def _outcome_as_json(outcome: Outcome, expected: str) -> Dict[str, Any]:
+    values: Dict[str, Any] = {"expected": expected, "result": outcome.result, **outcome._asdict()}
+    values.update(values.pop("did")._asdict() if "did" in values else {})
+    return {k: round(v, 3) if isinstance(v, float) else v for k, v in values.items()}
