@@ -1,8 +1,8 @@
-"""Fixtures for pytest, and what is read when a test fails. Installing stalepool brings them in.
+"""Fixtures for pytest, and the journals in the report of a failed test; installed with stalepool.
 
-Imports nothing before a test asks for a fixture, so that other suites pay nothing; and never
-``stalepool``, but for ``stalepool_on`` and ``stalepool_off``. All fixtures last for one test. What
-the machine cannot do skips the test, with the reason.
+Imports nothing before a test asks for a fixture, so that other suites pay nothing; and only
+``stalepool_on`` and ``stalepool_off`` import ``stalepool``. All fixtures last for one test. If the
+machine cannot do something, the test is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def pytest_load_initial_conftests(early_config: Any, args: list[str]) -> None:
-    """Load the option of the conformance suite for a run of it, and for no other."""
+    """Load the option of the conformance suite, only for a run of that suite."""
     if any(argument.startswith("stalepool_testing.conformance") for argument in args):
         early_config.pluginmanager.import_plugin("stalepool_testing.conformance.plugin")
 
 
 class _Factory:
-    """A fixture that has to be called, and says so to who forgets it."""
+    """A fixture that has to be called; if a test forgets that, the error says so."""
 
     def __init__(self, name: str, make: Callable[..., Any]) -> None:
         self._name = name
@@ -40,7 +40,7 @@ class _Factory:
 
 
 class _Servers(_Factory):
-    """What the fixture ``fault_server`` is: starts servers and remembers them."""
+    """The value of the fixture ``fault_server``: starts servers, and remembers them."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         super().__init__("fault_server", self._start)
@@ -59,11 +59,11 @@ class _Servers(_Factory):
         return server
 
     def steps_left(self) -> str:
-        """Say which steps no request has met; empty where there are none."""
+        """Name the steps that no request has met; empty if there are none."""
         return "\n".join(filter(None, (server.steps_left() for server in self._must_meet_all)))
 
     def sections(self) -> list[tuple[str, str]]:
-        """A section of the report for each server."""
+        """Return a section of the report for each server."""
         return [("fault server " + server.origin, str(server.journal)) for server in self._all]
 
 
@@ -71,8 +71,8 @@ class _Servers(_Factory):
 def fault_server() -> Iterator[Callable[..., FaultServer]]:
     """Factory of servers that fail by script: ``fault_server([Respond(200), Reset()])``.
 
-    Takes what ``stalepool_testing.FaultServer`` takes. A test that passes, and leaves steps that no
-    request has met, fails, unless ``may_leave_steps=True``.
+    Takes the arguments of ``stalepool_testing.FaultServer``. A test that would pass fails if a step
+    is left that no request has met, unless ``may_leave_steps=True``.
     """
     with contextlib.ExitStack() as stack:
         yield _Servers(stack)
@@ -80,7 +80,7 @@ def fault_server() -> Iterator[Callable[..., FaultServer]]:
 
 @pytest.fixture
 def proxy() -> Iterator[Callable[..., ConnectProxy]]:
-    """Factory of HTTP proxies; takes what ``stalepool_testing.ConnectProxy`` takes."""
+    """Factory of HTTP proxies; takes the arguments of ``stalepool_testing.ConnectProxy``."""
     from stalepool_testing import ConnectProxy
 
     with contextlib.ExitStack() as stack:
@@ -127,7 +127,7 @@ def stalepool_off() -> Iterator[None]:
 
 @pytest.fixture
 def no_hub_switch() -> Callable[[], ContextManager[None]]:
-    """Asserts that a block does not yield, under eventlet or gevent: ``with no_hub_switch():``."""
+    """Assert that a block does not yield, under eventlet or gevent: ``with no_hub_switch():``."""
     from stalepool_testing import no_hub_switch
 
     return no_hub_switch
@@ -145,9 +145,9 @@ def _skipped_where_unavailable() -> Iterator[None]:
 
 @pytest.hookimpl(hookwrapper=True)  # not wrapper=True: an old pytest must not trip over us
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Fail a test that left steps, and show the journals where one has failed.
+    """Fail a test that left steps, and add the journals to the report of a failed test.
 
-    One whose server was asked in its midst for what the machine cannot do is skipped.
+    Skip a test in which a server was to do what the machine cannot do.
     """
     outcome: Any = yield
     servers = getattr(item, "funcargs", {}).get("fault_server")

@@ -1,10 +1,10 @@
-"""Dead connections to test HTTP clients against: real sockets, real faults, no mocks.
+"""Dead connections to test HTTP clients with: real sockets, real faults, no mocks.
 
 Importing it does not import ``stalepool``, and never switches the shim on, as importing a
-``stalepool.testing`` would. A test asks for it: ``with stalepool_on():``. pytest has all of it as
-fixtures (``pytest_stalepool``).
+``stalepool.testing`` would. A test switches it on: ``with stalepool_on():``. For pytest all of it
+comes as fixtures (``pytest_stalepool``).
 
-**Sockets in a given state**, for code that is handed a socket::
+**Sockets in a given state**, for code that takes a socket::
 
     import urllib3
     from stalepool_testing import FaultServer, eof, into_pool
@@ -40,14 +40,14 @@ fixtures (``pytest_stalepool``).
                 session.post(server.url, data=b"pay 10")
             assert len(server.journal.processed("POST")) == 1
 
-See :class:`FaultServer` for how a script is read, :mod:`~stalepool_testing.steps` and
-:mod:`~stalepool_testing.idle_steps` for the words it is written in, and
-:mod:`~stalepool_testing.faults` for what is added to a server while it runs. What the machine
-cannot do raises :class:`Unavailable`, an ``OSError`` that says why: skip the test on it.
+:class:`FaultServer` explains scripts; their steps are in :mod:`~stalepool_testing.steps` and
+:mod:`~stalepool_testing.idle_steps`, and the faults that can be added to a running server in
+:mod:`~stalepool_testing.faults`. If the machine cannot do something, :class:`Unavailable` is
+raised, an ``OSError`` that says why: skip the test then.
 
-Standard library only, but for TLS, whose certificates trustme makes: ``stalepool[testing]``.
-Needs Linux for black holes, and a POSIX system for the rest. Under ``eventlet.monkey_patch()`` all
-of it is green.
+It needs only the standard library, and for TLS trustme, which makes the certificates:
+``stalepool[testing]``. Black holes need Linux, the rest a POSIX system. Under
+``eventlet.monkey_patch()`` all of it is green.
 """
 
 from stalepool_testing.blackhole import release, swallow

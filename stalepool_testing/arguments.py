@@ -1,4 +1,4 @@
-"""What a step or a fault may be made of: refused where it is written, not when it is met."""
+"""Checks of the arguments of steps and faults, made when a step is written, not when it is met."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Callable, ClassVar, Mapping, NamedTuple
 
 
 class Kind(NamedTuple):
-    """What an argument takes."""
+    """The values that an argument takes."""
 
     accepts: str  # in words, for the error
     has_its_type: Callable[[Any], bool]
@@ -24,7 +24,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-# http.client takes these; what they mean is the test's business
+# http.client accepts these; the test decides what they mean
 STATUS = Kind("a status from 100 to 999", _is_whole, lambda value: 100 <= value <= 999)
 SECONDS = Kind("seconds from 0", _is_number, lambda value: 0 <= value < math.inf)
 SECONDS_OR_NONE = Kind(
@@ -47,7 +47,7 @@ HEADERS = Kind("a mapping", lambda value: isinstance(value, Mapping), lambda _: 
 
 
 class Checked:
-    """A dataclass that is checked as it is made, and shown as it would be written."""
+    """A dataclass that is checked when it is made; its ``str()`` is the call that makes it."""
 
     #: argument -> what it takes
     takes: ClassVar[Mapping[str, Kind]] = {}
@@ -56,7 +56,7 @@ class Checked:
         require(self, self.takes)
 
     def __str__(self) -> str:
-        """The constructor's call, without what is left at its default."""
+        """Return the constructor's call, without arguments that have their default."""
         own: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
         given = [
             f"{field.name}={reprlib.repr(getattr(self, field.name))}"
@@ -66,7 +66,7 @@ class Checked:
         return f"{type(self).__name__}({', '.join(given)})"
 
     def check(self, family: int) -> None:
-        """Raise ``Unavailable`` where this cannot be done on connections of a family."""
+        """Raise ``Unavailable`` if this cannot be done on connections of a family."""
 
 
 def _default_of(field: Field[Any]) -> Any:
@@ -76,10 +76,10 @@ def _default_of(field: Field[Any]) -> Any:
 
 
 def require(step: object, kinds: Mapping[str, Kind]) -> None:
-    """Hold attributes of a step or fault, by name, against what they take.
+    """Check attributes of a step or fault, by name.
 
-    :raises TypeError: for the first one of another type, with what it takes.
-    :raises ValueError: for the first one out of range, likewise.
+    :raises TypeError: the first one is of another type; the text says what it takes.
+    :raises ValueError: the first one is out of range; likewise.
     """
     for name, kind in kinds.items():
         value = getattr(step, name)
@@ -89,7 +89,7 @@ def require(step: object, kinds: Mapping[str, Kind]) -> None:
 
 
 def got(value: object, of: type) -> str:
-    """Words for what came instead of a step or a fault; for its class, how it is written."""
+    """Describe what was given instead of a step or a fault; of a class, say how to write it."""
     if isinstance(value, type) and issubclass(value, of):
         return f"got the class {value.__name__}: write {value.__name__}(...)"
     return f"got {value}" if isinstance(value, of) else f"got {value!r}"

@@ -1,9 +1,9 @@
-"""A connection that swallows what is sent into it, as a firewall that lost its state does.
+"""A connection that swallows what is sent into it, like a firewall that has lost its state.
 
 A classic BPF filter of one instruction, ``return 0``, on the *receiving* socket drops every
-segment for that one connection before TCP sees it: nothing is acknowledged, nothing
-answered, FIN and RST included. No root, no network namespace, no firewall rule. See
-socket(7) under SO_ATTACH_FILTER, and the kernel's Documentation/networking/filter.rst.
+segment of that connection before TCP sees it: none is acknowledged or answered, also no FIN and no
+RST. It needs no root, no network namespace and no firewall rule. See socket(7) under
+SO_ATTACH_FILTER, and the kernel's Documentation/networking/filter.rst.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _RETURN_0 = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET | BPF_K: keep 0 bytes 
 
 
 def swallow(sock: socket.socket) -> None:
-    """From now on this socket receives nothing, and acknowledges nothing. Does not block.
+    """Have this socket receive and acknowledge nothing from now on. Does not block.
 
     What the *other* end sends disappears: it is retransmitted until that kernel gives up. What
     this end sends still arrives there.
 
     :param sock: a connected TCP socket, IPv4 or IPv6, plain or TLS; usually the server's end.
-    :raises Unavailable: where the platform has no such filter or does not permit it.
+    :raises Unavailable: the platform has no such filter, or does not permit it.
     """
     _require_tcp_on_linux(sock)
     program = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
@@ -40,7 +40,7 @@ def release(sock: socket.socket) -> None:
 
     Does nothing to a socket that swallows nothing.
 
-    :raises Unavailable: where the platform has no such filter or does not permit it.
+    :raises Unavailable: the platform has no such filter, or does not permit it.
     """
     _require_tcp_on_linux(sock)
     try:

@@ -21,11 +21,11 @@ from stalepool_testing.wire import IO_TIMEOUT_S, Ended
 class Channel(Reader):
     """A connection, its read buffer, and the ways to end it.
 
-    Used by the one thread that serves the connection, but for :meth:`tell`, :meth:`stop` and
+    Only the thread that serves the connection uses it, except :meth:`tell`, :meth:`stop` and
     :meth:`unblock`. Every wait ends early when the server stops.
 
-    :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or its green kin.
-    :ivar journal: where it is written down what happens.
+    :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or a green one.
+    :ivar journal: the journal to which it writes.
     :param client: the client's address, as ``accept()`` has it.
     """
 
@@ -38,7 +38,7 @@ class Channel(Reader):
 
     @property
     def ended(self) -> str | None:
-        """``None`` while it is open, else how it ended; see ``Connection.ended``."""
+        """``None`` while it is open, otherwise how it ended; see ``Connection.ended``."""
         return self._record.ended
 
     @property
@@ -49,11 +49,11 @@ class Channel(Reader):
     def start_tls(self, tls: TLS) -> None:
         """Do the server's part of the handshake.
 
-        :raises OSError: when the client does not like the certificate, or takes over 10 s.
+        :raises OSError: the client refuses the certificate, or takes over 10 s.
         """
         sock = tls.wrap_server(self.sock)
         self.sock = sock
-        self.meet_faults()  # which do not see a socket while it is wrapped
+        self.meet_faults()  # they could not reach the socket while it was wrapped
         sock.setblocking(False)
         was_delayed = False
         while True:
@@ -72,13 +72,13 @@ class Channel(Reader):
         self._block()
 
     def meet_faults(self) -> None:
-        """Have the connection meet the faults that were added before it came."""
+        """Put the faults in force on the connection that were added before it came."""
         self._network.accepted(self.number, self.sock)
 
     def wait_either(self, other: socket.socket | None) -> bool:
         """Wait for something to read here or on another socket.
 
-        :returns: True when the other one has something, or has ended.
+        :returns: True if the other one has something, or has ended.
         """
         if self._buffer or self._in_tls():
             return bool(other and kernel.events_on(other))
@@ -89,7 +89,7 @@ class Channel(Reader):
     def flush(self) -> None:
         """Wait until the client's kernel has acknowledged all that was sent; TCP on Linux.
 
-        :raises TimeoutError: when it has not within 5 s.
+        :raises TimeoutError: it has not within 5 s.
         """
         if self.sock.family != socket.AF_UNIX:
             kernel.wait_until(
@@ -103,7 +103,7 @@ class Channel(Reader):
         kernel.shutdown(self.sock, socket.SHUT_WR)
 
     def close(self, close_notify: bool = False, how: str = "closed") -> None:
-        """Close: a FIN, or, as the kernel has it, an RST where bytes lie unread.
+        """Close: the kernel sends a FIN, or an RST if there are unread bytes.
 
         :param close_notify: over TLS, end the session first.
         """
@@ -123,7 +123,7 @@ class Channel(Reader):
     def tell(self, order: Callable[[], None]) -> bool:
         """Have the connection's own thread do something the next time it waits.
 
-        :returns: False when the connection is over and nobody will do it.
+        :returns: False if the connection is over, so that it will not be done.
         """
 
         def carry_out() -> None:
@@ -142,14 +142,14 @@ class Channel(Reader):
         self._doorbell.tell(end)
 
     def unblock(self) -> None:
-        """Cut a thread off that is stuck in sending to a client that does not read."""
+        """Stop a thread that is stuck while it sends to a client that does not read."""
         try:
             kernel.shutdown(self.sock, socket.SHUT_RDWR)
         except OSError:
             pass  # it is closed by now, or the client has gone
 
     def release(self) -> None:
-        """Give all descriptors back; the last thing the connection's thread does."""
+        """Close all descriptors; the connection's thread does this last."""
         if self.is_open:
             self._network.let_go(self.number, self.sock)
         self.close(how="stopped" if self.is_open else "closed")

@@ -24,12 +24,12 @@ _HOP_BY_HOP = frozenset(
 class ConnectProxy(Listener):
     """A proxy on loopback, for tests of tunnels, of TLS in TLS and of ``http_proxy``.
 
-    ``CONNECT host:port`` makes a tunnel: bytes go both ways, the server's FIN or RST is handed on
-    to the client, the client's end ends it. Any other method needs an absolute ``http://`` URI and
-    is forwarded on a connection of its own; one value per header name survives. What cannot be
-    reached is 502. Starts at once; a context manager.
+    ``CONNECT host:port`` makes a tunnel: bytes go both ways, the server's FIN or RST is passed on
+    to the client, and the client's FIN or RST ends the tunnel. Any other method needs an absolute
+    ``http://`` URI, and is forwarded on a connection of its own; of repeated headers one value is
+    kept. A server that cannot be reached gives 502. Starts at once; a context manager.
 
-    :param tls: speak TLS to the clients of the proxy.
+    :param tls: the proxy speaks TLS to its clients.
     :param family: ``AF_INET`` or ``AF_INET6``.
     :param host: the address to listen on; ``None`` is the family's loopback.
     :ivar tunnels: the ``host:port`` of each tunnel made, in order.
@@ -48,11 +48,11 @@ class ConnectProxy(Listener):
         return self
 
     def cut(self, reset: bool = False) -> int:
-        """Close all open tunnels towards their clients, as a proxy that restarts does.
+        """Close all open tunnels on the client's side, as a proxy that restarts does.
 
-        Returns when the FIN or RST of each has left.
+        Returns when the FIN or RST of each has been sent.
 
-        :param reset: an RST in place of the FIN.
+        :param reset: send an RST instead of the FIN.
         :returns: how many there were.
         """
         channels = [channel for channel in self._tunnelling if channel.is_open]

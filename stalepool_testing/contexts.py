@@ -14,11 +14,11 @@ from stalepool_testing.server import FaultServer
 def fault_server(
     *script: ScriptLike, may_leave_steps: bool = False, **options: Any
 ) -> Iterator[FaultServer]:
-    """A :class:`.FaultServer` for the block, whose every answer step a request has to meet.
+    """A :class:`.FaultServer` for the block, of which every answer step has to be met by a request.
 
-    :param may_leave_steps: True where steps may be left over.
+    :param may_leave_steps: True: steps may be left over.
     :param options: as for :class:`.FaultServer`.
-    :raises AssertionError: at the end of a block that has not failed, for steps nobody met.
+    :raises AssertionError: steps are left over at the end of a block that has not failed.
     """
     with FaultServer(*script, **options) as server:
         yield server

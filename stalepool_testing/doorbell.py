@@ -13,7 +13,7 @@ from stalepool_testing.kernel import POLLIN
 
 
 class Doorbell:
-    """One thread waits, others may give it something to do in the meantime."""
+    """One thread waits; others may give it something to do meanwhile."""
 
     def __init__(self) -> None:
         self._orders: deque[Callable[[], None]] = deque()
@@ -27,7 +27,7 @@ class Doorbell:
     ) -> dict[int, int]:
         """Wait as :func:`~stalepool_testing.kernel.wait` does, and carry out orders meanwhile.
 
-        :raises Exception: what an order raises ends the wait.
+        :raises Exception: an exception of an order ends the wait.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         wanted = {**descriptors, self._ear: POLLIN}
@@ -44,7 +44,7 @@ class Doorbell:
     def tell(self, order: Callable[[], None]) -> bool:
         """Have the waiting thread do something, now or the next time it waits.
 
-        :returns: False when it will never wait again.
+        :returns: False if it will never wait again.
         """
         with self._lock:
             if self._button < 0:
@@ -53,11 +53,11 @@ class Doorbell:
             try:
                 os.write(self._button, b"!")
             except BlockingIOError:
-                pass  # it has been rung thousands of times already
+                pass  # the pipe is full: the thread will wake
             return True
 
     def close(self) -> None:
-        """Nobody waits any more. Called by the thread that did."""
+        """End the use; called by the thread that has waited."""
         with self._lock:
             os.close(self._ear)
             os.close(self._button)

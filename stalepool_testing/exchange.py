@@ -1,4 +1,4 @@
-"""One request and what a step does with it."""
+"""One request, and the ways in which a step can deal with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Exchange:
     """A request that has arrived, its entry in the journal, and its connection.
 
     :ivar request: the head; its ``body`` is empty until :meth:`read` or :meth:`process`.
-    :ivar entry: what the journal says about it.
+    :ivar entry: its entry in the journal.
     :ivar channel: the connection; ``channel.sock`` is the raw socket.
     """
 
@@ -26,7 +26,7 @@ class Exchange:
         self.entry = channel.journal._request_arrived(channel.number, request, step)
 
     def read(self, processed: bool) -> None:
-        """Read the body, and write down whether the server acts on the request."""
+        """Read the body, and note in the journal whether the server acts on the request."""
         self.request.body = self.channel.read_body(self.request)
         self.channel.journal._read(self.entry, self.request.body, processed)
 
@@ -37,7 +37,7 @@ class Exchange:
     def answer_bytes(
         self, status: int, body: Body = b"", headers: Mapping[str, str] | None = None
     ) -> bytes:
-        """A whole answer to this request, with its ``X-Request-Id``."""
+        """Return a whole answer to this request, with its ``X-Request-Id``."""
         content = body if isinstance(body, bytes) else body(self.request)
         return messages.answer_bytes(status, content, headers, self.request)
 
@@ -46,8 +46,8 @@ class Exchange:
         self.channel.send(data)
 
     def send_last(self, data: bytes) -> None:
-        """Hand over what is left of the answer, and write down that it is answered."""
-        # before: a client that has read its answer may look here sooner than sendall returns
+        """Send the rest of the answer, and note that the request is answered."""
+        # noted first: the client may read the answer, and look here, before sendall returns
         self.channel.journal._answered(self.entry, True)
         try:
             self.send(data)
@@ -58,13 +58,13 @@ class Exchange:
     def respond(
         self, status: int, body: Body = b"", headers: Mapping[str, str] | None = None
     ) -> None:
-        """Send a whole answer and write it down."""
+        """Send a whole answer, and note it."""
         self.send_last(self.answer_bytes(status, body, headers))
 
     def end(self, reset: bool) -> None:
         """End the connection with an RST or a FIN, over TLS without a close_notify."""
         if reset:
-            self.channel.flush()  # an RST would take along what has not left yet
+            self.channel.flush()  # an RST would discard what has not been sent yet
             self.channel.reset()
         else:
             self.channel.close()

@@ -1,6 +1,6 @@
-"""Faults of the way to a running server: ``server.add()`` puts one in force, ``lift()`` ends it.
+"""Faults of the path to a running server: ``server.add()`` puts one in force, ``lift()`` ends it.
 
-They hold for every byte of a connection, whatever the script does, and can be stacked. ``"up"`` is
+They affect every byte of a connection, whatever the script does, and can be stacked. ``"up"`` is
 from the client to the server, ``"down"`` from the server to the client.
 """
 
@@ -14,15 +14,15 @@ from stalepool_testing.arguments import COUNT, DIRECTION, DOWN, SECONDS, UP, Che
 
 
 class Fault(Checked):
-    """One fault of the way between a server and its clients."""
+    """One fault of the path between a server and its clients."""
 
 
 @dataclass(frozen=True)
 class Latency(Fault):
-    """Each request, or each write of the server, takes that long to arrive.
+    """Each request, or each write of the server, takes that much longer to arrive.
 
-    Several add up. A TLS handshake is late once in each direction; TCP's own packets are not. What
-    is on its way when the fault is lifted keeps its delay.
+    Several add up. A TLS handshake is late once in each direction; TCP's own packets are not late.
+    What is on its way when the fault is lifted keeps its delay.
 
     :param direction: ``"down"``: the answers are late; ``"up"``: the requests are.
     """
@@ -34,9 +34,9 @@ class Latency(Fault):
 
 @dataclass(frozen=True)
 class Bandwidth(Fault):
-    """On each connection so many bytes pass in a second, and no more, in slices of 50 ms.
+    """On each connection no more than so many bytes pass in a second, in slices of 50 ms.
 
-    Of several the smallest counts. Over TLS the bytes inside are counted, and not the handshake.
+    Of several the smallest counts. Over TLS the bytes inside are counted, not the handshake.
 
     :param direction: ``"down"``: answers; ``"up"``: requests.
     """
@@ -48,7 +48,7 @@ class Bandwidth(Fault):
 
 @dataclass(frozen=True)
 class ResetAtNextByte(Fault):
-    """An RST on each connection as soon as a byte comes on it, or is about to be sent.
+    """An RST on each connection as soon as a byte arrives on it, or is about to be sent.
 
     With a :class:`Latency` beside it, the byte is late first.
 
@@ -62,12 +62,12 @@ class ResetAtNextByte(Fault):
 
 @dataclass(frozen=True)
 class Blackout(Fault):
-    """A black hole: nothing that clients send arrives or is acknowledged, nor do they connect.
+    """A black hole: nothing that clients send arrives or is acknowledged, and no connect succeeds.
 
-    What the server sends still arrives. Once it is lifted, what the clients' kernels send again
-    arrives and is served; they do so after a pause that doubles, from 0.2 s (a connect: from 1 s).
+    What the server sends still arrives. Once it is lifted, what the clients' kernels retransmit
+    arrives and is served. They do so after pauses that double, from 0.2 s (a connect: from 1 s).
 
-    :raises Unavailable: by ``server.add()``, where the kernel does not permit it.
+    :raises Unavailable: raised by ``server.add()`` if the kernel does not permit it.
     """
 
     def check(self, family: int) -> None:

@@ -10,12 +10,10 @@ from typing import Any, Iterator
 
 @contextlib.contextmanager
 def no_hub_switch() -> Iterator[None]:
-    """Assert that the block does not yield: neither to eventlet's or gevent's hub, nor elsewhere.
+    """Assert that the block yields neither to eventlet's or gevent's hub, nor to another thread.
 
-    It sees every switch away from the green thread that runs the block.
-
-    :raises AssertionError: at the end of the block, with the place of the first switch.
-    :raises RuntimeError: where neither eventlet nor gevent is imported: nothing could switch.
+    :raises AssertionError: it yielded; raised at the end of the block, with the first place.
+    :raises RuntimeError: neither eventlet nor gevent is imported, so that nothing could yield.
     """
     greenlet = sys.modules.get("greenlet")
     if greenlet is None or not {"eventlet", "gevent"} & set(sys.modules):

@@ -1,7 +1,7 @@
-"""What a fault server does to a connection between two requests.
+"""Idle steps: what a fault server does to a connection between two requests.
 
-An idle step follows the answer before it: it begins when that answer has been sent. Write your
-own by deriving from :class:`.IdleStep`.
+An idle step belongs to the answer before it, and begins when that answer has been sent. To write
+your own, derive from :class:`.IdleStep`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ResetAfter(IdleStep):
     def idle(self, channel: Channel) -> bool:
         if channel.wait_request(self.seconds):
             return False
-        channel.flush()  # an RST would take along what has not left yet
+        channel.flush()  # an RST would discard what has not been sent yet
         channel.reset()
         return True
 
@@ -57,11 +57,11 @@ class ResetAfter(IdleStep):
 class FinWithin(IdleStep):
     """Closes at a random moment after the answer, whether or not a request is coming: the race.
 
-    A request that meets it is not processed. The client sees a FIN, or an RST where its request
-    was there, unread, before the close; over TLS without a close_notify.
+    A request that meets it is not processed. The client sees a FIN, or an RST if its request lay
+    unread before the close; over TLS without a close_notify.
 
-    :param seconds: closed no later than that; the moment is drawn from ``random.uniform``.
-    :param earliest_s: closed no earlier than that; the same number fixes the moment.
+    :param seconds: the latest moment; the moment is drawn from ``random.uniform``.
+    :param earliest_s: the earliest moment; the same number as ``seconds`` fixes the moment.
     """
 
     seconds: float
@@ -90,9 +90,9 @@ class _HalfClose(IdleStep):
 
 @dataclass(frozen=True)
 class HalfCloseAfter(_HalfClose):
-    """Shuts down the sending side that long after the answer; reads nothing more.
+    """Shuts down the sending side that long after the answer, and reads nothing more.
 
-    The client sees a FIN, and a late request is acknowledged, not processed, never answered. The
+    The client sees a FIN. A late request is acknowledged, not processed and never answered. The
     connection ends when the client closes it or the server stops.
     """
 
@@ -104,7 +104,8 @@ class HalfCloseAfter(_HalfClose):
 class HalfCloseThenProcess(_HalfClose):
     """Shuts down the sending side, then reads the late request and acts on it. Processed.
 
-    The client sees a FIN while idle; sent all the same, its request is executed unanswered.
+    The client sees a FIN while idle. If it sends a request all the same, the request is processed
+    and not answered.
     """
 
     def afterwards(self, channel: Channel) -> None:
@@ -113,7 +114,7 @@ class HalfCloseThenProcess(_HalfClose):
 
 @dataclass(frozen=True)
 class LingeringClose(_HalfClose):
-    """Apache's: shuts down the sending side, reads for a while, throws away. Not processed.
+    """Apache's close: shuts down the sending side, reads for a while, ignores it. Not processed.
 
     To the client it looks like :class:`HalfCloseThenProcess`.
 
@@ -130,10 +131,10 @@ class LingeringClose(_HalfClose):
 
 @dataclass(frozen=True)
 class Surplus(IdleStep):
-    """Sends an answer nobody asked for, that long after the one before; the connection stays open.
+    """Sends an answer to no request, that long after the last answer. The connection stays open.
 
-    A client that is still about to read the answer before may take in both at once, and lose the
-    second in a buffer. To be certain, have it sent when the client has read its answer:
+    A client that has not read the last answer yet may read both at once, and lose the second in a
+    buffer. To be certain, send it when the client has read its answer:
     ``server.perform(Surplus(seconds=0))``.
 
     :param seconds: how long after the answer, unless a request comes first.
@@ -153,14 +154,14 @@ class Surplus(IdleStep):
 
 @dataclass(frozen=True)
 class BlackHole(IdleStep):
-    """From now on nothing the client sends arrives or is acknowledged. Not processed.
+    """From now on nothing that the client sends arrives or is acknowledged. Not processed.
 
-    A request that comes before the step is done may be acknowledged, and is not answered either:
-    wait for the step (``server.wait_idle_step()``) before sending.
+    A request that comes before the step is done may be acknowledged, but is not answered either. So
+    wait for the step (``server.wait_idle_step()``) before you send.
 
-    :param seconds: after so long the connection heals: what the client's kernel sends again then
-        arrives, and is served. ``None``: not before the server stops, which resets it.
-    :raises Unavailable: by ``FaultServer(...)``, where the kernel does not permit it.
+    :param seconds: after this time the connection heals: what the client's kernel retransmits
+        arrives, and is served. ``None``: never; the server resets the connection when it stops.
+    :raises Unavailable: raised by ``FaultServer(...)`` if the kernel does not permit it.
     """
 
     seconds: float | None = None
@@ -171,7 +172,7 @@ class BlackHole(IdleStep):
             blackhole.swallow(probe)
 
     def idle(self, channel: Channel) -> bool:
-        channel.flush()  # else the answer would be sent again: its acknowledgement is swallowed
+        channel.flush()  # or its acknowledgement would be swallowed, and the answer retransmitted
         blackhole.swallow(channel.sock)
         return True
 

@@ -1,4 +1,4 @@
-"""What a fault server really did, written down as it happens."""
+"""The journal of a fault server: what it really did, noted when it happens."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Entry:
 
     :ivar connection: the number of its connection, the first is 0.
     :ivar processed: the server acted on it. A POST with two such entries was executed twice.
-    :ivar answered: the whole answer was handed to the kernel; True as soon as the last of it is
-        about to be, and False again where that fails.
-    :ivar body: what was read of the body; empty where the step reads none.
+    :ivar answered: the whole answer was given to the kernel. It becomes True just before the last
+        part is, and False again if that fails.
+    :ivar body: what was read of the body; empty if the step reads none.
     :ivar headers: with names in lower case.
-    :ivar number: its number in the order of arrival on this server, the first is 0.
+    :ivar number: its number in the order of arrival on this server; the first is 0.
     """
 
     connection: int
@@ -46,7 +46,7 @@ class Connection:
     """One accepted connection.
 
     :ivar ended: ``None`` while it is open. Then how it ended: ``"closed"`` (FIN) or ``"reset"``
-        (RST) by a step, ``"client"`` where the client went first, ``"stopped"`` by
+        (RST) by a step, ``"client"`` if the client closed first, ``"stopped"`` by
         ``server.close()`` or an error in a step.
     """
 
@@ -56,14 +56,14 @@ class Connection:
 
 @dataclass
 class IdleStepDone:
-    """An idle step that came about: what it does to the connection has been done."""
+    """An idle step that has been done to its connection."""
 
     connection: int
     step: Step
 
 
 class Line(NamedTuple):
-    """One thing that happened.
+    """One event.
 
     :ivar at_s: seconds since the server started.
     :ivar connection: the number of the connection; ``None`` for the server as a whole.
@@ -91,7 +91,7 @@ class Journal:
     """Entries in the order of arrival, safe to read while the server runs.
 
     A sequence of :class:`Entry`: ``len(journal)``, ``journal[-1]``, ``for entry in journal``.
-    ``print(journal)`` shows all that happened, a line each, in the order of time.
+    ``print(journal)`` shows all events in the order of time, a line for each.
 
     :ivar lines: the last thousand of those lines, each a :class:`Line`.
     """
@@ -127,7 +127,7 @@ class Journal:
         processed: bool | None = None,
         answered: bool | None = None,
     ) -> list[Entry]:
-        """The entries that agree with all that is given."""
+        """Return the entries that match all given values."""
         wanted = {"method": method, "path": path, "processed": processed, "answered": answered}
         given = [(name, value) for name, value in wanted.items() if value is not None]
         return [
@@ -135,11 +135,11 @@ class Journal:
         ]
 
     def processed(self, method: str | None = None, path: str | None = None) -> list[Entry]:
-        """The requests the server acted on."""
+        """Return the requests on which the server acted."""
         return self.select(method=method, path=path, processed=True)
 
     def count(self, **wanted: Any) -> int:
-        """How many entries there are, narrowed down as in :meth:`select`."""
+        """Return the number of entries that match, as in :meth:`select`."""
         return len(self.select(**wanted))
 
     def wait(
@@ -147,7 +147,7 @@ class Journal:
     ) -> None:
         """Wait until ``check(journal)`` holds; it is asked again after every change.
 
-        :raises TimeoutError: with the journal in it, when it does not hold in time.
+        :raises TimeoutError: it does not hold in time; the text has the journal.
         """
         __tracebackhide__ = True
         with self._changed:
@@ -155,7 +155,7 @@ class Journal:
                 raise TimeoutError(f"no {what} within {timeout_s} s\n{self}")
 
     def write(self, connection: int | None, what: str) -> None:
-        """Add a line, for the reader of a test that has failed."""
+        """Add a line, for the reader of a failed test."""
         with self._changed:
             self._write(connection, what)
 

@@ -1,7 +1,7 @@
-"""What the kernel says about a socket, asked past any monkey patch.
+"""Ask the kernel about a socket, below any monkey patch.
 
-Everything here waits for *events*; where an event cannot be polled for (bytes that
-have all arrived, an empty send queue) it looks again every half millisecond.
+Everything here waits for *events*. If an event cannot be polled for (all bytes have arrived, the
+send queue is empty), it looks again every half millisecond.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Unavailable(OSError):
 
 
 def is_green() -> bool:
-    """True where eventlet or gevent has patched ``select``: a wait must let the hub run."""
+    """Tell whether eventlet or gevent has patched ``select``, so that a wait must yield."""
     return getattr(select, "poll", None) is not _poll
 
 
@@ -45,8 +45,8 @@ def wait(descriptors: Mapping[int, int], timeout_s: float | None = None) -> dict
     Blocks a native thread; a green one sleeps and looks again, so that the others run.
 
     :param descriptors: from file descriptor to the poll events of interest.
-    :param timeout_s: ``None`` waits for ever, 0 only looks.
-    :returns: from file descriptor to the events that came, empty when the time was up.
+    :param timeout_s: ``None`` waits for ever, 0 does not wait.
+    :returns: from file descriptor to the events that came; empty after a timeout.
     """
     poller = _poll()
     for descriptor, events in descriptors.items():
@@ -64,19 +64,19 @@ def wait(descriptors: Mapping[int, int], timeout_s: float | None = None) -> dict
 
 
 def events_on(sock: socket.socket) -> int:
-    """The poll events that stand on a socket now, without waiting and without reading."""
+    """Return the poll events on a socket now, without waiting and without reading."""
     wanted = POLLIN | POLLRDHUP
     return wait({sock.fileno(): wanted}, 0).get(sock.fileno(), 0)
 
 
 def wait_readable(sock: socket.socket, timeout_s: float = 5.0, events: int = POLLIN) -> int:
-    """Wait until the kernel has something for the reader of this socket: bytes, FIN or RST.
+    """Wait until this socket is readable: bytes, a FIN or an RST have arrived.
 
     :param sock: any socket, plain, green or TLS; nothing is read from it.
     :param timeout_s: how long to wait.
     :param events: poll events of interest; POLLERR and POLLHUP always are.
     :returns: the poll events that came.
-    :raises TimeoutError: when nothing came in time.
+    :raises TimeoutError: nothing came in time.
     """
     found = wait({sock.fileno(): events}, timeout_s).get(sock.fileno(), 0)
     if not found:
@@ -87,7 +87,7 @@ def wait_readable(sock: socket.socket, timeout_s: float = 5.0, events: int = POL
 def wait_until(check: Callable[[], bool], what: str, timeout_s: float = 5.0) -> None:
     """Look every half millisecond until ``check()`` holds.
 
-    :raises TimeoutError: naming ``what``, when it does not hold in time.
+    :raises TimeoutError: it does not hold in time; the text names ``what``.
     """
     deadline = time.monotonic() + timeout_s
     while not check():
@@ -97,19 +97,19 @@ def wait_until(check: Callable[[], bool], what: str, timeout_s: float = 5.0) -> 
 
 
 def unread_bytes(sock: socket.socket) -> int:
-    """Bytes that lie in the kernel, received and not yet read (FIONREAD)."""
+    """Return how many received bytes lie unread in the kernel (FIONREAD)."""
     return _ask(sock, termios.FIONREAD)
 
 
 def unacknowledged_bytes(sock: socket.socket) -> int:
-    """Bytes written and not yet acknowledged by the other kernel (SIOCOUTQ; Linux)."""
+    """Return how many bytes are written and not yet acknowledged (SIOCOUTQ; Linux)."""
     return _ask(sock, termios.TIOCOUTQ)
 
 
 def drain(sock: socket.socket) -> int:
-    """Take what lies in the kernel and throw it away, below TLS; never blocks.
+    """Read the unread bytes and ignore them, below TLS; never blocks.
 
-    :returns: how many bytes that were.
+    :returns: how many there were.
     """
     taken = 0
     while True:
@@ -120,7 +120,7 @@ def drain(sock: socket.socket) -> int:
 
 
 def shutdown(sock: socket.socket, how: int) -> None:
-    """Shut down below TLS, so that the TLS layer keeps what is still to be read.
+    """Shut down below TLS, so that the TLS layer can still read.
 
     :param how: ``socket.SHUT_WR`` sends a FIN and keeps the receiving side.
     """

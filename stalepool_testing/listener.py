@@ -1,4 +1,4 @@
-"""A listening socket with one thread per connection."""
+"""A listening socket, with one thread for each connection."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from stalepool_testing.wire import IO_TIMEOUT_S, Ended
 
 
 class Listener:
-    """Accepts connections and has each served in a thread of its own.
+    """Accepts connections, and serves each in a thread of its own.
 
-    The threads are what ``threading`` makes at that time: native, or green under eventlet.
+    The threads are those of ``threading``: native, or green under eventlet.
 
     :param serve: called with each connection's :class:`Channel`; may raise ``Ended``.
     :param family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX`` (a path in a temporary directory).
     :param host: the address to listen on, ``None`` for the family's loopback.
-    :param receive_buffer: SO_RCVBUF of the accepted sockets, in bytes; ``None`` leaves it alone.
-    :ivar errors: what ``serve`` raised, other than the end of a connection.
+    :param receive_buffer: SO_RCVBUF of the accepted sockets, in bytes; ``None``: the default.
+    :ivar errors: exceptions of ``serve``, except the end of a connection.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Listener:
         return self.origin + "/"
 
     def connect(self, timeout_s: float = 10.0) -> socket.socket:
-        """A new client socket, connected to this server, after the TLS handshake if there is one.
+        """Return a new client socket, connected to this server, after the handshake with TLS.
 
         For raw clients, and for :func:`.into_pool`.
         """
@@ -125,7 +125,7 @@ class Listener:
         return sock
 
     def report(self) -> str:
-        """The journal, a line for each thing that happened, under the server's address."""
+        """Return the server's address and its journal, a line for each event."""
         return f"{type(self).__name__} {self.origin}\n{self.journal}"
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class Listener:
         May be called twice.
 
         :raises Exception: the first of ``errors``.
-        :raises TimeoutError: when a thread does not end within 10 s.
+        :raises TimeoutError: a thread does not end within 10 s.
         """
         with self._lock:
             first, self._closing = not self._closing, True
@@ -188,13 +188,13 @@ class Listener:
             try:
                 sock, client = self._sock.accept()
             except OSError:
-                return  # nobody is left in the queue, or the client has left it again
+                return  # the queue is empty, or the client has left it again
             channel = Channel(sock, self.journal, self._network, client)
             self.channels.append(channel)
             self._threads.append(self._start(self._serve_one, channel))
 
     def _know_clients(self) -> None:
-        """Accept who has connected so far: to its kernel a client in the queue is connected."""
+        """Accept the clients in the queue, which are connected as far as their kernels know."""
         known = threading.Event()
 
         def accept() -> None:
@@ -216,9 +216,9 @@ class Listener:
             pass
         except Exception as error:
             if isinstance(error, OSError) and not isinstance(error, Unavailable):
-                channel.close(how="client")  # it went while something was sent to it
+                channel.close(how="client")  # it closed while something was sent to it
                 if self._tls is not None:
-                    forget_errors()  # before a green client under test meets them
+                    forget_errors()  # or a green client under test would get them
             else:
                 self.errors.append(error)
                 self.journal.write(channel.number, f"the server failed: {error!r}")

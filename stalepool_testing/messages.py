@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages, as much of them as a server in a test needs."""
+"""HTTP/1.1 messages, as far as a server in a test needs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CRLF = b"\r\n"
 class Request:
     """A request as it arrived; header names are in lower case.
 
-    ``body`` is empty until a step has read it: a script that is asked for a step sees the head.
+    ``body`` is empty until a step has read it, so a script function sees only the head.
     """
 
     method: str
@@ -25,7 +25,7 @@ class Request:
 
     @property
     def request_id(self) -> str:
-        """What the client sent as ``X-Request-Id``; every answer carries it back."""
+        """The client's ``X-Request-Id``, which every answer repeats."""
         return self.headers.get("x-request-id", "")
 
     @property
@@ -42,7 +42,7 @@ class Request:
 
     @property
     def wants_close(self) -> bool:
-        """True where the client will not use the connection again (RFC 9112 section 9.3)."""
+        """True if the client will not use the connection again (RFC 9112 section 9.3)."""
         tokens = self.headers.get("connection", "").lower()
         return "close" in tokens or (self.version == "HTTP/1.0" and "keep-alive" not in tokens)
 
@@ -51,7 +51,7 @@ Body = Union[bytes, Callable[[Request], bytes]]
 
 
 def echo(request: Request) -> bytes:
-    """A body for ``Respond(body=echo)``: JSON that says which request this answers."""
+    """Return a body for ``Respond(body=echo)``: JSON that names the request that it answers."""
     said = {
         "method": request.method,
         "path": request.path,
@@ -62,9 +62,9 @@ def echo(request: Request) -> bytes:
 
 
 def parse_head(head: bytes) -> Request:
-    """The request line and the headers, without the blank line that ends them.
+    """Parse the request line and the headers, without the blank line that ends them.
 
-    :raises ValueError: where this is not an HTTP/1 request.
+    :raises ValueError: this is not an HTTP/1 request.
     """
     request_line, *lines = head.decode("latin-1").split("\r\n")
     words = request_line.split(" ")
@@ -85,10 +85,10 @@ def answer_bytes(
     headers: Mapping[str, str] | None = None,
     request: Request | None = None,
 ) -> bytes:
-    """A whole answer, framed as its status and the request's method demand.
+    """Return a whole answer, framed as its status and the request's method demand.
 
-    :param request: what it answers, ``None`` for an answer nobody asked for; gives the answer its
-        ``X-Request-Id``, and leaves out the body for ``HEAD``.
+    :param request: the request, whose ``X-Request-Id`` is repeated, and which has no body in its
+        answer if it is ``HEAD``; ``None``: the answer is to no request.
     """
     lines = [f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}"]
     bodiless = status < 200 or status in (204, 304)  # RFC 9112 section 6.3

@@ -17,9 +17,9 @@ _LISTENING = -1  # its place among the numbers of the connections
 
 
 class AddedFault:
-    """A fault that a server has; leaving its ``with`` block lifts it.
+    """A fault that was added to a server; the end of its ``with`` block lifts it.
 
-    :ivar fault: what was added.
+    :ivar fault: the fault.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class AddedFault:
         self._lift(self)
 
     def meets(self, number: int) -> bool:
-        """True where it holds for the connection of that number."""
+        """Tell whether it affects the connection of that number."""
         return self._connections is None or number in self._connections
 
 
 class Network:
-    """Which faults meet a connection, and the sockets that swallow what comes.
+    """The faults in force, by connection, and the sockets that swallow what arrives.
 
-    Safe to be asked and changed by several threads.
+    Safe for use by several threads.
 
     :param listening: the server's listening socket.
     """
@@ -59,16 +59,16 @@ class Network:
         self._lock = threading.Lock()
 
     def delay_s(self, number: int, direction: str) -> float:
-        """How late a message is on a connection, in seconds."""
+        """Return how late a message is on a connection, in seconds."""
         return sum(fault.seconds for fault in self._meeting(number, Latency, direction))
 
     def bytes_per_s(self, number: int, direction: str) -> int | None:
-        """How many bytes pass on a connection; ``None`` where nothing holds them up."""
+        """Return how many bytes pass on a connection; ``None`` without a limit."""
         rates = (fault.bytes_per_s for fault in self._meeting(number, Bandwidth, direction))
         return min(rates, default=None)
 
     def resetting(self, number: int, direction: str) -> ResetAtNextByte | None:
-        """The fault that resets a connection at its next byte, if there is one."""
+        """Return the fault that resets a connection at its next byte, if there is one."""
         return next(iter(self._meeting(number, ResetAtNextByte, direction)), None)
 
     def add(self, added: AddedFault, sockets: Mapping[int, socket.socket]) -> None:
@@ -83,7 +83,7 @@ class Network:
     def lift(self, added: AddedFault, sockets: Mapping[int, socket.socket]) -> bool:
         """Undo :meth:`add`.
 
-        :returns: False where it is not in force any more.
+        :returns: False if it is not in force any more.
         """
         with self._lock:
             was_in_force = added in self._in_force
@@ -92,14 +92,14 @@ class Network:
         return was_in_force
 
     def accepted(self, number: int, sock: socket.socket) -> None:
-        """Have a new connection meet what is in force."""
+        """Put the faults in force on a new connection."""
         with self._lock:
             self._swallow({number: sock})
 
     def let_go(self, number: int, sock: socket.socket) -> None:
-        """Have a connection that is about to be closed swallow no more.
+        """Stop a connection from swallowing, just before it is closed.
 
-        Its FIN would be sent again for a minute: the acknowledgement would be swallowed, too.
+        Otherwise its FIN would be retransmitted for a minute, as the ACK would be swallowed, too.
         """
         with self._lock:
             if number in self._swallowing:

@@ -1,4 +1,4 @@
-"""A socket of one's own into a urllib3 pool."""
+"""Put a socket of one's own into a urllib3 pool."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 def into_pool(pool: Any, sock: socket.socket) -> Any:
     """Put a connection that holds this socket into a pool, as if it had been used before.
 
-    The next ``pool.urlopen(...)`` takes it. The pool owns the socket from then on. Neither
-    connects nor looks at the socket. urllib3 1.26 and 2.x; under eventlet a socket made
-    before ``monkey_patch()`` is wrapped in a green one (a plain one: TLS sockets must be
-    made by the ``ssl`` module of the caller's world).
+    The next ``pool.urlopen(...)`` uses it, and from now on the pool owns the socket. This neither
+    connects nor checks the socket. For urllib3 1.26 and 2.x. Under eventlet a plain socket that was
+    made before ``monkey_patch()`` is wrapped in a green one; a TLS socket must be green already.
 
     :param pool: an ``HTTPConnectionPool``, or an ``HTTPSConnectionPool`` for a TLS socket.
-    :param sock: a connected socket in whatever state is to be tested.
+    :param sock: a connected socket in the state that is to be tested.
     :returns: the connection object.
-    :raises ValueError: when every place in the pool is taken.
+    :raises ValueError: every place in the pool is taken.
     """
     is_native = isinstance(sock, _socket.socket) and not hasattr(sock, "pending")
     if is_native and not issubclass(socket.socket, _socket.socket):
@@ -33,7 +32,7 @@ def into_pool(pool: Any, sock: socket.socket) -> Any:
 
 
 def _replace_empty_place(places: Any, connection: Any) -> None:
-    # a pool is a LIFO queue that None fills up: one None goes, ours lies on top
+    # a pool is a LIFO queue filled with None: ours replaces one None, and lies on top
     taken = []
     while True:
         try:

@@ -14,7 +14,7 @@ from stalepool_testing.wire import Wire
 
 
 class Reader(Wire):
-    """A wire, and what has been read from it and not yet been taken."""
+    """A wire, with a buffer of what has been read and not yet taken."""
 
     def __init__(self, sock: socket.socket, number: int, network: Network) -> None:
         super().__init__(sock, number, network)
@@ -24,8 +24,8 @@ class Reader(Wire):
         """Wait for the first bytes of a request.
 
         :param timeout_s: how long; ``None`` waits for ever.
-        :returns: True when there are some, False when the time is up.
-        :raises Ended: when the client has closed the connection.
+        :returns: True if there are some, False after the timeout.
+        :raises Ended: the client has closed the connection.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         was_delayed = False
@@ -40,9 +40,9 @@ class Reader(Wire):
         return True
 
     def park(self, seconds: float | None = None) -> None:
-        """Let time pass until the client goes away; reads nothing.
+        """Wait until the client closes; read nothing.
 
-        :raises Ended: when the client has closed its side.
+        :raises Ended: the client has closed its side.
         """
         if self._wait(POLLRDHUP, seconds):
             raise self.client_gone()
@@ -50,8 +50,8 @@ class Reader(Wire):
     def read_head(self) -> Request:
         """Read the head of the next request.
 
-        :raises Ended: when the client goes before it is complete.
-        :raises ValueError: when it is no HTTP/1 request.
+        :raises Ended: the client has closed before the head is complete.
+        :raises ValueError: it is no HTTP/1 request.
         """
         return parse_head(self._take_until(CRLF + CRLF))
 
@@ -73,15 +73,15 @@ class Reader(Wire):
         return bytes(body)
 
     def take_all(self) -> bytes:
-        """What the client has sent and nobody has read; empty when there is nothing.
+        """Return what the client has sent and nobody has read; may be empty.
 
-        :raises Ended: when the client has closed the connection.
+        :raises Ended: the client has closed the connection.
         """
         self._receive(0)
         return self._take(len(self._buffer))
 
     def throw_away(self) -> None:
-        """Take what the kernel has for us and do nothing with it, so that a close sends a FIN."""
+        """Read the unread bytes and ignore them, so that a close sends a FIN."""
         self._buffer.clear()
         kernel.drain(self.sock)
 

@@ -1,4 +1,4 @@
-"""Which step comes next."""
+"""Scripts of a fault server: their steps, and which step comes next."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Step(Checked):
     """One line of a script."""
 
-    #: False where the connection is over after this step, so that no idle step can follow
+    #: False if the connection is over after this step, so that no idle step can follow
     keeps_connection = True
 
 
@@ -37,19 +37,19 @@ class IdleStep(Step):
     """What happens to the connection between two requests."""
 
     def idle(self, channel: Channel) -> bool:
-        """Do it to the connection; the journal writes it down when this returns True.
+        """Do the step to the connection; the journal notes it if this returns True.
 
-        :returns: False when a request came before it could be done.
+        :returns: False if a request came before it could be done.
         """
         raise NotImplementedError
 
     def afterwards(self, channel: Channel) -> None:
-        """What the server does from then on, if it is not to serve the next request."""
+        """Do what comes after the step; does nothing if the next request is to be served."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What is done with one request, and then to its connection."""
+    """The answer step for one request, and the idle steps for its connection."""
 
     answer: AnswerStep
     idle: tuple[IdleStep, ...] = ()
@@ -62,9 +62,9 @@ ScriptLike = Union[Iterable[Step], Callable[[Request], StepOrSteps]]
 class Script:
     """Deals out turns: from a list, in order across connections, or from a function.
 
-    :ivar opening: the idle steps before the first answer; they meet the first connection.
-    :raises TypeError: for what is no script, or a default that is no answer step.
-    :raises ValueError: for a step where it cannot stand.
+    :ivar opening: the idle steps before the first answer, for the first connection.
+    :raises TypeError: it is no script, or the default is no answer step.
+    :raises ValueError: a step stands where it cannot be done.
     """
 
     def __init__(self, script: ScriptLike, default: AnswerStep) -> None:
@@ -87,30 +87,30 @@ class Script:
 
     @property
     def left(self) -> int:
-        """How many answer steps nobody has drawn yet."""
+        """The number of answer steps that no request has met yet."""
         return len(self._turns)
 
     @property
     def left_steps(self) -> list[Step]:
-        """The answer steps nobody has drawn yet, each with its idle steps."""
+        """The answer steps that no request has met yet, each with its idle steps."""
         return [step for turn in tuple(self._turns) for step in (turn.answer, *turn.idle)]
 
     def answer_step(self, number: int) -> AnswerStep | None:
-        """The answer step that a request meets by its number, if that is known beforehand."""
+        """Return the answer step for the request of a number, if that is known beforehand."""
         if self._choose is not None:
             return None
         steps = [step for step in self.steps if isinstance(step, AnswerStep)]
         return steps[min(number, len(steps) - 1)]
 
     def idle_step(self, number: int) -> IdleStep | None:
-        """The idle step of that number in the list, if there are so many."""
+        """Return the idle step of a number in the list, if there are so many."""
         steps = [step for step in self.steps if isinstance(step, IdleStep)]
         return steps[number] if number < len(steps) else None
 
     def next(self, request: Request) -> Turn:
-        """The turn of this request.
+        """Return the turn of this request.
 
-        :raises TypeError, ValueError: when a script function returns what is no step.
+        :raises TypeError, ValueError: a script function has returned something else than steps.
         """
         if self._choose is not None:
             chosen = self._choose(request)

@@ -1,4 +1,4 @@
-"""A server that fails as its script says, and keeps a journal of what it really did."""
+"""A server that fails by its script, and keeps a journal of what it really did."""
 
 from __future__ import annotations
 
@@ -26,36 +26,37 @@ class FaultServer(Listener):
         with FaultServer([Respond(200), CloseAfter(0.05), Reset()]) as server:
             ...requests to server.url...
 
-    The first request is answered; 50 ms later its connection is closed, unless another request
-    came on it before; the second request, on whatever connection, is reset as it arrives.
+    The first request is answered. 50 ms later its connection is closed, unless another request
+    comes on it before. The second request, on whatever connection, is reset as it arrives.
 
-    **The script** is consumed in order, across connections. An *answer step* is what happens to
-    the next request that arrives, whichever connection it comes on. An *idle step* belongs to the
-    answer before it and happens on that answer's connection as soon as the answer is sent;
-    several happen one after the other. Idle steps that stand first meet the first connection as
-    soon as it is accepted. When the script is used up, every further request gets ``default``. A
-    step that ends the connection cannot be followed by an idle step (``ValueError``).
+    **The script** is used in order, across connections. An *answer step* is for the next request
+    that arrives, whichever connection it comes on. An *idle step* belongs to the answer before it,
+    and is done on that answer's connection as soon as the answer is sent; several are done one
+    after the other. Idle steps at the beginning are for the first connection, as soon as it is
+    accepted. After the last step every request gets ``default``. An idle step cannot follow a step
+    that ends the connection (``ValueError``).
 
-    **A function** in place of the list, ``script(request)``, is asked for each request, from
+    **A function** instead of the list, ``script(request)``, is called for each request, from
     several threads. It sees the head, not the body, and returns an answer step, an idle step
-    (``default`` is answered before it), or an answer step and its idle steps in a list.
+    (``default`` is answered before it), or a list of an answer step and its idle steps.
 
-    **Every answer** carries the request's ``X-Request-Id`` back. Bodies are read by Content-Length
-    or chunked, after ``100 Continue`` where it is expected; answers to HEAD, and 204 and 304, have
-    no body. A client's ``Connection: close`` is kept to. What is not HTTP/1 gets 400 and a FIN.
+    **Every answer** repeats the request's ``X-Request-Id``. Bodies are read by Content-Length or
+    chunked, after ``100 Continue`` if it is expected; answers to HEAD, and 204 and 304, have no
+    body. After a client's ``Connection: close`` the server closes. What is not HTTP/1 gets 400 and
+    a FIN.
 
-    **Faults of the way**, such as latency, are added and lifted while it runs: :meth:`add`.
+    **Faults of the path**, such as latency, are added and lifted while it runs: :meth:`add`.
 
-    **Threads**: one per connection, native, or green where eventlet has patched. Starts at once.
+    **Threads**: one for each connection, native, or green under eventlet. Starts at once.
 
     :param script: a list of steps, or a function of the request.
-    :param no_list: refused: several steps stand in a list.
+    :param no_list: refused, because several steps have to be in a list.
     :param tls: ``TLS()`` for https.
     :param family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
     :param host: the address to listen on; ``None``, the default, is the family's loopback.
-    :param default: what every request gets once the script is used up.
+    :param default: the answer step for every request after the last step.
     :param receive_buffer: SO_RCVBUF of the server's sockets in bytes, for ``ZeroWindow``.
-    :raises Unavailable: where the kernel cannot do a step of the list.
+    :raises Unavailable: the kernel cannot do a step of the list.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class FaultServer(Listener):
 
     @property
     def script_left(self) -> int:
-        """How many answer steps of the list no request has met yet."""
+        """The number of answer steps of the list that no request has met yet."""
         return self._script.left
 
     # -- steer the server while it runs ------------------------------------------------------
@@ -98,14 +99,14 @@ class FaultServer(Listener):
             ...nothing arrives...
             blackout.lift()
 
-        Any number of them can be in force; in which order they were added makes no difference.
+        Any number of them can be in force; the order in which they were added makes no difference.
 
-        :param only_open: it meets the connections that are open now, and no new ones: a firewall
-            that has lost its state, say, or a load balancer that was restarted.
-        :returns: what ends it, by :meth:`.AddedFault.lift` or as a context manager.
-        :raises TypeError: for what is no fault.
-        :raises ValueError: when the server is closed.
-        :raises Unavailable: where the kernel cannot do it.
+        :param only_open: it affects the connections that are open now, and no new ones, like a
+            firewall that has lost its state, or a load balancer that was restarted.
+        :returns: an object that ends it, by :meth:`.AddedFault.lift` or as a context manager.
+        :raises TypeError: it is no fault.
+        :raises ValueError: the server is closed.
+        :raises Unavailable: the kernel cannot do it.
         """
         if not isinstance(fault, Fault):
             raise TypeError(f"add() takes a fault such as Latency(0.2), {got(fault, Fault)}")
@@ -134,15 +135,15 @@ class FaultServer(Listener):
     def perform(self, step: IdleStep, connection: int = -1, timeout_s: float = 5.0) -> None:
         """Do an idle step to a connection now, as soon as the server waits on it.
 
-        For faults at an exact moment, such as between a client's look at its connection and its
-        request. Returns when the step is done: the FIN, say, has left. Where the next line must
-        find it *arrived*, ask the client's socket with ``wait_readable()``.
+        For faults at an exact moment, such as between a client's check of its connection and its
+        request. Returns when the step is done: a FIN, for example, is sent. To wait until it has
+        *arrived*, call ``wait_readable()`` with the client's socket.
 
         :param connection: its number, -1 for the newest.
-        :raises TypeError: for what is no idle step.
-        :raises ValueError: when there is no such connection, or it is over.
-        :raises Unavailable: where the kernel cannot do the step.
-        :raises TimeoutError: when it is not done in time.
+        :raises TypeError: it is no idle step.
+        :raises ValueError: there is no such connection, or it is over.
+        :raises Unavailable: the kernel cannot do the step.
+        :raises TimeoutError: it is not done in time.
         """
         if not isinstance(step, IdleStep):
             raise TypeError(
@@ -169,7 +170,7 @@ class FaultServer(Listener):
     def wait_request(self, count: int = 1, timeout_s: float = 5.0) -> None:
         """Wait until the heads of so many requests have arrived since the server started.
 
-        :raises TimeoutError: when they have not in time.
+        :raises TimeoutError: they have not in time.
         """
         step = self._script.answer_step(count - 1)
         self._wait(
@@ -181,9 +182,9 @@ class FaultServer(Listener):
     def wait_idle_step(self, count: int = 1, timeout_s: float = 5.0) -> None:
         """Wait until so many idle steps have been done since the server started.
 
-        A step that a request forestalled does not count.
+        A step that was left out because a request came first does not count.
 
-        :raises TimeoutError: when they have not in time.
+        :raises TimeoutError: they have not in time.
         """
         step = self._script.idle_step(count - 1)
         self._wait(
@@ -196,7 +197,7 @@ class FaultServer(Listener):
         """Wait until a connection is over: the server has closed its socket.
 
         :returns: how it ended, as in ``journal.connections[connection].ended``.
-        :raises TimeoutError: when it is not in time.
+        :raises TimeoutError: it is not over in time.
         """
         connections = self.journal.connections
         self._wait(
@@ -207,7 +208,7 @@ class FaultServer(Listener):
         return str(connections[connection].ended)
 
     def steps_left(self) -> str:
-        """A sentence that names the steps of the list no request has met; empty without any."""
+        """Return a sentence that names the steps that no request has met; empty without any."""
         left = self._script.left_steps
         if not self.journal.connections:
             left = [*self._script.opening, *left]
@@ -218,7 +219,7 @@ class FaultServer(Listener):
         return f"no request met {steps}: {came} (may_leave_steps=True permits that)"
 
     def _wait(self, check: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Wait as the journal does, but no longer than until the server has failed."""
+        """Wait as the journal does, but only until the server has failed."""
         __tracebackhide__ = True
         self.journal.wait(lambda _: bool(self.errors) or check(), timeout_s, what)
         if not check():

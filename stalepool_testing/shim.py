@@ -1,4 +1,4 @@
-"""The shim, on or off for one block, whatever it was before."""
+"""Switch the shim on or off for one block."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Iterator
 
 @contextlib.contextmanager
 def stalepool_on(**settings: Any) -> Iterator[None]:
-    """Switch the shim on for the block, then put back what was in force before.
+    """Switch the shim on for the block, then restore what was in force before.
 
-    :param settings: as for ``stalepool.install()``: each goes before its ``STALEPOOL_*`` variable.
-        The kill switch in the environment does not hold here.
+    :param settings: as for ``stalepool.install()``: each overrides its ``STALEPOOL_*`` variable.
+        The kill switch in the environment is ignored.
     :raises SettingsError: a name is unknown or a value wrong.
-    :raises RuntimeError: when the shim cannot be switched on, for want of wrapt.
+    :raises RuntimeError: the shim cannot be switched on, because wrapt is missing.
     """
     with _what_was_in_force() as stalepool:
         stalepool.install(**{"enabled": True, **settings})
@@ -26,7 +26,7 @@ def stalepool_on(**settings: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stalepool_off() -> Iterator[None]:
-    """Switch the shim off for the block, then put back what was in force before.
+    """Switch the shim off for the block, then restore what was in force before.
 
     An ``import stalepool`` inside the block does not switch it on.
     """

@@ -1,7 +1,7 @@
-"""Real sockets in every state a pooled connection can be found in.
+"""Real sockets, in every state in which a pooled connection can be found.
 
-Each function returns a :class:`Pair` when the state *has arrived* at the client, as the
-kernel sees it, and not before. They make no threads; what is slow in them is TLS (a few ms).
+Each function returns a :class:`Pair` once the state *has arrived* at the client, as its kernel sees
+it. The functions start no threads, and are fast, except with TLS (a few ms).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def healthy(*, family: int = socket.AF_INET) -> Pair:
     """An idle connection: open, and silent on both ends.
 
     :param family: ``AF_INET`` or ``AF_INET6`` for TCP over loopback, or ``AF_UNIX``.
-    :raises OSError: where the family is not there, such as IPv6 in some containers.
+    :raises OSError: the family is missing, as IPv6 in some containers.
     """
     if family == socket.AF_UNIX:
         return Pair(*socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
@@ -81,7 +81,7 @@ def healthy(*, family: int = socket.AF_INET) -> Pair:
 
 
 def eof(*, family: int = socket.AF_INET) -> Pair:
-    """The peer has closed: its FIN is here, and what is sent now draws an RST."""
+    """The peer has closed: its FIN has arrived, and it answers further data with an RST."""
     pair = healthy(family=family)
     pair.peer.close()
     kernel.wait_readable(pair.client, events=POLLRDHUP or POLLIN)
@@ -91,7 +91,7 @@ def eof(*, family: int = socket.AF_INET) -> Pair:
 def half_closed(*, family: int = socket.AF_INET) -> Pair:
     """The peer has shut down its sending side: the same FIN, but it still reads.
 
-    The client cannot tell it from :func:`eof` before it sends something.
+    Before it sends something, the client cannot tell this from :func:`eof`.
     """
     pair = healthy(family=family)
     kernel.shutdown(pair.peer, socket.SHUT_WR)
@@ -100,9 +100,9 @@ def half_closed(*, family: int = socket.AF_INET) -> Pair:
 
 
 def reset(*, family: int = socket.AF_INET) -> Pair:
-    """The peer has reset the connection: an RST is here, the next read is ECONNRESET.
+    """The peer has reset the connection: an RST has arrived, the next read raises ECONNRESET.
 
-    AF_UNIX knows no RST, but the same error: the peer has closed with a byte unread.
+    AF_UNIX has no RST, but the same error: the peer has closed with a byte unread.
     """
     pair = healthy(family=family)
     if family == socket.AF_UNIX:
@@ -115,9 +115,9 @@ def reset(*, family: int = socket.AF_INET) -> Pair:
 
 
 def unread(data: bytes = REQUEST_TIMEOUT, *, family: int = socket.AF_INET) -> Pair:
-    """The peer has sent something nobody asked for, and it lies unread in the kernel.
+    """The peer has sent something that answers no request, and it lies unread in the kernel.
 
-    :param data: what was sent; a ``408`` by default, as servers send before they close.
+    :param data: what was sent; by default a ``408``, which servers send before they close.
     """
     pair = healthy(family=family)
     pair.peer.sendall(data)
@@ -126,9 +126,9 @@ def unread(data: bytes = REQUEST_TIMEOUT, *, family: int = socket.AF_INET) -> Pa
 
 
 def black_hole(*, family: int = socket.AF_INET) -> Pair:
-    """The peer drops all that comes, unacknowledged: nothing tells it from a healthy connection.
+    """The peer drops all that comes, unacknowledged. It looks like a healthy connection.
 
-    :raises Unavailable: where the kernel does not let us (:mod:`~stalepool_testing.blackhole`).
+    :raises Unavailable: the kernel does not permit it (:mod:`~stalepool_testing.blackhole`).
     """
     pair = healthy(family=family)
     try:
@@ -148,7 +148,7 @@ def black_hole(*, family: int = socket.AF_INET) -> Pair:
 def await_delivery(pair: Pair) -> None:
     """Wait until all that the peer has sent lies in the client's kernel.
 
-    :raises TimeoutError: when it does not within 5 s.
+    :raises TimeoutError: it does not within 5 s.
     """
     kernel.wait_readable(pair.client)
     if pair.peer.family != socket.AF_UNIX:  # which delivers while it sends
@@ -158,5 +158,5 @@ def await_delivery(pair: Pair) -> None:
 
 
 def loopback(family: int) -> str:
-    """This machine's own address in a family."""
+    """Return this machine's own address in a family."""
     return "::1" if family == socket.AF_INET6 else "127.0.0.1"

@@ -24,22 +24,21 @@ OVER_TLS: Mapping[str, Callable[..., Pair]] = {
 
 
 def stale_states(tls: bool | None = None) -> list[str]:
-    """Names of the stale states, for ``pytest.mark.parametrize("stale", stale_states())``.
+    """Return the names of the stale states, for ``pytest.mark.parametrize("stale", ...)``.
 
-    :param tls: True for those over TLS alone, False for the plain ones; ``None``, the default,
-        for all.
+    :param tls: True: only those over TLS; False: only the plain ones; ``None``, the default: all.
     """
     plain = [] if tls else list(PLAIN)
     return plain if tls is False else [*plain, *OVER_TLS]
 
 
 def stale_socket(state: str, *, family: int = socket.AF_INET, **options: Any) -> Pair:
-    """A connection in one of the states of :func:`stale_states`; a context manager.
+    """Return a connection in one of the states of :func:`stale_states`; a context manager.
 
     :param family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
-    :param options: what the function of that name takes, such as ``version`` over TLS.
-    :raises ValueError: for a name that is no state.
-    :raises Unavailable: where this machine cannot make the state.
+    :param options: further arguments of the function of that name, such as ``version`` over TLS.
+    :raises ValueError: the name is no state.
+    :raises Unavailable: this machine cannot make the state.
     """
     make = {**PLAIN, **OVER_TLS}.get(state)
     if make is None:

@@ -1,8 +1,7 @@
-"""What a fault server does with a request: the words its script is written in.
+"""Answer steps: what a fault server does with a request.
 
-Each step is a small function of the raw socket; write your own by deriving from
-:class:`.AnswerStep`. An argument that makes no sense is refused at once, by a
-``TypeError`` or ``ValueError``. What happens *between* requests is in ``idle_steps``.
+To write your own, derive from :class:`.AnswerStep`. A wrong argument is refused at once, by a
+``TypeError`` or ``ValueError``. The steps *between* requests are in ``idle_steps``.
 
 "Processed" means that the server acted on the request: sending it again would do it twice.
 """
@@ -17,8 +16,8 @@ from stalepool_testing.exchange import Exchange
 from stalepool_testing.messages import Body, answer_bytes
 from stalepool_testing.script import AnswerStep
 
-# http.client reads this much at a time before Python 3.14: an answer of exactly this size leaves
-# what comes after it in the kernel, or in the TLS layer, and not in a Python buffer
+# before Python 3.14 http.client reads this much at a time: after an answer of exactly this size,
+# the next bytes stay in the kernel or in the TLS layer, and not in a Python buffer
 READ_SIZE = 8192
 
 
@@ -31,8 +30,8 @@ class Respond(AnswerStep):
     """An ordinary answer on a connection that stays open. Processed, whatever the status.
 
     :param body: bytes, or a function of the request, such as :func:`.echo`.
-    :param headers: more headers, such as ``{"Keep-Alive": "timeout=5"}``.
-    :param delay_s: how long the server thinks before it answers.
+    :param headers: further headers, such as ``{"Keep-Alive": "timeout=5"}``.
+    :param delay_s: how long the server waits before it answers.
     """
 
     status: int = 200
@@ -52,7 +51,7 @@ class Respond(AnswerStep):
 class RespondThenClose(_LastAnswer):
     """An answer with ``Connection: close``, then a FIN. Processed.
 
-    :param announced: False leaves that header out: the client learns of it by the FIN alone.
+    :param announced: False leaves that header out, so that only the FIN tells the client.
     :param close_notify: over TLS, end the session before the FIN.
     """
 
@@ -93,12 +92,12 @@ class SlowAnswer(AnswerStep):
 
 @dataclass(frozen=True)
 class SurplusWithAnswer(AnswerStep):
-    """An answer and, in the same write and TLS record, one nobody asked for. Processed.
+    """An answer and, in the same write and TLS record, another one to no request. Processed.
 
-    The first is padded by a header to 8192 bytes, which is what ``http.client`` reads at a time,
-    so that the second stays in the kernel, or over TLS in the TLS layer, where no poll sees it.
-    From Python 3.14 on ``http.client`` reads 128 KiB (``io.DEFAULT_BUFFER_SIZE``), and throws the
-    second away with the first.
+    A header pads the first to 8192 bytes, the size that ``http.client`` reads at a time. So the
+    second stays in the kernel, or over TLS in the TLS layer, where no poll sees it. From Python
+    3.14 on ``http.client`` reads 128 KiB (``io.DEFAULT_BUFFER_SIZE``), and drops the second with
+    the first.
     """
 
     surplus_status: int = 408
@@ -121,9 +120,9 @@ class SurplusWithAnswer(AnswerStep):
 class Close(_LastAnswer):
     """A FIN as the request arrives. Not processed.
 
-    The server looks at the head, to write it down, and throws away what has come, so that the
-    close is a FIN: with bytes unread Linux would send an RST, which is :class:`Reset`. The client
-    sees EOF in place of an answer, over TLS without a close_notify unless asked for.
+    The server reads the head for the journal, and drops the rest, so that the close sends a FIN:
+    with unread bytes Linux would send an RST, as :class:`Reset` does. The client sees EOF instead
+    of an answer; over TLS without a close_notify by default.
     """
 
     close_notify: bool = False
@@ -137,7 +136,7 @@ class Close(_LastAnswer):
 class Reset(_LastAnswer):
     """An RST as the request arrives. Not processed, and the client cannot know that.
 
-    This is also what ``close()`` with a request unread comes to. AF_UNIX has no RST: EOF there.
+    A ``close()`` with an unread request does the same. AF_UNIX has no RST: EOF there.
     """
 
     def answer(self, exchange: Exchange) -> None:
@@ -172,11 +171,11 @@ class ProcessThenReset(_LastAnswer):
 
 @dataclass(frozen=True)
 class Silence(_LastAnswer):
-    """Reads the request, acknowledged by the kernel, and never answers.
+    """Reads the request, which the kernel acknowledges, and never answers.
 
-    Ends when the client goes away or the server stops, then with a FIN.
+    The connection ends when the client closes it, or with a FIN when the server stops.
 
-    :param processed: whether the server acts on it; True, as a client must assume.
+    :param processed: whether the server acts on it; True by default, as a client must assume.
     """
 
     processed: bool = True
@@ -190,7 +189,7 @@ class Silence(_LastAnswer):
 class HalfAnswer(_LastAnswer):
     """The first half of an answer, then a FIN or an RST. Processed.
 
-    :param body: the cut lies in the body as long as it is longer than the head.
+    :param body: if it is longer than the head, the cut is within the body.
     """
 
     body: Body = b"x" * 1000
@@ -220,10 +219,10 @@ class HalfStatusLine(_LastAnswer):
 class ZeroWindow(AnswerStep):
     """Stops reading for some seconds, then reads it all and answers 200. Processed.
 
-    The peer is alive and says so, but the client's window is 0: what a user timeout must not take
-    for a dead peer. Needs a request larger than both kernels' buffers (4 MB will do). A server
-    whose script is a list with this step has a small receive buffer; with a function for a
-    script, pass ``receive_buffer=16384`` to the server.
+    The peer is alive and acknowledges, but its window is 0; a user timeout must not take it for
+    dead. The request has to be larger than both kernels' buffers (4 MB suffice). If the script is a
+    list with this step, the server has a small receive buffer; if it is a function, pass
+    ``receive_buffer=16384`` to the server.
     """
 
     seconds: float

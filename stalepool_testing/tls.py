@@ -1,4 +1,4 @@
-"""Certificates made on the spot, and the two contexts of a TLS connection."""
+"""Certificates made when they are needed, and the two contexts of a TLS connection."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class TLS:
     The certificate authority and the certificate (for ``localhost``, ``127.0.0.1`` and
     ``::1``) are made by trustme when they are first needed, once per process.
 
-    :param version: ``"TLSv1.2"`` or ``"TLSv1.3"``: this version and no other is spoken.
+    :param version: ``"TLSv1.2"`` or ``"TLSv1.3"``: only this version is spoken.
     :param num_tickets: how many session tickets a TLS 1.3 server sends after the handshake.
         0, the default, keeps an idle connection silent.
-    :raises ImportError: where trustme is not installed.
+    :raises ImportError: trustme is not installed.
     """
 
     def __init__(self, version: str = "TLSv1.3", num_tickets: int = 0) -> None:
@@ -57,24 +57,24 @@ class TLS:
         return _files()[1]
 
     def wrap_client(self, sock: socket.socket) -> ssl.SSLSocket:
-        """The client's end, before the handshake; expects the certificate of ``localhost``."""
+        """Return the client's end, before the handshake; it expects the name ``localhost``."""
         return self.client_context.wrap_socket(
             sock, server_hostname="localhost", do_handshake_on_connect=False
         )
 
     def wrap_server(self, sock: socket.socket) -> ssl.SSLSocket:
-        """The server's end, before the handshake."""
+        """Return the server's end, before the handshake."""
         return self.server_context.wrap_socket(
             sock, server_side=True, do_handshake_on_connect=False
         )
 
 
 def forget_errors() -> None:
-    """Empty the thread's OpenSSL error queue, as is due after a failure on a TLS socket.
+    """Empty the thread's OpenSSL error queue after a failure on a TLS socket.
 
-    CPython leaves a ConnectionError in it (seen in 3.13 to 3.15 with OpenSSL 3.5 and 3.6), and the
-    next connection of the thread, or of any of its green threads, meets that error. CPython empties
-    the queue for each new object.
+    CPython leaves a ConnectionError in it (3.13 to 3.15 with OpenSSL 3.5 and 3.6 do), and the next
+    connection of the thread, or of any of its green threads, raises that error. CPython empties the
+    queue for each new object.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
@@ -111,7 +111,7 @@ def _files() -> tuple[str, str]:
 
 def _remove(directory: str, paths: tuple[str, ...], owner: int) -> None:
     if os.getpid() != owner:
-        return  # a forked child leaves: the files are still its parent's
+        return  # a forked child exits: the files belong to its parent
     for path in paths:
         os.unlink(path)
     os.rmdir(directory)

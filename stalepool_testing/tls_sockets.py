@@ -1,7 +1,7 @@
-"""Real TLS connections in every state a pooled connection can be found in.
+"""Real TLS connections, in every state in which a pooled connection can be found.
 
-As :mod:`~stalepool_testing.sockets`, and both ends are ``ssl.SSLSocket``. Unless a function
-says otherwise the server has sent no session ticket, so that an idle connection is silent.
+They are as in :mod:`~stalepool_testing.sockets`, and both ends are ``ssl.SSLSocket``. Unless a
+function says otherwise, the server has sent no session ticket, so an idle connection is silent.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 def tls_healthy(*, version: str = "TLSv1.3", family: int = socket.AF_INET) -> Pair:
-    """An idle TLS connection, silent on both ends, nothing in the TLS layer either.
+    """An idle TLS connection, silent on both ends, with nothing in the TLS layer.
 
     :param version: ``"TLSv1.2"`` or ``"TLSv1.3"``.
     :param family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
-    :raises ImportError: where trustme is not installed.
+    :raises ImportError: trustme is not installed.
     """
     return _handshake(TLS(version), family)
 
@@ -49,7 +49,7 @@ def close_notify(
 def late_ticket(*, family: int = socket.AF_INET, num_tickets: int = 2) -> Pair:
     """A *healthy* TLS 1.3 connection that is readable: session tickets came after the handshake.
 
-    Poll says there are bytes, and there are, but none is application data.
+    Poll shows bytes, and none of them is application data.
     """
     pair = _handshake(TLS("TLSv1.3", num_tickets=num_tickets), family)
     await_delivery(pair)
@@ -65,7 +65,7 @@ def surplus_in_tls(
 ) -> Pair:
     """A surplus answer inside the TLS layer: ``pending()`` is above 0, poll and peek see nothing.
 
-    The peer sent ``answer`` and ``surplus`` in one TLS record, the client has read the first.
+    The peer has sent ``answer`` and ``surplus`` in one TLS record; the client has read the first.
     """
     pair = tls_healthy(version=version, family=family)
     pair.peer.sendall(answer + surplus)
@@ -78,7 +78,7 @@ def surplus_in_tls(
 def tls_unread(
     data: bytes = REQUEST_TIMEOUT, *, version: str = "TLSv1.3", family: int = socket.AF_INET
 ) -> Pair:
-    """Application data nobody asked for lies in the kernel, still encrypted."""
+    """Application data that answers no request lies in the kernel, still encrypted."""
     pair = tls_healthy(version=version, family=family)
     pair.peer.sendall(data)
     await_delivery(pair)
@@ -88,11 +88,11 @@ def tls_unread(
 def key_update() -> Pair:
     """A *healthy* TLS 1.3 connection that is readable: the peer has changed its key.
 
-    The peer is a child process, ``openssl s_server``, ``pair.peer`` its terminal: lines sent into
-    it reach the client, what the client sends can be read from it among the server's messages.
-    Closing the pair ends the process. IPv4 only.
+    The peer is a child process, ``openssl s_server``, and ``pair.peer`` is its terminal: lines sent
+    to it reach the client, and what the client sends can be read from it, among the server's own
+    messages. Closing the pair ends the process. IPv4 only.
 
-    :raises Unavailable: where there is no openssl command, or it does not do what is needed.
+    :raises Unavailable: there is no openssl command, or it does not do what is needed.
     """
     openssl = shutil.which("openssl")
     if openssl is None:
@@ -132,7 +132,7 @@ def key_update() -> Pair:
 
 
 def say_goodbye(sock: socket.socket) -> None:
-    """Send a close_notify and do not wait for the other's; does nothing to a plain socket."""
+    """Send a close_notify, and do not wait for the peer's; does nothing to a plain socket."""
     if not isinstance(sock, ssl.SSLSocket):
         return
     timeout = sock.gettimeout()
@@ -140,7 +140,7 @@ def say_goodbye(sock: socket.socket) -> None:
     try:
         sock.unwrap()
     except (OSError, ValueError):
-        pass  # it is sent; the answer to it has not come, or there is nobody to answer
+        pass  # it is sent; the peer's has not come, or the peer is gone
     sock.setblocking(True)
     sock.settimeout(timeout)
 
@@ -167,7 +167,7 @@ def _handshake(tls: TLS, family: int) -> Pair:
 
 
 def _shake_hands(*ends: ssl.SSLSocket) -> None:
-    # both ends by turns in this one thread: works the same under any monkey patch
+    # both ends in turn, in this thread: works the same under any monkey patch
     waiting = list(ends)
     for end in ends:
         end.setblocking(False)

@@ -1,4 +1,4 @@
-"""The bytes of one connection, as the faults in force let them pass."""
+"""The bytes of one connection, subject to the faults in force."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SLICE_S = 0.05
 
 
 class Ended(Exception):
-    """The connection is over, so the thread that serves it may go. Not an error."""
+    """The connection is over, so the thread that serves it ends. Not an error."""
 
 
 class Wire:
     """A socket, with waits that can be interrupted.
 
-    :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or its green kin.
-    :ivar number: the number of the connection, the first one is 0.
+    :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or a green one.
+    :ivar number: the number of the connection; the first is 0.
     """
 
     def __init__(self, sock: socket.socket, number: int, network: Network) -> None:
@@ -36,17 +36,17 @@ class Wire:
         self._block()
 
     def client_gone(self) -> Ended:
-        """Called when the client has closed the connection; what to raise then."""
+        """Note that the client has closed the connection; return what to raise."""
         return Ended()
 
     def reset_by(self, fault: ResetAtNextByte) -> Ended:
-        """Called when a fault ends the connection; what to raise then."""
+        """Note that a fault ends the connection; return what to raise."""
         return Ended()
 
     def send(self, data: bytes) -> None:
         """Hand bytes to the kernel, over TLS as one record up to 16 KiB.
 
-        :raises Ended: where a fault resets the connection.
+        :raises Ended: a fault resets the connection.
         """
         self._be_late(DOWN)
         while data:
@@ -56,16 +56,16 @@ class Wire:
             data = data[size:]
 
     def pause(self, seconds: float | None) -> None:
-        """Let time pass, whatever the client does meanwhile; ``None`` until the server stops."""
+        """Wait, whatever the client does meanwhile; with ``None`` until the server stops."""
         self._wait(0, seconds)
 
     def _is_readable(self, timeout_s: float | None) -> bool:
         return self._in_tls() or bool(self._wait(POLLIN, timeout_s))
 
     def _read_into(self, buffer: bytearray) -> None:
-        """Read what is there, if it is application data.
+        """Read the application data that has arrived.
 
-        :raises Ended: when the client has closed the connection, or a fault resets it.
+        :raises Ended: the client has closed the connection, or a fault resets it.
         """
         data: bytes | None
         size = self._bytes_to_read()
@@ -90,7 +90,7 @@ class Wire:
             self.pause(delay_s)
 
     def _bytes_to_read(self) -> int:
-        has_bytes = self._in_tls() or kernel.unread_bytes(self.sock)  # else a FIN or an RST came
+        has_bytes = self._in_tls() or kernel.unread_bytes(self.sock)  # if not: a FIN or an RST
         return self._next_slice(UP, _READ_SIZE) if has_bytes else _READ_SIZE
 
     def _next_slice(self, direction: str, most: int) -> int:

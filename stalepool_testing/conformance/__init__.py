@@ -1,4 +1,4 @@
-"""Every stale state against an HTTP client, and a table of what it survives::
+"""Test an HTTP client with every stale state, and print a table of what it survives::
 
     pytest --pyargs stalepool_testing.conformance --client requests
 

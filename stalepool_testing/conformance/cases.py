@@ -1,4 +1,4 @@
-"""What a pooled connection meets between its first request and its second."""
+"""The faults of a pooled connection between its first request and its second."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from stalepool_testing.script import AnswerStep, IdleStep
 class Case(NamedTuple):
     """One fault.
 
-    :ivar idle: done to the idle connection; the second request comes after it has arrived.
-    :ivar meets: what the second request meets instead of an answer, where no check can help.
+    :ivar idle: done to the idle connection; the second request comes after the fault has arrived.
+    :ivar meets: done at the second request instead of an answer; no check can help.
     """
 
     idle: IdleStep | None = None

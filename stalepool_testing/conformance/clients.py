@@ -1,4 +1,4 @@
-"""The clients that the suite knows, each imported only when it is asked for."""
+"""The clients that the suite knows, each imported only when it is tested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Client(Protocol):
     """An HTTP client with a pool of its own; each request waits ``TIMEOUT_S`` for its answer."""
 
     def request(self, method: str, url: str, body: bytes | None) -> int:
-        """Send a request; returns the status, or raises whatever the client raises."""
+        """Send a request; return the status, or raise what the client raises."""
 
     def close(self) -> None:
         """Close the pool."""
@@ -83,7 +83,7 @@ class _Aiohttp:
         import asyncio
 
         for _ in range(3):
-            await asyncio.sleep(0)  # a service's loop runs all the time, and sees what arrives
+            await asyncio.sleep(0)  # a service's loop runs all the time, and notices what arrives
         async with self._session.request(method, url, data=body, ssl=self._context) as response:
             await response.read()
             return int(response.status)
@@ -105,7 +105,7 @@ CLIENTS: Mapping[str, Factory] = {
 def factory_of(name: str) -> Factory:
     """Find a client by name, or import ``module:factory``.
 
-    :raises ValueError: for what is neither, or cannot be imported; one sentence.
+    :raises ValueError: the name is neither, or cannot be imported; the text is one sentence.
     """
     if name in CLIENTS:
         return CLIENTS[name]

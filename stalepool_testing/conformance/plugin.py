@@ -9,7 +9,7 @@ import pytest
 from stalepool_testing.conformance.cases import CASES
 from stalepool_testing.conformance.clients import CLIENTS, Factory, factory_of
 
-#: takes the case, the method, and what the client made of it
+#: takes the case, the method, and the result
 Note = Callable[[str, str, str], None]
 
 
@@ -34,12 +34,12 @@ def make_client(request: pytest.FixtureRequest) -> Factory:
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Note:
-    # not record_property, which warns of the newer form of --junitxml
+    # not record_property, which warns about the newer form of --junitxml
     return lambda *cell: request.node.user_properties.append(("stalepool", cell))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print a row for each case: what GET made of it, and POST."""
+    """Print a row for each case: the results of GET and POST."""
     rows: dict[str, dict[str, str]] = {}
     for reports in list(terminalreporter.stats.values()):
         for report in reports:

@@ -15,7 +15,7 @@ FIRST, SECOND = 200, 202
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("name", CASES)
 def test_client(name: str, method: str, make_client: Factory, note: Note) -> None:
-    """GET must be answered; POST, too, where the fault could be seen, and never sent twice."""
+    """GET must be answered; POST, too, if the fault could be noticed; POST never twice."""
     case, tls = CASES[name], TLS()
     script = [Respond(FIRST), *([case.meets] if case.meets else [])]
     server = FaultServer(script, default=Respond(SECOND), tls=tls if case.over_tls else None)
