@@ -23,7 +23,7 @@ class Step(Checked):
 
 
 class AnswerStep(Step):
-    """What happens to the next request."""
+    """A step that says what happens to the next request."""
 
     def answer(self, exchange: Exchange) -> None:
         """Deal with a request whose head has been read.
@@ -34,7 +34,7 @@ class AnswerStep(Step):
 
 
 class IdleStep(Step):
-    """What happens to the connection between two requests."""
+    """A step that says what happens to the connection between two requests."""
 
     def idle(self, channel: Channel) -> bool:
         """Do the step to the connection; the journal notes it if this returns True.

@@ -125,6 +125,22 @@ def test_the_page_has_every_question_of_the_doctor() -> None:
     assert first_column(section) == set(QUESTIONS)
 
 
+def test_the_house_has_every_module() -> None:
+    """The tree of docs/design.rst, by its names; of the command line it has the package alone."""
+    tree = page("docs/design.rst").partition("   stalepool/\n")[2].partition("\n     cli/")[0]
+    shown, room = set(), ""
+    for margin, name in re.findall(r"^(     (?:  )?)(\w+/?)  ", tree, re.MULTILINE):
+        room = room if len(margin) == 7 else name if name.endswith("/") else ""
+        if not name.endswith("/"):
+            shown.add(room + name)
+    root = REPOSITORY / "stalepool"
+    paths = [*root.glob("*.py"), root / "contrib/keystone.py"]
+    for directory in ("patching", "connection", "sockets"):
+        paths += [path for path in (root / directory).glob("*.py") if path.stem != "__init__"]
+    names = {str(path.relative_to(root).with_suffix("")) for path in paths}
+    assert shown == names - {"__main__"}
+
+
 def test_the_page_has_every_logger() -> None:
     section = page("docs/status.rst").partition("\nIn the log\n")[2].partition("\n---\n")[0]
     shown = set(re.findall(r"``(stalepool\.\w+)``$", section, re.MULTILINE))

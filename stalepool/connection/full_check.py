@@ -58,7 +58,7 @@ def _check(conn: Any, installation: runtime.Installation) -> Action:
         state.checked()
         return Action.DEFER
     if finding.verdict.action is Action.KEEP:
-        if state.request is not None:  # its answer was read by a class of somebody else's
+        if state.request is not None:  # its answer was read by another response class
             state.answered()
         state.checked()
     return finding.verdict.action

@@ -1,4 +1,4 @@
-"""Which modules are patched, and where the copies of urllib3 in a process are found.
+"""The modules that are patched, and how the copies of urllib3 in a process are found.
 
 A copy is a package named ``urllib3``, or one whose name ends in ``.urllib3``, as in pip and
 Snowflake. eventlet's ``import_patched`` makes further copies, and keeps each in ``sys.modules``

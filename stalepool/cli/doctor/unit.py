@@ -97,7 +97,7 @@ def _include(value: str, environ: Dict[str, str], findings: List[Finding]) -> No
     except (OSError, UnicodeDecodeError) as error:
         if not (value.startswith("-") and isinstance(error, FileNotFoundError)):
             says = "%s cannot be read: %s" % (path, getattr(error, "strerror", None) or error)
-            findings.append(Finding("file", WARNING, says, "Look at it by itself."))
+            findings.append(Finding("file", WARNING, says, "Check that file separately."))
         return
     environ.update(more)
     findings += problems

@@ -85,7 +85,7 @@ EVENTS = {
     "half_sent": ("a send had failed before", NOTHING),
 }
 
-_FALLBACK_REMEDY = "urllib3 did it by itself; report it with its WARNING from the log"
+_FALLBACK_REMEDY = "report it, with its WARNING from the log"
 _FALLBACK_REMEDIES = {
     "status_failed": "name a directory that the user may write to: STALEPOOL_STATUS_DIR",
     "unknown_connection": "nothing to do; stalepool does not know the class or the socket",
