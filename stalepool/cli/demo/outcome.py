@@ -1,4 +1,4 @@
-"""What came out of one half of a case."""
+"""The outcomes of one half of a case."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ IMPOSSIBLE = "impossible"
 
 
 class Did(NamedTuple):
-    """What the shim has counted: its verdicts on connections, and what became of replays."""
+    """The shim's counters that have grown: verdicts on connections, and outcomes of replays."""
 
     judged: Dict[str, int]
     replays: Dict[str, int]
 
 
 class Answer(NamedTuple):
-    """What nova-compute saw of its ``PUT``; ``status`` is None where it hung.
+    """The answer to nova-compute's ``PUT``; ``status`` is None if it hung.
 
     ``asked`` is how often neutron was asked for the ports.
     """
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 
 class Race(NamedTuple):
-    """What became of the requests of a busy worker.
+    """The results of a busy worker's requests.
 
     ``detail`` is the text of the error that came most often.
     """

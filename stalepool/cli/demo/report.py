@@ -1,4 +1,4 @@
-"""What the demo prints, as text of at most 79 columns and as plain data."""
+"""The demo's report, as text of at most 79 columns and as plain data."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def _described(outcome: Outcome) -> List[str]:
 
 
 def _what_it_did(outcome: Outcome) -> List[str]:
-    """What the shim found wrong with connections, and what became of a replay."""
+    """List the shim's findings on connections, and the outcome of a replay."""
     if isinstance(outcome, Impossible):
         return []
     found = {verdict: count for verdict, count in outcome.did.judged.items() if verdict != "alive"}
