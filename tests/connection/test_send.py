@@ -1,0 +1,74 @@
+"""The bytes of a request go out: by urllib3's own ``send`` alone, or looked after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import urllib3
+
+import stalepool
+from pools import (
+    counters,
+    get,
+    passing_through,
+    pool_for,
+    pooled_connection,
+    serving,
+    shim,
+)
+from replay_tools import ECHO, after_checkout, have, reused, send
+from stalepool_testing import FaultServer, ResetAfter, Surplus, kernel
+
+
+def test_uninstalled_it_passes_through() -> None:
+    with serving() as (_, pool):
+        with passing_through(urllib3.connection.HTTPConnection, "send"):
+            assert [get(pool), get(pool)] == [200, 200]
+            seen = stalepool.snapshot()
+        assert seen["fallbacks"] == {} and seen["origins"] == {}
+
+
+def test_a_failed_send_is_made_good() -> None:
+    """The connection is reset after its checkout, so that the send fails, and not the read."""
+    with shim(replay="idempotent"), reused(default=ECHO) as (server, pool):
+        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
+        assert send(server, pool, "PUT")[:4] == (200, True, None, 1)
+        assert counters(server)["replays"] == {"ok": 1}
+
+
+class Stub(urllib3.connection.HTTPConnection):
+    """Keeps what is sent, and has no socket: as what records and plays HTTP back."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.kept = b""
+
+    def connect(self) -> None:
+        self.sock = None
+
+
+def test_a_connection_that_has_no_socket_is_not_looked_after(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def keep(self: Any, data: bytes) -> None:
+        self.kept += data
+
+    monkeypatch.setattr("http.client.HTTPConnection.send", keep)
+    with shim():
+        conn = Stub("127.0.0.1", 1)
+        conn.request("GET", "/")
+        assert conn.kept.startswith(b"GET / HTTP/1.1")
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_a_readable_connection_that_carries_an_identity_is_not_left() -> None:
+    """Another one would not be who this one is."""
+    with shim(presend_check=True), FaultServer(default=ECHO) as server, pool_for(server) as pool:
+        headers = {"Authorization": "NTLM x"}
+        assert pool.request("GET", "/", headers=headers).status == 200
+        sock = pooled_connection(pool).sock
+        after_checkout(pool, have(server, Surplus(200, seconds=0)))
+        pool.request("POST", "/")
+        assert counters(server)["moved"] == {}
+        assert pooled_connection(pool).sock is sock
