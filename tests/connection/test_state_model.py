@@ -1,0 +1,232 @@
+"""A small model of a pooled connection, walked at random against the real one on real sockets.
+
+The model says for each request whether it is answered, and on which connection. The walks are the
+same each time; ``--full`` makes them longer, and more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Iterator, List, Optional
+
+import pytest
+import urllib3
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import stalepool
+from pools import await_arrival, pool_for, shim
+from replay_tools import ECHO, IDEMPOTENT, METHODS, after_checkout, have, send
+from stalepool import runtime
+from stalepool.connection import state
+from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, UPGRADED
+from stalepool_testing import (
+    TLS,
+    Close,
+    CloseAfter,
+    FaultServer,
+    HalfCloseAfter,
+    Reset,
+    ResetAfter,
+    Respond,
+    Surplus,
+    into_pool,
+    kernel,
+)
+
+SETTINGS = {"replay": "idempotent", "presend_check": True}
+
+#: by which a server ends a connection that idles
+ENDS = [CloseAfter(0), ResetAfter(0), HalfCloseAfter(0), Surplus(408, seconds=0)]
+#: with which it meets a request
+MEETS = [Close(), Reset()]
+
+UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
+
+
+class Model:
+    """What is known of the pool's one connection before a request."""
+
+    def __init__(self) -> None:
+        self.phase = FRESH
+        self.has_ended = False  # or is a parent process's
+        self.has_answered = False
+        self.connections = 0
+
+    def request(self, method: str, ends: Optional[str]) -> bool:
+        """Tell whether a request is answered whose connection ends in this phase of it."""
+        is_reused = self.phase is not FRESH and not self.has_ended
+        if not is_reused:
+            self.phase, self.has_ended, self.has_answered = FRESH, False, False
+            self.connections += 1
+        if ends is None or (ends == "checked" and not is_reused):
+            is_answered = True
+        else:
+            is_ours = self.phase is not UPGRADED
+            is_moved = ends == "checked" and is_ours
+            is_replayed = self.has_answered and is_ours and method in IDEMPOTENT
+            is_answered = is_moved or is_replayed
+            self.connections += is_answered
+        if self.phase is not UPGRADED or ends is not None:
+            self.phase = IDLE if is_answered else FRESH
+        self.has_answered = is_answered
+        return is_answered
+
+
+class Walk(RuleBasedStateMachine):
+    tls: Optional[TLS] = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model, self.script = Model(), []  # type: Model, list[Any]
+        self.open = contextlib.ExitStack()
+        self.open.enter_context(shim(**SETTINGS))
+        self.open.enter_context(forks_taken_back())
+        self.server = self.open.enter_context(FaultServer(self.answer, tls=self.tls))
+        self.pool = self.open.enter_context(pool_for(self.server, self.tls))
+
+    def teardown(self) -> None:
+        self.open.close()
+
+    def answer(self, request: Any) -> Any:
+        return self.script.pop() if self.script else ECHO
+
+    # -- what happens while it idles
+
+    @initialize(is_pooled=st.booleans())
+    def a_connection_from_before_the_shim_came(self, is_pooled: bool) -> None:
+        """Over TLS its session tickets lie unread."""
+        if is_pooled:
+            into_pool(self.pool, self.server.connect())
+            kernel.wait_until(lambda: self.server.journal.connections, "accepted", 5)
+            if self.tls is not None:
+                await_arrival(self.pool)
+            self.model.phase, self.model.connections = IDLE, 1
+
+    @precondition(lambda self: self.model.phase is not FRESH and not self.model.has_ended)
+    @rule(end=st.sampled_from(ENDS))
+    def the_server_ends_it(self, end: Any) -> None:
+        self.server.perform(end)
+        await_arrival(self.pool)
+        self.model.has_ended = True
+
+    @rule()
+    def fork(self) -> None:
+        runtime.fork_generation += 1
+        state._opened.clear()
+        self.model.has_ended = self.model.phase is IDLE
+
+    @rule()
+    def install_anew(self) -> None:
+        stalepool.uninstall()
+        stalepool.install(**SETTINGS)
+
+    # -- requests
+
+    @rule(method=st.sampled_from(METHODS))
+    def request(self, method: str) -> None:
+        self.send(method, None)
+
+    @rule(method=st.sampled_from(METHODS), end=st.sampled_from(ENDS))
+    def request_whose_connection_ends_after_the_check(self, method: str, end: Any) -> None:
+        def act(conn: Any) -> None:
+            if conn.sock is not None:
+                self.expect_phase(conn, CHECKED)
+                have(self.server, end)(conn)
+
+        after_checkout(self.pool, act)
+        self.send(method, "checked")
+
+    @rule(method=st.sampled_from(["PUT", "POST"]))
+    def request_whose_connection_ends_while_it_is_sent(self, method: str) -> None:
+        found: List[Any] = []
+
+        def body() -> Iterator[bytes]:
+            yield b"abc"
+            self.expect_phase(found[0], SENDING)
+            kernel.wait_readable(found[0].sock, events=kernel.POLLRDHUP)
+            yield b"def"
+
+        self.script.append(Close())
+        after_checkout(self.pool, found.append)
+        self.send(method, "sending", body=body(), headers={"Content-Length": "6"})
+
+    @rule(method=st.sampled_from(METHODS), meets=st.sampled_from(MEETS))
+    def request_whose_connection_ends_while_it_waits(self, method: str, meets: Any) -> None:
+        self.script.append(meets)
+        self.send(method, "waiting")
+
+    @precondition(lambda self: self.model.phase is not UPGRADED)
+    @rule()
+    def upgrade(self) -> None:
+        self.script.append(Respond(101, headers=UPGRADE))
+        assert self.model.request("GET", None)
+        assert self.pool.request("GET", "/", headers=UPGRADE).status == 101
+        self.model.phase = UPGRADED
+
+    def send(self, method: str, ends: Optional[str], **options: Any) -> None:
+        wanted = self.model.request(method, ends)
+        outcome = send(self.server, self.pool, method, **options)
+        assert outcome.is_own_answer is wanted, (outcome, self.model.__dict__)
+        assert wanted or isinstance(outcome.error, urllib3.exceptions.HTTPError), outcome
+        assert outcome.processed <= 1
+        assert method in IDEMPOTENT or outcome.arrivals <= 1
+
+    # -- what holds after each
+
+    def expect_phase(self, conn: Any, phase: str) -> None:
+        found = state.find(conn.sock)
+        assert found is None or UPGRADED in (found.phase, self.model.phase) or found.phase is phase
+
+    @invariant()
+    def no_more_connections_than_there_have_to_be(self) -> None:
+        assert len(self.server.journal.connections) == self.model.connections
+
+    @invariant()
+    def it_idles(self) -> None:
+        conn = self.pool.pool.queue[-1]
+        sock = None if conn is None else conn.sock
+        assert (sock is None) == (self.model.phase is FRESH)
+        if self.model.has_answered:
+            found = state.find(sock)
+            assert found is not None and (found.phase, found.request) == (self.model.phase, None)
+
+    @invariant()
+    def nothing_is_strange(self) -> None:
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@contextlib.contextmanager
+def forks_taken_back() -> Iterator[None]:
+    generation, opened = runtime.fork_generation, dict(state._opened)
+    try:
+        yield
+    finally:
+        runtime.fork_generation = generation
+        state._opened.clear()
+        state._opened.update(opened)
+
+
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+def test_walks(version: Optional[str], request: pytest.FixtureRequest) -> None:
+    is_full = request.config.getoption("--full")
+    tls = None if version is None else TLS(version, num_tickets=2)
+    run_state_machine_as_test(
+        type("Walk", (Walk,), {"tls": tls}),
+        settings=settings(
+            max_examples=500 if is_full else 20,
+            stateful_step_count=50 if is_full else 12,
+            derandomize=True,
+            database=None,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
