@@ -74,7 +74,7 @@ def _rows_of(value: ast.AST, name: str, is_local: bool) -> Iterator[Place]:
         for key, row in zip(value.keys, value.values):
             if key is None:
                 yield from _rows_of(row, name, is_local)
-            elif len(value.keys) > 1:
+            elif len(value.keys) > 1 and not is_local:
                 yield Place(
                     row.lineno, _named(name, key), _without((value.keys, key), (value.values, row))
                 )
@@ -84,7 +84,7 @@ def _rows_of(value: ast.AST, name: str, is_local: bool) -> Iterator[Place]:
         is_list_of_words = len(value.args) > 1 and all(_is_word(each) for each in value.args)
         elements = value.args if is_list_of_words else None
     if elements is None:
-        if isinstance(value, (ast.Call, ast.BinOp, ast.Starred)):
+        if isinstance(value, (ast.Call, ast.BinOp)) and not is_local:
             for child in ast.iter_child_nodes(value):
                 yield from _rows_of(child, name, is_local)
         return
@@ -106,27 +106,27 @@ def _without(*removed: Tuple[List[Any], Any]) -> Callable[[], Any]:
 
 
 def early_returns(tree: ast.AST) -> Iterator[Place]:
-    """Every ``return`` that is not the last statement of its function."""
+    """Every ``return`` without which its function would go on, or return something else."""
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef):
-            for body in _bodies(function):
+            for body, is_at_the_end in _bodies(function, True):
                 for at, statement in enumerate(body):
                     if isinstance(statement, ast.Return) and statement is not function.body[-1]:
+                        is_none = ast.unparse(statement) in ("return", "return None")
                         what = _named(function.name + "()", statement)
-                        yield Place(statement.lineno, what, _passing(body, at))
+                        if not (is_at_the_end and is_none):
+                            yield Place(statement.lineno, what, _passing(body, at))
 
 
-def _bodies(node: ast.AST) -> Iterator[List[ast.stmt]]:
-    """The blocks of a function, but for those of functions in it."""
-    for name in ("body", "orelse", "finalbody"):
-        block = getattr(node, name, None)
-        if isinstance(block, list):
-            yield block
-            for statement in block:
-                if not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
-                    yield from _bodies(statement)
-    for handler in getattr(node, "handlers", ()):
-        yield from _bodies(handler)
+def _bodies(node: Any, is_at_the_end: bool) -> Iterator[Tuple[List[ast.stmt], bool]]:
+    """The blocks of a function, but for those of functions in it; and whether it ends there."""
+    is_last = is_at_the_end and not isinstance(node, (ast.For, ast.While))
+    blocks = [getattr(node, name, []) for name in ("body", "orelse")]
+    for block in blocks + [handler.body for handler in getattr(node, "handlers", ())]:
+        yield block, is_last
+        for statement in block:
+            if not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
+                yield from _bodies(statement, is_last and statement is block[-1])
 
 
 def _passing(body: List[ast.stmt], at: int) -> Callable[[], Any]:
