@@ -110,7 +110,8 @@ def metrics() -> str:
         ("``stalepool_%s_total{%s}``" % (m.name, ",".join(m.labels)), _marked(m.help))
         for m in counters(control.snapshot())
     ]
-    rows.append(("``stalepool_active``", "1, or the number of processes, where urllib3 is patched"))
+    active = "1 if urllib3 is patched; in multiprocess mode the number of such processes"
+    rows.append(("``stalepool_active``", active))
     return table(("metric", "what it counts"), rows, (None, 58))
 
 

@@ -32,8 +32,8 @@ def trees(under: str) -> Iterator[ast.Module]:
 
 @pytest.mark.parametrize(("name", "table"), NAMED, ids=[table for _, table in NAMED])
 def test_a_page_shows_the_table_of_the_code(name: str, table: str) -> None:
-    """If this fails, run ``python -m docs.tables``."""
-    assert page(name) == tables.insert(page(name), table, tables.PAGES[name][table]())
+    is_fresh = page(name) == tables.insert(page(name), table, tables.PAGES[name][table]())
+    assert is_fresh, "%s is stale: run python -m docs.tables" % name
 
 
 def test_the_picture_is_drawn_from_the_table() -> None:
