@@ -1,0 +1,153 @@
+"""The first byte of an answer is awaited: what becomes of the request, and what is learnt."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import http.client
+import io
+import socket
+from typing import Any
+
+import pytest
+import urllib3
+
+import stalepool
+from pools import counters, pool_for, shim
+from replay_tools import ECHO, kind_of, reused, send
+from stalepool_testing import BlackHole, Close, FaultServer, Respond
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
+
+
+# -- what becomes of the request -------------------------------------------------------------------
+
+
+def test_sent_again_and_answered() -> None:
+    with shim(replay="idempotent"), reused(Close()) as (server, pool):
+        assert send(server, pool, "GET")[:4] == (200, True, None, 2)
+        assert counters(server)["replays"] == {"ok": 1}
+
+
+def test_sent_again_in_vain() -> None:
+    """The caller gets the first error."""
+    with shim(replay="idempotent"), reused(default=Close()) as (server, pool):
+        outcome = send(server, pool, "GET")
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 2)
+        assert counters(server)["replays"] == {"failed": 1}
+
+
+def test_a_late_answer_is_awaited() -> None:
+    with shim(replay="idempotent", silence_s=1), reused(Respond(delay_s=1.5)) as (server, pool):
+        outcome = send(server, pool, "GET")
+        assert (outcome.status, outcome.arrivals) == (200, 1)
+        assert counters(server)["replays"] == {}
+
+
+def test_a_silent_peer_is_left_for_another_that_answers() -> None:
+    with shim(replay="idempotent", silence_s=1), reused(timeout=20.0) as (server, pool):
+        server.perform(BlackHole())
+        outcome = send(server, pool, "GET")
+        assert (outcome.status, outcome.is_own_answer, outcome.arrivals) == (200, True, 1)
+        assert counters(server)["replays"] == {"ok": 1}
+
+
+# -- what is not looked after ----------------------------------------------------------------------
+
+
+def test_an_answer_to_a_request_from_before_an_uninstall() -> None:
+    """The class is kept on the instance, as botocore does."""
+    with shim(), FaultServer() as server:
+        conn = urllib3.connection.HTTPConnection(server.host, server.port)
+        conn.response_class = conn.response_class
+        for _ in range(2):
+            conn.request("GET", "/")
+            stalepool.uninstall()
+            assert conn.getresponse().status == 200
+        assert stalepool.snapshot()["fallbacks"] == {}
+        conn.close()
+
+
+class Bytes:
+    """In place of a socket, as in tests of HTTP clients."""
+
+    def makefile(self, mode: str) -> Any:
+        return io.BytesIO(ANSWER)
+
+
+def test_an_answer_out_of_a_string() -> None:
+    with shim():
+        response = urllib3.connection.HTTPConnection("127.0.0.1", 1).response_class(Bytes())
+        response.begin()
+        assert response.read() == b"ok"
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_an_answer_on_a_socket_that_nobody_knows() -> None:
+    one, other = socket.socketpair()
+    with shim(), one, other:
+        other.sendall(ANSWER)
+        response = urllib3.connection.HTTPConnection("127.0.0.1", 1).response_class(one)
+        response.begin()
+        assert response.read() == b"ok"
+        response.close()
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_an_answer_whose_connection_is_gone() -> None:
+    with shim(replay="idempotent"), reused(Close()) as (server, pool):
+        conn = pool._get_conn()
+        conn.request("GET", "/wanted")
+        sock, conn.sock = conn.sock, None
+        response = conn.response_class(sock, method="GET")
+        del conn
+        gc.collect()
+        with sock, pytest.raises(http.client.RemoteDisconnected):
+            response.begin()
+        assert server.journal.count(path="/wanted") == 1
+
+
+# -- classes of others -----------------------------------------------------------------------------
+
+
+def of_a_partial() -> Any:
+    return functools.partial(http.client.HTTPResponse)
+
+
+def of_ours() -> Any:
+    """Somebody has read it off urllib3's class, and keeps it on http.client's."""
+    return urllib3.connection.HTTPConnection.response_class
+
+
+@pytest.mark.parametrize("make", [of_a_partial, of_ours])
+def test_what_stands_in_the_place_of_http_clients_class(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shim(replay="idempotent"), reused(Close()) as (server, pool):
+        monkeypatch.setattr(http.client.HTTPConnection, "response_class", make())
+        assert send(server, pool, "GET").status == 200
+        assert counters(server)["replays"] == {"ok": 1}
+
+
+# -- what is learnt --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", CHALLENGES)
+def test_a_challenge_binds_the_connection(status: int) -> None:
+    """An identity is going to be spoken on it: another connection would not be who this one is."""
+    challenge = Respond(status, headers={CHALLENGES[status]: "Negotiate"})
+    with shim(replay="idempotent"), FaultServer([challenge, Close()], default=ECHO) as server:
+        with pool_for(server) as pool:
+            assert pool.request("GET", "/").status == status
+            assert send(server, pool, "GET").error is not None
+            assert counters(server)["replays_refused"] == {"identity": 1}
+
+
+def test_other_challenges_do_not() -> None:
+    challenge = Respond(401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+    with shim(replay="idempotent"), FaultServer([challenge, Close()], default=ECHO) as server:
+        with pool_for(server) as pool:
+            assert pool.request("GET", "/").status == 401
+            assert send(server, pool, "GET").status == 200
