@@ -5,6 +5,8 @@ The cells themselves are made by ``tests.failures``, each kind of socket in a pr
 
 from __future__ import annotations
 
+import errno
+import socket
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import pytest
 from failures import report, table
 from failures.faults import FAULTS
 from failures.kinds import KINDS
+from pools import UnknownSocket
+from stalepool.sockets import failure
 
 PAGE = report.ROOT / "docs" / "failures.rst"
 
@@ -46,6 +50,36 @@ def test_every_fault_is_noticed_by_some_operation(cells):
     noticed = {(c["kind"], c["fault"]) for c in cells if c.get("raised", "nothing") != "nothing"}
     # eventlet's TLS socket sends nothing, and says nothing, once it was shut down
     assert made - noticed <= {("eventlet ssl", "own shutdown, for writing")}
+
+
+class OfALibrary(OSError):
+    """Not made into a ConnectionError by its number, as a plain OSError is."""
+
+
+ENDS = ["ECONNRESET", "ECONNABORTED", "EPIPE", "ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"]
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_socket_that_cannot_be_asked_is_judged_by_the_error(name):
+    one, other = socket.socketpair()
+    with one, other:
+        error = OfALibrary(getattr(errno, name), "said so")
+        assert failure.has_ended(UnknownSocket(one), error)
+        assert not failure.has_ended(UnknownSocket(one), OfALibrary(errno.EINVAL, "said so"))
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_an_end_is_silent_where_the_kernel_gave_up(name):
+    is_silent = name in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH")
+    assert failure.is_silent_end(OSError(getattr(errno, name), "said so")) is is_silent
+
+
+def test_of_a_socket_that_cannot_be_asked_no_answer_has_begun():
+    one, other = socket.socketpair()
+    with one, other:
+        other.sendall(b"HTTP/1.1 413")
+        assert failure.answer_has_begun(one)
+        assert not failure.answer_has_begun(UnknownSocket(one))
 
 
 def _a_report(python: str, openssl: str, **raised_by_version: str) -> report.Report:

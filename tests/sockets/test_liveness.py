@@ -5,6 +5,7 @@ That asking does not block needs no clock: with a timeout of None one that waits
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import itertools
 import os
@@ -156,6 +157,31 @@ def test_what_comes_behind_a_ticket():
 
         taken_apart.read_one = read_and_be_late
         assert liveness.examine(taken_apart, liveness.poller(taken_apart.raw)) is Verdict.UNREAD
+
+
+#: what reading through TLS fails with, while a whole record is there -> the verdict
+READ_FAILS_WITH = {
+    "ETIMEDOUT": Verdict.TIMED_OUT,
+    "EHOSTUNREACH": Verdict.TIMED_OUT,
+    "ENETUNREACH": Verdict.TIMED_OUT,
+    "ECONNRESET": Verdict.RESET,
+    "EPIPE": Verdict.RESET,
+    "EBADF": Verdict.NO_SOCKET,
+    "ENOTCONN": Verdict.CLOSED,
+    "EIO": Verdict.CLOSED,
+}
+
+
+@pytest.mark.parametrize("name", READ_FAILS_WITH)
+def test_what_the_kernel_holds_against_a_tls_socket(name):
+    def read_one():
+        raise OSError(getattr(errno, name), "said so")
+
+    with testing.late_ticket() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        taken_apart.read_one = read_one
+        verdict = liveness.examine(taken_apart, liveness.poller(taken_apart.raw))
+        assert verdict is READ_FAILS_WITH[name]
 
 
 def test_without_a_poll_nobody_can_be_asked(monkeypatch):

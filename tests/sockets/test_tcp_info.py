@@ -92,6 +92,20 @@ def test_the_side_that_ended_it(peer):
         assert tcp_info.ask(taken_apart).was_closed_by_us
 
 
+#: our side has sent a FIN: include/net/tcp_states.h
+OURS = {"FIN_WAIT1": 4, "FIN_WAIT2": 5, "TIME_WAIT": 6, "LAST_ACK": 9, "CLOSING": 11}
+THEIRS = {"ESTABLISHED": 1, "CLOSE": 7, "CLOSE_WAIT": 8}
+
+
+@pytest.mark.parametrize("name", [*OURS, *THEIRS])
+def test_a_kernel_that_counts_no_bytes_tells_it_by_the_state(name):
+    """Linux before 5.4."""
+    with testing.healthy() as pair:
+        info = tcp_info.ask(layers.layers_of(pair.client))
+    info = info._replace(state={**OURS, **THEIRS}[name], is_whole=False)
+    assert info.was_closed_by_us is (name in OURS)
+
+
 def test_an_answered_probe_shows_in_the_times():
     """An ACK so long after the last data in both directions is of nothing but a probe."""
     with testing.healthy() as pair:
