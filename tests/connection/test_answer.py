@@ -7,6 +7,7 @@ import gc
 import http.client
 import io
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ import urllib3
 import stalepool
 from pools import counters, pool_for, shim
 from replay_tools import ECHO, kind_of, reused, send
-from stalepool_testing import BlackHole, Close, FaultServer, Respond
+from stalepool_testing import TLS, AnswerStep, BlackHole, Close, Exchange, FaultServer, Respond
+from stalepool_testing.tls_sockets import say_goodbye
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -37,6 +39,29 @@ def test_sent_again_in_vain() -> None:
         outcome = send(server, pool, "GET")
         assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 2)
         assert counters(server)["replays"] == {"failed": 1}
+
+
+@dataclass(frozen=True)
+class SayGoodbye(AnswerStep):
+    """Ends TLS as the request arrives, and leaves TCP as it is. Not processed."""
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.throw_away()
+        say_goodbye(exchange.channel.sock)
+        exchange.channel.park()
+
+
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
+@pytest.mark.parametrize(("method", "arrivals"), [("GET", 2), ("POST", 1)])
+def test_a_close_notify_without_a_fin(version: str, method: str, arrivals: int) -> None:
+    """The kernel knows of no end."""
+    with shim(replay="idempotent"), reused(SayGoodbye(), tls=TLS(version)) as (server, pool):
+        outcome = send(server, pool, method)
+        assert outcome.arrivals == arrivals
+        if method == "GET":
+            assert (outcome.status, outcome.is_own_answer) == (200, True)
+        else:
+            assert kind_of(outcome.error) == "connection"
 
 
 def test_a_late_answer_is_awaited() -> None:

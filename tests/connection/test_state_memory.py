@@ -16,7 +16,7 @@ import urllib3
 from pools import pooled_connection, shim
 from reused import primed
 from stalepool.connection import state
-from stalepool_testing import Close, Respond, Silence
+from stalepool_testing import Close, FaultServer, Respond, Silence
 
 MB = 1 << 20
 
@@ -107,3 +107,72 @@ def test_a_stream_in_chunks_is_not_recorded(method: str) -> None:
         conn = pooled_connection(pool)
         assert pool.request(method, "/", body=body(conn)).status == 200
     assert held and held[0] < 500
+
+
+# -- what is dropped, in each phase ----------------------------------------------------------------
+
+
+def _idle(conn: Any) -> None:
+    conn.request("GET", "/")
+    conn.getresponse().read()
+
+
+def _checked(conn: Any) -> None:
+    _idle(conn)
+    assert not urllib3.connectionpool.is_connection_dropped(conn)
+
+
+def _sending(conn: Any) -> None:
+    _checked(conn)
+    conn.request("PUT", "/", body=b"x")
+
+
+def _waiting(conn: Any) -> None:
+    """As a request that timed out leaves it, before a pool has closed it."""
+    _checked(conn)
+    conn.timeout = 0.1
+    conn.sock.settimeout(0.1)
+    conn.request("GET", "/silence")
+    with pytest.raises(OSError, match="timed out"):
+        conn.getresponse()
+
+
+def _upgraded(conn: Any) -> None:
+    conn.request("GET", "/upgrade")
+    conn.getresponse()
+
+
+def _answer(request: Any) -> Any:
+    if request.path == "/upgrade":
+        return Respond(101, headers={"Connection": "Upgrade", "Upgrade": "tcp"})
+    return Silence() if request.path == "/silence" else Respond()
+
+
+#: phase -> what brings a connection into it
+PHASES = {
+    state.IDLE: _idle,
+    state.CHECKED: _checked,
+    state.SENDING: _sending,
+    state.WAITING: _waiting,
+    state.UPGRADED: _upgraded,
+}
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_connection_that_is_dropped_is_gone_in_every_phase(phase: str) -> None:
+    """Its descriptor is closed at once; its state is the next thing to be swept."""
+    with shim(replay="idempotent"), FaultServer(_answer) as server:
+        conn = urllib3.connection.HTTPConnection(server.host, server.port)
+        PHASES[phase](conn)
+        found = state.find(conn.sock)
+        assert found is not None and found.phase is phase
+        sock = found.sock
+        del conn
+        gc.collect()
+        assert sock() is None
+        server.wait_ended()
+        state._sweep()
+        assert found not in state._states.values()
+        assert found.request is None or found.request.conn() is None
