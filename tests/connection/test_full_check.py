@@ -10,19 +10,23 @@ import socket
 
 import pytest
 
+import stalepool
 from pools import (
+    await_probe,
     counters,
     get,
     let_pass,
     pool_for,
+    pooled_connection,
     serving,
     shim,
     stock,
     verdicts,
     wait_idle,
 )
+from reused import Server
 from stalepool.connection.request_rules import keep_alive_hint_s
-from stalepool_testing import TLS, FaultServer, Respond, SlowAnswer
+from stalepool_testing import TLS, BlackHole, FaultServer, Respond, RespondThenClose, SlowAnswer
 
 
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
@@ -229,3 +233,50 @@ def test_no_limit_closes_a_connection_that_carries_an_identity(settings):
         assert get(pool) == 200
         assert verdicts(server) == {"alive": 1}
         assert len(server.journal.connections) == 1
+
+
+# -- what is not even asked ------------------------------------------------------------------------
+
+
+def test_a_connection_that_urllib3_has_closed_is_opened_without_a_word():
+    """A pool keeps such a connection object."""
+    with shim(), serving([RespondThenClose()]) as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        assert verdicts(server) == {}
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_a_socket_that_was_closed_behind_urllib3s_back_is_none():
+    with shim(), serving() as (server, pool):
+        assert get(pool) == 200
+        pooled_connection(pool).sock.close()
+        assert get(pool) == 200
+        assert verdicts(server) == {"no_socket": 1}
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_without_a_poll_urllib3s_own_check_decides(monkeypatch):
+    monkeypatch.setattr("stalepool.sockets.unpatched.poll", lambda: None)
+    with shim(), serving() as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        assert verdicts(server) == {"unknown": 1}
+        assert set(stalepool.snapshot()["fallbacks"]) == {"unknown_connection"}
+
+
+def test_of_a_socket_without_tcp_info_nothing_more_is_asked():
+    with shim(), serving(family=socket.AF_UNIX) as (server, pool):
+        assert [get(pool), get(pool), get(pool)] == [200] * 3
+        assert verdicts(server) == {"alive": 2}
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
+    """The request could not move, and the path healed: the next one has no reason to."""
+    settings = {"keepalive_idle_s": 1, "keepalive_interval_s": 1, "reconnect_window_s": 0}
+    with shim(**settings), Server() as server, pool_for(server) as pool:
+        assert get(pool) == 200
+        server.stop_listening()
+        server.perform(BlackHole(seconds=2.5))
+        await_probe(pooled_connection(pool).sock)
+        assert [get(pool), get(pool)] == [200, 200]
+        assert counters(server)["moved"] == {"failed": 1}

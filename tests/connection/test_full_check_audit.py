@@ -78,6 +78,9 @@ def test_the_verdict_is_counted_and_stocks_is_returned(kind, state):
             assert urllib3.connectionpool.is_connection_dropped(conn) is wanted
             assert traces() == before
             assert list(stalepool.snapshot()["totals"]["verdicts"]) == [audited(kind, state)]
+            assert (
+                stalepool.snapshot()["fallbacks"] == {}
+            )  # that it cannot be told is nothing strange
 
 
 def test_where_stock_would_drop_what_is_alive():

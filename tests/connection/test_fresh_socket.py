@@ -1,0 +1,65 @@
+"""A second socket takes a connection's place before a request goes out, or does not."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Optional
+
+import urllib3
+
+import stalepool
+from pools import counters, pool_for, pooled_connection, shim
+from replay_tools import ECHO, after_checkout, have, prime, reused, send
+from reused import Server
+from stalepool_testing import FaultServer, ResetAfter, kernel
+
+
+def test_a_request_that_moves_rides_the_fresh_socket() -> None:
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {"idle_setting": 1}
+        assert [entry.connection for entry in server.journal] == [0, 1]
+        server.wait_ended(0)
+
+
+def test_where_none_can_be_had_it_stays() -> None:
+    with shim(nonidempotent_max_idle_s=0), Server(default=ECHO) as server:
+        with pool_for(server) as pool:
+            prime(pool)
+            server.stop_listening()
+            assert send(server, pool, "POST").status == 200
+            assert counters(server)["moved"] == {"failed": 1}
+            assert [entry.connection for entry in server.journal] == [0, 0]
+            assert stalepool.snapshot()["fallbacks"] == {}
+
+
+class ClosedMeanwhile(urllib3.connection.HTTPConnection):
+    """One that another thread closes while a second socket is opened."""
+
+    original: ClassVar[Optional[Any]] = None
+
+    def connect(self) -> None:
+        super().connect()
+        cls = type(self)
+        if cls.original is not None:
+            cls.original.close()
+            cls.original = None
+
+
+def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
+    with shim(nonidempotent_max_idle_s=0), FaultServer(default=ECHO) as server:
+        with pool_for(server) as pool:
+            pool.ConnectionCls = ClosedMeanwhile
+            prime(pool)
+            ClosedMeanwhile.original = pooled_connection(pool)
+            outcome = send(server, pool, "POST")
+            assert (outcome.status, outcome.arrivals) == (None, 0)  # as in stock
+            assert counters(server)["moved"] == {}
+            server.wait_ended(1)
+
+
+def test_the_address_of_a_connection_that_was_reset_is_known() -> None:
+    """The kernel has forgotten it."""
+    with shim(replay="idempotent"), reused(default=ECHO) as (server, pool):
+        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
+        assert send(server, pool, "GET").status == 200
+        assert stalepool.snapshot()["fallbacks"] == {}
