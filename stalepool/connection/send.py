@@ -66,9 +66,7 @@ def _prepare(conn: Any, data: Any, installation: runtime.Installation) -> Option
         request.record(data)
     elif phase is WAITING and request is not None:
         request.is_half_sent = True  # a dialogue: the rest of the request after 100 Continue
-    elif phase is UPGRADED:
-        return None
-    else:
+    elif phase is not UPGRADED:
         state.request_begins(conn, data)
     return state
 
