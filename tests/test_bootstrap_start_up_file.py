@@ -23,6 +23,9 @@ from stalepool_testing import FaultServer
 
 START = "stalepool-start.pth"
 
+# a wheel, an sdist and two environments take half a minute to make
+pytestmark = pytest.mark.full
+
 SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.rst", "LICENSE")
 
 BUILD = "import sys; from setuptools import build_meta as b; print(b.build_%s(sys.argv[1]))"

@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterator, List
 
 import pytest
 
+import lanes
 from conftest import REPOSITORY, clean_environ
 from stalepool.cli.demo import command, report
 from stalepool.cli.demo.cases import CASES, Case, selected
@@ -230,12 +231,15 @@ def hanging_demo(environ: Dict[str, str]) -> Iterator[subprocess.Popen[str]]:
 @linux_only
 @pytest.mark.parametrize(
     ("number", "status"),
-    [
-        (signal.SIGINT, 130),
-        (signal.SIGTERM, 143),
-        (signal.SIGHUP, 129),
-        (signal.SIGKILL, -signal.SIGKILL),
-    ],
+    lanes.first(
+        2,
+        [
+            (signal.SIGINT, 130),
+            (signal.SIGKILL, -signal.SIGKILL),
+            (signal.SIGTERM, 143),
+            (signal.SIGHUP, 129),
+        ],
+    ),
 )
 def test_no_child_is_left_behind(
     hanging_demo: subprocess.Popen[str], tmp_path: Path, number: int, status: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+import lanes
 from kinds import GREEN_KINDS, KINDS, STATES, is_possible, verdict_on
 from stalepool_testing import TLS, FaultServer, Respond
 from worlds import WITH_TESTS
@@ -63,7 +64,7 @@ GREEN = """
 """
 
 
-@pytest.mark.parametrize("kind", GREEN_KINDS)
+@pytest.mark.parametrize("kind", lanes.first(1, reversed(GREEN_KINDS)))
 def test_at_the_first_check(run_python, kind):
     """While 50 others are runnable, as in the tests below."""
     script = """
@@ -90,7 +91,7 @@ def test_at_the_first_check(run_python, kind):
         assert (name, switches, laps) == (name, 0, 0)
 
 
-@pytest.mark.parametrize("kind", ["ipv4", "tls1.3"])
+@pytest.mark.parametrize("kind", lanes.first(1, ["tls1.3", "ipv4"]))
 def test_at_the_fast_check(run_python, kind):
     """The fast check of the hot path, and what it hands over to the full one."""
     script = """

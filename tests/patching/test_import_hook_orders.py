@@ -17,6 +17,7 @@ from typing import Any, Callable, Dict, Iterator
 import pytest
 import urllib3
 
+import lanes
 from conftest import clean_environ
 from service import PRELUDE, closing_server
 
@@ -534,7 +535,7 @@ EVENTLET_ORDERS = (
 )
 
 
-@pytest.mark.parametrize("order", EVENTLET_ORDERS)
+@pytest.mark.parametrize("order", lanes.first(2, EVENTLET_ORDERS))
 def test_eventlet_warns_of_nothing_new(order: str) -> None:
     clients = [_client(order.format(line)) for line in ("pass", "import stalepool")]
     without, with_it = (client.communicate(timeout=60)[1] for client in clients)

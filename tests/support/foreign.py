@@ -193,15 +193,15 @@ def _close_after_checkout(server: FaultServer, pool: Any) -> None:
 
 #: name -> (method, path, path of the answer before, what is done meanwhile, settings)
 SCENES: Dict[str, Tuple[str, str, str, Callable[[FaultServer, Any], None], Dict[str, Any]]] = {
-    "POST": ("POST", "/", "/", _nothing, {}),
-    "GET": ("GET", "/", "/", _nothing, {}),
     "GET, full check": ("GET", "/", "/", _make_full_check_due, {}),
-    "GET, new socket": ("GET", "/", "/", _close_connection, {}),
-    "GET, closed while idle": ("GET", "/", "/", _close_idle, {}),
-    "POST, closed after the checkout": ("POST", "/", "/", _close_after_checkout, {}),
     "GET, sent again": ("GET", "/dies/%d", "/", _nothing, {}),
     "POST, its answer lost": ("POST", "/dies/%d", "/", _nothing, {}),
     "POST, moved": ("POST", "/", "/hint", _nothing, {"nonidempotent_max_idle_s": 0}),
+    "POST": ("POST", "/", "/", _nothing, {}),
+    "GET": ("GET", "/", "/", _nothing, {}),
+    "GET, new socket": ("GET", "/", "/", _close_connection, {}),
+    "GET, closed while idle": ("GET", "/", "/", _close_idle, {}),
+    "POST, closed after the checkout": ("POST", "/", "/", _close_after_checkout, {}),
 }
 
 

@@ -13,7 +13,7 @@ The ordinary lane holds every rule once, in a minute and a half on two cores. ``
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Set, Tuple
 
 import pytest
 
@@ -24,6 +24,16 @@ Row = Tuple[Tuple[str, int], ...]
 def add_options(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="every combination, and what stock does")
     parser.addoption("--slow", action="store_true", help="run also what takes long")
+
+
+def first(count: int, values: Iterable[Any]) -> List[Any]:
+    """Mark as ``full`` the values of a ``parametrize`` that come after so many."""
+    return [
+        value
+        if number < count
+        else pytest.param(*(value if type(value) is tuple else [value]), marks=pytest.mark.full)
+        for number, value in enumerate(values)
+    ]
 
 
 def choose(config: pytest.Config, items: List[pytest.Item]) -> None:
