@@ -14,7 +14,7 @@ from stalepool.settings import Settings
 
 
 class Installation:
-    """The settings in force, taken apart for the hot path."""
+    """The settings in force; the hot path reads those that are attributes here."""
 
     __slots__ = ("checks_before_send", "is_audit", "settings", "silence_s")
 

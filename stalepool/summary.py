@@ -45,7 +45,7 @@ def settings(seen: Dict[str, Any]) -> str:
 
 
 def difference(now: Dict[str, Any], before: Dict[str, Any]) -> Dict[str, Any]:
-    """Subtract one dict of numbers, and of dicts of them, from another that may have more."""
+    """Subtract one dict of numbers, and of dicts of them, from another that may have more keys."""
     return {
         key: difference(value, before.get(key, {}))
         if isinstance(value, dict)

@@ -72,7 +72,7 @@ class Answer:
             raise
         finally:
             if request is not None:
-                if request.wait_s is not None and not first and error is None:  # not the socket's
+                if request.wait_s is not None and not first and error is None:  # no socket error
                     _restore_timeout(self, request)
                 request.is_over()
             error = None  # its traceback holds this frame

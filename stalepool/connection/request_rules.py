@@ -145,7 +145,7 @@ class Death(NamedTuple):
 def _came_soon(death: Death) -> bool:
     """Tell whether the failure came soon after the send, or the peer lacked a part of the request.
 
-    A dead connection shows within a round trip or two. Who closes later has failed on the request.
+    A dead connection shows within two round trips. A peer that closes later failed on the request.
     """
     spent_s = monotonic() - death.request.sent_at
     if spent_s <= death.settings.replay_within_s or failure.is_silent_end(death.error):

@@ -90,7 +90,7 @@ class Watch:
         return bool(self._is_dead())
 
     def close(self) -> None:
-        """Close what was opened beside the old socket: there was a sign of life."""
+        """Close the socket that was opened beside the old one, if there is one."""
         fresh, self.fresh = self.fresh, None
         if fresh is not None:
             fresh.close()

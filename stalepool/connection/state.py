@@ -136,7 +136,7 @@ def _size_of(data: Any) -> Optional[int]:
 
 
 class State:
-    """The memory of one socket; with the kernel's poll object some 600 bytes."""
+    """The state of one socket; with its poll object some 600 bytes."""
 
     __slots__ = (
         *("answers", "fork_generation", "full_check_due", "idle_limit_s", "is_bound", "is_tls"),
@@ -319,7 +319,7 @@ def peer_of(conn: Any) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _origin(scheme: str, host: str, port: Any) -> str:
-    """One string for all connections to an origin: it would be some 70 bytes of each."""
+    """Return one string for all connections to an origin, which saves some 70 bytes of each."""
     return "%s://%s:%s" % (scheme, "[%s]" % host if ":" in host else host, port)
 
 

@@ -89,7 +89,7 @@ class _Finder:
 
             with unpatched.in_sight():
                 from stalepool import fallback
-        except ImportError:  # nothing is left to say it with
+        except ImportError:  # without that module it cannot even be logged
             self.has_failed = True
         else:
             if self.refused is None:
@@ -230,7 +230,7 @@ def registered_settings() -> Optional[Settings]:
 
 
 def _retire_earlier_imports() -> None:
-    """A stalepool that was deleted from ``sys.modules`` gives way to the one imported again."""
+    """Retire the finder of a stalepool that was deleted from ``sys.modules`` and imported again."""
     finders: List[Any] = list(sys.meta_path)
     for finder in finders:
         if type(finder).__module__ == __name__:

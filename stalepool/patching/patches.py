@@ -33,7 +33,7 @@ _INHERITED: Any = object()
 _LONGEST_CHAIN = 100
 
 
-# -- how what is replaced is bound: (owner, its own attribute or _INHERITED, name) -> original
+# -- how the original is bound: (owner, its own attribute or _INHERITED, name) -> original
 
 
 def _plain(owner: Any, own: Any, name: str) -> Any:

@@ -131,7 +131,7 @@ def _records(seen: bytes) -> Tuple[List[int], bool]:
 
 
 def _look_through_tls(layers: Layers) -> Verdict:
-    assert layers.read_one is not None  # a layers with a TLS version has a layer to read through
+    assert layers.read_one is not None  # with a TLS version there is a layer to read through
     try:
         found = layers.read_one()
     except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record

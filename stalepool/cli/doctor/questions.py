@@ -211,7 +211,7 @@ QUESTIONS: Dict[str, Callable[[Facts], Answers]] = {
 
 
 def ask_all(facts: Facts) -> List[Finding]:
-    """Put every question of the table to the facts."""
+    """Answer every question of the table from the facts."""
     return [Finding(name, *answer) for name, ask in QUESTIONS.items() for answer in ask(facts)]
 
 

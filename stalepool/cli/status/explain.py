@@ -97,7 +97,7 @@ _FALLBACK_REMEDIES = {
 
 
 def words_for(name: str) -> str:
-    """Return what a name that is counted means."""
+    """Return the meaning of a counted name."""
     if name in {verdict.value for verdict in Verdict}:
         return Verdict(name).meaning
     return REASONS[name] if name in REASONS else EVENTS[name][0] if name in EVENTS else "?"

@@ -277,7 +277,7 @@ def _told_by(environ: Dict[str, str]) -> Any:
     return False, "silent: it has not imported urllib3, or its Python has no stalepool" + more
 
 
-# -- what the dead have left -----------------------------------------------------------------------
+# -- files of processes that have ended ------------------------------------------------------------
 
 
 def _sweep() -> None:
