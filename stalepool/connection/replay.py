@@ -109,6 +109,8 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     request = state.request
     conn: Any = None if request is None else request.conn()
     if request is None or conn is None:
+        if fresh is not None:  # an install meanwhile has put the request out of mind
+            fresh.close()
         return None
     request.is_silent = request.is_silent or not has_ended
     old, fresh = conn.sock, _send_record(conn, request, fresh)

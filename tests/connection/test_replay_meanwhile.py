@@ -1,0 +1,115 @@
+"""What others do while a request is sent once more: closes, installs, another thread's answer."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from typing import Any, Callable, ClassVar
+
+import pytest
+import urllib3
+
+import stalepool
+from pools import counters, pool_for, pooled_connection, shim
+from replay_tools import ECHO, kind_of, prime, send
+from stalepool_testing import BlackHole, Close, FaultServer
+
+SETTINGS = {"replay": "idempotent", "silence_s": 1}
+
+
+def nothing() -> None:
+    pass
+
+
+class Acting(urllib3.connection.HTTPConnection):
+    """Does something each time that it has connected."""
+
+    act: ClassVar[Callable[[], Any]] = nothing
+
+    def connect(self) -> None:
+        super().connect()
+        type(self).act()
+
+
+def acting(pool: Any, act: Callable[[], Any]) -> None:
+    """Have a pool's connections act from now on."""
+    pooled_connection(pool).__class__ = type("Acting", (Acting,), {"act": staticmethod(act)})
+
+
+def test_installed_anew_before_the_end_came() -> None:
+    """What is in flight then is forgotten: the error is the caller's."""
+
+    def close(request: Any) -> Any:
+        if request.path != "/wanted":
+            return ECHO
+        stalepool.uninstall()
+        stalepool.install(**SETTINGS)
+        return Close()
+
+    with shim(**SETTINGS), FaultServer(close) as server, pool_for(server) as pool:
+        prime(pool)
+        outcome = send(server, pool, "GET")
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_installed_anew_while_a_socket_is_opened_beside_a_silent_one() -> None:
+    with shim(**SETTINGS), FaultServer(default=ECHO) as server:
+        with pool_for(server, timeout=12.0) as pool:
+            prime(pool)
+            acting(pool, lambda: (stalepool.uninstall(), stalepool.install(**SETTINGS)))
+            server.perform(BlackHole())
+            outcome = send(server, pool, "GET")
+            assert (kind_of(outcome.error), outcome.arrivals) == ("read timeout", 0)
+            assert len(server.journal.connections) == 2
+            assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_closed_while_the_fresh_socket_is_opened() -> None:
+    """Nothing is sent on it."""
+    with shim(**SETTINGS), FaultServer([ECHO, Close()], default=ECHO) as server:
+        with pool_for(server) as pool:
+            prime(pool)
+            conn = pooled_connection(pool)
+            acting(pool, lambda: conn.close())
+            outcome = send(server, pool, "GET")
+            assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
+            server.wait_ended(1)
+
+
+def test_closed_while_a_silent_ones_answer_comes_on_another() -> None:
+    """The old socket is read on, as in stock."""
+    closed = threading.Event()
+
+    def answer(request: Any) -> Any:
+        if request.path == "/wanted":
+            conn.close()
+            closed.set()
+        return ECHO
+
+    with shim(**SETTINGS), FaultServer(answer) as server, pool_for(server, timeout=12.0) as pool:
+        prime(pool)
+        conn = pooled_connection(pool)
+        server.perform(BlackHole())
+        outcome = send(server, pool, "GET")
+        assert closed.is_set()
+        assert kind_of(outcome.error) == "read timeout"
+        assert counters(server)["replays"] == {"failed": 1}
+
+
+def test_a_send_that_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's patch of http.client's: nothing is left that could be asked."""
+    stock_send = http.client.HTTPConnection.send
+
+    def send_and_close(self: Any, data: Any) -> None:
+        if b"/wanted" in data:
+            self.close()
+            raise ConnectionResetError("by theirs")
+        stock_send(self, data)
+
+    with shim(**SETTINGS), FaultServer(default=ECHO) as server, pool_for(server) as pool:
+        prime(pool)
+        monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_close)
+        outcome = send(server, pool, "GET")
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
+        assert len(server.journal.connections) == 1
