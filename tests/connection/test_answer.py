@@ -16,7 +16,16 @@ import urllib3
 import stalepool
 from pools import counters, pool_for, shim
 from replay_tools import ECHO, kind_of, reused, send
-from stalepool_testing import TLS, AnswerStep, BlackHole, Close, Exchange, FaultServer, Respond
+from stalepool_testing import (
+    TLS,
+    AnswerStep,
+    BlackHole,
+    Close,
+    Exchange,
+    FaultServer,
+    Reset,
+    Respond,
+)
 from stalepool_testing.tls_sockets import say_goodbye
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -27,8 +36,9 @@ CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 # -- what becomes of the request -------------------------------------------------------------------
 
 
-def test_sent_again_and_answered() -> None:
-    with shim(replay="idempotent"), reused(Close()) as (server, pool):
+@pytest.mark.parametrize("step", [Close(), Reset()], ids=repr)
+def test_sent_again_and_answered(step: Any) -> None:
+    with shim(replay="idempotent"), reused(step) as (server, pool):
         assert send(server, pool, "GET")[:4] == (200, True, None, 2)
         assert counters(server)["replays"] == {"ok": 1}
 
