@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import socket
 import time
 import unittest.mock
-from typing import Any
+from typing import Any, List
 
 import pytest
 import urllib3
@@ -14,7 +16,7 @@ from urllib3.exceptions import NewConnectionError
 import stalepool
 from gates import Gate, remote_control
 from outages import WINDOW_S, Sleeper, both, direct, environ_of, in_place
-from pools import shim, stock
+from pools import pool_for, pooled_connection, shim, stock
 from stalepool import stats
 from stalepool.connection import connect
 from stalepool_testing import FaultServer
@@ -37,14 +39,51 @@ class Connects:
     def __init__(self, monkeypatch: Any) -> None:
         self._stock = urllib3.util.connection.create_connection
         self.count = 0
+        self.hosts: List[str] = []
         self.act: Any = None
         monkeypatch.setattr(urllib3.util.connection, "create_connection", self._create)
 
     def _create(self, *args: Any, **kwargs: Any) -> Any:
         self.count += 1
+        self.hosts.append(args[0][0])
         if self.act is not None:
             self.act()
         return self._stock(*args, **kwargs)
+
+
+# -- one connect -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ECONNREFUSED", "ECONNRESET", "ECONNABORTED"])
+def test_what_a_connect_says_of_a_restart(sleeper, connects, name):
+    with in_place(shim), direct() as way:
+        assert way.send("GET") == 200
+        pooled_connection(way.pool).close()
+        errors = [OSError(getattr(errno, name), "said so")]
+
+        def refuse():
+            if errors:
+                raise errors.pop()
+
+        connects.act = refuse
+        assert way.send("POST") == 200
+        assert way.reconnects == {"ok": 1, "windows": 1}
+
+
+def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
+    with shim(nonidempotent_max_idle_s=0), FaultServer() as server:
+        with urllib3.HTTPConnectionPool("localhost", server.port, retries=False) as pool:
+            assert [pool.request("POST", "/").status for _ in range(2)] == [200, 200]
+        assert connects.hosts == ["localhost", "127.0.0.1"]
+        assert len(server.journal.connections) == 2
+
+
+def test_no_keepalive_is_armed_towards_who_swallows_probes():
+    with shim(), FaultServer() as server, pool_for(server) as pool:
+        stats.origin("http://127.0.0.1:%d" % server.port).knowledge.note_probes_swallowed()
+        assert pool.request("GET", "/").status == 200
+        sock = pooled_connection(pool).sock
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
 
 # -- mocks -----------------------------------------------------------------------------------------

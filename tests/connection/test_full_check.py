@@ -263,15 +263,20 @@ def test_without_a_poll_urllib3s_own_check_decides(monkeypatch):
         assert set(stalepool.snapshot()["fallbacks"]) == {"unknown_connection"}
 
 
-def test_of_a_socket_without_tcp_info_nothing_more_is_asked():
-    with shim(), serving(family=socket.AF_UNIX) as (server, pool):
+def test_without_tcp_info_nothing_more_is_asked(monkeypatch):
+    monkeypatch.setattr("stalepool.sockets.tcp_info._TCP_INFO", None)
+    with shim(), serving() as (server, pool):
         assert [get(pool), get(pool), get(pool)] == [200] * 3
         assert verdicts(server) == {"alive": 2}
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
-    """The request could not move, and the path healed: the next one has no reason to."""
+def test_probes_that_are_answered_after_all_are_met_at_the_next_check(monkeypatch):
+    """The request could not move, and the path healed: the next one has no reason to.
+
+    However soon it comes: the clock of the fast check stands.
+    """
+    monkeypatch.setattr("stalepool.connection.checkout.monotonic", lambda: 0.0)
     settings = {"keepalive_idle_s": 1, "keepalive_interval_s": 1, "reconnect_window_s": 0}
     with shim(**settings), Server() as server, pool_for(server) as pool:
         assert get(pool) == 200
