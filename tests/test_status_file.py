@@ -10,6 +10,7 @@ import sys
 import threading
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
@@ -343,3 +344,22 @@ def test_it_is_never_written_between_a_check_and_its_request(tmp_path: Path) -> 
             patch.undo()
             del conn.send
     assert events == ["check", "send", "write"] * 3
+
+
+def test_nothing_is_due_while_nothing_is_installed(tmp_path: Path) -> None:
+    with kept_in(tmp_path):
+        fallback.forget()
+        stalepool.uninstall()
+        pass_by_now()
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests"]
+)
+def test_the_version_of_what_is_loaded_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = ModuleType(name)
+    loaded.__version__ = "1.2.3"  # type: ignore[attr-defined]
+    snapshot = stalepool.snapshot
+    monkeypatch.setitem(sys.modules, name, loaded)
+    assert snapshot()["versions"][name] == "1.2.3"

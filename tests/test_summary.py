@@ -6,6 +6,7 @@ import logging
 import re
 
 import pytest
+import urllib3
 
 import stalepool
 from logs import listening, output_of
@@ -70,4 +71,28 @@ def test_a_reset_connection_is_no_request_saved() -> None:
     assert summary.sentence(seen, 5, False) == (
         "saved 0 requests in 5 s: 0 sent once more, 0 kept off a connection that only looked "
         "alive, 0 reconnected; discarded 1 connection at checkout; 0 fallbacks"
+    )
+
+
+EVENTS = ["saved", "moved", "replays", "replays_refused", "reconnects"]
+
+
+@pytest.mark.parametrize("group", EVENTS)
+def test_each_of_these_is_an_event(group):
+    seen = {"totals": {"discards": 0, **{each: {} for each in EVENTS}}, "fallbacks": {}}
+    assert not summary.has_events(seen)
+    seen["totals"][group] = {"one": 1}
+    assert summary.has_events(seen)
+
+
+def test_in_audit_mode_it_says_what_active_would_have_done():
+    with shim(mode="audit", replay="idempotent"):
+        with serving([Respond(200), Close()]) as (_, pool):
+            get(pool)
+            with pytest.raises(urllib3.exceptions.ProtocolError):
+                get(pool)
+            seen = stalepool.snapshot()
+    assert summary.sentence(seen, 5, True) == (
+        "audit for 5 s: 1 request failed on a dead connection, active would have sent 1 of them "
+        "once more; it would have discarded 0 connections; 0 fallbacks"
     )

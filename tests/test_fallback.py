@@ -1,0 +1,120 @@
+"""Falls back to urllib3: which exceptions are ours to catch, and how each reason is counted."""
+
+from __future__ import annotations
+
+import types
+from typing import Any, Callable, Iterator
+
+import pytest
+
+from stalepool import fallback
+
+REASONS = [
+    "check_failed",
+    "unknown_connection",
+    "requests_unseen",
+    "send_failed",
+    "answer_failed",
+    "keepalive_failed",
+    "connect_failed",
+    "fresh_socket_failed",
+    "replay_failed",
+    "patch_missing",
+    "wrapped_by_others",
+    "metrics_failed",
+    "hook_failed",
+    "status_failed",
+]
+
+#: packages whose code runs because we call it
+CALLED = [
+    "stalepool",
+    "urllib3",
+    "http",
+    "email",
+    "socket",
+    "ssl",
+    "select",
+    "struct",
+    "copy",
+    "weakref",
+    "functools",
+    "contextvars",
+    "logging",
+    "eventlet",
+    "gevent",
+    "OpenSSL",
+    "wrapt",
+    "inspect",
+    "importlib",
+    "socks",
+    "greenlet",
+    "pytest_socket",
+    "pip._vendor.urllib3.connection",
+]
+
+
+@pytest.fixture(autouse=True)
+def from_zero() -> Iterator[None]:
+    fallback.forget()
+    yield
+    fallback.forget()
+
+
+def failing_in(name: str, raised: str = "Theirs") -> Callable[[], Any]:
+    """A function of a module of this name, which raises."""
+    module = types.ModuleType(name)
+    exec("class Theirs(Exception): pass\ndef fail(): raise %s('x')" % raised, vars(module))
+    return module.fail  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_each_reason_is_counted_and_explained(reason: str, caplog: Any) -> None:
+    @fallback.guarded(reason, default="left to urllib3")
+    def fail() -> None:
+        raise RuntimeError("broken")
+
+    assert [fail(), fail()] == ["left to urllib3"] * 2
+    assert fallback.counts() == {reason: 2}
+    assert fallback.REASONS[reason] in caplog.text and "broken" in caplog.text
+
+
+def test_there_are_no_other_reasons() -> None:
+    assert list(fallback.REASONS) == REASONS
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_what_is_raised_by_who_we_call_is_caught(name: str) -> None:
+    assert fallback.guarded("check_failed", "caught")(failing_in(name))() == "caught"
+
+
+def test_what_is_raised_by_anybody_else_passes_through() -> None:
+    """The interpreter called it: a signal handler, a timer, a tracer."""
+    with pytest.raises(Exception, match="x"):
+        fallback.guarded("check_failed")(failing_in("of_the_application"))()
+    assert fallback.counts() == {}
+
+
+def test_a_builtin_exception_is_ours_whoever_raised_it() -> None:
+    """It cannot be told from one that we caused."""
+    fail = failing_in("of_the_application", "ValueError")
+    assert fallback.guarded("check_failed", "caught")(fail)() == "caught"
+
+
+def test_a_timeout_is_the_callers() -> None:
+    """Nothing that is guarded waits."""
+    fail = failing_in("of_the_application", "TimeoutError")
+    with pytest.raises(TimeoutError):
+        fallback.guarded("check_failed")(fail)()
+
+
+def test_an_exception_that_was_not_raised_is_nobodys() -> None:
+    class Theirs(Exception):
+        pass
+
+    assert not fallback.is_foreign(Theirs())
+    assert not fallback.is_a_sockets_timeout(None)
+
+
+def test_what_a_guarded_function_returns_is_returned() -> None:
+    assert fallback.guarded("check_failed", 1)(lambda: 2)() == 2
