@@ -30,6 +30,31 @@ from stalepool.sockets.verdict import Verdict
 from stalepool_testing import kernel
 from worlds import WITH_TESTS
 
+#: what reading through TLS fails with, while a whole record is there -> the verdict
+READ_FAILS_WITH = {
+    "ETIMEDOUT": Verdict.TIMED_OUT,
+    "EHOSTUNREACH": Verdict.TIMED_OUT,
+    "ENETUNREACH": Verdict.TIMED_OUT,
+    "ECONNRESET": Verdict.RESET,
+    "EPIPE": Verdict.RESET,
+    "EBADF": Verdict.NO_SOCKET,
+    "ENOTCONN": Verdict.CLOSED,
+    "EIO": Verdict.CLOSED,
+}
+
+
+@pytest.mark.parametrize("name", READ_FAILS_WITH)
+def test_what_the_kernel_holds_against_a_tls_socket(name):
+    def read_one():
+        raise OSError(getattr(errno, name), "said so")
+
+    with testing.late_ticket() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        taken_apart.read_one = read_one
+        verdict = liveness.examine(taken_apart, liveness.poller(taken_apart.raw))
+        assert verdict is READ_FAILS_WITH[name]
+
+
 TIMEOUTS = (None, 0, 1.0)
 
 CASES = [
@@ -157,31 +182,6 @@ def test_what_comes_behind_a_ticket():
 
         taken_apart.read_one = read_and_be_late
         assert liveness.examine(taken_apart, liveness.poller(taken_apart.raw)) is Verdict.UNREAD
-
-
-#: what reading through TLS fails with, while a whole record is there -> the verdict
-READ_FAILS_WITH = {
-    "ETIMEDOUT": Verdict.TIMED_OUT,
-    "EHOSTUNREACH": Verdict.TIMED_OUT,
-    "ENETUNREACH": Verdict.TIMED_OUT,
-    "ECONNRESET": Verdict.RESET,
-    "EPIPE": Verdict.RESET,
-    "EBADF": Verdict.NO_SOCKET,
-    "ENOTCONN": Verdict.CLOSED,
-    "EIO": Verdict.CLOSED,
-}
-
-
-@pytest.mark.parametrize("name", READ_FAILS_WITH)
-def test_what_the_kernel_holds_against_a_tls_socket(name):
-    def read_one():
-        raise OSError(getattr(errno, name), "said so")
-
-    with testing.late_ticket() as pair:
-        taken_apart = layers.layers_of(pair.client)
-        taken_apart.read_one = read_one
-        verdict = liveness.examine(taken_apart, liveness.poller(taken_apart.raw))
-        assert verdict is READ_FAILS_WITH[name]
 
 
 def test_without_a_poll_nobody_can_be_asked(monkeypatch):
