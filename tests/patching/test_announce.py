@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+
 import pytest
 
 from logs import output_of
 from pools import serving
+from stalepool.patching import announce
 
 WHY_OFF = {
     "a wrong setting": ({"STALEPOOL_MODE": "activ"}, "", "STALEPOOL_MODE='activ' is not accepted"),
@@ -38,3 +42,26 @@ def test_switched_on_meanwhile_it_does_not_say_that_it_is_off():
         out, _ = output_of(script, server, STALEPOOL_MODE="activ")
     (line,) = out
     assert "is active" in line and "settings: the defaults" in line
+
+
+class Bare:
+    """A pool that opens its connections elsewhere."""
+
+
+class Wrapped:
+    @functools.wraps(Bare)
+    def _new_conn(self) -> None:
+        pass
+
+
+class BuiltIn:
+    _new_conn = len
+
+
+@pytest.mark.parametrize("pool", [None, Bare, Wrapped, BuiltIn, Bare()], ids=repr)
+def test_a_pool_that_looks_different_is_left_alone(pool):
+    module = ModuleType("urllib3.connectionpool")
+    module.HTTPConnectionPool = pool
+    before = dict(getattr(pool, "__dict__", {}))
+    announce.at_first_connection(module, lambda: pytest.fail("said"))
+    assert dict(getattr(pool, "__dict__", {})) == before

@@ -5,6 +5,8 @@ Each script runs in a process of its own; what it asserts of a request is counte
 
 from __future__ import annotations
 
+import importlib
+import sys
 import textwrap
 from pathlib import Path
 from typing import Any, Callable
@@ -13,6 +15,7 @@ import pytest
 import urllib3
 
 from service import PRELUDE
+from stalepool.patching import copies
 
 
 @pytest.fixture
@@ -21,6 +24,40 @@ def run_client(run_python: Callable[..., Any]) -> Callable[..., Any]:
         return run_python(PRELUDE + textwrap.dedent(script), *args, **options)
 
     return run
+
+
+# -- names
+
+#: a module's name -> its copy of urllib3, and its place in it
+NAMES = {
+    "urllib3": ("urllib3", ""),
+    "urllib3.connectionpool": ("urllib3", "connectionpool"),
+    "urllib3.contrib.socks": ("urllib3", "contrib.socks"),
+    "urllib3.poolmanager": ("urllib3", "poolmanager"),
+    "pip._vendor.urllib3": ("pip._vendor.urllib3", ""),
+    "pip._vendor.urllib3.connectionpool": ("pip._vendor.urllib3", "connectionpool"),
+    "keystoneauth1.session": ("", "keystoneauth1.session"),
+    "keystoneauth1": None,
+    "urllib3.util": None,
+    "urllib3_of_theirs": None,
+    "connectionpool": None,
+    "json": None,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_place_of_a_module(name: str) -> None:
+    assert copies.place_of(name) == NAMES[name]
+
+
+@pytest.mark.parametrize("part", ["connectionpool", "contrib.socks"])
+def test_a_part_is_found_without_its_name_in_sys_modules(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("socks")
+    module = importlib.import_module("urllib3." + part)
+    monkeypatch.delitem(sys.modules, "urllib3." + part)
+    assert module in copies.parts_of(urllib3)
 
 
 # -- copies inside other packages
