@@ -71,8 +71,8 @@ class _Servers(_Factory):
 def fault_server() -> Iterator[Callable[..., FaultServer]]:
     """Factory of servers that fail by script: ``fault_server([Respond(200), Reset()])``.
 
-    Takes the arguments of ``stalepool_testing.FaultServer``. A test that would pass fails if a step
-    is left that no request has met, unless ``may_leave_steps=True``.
+    Takes the arguments of ``stalepool_testing.FaultServer``. A test fails at its end if a step is
+    left that no request has met, unless ``may_leave_steps=True``.
     """
     with contextlib.ExitStack() as stack:
         yield _Servers(stack)

@@ -1,4 +1,4 @@
-"""Signals that end a command which has children."""
+"""End a command by a signal, and its children with it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Iterator
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP leave the block by SystemExit, as Ctrl-C does by its own exception.
+    """Have SIGTERM and SIGHUP raise SystemExit in the block, as Ctrl-C raises KeyboardInterrupt.
 
-    One that is ignored, as nohup has it, or handled already is left alone.
+    A signal that is ignored, as under nohup, or that has a handler is not changed.
     """
     all_of_them = (signal.SIGTERM, signal.SIGHUP)
     numbers = [number for number in all_of_them if signal.getsignal(number) == signal.SIG_DFL]

@@ -18,7 +18,7 @@ ALL_WELL, NOT_ALL_WELL, USAGE_ERROR = 0, 1, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pids", metavar="PID", type=int, nargs="*", help="ask only these processes")
+    parser.add_argument("pids", metavar="PID", type=int, nargs="*", help="only these processes")
     parser.add_argument("--each", action="store_true", help="show every process by itself")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON, with --watch repeatedly")
