@@ -42,6 +42,8 @@ from stalepool_testing import (
     kernel,
 )
 
+pytestmark = pytest.mark.timeout(600)  # with --full
+
 SETTINGS = {"replay": "idempotent", "presend_check": True}
 
 #: by which a server ends a connection that idles
@@ -222,7 +224,7 @@ def test_walks(version: Optional[str], request: pytest.FixtureRequest) -> None:
     run_state_machine_as_test(
         type("Walk", (Walk,), {"tls": tls}),
         settings=settings(
-            max_examples=500 if is_full else 20,
+            max_examples=200 if is_full else 20,
             stateful_step_count=50 if is_full else 12,
             derandomize=True,
             database=None,
