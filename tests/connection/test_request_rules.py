@@ -31,6 +31,7 @@ def knows(**facts: Any) -> Any:
     knowledge.outage = Outage(60) if facts.pop("is_in_outage", False) else None
     for fins_ago, age_s in enumerate(reversed(facts.pop("died_at", ()))):
         knowledge._fins = ((monotonic() - 200 * fins_ago, age_s), *knowledge._fins)
+    knowledge.untrue_limit_s = facts.pop("untrue_limit_s", None)
     if facts.pop("moves_are_stopped", False):
         knowledge.stop_moves()
     state = {
@@ -159,6 +160,33 @@ def test_methods_by_setting(method, policy):
     assert (refusal(method=method, replay=policy) is None) == (method in wanted)
 
 
+# -- is its body worth a record? -----------------------------------------------------------------
+
+WORTH_IT = [
+    {},
+    {"method": "PUT"},
+    {"is_reused": False, "is_in_outage": True},
+    {"method": "POST", "headers": ["Idempotency-Key: k"]},
+]
+#: it would not be sent again whatever happens, and may be large
+NOT_WORTH_IT = [
+    {"is_reused": False},
+    {"method": "POST"},
+    {"method": "POST", "headers": ["X-Dempotency-Key: k"]},
+    {"method": "PUT", "headers": ["Transfer-Encoding: chunked"]},
+    {"method": "PUT", "headers": ["TRANSFER-ENCODING: chunked"]},
+]
+
+
+@pytest.mark.parametrize(
+    ("facts", "is_worth_it"),
+    [*((facts, True) for facts in WORTH_IT), *((facts, False) for facts in NOT_WORTH_IT)],
+)
+def test_a_body_is_recorded_where_it_may_be_sent_again(facts, is_worth_it):
+    tried = attempt(**facts)
+    assert request_rules.is_worth_a_record(tried.state, tried.request) is is_worth_it
+
+
 # -- had the connection died? --------------------------------------------------------------------
 
 
@@ -247,6 +275,8 @@ NO_REASONS = [
     {"died_at": (100.0, 101.0, 130.0)},
     {"died_at": (10.0, 10.0, 11.0)},  # it has outlived that
     {"died_at": (103.0, 104.0, 105.0)},
+    {"untrue_limit_s": 99.0},  # of another connection
+    {"untrue_limit_s": 99.0, "idle_limit_s": 99.0},
     {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},
     {"setting": 0, "headers": ["Idempotency-Key: k"]},
     {"setting": 0, "is_bound": True},
