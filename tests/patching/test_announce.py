@@ -58,7 +58,11 @@ class BuiltIn:
     _new_conn = len
 
 
-@pytest.mark.parametrize("pool", [None, Bare, Wrapped, BuiltIn, Bare()], ids=repr)
+@pytest.mark.parametrize(
+    "pool",
+    [None, Bare, Wrapped, BuiltIn, Bare()],
+    ids=["none", "elsewhere", "wrapped", "built in", "no class"],
+)
 def test_a_pool_that_looks_different_is_left_alone(pool):
     module = ModuleType("urllib3.connectionpool")
     module.HTTPConnectionPool = pool
