@@ -8,6 +8,8 @@ from __future__ import annotations
 import sysconfig
 from typing import Any, Callable
 
+import pytest
+
 from worlds import WITH_TESTS
 
 HAMMER = """
@@ -16,20 +18,23 @@ HAMMER = """
 
     import urllib3
     import stalepool
-    from stalepool_testing import CloseAfter, FaultServer, ResetAfter, Respond, echo
+    from stalepool_testing import TLS, CloseAfter, FaultServer, ResetAfter, Respond, echo
 
+    tls = TLS(sys.argv[1]) if sys.argv[1] else None
+    scheme = "HTTPS" if tls else "HTTP"
+    trust = {"ca_certs": tls.ca_path} if tls else {}
     THREADS, REQUESTS = 16, 40
     sys.setswitchinterval(1e-4)
     # one step on every build: list.append and extend, dict.setdefault and pop
     failures, asked, dropped, replayed, holder = [], [], [], [], {}
 
-    class Connection(urllib3.connection.HTTPConnection):
+    class Connection(getattr(urllib3.connection, scheme + "Connection")):
         def send(self, data):
             if holder.get(id(self)) != threading.get_ident():
                 failures.append("sent on a connection that another thread holds")
             super().send(data)
 
-    class Pool(urllib3.HTTPConnectionPool):
+    class Pool(getattr(urllib3, scheme + "ConnectionPool")):
         ConnectionCls = Connection
 
         def _get_conn(self, timeout=None):
@@ -81,9 +86,10 @@ HAMMER = """
             failures.append(repr(error))
 
     ready, is_over = threading.Barrier(THREADS + 1), threading.Event()
-    with FaultServer(serve) as server:
+    with FaultServer(serve, tls=tls) as server:
         # fewer places than threads: connections are thrown away, too
-        with Pool("127.0.0.1", server.port, maxsize=THREADS // 2, retries=False) as pool:
+        limits = {"maxsize": THREADS // 2, "retries": False}
+        with Pool("127.0.0.1", server.port, **limits, **trust) as pool:
             asking = [threading.Thread(target=caught, args=(ask, n)) for n in range(THREADS)]
             looking = threading.Thread(target=caught, args=(look,))
             for thread in [*asking, looking]:
@@ -108,9 +114,11 @@ HAMMER = """
 """
 
 
-def test_sixteen_threads_at_one_pool(run_python: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("version", ["", "TLSv1.3"])
+def test_sixteen_threads_at_one_pool(run_python: Callable[..., Any], version: str) -> None:
     """No count is lost, no verdict doubled, and no request rides on another thread's connection."""
-    seen = run_python(HAMMER, env={**WITH_TESTS, "PYTHON_GIL": "0"} if is_free() else WITH_TESTS)
+    environ = {**WITH_TESTS, "PYTHON_GIL": "0"} if is_free() else WITH_TESTS
+    seen = run_python(HAMMER, version, env=environ)
 
     assert seen["failures"] == [] and seen["fallbacks"] == {}
     assert seen["has_gil"] is not is_free()
