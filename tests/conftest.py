@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -38,6 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail, not skip, where the kernel does not permit a black hole",
     )
+    parser.addoption(
+        "--without",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="skip, not fail, what imports PACKAGE, which the platform does not have",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
@@ -54,6 +62,13 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     yield from _skip_what_is_unavailable(item)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def has_no_gil_to_the_end() -> Iterator[None]:
+    """On a free-threaded Python, nothing that the tests import switches the GIL on again."""
+    yield
+    assert not (sysconfig.get_config_var("Py_GIL_DISABLED") and sys._is_gil_enabled())
+
+
 def _skip_what_is_unavailable(item: pytest.Item) -> Iterator[None]:
     """A state that this machine cannot make is no fault of the test's."""
     import stalepool  # noqa: F401  # on in every test, of the environment that is clean by now
@@ -63,6 +78,10 @@ def _skip_what_is_unavailable(item: pytest.Item) -> Iterator[None]:
         yield
     except Exception as error:
         reasons = [cause for cause in _chain(error) if isinstance(cause, Unavailable)]
+        said = "\n".join(map(str, _chain(error)))  # a child's traceback included
+        for package in item.config.getoption("--without"):
+            if re.search("No (module named '|package metadata was found for )" + package, said):
+                pytest.skip("needs %s, which this platform does not have" % package)
         if not reasons or item.config.getoption("--require-black-hole"):
             raise
         pytest.skip(str(reasons[0]))

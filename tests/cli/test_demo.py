@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -27,6 +28,7 @@ from stalepool_testing import Unavailable
 
 COMMAND = [sys.executable, "-m", "stalepool", "demo"]
 
+pytestmark = pytest.mark.skipif(find_spec("eventlet") is None, reason="the demo needs eventlet")
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
 

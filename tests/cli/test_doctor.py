@@ -114,18 +114,27 @@ NO_URLLIB3 = "pass"
 NO_WRAPT = "import sys; sys.modules['wrapt'] = None; import urllib3"
 
 
+def needs(package: str) -> pytest.MarkDecorator:
+    is_missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(is_missing, reason="%s is not installed" % package)
+
+
 @pytest.mark.parametrize(
     ("program", "question", "level", "says"),
     [
         (NATIVE, "order", OK, "native threads"),
         (NATIVE, "patches", OK, "patched: urllib3.connectionpool"),
-        (GREEN, "order", OK, "eventlet's monkey_patch() came before urllib3"),
-        (GREEN_LATE, "order", WARNING, "eventlet's monkey_patch() came after urllib3"),
+        pytest.param(
+            *(GREEN, "order", OK, "eventlet's monkey_patch() came before urllib3"),
+            marks=needs("eventlet"),
+        ),
+        pytest.param(
+            *(GREEN_LATE, "order", WARNING, "eventlet's monkey_patch() came after urllib3"),
+            marks=needs("eventlet"),
+        ),
         pytest.param(
             *(GEVENT, "order", OK, "gevent's monkey_patch() came before urllib3"),
-            marks=pytest.mark.skipif(
-                importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
-            ),
+            marks=needs("gevent"),
         ),
         (NO_URLLIB3, "urllib3", WARNING, "no urllib3: it was not imported"),
         (NO_WRAPT, "patches", ERROR, "nothing is patched: wrapt is missing"),

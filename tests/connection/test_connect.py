@@ -549,9 +549,8 @@ def fifty_in(world, who, run_python):
 @both
 def test_fifty_at_once(run_python, who):
     """One window for all of them and all their retries; meanwhile everybody else goes on."""
-    worlds = ["threads", "eventlet"]
-    if importlib.util.find_spec("gevent") is not None:
-        worlds.append("gevent")
+    green = [world for world in ("eventlet", "gevent") if importlib.util.find_spec(world)]
+    worlds = ["threads", *green]
     with ThreadPoolExecutor(len(worlds)) as executor:
         seen = executor.map(lambda world: fifty_in(world, who, run_python), worlds)
     for world, (found, executed) in zip(worlds, seen):
