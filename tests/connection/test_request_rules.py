@@ -319,6 +319,32 @@ def test_a_limit_that_was_outlived_is_forgotten():
     assert state.origin.knowledge.observed_idle_limit_s is None
 
 
+# -- what a header tells --------------------------------------------------------------------------
+
+CHALLENGES = {
+    "NTLM": True,
+    "Negotiate": True,
+    "Kerberos": True,
+    'Basic realm="x", Negotiate': True,
+    'Basic realm="x"': False,
+    "Bearer": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize("challenges", CHALLENGES)
+def test_an_identity_that_is_offered(challenges):
+    assert request_rules.offers_an_identity(challenges) is CHALLENGES[challenges]
+
+
+HINTS = {"timeout=5": 5.0, "max=9, Timeout = 7": 7.0, "timeout=x": None, "max=9": None, "": None}
+
+
+@pytest.mark.parametrize("hint", HINTS)
+def test_the_seconds_of_a_keep_alive_hint(hint):
+    assert request_rules.keep_alive_hint_s(hint) == HINTS[hint]
+
+
 # -- the tables as a whole -----------------------------------------------------------------------
 
 
