@@ -11,8 +11,9 @@ import urllib3
 
 import stalepool
 from pools import counters, pool_for, pooled_connection, shim
-from replay_tools import ECHO, kind_of, prime, send
-from stalepool_testing import BlackHole, Close, FaultServer
+from replay_tools import ECHO, after_checkout, have, kind_of, prime, send
+from reused import Server
+from stalepool_testing import BlackHole, Close, FaultServer, ResetAfter, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 
@@ -113,3 +114,15 @@ def test_a_send_that_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> N
         outcome = send(server, pool, "GET")
         assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
         assert len(server.journal.connections) == 1
+
+
+def test_a_send_that_fails_when_nobody_listens_any_more() -> None:
+    """The error is the send's, and not that of the connect."""
+    with shim(reconnect_window_s=0, **SETTINGS), Server(default=ECHO) as server:
+        with pool_for(server) as pool:
+            prime(pool)
+            server.stop_listening()
+            after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
+            outcome = send(server, pool, "GET")
+            assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
+            assert counters(server)["replays"] == {"failed": 1}
