@@ -331,3 +331,17 @@ def test_a_timer_that_runs_moves_with_the_numbers():
         keepalive.set_interval(taken_apart, 1)
         keepalive.set_idle(taken_apart, 1)
         await_probe(pair.client)
+
+
+def test_what_has_no_probes_has_no_keepalive_whatever_its_owner_has_set():
+    one, other = socket.socketpair()
+    with one, other:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert keepalive.read(layers.layers_of(one)) is None
+
+
+def test_a_platform_that_does_not_tell_has_none_either(monkeypatch):
+    monkeypatch.setattr(keepalive, "_OPTIONS", (None, *keepalive._OPTIONS[1:]))
+    with testing.healthy() as pair:
+        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert keepalive.read(layers.layers_of(pair.client)) is None
