@@ -32,7 +32,7 @@ ctypes.CDLL(None).prctl(4, {is_open}, 0, 0, 0)  # PR_SET_DUMPABLE: 1 is as after
 """
 
 #: what is imported later might lie where that user may not read
-STATUS = "import sys\nfrom stalepool.cli.main import main\n%s\nsys.exit(main(sys.argv[1:]))"
+STATUS = "import locale, sys\nfrom stalepool.cli.main import main\n%s\nsys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_a_silent_peer_is_left_for_another_that_answers() -> None:
 def test_an_answer_to_a_request_from_before_an_uninstall() -> None:
     """The class is kept on the instance, as botocore does."""
     with shim(), FaultServer() as server:
-        conn = urllib3.connection.HTTPConnection(server.host, server.port)
+        conn = urllib3.connection.HTTPConnection(server.host, server.port, timeout=20.0)
         conn.response_class = conn.response_class
         for _ in range(2):
             conn.request("GET", "/")
@@ -148,7 +148,7 @@ def test_an_answer_whose_connection_is_gone() -> None:
 
 
 def of_a_partial() -> Any:
-    return functools.partial(http.client.HTTPResponse)
+    return staticmethod(functools.partial(http.client.HTTPResponse))
 
 
 def of_ours() -> Any:

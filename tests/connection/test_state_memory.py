@@ -164,7 +164,7 @@ PHASES = {
 def test_a_connection_that_is_dropped_is_gone_in_every_phase(phase: str) -> None:
     """Its descriptor is closed at once; its state is the next thing to be swept."""
     with shim(replay="idempotent"), FaultServer(_answer) as server:
-        conn = urllib3.connection.HTTPConnection(server.host, server.port)
+        conn = urllib3.connection.HTTPConnection(server.host, server.port, timeout=20.0)
         PHASES[phase](conn)
         found = state.find(conn.sock)
         assert found is not None and found.phase is phase

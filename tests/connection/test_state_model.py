@@ -108,7 +108,7 @@ class Walk(RuleBasedStateMachine):
         """Over TLS its session tickets lie unread."""
         if is_pooled:
             into_pool(self.pool, self.server.connect())
-            kernel.wait_until(lambda: self.server.journal.connections, "accepted", 5)
+            kernel.wait_until(lambda: self.server.channels, "accepted", 5)
             if self.tls is not None:
                 await_arrival(self.pool)
             self.model.phase, self.model.connections = IDLE, 1

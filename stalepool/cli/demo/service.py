@@ -74,6 +74,7 @@ class Service:
                 stdout=output,
                 stderr=output,
                 env=_environment(settings),
+                cwd=str(log.parent),  # the demo's own may be gone
                 pass_fds=[descriptor],
                 start_new_session=True,  # Ctrl-C is for the demo
             )
