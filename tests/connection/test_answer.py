@@ -100,7 +100,8 @@ def test_an_answer_to_a_request_from_before_an_uninstall() -> None:
         for _ in range(2):
             conn.request("GET", "/")
             stalepool.uninstall()
-            assert conn.getresponse().status == 200
+            response = conn.getresponse()
+            assert (response.status, response.read()) == (200, b"")
         assert stalepool.snapshot()["fallbacks"] == {}
         conn.close()
 
@@ -141,6 +142,7 @@ def test_an_answer_whose_connection_is_gone() -> None:
         gc.collect()
         with sock, pytest.raises(http.client.RemoteDisconnected):
             response.begin()
+        response.close()
         assert server.journal.count(path="/wanted") == 1
 
 
