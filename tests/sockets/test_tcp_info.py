@@ -33,6 +33,13 @@ def test_tcp_info_is_for_tcp():
         assert tcp_info.ask(layers.layers_of(pair.client)) is None
 
 
+def test_of_a_closed_socket_nothing_is_known():
+    with testing.healthy() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        pair.client.close()
+        assert tcp_info.ask(taken_apart) is None
+
+
 @pytest.mark.parametrize("answer", [b"", b"\x01" * 8])
 def test_a_kernel_that_tells_less(answer):
     """Older kernels have a shorter struct tcp_info: the length that came back is looked at."""
