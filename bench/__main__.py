@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
 
 try:
     from bench import plot, report
-    from bench.child import ChildFailed
     from bench.figures import FIGURES, Figure
+    from bench.processes import ChildFailed
 except ImportError as error:
     sys.exit("python -m bench: %s; what it needs comes by: pip install '.[bench]'" % error)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.list:
-        for figure in FIGURES:
-            print("%-14s %s" % (figure.name, figure.title))
-        return 0
-    try:
-        if options.docs:
-            _write_docs(Path(options.docs))
-            return 0
-        if options.json:
-            open(options.json, "a").close()  # now, and not after a quarter of an hour
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    chosen = [figure for figure in FIGURES if _is_asked_for(figure.name, options.names)]
-    if not chosen:
-        parser.error("there is no figure %s; --list names them" % " ".join(options.names))
-    return _run(chosen, options)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="What stalepool costs, beside stock urllib3 and beside a bare poll(0).",
@@ -49,50 +29,60 @@ def _parser() -> argparse.ArgumentParser:
     add("--json", metavar="FILE", help="write the report there as well")
     add("--list", action="store_true", help="name the figures, and measure nothing")
     add("--docs", metavar="DIR", help="measure nothing: bring page and plot there to the report's")
-    return parser
-
-
-def _is_asked_for(figure: str, names: Sequence[str]) -> bool:
-    return not names or any(figure == name or figure.startswith(name + "-") for name in names)
+    options = parser.parse_args(arguments)
+    beginnings = tuple(name + "-" for name in options.names) or ""
+    chosen = [figure for figure in FIGURES if (figure.name + "-").startswith(beginnings)]
+    if not chosen:
+        parser.error("there is no figure %s; --list names them" % " ".join(options.names))
+    if options.list:
+        print("\n".join("%-14s %s" % (figure.name, figure.title) for figure in FIGURES))
+        return 0
+    try:
+        if options.docs:
+            _write_docs(Path(options.docs))
+            return 0
+        if options.json:
+            open(options.json, "a").close()  # now, and not after a quarter of an hour
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return _run(chosen, options)
 
 
 def _write_docs(docs: Path) -> None:
     """Write the table and the plot of ``performance.json`` beside it."""
-    found = report.load(str(docs / "performance.json"))
-    page = docs / "performance.rst"
-    table, plotted = report.insert(page.read_text("utf-8"), found), plot.draw(found)
-    page.write_text(table, "utf-8")
+    found, page = report.load(str(docs / "performance.json")), docs / "performance.rst"
+    inserted, plotted = report.insert(page.read_text("utf-8"), found), plot.draw(found)
+    page.write_text(inserted, "utf-8")
     (docs / "checkout-cost.svg").write_text(plotted, "utf-8")
 
 
 def _run(figures: Sequence[Figure], options: argparse.Namespace) -> int:
     result = report.begin(options.quick)
     failed: List[str] = []
-    is_interrupted = False
+    status = 0
     try:
         for figure in figures:
-            _measure(figure, result, failed)
+            print(figure.title, "...", file=sys.stderr, flush=True)
+            try:
+                measured = figure.measure(options.quick)
+            except ChildFailed as error:
+                failed.append("%s: could not be measured: %s" % (figure.name, error))
+            else:
+                result["figures"].append(report.row_of(figure, measured))
     except KeyboardInterrupt:
         print("interrupted; what follows was measured until then", file=sys.stderr)
-        is_interrupted = True
+        status = 130
     if result["figures"]:
-        print("%s\n\n%s" % (report.about(result), report.as_table(result["figures"])))
+        print(report.text(result))
         if options.json:
             Path(options.json).write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-    missed = report.missed(result) if options.check else []
-    for sentence in [*("%s: could not be measured" % name for name in failed), *missed]:
-        print(sentence, file=sys.stderr)
-    return 130 if is_interrupted else 1 if failed or missed else 0
-
-
-def _measure(figure: Figure, result: report.Report, failed: List[str]) -> None:
-    print(figure.title, "...", file=sys.stderr, flush=True)
-    try:
-        result["figures"].append(report.row_of(figure, figure.measure(result["quick"])))
-    except ChildFailed as error:
-        failed.append(figure.name)
-        print(error, file=sys.stderr)
+    failed += report.missed(result) if options.check else []
+    print("".join(sentence + "\n" for sentence in failed), end="", file=sys.stderr)
+    return status or bool(failed)
 
 
 if __name__ == "__main__":
+    for name in [name for name in os.environ if name.startswith("STALEPOOL_")]:
+        del os.environ[name]
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an import is to be timed as services have it
     sys.exit(main())

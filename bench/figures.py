@@ -2,237 +2,106 @@
 
 from __future__ import annotations
 
-import statistics
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence
+import time
+from typing import Any, Callable, Dict, List, NamedTuple
 
-from bench import EVENTLET, THREADS, memory, race, rate, startup
-from bench.child import call
-from bench.quantity import Bound, Quantity, exactly, of_ratios, of_samples, of_share
-from bench.rounds import Samples
-from bench.server import Server
+from bench import EVENTLET, once
+from bench.turns import Plan, check, compare, presend
 
-# the names of quantities
-OVER_FLOOR, MORE_FLOORS = "ours / floor", "(ours - stock) / floor"
-BELOW_STOCK = "stock / ours"
-OVER_ALONE = "ours / ours alone"
-SWITCHES = "hub switches"
-IMPORT_MS, MODULES = "import, ms", "modules"
-MORE_BYTES = "bytes more"
-FAILED = "ours"
+Measured = Dict[str, Any]
 
-
-class Measured(NamedTuple):
-    """What came out: the medians of the three, in the figure's unit, and what follows from them."""
-
-    quantities: Dict[str, Quantity]
-    floor: Optional[float] = None
-    stock: Optional[float] = None
-    ours: Optional[float] = None
-    notes: Optional[Dict[str, Any]] = None
+FLOORS, MORE_FLOORS = "ours / floor", "(ours - stock) / floor"
+STOCKS, SWITCHES = "stock / ours", "hub switches"
 
 
 class Figure(NamedTuple):
-    """``measure(quick)``; quick shows that it works, and little more."""
+    """One row. Of its quantities, each with its bound or "", the first one says most.
+
+    ``measure(quick)`` returns samples by name: ``floor``, ``stock`` and ``ours``, and others.
+    """
 
     name: str
     title: str
-    unit: str
+    quantities: Dict[str, str]
     measure: Callable[[bool], Measured]
-    bounds: Dict[str, Bound]
+    unit: str = "us"
 
 
-# -- how they are measured -------------------------------------------------------------------------
+def _turns(name: str, title: str, plan: Plan, quantities: Dict[str, str]) -> Figure:
+    return Figure(name, title, quantities, lambda quick: compare(plan, quick))
 
 
-def _check(function: str, world: str = THREADS, tls: bool = False, **more: Any) -> Measured:
-    """A function of :mod:`bench.checks`, in a process of its own."""
-    with Server(tls=tls) as server:
-        found = call("bench.checks:" + function, world, at=server.at, **more)
-    samples: Samples = found.get("samples", found)
-    measured = _three(samples)
-    if "alone" in samples:
-        measured.quantities[OVER_ALONE] = of_ratios(samples["ours"], samples["alone"])
-    if "switches" in found:
-        measured.quantities[SWITCHES] = exactly(found["switches"]["ours"])
-        measured = measured._replace(notes={"hub switches, stock": found["switches"]["stock"]})
-    return measured
+def _requests(name: str, title: str, plan: Plan, bound: str = "at least 0.98") -> Figure:
+    return _turns(name, title, plan, {STOCKS: bound, MORE_FLOORS: ""})
 
 
-def _in_green_crowd(quick: bool, size: int, work_s: float) -> Measured:
-    # three laps for the three, two and a bit for stock's own check
-    lap_s = size * (work_s + 5e-6)
-    rounds = 7 if quick else max(25, min(500, int(4 / lap_s / 6)))
-    return _check("in_green_crowd", EVENTLET, rounds=rounds, size=size, work_s=work_s)
-
-
-def _in_native_crowd(quick: bool, size: int) -> Measured:
-    rounds, limit_s = (200, 5) if quick else (5000, 60)
-    return _check("in_native_crowd", rounds=rounds, size=size, limit_s=limit_s)
-
-
-def _presend(quick: bool) -> Measured:
-    with Server() as server:
-        samples = call("bench.checks:presend", at=server.at, rounds=_many(quick))
-    more = [on - off for on, off in zip(samples["on"], samples["off"])]
-    cost = of_ratios(more, samples["floor"])
-    return Measured({OVER_FLOOR: cost}, _us(samples["floor"]), ours=_us(more))
-
-
-def _requests(quick: bool, name: str) -> Measured:
-    rows = rate.compare(name, quick)
-    samples = {column: [row[column] for row in rows] for column in rows[0]}
-    quantities = {column: of_samples(samples[column]) for column in (BELOW_STOCK, MORE_FLOORS)}
-    return Measured(quantities, *(_us(samples[who]) for who in ("floor", "stock", "ours")))
-
-
-def _start(quick: bool) -> Measured:
-    pairs = startup.measure(10 if quick else 100)
-    bare, ours = [pair.bare_cpu_s for pair in pairs], [pair.ours_cpu_s for pair in pairs]
-    imports = [1000 * pair.import_s for pair in pairs]
-    return Measured(
-        {
-            IMPORT_MS: of_samples(imports),
-            MODULES: of_samples([pair.modules for pair in pairs]),
-            "ours / bare interpreter": of_ratios(ours, bare),
-        },
-        floor=1000 * statistics.median(bare),
-        ours=1000 * statistics.median(ours),
-        notes={"shortest import, ms": min(imports)},
-    )
-
-
-def _memory_per_connection(tls: bool) -> Measured:
-    found = memory.compare(tls)
-    more = found["ours"] - found["stock"]
-    return Measured(
-        {MORE_BYTES: exactly(more), "bytes more / floor": exactly(more / found["floor"])}, **found
-    )
-
-
-def _race(quick: bool) -> Measured:
-    requests = 3 if quick else 25
-    halves = {name: race.run(name == "ours", requests) for name in ("stock", "ours")}
-    shares = {}
-    for name, half in halves.items():
-        failed = sum(half["failures"].values())
-        shares[name] = of_share(failed, half["served"] + failed, per=10000)
-    return Measured(
-        {FAILED: shares["ours"], "stock": shares["stock"]},
-        stock=shares["stock"].median,
-        ours=shares["ours"].median,
-        notes=halves,
-    )
-
-
-def _three(samples: Samples) -> Measured:
-    return Measured(
-        {
-            OVER_FLOOR: of_ratios(samples["ours"], samples["floor"]),
-            BELOW_STOCK: of_ratios(samples["stock"], samples["ours"]),
-        },
-        *(_us(samples[who]) for who in ("floor", "stock", "ours")),
-        {"mean, us": {who: 1e6 * statistics.fmean(samples[who]) for who in samples}},
-    )
-
-
-def _many(quick: bool) -> int:
-    return 50 if quick else 2000
-
-
-def _us(seconds: Sequence[float]) -> float:
-    return 1e6 * statistics.median(seconds)
-
-
-# -- the table -------------------------------------------------------------------------------------
-
-_AT_STOCK, _GREEN = {BELOW_STOCK: Bound(at_least=0.98)}, {BELOW_STOCK: Bound(at_least=1.05)}
-_NO_SWITCH = {SWITCHES: Bound(at_most=0)}
-
-
-def _rate(name: str, title: str, bounds: Dict[str, Bound]) -> Figure:
-    return Figure(name, title, "us", lambda quick: _requests(quick, name), bounds)
-
-
-def _green_crowd(size: int, work_ms: float) -> Figure:
-    return Figure(
-        "green-%d-%g" % (size, work_ms),
-        "check, %d runnable green threads, %g ms each" % (size, work_ms),
-        "us",
-        lambda quick: _in_green_crowd(quick, size, work_ms / 1000),
-        {OVER_ALONE: Bound(at_most=1.3), **_NO_SWITCH},
-    )
-
-
-def _native_crowd(size: int) -> Figure:
-    return Figure(
-        "native-%d" % size,
-        "check, %d native threads that compute" % size,
-        "us",
-        lambda quick: _in_native_crowd(quick, size),
-        {BELOW_STOCK: Bound(at_least=1.0)},
-    )
+def _green(size: int, work_ms: float) -> Figure:
+    lap_s = size * (work_ms / 1000 + 5e-6)
+    slices = max(1, min(20, int(0.03 / lap_s)))
+    plan = _ON_HUB._replace(crowd=size, work_s=work_ms / 1000, slices=slices, pairs=6, turns=4)
+    quantities = {"ours / ours alone": "at most 1.3", SWITCHES: "at most 0", FLOORS: "", STOCKS: ""}
+    title = "check, %d runnable green threads, %g ms each" % (size, work_ms)
+    return _turns("green-%d-%g" % (size, work_ms), title, plan, quantities)
 
 
 def _memory(kind: str) -> Figure:
-    return Figure(
-        "memory-" + kind.lower(),
-        "memory per pooled connection, " + kind,
-        "bytes",
-        lambda quick: _memory_per_connection(tls=kind == "TLS"),
-        {MORE_BYTES: Bound(at_most=640)},
-    )
+    quantities = {"bytes more": "at most 640", "bytes more / floor": ""}
+    name, title = "memory-" + kind.lower(), "memory per pooled connection, " + kind
+    return Figure(name, title, quantities, lambda quick: once.memory(kind == "TLS"), "bytes")
 
+
+_CHECK = Plan(check, times=0, slices=25, clock=time.perf_counter, pairs=20, turns=20)
+_ON_HUB = _CHECK._replace(world=EVENTLET)
+# most slices keep the interpreter; the others last until each thread has had it for 5 ms
+_COMPUTING = _CHECK._replace(crowd=10, times=10, slices=100, pairs=10, turns=5)
+_NATIVE = {STOCKS: "at least 1", FLOORS: ""}
+_PRESEND = _CHECK._replace(work=presend, other={"presend_check": False})
+_GET, _POST = Plan(), Plan(method="POST", body_size=64)
+_GREEN: Dict[str, Any] = {"world": EVENTLET, "clients": 50, "times": 4, "pairs": 25}
+_BUSY = _GET._replace(
+    **{"world": EVENTLET, "clients": 5, "crowd": 20, "times": 40},
+    **{"clock": time.perf_counter, "pairs": 10, "turns": 2},
+)
+_IDLE = _POST._replace(idle_s=2.0, pairs=20, turns=4)
+_SILENCE = _GET._replace(other={"silence_s": "off"})
+_START = {"import, ms": "at most 2", "modules": "at most 10", "ours / bare interpreter": ""}
+_RACE = "failed of 10,000, 400 clients, 100 busy green threads"
 
 FIGURES: List[Figure] = [
-    Figure(
-        "check",
-        "check at checkout, threads",
-        "us",
-        lambda quick: _check("alone", rounds=_many(quick)),
-        {OVER_FLOOR: Bound(at_most=1.6), BELOW_STOCK: Bound(at_least=1.0)},
+    _turns(
+        *("check", "check at checkout, threads", _CHECK),
+        {FLOORS: "at most 1.6", STOCKS: "at least 1"},
     ),
-    Figure(
-        "check-tls",
-        "check at checkout, TLS 1.3",
-        "us",
-        lambda quick: _check("alone", tls=True, rounds=_many(quick)),
-        {OVER_FLOOR: Bound(at_most=2.2)},
+    _turns(
+        *("check-tls", "check at checkout, TLS 1.3", _CHECK._replace(tls=True)),
+        {FLOORS: "at most 2.2", STOCKS: ""},
     ),
-    Figure(
-        "check-eventlet",
-        "check at checkout, eventlet, idle hub",
-        "us",
-        lambda quick: _check("alone_green", EVENTLET, rounds=_many(quick)),
-        {OVER_FLOOR: Bound(at_most=1.6), BELOW_STOCK: Bound(at_least=15.0), **_NO_SWITCH},
+    _turns(
+        *("check-eventlet", "check at checkout, eventlet, idle hub", _ON_HUB),
+        {FLOORS: "at most 1.6", STOCKS: "at least 15", SWITCHES: "at most 0"},
     ),
-    Figure("presend", "pre-send check", "us", _presend, {OVER_FLOOR: Bound(at_most=1.5)}),
-    *(_green_crowd(size, work_ms) for size in (10, 50, 200) for work_ms in (0, 0.1, 1)),
-    *(_native_crowd(size) for size in (10, 50)),
-    _rate("get", "GET, one thread, CPU", _AT_STOCK),
-    _rate("post", "POST, one thread, CPU", _AT_STOCK),
-    _rate("post-idle", "POST after 2 s idle, one thread, CPU", _AT_STOCK),
-    _rate("put", "PUT of 1 KiB, one thread, CPU", _AT_STOCK),
-    _rate("get-tls", "GET, TLS 1.3, one thread, CPU", _AT_STOCK),
-    _rate("post-tls", "POST, TLS 1.3, one thread, CPU", _AT_STOCK),
-    _rate("get-eventlet", "GET, eventlet, 50 clients, CPU", _GREEN),
-    _rate("post-eventlet", "POST, eventlet, 50 clients, CPU", _GREEN),
-    _rate(
-        "busy", "GET, 5 clients, 20 busy green threads, time", {BELOW_STOCK: Bound(at_least=10.0)}
+    _turns("presend", "pre-send check, off (stock) and on", _PRESEND, {MORE_FLOORS: "at most 1.5"}),
+    *(_green(size, work_ms) for size in (10, 50, 200) for work_ms in (0, 0.1, 1)),
+    *(
+        _turns("native-%d" % size, "check, %d native threads that compute" % size, plan, _NATIVE)
+        for size, plan in ((10, _COMPUTING), (50, _COMPUTING._replace(crowd=50)))
     ),
-    _rate("silence", "GET, the wait on silence off (stock) and on", _AT_STOCK),
-    Figure(
-        "import",
-        "interpreter start, CPU",
-        "ms",
-        _start,
-        {IMPORT_MS: Bound(at_most=2.0), MODULES: Bound(at_most=10)},
+    _requests("get", "GET, one thread, CPU", _GET),
+    _requests("post", "POST, one thread, CPU", _POST),
+    _requests("post-idle", "POST after 2 s idle, one thread, CPU", _IDLE),
+    _requests("put", "PUT of 1 KiB, one thread, CPU", Plan(method="PUT", body_size=1024)),
+    _requests("get-tls", "GET, TLS 1.3, one thread, CPU", _GET._replace(tls=True)),
+    _requests("post-tls", "POST, TLS 1.3, one thread, CPU", _POST._replace(tls=True)),
+    *(
+        _requests(name, title, plan._replace(**_GREEN), "at least 1.05")
+        for name, title, plan in (
+            ("get-eventlet", "GET, eventlet, 50 clients, CPU", _GET),
+            ("post-eventlet", "POST, eventlet, 50 clients, CPU", _POST),
+        )
     ),
+    _requests("busy", "GET, 5 clients, 20 busy green threads, time", _BUSY, "at least 10"),
+    _requests("silence", "GET, the wait on silence off (stock) and on", _SILENCE),
+    Figure("import", "interpreter start, CPU", _START, once.starts, "ms"),
     *(_memory(kind) for kind in ("plain", "TLS")),
-    Figure(
-        "race",
-        "failed of 10,000, 400 clients, 100 busy green threads",
-        "requests",
-        _race,
-        {FAILED: Bound(at_most=0)},
-    ),
+    Figure("race", _RACE, {"ours": "at most 0", "stock": ""}, once.races, "requests"),
 ]

@@ -1,13 +1,10 @@
-"""Numbers with an interval, and the bounds they are held to."""
+"""Numbers with an interval."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from typing import Any, Dict, NamedTuple, Sequence
-
-#: of so many intervals, one misses the true value: 95 %
-_ONE_IN = 20
+from typing import NamedTuple, Sequence
 
 
 class Quantity(NamedTuple):
@@ -22,63 +19,25 @@ class Quantity(NamedTuple):
     high: float
     samples: int
 
-    def as_dict(self) -> Dict[str, Any]:
-        return self._asdict()
-
 
 def of_samples(samples: Sequence[float]) -> Quantity:
     ordered = sorted(samples)
-    outside = _outside(len(ordered))
-    return Quantity(
-        statistics.median(ordered), ordered[outside], ordered[-1 - outside], len(ordered)
-    )
-
-
-def of_ratios(over: Sequence[float], under: Sequence[float]) -> Quantity:
-    """Of the ratio in each round; what slowed a whole round down cancels out."""
-    return of_samples([a / b for a, b in zip(over, under)])
-
-
-def exactly(value: float) -> Quantity:
-    """What is counted and not measured."""
-    return Quantity(value, value, value, 1)
+    count = len(ordered)
+    # each is below the true median by the toss of a coin: two deviations of a binomial, and a half
+    outside = max(0, int(count / 2 - math.sqrt(count) - 0.5))
+    return Quantity(statistics.median(ordered), ordered[outside], ordered[-1 - outside], count)
 
 
 def of_share(hits: int, trials: int, per: float = 1.0) -> Quantity:
     """How many of ``per`` trials hit, with Wilson's score interval."""
-    z, share = statistics.NormalDist().inv_cdf(1 - 1 / (2 * _ONE_IN)), hits / trials
-    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    spread = math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
-    spread *= z / (1 + z * z / trials)
-    return Quantity(
-        per * share, per * max(0.0, middle - spread), per * min(1.0, middle + spread), trials
-    )
+    z, share = statistics.NormalDist().inv_cdf(0.975), hits / trials
+    middle = share + z * z / (2 * trials)
+    spread = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+    low, high = ((middle + sign * spread) / (1 + z * z / trials) for sign in (-1, 1))
+    return Quantity(per * share, per * max(0.0, low), per * min(1.0, high), trials)
 
 
-def _outside(count: int) -> int:
-    """How many samples at each end lie outside of the interval for the median.
-
-    Each sample is below the true median by the toss of a coin, so the number that are is binomial.
-    In whole numbers: 0.5 ** 2000 is none.
-    """
-    outside, ways, ways_below = 0, 1, 1
-    while 2 * ways_below * _ONE_IN <= 2**count:
-        outside += 1
-        ways = ways * (count - outside + 1) // outside
-        ways_below += ways
-    return max(0, outside - 1)
-
-
-class Bound(NamedTuple):
-    """What a quantity must be. Its median is judged; the interval says how much that is worth."""
-
-    at_least: float = -math.inf
-    at_most: float = math.inf
-
-    def is_met(self, quantity: Quantity) -> bool:
-        return self.at_least <= quantity.median <= self.at_most
-
-    def __str__(self) -> str:
-        if self.at_least > -math.inf:
-            return "at least %g" % self.at_least
-        return "at most %g" % self.at_most
+def is_met(bound: str, value: float) -> bool:
+    """Hold a value to ``at most X`` or ``at least X``."""
+    words, _, limit = bound.rpartition(" ")
+    return value <= float(limit) if words == "at most" else value >= float(limit)

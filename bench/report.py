@@ -2,73 +2,68 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import platform
-import time
 from importlib import metadata
 from typing import Any, Dict, List, Sequence
 
-from bench.figures import Figure, Measured
+import pyperf
 
-Report = Dict[str, Any]
-Row = Dict[str, Any]
+from bench.figures import Figure, Measured
+from bench.quantity import is_met, of_samples
+
+Report = Row = Dict[str, Any]
 
 _HEADER = ("figure", "unit", "floor", "stock", "ours", "ratio [95 %]", "must be", "is")
+_THREE = ("floor", "stock", "ours")
 _NUMBERS = (2, 3, 4)  # columns that are set flush right
-_PACKAGES = ("urllib3", "wrapt", "eventlet", "greenlet")
+_PACKAGES = ("stalepool", "urllib3", "wrapt", "eventlet", "greenlet")
 
 BEGIN, END = (".. %s of the table that bench.report writes" % word for word in ("begin", "end"))
 
 
 def begin(is_quick: bool) -> Report:
-    return {"machine": _machine(), "quick": is_quick, "figures": []}
-
-
-def _machine() -> Dict[str, Any]:
+    """Return a report without figures: where and with what they are measured."""
     import stalepool
 
-    with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    return {
-        "cpu_model_name": models[0] if models else platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "platform": platform.platform(),
+    seen = pyperf.Run([1.0]).get_metadata()
+    machine = {
+        **{key: seen[key] for key in ("cpu_model_name", "cpu_count", "platform", "load_avg_1min")},
         "python": "%s %s" % (platform.python_implementation(), platform.python_version()),
-        "load_avg_1min": round(os.getloadavg()[0], 2),
-        "date": time.strftime("%Y-%m-%d"),
+        "date": str(seen["date"])[:10],
         "stalepool": stalepool.__version__,
-        **{name: metadata.version(name) for name in _PACKAGES},
+        **{name: metadata.version(name) for name in _PACKAGES[1:]},
     }
+    return {"machine": machine, "quick": is_quick, "figures": []}
 
 
 def load(path: str) -> Report:
     """Return a report that was written before.
 
-    :raises OSError: it cannot be read.
-    :raises ValueError: it is none.
+    :raises OSError, ValueError: it cannot be read, or is none.
     """
-    with open(path, encoding="utf-8") as file:
-        try:
-            report = json.load(file)
-        except ValueError:
-            report = None
-    if not isinstance(report, dict) or not {"machine", "quick", "figures"} <= report.keys():
-        raise ValueError("%s is not what python -m bench --json writes" % path)
-    return report
+    with open(path, encoding="utf-8") as file, contextlib.suppress(ValueError):
+        report = json.load(file)
+        if isinstance(report, dict) and {"machine", "quick", "figures"} <= report.keys():
+            return report
+    raise ValueError("%s is not what python -m bench --json writes" % path)
 
 
 def row_of(figure: Figure, measured: Measured) -> Row:
     """Return a figure's entry in the report."""
-    quantities = {name: quantity._asdict() for name, quantity in measured.quantities.items()}
-    for name, bound in figure.bounds.items():
-        is_met = bound.is_met(measured.quantities[name])
-        quantities[name].update(must_be=str(bound), is_met=is_met)
+    notes = measured.pop("notes", {})
+    found = {k: of_samples(one) if isinstance(one, list) else one for k, one in measured.items()}
+    quantities: Dict[str, Any] = {name: found[name]._asdict() for name in figure.quantities}
+    for name, bound in figure.quantities.items():
+        if bound:
+            quantities[name].update(must_be=bound, is_met=is_met(bound, found[name].median))
+    factor = 1e6 if figure.unit == "us" else 1
     return {
         **{"name": figure.name, "title": figure.title, "unit": figure.unit},
-        **{who: getattr(measured, who) for who in ("floor", "stock", "ours")},
+        **{who: factor * found[who].median if who in found else None for who in _THREE},
         "quantities": quantities,
-        "notes": measured.notes or {},
+        "notes": notes,
     }
 
 
@@ -82,68 +77,49 @@ def missed(report: Report) -> List[str]:
     ]
 
 
-def as_table(rows: Sequence[Row], is_short: bool = False) -> str:
-    """Return a table, for a terminal or a page.
-
-    :param is_short: of each figure one quantity, the first that has a bound; each has one.
-    """
-    lines = [list(_HEADER)] + [line for row in rows for line in _lines_of(row, is_short)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
-    lines.insert(0, ["=" * width for width in widths])
-    lines.insert(2, lines[0])
-    return "\n".join(
+def text(report: Report) -> str:
+    """Return a sentence on where and with what it was measured, and the table."""
+    machine, is_quick = report["machine"], report["quick"]
+    lines = [_HEADER, *map(_line, report["figures"])]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    rule = ["=" * width for width in widths]
+    table = "\n".join(
         "  ".join(
             cell.rjust(width) if column in _NUMBERS else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths))
         ).rstrip()
-        for line in [*lines, lines[0]]
+        for line in (rule, lines[0], rule, *lines[1:], rule)
     )
-
-
-def _lines_of(row: Row, is_short: bool) -> List[List[str]]:
-    first = [row["title"], row["unit"], *(_number(row[who]) for who in ("floor", "stock", "ours"))]
-    quantities = row["quantities"]
-    judged_ones = [name for name, one in quantities.items() if "is_met" in one]
-    lines = []
-    for name in judged_ones[:1] if is_short else quantities:
-        one = quantities[name]
-        judged = "" if "is_met" not in one else "met" if one["is_met"] else "MISSED"
-        lines.append([*first, _interval(name, one), one.get("must_be", ""), judged])
-        first = [""] * len(first)
-    return lines
-
-
-def about(report: Report) -> str:
-    """Return where and with what it was measured, in a sentence."""
-    seen = report["machine"]
-    versions = ", ".join("%s %s" % (name, seen[name]) for name in ("stalepool", *_PACKAGES))
-    return (
-        "%(platform)s; %(cpu_count)s CPUs of type %(cpu_model_name)s, load %(load_avg_1min)s; "
-        "%(python)s; " % seen
-    ) + "%s; %s" % (versions, seen["date"])
+    return "%s%s; %s CPUs of type %s, load %s; %s; %s; %s.\n\n%s" % (
+        "**A quick run, to see that it works.** " if is_quick else "",
+        *(machine[key] for key in ("platform", "cpu_count", "cpu_model_name", "load_avg_1min")),
+        machine["python"],
+        ", ".join("%s %s" % (name, machine[name]) for name in _PACKAGES),
+        *(machine["date"], table),
+    )
 
 
 def insert(page: str, report: Report) -> str:
-    """Return the page with the report's short table in it.
+    """Return the page with the report in it.
 
     :raises ValueError: the page does not say where it goes.
     """
-    before, begin_, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin_ or not end:
+    before, begins, rest = page.partition(BEGIN)
+    _, ends, after = rest.partition(END)
+    if not begins or not ends:
         raise ValueError("the page has no place for a table: %r ... %r" % (BEGIN, END))
-    quick = "**A quick run, to see that it works.** " if report["quick"] else ""
-    table = as_table(report["figures"], is_short=True)
-    return "%s%s\n\n%s%s.\n\n%s\n\n%s%s" % (
-        *(before, begin_, quick, about(report)),
-        *(table, end, after),
-    )
+    return "%s%s\n\n%s\n\n%s%s" % (before, begins, text(report), ends, after)
 
 
-def _interval(name: str, one: Dict[str, Any]) -> str:
-    if one["low"] == one["high"]:
-        return "%s: %s" % (name, _number(one["median"]))
-    return "%s: %s [%s, %s]" % (name, *(_number(one[key]) for key in ("median", "low", "high")))
+def _line(row: Row) -> Sequence[str]:
+    """Of each figure the quantity that says most: the first that has a bound."""
+    name, one = next((name, q) for name, q in row["quantities"].items() if "is_met" in q)
+    ratio = "%s: %s" % (name, _number(one["median"]))
+    if one["low"] != one["high"]:
+        ratio += " [%s, %s]" % (_number(one["low"]), _number(one["high"]))
+    three = (_number(row[who]) for who in ("floor", "stock", "ours"))
+    judged = "met" if one["is_met"] else "MISSED"
+    return (row["title"], row["unit"], *three, ratio, one["must_be"], judged)
 
 
 def _number(value: Any) -> str:
