@@ -143,6 +143,7 @@ def test_the_docs_show_the_report_that_lies_beside_them():
 # -- it runs ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.timeout(400)  # a dozen processes that compute
 def test_it_runs(tmp_path):
     names = ["check-eventlet", "presend", "native-10", "get-tls", "import"]
