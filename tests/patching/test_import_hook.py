@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import ModuleType
 from typing import Any, Iterator
 
 import pytest
@@ -83,3 +84,9 @@ def test_without_wrapt_it_says_so(finder: Any, monkeypatch: pytest.MonkeyPatch) 
 
 def test_where_nothing_was_patched_nothing_is_undone() -> None:
     assert import_hook._Finder().retire() == []
+
+
+def test_whoever_stands_for_wrapt_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stub that has no spec cannot be."""
+    monkeypatch.setitem(sys.modules, "wrapt", ModuleType("wrapt"))
+    assert import_hook._wrapt_is_there()
