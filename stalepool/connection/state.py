@@ -78,8 +78,6 @@ class Request:
 
     def record(self, data: Any) -> None:
         """Note more bytes that go out."""
-        if self.size > RECORD_LIMIT:
-            return
         size = _size_of(data)
         if size is None or self.size + size > RECORD_LIMIT:
             self.keep_the_head_alone()
