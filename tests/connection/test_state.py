@@ -1,0 +1,48 @@
+"""Which connections have a state at all, and how one shows itself."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+
+import pytest
+import urllib3
+
+from pools import get, pooled_connection, serving, shim
+from stalepool.connection import state
+
+
+class Own(urllib3.connection.HTTPConnection):
+    """An application's."""
+
+
+class ComputedSock(urllib3.connection.HTTPConnection):
+    """A stub, which has no connection behind it."""
+
+    sock: Any = property(lambda self: None, lambda self, value: None)
+
+
+#: class -> whether its connections are looked after
+CLASSES = {
+    urllib3.connection.HTTPConnection: True,
+    urllib3.connection.HTTPSConnection: True,
+    Own: True,
+    ComputedSock: False,
+    http.client.HTTPConnection: False,
+}
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_classes_that_are_looked_after(cls: Any) -> None:
+    assert state.is_http1(cls("127.0.0.1")) is CLASSES[cls]
+
+
+def test_what_is_no_connection_is_not() -> None:
+    assert not state.is_http1(None)
+
+
+def test_a_state_shows_itself() -> None:
+    with shim(), serving() as (server, pool):
+        assert get(pool) == 200
+        found = state.find(pooled_connection(pool).sock)
+        assert repr(found) == "<State http://127.0.0.1:%d, idle, 1 answers>" % server.port
