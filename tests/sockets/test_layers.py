@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import unittest.mock
 
 import pytest
@@ -164,3 +165,12 @@ def test_an_error_of_one_tls_connection_is_not_met_on_another(kind):
         alive.client.settimeout(0)
         with pytest.raises(ssl.SSLWantReadError):
             alive.client.recv(1)
+
+
+def test_where_there_is_no_tls_there_are_no_errors_of_it(monkeypatch):
+    """Nothing of OpenSSL's is made, and nothing asked of it where it is not loaded."""
+    monkeypatch.setattr(ssl, "SSLContext", lambda *args: pytest.fail("made"))
+    with testing.healthy() as pair:
+        layers.clear_tls_errors(pair.client, ConnectionResetError())
+        monkeypatch.setitem(sys.modules, "ssl", None)
+        layers.clear_tls_errors(pair.client, ConnectionResetError())
