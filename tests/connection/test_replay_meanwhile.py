@@ -112,6 +112,7 @@ def test_a_send_that_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> N
         prime(pool)
         monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_close)
         outcome = send(server, pool, "GET")
+        assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
         assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
         assert len(server.journal.connections) == 1
 
@@ -124,5 +125,6 @@ def test_a_send_that_fails_when_nobody_listens_any_more() -> None:
             server.stop_listening()
             after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
             outcome = send(server, pool, "GET")
+            assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
             assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
             assert counters(server)["replays"] == {"failed": 1}
