@@ -813,7 +813,7 @@ def test_the_default_numbers():
     for name in DIES_IN_FULL:
         dead = seen["dead: " + name]
         on_the_first = [] if name.startswith("un") else [0]
-        # on a late machine a first fresh socket may have been given up for a sign of life
-        assert (dead.end, dead.arrived[:-1]) == (200, on_the_first), (name, dead)
-        assert dead.arrived[-1] > 0, (name, dead)
+        # where it is not known whether probes are answered, the first fresh socket is for probes alone
+        fresh = 2 if name == "acknowledged GET" else 1
+        assert (dead.end, dead.arrived) == (200, [*on_the_first, fresh]), (name, dead)
         assert 15 <= dead.took_s < 20 + 2, (name, dead)
