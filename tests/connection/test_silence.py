@@ -813,7 +813,7 @@ def test_the_default_numbers():
     for name in DIES_IN_FULL:
         dead = seen["dead: " + name]
         on_the_first = [] if name.startswith("un") else [0]
-        # where it is not known whether probes are answered, the first fresh socket is for probes alone
+        # of an origin not known to answer probes, the first fresh socket is for probes alone
         fresh = 2 if name == "acknowledged GET" else 1
         assert (dead.end, dead.arrived) == (200, [*on_the_first, fresh]), (name, dead)
         assert 15 <= dead.took_s < 20 + 2, (name, dead)
