@@ -7,7 +7,7 @@ checkout itself is left alone.
 A module that cannot be imported without its row is told apart: no test has found that out. Takes
 hours for all modules of the core; the suite does not run it. Needs Python 3.9.
 
-Exit status: 0 each is missed by a test, 1 at least one is not, 2 usage.
+Exit status: 0 each is missed by a test, 1 at least one is not, 2 usage, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,13 +24,16 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: rooms whose modules are asked for where none is named; the top one is the package's own
 ROOMS = (".", "sockets", "connection", "patching", "contrib")
 #: not copied
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
+
+#: the process groups of the tests that run now
+_RUNNING: Set[int] = set()
 
 NONE = "NONE"
 AT_IMPORT = "cannot be imported"
@@ -182,11 +185,14 @@ def _output_of(copy: Path, limit_s: float, *words: str) -> Tuple[Optional[int], 
     with subprocess.Popen(
         [sys.executable, *words], cwd=copy, env=environ, text=True, start_new_session=True, **pipes
     ) as child:
+        _RUNNING.add(child.pid)
         try:
             output = child.communicate(timeout=limit_s)[0]
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)  # and the clients that the tests have started
             return None, child.communicate()[0]
+        finally:
+            _RUNNING.discard(child.pid)
         return child.returncode, output
 
 
@@ -237,10 +243,16 @@ def main() -> int:
     missed = 0
     with ThreadPoolExecutor(options.jobs) as executor:
         runs = [executor.submit(run, m, n, options.limit) for m, n, _ in [*nothing, *lines]]
-        for (_, number, text), done in zip([*nothing, *lines], runs):
-            found_by, seconds = done.result()
-            missed += number is not None and found_by in (NONE, AT_IMPORT)
-            print("%-90s %s (%d s)" % (text, found_by, seconds), flush=True)
+        try:
+            for (_, number, text), done in zip([*nothing, *lines], runs):
+                found_by, seconds = done.result()
+                missed += number is not None and found_by in (NONE, AT_IMPORT)
+                print("%-90s %s (%d s)" % (text, found_by, seconds), flush=True)
+        except KeyboardInterrupt:
+            executor.shutdown(wait=False, cancel_futures=True)
+            for group in tuple(_RUNNING):
+                os.killpg(group, signal.SIGKILL)
+            return 130
     print("%d of %d are missed by no test" % (missed, len(lines)))
     return 1 if missed else 0
 
