@@ -14,7 +14,7 @@ ASK = """
     world = sys.argv[1]
     if world != "threads":
         enter(world)
-    import socket, types
+    import select, socket, types  # urllib3 has loaded select, too
     from stalepool.sockets import unpatched
 
     switches = []
