@@ -12,6 +12,7 @@ import pyperf
 
 from bench.figures import Figure, Measured
 from bench.quantity import is_met, of_samples
+from docs import marks
 
 Report = Row = Dict[str, Any]
 
@@ -104,11 +105,7 @@ def insert(page: str, report: Report) -> str:
 
     :raises ValueError: the page does not say where it goes.
     """
-    before, begins, rest = page.partition(BEGIN)
-    _, ends, after = rest.partition(END)
-    if not begins or not ends:
-        raise ValueError("the page has no place for a table: %r ... %r" % (BEGIN, END))
-    return "%s%s\n\n%s\n\n%s%s" % (before, begins, text(report), ends, after)
+    return marks.insert(page, BEGIN, END, text(report))
 
 
 def _line(row: Row) -> Sequence[str]:

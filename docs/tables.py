@@ -18,7 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence
 
-from docs import phases
+from docs import marks, phases
 from stalepool import control
 from stalepool.cli.status.explain import remedy_for, words_for
 from stalepool.connection.request_rules import DEATH_RULES, MOVE_REASONS, REPLAY_RULES
@@ -191,11 +191,7 @@ def insert(page: str, name: str, new: str) -> str:
 
     :raises ValueError: the page lacks them.
     """
-    before, begin, rest = page.partition(BEGIN % name)
-    _, end, after = rest.partition(END % name)
-    if not begin or not end:
-        raise ValueError("no place for the table %s: %r ... %r" % (name, BEGIN % name, END % name))
-    return "%s%s\n\n%s\n\n%s%s" % (before, begin, new, end, after)
+    return marks.insert(page, BEGIN % name, END % name, new)
 
 
 def stale(root: Path = REPOSITORY) -> Dict[Path, str]:

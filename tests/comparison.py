@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 from xml.etree import ElementTree
 
+from docs import marks
 from stalepool_testing.conformance.cases import CASES
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -99,11 +100,7 @@ def table(method: str, results: Dict[Column, Cells]) -> str:
 
 
 def insert(page: str, tables: str) -> str:
-    before, _, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        raise ValueError("the page has no place for the tables: %r ... %r" % (BEGIN, END))
-    return f"{before}{BEGIN}\n\n{tables}\n\n{end}{after}"
+    return marks.insert(page, BEGIN, END, tables)
 
 
 def main(arguments: Sequence[str] = ()) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterable, List, Sequence, Set, Tuple
 
+from docs import marks
+
 from .faults import FAULTS
 from .report import Report, is_wrong, label
 
@@ -157,8 +159,4 @@ def insert(page: str, table: str) -> str:
 
     :raises ValueError: the page does not say where it goes.
     """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError("the page has no place for the table: %r ... %r" % (BEGIN, END))
-    return "".join([before, begin, "\n\n", table, "\n", end, after])
+    return marks.insert(page, BEGIN, END, table.rstrip("\n"))
