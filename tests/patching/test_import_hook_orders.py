@@ -12,29 +12,13 @@ import sys
 import textwrap
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict
 
 import pytest
 import urllib3
 
 import lanes
 from conftest import clean_environ
-from service import PRELUDE, closing_server
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with closing_server() as server:
-        yield server.port
-
-
-@pytest.fixture
-def run_order(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
-    def run(script: str, *args: object, **options: Any) -> Any:
-        return run_python(PRELUDE + textwrap.dedent(script), port, *args, **options)
-
-    return run
-
 
 ORDERS: Dict[str, str] = {
     "before urllib3": """

@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
-import pytest
 import urllib3
-
-from service import PRELUDE, closing_server
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with closing_server() as server:
-        yield server.port
-
-
-@pytest.fixture
-def run_order(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
-    def run(script: str, *args: object, **options: Any) -> Any:
-        return run_python(PRELUDE + textwrap.dedent(script), port, *args, **options)
-
-    return run
 
 
 def test_a_urllib3_in_a_zip_file(tmp_path: Path, run_order: Callable[..., Any]) -> None:
