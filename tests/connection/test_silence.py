@@ -23,6 +23,7 @@ from urllib3.exceptions import HTTPError
 
 import network
 import stalepool
+from late import ReadThenBlackHole
 from network import CutServer
 from pools import counters, get, pool_for, pooled_connection, shim, stock
 from stalepool_testing import (
@@ -36,7 +37,6 @@ from stalepool_testing import (
     release,
     swallow,
 )
-from stalepool_testing.wire import Ended
 from worlds import beside
 
 #: the wait on silence and the probes in a fifth of their time, and as many probes as ever
@@ -427,22 +427,6 @@ def neighbours(away_s: float, answered_after_s: float) -> Dict[str, Outcome]:
 
 
 # -- what is dead ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ReadThenBlackHole(AnswerStep):
-    """Reads the request and acts on it; from then on nothing arrives. Acknowledged, processed."""
-
-    keeps_connection = False
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.process()
-        swallow(exchange.channel.sock)
-        try:
-            exchange.channel.pause(None)
-        except Ended:
-            exchange.channel.reset(how="stopped")  # a FIN would be retransmitted for a minute
-            raise
 
 
 def limit_s(method: str = "GET") -> float:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NamedTuple
 
 import pytest
 from urllib3.exceptions import HTTPError
 
 from gates import Gate
+from late import ReadThenBlackHole
 from pools import counters, get, pool_for, shim
-from stalepool_testing import AnswerStep, Exchange, FaultServer, Respond, Silence, swallow
-from stalepool_testing.wire import Ended
+from stalepool_testing import FaultServer, Respond, Silence
 
 #: the least there is of everything
 HASTY = {
@@ -27,23 +26,6 @@ HASTY = {
 }
 #: the caller's read timeout: in its first half the peer is found to be dead
 LIMIT_S = 10.0
-
-
-@dataclass(frozen=True)
-class ReadThenBlackHole(AnswerStep):
-    """Reads the request and acts on it; from then on nothing arrives. Acknowledged, processed."""
-
-    keeps_connection = False
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.process()
-        swallow(exchange.channel.sock)
-        try:
-            exchange.channel.pause(None)
-        except Ended:
-            # a FIN would be retransmitted for a minute
-            exchange.channel.reset(how="stopped")
-            raise
 
 
 class Outcome(NamedTuple):
