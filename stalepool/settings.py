@@ -133,7 +133,7 @@ SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds | Directory, Any, str]
     "replay_within_s": (
         Seconds(0, 3600),
         2.0,
-        "no replay if the peer had the whole request, and closed more than this later",
+        "no replay if the peer acknowledged the whole request, and closed more than this later",
     ),
     "silence_s": (
         Seconds(1, 3600, "off"),
@@ -158,7 +158,7 @@ SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds | Directory, Any, str]
     "summary_s": (
         Seconds(1, DAY_S, "off"),
         None,
-        "least time between two lines in the log that say what was done; one more at exit",
+        "shortest time between two summary lines in the log; one more at exit",
     ),
 }
 
@@ -301,13 +301,13 @@ def contradictions(settings: Settings) -> list[str]:
         (
             is_armed and is_replayed and silence_s is not None and third_probe_s > silence_s,
             "silence_s is less than keepalive_idle_s + 3 x keepalive_interval_s (%d s): a request "
-            "that was acknowledged waits for those probes" % third_probe_s,
+            "that was acknowledged still waits for three probes" % third_probe_s,
         ),
         (
             max_idle_s is not None
             and isinstance(own_max_idle_s, float)
             and own_max_idle_s > max_idle_s,
-            "nonidempotent_max_idle_s is more than max_idle_s: no connection is reused that late",
+            "nonidempotent_max_idle_s is more than max_idle_s: max_idle_s always applies first",
         ),
     )
     return [sentence for is_so, sentence in rules if is_so]

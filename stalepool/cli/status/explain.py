@@ -52,31 +52,35 @@ EVENTS = {
     "would": ("audit: active would have sent it once more", "switch to active"),
     "windows": ("outages in which connects were tried again", "see when the origin was away"),
     "audit": ("audit mode sends nothing again", "switch to active"),
-    "answer_began": ("a part of the answer had come", "read the server's log: it failed"),
+    "answer_began": ("a part of the answer had come", "read the server's log: the server failed"),
     "not_ended": (
         "the connection has not ended: the caller's timeout, a signal, our own side's shutdown()",
         "nothing to do; it is not counted",
     ),
     "peer_had_it": (
         "the peer had acknowledged the whole request, and closed more than replay_within_s later",
-        "read the server's log: it failed on the request, and would again",
+        "read the server's log: the server failed on the request, and would fail again",
     ),
     "switched_off": ("replay=off", "nothing to do; you have set it"),
     "fresh_connection": (
-        "the connection had answered nothing before, so it was not stale",
+        "no answer had come on the connection before, so it was not stale",
         "see why the origin fails",
     ),
     "replayed_before": ("it was sent once more already", "see why the origin fails"),
     "method": (
-        "POST, PATCH, or another method that replay does not name, without an Idempotency-Key",
+        "no Idempotency-Key, and POST, PATCH, or another method that the setting replay does not "
+        "name",
         "send an Idempotency-Key where the server knows it",
     ),
     "precondition": (
         "unsafe and conditional (If-Match, say): a false 412, 416 or 409 could be the answer",
         NOTHING,
     ),
-    "dialogue": ("Expect, Upgrade or Transfer-Encoding: not one message", NOTHING),
-    "credential": ("Authorization: OAuth or DPoP, which holds for one use", NOTHING),
+    "dialogue": (
+        "Expect, Upgrade or Transfer-Encoding: the request cannot be sent again as one message",
+        NOTHING,
+    ),
+    "credential": ("Authorization: OAuth or DPoP, which is valid for one use only", NOTHING),
     "identity": ("NTLM, Negotiate or Kerberos: the connection carries an identity", NOTHING),
     "body": (
         "the body was not recorded as a whole",
