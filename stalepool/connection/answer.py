@@ -1,8 +1,8 @@
 """Wait for the first byte of an answer; without it, replay the request or raise its error.
 
-Replaces ``HTTPConnection.response_class`` by a class made of the one that is inherited at the
-moment. A response finds its connection's state by the socket from which it was made. So the class
-holds no connection, and may be kept on an instance, as botocore keeps it.
+Replaces ``HTTPConnection.response_class`` by a class made from the original, which is looked up at
+each access. A response finds its connection's state by the socket from which it was made. So the
+class holds no connection, and may be kept on a connection instance, as botocore does.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
 def _recover(
     response: Answer, state: State, request: Request, error: Optional[BaseException]
 ) -> bytes:
-    """Wait on, replay, or raise the error, after a first wait without an answer.
+    """After a first wait without an answer, keep waiting, replay, or raise the error.
 
     :param error: what reading raised; None if it found the end of the stream.
     :returns: the first bytes of an answer; empty: urllib3's ``begin`` finds the end by itself.
@@ -173,7 +173,7 @@ def _is_answered_elsewhere(response: Answer, watch: Watch, sock: Any) -> bool:
 def _renew_file(response: Answer, sock: Any) -> None:
     """Give the response a new file object: after a timeout the old one refuses to be read.
 
-    It is made before the old one is closed, because closing the last one closes the socket.
+    The new one is made first, because closing a socket's last file object closes the socket.
     """
     timed_out, response.fp = response.fp, sock.makefile("rb")
     timed_out.close()

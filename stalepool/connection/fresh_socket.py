@@ -55,7 +55,7 @@ def try_to_open(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     try:
         return open_like(conn, timeout, address)
     except connect_errors(conn) as error:
-        # urllib3 turns a deadline of the caller's into a ConnectTimeoutError
+        # urllib3 turns the caller's deadline into a ConnectTimeoutError
         for link in (error, error.__cause__, error.__context__):
             if fallback.is_timeout(link) and not fallback.is_a_sockets_timeout(link, conn):
                 fallback.raise_again(link)  # type: ignore[arg-type]  # it is one

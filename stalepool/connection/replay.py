@@ -1,8 +1,8 @@
 """Replay: a request whose connection has died is sent once more, on a fresh one, from its record.
 
-A replay happens inside one of urllib3's attempts: its ``Retry``, and the counts of requests and
-keystoneauth1, see one attempt, whatever becomes of it. If the replay fails, the caller gets the
-first error.
+A replay happens inside one of urllib3's attempts. So urllib3's ``Retry``, the library requests and
+keystoneauth1 count one attempt, whether the replay succeeds or not. If the replay fails, the caller
+gets the first error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _logger = logging.getLogger("stalepool.replay")
 def refusal(
     conn: Any, state: State, error: Optional[BaseException], installation: runtime.Installation
 ) -> Optional[str]:
-    """Return why a failed request is not replayed, counted and logged; None: it may be.
+    """Return why a failed request is not replayed, None if it may be; count and log the refusal.
 
     Call it while the socket is open. In audit mode no request may be replayed.
 
@@ -70,7 +70,7 @@ def note_answer_began(state: State, request: Request, error: BaseException) -> N
 def after_failed_send(
     conn: Any, state: State, error: BaseException, installation: runtime.Installation
 ) -> bool:
-    """Send what was recorded on a fresh socket, after a send failed. False: raise the error."""
+    """After a failed send, send the record on a fresh socket. False: raise the error."""
     request = state.request
     if request is None or _is_refused_after_send(conn, state, error, installation):
         return False
@@ -102,14 +102,14 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     """Send the record, and wait for the answer's first byte.
 
     :param fresh: a socket that is open already; None: open one.
-    :param has_ended: True: close the old one as soon as the record is sent, so that a shutdown of
-        the connection's socket ends the wait. False: it is silent, and is kept to be read on.
+    :param has_ended: True: close the old socket once the record is sent, so that a shutdown of the
+        connection's socket ends the wait. False: its peer is silent; keep it, to read it later.
     :returns: the file object of the fresh socket, now the connection's; None: the replay failed.
     """
     request = state.request
     conn: Any = None if request is None else request.conn()
     if request is None or conn is None:
-        if fresh is not None:  # an install meanwhile has put the request out of mind
+        if fresh is not None:  # an install has dropped the request meanwhile
             fresh.close()
         return None
     request.is_silent = request.is_silent or not has_ended
@@ -122,7 +122,7 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
 def _answer_in_place(conn: Any, state: State, old: Any, fresh: Any, has_ended: bool) -> Any:
     """Wait for the answer on a fresh socket, which replaces the old one. Yields.
 
-    :returns: its file object; None, and the fresh socket is closed, if no answer begins.
+    :returns: the fresh socket's file object. If no answer begins: None, and the socket is closed.
     """
     if has_ended and not take(conn, state, old, fresh):
         return None
@@ -136,7 +136,7 @@ def _answer_in_place(conn: Any, state: State, old: Any, fresh: Any, has_ended: b
 def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
     """Return a fresh socket to which the record was sent, None if that failed. Yields.
 
-    :raises: a deadline of the caller's.
+    :raises: the caller's deadline: a timeout that a signal handler or a timer has raised.
     """
     request.is_replayed = True
     sock, is_sent = conn.sock, False
@@ -169,8 +169,8 @@ def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
 def _first_byte(fresh: Any) -> Any:
     """Return the file object of a socket on which an answer has begun. Yields.
 
-    :returns: None, and the socket is closed, if none has.
-    :raises: a deadline of the caller's.
+    :returns: if no answer has begun: None, and the socket is closed.
+    :raises: the caller's deadline: a timeout that a signal handler or a timer has raised.
     """
     file, since, limit_s = fresh.makefile("rb"), monotonic(), timeout_of(fresh)
     has_begun = False

@@ -1,9 +1,9 @@
-"""Three tables of rules: may a request be sent twice, had its connection died, should it move.
+"""Three tables: may a request be sent twice, had its connection died, should the request move.
 
-A request is replayed only if it does no harm when the server acts on it twice: RFC 9110, section
-9.2.2, permits a client to repeat idempotent methods, and others only if it knows that the first
-attempt was not applied. And it is replayed only if its connection had died, not if the server
-failed on it. Every row has to consent, or the caller gets the error as it is.
+A request is replayed only if it does no harm when the server acts on it twice. RFC 9110, section
+9.2.2, permits a client to repeat idempotent methods, and others only if the first request is known
+not to have been applied. A request is also replayed only if its connection had died, not if the
+server failed on it. Every rule has to consent. Otherwise the caller gets the error unchanged.
 
 A request is moved off a living connection only for a reason: for unanswered probes, or, if it is
 not idempotent, for an idle limit that is known and near. Time alone is no reason.
@@ -25,7 +25,7 @@ from stalepool.stats import Knowledge
 SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"))
 IDEMPOTENT = SAFE | {"PUT", "DELETE"}  # section 9.2.2
 
-#: replay setting -> the methods that may be sent again, whatever the server did with the first
+#: replay setting -> methods that may be sent again, even if the server acted on the first sending
 METHODS: Dict[str, FrozenSet[str]] = {
     "off": frozenset(),
     "safe": SAFE,
@@ -47,7 +47,7 @@ has_a_key = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
 _is_for_one_use = _credential("oauth", "dpop")
-#: if the first attempt succeeded, a second one would be answered 412, 416 or 409
+#: if the first sending succeeded, the answer to the second would be 412, 416 or 409
 _has_a_precondition = _header(
     "if-match", "if-none-match", "if-unmodified-since", "if", "content-range"
 )
@@ -57,7 +57,7 @@ asks_for_an_upgrade = _header("upgrade")
 
 
 class Attempt(NamedTuple):
-    """The part of one attempt at a request that the rules look at."""
+    """The part of an attempt that the rules look at."""
 
     settings: Settings
     state: State
@@ -65,7 +65,7 @@ class Attempt(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """``refusal``: its name in the counters. ``consents``: whether it lets the request be sent."""
+    """``refusal``: the rule's name in the counters. ``consents``: whether it permits the replay."""
 
     refusal: str
     consents: Callable[[Any], Any]  # of an Attempt or a Death
@@ -77,7 +77,7 @@ def _rides_a_used_connection(attempt: Attempt) -> bool:
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:
-    """Tell whether the body is recorded; while it is sent, the rest follows the record."""
+    """Tell whether the body is recorded; after a failed send, the rest is sent after the record."""
     request = attempt.request
     return request.is_recorded and (attempt.state.phase is SENDING or request.is_whole)
 
@@ -116,7 +116,7 @@ def is_worth_a_record(state: State, request: Request) -> bool:
         return False
     if request.method not in IDEMPOTENT and not (b"dempotency-" in head and has_a_key(head)):
         return False
-    # "Transfer-Encoding" in any case; the pattern is searched only if the word can occur
+    # "Transfer-Encoding" in lower or upper case; the pattern is searched only if it can match
     return not ((b"ransfer-" in head or b"RANSFER-" in head) and _is_a_dialogue(head))
 
 
@@ -169,26 +169,26 @@ def refusal_by_death(death: Death) -> Optional[str]:
 
 
 class Reason(NamedTuple):
-    """``name`` in the counters; ``applies``: whether there is this reason to move."""
+    """``name``: its name in the counters. ``applies``: whether this reason to move holds."""
 
     name: str
     applies: Callable[[Settings, State], bool]
 
 
 def _idle_s(state: State) -> float:
-    """Return the idle time in seconds, as the kernel has it, or since the last answer's head."""
+    """Return the idle time in seconds from the kernel, or else since the last answer's head."""
     layers = layers_of(state.sock())
     info = None if layers is None else tcp_info.ask(layers)
     return monotonic() - state.used_at if info is None else info.last_data_recv_ms / 1000
 
 
 def _margin_s(limit_s: float) -> float:
-    """Return how long before an idle limit is near: its last quarter, at most 2 s."""
+    """Return how many seconds before an idle limit count as near: its last quarter, at most 2 s."""
     return min(2.0, limit_s / 4)
 
 
 def _is_long_past(idle_s: float, limit_s: float) -> bool:
-    """Tell whether a connection has outlived an idle limit by so much that it is none."""
+    """Tell whether a connection has outlived an idle limit by so much that the limit is wrong."""
     return idle_s > 1.25 * limit_s + _margin_s(limit_s)
 
 
@@ -266,5 +266,5 @@ _IDENTITY_SCHEMES: Tuple[str, ...] = ("ntlm", "negotiate", "kerberos")
 
 
 def offers_an_identity(challenges: str) -> bool:
-    """Tell whether a 401's or 407's challenges are of a scheme that binds a connection."""
+    """Tell whether the challenges of a 401 or 407 name a scheme that authenticates a connection."""
     return any(scheme in challenges.lower() for scheme in _IDENTITY_SCHEMES)

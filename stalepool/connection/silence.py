@@ -1,15 +1,15 @@
 """The wait on silence: the answer to a replayable request does not begin. Is the peer alive?
 
-The kernel cannot decide it. Every TCP_USER_TIMEOUT ends something that stock finishes, or is too
-long to be of use (2,250 cells measured on Linux 6.18). So for S seconds (``silence_s``) nothing is
-done. Then TCP_INFO is asked. A peer without a sign of life for S is *suspect* if it was asked: by
-three keepalive probes, or four retransmissions. For a suspect peer a fresh socket is opened beside
-the old one. If that fails the path is down, and we wait on, as stock does. If it opens, a request
-that was not acknowledged is sent again at once, an acknowledged one after two more probes.
+The kernel alone cannot tell. Every TCP_USER_TIMEOUT ends some request that stock finishes, or is
+too long to be of use (2,250 combinations measured on Linux 6.18). So for S seconds (``silence_s``)
+nothing is done. Then TCP_INFO is asked. A peer without a sign of life for S is *suspect* if it was
+asked: by three keepalive probes, or four retransmissions. For a suspect peer a fresh socket is
+opened beside the old one. If that fails the path is down, and we keep waiting, as stock does. If it
+opens, an unacknowledged request is sent again at once, an acknowledged one after two more probes.
 
-An unanswered probe is evidence only where probes are answered: some firewalls swallow them. While
-that is not known of an origin, the fresh socket is probed, too. If its probes are answered, the
-old connection is dead; if not, something swallows probes, and we wait on.
+An unanswered probe is evidence only where probes are answered: some firewalls swallow them. Until
+it is known that an origin answers probes, the fresh socket is probed, too. If its probes are
+answered, the old connection is dead. If not, something swallows probes, and we keep waiting.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def first_wait_s(request: Request, installation: runtime.Installation) -> Option
 class Watch:
     """A request's wait for the first byte of its answer, after the first S seconds.
 
-    After T/2 no connection is given up, so that a replay has as long as the first sending.
+    After T/2 no connection is given up, so that a replay has as much time as the first sending had.
     """
 
     def __init__(self, conn: Any, state: State, request: Request) -> None:
@@ -84,8 +84,8 @@ class Watch:
     def is_dead(self) -> bool:
         """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
 
-        :returns: True once the peer is dead and :attr:`fresh` is open; False: wait on for
-            :attr:`pause_s`.
+        :returns: True once the peer is dead and :attr:`fresh` is open; False: keep waiting,
+            for :attr:`pause_s`.
         """
         return bool(self._is_dead())
 
@@ -98,8 +98,8 @@ class Watch:
     def take_fresh(self) -> Any:
         """Hand over the socket that was opened beside the old one; None: open another.
 
-        One that was probed before its first byte is not used: under TCP_DEFER_ACCEPT the peer's
-        kernel would take its first data 29 s late (measured).
+        A socket that was probed before its first byte is not used: under TCP_DEFER_ACCEPT the
+        peer's kernel would accept the first data on it 29 s late (measured).
         """
         if self._is_unknown:
             self.close()
@@ -134,7 +134,7 @@ class Watch:
         return info.probes >= DEAD_PROBES
 
     def _reads_on(self) -> bool:
-        """Wait on, without the fresh socket: the peer is alive, or nothing shows that it is not."""
+        """Keep waiting, without the fresh socket: nothing shows that the peer is dead."""
         self.close()
         return False
 
@@ -151,7 +151,7 @@ class Watch:
         return not is_told or (not info.unacked and self.state.origin.knowledge.swallows_probes)
 
     def _silent_s(self, info: TcpInfo) -> float:
-        """Return the seconds since the send, the last ACK or the last data, the latest of them."""
+        """Return the seconds since the latest of these: the send, the last ACK, the last data."""
         return min(monotonic() - self.request.sent_at, info.silent_ms / 1000)
 
     def _is_suspect(self, info: TcpInfo) -> bool:

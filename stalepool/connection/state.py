@@ -189,22 +189,22 @@ class State:
         return "<State %s>" % ", ".join(told)
 
     # Transitions. The direct writes elsewhere are the fast check's (phase, in checkout) and the
-    # full check's deadline: a call each would cost them a fifth.
+    # full check's due time: a call each would cost them a fifth.
 
     def checked(self) -> None:
         """A pool has checked the connection out, and keeps it."""
         self.phase = CHECKED
 
-    def trust_until(self, deadline: float, poll: Poll, is_tls: bool, kept: Iterator[int]) -> None:
+    def trust_until(self, due: float, poll: Poll, is_tls: bool, kept: Iterator[int]) -> None:
         """The full check found the connection alive: the fast check suffices for a while.
 
-        :param deadline: monotonic.
+        :param due: monotonic time of the next full check.
         :param poll: the poll object kept for this socket.
         :param is_tls: whether ``sock.pending()`` is to be asked, too.
         :param kept: the counter of connections kept.
         """
         self.poll, self.is_tls, self.kept = poll, is_tls, kept
-        self.full_check_due = deadline
+        self.full_check_due = due
 
     def request_begins(self, conn: Any, data: Any) -> Request:
         """A request's first bytes are about to go out."""

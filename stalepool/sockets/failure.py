@@ -1,8 +1,8 @@
 """Test whether a connection has ended, after a failed operation and while its socket is open.
 
 The socket is asked, not the exception, so there is no list of texts, classes or errnos of TLS
-libraries. In twelve faults, with TLS 1.2 and 1.3, OpenSSL 3.0 to 3.6, pyOpenSSL, eventlet and
-gevent, the kernel's answer was right in every cell (docs/failures.rst).
+libraries. Twelve faults were measured, with TLS 1.2 and 1.3, OpenSSL 3.0 to 3.6, pyOpenSSL,
+eventlet and gevent. The kernel's answer was right in every combination (docs/failures.rst).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ENDED = (
     | getattr(select, "POLLNVAL", 0)
 )
 
-#: used if the socket cannot be asked: the ends of a connection in tcp(7) and send(2)
+#: used if the socket cannot be asked: errnos of an ended connection, from tcp(7) and send(2)
 _ERRNOS = frozenset(
     (
         *(errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT),
@@ -38,7 +38,7 @@ _ERRNOS = frozenset(
 #: the kernel gave up on a silent peer: after keepalive, retransmissions or a router's ICMP
 _SILENT_ENDS = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
-#: how much too early a poll may time out
+#: a poll may time out this many seconds too early
 _EARLY_S = 0.05
 
 # TLS records, RFC 8446 section 5.1
@@ -57,7 +57,7 @@ def socket_errors() -> Tuple[Type[BaseException], ...]:
 
 
 def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
-    """Tell whether its peer or the kernel has ended the connection.
+    """Tell whether the peer or the kernel has ended the connection.
 
     False for the caller's own timeout, for an exception that came from elsewhere, and for an end
     that our own side made. Never yields, never blocks.
@@ -76,13 +76,13 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     info = tcp_info.ask(layers)
     if info is None:
         return True
-    # after a FIN or RST it would not be ESTABLISHED: this is our own shutdown(SHUT_RD)
+    # still ESTABLISHED, so no FIN or RST has come: this is our own shutdown(SHUT_RD)
     has_stopped_reading = bool(events & _RDHUP) and info.is_established
     return not (info.was_closed_by_us or has_stopped_reading)
 
 
 def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[float]) -> bool:
-    """Tell whether a timeout is that of the socket, and not a deadline of the caller's.
+    """Tell whether a timeout is the socket's own, and not the caller's deadline.
 
     A signal handler, or a timer of a green thread, may raise the same exception, but before the
     timeout of the socket is over.
@@ -97,7 +97,7 @@ def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[
 
 
 def is_a_deadline(error: BaseException, since: float, limit_s: Optional[float]) -> bool:
-    """Tell whether a timeout is a deadline of the caller's; see :func:`has_run_out`."""
+    """Tell whether a timeout is the caller's deadline; see :func:`has_run_out`."""
     return is_timeout(error) and not has_run_out(error, since, limit_s)
 
 
