@@ -5,8 +5,7 @@ what counts are ratios: what is compared is measured by turns, a ratio is taken 
 median is given with an interval.
 
 *The floor* is a bare ``poll(0)`` on a kept poll object: no check that asks the kernel from Python
-can cost less. *Stock* is what urllib3 does by itself, *ours* what it does with stalepool. The
-benchmark knows of stalepool what a user knows: its public names, and the functions of urllib3.
+can cost less. *Stock* is what urllib3 does by itself, *ours* what it does with stalepool.
 """
 
 import select

@@ -52,9 +52,6 @@ def _memory(kind: str) -> Figure:
 
 _CHECK = Plan(check, times=0, slices=25, clock=time.perf_counter, pairs=20, turns=20)
 _ON_HUB = _CHECK._replace(world=EVENTLET)
-# most slices keep the interpreter; the others last until each thread has had it for 5 ms
-_COMPUTING = _CHECK._replace(crowd=10, times=10, slices=100, pairs=10, turns=5)
-_NATIVE = {STOCKS: "at least 1", FLOORS: ""}
 _PRESEND = _CHECK._replace(work=presend, other={"presend_check": False})
 _GET, _POST = Plan(), Plan(method="POST", body_size=64)
 _GREEN: Dict[str, Any] = {"world": EVENTLET, "clients": 50, "times": 4, "pairs": 25}
@@ -82,10 +79,6 @@ FIGURES: List[Figure] = [
     ),
     _turns("presend", "pre-send check, off (stock) and on", _PRESEND, {MORE_FLOORS: "at most 1.5"}),
     *(_green(size, work_ms) for size in (10, 50, 200) for work_ms in (0, 0.1, 1)),
-    *(
-        _turns("native-%d" % size, "check, %d native threads that compute" % size, plan, _NATIVE)
-        for size, plan in ((10, _COMPUTING), (50, _COMPUTING._replace(crowd=50)))
-    ),
     _requests("get", "GET, one thread, CPU", _GET),
     _requests("post", "POST, one thread, CPU", _POST),
     _requests("post-idle", "POST after 2 s idle, one thread, CPU", _IDLE),

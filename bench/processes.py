@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
 import logging
+import math
 import multiprocessing
 import os
 import random
+import re
+import select
 import signal
+import socket
 import ssl
+import time
 import warnings
 from typing import Any, Iterator, Optional, Sequence, Tuple
 
 from bench import EVENTLET, THREADS
 from stalepool_testing import TLS
-from stalepool_testing.messages import answer_bytes, parse_head
+from stalepool_testing.messages import answer_bytes
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -88,6 +91,7 @@ def call(function: Any, world: str = THREADS, **arguments: Any) -> Any:
         return child.read()
 
 
+_length = re.compile(rb"\r\ncontent-length: (\d+)", re.IGNORECASE).search
 _ANSWER = answer_bytes(200, b'{"servers": []}', {"Content-Type": "application/json"})
 
 #: where a server is: its URL, and the path of its authority's certificate where it speaks TLS
@@ -99,7 +103,7 @@ def server(tls: bool = False, idle_s: Sequence[float] = (), spins: bool = False)
     """Serve HTTP with keep-alive until the block is left, in a process that does little else.
 
     :param tls: speak TLS 1.3, two session tickets a connection, as servers do by default.
-    :param idle_s: close a connection that has been idle for a random time between these two.
+    :param idle_s: between these lies the time after which a connection is closed when idle.
     :param spins: never sleep, so that no client pays for waking it; takes a processor.
     """
     files = TLS() if tls else None  # made here: a process that is killed would leave them behind
@@ -114,29 +118,52 @@ def manager(at: At, maxsize: int = 1) -> Any:
     return urllib3.PoolManager(maxsize=maxsize, ca_certs=at[1])
 
 
-def _serve(**how: Any) -> None:
-    asyncio.run(_serve_until_killed(**how))
-
-
-async def _serve_until_killed(pem: str, idle_s: Sequence[float], spins: bool) -> None:
+def _serve(pem: Optional[str], idle_s: Sequence[float], spins: bool) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if pem else None
-    if context:
+    if context and pem:
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(pem)
-    answer = functools.partial(_answer, idle_s=idle_s)
     # a backlog for all clients of a race at once
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context, backlog=1024)
-    pipe.send("http%s://127.0.0.1:%d/" % ("s" * bool(pem), server.sockets[0].getsockname()[1]))
-    asyncio.get_running_loop().add_reader(pipe.fileno(), os._exit, 0)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    pipe.send("http%s://127.0.0.1:%d/" % ("s" * bool(pem), listener.getsockname()[1]))
+    epoll, connections = select.epoll(), {}
+    for each in (listener, pipe):
+        epoll.register(each.fileno(), select.EPOLLIN)
+    wait_s = 0 if spins else 0.002 if idle_s else -1
     while True:
-        await asyncio.sleep(0 if spins else 3600)
+        for fd, _ in epoll.poll(wait_s):
+            if fd in connections:
+                if not connections[fd].answer():
+                    del connections[fd]
+            elif fd == pipe.fileno():
+                return
+            else:
+                accepted = _Connection(listener.accept()[0], context, idle_s)
+                connections[accepted.sock.fileno()] = accepted
+                epoll.register(accepted.sock.fileno(), select.EPOLLIN)
+        if idle_s:
+            now = time.monotonic()
+            connections = {fd: each for fd, each in connections.items() if each.ends_at > now}
 
 
-async def _answer(reader: Any, writer: Any, idle_s: Sequence[float]) -> None:
-    with contextlib.suppress(asyncio.TimeoutError, EOFError, OSError):
-        while True:
-            limit_s = random.uniform(*idle_s) if idle_s else None
-            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), limit_s)
-            await reader.readexactly(parse_head(head[:-4]).content_length)
-            writer.write(_ANSWER)
-    writer.close()
+class _Connection:
+    """Answers so fast that no green client has to wait; is closed by being forgotten."""
+
+    def __init__(self, sock: socket.socket, context: Any, idle_s: Sequence[float]) -> None:
+        self.sock = context.wrap_socket(sock, server_side=True) if context else sock
+        self._limit_s, self._unanswered = random.uniform(*idle_s) if idle_s else math.inf, b""
+        self.ends_at = time.monotonic() + self._limit_s
+
+    def answer(self) -> bool:
+        """Read, and answer what is a whole request; False: the client has left."""
+        with contextlib.suppress(OSError):
+            data = self.sock.recv(65536)
+            head, end, body = (self._unanswered + data).partition(b"\r\n\r\n")
+            length = _length(head)
+            is_whole = end and len(body) >= (int(length[1]) if length else 0)
+            self._unanswered = b"" if is_whole else self._unanswered + data
+            if is_whole:
+                self.sock.sendall(_ANSWER)
+                self.ends_at = time.monotonic() + self._limit_s
+            return bool(data)
+        return False

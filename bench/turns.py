@@ -1,13 +1,11 @@
 """Stock and ours by turns, each in a process of its own.
 
 Two processes differ for good by how their memory happens to lie (which names share a place in
-CPython's cache of attributes alone is worth 1 to 2 %), so a pair of them is one sample: the medians
-of its turns. More turns do not narrow what only more pairs can.
+CPython's cache of attributes alone is worth 1 to 2 %), so a pair is one sample: its turns' medians.
 """
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import gc
 import select
@@ -126,8 +124,8 @@ def _used_connection(at: At) -> Any:
 
 
 @contextlib.contextmanager
-def crowd(size: int, work_s: float, is_green: bool = True) -> Iterator[None]:
-    """Threads that work for ``work_s`` and want more: green ones in turn, native ones always."""
+def crowd(size: int, work_s: float) -> Iterator[None]:
+    """Green threads that work for ``work_s`` each in their turn, and want more."""
     is_over = False
 
     def live() -> None:
@@ -135,23 +133,19 @@ def crowd(size: int, work_s: float, is_green: bool = True) -> Iterator[None]:
             end = time.perf_counter() + work_s
             while time.perf_counter() < end:
                 pass
-            lap(is_green)
+            lap()
 
     for _ in range(size):
-        if is_green:
-            sys.modules["eventlet"].spawn(live)
-        else:
-            _thread.start_new_thread(live, ())
-    lap(is_green)
+        sys.modules["eventlet"].spawn(live)
+    lap()
     yield
     is_over = True  # not by kill(), which takes a lap for each of them
-    lap(is_green)
+    lap()
 
 
-def lap(is_green: bool) -> None:
+def lap() -> None:
     """Let each green thread have its turn."""
-    if is_green:
-        sys.modules["eventlet"].sleep(0)
+    sys.modules["eventlet"].sleep(0)
 
 
 class Plan(NamedTuple):
@@ -165,7 +159,7 @@ class Plan(NamedTuple):
     world: str = THREADS
     #: they send over one urllib3 pool
     clients: int = 1
-    #: threads beside it, and how long each works in its turn
+    #: green threads beside it, and how long each works in its turn
     crowd: int = 0
     work_s: float = 0.001
     #: of each client in a turn; 0: as many as take a millisecond
@@ -202,9 +196,8 @@ def _compare_pair(plan: Plan, pair: int) -> Dict[str, float]:
             said = {half: half.read(asks=True) for half in order}
             stock, turn = said[halves[0]]["ours"], said[halves[1]]
             ours, floor = turn["ours"], turn["floor"]
-            turn.update(
-                {"stock": stock, "stock / ours": stock / ours, "ours / floor": ours / floor}
-            )
+            turn["stock"], turn["stock / ours"] = stock, stock / ours
+            turn["ours / floor"] = ours / floor
             turn["(ours - stock) / floor"] = (ours - stock) / floor
             turn["ours / ours alone"] = ours / turn["ours alone"]
             turns.append(turn)
@@ -220,7 +213,6 @@ def _half(at: At, plan: Plan, settings: Any) -> Callable[[], Dict[str, float]]:
     """In the child: a function that does a turn's work, and says what one piece of it cost."""
     work = plan.work(at, plan, settings)
     assert (settings is not None) == ("stalepool" in sys.modules)
-    is_green = plan.world == EVENTLET
     slice_s = 0.0001 if plan.crowd else 0.001  # so short that what a crowd does to caches shows
     cost = _timed(work, plan.clock, 1 if plan.clients > 1 else plan.times, slice_s)
     floor = _timed(kept_poll(work.sock), time.perf_counter, 0, slice_s)
@@ -228,7 +220,8 @@ def _half(at: At, plan: Plan, settings: Any) -> Callable[[], Dict[str, float]]:
     def median(timed: Callable[[], float]) -> float:
         samples = []
         for _ in range(plan.slices):
-            lap(is_green)
+            if plan.world == EVENTLET:
+                lap()
             samples.append(timed())
         return statistics.median(samples)
 
@@ -236,7 +229,7 @@ def _half(at: At, plan: Plan, settings: Any) -> Callable[[], Dict[str, float]]:
         work.prepare()
         gc.collect()
         found = {"ours alone": median(cost) if plan.crowd else 1.0}
-        with crowd(plan.crowd, plan.work_s, is_green):
+        with crowd(plan.crowd, plan.work_s) if plan.crowd else contextlib.nullcontext():
             found.update(ours=median(cost), floor=median(floor))
         events: List[Any] = []
         if plan.work is check:

@@ -146,7 +146,7 @@ def test_the_docs_show_the_report_that_lies_beside_them():
 @pytest.mark.full
 @pytest.mark.timeout(400)  # a dozen processes that compute
 def test_it_runs(tmp_path):
-    names = ["check-eventlet", "presend", "native-10", "get-tls", "import"]
+    names = ["check-eventlet", "presend", "get-tls", "import"]
     path = tmp_path / "report.json"
     ended = subprocess.run(
         [sys.executable, "-m", "bench", "--quick", "--json", str(path), *names, "memory-plain"],
