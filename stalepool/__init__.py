@@ -1,7 +1,7 @@
 """Keeps services from talking into dead pooled connections.
 
 ``import stalepool`` at start-up suffices: every urllib3 pool of the process then checks a
-connection, without yielding, before it is reused, and arms TCP keepalive on it. The names here are
+connection, without yielding, before it is reused, and enables TCP keepalive on it. The names are
 loaded when they are first used. PYTEST_DONT_REWRITE: this may be imported before pytest.
 """
 

@@ -1,6 +1,6 @@
-"""The installation in force in this process.
+"""The installation in force, with its settings, and the number of forks before this process.
 
-It is one object, replaced and never changed. A module that keeps something that depends on it
+An installation is one object, replaced and never changed. A module that keeps what depends on it
 registers a function with :func:`on_change`, so that the hot path need not compare anything.
 """
 

@@ -1,4 +1,4 @@
-"""Opening a socket: a refused connect is tried again for a moment, and keepalive is armed.
+"""Opening a socket: keepalive, and the window in which a refused connect is tried again.
 
 Replaces ``HTTPConnection._new_conn``. A refused or reset *connect* carried no request, so it is
 safe to try again, whatever the method is. This is done only for a peer that has answered this

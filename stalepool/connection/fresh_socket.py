@@ -1,4 +1,4 @@
-"""A second socket to the same peer, opened before the first one is closed."""
+"""A fresh socket to the same peer, for a move or a replay; opened before the old one is closed."""
 
 from __future__ import annotations
 

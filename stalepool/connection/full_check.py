@@ -1,4 +1,4 @@
-"""The full check of a pooled connection: all that the kernel and the TLS layer know of it.
+"""The full check of a pooled connection: liveness, TCP_INFO, idle limits; and what comes of it.
 
 Due at a connection's first checkout; when the fast check finds something; after every install,
 uninstall and fork; and when the connection has been idle for so long that the kernel may know more

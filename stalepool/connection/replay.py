@@ -1,4 +1,4 @@
-"""Replay: a request whose connection has died is sent once more, on a fresh one, from its record.
+"""Replay: the recorded bytes of a lost request are sent once more, on a fresh socket.
 
 A replay happens inside one of urllib3's attempts. So urllib3's ``Retry``, the library requests and
 keystoneauth1 count one attempt, whether the replay succeeds or not. If the replay fails, the caller

@@ -1,4 +1,4 @@
-"""Three tables: may a request be sent twice, had its connection died, should the request move.
+"""Tables of rules: may a request be replayed, had its connection died, should the request move.
 
 A request is replayed only if it does no harm when the server acts on it twice. RFC 9110, section
 9.2.2, permits a client to repeat idempotent methods, and others only if the first request is known

@@ -1,1 +1,1 @@
-"""Patches of libraries above urllib3: they warn, and change nothing."""
+"""Optional integrations: exporters of metrics, oslo.config, oslo.reports, keystoneauth1."""
