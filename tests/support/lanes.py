@@ -1,12 +1,12 @@
 """The lanes of the suite: what runs by itself, with ``--full``, and with ``--slow``.
 
-The ordinary lane holds every rule once, in a minute and a half on two cores. ``--full`` adds:
+The ordinary lane holds every rule once. ``--full`` adds:
 
 * tests marked ``full``: a second road to a rule, or a real environment that takes long to make;
 * of a test marked ``each_value``, every combination of its parametrisations. The ordinary lane
   runs so many that each row of each ``parametrize`` is among them;
-* what stock makes of a fault: cases with the id ``stock``. They test urllib3, and show that a
-  fault is one.
+* what stock makes of a fault: cases with the id ``stock``, and tests whose name begins with
+  ``test_stock_``. They test urllib3, and show that a fault is one.
 
 ``--slow`` adds tests marked ``slow``: the soak, and what waits for most of a minute.
 """
@@ -49,6 +49,7 @@ def choose(config: pytest.Config, items: List[pytest.Item]) -> None:
 def _is_full(item: pytest.Item) -> bool:
     call = getattr(item, "callspec", None)
     is_stock = call is not None and "stock" in call.id.split("-")
+    is_stock |= item.name.startswith("test_stock_")
     return is_stock or item.get_closest_marker("full") is not None
 
 
