@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional
 import pytest
 
 import lanes
+from breaks import breaks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -161,17 +163,18 @@ def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pretend_fork(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def pretend_fork() -> Iterator[Callable[[], None]]:
     """Puts this process into the place of a forked child, for one test."""
     from stalepool import runtime
-    from stalepool.connection import state
 
-    def fork() -> None:
-        monkeypatch.setattr(runtime, "fork_generation", runtime.fork_generation + 1)
-        # by descriptors, which the tests after this one have again
-        monkeypatch.setattr(state, "_opened", {})
+    with contextlib.ExitStack() as stack:
 
-    return fork
+        def fork() -> None:
+            stack.enter_context(breaks("number of forks", by=runtime.fork_generation + 1))
+            # by descriptors, which the tests after this one have again
+            stack.enter_context(breaks("sockets that were opened", by={}))
+
+        yield fork
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import urllib3
 
 import stalepool
+from breaks import breaks
 from gates import Gate
 from logs import listening, output_of
 from pools import (
@@ -126,17 +127,13 @@ def test_a_fallback_is_said_once_a_reason(listen):
     assert "other words" in heard.lines[1] and "keepalive_failed" in heard.lines[1]
 
 
-def test_a_fallback_in_a_request(listen, monkeypatch):
+def test_a_fallback_in_a_request(listen):
     """The check is broken: urllib3 goes on by itself, one line says so, each case is counted."""
-
-    def broken(*args, **kwargs):
-        raise RuntimeError("broken")
-
     with shim(), serving() as (server, pool):
         heard = listen()
         assert get(pool) == 200
-        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
-        assert [get(pool), get(pool), get(pool)] == [200] * 3
+        with breaks("full check"):
+            assert [get(pool), get(pool), get(pool)] == [200] * 3
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 3}
         assert len(server.journal.connections) == 1
     (line,) = heard.lines
@@ -173,24 +170,20 @@ def test_a_handler_that_posts_through_urllib3(listen):
         assert verdicts(collector) == {"closed": 1}
 
 
-def test_a_handler_that_posts_at_a_fallback(listen, monkeypatch):
+def test_a_handler_that_posts_at_a_fallback(listen):
     """The handler's own request is left to urllib3 as well: no lock, no nesting, no second line."""
-
-    def broken(*args, **kwargs):
-        raise RuntimeError("broken")
-
     with shim(), two_of_a_kind() as (_, pool, collector, to_collector):
         heard = listen(lambda record: get(to_collector))
         assert [get(pool), get(to_collector)] == [200, 200]
-        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
-        assert get(pool) == 200
+        with breaks("full check"):
+            assert get(pool) == 200
         assert len(heard.records) == 1
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 2}
         assert len(collector.journal) == 2
 
 
 @pytest.mark.parametrize("level", [logging.DEBUG, logging.WARNING])
-def test_a_handler_that_raises(listen, monkeypatch, level):
+def test_a_handler_that_raises(listen, level):
     """A handler of somebody's own may let its exception out: the request must not pay for it."""
 
     def explode(record):
@@ -199,9 +192,8 @@ def test_a_handler_that_raises(listen, monkeypatch, level):
     with shim(), serving([Respond(200), CloseAfter(0)]) as (server, pool):
         heard = listen(explode)
         break_while_idle(server, pool)
-        if level == logging.WARNING:
-            monkeypatch.setattr("stalepool.sockets.liveness.examine", explode)
-        assert get(pool) == 200
+        with breaks("liveness") if level == logging.WARNING else contextlib.nullcontext():
+            assert get(pool) == 200
         assert [record.levelno for record in heard.records] == [level]
         assert len(server.journal.connections) == 2
 
@@ -298,18 +290,15 @@ for _ in range(2): pool.request("GET", "/")
     assert [line.partition(" ")[2][:9] for line in out] == ["0.1.0 is ", "GET was s"]
 
 
-def test_a_line_carries_the_place_it_is_from(listen, monkeypatch):
-    def broken(*args, **kwargs):
-        raise RuntimeError("broken")
-
+def test_a_line_carries_the_place_it_is_from(listen):
     with shim(replay="idempotent"), serving([Respond(200), CloseAfter(0)]) as (server, pool):
         heard = listen()
         break_while_idle(server, pool)
         assert get(pool) == 200
         server.perform(CloseAfter(0))
         await_arrival(pool)
-        monkeypatch.setattr("stalepool.connection.full_check._find", broken)
-        assert get(pool) == 200
+        with breaks("full check"):
+            assert get(pool) == 200
         fallback.fall_back("patch_missing", "by hand")
     assert [(record.filename, record.funcName) for record in heard.records] == [
         ("full_check.py", "_report"),
@@ -318,21 +307,29 @@ def test_a_line_carries_the_place_it_is_from(listen, monkeypatch):
     ]
 
 
-def test_many_lines_of_one_message(listen, monkeypatch):
-    logger, now = logging.getLogger("stalepool.replay"), [1000.0]
-    monkeypatch.setattr(fallback, "monotonic", lambda: now[0])
+@pytest.fixture
+def clock():
+    """The seconds that the log's limit goes by; set by hand."""
+    now = [1000.0]
+    with breaks("clock of the log", by=lambda: now[0]):
+        fallback.forget()
+        yield now
+        fallback.forget()
     fallback.forget()
+
+
+def test_many_lines_of_one_message(listen, clock):
+    logger = logging.getLogger("stalepool.replay")
     heard = listen()
     for number in range(25):
         fallback.log(logger, logging.INFO, "sent %d", number)
         fallback.log(logger, logging.DEBUG, "looked %d", number)
     assert heard.lines.count("looked 24") == 1  # who asks for DEBUG gets it
     assert [line for line in heard.lines if "sent" in line] == ["sent %d" % n for n in range(10)]
-    now[0] += 61
+    clock[0] += 61
     fallback.log(logger, logging.INFO, "sent %d", 25)
     fallback.log(logger, logging.INFO, "sent %d", 26)
     assert heard.lines[-2:] == ["sent 25 (15 such lines were left out before)", "sent 26"]
-    fallback.forget()
 
 
 @contextlib.contextmanager

@@ -417,6 +417,38 @@ def test_no_test_module_imports_another() -> None:
     assert not wrong, wrong
 
 
+def test_what_is_broken_is_broken_by_one_tool() -> None:
+    """A test names a part of the core; tests/support/breaks.py alone knows where it is."""
+    wrong = []
+    for path in TEST_FILES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        core = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and _is_of_the_core(node.module or "")
+            for alias in node.names
+        }
+        wrong += [
+            "%s, line %d" % (path.relative_to(REPOSITORY), node.lineno)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and getattr(node.func, "attr", "") in ("setattr", "delattr", "object")
+            and _is_broken_by(node.args[0], core)
+        ]
+    assert not wrong, wrong
+
+
+def _is_of_the_core(module: str) -> bool:
+    name = module.partition("stalepool.")[2]
+    return module == "stalepool" or (bool(name) and room_of(name)[1] not in AROUND)
+
+
+def _is_broken_by(target: ast.AST, core: Set[str]) -> bool:
+    if isinstance(target, ast.Constant):
+        return str(target.value).startswith("stalepool.") and ".cli." not in str(target.value)
+    return isinstance(target, ast.Name) and target.id in core
+
+
 # -- how much, and how it is said ------------------------------------------------------------------
 
 

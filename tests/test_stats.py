@@ -11,6 +11,7 @@ import tracemalloc
 import pytest
 
 import stalepool
+from breaks import breaks
 from pools import await_arrival, counters, get, pool_for, serving, shim, verdicts, wait_idle
 from stalepool import fallback, stats
 from stalepool.sockets.verdict import Verdict
@@ -137,11 +138,11 @@ def test_what_a_rule_of_ours_ended_did_not_die():
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock():
     """The seconds that ``monotonic()`` tells; set by hand."""
     now = [1000.0]
-    monkeypatch.setattr(stats, "monotonic", lambda: now[0])
-    return now
+    with breaks("clock of the counters", by=lambda: now[0]):
+        yield now
 
 
 def test_an_idle_limit_is_three_ages_that_agree(clock):

@@ -17,12 +17,13 @@ import pytest
 import urllib3
 
 import stalepool
+from breaks import breaks
 from pools import get, serving, shim
+from service_process import SERVICE, Started, stalepool_status
 from stalepool import fallback, runtime, status
 from stalepool.cli.status import proc
 from stalepool.settings import SETTINGS
 from stalepool_testing import Close, FaultServer, Respond
-from started import SERVICE, Started, stalepool_status
 from worlds import WITH_TESTS
 
 pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
@@ -328,21 +329,18 @@ def test_it_is_never_written_between_a_check_and_its_request(tmp_path: Path) -> 
         stock_send, stock_pass = type(conn).send, status.pass_by
         poolmodule = sys.modules["urllib3.connectionpool"]
         stock_check = poolmodule.is_connection_dropped
-        patch = pytest.MonkeyPatch()
-        patch.setattr(
-            poolmodule,
-            "is_connection_dropped",
-            lambda conn: events.append("check") or stock_check(conn),
-        )
         conn.send = lambda data: events.append("send") or stock_send(conn, data)
-        patch.setattr(status, "pass_by", lambda: events.append("write") or stock_pass())
-        try:
+        writes = breaks("status file", by=lambda: events.append("write") or stock_pass())
+        with writes, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                poolmodule,
+                "is_connection_dropped",
+                lambda conn: events.append("check") or stock_check(conn),
+            )
             for _ in range(3):
                 status._make_due()
                 assert get(pool) == 200
-        finally:
-            patch.undo()
-            del conn.send
+        del conn.send
     assert events == ["check", "send", "write"] * 3
 
 

@@ -18,8 +18,10 @@ import urllib3
 import wrapt
 
 import stalepool
+from breaks import breaks
 from conftest import clean_environ
 from pools import get, serving, shim
+from service_process import SERVICE, Started, stalepool_status
 from stalepool import fallback, stats
 from stalepool.cli.status import explain, find, page, proc, report
 from stalepool.cli.status.find import Process
@@ -29,7 +31,6 @@ from stalepool.connection import request_rules
 from stalepool.sockets.verdict import Verdict
 from stalepool.stats import summed
 from stalepool_testing import Close, FaultServer, ResetAfter, Respond
-from started import SERVICE, Started, stalepool_status
 
 pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 
@@ -414,23 +415,23 @@ def test_explained_is_what_was_counted(at: Dict[str, str], flaky: Any) -> None:
     assert "foreign_process" not in explained
 
 
-def test_what_was_learnt_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_learnt_is_said_in_words() -> None:
     """Of two workers, each of which knows something."""
     now = [1000.0]
-    monkeypatch.setattr(stats, "monotonic", lambda: now[0])
 
     def seen_by(origin: stats.Origin) -> Dict[str, Any]:
         known = {"knowledge": origin.knowledge.as_dict()}
         return {"written_at": time.time(), "origins": {"http://a:1": {**origin.as_dict(), **known}}}
 
     one, other = stats.Origin(""), stats.Origin("")
-    for _ in range(3):
-        now[0] += 60
-        one.knowledge.note_fin(5.01)
-        one.count_death(5.01)
-    other.knowledge.note_probes_swallowed()
-    other.knowledge.stop_moves()
-    workers = [seen_by(one), seen_by(other)]
+    with breaks("clock of the counters", by=lambda: now[0]):
+        for _ in range(3):
+            now[0] += 60
+            one.knowledge.note_fin(5.01)
+            one.count_death(5.01)
+        other.knowledge.note_probes_swallowed()
+        other.knowledge.stop_moves()
+        workers = [seen_by(one), seen_by(other)]
     service = Service([Process(n, "u", "x", b"", worker) for n, worker in enumerate(workers)])
     total = summed([worker["origins"]["http://a:1"] for worker in workers])
     limit, probes, moves = learnt(service, "http://a:1", total)

@@ -11,11 +11,11 @@ import pytest
 
 from pools import shim
 from replay_tools import ECHO, prime, send
+from service_process import SERVICE, Started, stalepool_status
 from stalepool.cli.status import proc, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 from stalepool_testing import Close, FaultServer, ProcessThenClose, Reset, Respond
-from started import SERVICE, Started, stalepool_status
 
 pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 

@@ -14,9 +14,9 @@ from typing import Dict, Iterator, List
 import pytest
 
 from conftest import clean_environ
+from service_process import SERVICE, Started, stalepool_status
 from stalepool.cli.status import proc
 from stalepool_testing import FaultServer
-from started import SERVICE, Started, stalepool_status
 
 pytestmark = [
     pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here"),

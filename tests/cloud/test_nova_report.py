@@ -21,9 +21,9 @@ from typing import Any, Dict, List
 import pytest
 
 from conftest import REPOSITORY, clean_environ
+from service_process import stalepool_status
 from stalepool.cli.inject import INJECT_DIR
 from stalepool_testing import AnswerStep, Close, Exchange, FaultServer, Reset, Respond
-from started import stalepool_status
 
 HERE, BIN = Path(__file__).resolve().parent, Path(sys.executable).parent
 

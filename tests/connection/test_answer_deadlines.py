@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from late import AnswerLater
+from delayed_answers import AnswerLater
 from pools import pooled_connection, shim
 from reused import primed
 from stalepool_testing import Close, FaultServer, Respond, Silence

@@ -15,7 +15,7 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 import stalepool
-from late import AnswerLater
+from delayed_answers import AnswerLater
 from pools import pooled_connection, shim
 from reused import outcome, primed
 from stalepool_testing import Close, FaultServer, Respond, echo

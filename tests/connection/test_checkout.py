@@ -17,7 +17,7 @@ import urllib3
 
 import stalepool
 import stalepool_testing as testing
-from kinds import KINDS, STATES, arm_keepalive, is_possible, verdict_on
+from breaks import breaks
 from pools import (
     CHECKOUT_ALONE,
     await_arrival,
@@ -33,6 +33,7 @@ from pools import (
     verdicts,
     wait_idle,
 )
+from socket_states import KINDS, STATES, arm_keepalive, is_possible, verdict_on
 from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
@@ -124,12 +125,12 @@ def test_socket_timeouts_are_left_alone(tls, timeout):
         assert verdicts(server) == {"alive": 2}
 
 
-def test_the_fast_check_suffices_until_a_probe_may_be_unanswered(monkeypatch):
+def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():
     """TCP_INFO is asked once more when the first probe may be out, and not before."""
     asked = []
     ask = tcp_info.ask
-    monkeypatch.setattr(tcp_info, "ask", lambda layers: asked.append(layers) or ask(layers))
-    with shim(), serving() as (server, pool):
+    listens = breaks("TCP_INFO", by=lambda layers: asked.append(layers) or ask(layers))
+    with listens, shim(), serving() as (server, pool):
         for _ in range(20):
             assert get(pool) == 200
         assert len(asked) == 1

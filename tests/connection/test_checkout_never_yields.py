@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 import lanes
-from kinds import GREEN_KINDS, KINDS, STATES, is_possible, verdict_on
+from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, verdict_on
 from stalepool_testing import TLS, FaultServer, Respond
 from worlds import WITH_TESTS
 
@@ -23,7 +23,7 @@ GREEN = """
     from stalepool import runtime, stats
     import stalepool_testing as testing
     from stalepool_testing import into_pool
-    from kinds import KINDS, STATES, arm_keepalive, is_possible
+    from socket_states import KINDS, STATES, arm_keepalive, is_possible
     from pools import CHECKOUT_ALONE, await_probe
 
     pools = []

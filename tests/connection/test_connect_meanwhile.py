@@ -14,6 +14,7 @@ import urllib3
 from urllib3.exceptions import NewConnectionError
 
 import stalepool
+from breaks import breaks
 from gates import Gate, remote_control
 from outages import WINDOW_S, Sleeper, both, direct, environ_of, in_place
 from pools import pool_for, pooled_connection, shim, stock
@@ -211,17 +212,17 @@ def test_a_connection_pooled_before_the_shim_came(sleeper, answers):
         assert way.gate.accepted == 2
 
 
-def test_peers_beyond_those_that_are_told_apart_are_never_waited_for(monkeypatch):
+def test_peers_beyond_those_that_are_told_apart_are_never_waited_for():
     """Peers come and go, each at an address of its own: memory is bounded, and as in stock then."""
     with in_place(shim, reconnect_window_s=0.05), direct() as a, direct() as b, direct() as c:
         others = len(stalepool.snapshot()["origins"])
-        monkeypatch.setattr(stats, "MAX_ORIGINS", others + 2)
-        for way in (a, b, c):
-            assert way.send("GET") == 200
-        for way in (a, b, c):
-            way.shut()
-            with pytest.raises(NewConnectionError):
-                way.send("GET")
+        with breaks("number of origins", by=others + 2):
+            for way in (a, b, c):
+                assert way.send("GET") == 200
+            for way in (a, b, c):
+                way.shut()
+                with pytest.raises(NewConnectionError):
+                    way.send("GET")
         assert [way.reconnects.get("windows") for way in (a, b, c)] == [1, 1, None]
         # the third shares its entry
         assert len(stalepool.snapshot()["origins"]) == others + 3

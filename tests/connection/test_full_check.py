@@ -11,6 +11,7 @@ import socket
 import pytest
 
 import stalepool
+from breaks import breaks
 from pools import (
     await_probe,
     counters,
@@ -255,30 +256,28 @@ def test_a_socket_that_was_closed_behind_urllib3s_back_is_none():
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_without_a_poll_urllib3s_own_check_decides(monkeypatch):
-    monkeypatch.setattr("stalepool.sockets.unpatched.poll", lambda: None)
-    with shim(), serving() as (server, pool):
+def test_without_a_poll_urllib3s_own_check_decides():
+    with breaks("poll", by=lambda: None), shim(), serving() as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
         assert verdicts(server) == {"unknown": 1}
         assert set(stalepool.snapshot()["fallbacks"]) == {"unknown_connection"}
 
 
-def test_without_tcp_info_nothing_more_is_asked(monkeypatch):
-    monkeypatch.setattr("stalepool.sockets.tcp_info._TCP_INFO", None)
-    with shim(), serving() as (server, pool):
+def test_without_tcp_info_nothing_more_is_asked():
+    with breaks("TCP_INFO's layout", by=None), shim(), serving() as (server, pool):
         assert [get(pool), get(pool), get(pool)] == [200] * 3
         assert verdicts(server) == {"alive": 2}
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_probes_that_are_answered_after_all_are_met_at_the_next_check(monkeypatch):
+def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
     """The request could not move, and the path healed: the next one has no reason to.
 
     However soon it comes: the clock of the fast check stands.
     """
-    monkeypatch.setattr("stalepool.connection.checkout.monotonic", lambda: 0.0)
+    stands = breaks("clock of the fast check", by=lambda: 0.0)
     settings = {"keepalive_idle_s": 1, "keepalive_interval_s": 1, "reconnect_window_s": 0}
-    with shim(**settings), Server() as server, pool_for(server) as pool:
+    with stands, shim(**settings), Server() as server, pool_for(server) as pool:
         assert get(pool) == 200
         server.stop_listening()
         server.perform(BlackHole(seconds=2.5))

@@ -10,7 +10,6 @@ import urllib3
 
 import stalepool
 import stalepool_testing as testing
-from kinds import KINDS, STATES, arm_keepalive, is_possible, verdict_on
 from pools import (
     await_arrival,
     await_probe,
@@ -24,6 +23,7 @@ from pools import (
     verdicts,
     wait_idle,
 )
+from socket_states import KINDS, STATES, arm_keepalive, is_possible, verdict_on
 from stalepool import stats
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.sockets.layers import raw_of

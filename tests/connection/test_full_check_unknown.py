@@ -19,7 +19,6 @@ import stalepool
 import stalepool_testing as testing
 from pools import (
     CHECKOUT_ALONE,
-    counters,
     get,
     pool_for,
     pooled_connection,
@@ -322,78 +321,3 @@ def test_an_upgraded_connection_is_left_to_urllib3(method, requests_before):
         assert found == wanted
         assert verdicts(server) == before
         response.release_conn()
-
-
-# -- when the shim itself is broken ----------------------------------------------------------------
-
-
-def broken(*args, **kwargs):
-    raise RuntimeError("broken")
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        "stalepool.sockets.liveness.examine",
-        "stalepool.sockets.liveness.poller",
-        "stalepool.sockets.tcp_info.ask",
-        "stalepool.connection.full_check.layers_of",
-        "stalepool.connection.full_check.is_http1",
-        "stalepool.connection.full_check._find",
-        "stalepool.connection.full_check._report",
-    ],
-)
-@pytest.mark.parametrize("peer", ["open", "closed"])
-def test_a_broken_part_leaves_it_to_urllib3(monkeypatch, part, peer):
-    script = [Respond(200), CloseAfter(0)] if peer == "closed" else []
-    with shim(), serving(script) as (server, pool):
-        assert get(pool) == 200
-        if peer == "closed":
-            server.wait_idle_step()
-            kernel.wait_readable(pooled_connection(pool).sock)
-        with monkeypatch.context() as patched:
-            patched.setattr(part, broken)
-            assert get(pool) == 200
-        assert stalepool.snapshot()["fallbacks"].get("check_failed") == 1
-        assert len(server.journal.connections) == (2 if peer == "closed" else 1)
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        "stalepool.stats.origin",
-        "stalepool.sockets.keepalive.arm",
-        "stalepool.connection.answer.timeout_of",
-        "stalepool.connection.request_rules.reason_to_move",
-        "stalepool.connection.state.Request.record",
-        "stalepool.connection.connect.note_answer",
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_a_broken_part_costs_no_request(monkeypatch, part, method):
-    """On a connection that is opened, and on one that is reused."""
-    with shim(**EVERYTHING), serving() as (server, pool):
-        with monkeypatch.context() as patched:
-            patched.setattr(part, broken)
-            assert [pool.request(method, "/").status for _ in range(3)] == [200] * 3
-        assert get(pool) == 200
-        assert len(server.journal) == 4
-
-
-def test_a_broken_runtime(monkeypatch):
-    class Broken:
-        @property
-        def settings(self):
-            raise RuntimeError("broken")
-
-        is_audit = settings
-
-    with shim(), serving() as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        with monkeypatch.context() as patched:
-            patched.setattr("stalepool.runtime.current", Broken())
-            conn = pooled_connection(pool)
-            assert urllib3.connectionpool.is_connection_dropped(conn) is False
-        assert get(pool) == 200
-        assert verdicts(server)["alive"] >= 2
-        assert counters(server)["discards"] == 0

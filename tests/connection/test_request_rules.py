@@ -13,6 +13,7 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from breaks import breaks
 from stalepool.connection import request_rules
 from stalepool.connection.request_rules import Attempt, Death
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
@@ -284,31 +285,31 @@ NO_REASONS = [
 ]
 
 
-def reason(monkeypatch: pytest.MonkeyPatch, **facts: Any) -> Any:
+def reason(**facts: Any) -> Any:
     """The reason for which a POST, :data:`IDLE_S` after the last answer, takes a fresh socket."""
-    monkeypatch.setattr(request_rules, "monotonic", lambda: IDLE_S)
     chosen = Settings(nonidempotent_max_idle_s=facts.pop("setting", "auto"))
     of_request = {name: facts.pop(name) for name in ("method", "headers") if name in facts}
     request = request_of(**{"method": "POST", **of_request})
-    return request_rules.reason_to_move(chosen, knows(**facts), request)
+    with breaks("clock of the rules", by=lambda: IDLE_S):
+        return request_rules.reason_to_move(chosen, knows(**facts), request)
 
 
 @pytest.mark.parametrize(("name", "facts"), REASONS)
-def test_each_reason_to_move(name, facts, monkeypatch):
-    assert reason(monkeypatch, **facts) == name
+def test_each_reason_to_move(name, facts):
+    assert reason(**facts) == name
 
 
 @pytest.mark.parametrize("facts", NO_REASONS)
-def test_no_reason_to_move(facts, monkeypatch):
-    assert reason(monkeypatch, **facts) is None
+def test_no_reason_to_move(facts):
+    assert reason(**facts) is None
 
 
-def test_unanswered_probes_are_a_reason_for_whatever_it_is(monkeypatch):
+def test_unanswered_probes_are_a_reason_for_whatever_it_is():
     """But for a connection that carries an identity."""
     for method in ALL_METHODS:
         facts = {"method": method, "setting": "off", "move_for": "probe_unanswered"}
-        assert reason(monkeypatch, **facts) == "probe_unanswered"
-        assert reason(monkeypatch, is_bound=True, **facts) is None
+        assert reason(**facts) == "probe_unanswered"
+        assert reason(is_bound=True, **facts) is None
 
 
 def test_a_limit_that_was_outlived_is_forgotten():

@@ -10,6 +10,7 @@ from typing import Any, Callable, Dict, Iterator
 
 import pytest
 
+from breaks import breaks
 from pools import counters, get, pool_for, pooled_connection, shim, wait_idle
 from replay_tools import ECHO, CloseLate, after_checkout, have, prime, reused, send
 from stalepool.connection import request_rules
@@ -221,17 +222,17 @@ def test_with_the_rule_it_goes_right(table, name):
 
 
 @each
-def test_without_the_rule_it_goes_wrong(table, name, monkeypatch):
+def test_without_the_rule_it_goes_wrong(table, name):
     rules = getattr(request_rules, table)
     others = tuple(rule for rule in rules if name_of(rule) != name)
     assert len(others) == len(rules) - 1
-    monkeypatch.setattr(request_rules, table, others)
-    assert not TABLES[table][name]()
+    with breaks(table, by=others):
+        assert not TABLES[table][name]()
 
 
 @each
-def test_no_other_rule_makes_up_for_it(table, name, monkeypatch):
+def test_no_other_rule_makes_up_for_it(table, name):
     """The other way round: the scenario needs this rule of its table and no other."""
     rules = getattr(request_rules, table)
-    monkeypatch.setattr(request_rules, table, tuple(r for r in rules if name_of(r) == name))
-    assert TABLES[table][name]()
+    with breaks(table, by=tuple(r for r in rules if name_of(r) == name)):
+        assert TABLES[table][name]()

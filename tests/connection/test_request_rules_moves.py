@@ -24,10 +24,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 import stalepool
+from breaks import breaks
 from gates import Gate
 from network import FAR, DistantHost
 from pools import counters, get, pool_for, pooled_connection, shim, stock
-from stalepool.connection import fresh_socket
 from stalepool_testing import (
     TLS,
     Close,
@@ -386,7 +386,7 @@ def side_by_side(cases: Dict[str, Callable[[], Seen]]) -> Dict[str, Any]:
 
 def unhurried_moves() -> Any:
     """A busy machine may need longer than a move is given; hosts far away show how long that is."""
-    return mock.patch.object(fresh_socket, "MOVE_S", 3.0)
+    return breaks("limit of a move", by=3.0)
 
 
 _seen: Dict[Any, Any] = {}

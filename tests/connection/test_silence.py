@@ -23,7 +23,7 @@ from urllib3.exceptions import HTTPError
 
 import network
 import stalepool
-from late import ReadThenBlackHole
+from delayed_answers import ReadThenBlackHole
 from network import CutServer
 from pools import counters, get, pool_for, pooled_connection, shim, stock
 from stalepool_testing import (

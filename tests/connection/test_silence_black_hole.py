@@ -12,8 +12,8 @@ from typing import Any, Callable, Dict, List, NamedTuple
 import pytest
 from urllib3.exceptions import HTTPError
 
+from delayed_answers import ReadThenBlackHole
 from gates import Gate
-from late import ReadThenBlackHole
 from pools import counters, get, pool_for, shim
 from stalepool_testing import FaultServer, Respond, Silence
 

@@ -13,10 +13,10 @@ import pytest
 
 from conftest import REPOSITORY, clean_environ
 from fresh import run
+from service_process import SERVICE, Started, stalepool_status
 from stalepool import stats
 from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
-from started import SERVICE, Started, stalepool_status
 
 pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
 

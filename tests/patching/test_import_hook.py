@@ -10,7 +10,8 @@ import pytest
 import urllib3
 
 import stalepool
-from stalepool.patching import copies, import_hook
+from breaks import breaks
+from stalepool.patching import import_hook
 
 
 @pytest.fixture
@@ -23,11 +24,9 @@ def fail(*args: Any) -> Any:
     pytest.fail("asked with %r" % (args,))
 
 
-def test_everybody_elses_imports_are_asked_for_a_word_alone(
-    finder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(copies, "place_of", fail)
-    assert finder.find_spec("of_no_interest") is None
+def test_everybody_elses_imports_are_asked_for_a_word_alone(finder: Any) -> None:
+    with breaks("place of a copy", by=fail):
+        assert finder.find_spec("of_no_interest") is None
 
 
 @pytest.mark.parametrize("name", ["urllib3_of_theirs", "urllib3.util", "urllib3.no_such_module"])

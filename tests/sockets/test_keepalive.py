@@ -15,6 +15,7 @@ from urllib3.connection import HTTPConnection
 
 import stalepool
 import stalepool_testing as testing
+from breaks import breaks
 from pools import await_probe, counters, get, pooled_connection, serving, shim, stock
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, layers
@@ -232,12 +233,11 @@ def test_no_user_timeout_is_set(sets):
 
 
 @pytest.mark.parametrize("lacking", [0, 1, 2])
-def test_a_platform_that_lacks_an_option(monkeypatch, lacking):
+def test_a_platform_that_lacks_an_option(lacking):
     """It is left alone: keepalive at the system's own pace would tell nothing in time."""
     options = list(keepalive._OPTIONS)
     options[lacking] = None
-    monkeypatch.setattr(keepalive, "_OPTIONS", tuple(options))
-    with shim(), serving() as (server, pool):
+    with breaks("keepalive's options", by=tuple(options)), shim(), serving() as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
         assert read(pooled_connection(pool).sock) == UNTOUCHED
         assert counters(server)["keepalive_armed"] == 0
@@ -259,7 +259,7 @@ def test_macos_has_another_name_for_the_idle_time(run_python):
 
 
 @pytest.mark.parametrize("at", ["connect", "checkout"])
-def test_a_kernel_that_refuses(monkeypatch, at):
+def test_a_kernel_that_refuses(at):
     """Noted once, and the request goes on."""
 
     def refuse(the_wire, settings):
@@ -269,8 +269,7 @@ def test_a_kernel_that_refuses(monkeypatch, at):
         if at == "checkout":
             with stock():
                 assert get(pool) == 200
-        with shim():
-            monkeypatch.setattr(keepalive, "arm", refuse)
+        with shim(), breaks("keepalive", by=refuse):
             assert get(pool) == 200
             assert stalepool.snapshot()["fallbacks"] == {"keepalive_failed": 1}
             assert len(server.journal.connections) == 1
@@ -340,8 +339,8 @@ def test_what_has_no_probes_has_no_keepalive_whatever_its_owner_has_set():
         assert keepalive.read(layers.layers_of(one)) is None
 
 
-def test_a_platform_that_does_not_tell_has_none_either(monkeypatch):
-    monkeypatch.setattr(keepalive, "_OPTIONS", (None, *keepalive._OPTIONS[1:]))
-    with testing.healthy() as pair:
+def test_a_platform_that_does_not_tell_has_none_either():
+    options = (None, *keepalive._OPTIONS[1:])
+    with breaks("keepalive's options", by=options), testing.healthy() as pair:
         pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         assert keepalive.read(layers.layers_of(pair.client)) is None

@@ -11,7 +11,7 @@ import unittest.mock
 import pytest
 
 import stalepool_testing as testing
-from kinds import KINDS, STATES
+from socket_states import KINDS, STATES
 from stalepool.sockets import layers
 from stalepool.sockets.layers import CLOSE_NOTIFY, DATA, WANTS_MORE
 from stalepool_testing import TLS

@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import pytest
 
 import stalepool_testing as testing
-from kinds import (
+from breaks import breaks
+from socket_states import (
     GREEN_KINDS,
     KINDS,
     STATES,
@@ -25,7 +26,7 @@ from kinds import (
     peek,
     verdict_on,
 )
-from stalepool.sockets import layers, liveness, tcp_info, unpatched
+from stalepool.sockets import layers, liveness, tcp_info
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import kernel
 from worlds import WITH_TESTS
@@ -94,7 +95,7 @@ def test_verdict_on_green_sockets(run_python, world, kind):
         world, kind = sys.argv[1:]
         worlds.enter(world)
         import json
-        from kinds import KINDS, STATES, is_possible, look
+        from socket_states import KINDS, STATES, is_possible, look
         found = [
             [state, timeout, look(KINDS[kind], STATES[state], timeout)]
             for state in STATES
@@ -184,9 +185,8 @@ def test_what_comes_behind_a_ticket():
         assert liveness.examine(taken_apart, liveness.poller(taken_apart.raw)) is Verdict.UNREAD
 
 
-def test_without_a_poll_nobody_can_be_asked(monkeypatch):
-    monkeypatch.setattr(unpatched, "poll", lambda: None)
-    with testing.healthy() as pair:
+def test_without_a_poll_nobody_can_be_asked():
+    with breaks("poll", by=lambda: None), testing.healthy() as pair:
         assert peek(pair.client) is Verdict.UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""The kernel's account of a connection: TCP_INFO, and what is read off it."""
+"""The kernel's account of a connection: the fields of TCP_INFO, and what is read off them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import socket
 import pytest
 
 import stalepool_testing as testing
-from kinds import arm_keepalive, converse
+from breaks import breaks
+from socket_states import arm_keepalive, converse
 from stalepool.sockets import layers, tcp_info
 from stalepool_testing import kernel
 
@@ -53,9 +54,8 @@ def test_a_kernel_that_tells_less(answer):
     assert tcp_info.ask(layers.Layers(Raw())) is None
 
 
-def test_a_platform_without_tcp_info(monkeypatch):
-    monkeypatch.setattr(tcp_info, "_TCP_INFO", None)
-    with testing.healthy() as pair:
+def test_a_platform_without_tcp_info():
+    with breaks("TCP_INFO's layout", by=None), testing.healthy() as pair:
         assert tcp_info.ask(layers.layers_of(pair.client)) is None
 
 
@@ -78,6 +78,38 @@ def test_a_peer_that_vanished_before_it_had_everything():
         info = tcp_info.ask(layers.layers_of(pair.client))
         assert info.missing > 0
         assert info.unacked
+
+
+def test_what_goes_unacknowledged_is_sent_again():
+    """``retransmits`` counts the timeouts of one segment, ``bytes_retrans`` what was sent again."""
+    with testing.black_hole() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        assert tcp_info.ask(taken_apart).retransmits == 0
+        pair.client.sendall(b"x" * 1000)
+        kernel.wait_until(lambda: tcp_info.ask(taken_apart).retransmits, "a retransmission", 10)
+        info = tcp_info.ask(taken_apart)
+        assert info.bytes_retrans >= 1000
+        assert info.bytes_sent - info.bytes_retrans == info.missing + info.bytes_acked - 1
+
+
+def test_a_peer_that_does_not_read():
+    """It closes its window: what is more than that is ``notsent``, and then probes go out."""
+    with testing.healthy() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        assert tcp_info.ask(taken_apart).snd_wnd > 0
+        assert tcp_info.ask(taken_apart).notsent == 0
+        pair.client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                pair.client.send(b"x" * 65536)
+        kernel.wait_until(lambda: tcp_info.ask(taken_apart).snd_wnd == 0, "a closed window", 10)
+        assert tcp_info.ask(taken_apart).notsent > 0
+
+
+def test_the_round_trip_is_measured():
+    with testing.healthy() as pair:
+        converse(pair)
+        assert 0 < tcp_info.ask(layers.layers_of(pair.client)).rtt_us < 1_000_000
 
 
 @pytest.mark.parametrize("peer", ["alone", "still there", "gone afterwards"])

@@ -8,7 +8,6 @@ from typing import Any, Callable, Dict, NamedTuple
 import pytest
 
 import stalepool
-from kinds import KINDS, STATES
 from pools import (
     UnknownSocket,
     await_arrival,
@@ -21,6 +20,7 @@ from pools import (
     verdicts,
     wait_idle,
 )
+from socket_states import KINDS, STATES
 from stalepool import stats
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import TLS, BlackHole, CloseAfter, ResetAfter, Surplus, into_pool, kernel

@@ -175,7 +175,7 @@ def wait_idle(sock: Any, seconds: float) -> None:
 
 
 def await_probe(sock: Any) -> None:
-    """Wait until a probe of a socket armed by :func:`kinds.arm_keepalive` is without an answer.
+    """Wait until a probe is unanswered, of a socket that :func:`socket_states.arm_keepalive` armed.
 
     One that was due: the kernel counts in ticks of up to 10 ms, and may be early by one.
     """

@@ -1,0 +1,55 @@
+"""The parts of the core that tests break or replace: the one place that knows where they are."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Iterator
+
+import pytest
+
+#: what a test calls it -> where it is
+PARTS = {
+    "answer's note": "stalepool.connection.connect.note_answer",
+    "clock of the counters": "stalepool.stats.monotonic",
+    "clock of the fast check": "stalepool.connection.checkout.monotonic",
+    "clock of the log": "stalepool.fallback.monotonic",
+    "clock of the rules": "stalepool.connection.request_rules.monotonic",
+    "counters": "stalepool.stats.origin",
+    "full check": "stalepool.connection.full_check._find",
+    "DEATH_RULES": "stalepool.connection.request_rules.DEATH_RULES",
+    "HTTP version": "stalepool.connection.full_check.is_http1",
+    "keepalive": "stalepool.sockets.keepalive.arm",
+    "keepalive's options": "stalepool.sockets.keepalive._OPTIONS",
+    "layers": "stalepool.connection.full_check.layers_of",
+    "limit of a move": "stalepool.connection.fresh_socket.MOVE_S",
+    "liveness": "stalepool.sockets.liveness.examine",
+    "MOVE_REASONS": "stalepool.connection.request_rules.MOVE_REASONS",
+    "number of forks": "stalepool.runtime.fork_generation",
+    "number of origins": "stalepool.stats.MAX_ORIGINS",
+    "place of a copy": "stalepool.patching.copies.place_of",
+    "poll": "stalepool.sockets.unpatched.poll",
+    "poller": "stalepool.sockets.liveness.poller",
+    "reason to move": "stalepool.connection.request_rules.reason_to_move",
+    "record of a request": "stalepool.connection.state.Request.record",
+    "REPLAY_RULES": "stalepool.connection.request_rules.REPLAY_RULES",
+    "report of the check": "stalepool.connection.full_check._report",
+    "runtime": "stalepool.runtime.current",
+    "sockets that were opened": "stalepool.connection.state._opened",
+    "status file": "stalepool.status.pass_by",
+    "TCP_INFO": "stalepool.sockets.tcp_info.ask",
+    "TCP_INFO's layout": "stalepool.sockets.tcp_info._TCP_INFO",
+    "time limit": "stalepool.connection.answer.timeout_of",
+}
+
+
+def raises(*args: Any, **kwargs: Any) -> Any:
+    """What a broken part does."""
+    raise RuntimeError("broken")
+
+
+@contextlib.contextmanager
+def breaks(part: str, by: Any = raises) -> Iterator[None]:
+    """Put something else in a part's place, by default what raises a ``RuntimeError``."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(PARTS[part], by)
+        yield
