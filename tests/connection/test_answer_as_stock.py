@@ -33,7 +33,7 @@ ANSWERED = (
         pytest.param("threads", "TLSv1.2", marks=pytest.mark.full),
         pytest.param("threads", "TLSv1.3", marks=pytest.mark.full),
         pytest.param("eventlet", "plain", marks=pytest.mark.full),
-        ("eventlet", "TLSv1.3"),
+        pytest.param("eventlet", "TLSv1.3", marks=pytest.mark.full),
     ],
 )
 def test_what_the_caller_sees_of_a_fault_is_what_stock_shows(

@@ -33,7 +33,7 @@ from pools import (
     verdicts,
     wait_idle,
 )
-from socket_states import KINDS, STATES, arm_keepalive, is_possible, verdict_on
+from socket_states import KINDS, STATES, arm_keepalive, is_possible, parts_of, verdict_on
 from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
@@ -195,6 +195,7 @@ DEAD = [
 ]
 
 
+@pytest.mark.each_value(by=parts_of)
 @pytest.mark.parametrize("kind, state", DEAD, ids=["-".join(case) for case in DEAD])
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_each_dead_state(who, kind, state):

@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import pytest
 
+import lanes
 from worlds import WITH_TESTS
 
 HAMMER = """
@@ -114,7 +115,7 @@ HAMMER = """
 """
 
 
-@pytest.mark.parametrize("version", ["", "TLSv1.3"])
+@pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", ""]))
 def test_sixteen_threads_at_one_pool(run_python: Callable[..., Any], version: str) -> None:
     """No count is lost, no verdict doubled, and no request rides on another thread's connection."""
     environ = {**WITH_TESTS, "PYTHON_GIL": "0"} if is_free() else WITH_TESTS

@@ -23,7 +23,7 @@ from pools import (
     verdicts,
     wait_idle,
 )
-from socket_states import KINDS, STATES, arm_keepalive, is_possible, verdict_on
+from socket_states import KINDS, STATES, arm_keepalive, is_possible, parts_of, verdict_on
 from stalepool import stats
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.sockets.layers import raw_of
@@ -55,6 +55,7 @@ CASES = [
 ]
 
 
+@pytest.mark.each_value(by=parts_of)
 @pytest.mark.parametrize("kind, state", CASES, ids=["-".join(case) for case in CASES])
 def test_the_verdict_is_counted_and_stocks_is_returned(kind, state):
     """And the socket is as it was: its options, its timeout, every byte of its buffer."""

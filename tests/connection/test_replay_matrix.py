@@ -39,6 +39,7 @@ def play_all_in_eventlet(cases: List[Case], has_shim: bool, haproxy: str) -> Lis
 PLAYERS = {"threads": play_all, "eventlet": play_all_in_eventlet}
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("has_shim", [False, True], ids=["stock", "shim"])
 @pytest.mark.parametrize("is_behind", [False, pytest.param(True, marks=pytest.mark.haproxy)])
 @pytest.mark.parametrize("world", PLAYERS)

@@ -78,6 +78,7 @@ def test_closed_while_the_fresh_socket_is_opened() -> None:
             server.wait_ended(1)
 
 
+@pytest.mark.full
 def test_closed_while_a_silent_ones_answer_comes_on_another() -> None:
     """The old socket is read on, as in stock."""
     closed = threading.Event()

@@ -316,7 +316,7 @@ ORDERS: Dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", lanes.first(12, ORDERS))
 def test_every_copy_is_wrapped_once(order: str, run_order: Callable[..., Any]) -> None:
     run_order(ORDERS[order])
 
@@ -324,11 +324,14 @@ def test_every_copy_is_wrapped_once(order: str, run_order: Callable[..., Any]) -
 @pytest.mark.skipif(find_spec("gevent") is None, reason="no gevent")
 @pytest.mark.parametrize(
     "lines",
-    [
-        "import stalepool; from gevent import monkey; monkey.patch_all(); import urllib3",
-        "from gevent import monkey; monkey.patch_all(); import urllib3, stalepool",
-        "from gevent import monkey; monkey.patch_all(); import stalepool, urllib3",
-    ],
+    lanes.first(
+        1,
+        [
+            "import stalepool; from gevent import monkey; monkey.patch_all(); import urllib3",
+            "from gevent import monkey; monkey.patch_all(); import urllib3, stalepool",
+            "from gevent import monkey; monkey.patch_all(); import stalepool, urllib3",
+        ],
+    ),
 )
 def test_every_copy_is_wrapped_once_under_gevent(lines: str, run_order: Callable[..., Any]) -> None:
     # zope.interface 7.2, which gevent imports, crashes on Python 3.8 if collected half built
@@ -464,7 +467,7 @@ DOCTORED: Dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("change", DOCTORED)
+@pytest.mark.parametrize("change", lanes.first(2, DOCTORED))
 def test_what_looks_different_is_left_alone(
     change: str, tmp_path: Path, run_order: Callable[..., Any]
 ) -> None:

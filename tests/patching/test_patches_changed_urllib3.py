@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 import pytest
 import urllib3
 
+import lanes
 from worlds import WITH_TESTS
 
 
@@ -174,7 +175,7 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("name", FUTURES)
+@pytest.mark.parametrize("name", lanes.first(4, FUTURES))
 def test_requests_go_as_without_the_shim(
     name: str, tmp_path: Path, run_python: Callable[..., Any]
 ) -> None:

@@ -25,10 +25,12 @@ def cells():
     return report.run(report.present())["cells"]
 
 
+@pytest.mark.full
 def test_the_judgement_is_right_in_every_cell(cells):
     assert [table.text_of(cell) for cell in cells if report.is_wrong(cell)] == []
 
 
+@pytest.mark.full
 def test_there_is_a_cell_for_each_fault_kind_and_operation(cells, request):
     expected = {
         (kind, version, fault.name, side)
@@ -44,6 +46,7 @@ def test_there_is_a_cell_for_each_fault_kind_and_operation(cells, request):
         pytest.fail("\n".join(skipped))
 
 
+@pytest.mark.full
 def test_every_fault_is_noticed_by_some_operation(cells):
     """One that nothing notices would be right in every cell, and would show nothing."""
     made = {(cell["kind"], cell["fault"]) for cell in cells if "skipped" not in cell}

@@ -11,7 +11,7 @@ import unittest.mock
 import pytest
 
 import stalepool_testing as testing
-from socket_states import KINDS, STATES
+from socket_states import KINDS, STATES, parts_of
 from stalepool.sockets import layers
 from stalepool.sockets.layers import CLOSE_NOTIFY, DATA, WANTS_MORE
 from stalepool_testing import TLS
@@ -66,6 +66,7 @@ READS = {
 }
 
 
+@pytest.mark.each_value(by=parts_of)
 @pytest.mark.parametrize("timeout", TIMEOUTS)
 @pytest.mark.parametrize("state", READS)
 @pytest.mark.parametrize("kind", ["tls1.2", "tls1.3", "pyopenssl1.2", "pyopenssl1.3"])

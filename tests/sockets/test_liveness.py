@@ -23,6 +23,7 @@ from socket_states import (
     arm_keepalive,
     is_possible,
     look,
+    parts_of,
     peek,
     verdict_on,
 )
@@ -72,6 +73,7 @@ def may_consume(kind: str, state: str) -> bool:
     return KINDS[kind].tls == "TLSv1.3" and "FIN" not in state and state != "half a record"
 
 
+@pytest.mark.each_value(by=parts_of)
 @pytest.mark.parametrize("kind, state, timeout", CASES)
 def test_verdict(kind, state, timeout):
     seen = look(KINDS[kind], STATES[state], timeout)

@@ -4,7 +4,8 @@ The ordinary lane holds every rule once. ``--full`` adds:
 
 * tests marked ``full``: a second road to a rule, or a real environment that takes long to make;
 * of a test marked ``each_value``, every combination of its parametrisations. The ordinary lane
-  runs so many that each row of each ``parametrize`` is among them;
+  runs so many that each row of each ``parametrize`` is among them, or each value that the
+  function ``each_value(by=...)`` makes of a case;
 * what stock makes of a fault: cases with the id ``stock``, and tests whose name begins with
   ``test_stock_``. They test urllib3, and show that a fault is one.
 
@@ -13,12 +14,12 @@ The ordinary lane holds every rule once. ``--full`` adds:
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Iterator, List, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Set
 
 import pytest
 
-#: of one ``parametrize``: its arguments, and the identities of their values
-Row = Tuple[Tuple[str, int], ...]
+#: of one ``parametrize``: its arguments, and the identities of their values; or what ``by`` makes
+Row = Any
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -69,6 +70,9 @@ def _each_value(items: List[pytest.Item]) -> Iterator[pytest.Item]:
 def _rows(item: Any) -> Set[Row]:
     """What a case has of each ``parametrize``: its arguments, by the values' identity."""
     params, found = item.callspec.params, set()
+    by = item.get_closest_marker("each_value").kwargs.get("by")
+    if by is not None:
+        return set(by(**params))
     for mark in item.iter_markers("parametrize"):
         given = mark.args[0]
         names = given.split(",") if isinstance(given, str) else given

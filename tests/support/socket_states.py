@@ -11,7 +11,7 @@ import socket
 import ssl
 import threading
 import warnings
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Optional, Set, Tuple
 
 import stalepool_testing as testing
 from stalepool.sockets import liveness
@@ -75,6 +75,11 @@ def is_possible(kind: Kind, state: State) -> bool:
     return state.needs_tls in (None, kind.tls) or (
         state.needs_tls == "any" and kind.tls is not None
     )
+
+
+def parts_of(kind: str, state: str, **others: Any) -> Set[Any]:
+    """What a case is made of: each kind, each state in plain and in each TLS, and the rest."""
+    return {kind, (state, KINDS[kind].tls), *others.items()}
 
 
 # -- kinds -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import lanes
 from conftest import clean_environ
 from suite import assert_fails, assert_passes, run_pytest
 
@@ -234,7 +235,7 @@ def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path: Path) -> N
     assert_passes(run_pytest(tmp_path, test, plugin=False, PYTHONPATH=path), 1)
 
 
-@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+@pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
 def test_in_a_green_world(world: str, tmp_path: Path) -> None:
     patch = {
         "eventlet": "import eventlet; eventlet.monkey_patch()",

@@ -68,8 +68,8 @@ EVENTS = {
     ),
     "replayed_before": ("it was sent once more already", "see why the origin fails"),
     "method": (
-        "no Idempotency-Key, and POST, PATCH, or another method that the setting replay does not "
-        "name",
+        "POST, PATCH, or another method that the setting replay does not name, and no "
+        "Idempotency-Key",
         "send an Idempotency-Key where the server knows it",
     ),
     "precondition": (
