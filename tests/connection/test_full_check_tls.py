@@ -153,7 +153,9 @@ PYOPENSSL_REPLAY = """
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 def test_pyopenssls_words_for_the_end_of_a_connection(run_python, version):
     """A request that met it is sent again."""
-    said = run_python(PYOPENSSL_REPLAY, version, env=WITH_TESTS)
+    # 1.26's WrappedSocket leaves its socket to the collector if a file is open, in stock, too
+    flags = ["-Wignore::ResourceWarning"] if urllib3.__version__.startswith("1.") else []
+    said = run_python(PYOPENSSL_REPLAY, version, env=WITH_TESTS, flags=flags)
     for met, outcome in said.items():
         expected = [None, 0, {"method": 1}] if "POST" in met else [200, 1, {}]
         assert outcome == expected, (met, said)
