@@ -23,7 +23,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be another user"),
 ]
 
-ITS_USER, ANOTHER = 65533, 65534
+#: users that nobody else has: not the services that another worker of xdist runs at the moment
+ITS_USER, ANOTHER = (base + os.getpid() % 7000 for base in (50000, 57000))
 
 BECOME = """
 import ctypes, os
