@@ -54,7 +54,7 @@ _CHECK = Plan(check, times=0, slices=25, clock=time.perf_counter, pairs=20, turn
 _ON_HUB = _CHECK._replace(world=EVENTLET)
 _PRESEND = _CHECK._replace(work=presend, other={"presend_check": False})
 _GET, _POST = Plan(), Plan(method="POST", body_size=64)
-_GREEN: Dict[str, Any] = {"world": EVENTLET, "clients": 50, "times": 4, "pairs": 25}
+_GREEN: Dict[str, Any] = {"world": EVENTLET, "clients": 50, "times": 4, "pairs": 15}
 _BUSY = _GET._replace(
     **{"world": EVENTLET, "clients": 5, "crowd": 20, "times": 40},
     **{"clock": time.perf_counter, "pairs": 10, "turns": 2},

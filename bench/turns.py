@@ -171,8 +171,8 @@ class Plan(NamedTuple):
     #: what it costs: the process's CPU time, or the time that passes
     clock: Callable[[], float] = time.process_time
     #: pairs of processes, and turns of each half
-    pairs: int = 30
-    turns: int = 24
+    pairs: int = 20
+    turns: int = 20
     #: what ours is compared to: stalepool with these settings; None: stock
     other: Optional[Dict[str, Any]] = None
 
