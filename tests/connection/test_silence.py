@@ -549,6 +549,7 @@ DIES: Dict[str, Callable[[], Outcome]] = {
     "half-open POST, probed": lambda: half_open("POST", 1.6),
     "deferring server": lambda: acknowledged_and_dead("GET", server_class=DeferringServer),
     "in a hurry": lambda: acknowledged_and_dead("GET", timeout_s=4),
+    "known: half in a hurry": lambda: acknowledged_and_dead("GET", timeout_s=9, idle_s=2.2),
 }
 
 #: a few of each kind where the world is another one
@@ -772,11 +773,15 @@ def test_a_post_is_not_sent_again(clients, name):
     assert (seen.arrived, seen.connections) == ([0] if name[0] == "a" else [], 1), seen
 
 
-def test_a_caller_in_a_hurry(clients):
-    """Stock: the caller's read timeout; nothing is sent again in the second half of it."""
-    seen = clients("threads", "shim", "dies")["in a hurry"]
+@pytest.mark.parametrize(("name", "limit_s"), [("in a hurry", 4), ("known: half in a hurry", 9)])
+def test_a_caller_in_a_hurry(clients, name, limit_s):
+    """Stock: the caller's read timeout; nothing is sent again in the second half of it.
+
+    The second one's peer is suspect in the first half, and found dead in the second.
+    """
+    seen = clients("threads", "shim", "dies")[name]
     assert (seen.end, seen.arrived) == ("ReadTimeoutError", [0]), seen
-    assert 4 <= seen.took_s < 4 + 2, seen
+    assert limit_s <= seen.took_s < limit_s + 2, seen
 
 
 # -- the default numbers ---------------------------------------------------------------------------
