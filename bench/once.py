@@ -78,14 +78,17 @@ def starts(quick: bool) -> Samples:
         pair: Dict[str, float] = {}
         for who in ("ours", "floor") if number % 2 else ("floor", "ours"):
             script = _SCRIPT % ("import stalepool" if who == "ours" else "")
-            before_s = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+            before_s = _children_cpu_s()
             said = subprocess.check_output([sys.executable, "-c", script], text=True).split()
-            after_s = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-            pair[who] = 1000 * (after_s - before_s)
+            pair[who] = 1000 * (_children_cpu_s() - before_s)
             if who == "ours":
                 pair["import, ms"], pair["modules"] = map(float, said)
         found.append({**pair, "ours / bare interpreter": pair["ours"] / pair["floor"]})
     return by_name(found[1:])  # the first ones only warm the caches
+
+
+def _children_cpu_s() -> float:
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 #: the race: seconds after which the server closes an idle connection, and for which a client pauses

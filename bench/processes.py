@@ -103,7 +103,7 @@ def server(tls: bool = False, idle_s: Sequence[float] = (), spins: bool = False)
     """Serve HTTP with keep-alive until the block is left, in a process that does little else.
 
     :param tls: speak TLS 1.3, two session tickets a connection, as servers do by default.
-    :param idle_s: between these lies the time after which a connection is closed when idle.
+    :param idle_s: close a connection that has been idle for its own random time between these two.
     :param spins: never sleep, so that no client pays for waking it; takes a processor.
     """
     files = TLS() if tls else None  # made here: a process that is killed would leave them behind
@@ -119,8 +119,9 @@ def manager(at: At, maxsize: int = 1) -> Any:
 
 
 def _serve(pem: Optional[str], idle_s: Sequence[float], spins: bool) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if pem else None
-    if context and pem:
+    context = None
+    if pem:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.load_cert_chain(pem)
     # a backlog for all clients of a race at once
@@ -158,11 +159,11 @@ class _Connection:
         """Read, and answer what is a whole request; False: the client has left."""
         with contextlib.suppress(OSError):
             data = self.sock.recv(65536)
-            head, end, body = (self._unanswered + data).partition(b"\r\n\r\n")
-            length = _length(head)
-            is_whole = end and len(body) >= (int(length[1]) if length else 0)
-            self._unanswered = b"" if is_whole else self._unanswered + data
-            if is_whole:
+            self._unanswered += data
+            head, end, body = self._unanswered.partition(b"\r\n\r\n")
+            length = _length(head)  # parse_head takes longer than an answer may
+            if end and len(body) >= (int(length[1]) if length else 0):
+                self._unanswered = b""
                 self.sock.sendall(_ANSWER)
                 self.ends_at = time.monotonic() + self._limit_s
             return bool(data)
