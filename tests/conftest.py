@@ -150,6 +150,15 @@ def run_python() -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """The port of a server that closes each connection after one answer, unannounced."""
+    from service import closing_server
+
+    with closing_server() as server:
+        yield server.port
+
+
 @pytest.fixture
 def haproxy_binary(request: pytest.FixtureRequest) -> str:
     found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")

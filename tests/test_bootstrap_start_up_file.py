@@ -13,13 +13,12 @@ import time
 import venv
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 
 from conftest import REPOSITORY, clean_environ
-from service import SERVICE, closing_server
-from stalepool_testing import FaultServer
+from service import SERVICE
 
 START = "stalepool-start.pth"
 
@@ -110,18 +109,12 @@ def installed(
     return Installed(tmp_path_factory.mktemp(request.param), wheels[request.param])
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FaultServer]:
-    with closing_server() as server:
-        yield server
-
-
 LOOK = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
 @pytest.mark.full
-def test_with_the_switch_a_service_is_covered(installed: Installed, server: FaultServer) -> None:
-    done = installed.run(SERVICE, server.port, STALEPOOL="1")
+def test_with_the_switch_a_service_is_covered(installed: Installed, port: int) -> None:
+    done = installed.run(SERVICE, port, STALEPOOL="1")
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
@@ -174,9 +167,7 @@ def test_a_broken_stalepool_lets_the_process_start(installed: Installed) -> None
 
 
 @pytest.mark.full
-def test_uninstalling_takes_it_away(
-    wheels: dict[str, Path], tmp_path: Path, server: FaultServer
-) -> None:
+def test_uninstalling_takes_it_away(wheels: dict[str, Path], tmp_path: Path) -> None:
     fresh = Installed(tmp_path / "fresh", wheels["wheel"])
     assert (fresh.site_packages / START).is_file()
     fresh.pip("uninstall", "--yes", "stalepool")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 
-from service import PRELUDE, closing_server
+from service import PRELUDE
 
 MEET_IT_STOCK = """
 def meet_it_stock(connectionpool):
@@ -20,12 +20,6 @@ def meet_it_stock(connectionpool):
     assert stalepool.snapshot()["totals"] == before
     pool.close()
 """
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with closing_server() as server:
-        yield server.port
 
 
 @pytest.fixture

@@ -7,10 +7,17 @@ import urllib3
 
 import stalepool
 from breaks import breaks
-from pools import counters, get, pooled_connection, serving, shim, verdicts
-from stalepool_testing import CloseAfter, Respond, kernel
-
-EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 1}
+from pools import (
+    EVERYTHING,
+    break_while_idle,
+    counters,
+    get,
+    pooled_connection,
+    serving,
+    shim,
+    verdicts,
+)
+from stalepool_testing import CloseAfter, Respond
 
 
 @pytest.mark.parametrize(
@@ -31,8 +38,7 @@ def test_a_broken_part_leaves_it_to_urllib3(part, peer):
     with shim(), serving(script) as (server, pool):
         assert get(pool) == 200
         if peer == "closed":
-            server.wait_idle_step()
-            kernel.wait_readable(pooled_connection(pool).sock)
+            break_while_idle(server, pool, healthy_requests=0)
         with breaks(part):
             assert get(pool) == 200
         assert stalepool.snapshot()["fallbacks"].get("check_failed") == 1

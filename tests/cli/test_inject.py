@@ -20,10 +20,9 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 
 from conftest import REPOSITORY, clean_environ
-from service import SERVICE, closing_server
+from service import SERVICE
 from stalepool.cli import owners
 from stalepool.cli.inject import INJECT_DIR
-from stalepool_testing import FaultServer
 
 STALEPOOL = [sys.executable, "-m", "stalepool"]
 
@@ -74,12 +73,6 @@ def at(lib: Path, **variables: str) -> Dict[str, Any]:
     return {"env": clean_environ(**environ), "cwd": str(lib)}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FaultServer]:
-    with closing_server() as server:
-        yield server
-
-
 # -- the three ways in: the same service, and a server that really closes
 
 
@@ -90,34 +83,32 @@ def service(tmp_path: Path) -> Path:
     return path
 
 
-def test_by_an_import_at_start_up(service: Path, server: FaultServer) -> None:
+def test_by_an_import_at_start_up(service: Path, port: int) -> None:
     service.write_text("import stalepool\n" + service.read_text())
-    done = run(sys.executable, service, server.port)
+    done = run(sys.executable, service, port)
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
-def test_by_sitecustomize(service: Path, server: FaultServer) -> None:
+def test_by_sitecustomize(service: Path, port: int) -> None:
     directory = run(*STALEPOOL, "path").stdout.strip()
     assert sorted(os.listdir(directory)) in (
         ["sitecustomize.py"],
         ["__pycache__", "sitecustomize.py"],
     )
     environ = path_of(directory, REPOSITORY)
-    done = run(sys.executable, service, server.port, env=environ)
+    done = run(sys.executable, service, port, env=environ)
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
-def test_by_stalepool_run(service: Path, server: FaultServer, installation: Path) -> None:
-    words = [sys.executable, service, server.port]
+def test_by_stalepool_run(service: Path, port: int, installation: Path) -> None:
+    words = [sys.executable, service, port]
     done = run(*STALEPOOL, "run", *words, **at(installation))
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
-def test_children_of_what_was_run_have_it_too(
-    service: Path, server: FaultServer, installation: Path
-) -> None:
+def test_children_of_what_was_run_have_it_too(service: Path, port: int, installation: Path) -> None:
     parent = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))"
-    words = [sys.executable, "-c", parent, service, server.port]
+    words = [sys.executable, "-c", parent, service, port]
     done = run(*STALEPOOL, "run", *words, **at(installation))
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 

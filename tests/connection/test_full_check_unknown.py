@@ -19,6 +19,7 @@ import stalepool
 import stalepool_testing as testing
 from pools import (
     CHECKOUT_ALONE,
+    EVERYTHING,
     get,
     pool_for,
     pooled_connection,
@@ -29,8 +30,6 @@ from pools import (
 )
 from stalepool.connection.state import is_http1
 from stalepool_testing import TLS, CloseAfter, FaultServer, Respond, kernel
-
-EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 1}
 
 
 def outcome(conn):

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
 
@@ -29,12 +29,7 @@ from stalepool_testing import (
     kernel,
 )
 
-
-@pytest.fixture(autouse=True)
-def _defaults() -> Iterator[None]:
-    stalepool.install()
-    yield
-    stalepool.install()
+pytestmark = pytest.mark.usefixtures("defaults")
 
 
 def lost(method: str, step: Any = None, **options: Any) -> Tuple[Any, int]:

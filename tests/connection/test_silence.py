@@ -639,7 +639,6 @@ def is_as_stock(name: str, seen: Outcome) -> None:
     assert not seen.replays, (name, seen)
 
 
-@pytest.mark.each_value
 @pytest.mark.parametrize("name", LIVES)
 @pytest.mark.parametrize("who", WHO)
 def test_what_lives_is_waited_for(clients, who, name):

@@ -24,6 +24,7 @@ import urllib3
 
 import stalepool
 from oracle import describe_error, describe_pool
+from pools import await_arrival, pooled_connection
 from reused import asked, outcome, primed, stock
 from stalepool_testing import (
     TLS,
@@ -37,23 +38,13 @@ from stalepool_testing import (
 )
 from worlds import WITH_TESTS
 
-
-@pytest.fixture(autouse=True)
-def _defaults() -> Iterator[None]:
-    stalepool.install()
-    yield
-    stalepool.install()
-
-
-def pooled(pool: Any) -> Any:
-    """The connection that the next request takes."""
-    return next(conn for conn in reversed(pool.pool.queue) if conn is not None)
+pytestmark = pytest.mark.usefixtures("defaults")
 
 
 def end_while_idle(server: FaultServer, pool: Any) -> None:
     """The server closes the pooled connection, and that has arrived."""
     server.perform(CloseAfter(0))
-    kernel.wait_readable(pooled(pool).sock)
+    await_arrival(pool)
 
 
 # -- patches of others -----------------------------------------------------------------------------
@@ -140,7 +131,7 @@ def test_a_patch_of_http_clients_response_class_is_used(
 def test_a_partial_in_the_place_of_a_response_class_is_called() -> None:
     """botocore's habit: the class is kept on the instance, and now and then a partial of it."""
     with primed(Respond(), Respond(), ProcessThenClose()) as (server, pool):
-        conn = pooled(pool)
+        conn = pooled_connection(pool)
         kept = conn.response_class
         assert issubclass(kept, http.client.HTTPResponse)
         conn.response_class = kept
@@ -292,7 +283,7 @@ def test_a_guard_against_sockets_is_obeyed() -> None:
     def send(method: str, step: Any) -> List[Any]:
         with primed(step) as (server, pool):
             if step == Respond():
-                pooled(pool).close()
+                pooled_connection(pool).close()
             guard.disable_socket()
             try:
                 with pytest.raises(Exception) as caught:
@@ -453,7 +444,7 @@ def test_make_request_by_hand_on_a_connection_that_dies_fails_as_it_does(
 ) -> None:
     def send() -> Tuple[Any, int, Any]:
         with primed(ProcessThenClose()) as (server, pool):
-            conn = pool._get_conn() if is_checked_out else pooled(pool)
+            conn = pool._get_conn() if is_checked_out else pooled_connection(pool)
             try:
                 response = pool._make_request(conn, method, "/wanted", timeout=timeout)
                 seen: Any = response.status
@@ -592,7 +583,7 @@ def test_six_services_that_are_down_cost_one_window_together() -> None:
         for _ in range(6):
             server, pool = stack.enter_context(primed())
             server.stop_listening()
-            pooled(pool).close()
+            pooled_connection(pool).close()
             pools.append(pool)
         began = time.monotonic()
         seen = [outcome(pool, "GET") for pool in pools * 3]
@@ -603,7 +594,7 @@ def test_six_services_that_are_down_cost_one_window_together() -> None:
 def test_a_client_with_another_node_waits_for_one_window_at_most() -> None:
     with primed() as (dead, dead_pool), primed() as (living, living_pool):
         dead.stop_listening()
-        pooled(dead_pool).close()
+        pooled_connection(dead_pool).close()
         began = time.monotonic()
         for _ in range(10):
             assert outcome(dead_pool, "GET")[0] == "NewConnectionError"

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 
-from service import PRELUDE, closing_server
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    with closing_server() as server:
-        yield server.port
+from service import PRELUDE
 
 
 @pytest.fixture

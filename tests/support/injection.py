@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import urllib3
 
 import stalepool
+from pools import await_arrival, pooled_connection
 from stalepool_testing import CloseAfter, FaultServer, ProcessThenClose, Respond, kernel
 
 _OURS = os.path.dirname(os.path.abspath(stalepool.__file__)) + os.sep
@@ -163,15 +164,11 @@ def _nothing(server: FaultServer, pool: Any) -> None:
 
 def _close_idle(server: FaultServer, pool: Any) -> None:
     server.perform(CloseAfter(0))
-    kernel.wait_readable(_pooled(pool).sock)
-
-
-def _pooled(pool: Any) -> Any:
-    return next(conn for conn in reversed(pool.pool.queue) if conn is not None)
+    await_arrival(pool)
 
 
 def _close_connection(server: FaultServer, pool: Any) -> None:
-    _pooled(pool).close()
+    pooled_connection(pool).close()
 
 
 def _make_full_check_due(server: FaultServer, pool: Any) -> None:

@@ -18,9 +18,6 @@ from typing import Any, Dict, Iterable, Iterator, List, Set
 
 import pytest
 
-#: of one ``parametrize``: its arguments, and the identities of their values; or what ``by`` makes
-Row = Any
-
 
 def add_options(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="every combination, and what stock does")
@@ -56,7 +53,7 @@ def _is_full(item: pytest.Item) -> bool:
 
 def _each_value(items: List[pytest.Item]) -> Iterator[pytest.Item]:
     """Leave out combinations that bring no row that an earlier one of the same test has not."""
-    brought: Dict[Any, Set[Row]] = {}
+    brought: Dict[Any, Set[Any]] = {}
     for item in items:
         if item.get_closest_marker("each_value"):
             before = brought.setdefault((item.parent, getattr(item, "originalname", "")), set())
@@ -67,12 +64,13 @@ def _each_value(items: List[pytest.Item]) -> Iterator[pytest.Item]:
         yield item
 
 
-def _rows(item: Any) -> Set[Row]:
-    """What a case has of each ``parametrize``: its arguments, by the values' identity."""
-    params, found = item.callspec.params, set()
+def _rows(item: Any) -> Set[Any]:
+    """What ``by`` makes of a case; or its arguments of each ``parametrize``, by identity."""
+    params = item.callspec.params
     by = item.get_closest_marker("each_value").kwargs.get("by")
     if by is not None:
         return set(by(**params))
+    found: Set[Any] = set()
     for mark in item.iter_markers("parametrize"):
         given = mark.args[0]
         names = given.split(",") if isinstance(given, str) else given
