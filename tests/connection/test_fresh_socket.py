@@ -52,7 +52,9 @@ def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
             prime(pool)
             ClosedMeanwhile.original = pooled_connection(pool)
             outcome = send(server, pool, "POST")
-            assert (outcome.status, outcome.arrivals) == (None, 0)  # as in stock
+            # as in stock: http.client opens a third socket and sends, but reads no answer; so
+            # whether the server has seen the request by now is a race
+            assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
             assert counters(server)["moved"] == {}
             server.wait_ended(1)
 
