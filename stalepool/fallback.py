@@ -13,6 +13,7 @@ import contextvars
 import functools
 import logging
 import os
+import traceback
 from time import monotonic
 from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Tuple
 
@@ -113,11 +114,8 @@ def _raised_in(error: BaseException) -> str:
 
 def _passed_through(error: BaseException) -> List[str]:
     """List the modules of an exception's frames; the last one raised it."""
-    found, frame = [], error.__traceback__
-    while frame is not None:
-        found.append(str(frame.tb_frame.f_globals.get("__name__")))
-        frame = frame.tb_next
-    return found
+    frames = traceback.walk_tb(error.__traceback__)
+    return [str(frame.f_globals.get("__name__")) for frame, _ in frames]
 
 
 def _modules_of(args: Tuple[Any, ...]) -> FrozenSet[str]:
@@ -127,7 +125,9 @@ def _modules_of(args: Tuple[Any, ...]) -> FrozenSet[str]:
 
 def is_timeout(error: Optional[BaseException]) -> bool:
     """Tell whether it is a timeout of a socket or a timer. ETIMEDOUT is not: it has an errno."""
-    return isinstance(error, (TimeoutError, _socket.timeout)) and error.errno is None
+    # a TLS socket of eventlet 0.33 raises an SSLError
+    of_eventlet = isinstance(error, OSError) and error.args == ("timed out",)
+    return of_eventlet or (isinstance(error, (TimeoutError, _socket.timeout)) and not error.errno)
 
 
 def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
@@ -137,7 +137,7 @@ def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bo
 
     :param conn: a connection whose class may raise timeouts of its own.
     """
-    if error is None or not is_timeout(error) or not str(error).endswith("timed out"):
+    if error is None or not is_timeout(error) or "timed out" not in str(error):
         return False
     module = _raised_in(error)
     return not module or _is_called_by_us(module) or module in _modules_of((conn,))

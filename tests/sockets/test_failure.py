@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from pathlib import Path
+from time import monotonic
 
 import pytest
 
@@ -75,6 +77,21 @@ def test_a_socket_that_cannot_be_asked_is_judged_by_the_error(name):
 def test_an_end_is_silent_where_the_kernel_gave_up(name):
     is_silent = name in ("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH")
     assert failure.is_silent_end(OSError(getattr(errno, name), "said so")) is is_silent
+
+
+TIMEOUTS = {
+    "a socket's": (socket.timeout("timed out"), True),
+    "a TLS socket's": (socket.timeout("The read operation timed out"), True),
+    "a TLS socket's in eventlet 0.33": (ssl.SSLError("timed out"), True),
+    "the kernel's": (OSError(errno.ETIMEDOUT, "Connection timed out"), False),
+    "another error of TLS": (ssl.SSLError(1, "timed out"), False),
+}
+
+
+@pytest.mark.parametrize("name", TIMEOUTS)
+def test_a_timeout_of_the_socket_is_told(name):
+    error, is_one = TIMEOUTS[name]
+    assert failure.has_run_out(error, monotonic() - 1, limit_s=1.0) is is_one
 
 
 def test_of_a_socket_that_cannot_be_asked_no_answer_has_begun():
