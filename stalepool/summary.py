@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict
 
 from stalepool.settings import SETTINGS
-
-#: groups of the totals in a snapshot that count as events
-_EVENTS = ("saved", "moved", "replays", "replays_refused", "reconnects")
+from stalepool.stats import GROUPS
 
 
 def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
@@ -57,8 +55,9 @@ def difference(now: Dict[str, Any], before: Dict[str, Any]) -> Dict[str, Any]:
 def has_events(seen: Dict[str, Any]) -> bool:
     """Tell whether anything but healthy requests was counted."""
     totals = seen["totals"]
-    counted = [totals[group].values() for group in _EVENTS] + [seen["fallbacks"].values()]
-    return bool(totals["discards"]) or any(any(values) for values in counted)
+    events = [totals[group] for group in ("saved", *GROUPS) if group != "verdicts"]
+    counted = [group.values() for group in (*events, seen["fallbacks"])]
+    return bool(totals["discards"]) or any(map(any, counted))
 
 
 def thousands(number: int) -> str:

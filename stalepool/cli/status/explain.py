@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Dict, List, Set
 
 from stalepool.fallback import REASONS
 from stalepool.sockets.verdict import Verdict
+from stalepool.stats import GROUPS
 
 if TYPE_CHECKING:
     from stalepool.cli.status.services import Service
@@ -120,7 +121,7 @@ def explanation(services: List[Service]) -> str:
     for service in services:
         if service.seen:
             counted = service.counted()
-            for group in ("verdicts", "gone", "moved", "replays", "replays_refused", "reconnects"):
+            for group in ("gone", *GROUPS):
                 names |= _counted(counted["totals"][group])
             names |= _counted(counted["fallbacks"])
     lines = ["%-18s %s\n%-18s -> %s" % (n, words_for(n), "", remedy_for(n)) for n in sorted(names)]
