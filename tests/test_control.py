@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
-from typing import Any, Callable
+import threading
+from typing import Any, Callable, Iterator
 
 import pytest
+import urllib3
 
+import stalepool
+from in_client import attributes, deaths, wrappings
+from pools import await_arrival, get, stock
 from service import PRELUDE
+from stalepool import fallback, runtime
 
 MEET_IT_STOCK = """
 def meet_it_stock(connectionpool):
@@ -28,6 +35,13 @@ def run_client(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
         return run_python(PRELUDE + MEET_IT_STOCK + textwrap.dedent(script), port, *args, **options)
 
     return run
+
+
+@pytest.fixture
+def installed_again() -> Iterator[None]:
+    """Whatever a test has switched, those after it have the defaults."""
+    yield
+    stalepool.install()
 
 
 def test_undo_is_exact(run_client: Callable[..., Any]) -> None:
@@ -101,139 +115,36 @@ def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_client: Callable[..
     )
 
 
-@pytest.mark.parametrize(
-    "wrap_on_top",
-    [
-        """
-        take = getattr
-        def wrap_on_top(original):
-            if isinstance(original, type):
-                class Theirs(original):
-                    def __init__(self, *args, **kwargs):
-                        seen.append(original)
-                        super().__init__(*args, **kwargs)
-                return Theirs
-            @functools.wraps(original)
-            def theirs(*args, **kwargs):
-                seen.append(original)
-                return original(*args, **kwargs)
-            return theirs
-        """,
-        """
-        take = lambda owner, name: vars(owner)[name]  # as wrapt itself does
-        def wrap_on_top(original):
-            def theirs(wrapped, instance, args, kwargs):
-                seen.append(original)
-                return wrapped(*args, **kwargs)
-            return wrapt.FunctionWrapper(original, theirs)
-        """,
-    ],
-    ids=["functools.wraps and a subclass", "wrapt"],
-)
-def test_under_a_wrapper_of_others_ours_stays_and_passes_through(
-    wrap_on_top: str, run_client: Callable[..., Any]
-) -> None:
-    run_client(
-        textwrap.dedent(wrap_on_top)
-        + textwrap.dedent(
-            """
-            import functools, urllib3, stalepool, wrapt
-            from stalepool.patching import patches
-            records, seen, module = warnings_logged(), [], urllib3.connectionpool
+def test_a_stranger_that_answers_to_every_name_is_no_trap(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stranger:
+        def __call__(self, conn: Any) -> bool:
+            return False
 
-            def owner_of(patch):
-                return patch.owner_in(module)
+        def __getattr__(self, name: str) -> Stranger:
+            return Stranger()
 
-            table = [p for p in patches._patches_of(module) if p.parameters is not None]
-            ours = attributes(module)
-            taken = [take(owner_of(patch), patch.attribute) for patch in table]
-            for patch, original in zip(table, taken):
-                setattr(owner_of(patch), patch.attribute, wrap_on_top(original))
-            theirs, depth = attributes(module), wrappings(module)
-
-            left = stalepool.uninstall()
-            assert left == [patch.name_in(module) for patch in table], left
-            assert not stalepool.is_installed()
-            (record,) = records
-            assert all(name in record.getMessage() for name in left)
-            assert all(now is then for now, then in zip(attributes(module), theirs))
-            meet_it_stock(module)
-            assert {id(original) for original in taken} <= {id(original) for original in seen}
-
-            for _ in range(2):  # switched on again: active in its place, and once
-                stalepool.install()
-                assert all(now is then for now, then in zip(attributes(module), theirs))
-                assert wrappings(module) == depth
-                meet_a_dead_connection(module)
-
-            for patch, original in zip(table, ours):  # the others go
-                setattr(owner_of(patch), patch.attribute, original)
-            check(module)
-            assert stalepool.uninstall() == []
-            assert wrappings(module) == {0}
-            assert len(records) == 1
-            """
-        )
-    )
-
-
-def test_what_is_wrapped_by_others_first_is_theirs_again(run_client: Callable[..., Any]) -> None:
-    run_client(
-        """
-        import functools, urllib3
-        original = urllib3.connectionpool.is_connection_dropped
-        @functools.wraps(original)
-        def theirs(conn):
-            return original(conn)
-        urllib3.connectionpool.is_connection_dropped = theirs
-        import stalepool
-        meet_a_dead_connection(urllib3.connectionpool)
-        assert stalepool.uninstall() == []
-        assert urllib3.connectionpool.is_connection_dropped is theirs
-        """
-    )
-
-
-def test_a_stranger_that_answers_to_every_name_is_no_trap(run_client: Callable[..., Any]) -> None:
-    run_client(
-        """
-        import urllib3
-
-        class Stranger:
-            def __call__(self, conn):
-                return False
-            def __getattr__(self, name):
-                return Stranger()
-
-        stranger = urllib3.connectionpool.is_connection_dropped = Stranger()
-        import stalepool
+    with stock():
+        monkeypatch.setattr(urllib3.connectionpool, "is_connection_dropped", Stranger())
         stalepool.install()
         assert stalepool.uninstall() == []
-        """
-    )
+        monkeypatch.undo()
 
 
-def test_connections_that_were_pooled_before(run_client: Callable[..., Any]) -> None:
-    run_client(
-        """
-        import urllib3
-        pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
-        answer(pool)
-        wait_for_fin(pool)
-        import stalepool
-        answer(pool)
-        assert deaths() == 1  # covered from the first checkout on
-        wait_for_fin(pool)
+def test_connections_that_were_pooled_before(port: int) -> None:
+    def meet_a_dead_connection() -> int:
+        await_arrival(pool)
+        before = deaths()
+        assert get(pool) == 200
+        return deaths() - before
+
+    with stock(), urllib3.HTTPConnectionPool("127.0.0.1", port, retries=False) as pool:
+        assert get(pool) == 200
+        stalepool.install()
+        assert meet_a_dead_connection() == 1  # covered from the first checkout on
         stalepool.uninstall()
-        answer(pool)
-        assert deaths() == 1  # stock again
-        wait_for_fin(pool)
+        assert meet_a_dead_connection() == 0  # stock again
         stalepool.install()
-        answer(pool)
-        assert deaths() == 2
-        pool.close()
-        """
-    )
+        assert meet_a_dead_connection() == 1
 
 
 def test_changing_the_mode(run_client: Callable[..., Any]) -> None:
@@ -275,44 +186,31 @@ def test_changing_the_mode(run_client: Callable[..., Any]) -> None:
     )
 
 
-def test_a_wrong_setting_changes_nothing(run_client: Callable[..., Any]) -> None:
-    run_client(
-        """
-        import stalepool, urllib3
-        stalepool.install(max_idle_s=7)
-        before = attributes(urllib3.connectionpool), list(sys.meta_path), stalepool.snapshot()
-        from stalepool import runtime
-        installation = runtime.current
-        for wrong in {"mode": "activ"}, {"max_idle": 3}, {"enabled": "never"}:
-            try:
-                stalepool.install(**wrong)
-            except stalepool.SettingsError as error:
-                assert repr(list(wrong.values())[0]) in str(error)
-            else:
-                raise AssertionError(wrong)
-            now = attributes(urllib3.connectionpool), list(sys.meta_path), stalepool.snapshot()
-            assert now == before and runtime.current is installation
-        stalepool.uninstall()
-        try:
-            stalepool.install(mode="activ")
-        except stalepool.SettingsError:
-            assert not stalepool.is_installed() and wrappings(urllib3.connectionpool) == {0}
-        else:
-            raise AssertionError
-        """
-    )
+@pytest.mark.usefixtures("installed_again")
+def test_a_wrong_setting_changes_nothing() -> None:
+    stalepool.install(max_idle_s=7)
+    before, installation = state(), runtime.current
+    for name, value in ("mode", "activ"), ("max_idle", 3), ("enabled", "never"):
+        with pytest.raises(stalepool.SettingsError, match=repr(value)):
+            stalepool.install(**{name: value})
+        assert state() == before and runtime.current is installation
+    stalepool.uninstall()
+    with pytest.raises(stalepool.SettingsError):
+        stalepool.install(mode="activ")
+    assert not stalepool.is_installed() and wrappings(urllib3.connectionpool) == {0}
 
 
-@pytest.mark.parametrize("first", ["stalepool", "urllib3", "stalepool alone"])
+def state() -> Any:
+    return attributes(urllib3.connectionpool), list(sys.meta_path), stalepool.snapshot()
+
+
+@pytest.mark.parametrize("first", ["stalepool", "urllib3"])
 def test_without_wrapt_it_says_that_it_is_off(first: str, run_client: Callable[..., Any]) -> None:
     run_client(
         """
         sys.modules["wrapt"] = None
-        first = sys.argv[2]
-        __import__(first.split()[0])
+        __import__(sys.argv[2])
         import stalepool
-        if "alone" not in first:
-            import urllib3
 
         def state():
             seen = stalepool.snapshot()
@@ -336,70 +234,53 @@ def test_without_wrapt_it_says_that_it_is_off(first: str, run_client: Callable[.
     )
 
 
-@pytest.mark.parametrize("installed_again", [False, True])
-def test_what_failed_for_one_copy_may_work_for_the_next(
-    installed_again: bool, run_client: Callable[..., Any]
-) -> None:
+def test_what_failed_for_one_copy_may_work_for_the_next(run_client: Callable[..., Any]) -> None:
     run_client(
         """
         sys.modules["wrapt"] = None
         import stalepool, urllib3
         assert not stalepool.is_installed()
         del sys.modules["wrapt"]
-        if sys.argv[2] == "True":
-            stalepool.install()
         forget("urllib3")
         import urllib3
         assert stalepool.is_installed() and stalepool.snapshot()["mode"] == "active"
         check(urllib3.connectionpool)
-        """,
-        installed_again,
+        """
     )
 
 
-def test_the_kill_switch_and_install(run_client: Callable[..., Any]) -> None:
-    run_client(
-        """
-        import stalepool, urllib3
-        stalepool.install()
-        assert not stalepool.is_installed() and wrappings(urllib3.connectionpool) == {0}
-        stalepool.install(enabled=True)
-        assert stalepool.is_installed()
-        check(urllib3.connectionpool)
-        stalepool.install(enabled=False)
-        assert not stalepool.is_installed() and wrappings(urllib3.connectionpool) == {0}
-        """,
-        env={"STALEPOOL_ENABLED": "0"},
-    )
+@pytest.mark.usefixtures("installed_again")
+def test_the_kill_switch_and_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STALEPOOL_ENABLED", "0")
+    for settings, is_on in ({}, False), ({"enabled": True}, True), ({"enabled": False}, False):
+        stalepool.install(**settings)
+        assert stalepool.is_installed() == is_on
+        assert wrappings(urllib3.connectionpool) == {int(is_on)}
 
 
-def test_install_starts_from_the_environment(run_client: Callable[..., Any]) -> None:
-    run_client(
-        """
-        import stalepool, urllib3
-        from stalepool import runtime
-        assert runtime.current.settings == stalepool.Settings(mode="audit", max_idle_s=9)
-        stalepool.install(max_idle_s=8)
-        assert runtime.current.settings == stalepool.Settings(mode="audit", max_idle_s=8)
-        """,
-        env={"STALEPOOL_MODE": "audit", "STALEPOOL_MAX_IDLE_S": "9"},
-    )
+@pytest.mark.usefixtures("installed_again")
+def test_install_starts_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STALEPOOL_MODE", "audit")
+    monkeypatch.setenv("STALEPOOL_MAX_IDLE_S", "9")
+    stalepool.install()
+    assert runtime.current.settings == stalepool.Settings(mode="audit", max_idle_s=9)
+    stalepool.install(max_idle_s=8)
+    assert runtime.current.settings == stalepool.Settings(mode="audit", max_idle_s=8)
 
 
-def test_switching_under_traffic(run_client: Callable[..., Any]) -> None:
-    run_client(
-        """
-        import threading, urllib3, stalepool
-        stop, failures = threading.Event(), []
-        pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), maxsize=4, retries=5)
+@pytest.mark.usefixtures("installed_again")
+def test_switching_under_traffic(port: int) -> None:
+    stop, failures = threading.Event(), []
 
-        def ask():
-            try:
-                while not stop.is_set():
-                    answer(pool)
-            except BaseException as error:
-                failures.append(error)
+    def ask() -> None:
+        try:
+            while not stop.is_set():
+                assert get(pool) == 200
+        except BaseException as error:
+            failures.append(error)
 
+    fallback.forget()
+    with urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=4, retries=5) as pool:
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -410,27 +291,15 @@ def test_switching_under_traffic(run_client: Callable[..., Any]) -> None:
         stop.set()
         for thread in threads:
             thread.join()
-        pool.close()
-        assert not failures, failures
-        assert stalepool.snapshot()["fallbacks"] == {}, stalepool.snapshot()
-        check(urllib3.connectionpool)
-        """
-    )
+    assert not failures, failures
+    assert fallback.counts() == {}
+    assert wrappings(urllib3.connectionpool) == {1}
 
 
-def test_the_public_names(run_client: Callable[..., Any]) -> None:
-    run_client(
-        """
-        import stalepool
-        for name in stalepool.__all__:
-            assert getattr(stalepool, name) is not None
-            assert name in dir(stalepool)
-        assert stalepool.Verdict.CLOSED.value == "closed"
-        try:
-            stalepool.nothing
-        except AttributeError as error:
-            assert "nothing" in str(error)
-        else:
-            raise AssertionError
-        """
-    )
+def test_the_public_names() -> None:
+    for name in stalepool.__all__:
+        assert getattr(stalepool, name) is not None
+        assert name in dir(stalepool)
+    assert stalepool.Verdict.CLOSED.value == "closed"
+    with pytest.raises(AttributeError, match="nothing"):
+        stalepool.nothing  # noqa: B018
