@@ -6,40 +6,23 @@ patch is there exactly once, and that a connection which its server has closed i
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import textwrap
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Callable, Dict
 
 import pytest
-import urllib3
 
 import lanes
 from conftest import clean_environ
 
+#: the first nine are of one road each, and the ordinary lane runs them
 ORDERS: Dict[str, str] = {
-    "before urllib3": """
-        import stalepool
-        import urllib3
-        check(urllib3.connectionpool)
-    """,
     "after urllib3": """
         import urllib3
         import stalepool
         check(urllib3.connectionpool)
-    """,
-    "urllib3's own submodule first": """
-        import stalepool
-        import urllib3.connectionpool
-        check(urllib3.connectionpool)
-    """,
-    "through requests": """
-        import stalepool
-        import requests
-        check(sys.modules["urllib3.connectionpool"])
     """,
     # -- in the middle of urllib3's import
     **{
@@ -50,11 +33,9 @@ ORDERS: Dict[str, str] = {
         """
         % name
         for name in (
-            "urllib3.exceptions",
-            "urllib3.connectionpool",
-            "urllib3.connection",
+            "urllib3.exceptions",  # its connectionpool is found by ours
+            "urllib3.connectionpool",  # and here it is not: the search for it has begun
             "urllib3.response",
-            "urllib3.util.connection",
             "urllib3.poolmanager",
         )
     },
@@ -77,6 +58,39 @@ ORDERS: Dict[str, str] = {
         importer.join()
         check(sys.modules["urllib3.connectionpool"])
     """,
+    # -- once more
+    "urllib3.connectionpool reloaded": """
+        import importlib, stalepool, urllib3
+        pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
+        answer(pool)
+        assert importlib.reload(urllib3.connectionpool) is urllib3.connectionpool
+        check(urllib3.connectionpool)
+        wait_for_fin(pool)
+        before = deaths()
+        answer(pool)
+        assert deaths() == before + 1
+        assert type(urllib3.connectionpool.__loader__).__module__.endswith("_external")
+        stalepool.uninstall()
+        assert wrappings(urllib3.connectionpool) == {0}
+        pool.close()
+    """,
+    "stalepool deleted and imported again": """
+        import stalepool, urllib3
+        check(urllib3.connectionpool)
+        forget("stalepool")
+        import stalepool
+        check(urllib3.connectionpool)
+        assert stalepool.uninstall() == []
+        assert wrappings(urllib3.connectionpool) == {0}
+    """,
+    "urllib3, import_patched, stalepool": """
+        import urllib3, eventlet
+        green = eventlet.import_patched("urllib3")
+        assert green.connectionpool is not urllib3.connectionpool
+        import stalepool
+        check(green.connectionpool, urllib3.connectionpool)
+    """,
+    # -- by many threads
     "urllib3 imported by many threads at once": """
         import stalepool, threading
         start = threading.Barrier(8)
@@ -99,82 +113,7 @@ ORDERS: Dict[str, str] = {
         [thread.join() for thread in threads]
         check(urllib3.connectionpool)
     """,
-    # -- urllib3 once more
-    "urllib3 deleted and imported again": """
-        import stalepool, urllib3
-        old = urllib3.connectionpool
-        forget("urllib3")
-        import urllib3
-        assert urllib3.connectionpool is not old
-        check(old, urllib3.connectionpool)
-    """,
-    "urllib3 deleted and imported again, thrice": """
-        import stalepool
-        copies = []
-        for _ in range(3):
-            import urllib3
-            copies.append(urllib3.connectionpool)
-            forget("urllib3")
-        check(*copies)
-    """,
-    "urllib3 imported, deleted, stalepool, urllib3": """
-        import urllib3
-        forget("urllib3")
-        import stalepool, urllib3
-        check(urllib3.connectionpool)
-    """,
-    "urllib3.connectionpool alone deleted and imported again": """
-        import stalepool, urllib3
-        old = urllib3.connectionpool
-        del sys.modules["urllib3.connectionpool"]
-        import urllib3.connectionpool
-        assert urllib3.connectionpool is not old
-        check(old, urllib3.connectionpool)
-    """,
-    "urllib3.connectionpool deleted before stalepool came": """
-        import urllib3
-        del sys.modules["urllib3.connectionpool"]
-        import stalepool
-        check(urllib3.connectionpool)
-    """,
-    "urllib3.connectionpool reloaded": """
-        import importlib, stalepool, urllib3
-        pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
-        answer(pool)
-        assert importlib.reload(urllib3.connectionpool) is urllib3.connectionpool
-        check(urllib3.connectionpool)
-        wait_for_fin(pool)
-        before = deaths()
-        answer(pool)
-        assert deaths() == before + 1
-        assert type(urllib3.connectionpool.__loader__).__module__.endswith("_external")
-        stalepool.uninstall()
-        assert wrappings(urllib3.connectionpool) == {0}
-        pool.close()
-    """,
-    "urllib3.connectionpool reloaded after stalepool came late": """
-        import importlib, urllib3, stalepool
-        for _ in range(2):
-            importlib.reload(urllib3.connectionpool)
-            check(urllib3.connectionpool)
-    """,
-    # -- stalepool once more
-    "stalepool imported and installed again and again": """
-        import stalepool, urllib3, importlib
-        stalepool.install()
-        importlib.reload(stalepool)
-        stalepool.install(mode="active")
-        check(urllib3.connectionpool)
-    """,
-    "stalepool deleted and imported again": """
-        import stalepool, urllib3
-        check(urllib3.connectionpool)
-        forget("stalepool")
-        import stalepool
-        check(urllib3.connectionpool)
-        assert stalepool.uninstall() == []
-        assert wrappings(urllib3.connectionpool) == {0}
-    """,
+    # -- stalepool once more, otherwise
     "stalepool deleted and imported again before urllib3": """
         import stalepool
         forget("stalepool")
@@ -201,11 +140,6 @@ ORDERS: Dict[str, str] = {
         import stalepool, urllib3
         check(urllib3.connectionpool)
     """,
-    "monkey_patch, urllib3, stalepool": """
-        import eventlet; eventlet.monkey_patch()
-        import urllib3, stalepool
-        check(urllib3.connectionpool)
-    """,
     "stalepool, urllib3, monkey_patch": """
         import stalepool, urllib3
         import eventlet; eventlet.monkey_patch()
@@ -217,11 +151,6 @@ ORDERS: Dict[str, str] = {
         import stalepool
         check(urllib3.connectionpool)
     """,
-    "stalepool, import_patched": """
-        import stalepool, eventlet
-        green = eventlet.import_patched("urllib3")
-        check(green.connectionpool)
-    """,
     "import_patched, stalepool": """
         import eventlet
         green = eventlet.import_patched("urllib3")
@@ -232,34 +161,6 @@ ORDERS: Dict[str, str] = {
         import stalepool, urllib3, eventlet
         green = eventlet.import_patched("urllib3")
         assert green.connectionpool is not urllib3.connectionpool
-        check(green.connectionpool, urllib3.connectionpool)
-    """,
-    "stalepool, import_patched, urllib3": """
-        import stalepool, eventlet
-        green = eventlet.import_patched("urllib3")
-        import urllib3
-        check(*{green.connectionpool, sys.modules["urllib3.connectionpool"]})
-    """,
-    "urllib3, stalepool, import_patched": """
-        import urllib3, stalepool, eventlet
-        green = eventlet.import_patched("urllib3")
-        assert green.connectionpool is not urllib3.connectionpool
-        check(green.connectionpool, urllib3.connectionpool)
-    """,
-    "urllib3, import_patched, stalepool": """
-        import urllib3, eventlet
-        green = eventlet.import_patched("urllib3")
-        assert green.connectionpool is not urllib3.connectionpool
-        import stalepool
-        check(green.connectionpool, urllib3.connectionpool)
-    """,
-    "import_patched, urllib3 anew, stalepool": """
-        import eventlet
-        green = eventlet.import_patched("urllib3")
-        forget("urllib3")
-        import urllib3
-        assert green.connectionpool is not urllib3.connectionpool
-        import stalepool
         check(green.connectionpool, urllib3.connectionpool)
     """,
     "stalepool in the middle of import_patched": """
@@ -316,7 +217,7 @@ ORDERS: Dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("order", lanes.first(12, ORDERS))
+@pytest.mark.parametrize("order", lanes.first(9, ORDERS))
 def test_every_copy_is_wrapped_once(order: str, run_order: Callable[..., Any]) -> None:
     run_order(ORDERS[order])
 
@@ -329,7 +230,6 @@ def test_every_copy_is_wrapped_once(order: str, run_order: Callable[..., Any]) -
         [
             "import stalepool; from gevent import monkey; monkey.patch_all(); import urllib3",
             "from gevent import monkey; monkey.patch_all(); import urllib3, stalepool",
-            "from gevent import monkey; monkey.patch_all(); import stalepool, urllib3",
         ],
     ),
 )
@@ -338,34 +238,25 @@ def test_every_copy_is_wrapped_once_under_gevent(lines: str, run_order: Callable
     run_order("import gc; gc.disable()\n" + lines + "\ncheck(urllib3.connectionpool)")
 
 
-@pytest.mark.parametrize(
-    "how", ["import stalepool", "at_lookup('urllib3.response', lambda: __import__('stalepool'))"]
-)
-def test_nothing_is_imported_while_our_finder_is_asked(
-    how: str, run_order: Callable[..., Any]
-) -> None:
+def test_nothing_is_imported_while_our_finder_is_asked(run_order: Callable[..., Any]) -> None:
     """The interpreter holds its global import lock then: two threads could lock each other out."""
     run_order(
-        how
-        + textwrap.dedent(
-            """
-            import importlib.machinery
-            imported = []
-            import stalepool.patching.import_hook as import_hook
-            ask = import_hook._Finder.find_spec
-            def watch(self, *args):
-                before = set(sys.modules)
-                spec = ask(self, *args)
-                imported.extend(set(sys.modules) - before)
-                return spec
-            import_hook._Finder.find_spec = watch
-            for _ in range(2):
-                import urllib3
-                check(urllib3.connectionpool)
-                forget("urllib3")
-            assert not imported, imported
-            """
-        )
+        """
+        import stalepool.patching.import_hook as import_hook
+        imported = []
+        ask = import_hook._Finder.find_spec
+        def watch(self, *args):
+            before = set(sys.modules)
+            spec = ask(self, *args)
+            imported.extend(set(sys.modules) - before)
+            return spec
+        import_hook._Finder.find_spec = watch
+        for _ in range(2):
+            import urllib3
+            check(urllib3.connectionpool)
+            forget("urllib3")
+        assert not imported, imported
+        """
     )
 
 
@@ -376,12 +267,6 @@ OFF = "stalepool is not active in this process: the import hook failed: %s"
 FAILURES: Dict[str, str] = {
     "wrapt is not there": """
         sys.modules["wrapt"] = None
-    """,
-    "wrapt is broken": """
-        at_lookup("wrapt", lambda: 1 / 0)
-    """,
-    "a module of ours is not there": """
-        sys.modules["stalepool.patching.patches"] = None
     """,
     "a module of ours is broken": """
         at_lookup("stalepool.connection.checkout", lambda: 1 / 0)
@@ -426,98 +311,11 @@ def test_a_failing_hook_leaves_urllib3_as_it_is(
     assert fallbacks["hook_failed"] >= 1
 
 
-def _send_takes(parameters: str) -> Callable[[str], str]:
-    def change(source: str) -> str:
-        old = "    def _new_conn(self)"
-        assert source.count(old) == 1
-        method = "    def send(self, %s):\n        return super().send(%s)\n\n"
-        return source.replace(old, method % (parameters, parameters) + old)
-
-    return change
-
-
-#: what is changed -> (in which module, how, what the snapshot says of it)
-DOCTORED: Dict[str, Any] = {
-    "is_connection_dropped is not there": (
-        "connectionpool",
-        lambda source: source.replace("is_connection_dropped", "is_gone").replace(
-            "import is_gone", "import is_connection_dropped as is_gone"
-        ),
-        "is_connection_dropped: not there",
-    ),
-    "is_connection_dropped takes something else": (
-        "connectionpool",
-        lambda source: (
-            source + "\n_is_gone = is_connection_dropped\n"
-            "def is_connection_dropped(anything): return _is_gone(anything)\n"
-        ),
-        "is_connection_dropped: takes (anything)",
-    ),
-    "_new_conn is not there": (
-        "connection",
-        lambda source: source.replace("_new_conn(", "_connection("),
-        "HTTPConnection._new_conn: not there",
-    ),
-    "send takes something else": (
-        "connection",
-        _send_takes("octets"),
-        "HTTPConnection.send: takes (self, octets)",
-    ),
-    "send takes everything": ("connection", _send_takes("*args"), None),
-}
-
-
-@pytest.mark.parametrize("change", lanes.first(2, DOCTORED))
-def test_what_looks_different_is_left_alone(
-    change: str, tmp_path: Path, run_order: Callable[..., Any]
-) -> None:
-    module, doctor, problem = DOCTORED[change]
-    package = shutil.copytree(Path(urllib3.__file__).parent, tmp_path / "urllib3")
-    changed = Path(package) / (module + ".py")
-    source = changed.read_text(encoding="utf-8")
-    changed.write_text(doctor(source), encoding="utf-8")
-    messages, snapshot = run_order(
-        """
-        import json
-        sys.path.insert(0, sys.argv[2])
-        records = warnings_logged()
-        import stalepool, urllib3
-        assert urllib3.__file__.startswith(sys.argv[2])
-        pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
-        answer(pool)
-        wait_for_fin(pool)
-        answer(pool)
-        pool.close()
-        print(json.dumps([
-            [record.getMessage() for record in records],
-            stalepool.snapshot(),
-        ]))
-        assert stalepool.uninstall() == []
-        """,
-        tmp_path,
-    )
-    assert snapshot["patched"] == ["urllib3.connectionpool"]
-    if problem is None:
-        assert not messages and snapshot["unpatched"] == [] and snapshot["fallbacks"] == {}
-        return
-    at_patching, *at_first_answer = messages  # where an answer can be seen at all
-    assert "(patch_missing)" in at_patching and problem in at_patching, messages
-    assert len(at_first_answer) <= 1
-    assert all("is active" in line and problem in line for line in at_first_answer), messages
-    assert snapshot["unpatched"] == ["urllib3.connectionpool." + problem]
-    assert snapshot["fallbacks"]["patch_missing"] == 1
-    seen = snapshot["totals"]["verdicts"].get("closed", 0)
-    assert seen == (0 if problem.startswith("is_connection_dropped") else 1)
-
-
 # -- eventlet says no more than it says without us
 
 EVENTLET_ORDERS = (
     "{0}; import eventlet; eventlet.monkey_patch(); import urllib3",
-    "import eventlet; eventlet.monkey_patch(); {0}; import urllib3",
-    "import eventlet; {0}; eventlet.monkey_patch(); import urllib3",
     "{0}; import urllib3, eventlet; eventlet.monkey_patch()",
-    "import urllib3; {0}; import eventlet; eventlet.monkey_patch()",
     "{0}; import eventlet; eventlet.import_patched('urllib3'); eventlet.monkey_patch()",
 )
 

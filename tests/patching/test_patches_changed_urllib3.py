@@ -1,7 +1,7 @@
 """A urllib3 or a Python that has changed what the patches rely on: requests go as without the shim.
 
 Each future is the real thing with one part renamed, gone, or taking something else. A process with
-the shim and one without do the same in it, and one warning says what was not found.
+the shim does the same in it as one without, and one warning says what was not found.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import json
 import shutil
 import textwrap
 from pathlib import Path
-from typing import Any, Callable, Dict, NamedTuple, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Set, Tuple
 
 import pytest
 import urllib3
 
-import lanes
 from worlds import WITH_TESTS
 
 
@@ -63,6 +62,25 @@ FUTURES: Dict[str, Future] = {
         ),
         "patch_missing",
         "HTTPConnection._new_conn: takes (self, more)",
+    ),
+    "the check takes something else": _patch_missing(
+        "connectionpool",
+        """
+        _check = is_connection_dropped
+        def is_connection_dropped(anything):
+            return _check(anything)
+        """,
+        "is_connection_dropped: takes (anything)",
+    ),
+    "send takes whatever it is handed": Future(
+        "connection",
+        (),
+        "",
+        "",
+        """
+        _send = HTTPConnection.send
+        HTTPConnection.send = lambda self, *args: _send(self, *args)
+        """,
     ),
     "send is handed more": Future(
         "http.client",
@@ -171,39 +189,65 @@ SCRIPT = """
         "said": [record.getMessage() for record in records],
         "installed": seen["installed"],
         "unpatched": seen["unpatched"],
+        "fallbacks": seen["fallbacks"],
+        "closed": seen["totals"]["verdicts"].get("closed", 0),
     }))
 """
 
 
-@pytest.mark.parametrize("name", lanes.first(4, FUTURES))
-def test_requests_go_as_without_the_shim(
-    name: str, tmp_path: Path, run_python: Callable[..., Any]
-) -> None:
+def road(name: str) -> Set[Any]:
+    """The reason, and the kind of what is said, as in "takes (self, more)" and "not there"."""
     future = FUTURES[name]
-    is_pythons = future.module == "http.client"
-    if not is_pythons:
-        doctor(shutil.copytree(Path(urllib3.__file__).parent, tmp_path / "urllib3"), future)
+    return {(future.reason, future.said.partition(": ")[2].partition(" ")[0])}
 
-    def run(enabled: str) -> Any:
+
+@pytest.fixture
+def play(tmp_path: Path, run_python: Callable[..., Any]) -> Callable[[Future, str], Any]:
+    """Runs the script with a future, and with the shim or without it."""
+
+    def run(future: Future, enabled: str) -> Any:
+        is_pythons = future.module == "http.client"
+        if not is_pythons:
+            doctor(shutil.copytree(Path(urllib3.__file__).parent, tmp_path / "urllib3"), future)
         changes = json.dumps(future.changes if is_pythons else None)
         return run_python(
             SCRIPT, tmp_path, changes, env={**WITH_TESTS, "STALEPOOL_ENABLED": enabled}
         )
 
-    stock, shim = run("0"), run("1")
+    return run
 
-    assert shim["installed"] and not stock["installed"] and stock["said"] == []
-    # stock loses the one whose connection ended, which may be saved
-    assert stock["statuses"] == [200, 200, 200, 200, 0, 200]
-    assert shim["statuses"] in (stock["statuses"], [200] * 6)
-    first, *more = shim["said"]
+
+#: stock loses the one whose connection ended, which may be saved
+LOST, SAVED = [200, 200, 200, 200, 0, 200], [200] * 6
+
+
+@pytest.mark.parametrize("name", FUTURES)
+def test_stock_loses_the_one_whose_connection_ended(name: str, play: Any) -> None:
+    seen = play(FUTURES[name], "0")
+    assert (seen["statuses"], seen["said"], seen["installed"]) == (LOST, [], False)
+
+
+@pytest.mark.each_value(by=road)
+@pytest.mark.parametrize("name", FUTURES)
+def test_requests_go_as_without_the_shim(name: str, play: Any) -> None:
+    future = FUTURES[name]
+    seen = play(future, "1")
+    assert seen["installed"]
+    if not future.reason:  # nothing that matters has changed
+        assert (seen["statuses"], seen["said"], seen["fallbacks"]) == (SAVED, [], {})
+        return
+    assert seen["statuses"] in (LOST, SAVED)
+    first, *more = seen["said"]
     assert "(%s)" % future.reason in first and future.said in first
     for line in more:
         # once more at the first answer, for a service that logs only by then; and what follows
         is_again = "is active" in line and future.said in line
-        assert is_again or "(requests_unseen)" in line, shim["said"]
+        assert is_again or "(requests_unseen)" in line, seen["said"]
     if future.reason == "patch_missing":
-        assert any(future.said in line for line in shim["unpatched"])
+        assert seen["fallbacks"]["patch_missing"] == 1
+        assert any(future.said in line for line in seen["unpatched"])
+        # what is left of the patches works
+        assert seen["closed"] == (0 if "is_connection_dropped" in future.said else 1)
 
 
 def doctor(package: str, future: Future) -> None:
