@@ -48,12 +48,6 @@ def test_a_summary_at_exit():
     assert "saved 1 request in" in out[-1]
 
 
-def test_no_summary_that_nobody_asked_for():
-    with serving([Respond(200), Close()]) as (server, _):
-        out, _ = output_of("for _ in range(2): pool.request('GET', '/')", server)
-    assert not [line for line in out if "saved" in line]
-
-
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (10800, "3 h"), (2e5, "2 d")],

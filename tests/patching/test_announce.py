@@ -30,12 +30,6 @@ def test_where_it_is_off_the_services_own_log_says_so(name):
     assert "stalepool is not active in this process: " + words in out[0]
 
 
-def test_the_kill_switch_is_nothing_to_say():
-    with serving() as (server, _):
-        found = output_of("pool.request('GET', '/')", server, STALEPOOL_ENABLED="0")
-    assert found == ([], [])
-
-
 def test_switched_on_meanwhile_it_does_not_say_that_it_is_off():
     script = "stalepool.install(mode='active')\npool.request('GET', '/')"
     with serving() as (server, _):
