@@ -112,13 +112,12 @@ def installed(
 LOOK = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
-@pytest.mark.full
 def test_with_the_switch_a_service_is_covered(installed: Installed, port: int) -> None:
     done = installed.run(SERVICE, port, STALEPOOL="1")
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
-@pytest.mark.parametrize("value", [None, "", "0", "yes", "11"])
+@pytest.mark.parametrize("value", [None, "0", "11"])
 def test_without_the_switch_nothing_happens(installed: Installed, value: Any) -> None:
     start = installed.site_packages / START
     variables = {} if value is None else {"STALEPOOL": value}
@@ -166,7 +165,6 @@ def test_a_broken_stalepool_lets_the_process_start(installed: Installed) -> None
     assert "division by zero" in done.stderr
 
 
-@pytest.mark.full
 def test_uninstalling_takes_it_away(wheels: dict[str, Path], tmp_path: Path) -> None:
     fresh = Installed(tmp_path / "fresh", wheels["wheel"])
     assert (fresh.site_packages / START).is_file()

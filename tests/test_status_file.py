@@ -22,7 +22,6 @@ from pools import get, serving, shim
 from service_process import SERVICE, Started, stalepool_status
 from stalepool import fallback, runtime, status
 from stalepool.cli.status import proc
-from stalepool.settings import SETTINGS
 from stalepool_testing import Close, FaultServer, Respond
 from worlds import WITH_TESTS
 
@@ -162,14 +161,6 @@ def test_it_moves_with_the_setting(tmp_path: Path, place: Path) -> None:
         assert len(os.listdir(other / place.name)) == 1
 
 
-def test_the_settings_say_where_they_are_from() -> None:
-    with shim(silence_s=20):
-        explained = stalepool.snapshot()["settings"]
-    assert list(explained) == list(SETTINGS)
-    assert explained["silence_s"] == {"value": 20.0, "from": "install()"}
-    assert explained["mode"] == {"value": "active", "from": "default"}
-
-
 def a_link(place: Path) -> None:
     place.symlink_to("/tmp")
 
@@ -256,9 +247,8 @@ def test_where_nobody_asked_for_a_file_stderr_stays_clean(flaky: Any) -> None:
     assert service.err == ""
 
 
-@pytest.mark.parametrize("directory", ["/proc", "/nowhere/at/all", "/dev/null"])
-def test_one_that_cannot_be_written_to(directory: str, caplog: Any) -> None:
-    costs_the_status_alone(Path(directory), caplog)
+def test_one_that_cannot_be_written_to(caplog: Any) -> None:
+    costs_the_status_alone(Path("/proc"), caplog)
 
 
 def test_a_full_disk(tmp_path: Path, place: Path, caplog: Any) -> None:
