@@ -10,6 +10,7 @@ import tracemalloc
 
 import pytest
 
+import lanes
 import stalepool
 from breaks import breaks
 from pools import await_arrival, counters, get, pool_for, serving, shim, verdicts, wait_idle
@@ -59,10 +60,11 @@ def test_an_origin_that_is_known_stays_known():
     assert stats.snapshot()["origins"]["http://a:0"]["keepalive_armed"] == 1
 
 
-@pytest.mark.parametrize("age_s", [-1.0, 0.0, 1e-9, 0.001, 1.0, 86400.0, 1e9])
-def test_any_age_falls_into_a_bucket(age_s):
-    stats.origin("http://a:1").count_death(age_s)
-    ((edge, count),) = stats.snapshot()["totals"]["died_idle_s"].items()
+@pytest.mark.parametrize("age_s", [-1.0, 0.0, 1e9])
+def test_an_age_that_cannot_be_falls_into_an_outer_bucket(age_s):
+    seen = stats.origin("http://a:1")
+    seen.count_death(age_s)
+    ((edge, count),) = seen.as_dict()["died_idle_s"].items()
     assert count == 1
     assert 0 < edge < 10 * 86400
 
@@ -94,7 +96,7 @@ CLOSES = {
 }
 
 
-@pytest.mark.parametrize("case", CLOSES)
+@pytest.mark.parametrize("case", lanes.first(2, CLOSES))
 def test_an_idle_timeout_of_half_a_second(case):
     """Asked long after the death, the counters still say at which age it came."""
     version, close = CLOSES[case]

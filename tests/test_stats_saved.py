@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import pytest
 
@@ -164,27 +164,6 @@ def test_a_listener_that_is_away_for_a_moment() -> None:
         assert not lost()
         saved = stalepool.snapshot()["totals"]["saved"]
     assert saved == {"replayed": 0, "kept_off": 0, "reconnected": 1}
-
-
-def test_many_faults_in_a_row() -> None:
-    """The sum over one service: what stock loses is what is said to be saved, and what is lost."""
-    names = [name for name in FAULTS if "silent" not in name]
-
-    def losses(is_shim: bool) -> List[str]:
-        lost = []
-        for name in names * 3:
-            with meeting(FAULTS[name]) as (server, pool):
-                if is_lost(server, pool, FAULTS[name], is_shim):
-                    lost.append(name)
-        return lost
-
-    with stock():
-        without = losses(False)
-    with shim(**ON):
-        with_shim = losses(True)
-        saved = stalepool.snapshot()["totals"]["saved"]
-    assert with_shim == ["a POST, closed", "a POST, processed"] * 3
-    assert sum(saved.values()) == len(without) - len(with_shim) > 0
 
 
 def test_audit_saves_nothing() -> None:
