@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("keystoneauth1")
 
 SCRIPT = """
-    import json, logging, sys
+    import logging, sys
     before = sys.argv[1] == "before"
     if before:
         import stalepool
@@ -48,11 +48,10 @@ SCRIPT = """
     Session = session.Session
     assert "request" in vars(Session) and hasattr(Session.request, "__wrapped__")
     assert stalepool.uninstall() == []
-    assert not hasattr(vars(Session)["request"], "__wrapped__") or sys.argv[2] == "wrapped"
-    print(json.dumps("done"))
+    assert not hasattr(vars(Session)["request"], "__wrapped__")
 """
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_it_is_said_once_a_process(run_python, order):
-    assert run_python(SCRIPT, order, "-") == "done"
+    run_python(SCRIPT, order)

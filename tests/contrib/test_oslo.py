@@ -6,61 +6,59 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Callable, Iterator
 
 import pytest
+import urllib3  # noqa: F401  # without it no settings are in force
 
+import stalepool
 from conftest import clean_environ
 from fresh import run
-from stalepool.settings import SETTINGS
+from stalepool import runtime
+from stalepool.settings import SETTINGS, Settings
 
-pytest.importorskip("oslo_config", reason="needs the extra oslo")
-
-INSTALL = """
-import json
-from oslo_config import cfg
-import stalepool
-from stalepool.contrib import oslo
-conf = cfg.ConfigOpts()
-conf(["--config-file", sys.argv[2]])
-try:
-    oslo.install(conf)
-except cfg.ConfigFileValueError as error:
-    print(json.dumps(str(error)))
-else:
-    import urllib3
-    from stalepool import runtime
-    print(json.dumps(runtime.current and runtime.current.settings.as_dict()))
-"""
+cfg = pytest.importorskip("oslo_config.cfg", reason="needs the extra oslo")
 
 
-def installed_by(text: str, directory: Path, **variables: str) -> object:
-    file = directory / "nova.conf"
-    file.write_text("[stalepool]\n" + text)
-    return json.loads(run(INSTALL, file, **variables))
+@pytest.fixture
+def install(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    """Installs with a configuration file, and gives the settings that are in force then."""
+    from stalepool.contrib import oslo
+
+    def install_with(options: str) -> Any:
+        file = tmp_path / "nova.conf"
+        file.write_text("[stalepool]\n" + options)
+        conf = cfg.ConfigOpts()
+        conf(["--config-file", str(file)])
+        oslo.install(conf)
+        return runtime.current and runtime.current.settings.as_dict()
+
+    yield install_with
+    stalepool.install()
 
 
-def test_what_the_file_says_goes_before_the_variables(tmp_path: Path) -> None:
-    text = "mode = audit\nsilence_s = off\nkeepalive_count = 9\npresend_check = no\n"
-    variables = {"STALEPOOL_MODE": "active", "STALEPOOL_REPLAY": "safe"}
-    found = installed_by(text, tmp_path, **variables)
-    assert isinstance(found, dict)
+def test_what_the_file_says_goes_before_the_variables(
+    install: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STALEPOOL_MODE", "active")
+    monkeypatch.setenv("STALEPOOL_REPLAY", "safe")
+    found = install("mode = audit\nsilence_s = off\nkeepalive_count = 9\npresend_check = no\n")
     said = {"mode": "audit", "silence_s": None, "keepalive_count": 9, "presend_check": False}
-    assert found == {**found, **said, "replay": "safe", "keepalive_idle_s": 5}
+    assert found == {**Settings().as_dict(), **said, "replay": "safe"}
 
 
-def test_a_file_that_says_nothing(tmp_path: Path) -> None:
-    found = installed_by("", tmp_path)
-    assert isinstance(found, dict) and found["mode"] == "active"
+def test_a_file_that_says_nothing(install: Callable[[str], Any]) -> None:
+    assert install("") == Settings().as_dict()
 
 
-def test_the_kill_switch(tmp_path: Path) -> None:
-    assert installed_by("enabled = false\n", tmp_path) is None
+def test_the_kill_switch(install: Callable[[str], Any]) -> None:
+    assert install("enabled = false\n") is None
 
 
-def test_a_wrong_value_is_named_with_what_is_accepted(tmp_path: Path) -> None:
-    found = installed_by("mode = activ\n", tmp_path)
-    assert "option mode" in str(found) and "nova.conf" in str(found)
-    assert str(found).endswith("it takes active or audit")
+def test_a_wrong_value_is_named_with_what_is_accepted(install: Callable[[str], Any]) -> None:
+    with pytest.raises(cfg.ConfigFileValueError, match=r"option mode.*nova\.conf") as refused:
+        install("mode = activ\n")
+    assert str(refused.value).endswith("it takes active or audit")
 
 
 @pytest.mark.skipif(

@@ -66,18 +66,13 @@ def test_it_stands_in_the_services_log(tmp_path: Path) -> None:
     assert re.match(r"stalepool \S+ is active in process \d+, mode active; ", active[2])
 
 
-def test_default_log_levels_raises_a_logger(tmp_path: Path) -> None:
+def test_default_log_levels_silence_all_and_raise_one(tmp_path: Path) -> None:
     """As docs/status.rst has it; lines of others stay at their level."""
-    levels = "default_log_levels = urllib3=WARN,stalepool.checkout=DEBUG"
-    _, _, discard = logged(tmp_path, "log_file = %s/nova.log" % tmp_path, levels)
+    levels = "default_log_levels = urllib3=WARN,stalepool=WARN,stalepool.checkout=DEBUG"
+    before, discard = logged(tmp_path, "log_file = %s/nova.log" % tmp_path, levels)
+    assert before[1] == "nova"
     assert discard[:2] == ["DEBUG", "stalepool.checkout"]
     assert "discards, closed" in discard[2]
-
-
-def test_default_log_levels_silences_one(tmp_path: Path) -> None:
-    levels = "default_log_levels = stalepool=WARN"
-    lines = logged(tmp_path, "log_file = %s/nova.log" % tmp_path, levels)
-    assert [logger for _, logger, _ in lines] == ["nova"]
 
 
 def test_a_configuration_that_is_appended(tmp_path: Path) -> None:

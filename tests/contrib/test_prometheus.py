@@ -11,10 +11,11 @@ from typing import Any, Callable, Dict, List
 
 import pytest
 
-from conftest import REPOSITORY, clean_environ
+from conftest import REPOSITORY
 from fresh import run
 from service_process import SERVICE, Started, stalepool_status
 from stalepool import stats
+from stalepool.cli.main import main
 from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
 
@@ -164,30 +165,24 @@ def test_processes_are_asked_from_outside(tmp_path: Path) -> None:
     assert (found[active % service.pid], found[active % off.pid]) == (1, 0)
 
 
-def test_nobody_to_be_asked(tmp_path: Path) -> None:
-    done = stalepool_status("--prometheus", str(2**22 + 1), STALEPOOL_STATUS_DIR=str(tmp_path))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert set(samples(done.stdout).values()) == {0}
+def test_nobody_to_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STALEPOOL_STATUS_DIR", str(tmp_path))
+    assert main(["status", "--prometheus", str(2**22 + 1)]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert set(samples(said.out).values()) == {0}
 
 
-WITHOUT = """
-sys.modules["prometheus_client"] = None
-from stalepool.cli.main import main
-print(main(["status", "--prometheus"]))
-"""
-
-
-def test_without_prometheus_client_it_says_so() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys" + WITHOUT],
-        env=clean_environ(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == "2\n"
-    assert done.stderr.startswith("stalepool status: --prometheus needs prometheus_client in ")
-    assert done.stderr.count("\n") == 1
+def test_without_prometheus_client_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    assert main(["status", "--prometheus"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("stalepool status: --prometheus needs prometheus_client in ")
+    assert said.count("\n") == 1
 
 
 # -- promtool
