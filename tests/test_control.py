@@ -115,7 +115,7 @@ def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_client: Callable[..
     )
 
 
-def test_a_stranger_that_answers_to_every_name_is_no_trap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stranger_that_answers_to_every_name_is_no_trap() -> None:
     class Stranger:
         def __call__(self, conn: Any) -> bool:
             return False
@@ -123,11 +123,10 @@ def test_a_stranger_that_answers_to_every_name_is_no_trap(monkeypatch: pytest.Mo
         def __getattr__(self, name: str) -> Stranger:
             return Stranger()
 
-    with stock():
-        monkeypatch.setattr(urllib3.connectionpool, "is_connection_dropped", Stranger())
+    with stock(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(urllib3.connectionpool, "is_connection_dropped", Stranger())
         stalepool.install()
         assert stalepool.uninstall() == []
-        monkeypatch.undo()
 
 
 def test_connections_that_were_pooled_before(port: int) -> None:
