@@ -1,5 +1,5 @@
 """Is every rule of the three tables needed? Each is taken out in turn, and a request on a real
-socket then goes wrong that went right with it; alone it is enough for that request.
+socket then goes wrong that went right with it.
 """
 
 from __future__ import annotations
@@ -228,11 +228,3 @@ def test_without_the_rule_it_goes_wrong(table, name):
     assert len(others) == len(rules) - 1
     with breaks(table, by=others):
         assert not TABLES[table][name]()
-
-
-@each
-def test_no_other_rule_makes_up_for_it(table, name):
-    """The other way round: the scenario needs this rule of its table and no other."""
-    rules = getattr(request_rules, table)
-    with breaks(table, by=tuple(r for r in rules if name_of(r) == name)):
-        assert TABLES[table][name]()
