@@ -154,11 +154,11 @@ def test_what_is_sent_again(facts):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("method", ALL_METHODS)
-def test_methods_by_setting(method, policy):
+def test_methods_by_setting(policy):
     """Written out once more: this is what the documentation promises."""
     wanted = {"off": (), "safe": SAFE, "idempotent": (*SAFE, "PUT", "DELETE")}[policy]
-    assert (refusal(method=method, replay=policy) is None) == (method in wanted)
+    sent_again = {method for method in ALL_METHODS if refusal(method=method, replay=policy) is None}
+    assert sent_again == set(wanted)
 
 
 # -- is its body worth a record? -----------------------------------------------------------------
@@ -232,12 +232,6 @@ def test_what_stands_has_not_ended(error):
         assert request_rules.refusal_by_death(pair.death(error)) == "not_ended"
 
 
-def test_what_our_own_side_ended_has_not_ended():
-    with Pair(replay_within_s=60) as pair:
-        pair.ours.shutdown(socket.SHUT_RDWR)
-        assert request_rules.refusal_by_death(pair.death()) == "not_ended"
-
-
 def test_who_had_the_request_and_closed_late_has_failed_on_it():
     with Pair(replay_within_s=0) as pair:
         pair.ours.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -247,11 +241,6 @@ def test_who_had_the_request_and_closed_late_has_failed_on_it():
         silent = OSError(errno.EHOSTUNREACH, "unreachable")  # the kernel gave up: nobody closed
         assert request_rules.refusal_by_death(pair.death(silent)) is None
 
-
-DEATHS = {
-    "not_ended": test_what_stands_has_not_ended,
-    "peer_had_it": test_who_had_the_request_and_closed_late_has_failed_on_it,
-}
 
 # -- may it ride an idle connection? -------------------------------------------------------------
 
@@ -349,14 +338,6 @@ def test_the_seconds_of_a_keep_alive_hint(hint):
 # -- the tables as a whole -----------------------------------------------------------------------
 
 
-def test_every_rule_has_a_case_above_and_a_name_of_its_own():
-    assert list(dict(REFUSED)) == [rule.refusal for rule in request_rules.REPLAY_RULES]
-    assert list(DEATHS) == [rule.refusal for rule in request_rules.DEATH_RULES]
-    assert list(dict(REASONS)) == [rule.name for rule in request_rules.MOVE_REASONS]
-
-
-the_same_each_time = settings(derandomize=True, database=None, deadline=None)
-
 PIECES = st.sampled_from(
     [b"0123456789", bytearray(b"01234"), memoryview(b"56789"), iter(()), LARGE]
 )
@@ -395,7 +376,7 @@ FACTS = st.fixed_dictionaries(
 )
 
 
-@the_same_each_time
+@settings(derandomize=True, database=None, deadline=None)
 @given(FACTS)
 def test_nothing_is_sent_again_that_could_harm(facts):
     """What makes a replay safe, said without the table."""
@@ -416,18 +397,3 @@ def test_nothing_is_sent_again_that_could_harm(facts):
         assert facts["method"] in (*SAFE, "PUT", "DELETE")
         if facts["method"] in ("PUT", "DELETE"):
             assert not names & {"If-Match", "If-None-Match", "Content-Range"}
-
-
-@the_same_each_time
-@given(FACTS)
-def test_a_stricter_setting_never_sends_more(facts):
-    consents = [refusal(**{**facts, "replay": policy}) is None for policy in POLICIES]
-    assert consents == sorted(consents)
-
-
-@the_same_each_time
-@given(FACTS)
-def test_the_first_rule_that_refuses_is_named(facts):
-    refused = attempt(**facts)
-    refusing = [r.refusal for r in request_rules.REPLAY_RULES if not r.consents(refused)]
-    assert request_rules.refusal(refused) == (refusing[0] if refusing else None)
