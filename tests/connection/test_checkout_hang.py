@@ -2,6 +2,7 @@
 
 Between arming its two zero timers and its switch to the hub, one yield is enough: both timers fire
 meanwhile, and nothing wakes it any more. urllib3's own check at checkout is such a ``select()``.
+That ours never switches is in ``test_checkout_never_yields``.
 """
 
 from __future__ import annotations
@@ -51,27 +52,18 @@ CLIENT = """
 """
 
 
-@pytest.fixture
-def server():
-    def script(_):
-        return [Respond(200), CloseAfter(SERVER_CLOSES_S)]
-
-    with FaultServer(script) as server:
-        yield server
-
-
 @pytest.mark.full
-def test_stock_hangs(run_python, server):
-    """Stock: the check hangs until the server closes the connection, for ever if it does not."""
-    asked, longest_s = run_python(CLIENT, "stock", server.port, REQUESTS, env=WITH_TESTS)
-    assert asked >= 5
-    assert longest_s > SERVER_CLOSES_S / 2
-    assert len(server.journal.connections) == 2
-
-
-def test_the_shim_does_not_ask(run_python, server):
-    """Stock asks nine times."""
-    asked, longest_s = run_python(CLIENT, "shim", server.port, REQUESTS, env=WITH_TESTS)
-    assert asked == 0
-    assert longest_s < SERVER_CLOSES_S / 2
-    assert len(server.journal.connections) == 1
+@pytest.mark.parametrize("who", ["stock", "shim"])
+def test_a_check_that_hangs(run_python, who):
+    """Stock: until the server closes the connection, for ever if it does not. We do not ask."""
+    with FaultServer(lambda _: [Respond(200), CloseAfter(SERVER_CLOSES_S)]) as server:
+        asked, longest_s = run_python(CLIENT, who, server.port, REQUESTS, env=WITH_TESTS)
+        connections = len(server.journal.connections)
+    if who == "stock":
+        assert asked >= 5
+        assert longest_s > SERVER_CLOSES_S / 2
+        assert connections == 2
+    else:
+        assert asked == 0
+        assert longest_s < SERVER_CLOSES_S / 2
+        assert connections == 1

@@ -1,7 +1,7 @@
 """Under eventlet the check never switches to another green thread, whatever it finds.
 
 greenlet's own trace counts the switches, so nothing escapes it. Stock's check makes two full laps
-of the hub, during which connections die; each client runs in a process of its own.
+of the hub, during which connections die.
 """
 
 from __future__ import annotations
@@ -63,65 +63,35 @@ GREEN = """
         return news
 """
 
-
-@pytest.mark.parametrize("kind", lanes.first(1, reversed(GREEN_KINDS)))
-def test_at_the_first_check(run_python, kind):
-    """While 50 others are runnable, as in the tests below."""
-    script = """
+CHECKS = """
     kind, = sys.argv[1:]
-    stalepool.install(**CHECKOUT_ALONE)
-    for _ in range(50):
-        eventlet.spawn(run_laps)
-    found = []
-    for name, state in STATES.items():
-        if is_possible(KINDS[kind], state):
-            with KINDS[kind].make(state.tickets) as pair:
-                state.enter(pair)
-                found.append([name, check(new_connection(pair.client)), verdicts()])
-    print(json.dumps(found))
-    """
-    found = run_python(GREEN + script, kind, env=WITH_TESTS)
+    possible = {name: state for name, state in STATES.items() if is_possible(KINDS[kind], state)}
+    found = {"first": [], "healthy": [], "fast": [], "rules": []}
 
-    assert [name for name, _, _ in found] == [
-        name for name in STATES if is_possible(KINDS[kind], STATES[name])
-    ]
-    for name, (switches, laps, dropped), seen in found:
-        wanted = verdict_on(kind, name)
-        assert (name, seen, dropped) == (name, [wanted.value], wanted.is_discard)
-        assert (name, switches, laps) == (name, 0, 0)
+    def at_the_first_check(name, state):
+        with KINDS[kind].make(state.tickets) as pair:
+            state.enter(pair)
+            found["first"].append([name, check(new_connection(pair.client)), verdicts()])
 
+    def at_the_fast_check(name, state):
+        with KINDS[kind].make() as pair:
+            conn = new_connection(pair.client)
+            urllib3.connectionpool.is_connection_dropped(conn)  # the full check
+            found["healthy"].append(check(conn))
+            verdicts()
+            state.enter(pair)
+            found["fast"].append([name, check(conn), verdicts()])
 
-@pytest.mark.parametrize("kind", lanes.first(1, ["tls1.3", "ipv4"]))
-def test_at_the_fast_check(run_python, kind):
-    """The fast check of the hot path, and what it hands over to the full one."""
-    script = """
-    kind, = sys.argv[1:]
-    stalepool.install(**CHECKOUT_ALONE)
-    for _ in range(50):
-        eventlet.spawn(run_laps)
-    found = []
-    for name, state in STATES.items():
-        if is_possible(KINDS[kind], state) and not state.tickets and not state.is_slow:
-            with KINDS[kind].make() as pair:
-                conn = new_connection(pair.client)
-                urllib3.connectionpool.is_connection_dropped(conn)  # the full check
-                fast = check(conn)
-                verdicts()
-                state.enter(pair)
-                found.append([name, fast, check(conn), verdicts()])
-    print(json.dumps(found))
-    """
-    found = run_python(GREEN + script, kind, env=WITH_TESTS)
+    def by_our_own_rules(rule, kind=kind):
+        stalepool.install(**CHECKOUT_ALONE)
+        runtime.fork_generation = 0
+        with KINDS[kind].make() as pair:
+            conn = new_connection(pair.client)
+            urllib3.connectionpool.is_connection_dropped(conn)
+            verdicts()
+            rule(conn, pair)
+            found["rules"].append([rule.__name__, check(conn), verdicts()])
 
-    assert len(found) > 5
-    for name, fast, (switches, laps, dropped), seen in found:
-        wanted = verdict_on(kind, name)
-        assert (name, fast) == (name, [0, 0, False])
-        assert (name, seen, dropped) == (name, [wanted.value], wanted.is_discard)
-        assert (name, switches, laps) == (name, 0, 0)
-
-
-RULES = """
     def idle_too_long(conn, pair):
         stalepool.install(**CHECKOUT_ALONE, max_idle_s=0.001)
         eventlet.sleep(0.02)
@@ -140,55 +110,34 @@ RULES = """
     def no_socket(conn, pair):
         conn.sock.close()
 
+    stalepool.install(**CHECKOUT_ALONE)
     for _ in range(50):
         eventlet.spawn(run_laps)
-    found = []
-    for kind in "ipv4", "tls1.3":
-        for rule in idle_too_long, foreign_process, no_socket, probe_unanswered:
-            if (kind, rule) == ("tls1.3", probe_unanswered):
-                continue  # a second to wait for, and TLS has no part in it
-            stalepool.install(**CHECKOUT_ALONE)
-            runtime.fork_generation = 0
-            with KINDS[kind].make() as pair:
-                conn = new_connection(pair.client)
-                urllib3.connectionpool.is_connection_dropped(conn)
-                verdicts()
-                rule(conn, pair)
-                found.append([kind, rule.__name__, check(conn), verdicts()])
+    for name, state in possible.items():
+        at_the_first_check(name, state)
+        if not state.tickets and not state.is_slow:
+            at_the_fast_check(name, state)
+    for rule in idle_too_long, foreign_process, no_socket:
+        by_our_own_rules(rule)
+    by_our_own_rules(probe_unanswered, "ipv4")  # TLS has no part in it
     print(json.dumps(found))
 """
 
 
-def test_by_our_own_rules(run_python):
-    found = run_python(GREEN + RULES, env=WITH_TESTS)
+@pytest.mark.parametrize("kind", lanes.first(1, reversed(GREEN_KINDS)))
+def test_at_the_check(run_python, kind):
+    """The first one and the fast one in each state, and by our own rules; 50 others can run."""
+    found = run_python(GREEN + CHECKS, kind, env=WITH_TESTS)
 
-    rules = ("idle_too_long", "foreign_process", "no_socket")
-    assert found == [
-        *(["ipv4", rule, [0, 0, True], [rule]] for rule in (*rules, "probe_unanswered")),
-        *(["tls1.3", rule, [0, 0, True], [rule]] for rule in rules),
-    ]
-
-
-@pytest.mark.full
-def test_stocks_check_makes_two_laps(run_python):
-    script = """
-    stalepool.uninstall()
-    for _ in range(50):
-        eventlet.spawn(run_laps)
-    found = []
-    for kind in "ipv4", "tls1.3":
-        with KINDS[kind].make() as pair:
-            conn = new_connection(pair.client)
-            for _ in range(3):
-                found.append(check(conn))
-    print(json.dumps(found))
-    """
-    found = run_python(GREEN + script, env=WITH_TESTS)
-
-    for switches, laps, dropped in found:
-        assert dropped is False
-        assert laps >= 2 * 50  # each of the 50 ran twice
-        assert switches > laps
+    possible = [name for name in STATES if is_possible(KINDS[kind], STATES[name])]
+    assert [name for name, _, _ in found["first"]] == possible
+    assert len(found["fast"]) > 5
+    for name, checked, seen in [*found["first"], *found["fast"]]:
+        wanted = verdict_on(kind, name)
+        assert (name, seen, checked) == (name, [wanted.value], [0, 0, wanted.is_discard])
+    assert found["healthy"] == [[0, 0, False]] * len(found["fast"])
+    rules = ["idle_too_long", "foreign_process", "no_socket", "probe_unanswered"]
+    assert found["rules"] == [[rule, [0, 0, True], [rule]] for rule in rules]
 
 
 TO_THE_FIRST_BYTE = """
@@ -241,7 +190,7 @@ TO_THE_FIRST_BYTE = """
 """
 
 
-@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+@pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
 def test_from_the_verdict_to_the_first_byte(run_python, version):
     """All that lies between, with everything the shim does on by default."""
     tls = None if version is None else TLS(version)
