@@ -108,6 +108,7 @@ def server(tmp_path, monkeypatch):
         yield server
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_sealed_messages_stay_on_their_connection(server, who):
     """Stock: all on one. A client with Basic beside it shows that the limit is near: it moves."""
