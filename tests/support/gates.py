@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any, Iterator, List, Tuple
 
-from stalepool_testing import FaultServer, Respond, kernel, swallow
+from stalepool_testing import FaultServer, Respond, kernel
 from stalepool_testing.sockets import loopback
 
 
@@ -74,11 +74,6 @@ class Gate:
         if listener is not None:
             kernel.shutdown(listener, socket.SHUT_RDWR)  # wakes accept(), refuses at once
             self._acceptor.join()
-
-    def swallow(self) -> None:
-        """From now on nothing that clients send on their connections arrives; it stays open."""
-        for client, _ in self._relayed:
-            swallow(client)
 
     def _start(self, target: Any, *args: Any) -> threading.Thread:
         thread = threading.Thread(target=target, args=args, daemon=True)
