@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
-from typing import Iterator
+import subprocess
+from typing import Callable, Iterator
 
 import pytest
+
+from stalepool.cli.main import main
 
 
 @pytest.fixture(autouse=True)
@@ -17,3 +20,19 @@ def signals_of_a_terminal() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture
+def stalepool_here(
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``stalepool WORDS`` in this process, with the result of :func:`subprocess.run`."""
+
+    def stalepool_here(*words: object) -> subprocess.CompletedProcess[str]:
+        try:
+            status = main(list(map(str, words)))
+        except SystemExit as ended:
+            status = int(str(ended.code))
+        return subprocess.CompletedProcess(words, status, *capfd.readouterr())
+
+    return stalepool_here
