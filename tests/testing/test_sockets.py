@@ -6,14 +6,11 @@ import os
 import shutil
 import socket
 import ssl
-import subprocess
-import sys
 
 import pytest
 import urllib3
 
 import stalepool_testing as testing
-from conftest import clean_environ
 from stalepool_testing import TLS, FaultServer, Unavailable, into_pool, wait_readable
 from stalepool_testing.kernel import (
     POLLERR,
@@ -25,6 +22,7 @@ from stalepool_testing.kernel import (
     unread_bytes,
     wait_until,
 )
+from suite import run_pytest
 from worlds import WITH_TESTS
 
 ESTABLISHED, CLOSE, CLOSE_WAIT = 1, 7, 8
@@ -319,55 +317,38 @@ def test_into_pool_keeps_what_is_there_below():
             assert list(pool.pool.queue) == [first, second]
 
 
-# eventlet warns of its own future, cryptography of an old Python
-GREEN_FLAGS = ("-Wignore", "-Werror::ResourceWarning")
 GREEN = """
     import json, socket, ssl, sys
-    early, _peer = socket.socketpair() if "early" in sys.argv else (None, None)
+    early, _peer = socket.socketpair()
     import eventlet
     eventlet.monkey_patch()
     import urllib3
     import stalepool_testing as testing
     from stalepool_testing import FaultServer, into_pool
+    from stalepool_testing.kernel import events_on
 
-    found = {}
-"""
-
-
-def test_into_pool_under_eventlet(run_python):
-    found = run_python(
-        GREEN
-        + """
     assert type(socket.socket).__name__ == "type" and socket.socket.__name__ == "GreenSocket"
     with FaultServer() as server, testing.eof() as pair:
         with urllib3.HTTPConnectionPool("127.0.0.1", server.port) as pool:
             into_pool(pool, pair.client)
-            found["status"] = pool.request("GET", "/", retries=False).status
-            found["green"] = isinstance(pair.client, socket.socket)
+            assert pool.request("GET", "/", retries=False).status == 200
+            assert isinstance(pair.client, socket.socket)
     with urllib3.HTTPConnectionPool("127.0.0.1", 9) as pool:
-        found["wrapped"] = type(into_pool(pool, early).sock).__name__
+        assert type(into_pool(pool, early).sock).__name__ == "GreenSocket"
     early.close(), _peer.close()
-    print(json.dumps(found))
-    """,
-        "early",
-        flags=GREEN_FLAGS,
-    )
-    assert found == {"status": 200, "green": True, "wrapped": "GreenSocket"}
 
-
-def test_every_state_under_eventlet(run_python):
-    found = run_python(
-        GREEN
-        + """
-    from stalepool_testing.kernel import events_on
+    found = {}
     for name in ("healthy", "eof", "half_closed", "reset", "unread", "black_hole", "tls_healthy",
                  "close_notify", "late_ticket", "surplus_in_tls", "tls_unread"):
         with getattr(testing, name)() as pair:
             found[name] = [events_on(pair.client), isinstance(pair.client, ssl.SSLSocket)]
     print(json.dumps(found))
-    """,
-        flags=GREEN_FLAGS,
-    )
+"""
+
+
+def test_into_pool_and_every_state_under_eventlet(run_python):
+    # eventlet warns of its own future, cryptography of an old Python
+    found = run_python(GREEN, flags=("-Wignore", "-Werror::ResourceWarning"))
     dead = POLLIN | POLLRDHUP
     assert found == {
         "healthy": [0, False],
@@ -417,26 +398,10 @@ def test_something_else():
     [([], "1 failed, 4 skipped"), (["--require-black-hole"], "4 failed, 1 error")],
 )
 def test_what_this_machine_cannot_do_is_skipped_unless_required(tmp_path, options, outcomes):
-    (tmp_path / "test_it.py").write_text(UNAVAILABLE)
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "conftest",
-            "-p",
-            "no:cacheprovider",
-            "-rs",
-            *options,
-        ],
-        cwd=tmp_path,
-        env=clean_environ(**WITH_TESTS),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=100,
+    outcome = run_pytest(
+        tmp_path, UNAVAILABLE, "-p", "conftest", "-rs", *options, plugin=False, **WITH_TESTS
     )
-    assert outcomes in done.stdout.splitlines()[-1], done.stdout
+    assert outcomes in outcome.said.splitlines()[-1], outcome.said
     if not options:
         for reason in ("in a fixture", "in a test", "met by others", "in a child"):
-            assert ": %s\n" % reason in done.stdout, done.stdout
+            assert ": %s\n" % reason in outcome.said, outcome.said
