@@ -111,6 +111,7 @@ def test_waits_name_what_they_waited_for() -> None:
             (lambda: server.wait_request(9, 0.01), r"no request 8, which was to meet Respond\(\)"),
             (lambda: server.wait_idle_step(1, 0.01), r"idle step 0, CloseAfter\(seconds=60\)"),
             (lambda: server.wait_idle_step(2, 0.01), "idle step 1, which the script does not have"),
+            (lambda: server.wait_ended(7, 0.01), "end of connection 7"),
         ):
             with pytest.raises(TimeoutError, match=words) as said:
                 wait()
