@@ -54,6 +54,7 @@ def test_urllib3(options: tuple, tmp_path: Path) -> None:
     assert row(outcome, "RST after it was processed") == "ok ProtocolError"
 
 
+@pytest.mark.full
 def test_requests_loses_what_the_race_takes(tmp_path: Path) -> None:
     outcome = run_suite(tmp_path, "requests", "-k", "RST")
     assert_fails(outcome, "2 failed, 4 passed")
@@ -70,14 +71,20 @@ def test_a_client_of_ones_own_that_sends_twice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "client, words",
     [
-        ("curl", "--client curl: it takes urllib3, requests, niquests, httpx, aiohttp or module:"),
-        ("mine:Nothing", "--client mine:Nothing: module 'mine' has no attribute 'Nothing'"),
-        ("no_such:Client", "--client no_such:Client: No module named 'no_such'"),
+        ("curl", "it takes urllib3, requests, niquests, httpx, aiohttp or module:factory"),
+        ("sys:Nothing", "module 'sys' has no attribute 'Nothing'"),
+        ("no_such:Client", "No module named 'no_such'"),
     ],
 )
-def test_no_such_client(client: str, words: str, tmp_path: Path) -> None:
-    outcome = run_suite(tmp_path, client)
+def test_no_such_client(client: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^--client {client}: {words}$"):
+        factory_of(client)
+
+
+def test_no_such_client_is_a_wrong_usage_of_pytest(tmp_path: Path) -> None:
+    outcome = run_suite(tmp_path, "mine:Nothing")
     assert outcome.status == 4, outcome.said
+    words = "--client mine:Nothing: module 'mine' has no attribute 'Nothing'"
     assert words in outcome.said and "Traceback" not in outcome.said, outcome.said
 
 

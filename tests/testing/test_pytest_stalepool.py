@@ -88,114 +88,78 @@ def test_in_random_order(package: str, options: tuple, workers: tuple, tmp_path:
     assert_passes(run_pytest(tmp_path, FIXTURES, *options, *workers), 16)
 
 
-def test_a_step_nobody_met_fails_the_test(tmp_path: Path) -> None:
-    outcome = run_pytest(
-        tmp_path,
-        """
-        from stalepool_testing import Reset, Respond
-        from urllib.request import urlopen
-
-        def test_it(fault_server):
-            server = fault_server([Respond(200), Reset()])
-            urlopen(server.url)
-
-        def test_nobody_comes(fault_server):
-            fault_server([Reset()])
-        """,
+FAILING = """
+    import pytest
+    import urllib3
+    from stalepool_testing import (
+        AnswerStep, BlackHole, Blackout, Reset, Respond, Unavailable, blackhole
     )
-    assert_fails(
-        outcome,
-        "no request met Reset(): 1 came in all",
-        "no request met Reset(): 0 came in all",
-        "request 0: GET / meets Respond()",
-        "no client has connected",
-        "2 failed",
-    )
+    from urllib.request import urlopen
+
+    def test_a_step_left(fault_server):
+        server = fault_server([Respond(200), Reset()])
+        urlopen(server.url)
+
+    def test_nobody_comes(fault_server):
+        fault_server([Reset()])
+
+    @pytest.fixture
+    def server(fault_server):  # of the author's own, over ours
+        return fault_server([Respond(204), Respond(200)])
+
+    def test_two_servers(server, fault_server):
+        other = fault_server()
+        urlopen(server.url)
+        assert len(server.journal) == 2
+
+    class Mine(AnswerStep):
+        def answer(self, exchange):
+            raise KeyError("a mistake in the step")
+
+    def test_own_step(fault_server):
+        server = fault_server([Mine()])
+        try:
+            urllib3.PoolManager().request("GET", server.url, retries=False)
+        except urllib3.exceptions.HTTPError:
+            pass
+
+    def test_server(fault_server): fault_server.url
+    def test_socket(stale_socket): stale_socket.client
+    def test_proxy(proxy): proxy.url
+
+    @pytest.fixture
+    def forbidden(monkeypatch):
+        def refuse(*arguments):
+            raise Unavailable("the kernel refuses a socket filter")
+        monkeypatch.setattr(blackhole, "_set", refuse)
+
+    def test_no_black_hole(forbidden, black_hole): pass
+    def test_no_step(forbidden, fault_server): fault_server([Respond(200), BlackHole()])
+    def test_no_fault(forbidden, fault_server): fault_server().add(Blackout())
+"""
 
 
-def test_a_failed_test_shows_the_journal_of_each_server(tmp_path: Path) -> None:
-    outcome = run_pytest(
-        tmp_path,
-        """
-        import pytest
-        from stalepool_testing import CloseAfter, Respond
-        from urllib.request import urlopen
+def test_what_fails_says_why(tmp_path: Path) -> None:
+    outcome = run_pytest(tmp_path, FAILING, "-rs")
 
-        @pytest.fixture
-        def server(fault_server):  # of the author's own, over ours
-            return fault_server([Respond(204), Respond(200)])
+    def said_of(test: str) -> str:
+        return outcome.said.partition(f" {test} ___")[2].partition("\n____")[0]
 
-        def test_it(server, fault_server):
-            other = fault_server()
-            urlopen(server.url)
-            assert len(server.journal) == 2
-        """,
-    )
-    assert_fails(outcome, "<Journal: 1 connections, 1 requests>", "meets Respond(status=204)")
-    assert outcome.said.count("- fault server http://127.0.0.1:") == 2
-    assert "no request met" not in outcome.said, "the test has failed already"
-
-
-def test_an_error_in_a_step_of_ones_own_is_shown_with_the_journal(tmp_path: Path) -> None:
-    outcome = run_pytest(
-        tmp_path,
-        """
-        import urllib3
-        from stalepool_testing import AnswerStep
-
-        class Mine(AnswerStep):
-            def answer(self, exchange):
-                raise KeyError("a mistake in the step")
-
-        def test_it(fault_server):
-            server = fault_server([Mine()])
-            try:
-                urllib3.PoolManager().request("GET", server.url, retries=False)
-            except urllib3.exceptions.HTTPError:
-                pass
-        """,
-    )
-    assert_fails(outcome, "Mine() not done: KeyError: 'a mistake in the step'", "1 error")
-
-
-def test_a_factory_that_nobody_called_says_so(tmp_path: Path) -> None:
-    outcome = run_pytest(
-        tmp_path,
-        """
-        def test_server(fault_server): fault_server.url
-        def test_socket(stale_socket): stale_socket.client
-        def test_proxy(proxy): proxy.url
-        """,
-    )
-    assert_fails(
-        outcome,
-        "fault_server is a factory: what fault_server(...) returns may have 'url'",
-        "stale_socket is a factory: what stale_socket(...) returns may have 'client'",
-        "proxy is a factory: what proxy(...) returns may have 'url'",
-    )
-
-
-def test_what_the_machine_cannot_do_skips(tmp_path: Path) -> None:
-    outcome = run_pytest(
-        tmp_path,
-        """
-        import pytest
-        import stalepool_testing
-        from stalepool_testing import BlackHole, Blackout, Respond, Unavailable, blackhole
-
-        @pytest.fixture(autouse=True)
-        def forbidden(monkeypatch):
-            def refuse(*arguments):
-                raise Unavailable("the kernel refuses a socket filter")
-            monkeypatch.setattr(blackhole, "_set", refuse)
-
-        def test_socket(black_hole): pass
-        def test_server(fault_server): fault_server([Respond(200), BlackHole()])
-        def test_fault(fault_server): fault_server().add(Blackout())
-        """,
-        "-rs",
-    )
-    assert outcome.status == 0, outcome.said
+    # a failed test, and an error at its end
+    assert_fails(outcome, "6 failed, 1 passed, 3 skipped, 1 error")
+    left = said_of("test_a_step_left")
+    assert "no request met Reset(): 1 came in all" in left
+    assert "request 0: GET / meets Respond()" in left
+    nobody = said_of("test_nobody_comes")
+    assert "no request met Reset(): 0 came in all" in nobody and "no client has connected" in nobody
+    two = said_of("test_two_servers")
+    assert "<Journal: 1 connections, 1 requests>" in two and "meets Respond(status=204)" in two
+    assert two.count("- fault server http://127.0.0.1:") == 2
+    assert "no request met" not in two, "the test has failed already"
+    assert "Mine() not done: KeyError: 'a mistake in the step'" in said_of("test_own_step")
+    for name, attribute in (("fault_server", "url"), ("stale_socket", "client"), ("proxy", "url")):
+        says = f"{name} is a factory: what {name}(...) returns may have {attribute!r}"
+        assert says in outcome.said, outcome.said
     assert outcome.said.count("the kernel refuses a socket filter") == 3, outcome.said
 
 
