@@ -11,7 +11,7 @@ import pytest
 
 from pools import shim
 from replay_tools import ECHO, prime, send
-from service_process import SERVICE, Started, stalepool_status
+from service_process import SERVICE, Started
 from stalepool.cli.status import proc, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
@@ -54,10 +54,10 @@ def service(mode: str, at: Dict[str, str]) -> Iterator[Tuple[Any, Any]]:
             yield server, started
 
 
-def test_it_says_how_many_active_would_have_saved(at: Dict[str, str]) -> None:
+def test_it_says_how_many_active_would_have_saved(at: Dict[str, str], stalepool_here: Any) -> None:
     with service("audit", at) as (server, started):
-        done = stalepool_status("--report", str(started.pid))
-        page = stalepool_status(str(started.pid)).stdout
+        done = stalepool_here("status", "--report", started.pid)
+        page = stalepool_here("status", started.pid).stdout
         failed = [entry for entry in server.journal if not entry.answered]
     assert done.returncode == 0 and done.stderr == ""
     lines = [line.strip() for line in done.stdout.splitlines()]
@@ -76,13 +76,11 @@ def test_it_says_how_many_active_would_have_saved(at: Dict[str, str]) -> None:
     assert "requests sent once more" not in page
 
     with service("active", at) as (server, started):
-        shown = json.loads(stalepool_status("--json", str(started.pid)).stdout)["services"][0]
+        done = stalepool_here("status", "--json", started.pid)
+        nothing = stalepool_here("status", "--report", started.pid).stdout
+    (shown,) = json.loads(done.stdout)["services"]
     assert shown["totals"]["saved"] == {"replayed": 2, "kept_off": 0, "reconnected": 0}
-
-
-def test_nobody_audits(at: Dict[str, str]) -> None:
-    with service("active", at) as (_, started):
-        assert report.NO_AUDIT in stalepool_status("--report", str(started.pid)).stdout
+    assert report.NO_AUDIT in nothing
 
 
 def audited(**totals: Any) -> str:

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Dict, Iterator, List
+from typing import Any, Dict, Iterator, List
 
 import pytest
 
 from conftest import clean_environ
-from service_process import SERVICE, Started, stalepool_status
+from service_process import SERVICE, Started
 from stalepool.cli.status import proc
 from stalepool_testing import FaultServer
 
@@ -74,9 +74,9 @@ def test_its_file_is_its_own(at: Dict[str, str]) -> None:
         assert file.name.startswith("%d-" % started.pid)
 
 
-def test_root_sees_it_and_whose_it_is(at: Dict[str, str]) -> None:
+def test_root_sees_it_and_whose_it_is(at: Dict[str, str], stalepool_here: Any) -> None:
     with service(at) as started:
-        asked, everybody = stalepool_status(str(started.pid)), stalepool_status()
+        asked, everybody = stalepool_here("status", started.pid), stalepool_here("status")
     for done in (asked, everybody):
         assert "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER) in done.stdout
         assert done.stderr == ""
