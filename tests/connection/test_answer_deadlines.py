@@ -16,16 +16,18 @@ from reused import primed
 from stalepool_testing import Close, FaultServer, Respond, Silence
 from worlds import WITH_TESTS
 
-#: what a job's deadline may raise; the first is what a read timeout raises, too
-DEADLINES = [TimeoutError("two seconds"), ValueError("two seconds")]
-
 
 class Deadline(Exception):
     """A class of the application's own."""
 
 
 @pytest.mark.each_value
-@pytest.mark.parametrize("error", [*DEADLINES, Deadline("two seconds")], ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    # the first is what a read timeout raises, too
+    [TimeoutError("two seconds"), ValueError("two seconds"), Deadline("two seconds")],
+    ids=repr,
+)
 @pytest.mark.parametrize("timeout", [None, 60.0])
 @pytest.mark.parametrize("steps", [[Silence()], [Close(), Silence()]], ids=["wait", "replay"])
 def test_an_alarm_ends_the_wait(alarm: Any, error: Exception, timeout: Any, steps: Any) -> None:
@@ -38,8 +40,10 @@ def test_an_alarm_ends_the_wait(alarm: Any, error: Exception, timeout: Any, step
             with pytest.raises(Exception, match=r"two seconds|Read timed out") as raised:
                 pool.request("GET", "/", timeout=timeout)
             assert time.monotonic() - began < 5
+            assert len(server.journal) <= 1 + len(steps)
     is_itself = raised.value is error
-    assert is_itself or error in (raised.value.__cause__, raised.value.__context__)
+    is_its_cause = error in (raised.value.__cause__, raised.value.__context__)
+    assert is_itself or (is_its_cause and not isinstance(error, Deadline))
 
 
 def test_an_alarm_in_the_wait_leaves_the_socket_its_own_timeout(alarm: Any) -> None:
@@ -52,45 +56,46 @@ def test_an_alarm_in_the_wait_leaves_the_socket_its_own_timeout(alarm: Any) -> N
 
 
 GREEN = """
-    import json, sys, time
+    import json, sys
     from worlds import enter
     enter(sys.argv[1])
-    import importlib, urllib3
-    import stalepool
 
-    class Deadline(Exception):
+    import importlib
+    from greenlet import GreenletExit
+    from pools import counters, shim
+    from replay_tools import links, reused
+    from stalepool_testing import Close, Silence
+
+    class Own(Exception):
         pass
 
-    make = importlib.import_module(sys.argv[1]).Timeout
-    error = {"builtin": TimeoutError("mine"), "own": Deadline("mine")}[sys.argv[2]]
-    pool = urllib3.HTTPConnectionPool(sys.argv[3], int(sys.argv[4]), retries=False)
-    pool.request("GET", "/")
-    began = time.monotonic()
-    timer = make(0.5, error)
-    if hasattr(timer, "start") and not timer.pending:
-        timer.start()
-    try:
-        found = pool.request("GET", "/").status
-    except Exception as raised:
-        found = "mine" in repr([raised, raised.__cause__, raised.__context__])
-    pool.close()
-    print(json.dumps([found, time.monotonic() - began]))
+    def ask(pool, came):
+        try:
+            pool.request("GET", "/")
+        except BaseException as error:
+            came += links(error)
+
+    green = importlib.import_module(sys.argv[1])
+    for error in (green.Timeout(), GreenletExit(), Own(), TimeoutError("mine")):
+        for steps in ([Silence()], [Close(), Silence()]):  # in the first try, and in the second
+            with shim(replay="idempotent"), reused(*steps) as (server, pool):
+                came = []
+                thread = green.spawn(ask, pool, came)
+                server.wait_request(1 + len(steps))
+                thread.kill(error)
+                (thread.wait if sys.argv[1] == "eventlet" else thread.join)()
+                assert error is came[0] or (type(error) is TimeoutError and error in came), came
+                assert server.journal.count(path="/") == len(steps)
+                counted = counters(server)
+                assert (counted["replays"], counted["replays_refused"]) == ({}, {})
+    print(json.dumps("done"))
 """
 
 
-@pytest.mark.each_value
-@pytest.mark.parametrize("error", ["builtin", "own"])
-@pytest.mark.parametrize("steps", [[Silence()], [Close(), Silence()]], ids=["wait", "replay"])
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_a_timer_of_a_green_thread_ends_it(
-    run_python: Any, world: str, steps: Any, error: str
-) -> None:
-    with FaultServer([Respond(200), *steps]) as server:
-        found, took_s = run_python(
-            GREEN, world, error, server.host, str(server.port), env=WITH_TESTS
-        )
-    assert found is True
-    assert took_s < 5
+def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str) -> None:
+    """A library's own timeout, a kill, and an ``Exception`` that a timer was given."""
+    assert run_python(GREEN, world, env=WITH_TESTS) == "done"
 
 
 def test_a_replay_without_a_connect_timeout_ends() -> None:
