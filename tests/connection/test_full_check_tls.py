@@ -76,22 +76,38 @@ PYOPENSSL = """
         warnings.simplefilter("ignore")
         from urllib3.contrib import pyopenssl
         pyopenssl.inject_into_urllib3()
-    from pools import await_arrival, get, pooled_connection, serving, shim, stock, verdicts
-    from stalepool_testing import CloseAfter, Respond, SurplusWithAnswer, TLS
-    said = {}
-    for who in stock, shim:
+    from pools import await_arrival, counters, get, pooled_connection, serving
+    from pools import shim, stock, verdicts
+    from replay_tools import reused, send
+    from stalepool_testing import Close, CloseAfter, Reset, Respond, SurplusWithAnswer, TLS
+
+    def idle(tls):
         script = [
             Respond(200), Respond(200), CloseAfter(0),
             Respond(200), SurplusWithAnswer(surplus_status=404),
         ]
-        tls = TLS(sys.argv[1])
-        with who(), serving(script, tls=tls) as (server, pool):
+        with serving(script, tls=tls) as (server, pool):
             statuses = [get(pool), get(pool)]
             kind = type(pooled_connection(pool).sock).__name__
             server.wait_idle_step()
             await_arrival(pool)
             statuses += [get(pool), get(pool), get(pool)]
-            said[who.__name__] = [kind, statuses, len(server.journal.connections), verdicts(server)]
+            return [kind, statuses, len(server.journal.connections), verdicts(server)]
+
+    def replays(method, step, tls):
+        with shim(replay="idempotent"), reused(step, tls=tls) as (server, pool):
+            status, counted = send(server, pool, method).status, counters(server)
+            return [status, counted["replays"], counted["replays_refused"]]
+
+    said = []
+    for version in ("TLSv1.2", "TLSv1.3"):
+        tls = TLS(version)
+        with stock():
+            stock_said = idle(tls)
+        with shim():
+            shim_said = idle(tls)
+        steps = [Close(), Close(close_notify=True), Reset()]
+        said.append([stock_said, shim_said, [replays("PUT", step, tls) for step in steps]])
     print(json.dumps(said))
 """
 
@@ -103,59 +119,20 @@ def cannot_connect_twice():
     return urllib3.__version__.startswith("1.") and int(OpenSSL.__version__.split(".")[0]) >= 25
 
 
-connects_twice = pytest.mark.skipif(
+@pytest.mark.skipif(
     cannot_connect_twice(),
     reason="urllib3 1.26 changes a context after its first connection, which pyOpenSSL 25 refuses",
 )
-
-
-@pytest.mark.each_value
-@connects_twice
 @pytest.mark.parametrize("world", ["threads", "eventlet"])
-@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
-def test_pyopenssl_in_place_of_ssl(run_python, version, world):
-    """``urllib3.contrib.pyopenssl``; stock takes the surplus in its buffer for an answer, too."""
-    said = run_python(PYOPENSSL, version, world, env=WITH_TESTS)
+def test_pyopenssl_in_place_of_ssl(run_python, world):
+    """``urllib3.contrib.pyopenssl``; stock takes the surplus in its buffer for an answer, too.
 
-    assert said["stock"] == ["WrappedSocket", [200, 200, 200, 200, 404], 2, {}]
-    seen = {"alive": 2, "closed": 1, "tls_pending": 1}
-    assert said["shim"] == ["WrappedSocket", [200] * 5, 3, seen]
-
-
-PYOPENSSL_REPLAY = """
-    import json, sys, warnings
-    with warnings.catch_warnings():  # urllib3 1.26 and cryptography on old Pythons
-        warnings.simplefilter("ignore")
-        from urllib3.contrib import pyopenssl
-        pyopenssl.inject_into_urllib3()
-    from pools import counters, shim
-    from replay_tools import reused, send
-    from stalepool_testing import TLS, Close, Reset
-
-    STEPS = {"FIN": Close(), "close_notify": Close(close_notify=True), "RST": Reset()}
-    said = {}
-    for name, step in STEPS.items():
-        for method in ("GET", "PUT", "POST"):
-            tls = TLS(sys.argv[1])
-            with shim(replay="idempotent"), reused(step, tls=tls) as (server, pool):
-                outcome = send(server, pool, method)
-                counted = counters(server)
-                said[name + " " + method] = [
-                    outcome.status,
-                    sum(counted.get("replays", {}).values()),
-                    counted.get("replays_refused", {}),
-                ]
-    print(json.dumps(said))
-"""
-
-
-@connects_twice
-@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
-def test_pyopenssls_words_for_the_end_of_a_connection(run_python, version):
-    """A request that met it is sent again."""
+    A request that met the end of a connection, in pyOpenSSL's own words, is sent again.
+    """
     # 1.26's WrappedSocket leaves its socket to the collector if a file is open, in stock, too
     flags = ["-Wignore::ResourceWarning"] if urllib3.__version__.startswith("1.") else []
-    said = run_python(PYOPENSSL_REPLAY, version, env=WITH_TESTS, flags=flags)
-    for met, outcome in said.items():
-        expected = [None, 0, {"method": 1}] if "POST" in met else [200, 1, {}]
-        assert outcome == expected, (met, said)
+    for in_stock, ours, replays in run_python(PYOPENSSL, world, env=WITH_TESTS, flags=flags):
+        assert in_stock == ["WrappedSocket", [200, 200, 200, 200, 404], 2, {}]
+        seen = {"alive": 2, "closed": 1, "tls_pending": 1}
+        assert ours == ["WrappedSocket", [200] * 5, 3, seen]
+        assert replays == [[200, {"ok": 1}, {}]] * 3
