@@ -26,14 +26,15 @@ ANSWERED = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("world", "layer"),
     [
-        pytest.param("threads", "plain", marks=pytest.mark.full),
-        pytest.param("threads", "TLSv1.2", marks=pytest.mark.full),
-        pytest.param("threads", "TLSv1.3", marks=pytest.mark.full),
-        pytest.param("eventlet", "plain", marks=pytest.mark.full),
-        pytest.param("eventlet", "TLSv1.3", marks=pytest.mark.full),
+        ("threads", "plain"),
+        ("threads", "TLSv1.2"),
+        ("threads", "TLSv1.3"),
+        ("eventlet", "plain"),
+        ("eventlet", "TLSv1.3"),
     ],
 )
 def test_what_the_caller_sees_of_a_fault_is_what_stock_shows(

@@ -11,49 +11,14 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 import stalepool
-from pools import counters, shim, stock
-from replay_tools import ECHO, after_checkout, have, prime, send
-from stalepool_testing import TLS, Close, CloseAfter, ConnectProxy, FaultServer, kernel
+from pools import get, serving, shim, stock
+from replay_tools import ECHO, prime, send
+from stalepool_testing import TLS, Close, ConnectProxy, FaultServer
 
 shim_with_all = functools.partial(
     shim, replay="idempotent", presend_check=True, nonidempotent_max_idle_s=0
 )
 both = pytest.mark.parametrize("who", [stock, shim_with_all], ids=["stock", "shim"])
-
-
-@contextlib.contextmanager
-def pool_of(connection_class, *steps, times=1):
-    with FaultServer([ECHO] * times + list(steps), default=ECHO) as server:
-        with urllib3.HTTPConnectionPool(
-            server.host, server.port, maxsize=1, retries=False, timeout=10
-        ) as pool:
-            pool.ConnectionCls = connection_class
-            prime(pool, times=times)
-            yield server, pool
-
-
-# -- errors of its own -----------------------------------------------------------------------------
-
-
-class OwnError(Exception):
-    pass
-
-
-class Translating(HTTPConnection):
-    def request(self, *args, **kwargs):
-        try:
-            return super().request(*args, **kwargs)
-        except Exception as error:
-            raise OwnError from error
-
-
-@pytest.mark.parametrize("times", [1, 3])
-@pytest.mark.parametrize("method", ["GET", "PUT"])
-def test_what_the_presend_check_found_reaches_us_through_it(method, times):
-    with shim_with_all(), pool_of(Translating, times=times) as (server, pool):
-        after_checkout(pool, have(server, CloseAfter(), kernel.POLLRDHUP))
-        assert send(server, pool, method)[:2] == (200, True)
-        assert counters(server)["moved"] == {"presend_check": 1}
 
 
 # -- a response of its own -------------------------------------------------------------------------
@@ -78,9 +43,10 @@ class WithSlimResponses(HTTPConnection):
 @pytest.mark.skipif(urllib3.__version__ >= "2", reason="urllib3 2.x makes a response of its own")
 @both
 def test_a_response_without_headers(who):
-    with who(), pool_of(WithSlimResponses) as (server, pool):
+    with who(), serving() as (server, pool):
+        pool.ConnectionCls = WithSlimResponses
         for _ in range(4):
-            assert pool.request("GET", "/").status == 200
+            assert get(pool) == 200
         assert len(server.journal.connections) == 1
 
 

@@ -148,32 +148,20 @@ def test_an_exception_out_of_a_body_is_the_very_object() -> None:
 
 
 @pytest.mark.parametrize("kind", [Spy, Unseekable, Untold])
-@pytest.mark.parametrize("method", ["PUT", "POST"])
-def test_a_body_is_asked_what_stock_asks_it(kind: Any, method: str) -> None:
-    def send() -> Tuple[Any, List[str], List[bytes]]:
+def test_a_body_is_asked_what_stock_asks_it(kind: Any) -> None:
+    """For a replay, too: what went out is what is sent again."""
+
+    def send(method: str, *steps: Any) -> List[str]:
         body = kind(b"put")
-        with primed() as (server, pool):
-            seen = outcome(pool, method, body=body, headers={"Content-Length": "3"})
-            return seen, body.calls, [entry.body for entry in server.journal]
+        with primed(*steps) as (server, pool):
+            assert outcome(pool, method, body=body, headers={"Content-Length": "3"}) == 200
+            sent = [entry.body for entry in server.journal if entry.path == "/wanted"]
+            assert sent == [b"put"] * (1 + len(steps))
+            return body.calls
 
     with stock():
-        expected = send()
-    assert send() == expected
-    assert expected[0] == 200
-
-
-@pytest.mark.parametrize("kind", [Spy, Unseekable, Untold])
-def test_a_body_is_not_touched_for_a_replay(kind: Any) -> None:
-    """What went out is what is sent again."""
-    calls = []
-    for step in (Respond(), ProcessThenClose()):
-        body = kind(b"put")
-        with primed(step) as (server, pool):
-            assert outcome(pool, "PUT", body=body, headers={"Content-Length": "3"}) == 200
-            bodies = [entry.body for entry in server.journal if entry.path == "/wanted"]
-            assert set(bodies) == {b"put"} and len(bodies) == (1 if step == Respond() else 2)
-        calls.append(body.calls)
-    assert calls[0] == calls[1]
+        expected = send("PUT")
+    assert send("PUT") == send("POST") == send("PUT", ProcessThenClose()) == expected
 
 
 @pytest.mark.parametrize("is_dead", [False, True], ids=["living", "dead"])
@@ -244,13 +232,10 @@ def test_a_buffer_that_changes_meanwhile_is_sent_again_as_it_was() -> None:
     [
         lambda: array.array("I", range(1000)),
         lambda: memoryview(array.array("I", range(1000))),
-        lambda: memoryview(bytes(8000))[::2].tobytes(),
-        lambda: "\u00fc" * 1000,
         lambda: io.StringIO("\u00fc" * 1000),
         lambda: [b"a", b"b"],
-        lambda: b"",
     ],
-    ids=["array", "view of an array", "bytes", "str", "text file", "list", "nothing"],
+    ids=["array", "view of an array", "text file", "list"],
 )
 @pytest.mark.parametrize("is_dead", [False, True], ids=["living", "dead"])
 def test_bodies_of_all_kinds_arrive_whole(make: Any, is_dead: bool) -> None:
