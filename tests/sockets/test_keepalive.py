@@ -11,7 +11,6 @@ import requests
 import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from urllib3.connection import HTTPConnection
 
 import stalepool
 import stalepool_testing as testing
@@ -89,54 +88,44 @@ def socket_options(values):
     ]
 
 
-@pytest.fixture(params=[None, "TLSv1.3"], ids=["plain", "tls"])
-def tls(request):
-    return None if request.param is None else TLS(request.param)
-
-
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_policies_at_connect(tls, application, policy):
-    sets = APPLICATIONS[application].get("sets")
-    options = {} if sets is None else {"socket_options": socket_options(sets)}
-    with shim(keepalive=policy), serving(tls=tls, **options) as (server, pool):
-        assert get(pool) == 200
-        wanted = APPLICATIONS[application][policy]
-        assert read(pooled_connection(pool).sock) == wanted
-        changed = wanted != (sets or UNTOUCHED)
-        assert counters(server).get("keepalive_armed", 0) == int(changed)
+def test_policies(application, policy):
+    sets = APPLICATIONS[application].get("sets", UNTOUCHED)
+    wanted = APPLICATIONS[application][policy]
+    with testing.healthy() as pair:
+        for option in socket_options(sets):
+            pair.client.setsockopt(*option)
+        taken_apart = layers.layers_of(pair.client)
+        assert keepalive.arm(taken_apart, Settings(keepalive=policy)) is (wanted != sets)
+        assert read(pair.client) == wanted
+        assert keepalive.arm(taken_apart, Settings(keepalive=policy)) is False
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("application", APPLICATIONS)
-def test_policies_on_a_connection_pooled_before(tls, application, policy):
-    sets = APPLICATIONS[application].get("sets")
-    options = {} if sets is None else {"socket_options": socket_options(sets)}
-    with serving(tls=tls, **options) as (server, pool):
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+def test_a_connection_pooled_before(version):
+    """It is armed at its next checkout, once."""
+    tls = None if version is None else TLS(version)
+    with serving(tls=tls, socket_options=socket_options([1, 60, 15, 4])) as (server, pool):
         with stock():
             assert get(pool) == 200
-            assert read(pooled_connection(pool).sock) == (sets or UNTOUCHED)
-        with shim(keepalive=policy):
+        with shim():
             assert [get(pool), get(pool), get(pool)] == [200] * 3
-            wanted = APPLICATIONS[application][policy]
-            assert read(pooled_connection(pool).sock) == wanted
+            assert read(pooled_connection(pool).sock) == [1, 5, 1, 115]
             assert len(server.journal.connections) == 1
-            changed = wanted != (sets or UNTOUCHED)
-            assert counters(server)["keepalive_armed"] == int(changed)
+            assert counters(server)["keepalive_armed"] == 1
 
 
-@pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
-def test_keystoneauth1s_own_adapter_is_tightened(who):
+def test_keystoneauth1s_own_adapter_is_tightened():
     """60 s, then four probes 15 s apart: what makes nova-api wait for 120 s."""
-    with who(), FaultServer() as server, requests.Session() as below:
+    with shim(), FaultServer() as server, requests.Session() as below:
         below.trust_env = False
         below.mount("http://", keystoneauth1.session.TCPKeepAliveAdapter())
         session = keystoneauth1.session.Session(session=below)
         session.get(server.url, authenticated=False)
         pools = below.get_adapter(server.url).poolmanager.pools
         (key,) = pools.keys()
-        wanted = [1, 60, 15, 4] if who is stock else [1, 5, 1, 115]
-        assert read(pooled_connection(pools[key]).sock) == wanted
+        assert read(pooled_connection(pools[key]).sock) == [1, 5, 1, 115]
 
 
 def test_our_numbers_are_settings():
@@ -214,19 +203,16 @@ def test_af_unix_is_left_alone():
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-@pytest.mark.parametrize("sets", [None, 5000])
+@pytest.mark.parametrize("sets", [0, 5000])
 def test_no_user_timeout_is_set(sets):
     """TCP_USER_TIMEOUT ends what lives: only the application's own is in force."""
-    options = {}
-    if sets is not None:
-        own = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, sets)
-        options = {"socket_options": [*HTTPConnection.default_socket_options, own]}
-    with shim(), serving(**options) as (_, pool):
+    own = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, sets)] if sets else []
+    with shim(), serving(socket_options=own) as (_, pool):
         for method in ("GET", "POST", "GET"):
             assert pool.request(method, "/").status == 200
             sock = pooled_connection(pool).sock
             found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
-            assert found == (sets or 0)
+            assert found == sets
 
 
 # -- other platforms -----------------------------------------------------------------------------
@@ -237,11 +223,12 @@ def test_a_platform_that_lacks_an_option(lacking):
     """It is left alone: keepalive at the system's own pace would tell nothing in time."""
     options = list(keepalive._OPTIONS)
     options[lacking] = None
-    with breaks("keepalive's options", by=tuple(options)), shim(), serving() as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        assert read(pooled_connection(pool).sock) == UNTOUCHED
-        assert counters(server)["keepalive_armed"] == 0
-        assert stalepool.snapshot()["fallbacks"] == {}
+    with breaks("keepalive's options", by=tuple(options)), testing.healthy() as pair:
+        taken_apart = layers.layers_of(pair.client)
+        assert keepalive.arm(taken_apart, Settings()) is False
+        assert read(pair.client) == UNTOUCHED
+        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert keepalive.read(taken_apart) is None  # it is not told
 
 
 def test_macos_has_another_name_for_the_idle_time(run_python):
@@ -308,16 +295,14 @@ def test_tightened_never_loosens(ours, theirs):
     assert found.total_s <= total_s or found.probes == 1
 
 
-def test_arm_says_whether_it_set_anything():
+def test_what_is_read_and_not_set():
     with testing.healthy() as pair:
         taken_apart = layers.layers_of(pair.client)
         assert keepalive.read(taken_apart) is None
-        assert keepalive.arm(taken_apart, Settings()) is True
-        assert keepalive.arm(taken_apart, Settings()) is False
+        keepalive.arm(taken_apart, Settings())
+        assert keepalive.read(taken_apart) == Keepalive(5, 1, 127)
         pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
         assert keepalive.read(taken_apart) is None
-        assert keepalive.arm(taken_apart, Settings()) is True
-        assert keepalive.read(taken_apart) == Keepalive(5, 1, 127)
     with pytest.raises(OSError):
         keepalive.arm(taken_apart, Settings())
 
@@ -337,10 +322,3 @@ def test_what_has_no_probes_has_no_keepalive_whatever_its_owner_has_set():
     with one, other:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         assert keepalive.read(layers.layers_of(one)) is None
-
-
-def test_a_platform_that_does_not_tell_has_none_either():
-    options = (None, *keepalive._OPTIONS[1:])
-    with breaks("keepalive's options", by=options), testing.healthy() as pair:
-        pair.client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        assert keepalive.read(layers.layers_of(pair.client)) is None

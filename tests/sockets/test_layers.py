@@ -137,25 +137,6 @@ def test_unknown_kinds(thing):
     assert layers.raw_of(UNKNOWN[thing]) is None
 
 
-def test_no_library_is_imported_to_know_its_sockets(run_python):
-    """Kinds are told by what they are made of: a process without eventlet does not get it by us."""
-    found = run_python(
-        """
-        import json, sys
-        import _socket
-        from stalepool.sockets import layers
-        sock = _socket.socket()
-        layers.layers_of(sock)
-        layers.layers_of(object())
-        sock.close()
-        libraries = ("ssl", "urllib3", "eventlet", "gevent", "OpenSSL", "socket")
-        print(json.dumps([name for name in libraries if name in sys.modules]))
-        """,
-        env={"STALEPOOL_ENABLED": "0"},
-    )
-    assert found == []
-
-
 @pytest.mark.parametrize("kind", ["tls1.2", "tls1.3"])
 def test_an_error_of_one_tls_connection_is_not_met_on_another(kind):
     """CPython 3.13 with OpenSSL 3.5 leaves a failed send in the thread's error queue."""

@@ -11,35 +11,31 @@ from worlds import WITH_TESTS
 ASK = """
     import json, sys
     from worlds import enter
-    world = sys.argv[1]
-    if world != "threads":
-        enter(world)
+    enter(sys.argv[1])
     import select, socket, types  # urllib3 has loaded select, too
     from stalepool.sockets import unpatched
 
     switches = []
-    if world != "threads":
-        import greenlet
-        greenlet.settrace(lambda *args: switches.append(args))
+    import greenlet
+    greenlet.settrace(lambda *args: switches.append(args))
     poll = unpatched.poll()
     one, other = socket.socketpair()
     asked = poll()
     asked.register(one.fileno())
     seen = [events for _, events in asked.poll(0)]
     other.close()
-    if world != "threads":
-        greenlet.settrace(None)
+    greenlet.settrace(None)
     one.close()
     print(json.dumps([type(poll) is types.BuiltinFunctionType, len(seen), len(switches)]))
 """
 
 
 def skip_without(world: str) -> None:
-    if world != "threads" and importlib.util.find_spec(world) is None:
+    if importlib.util.find_spec(world) is None:
         pytest.skip("no %s" % world)
 
 
-@pytest.mark.parametrize("world", ["threads", "eventlet", "gevent"])
+@pytest.mark.parametrize("world", ["eventlet", "gevent"])
 def test_the_kernels_poll_is_found_and_never_yields(run_python, world):
     skip_without(world)
     assert run_python(ASK, world, env=WITH_TESTS) == [True, 1, 0]
