@@ -8,7 +8,6 @@ from typing import Any
 POLLIN = select.POLLIN
 POLLRDHUP = select.POLLRDHUP
 POLLHUP = select.POLLHUP
-GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
 _NAMES = tuple((name, getattr(select, "POLL" + name)) for name in ("IN", "RDHUP", "HUP", "ERR"))
 _poll = select.poll

@@ -12,7 +12,6 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import urllib3
 
-import stalepool
 from pools import pool_for
 from stalepool_testing import (
     TLS,
@@ -114,11 +113,6 @@ def arrived(server: Any, request_id: str) -> Tuple[int, int]:
     """How often a request came to the server, and how often the server acted on it."""
     entries = [entry for entry in server.journal if entry.request_id == request_id]
     return len(entries), sum(entry.processed for entry in entries)
-
-
-def totals(group: str) -> Dict[str, int]:
-    """A group of counters, over all origins: of many servers side by side some share a port."""
-    return dict(stalepool.snapshot()["totals"][group])
 
 
 # -- errors ------------------------------------------------------------------------------------
