@@ -17,7 +17,6 @@ from stalepool.sockets.layers import CLOSE_NOTIFY, DATA, WANTS_MORE
 from stalepool_testing import TLS
 from worlds import WITH_TESTS
 
-TLS_KINDS = [kind for kind in KINDS if KINDS[kind].tls is not None]
 TIMEOUTS = (None, 0, 1.0)
 
 
@@ -35,13 +34,6 @@ def test_each_kind(kind):
             assert taken_apart.tls is taken_apart.read_one is None
         else:
             assert taken_apart.tls.pending() == 0
-
-
-@pytest.mark.parametrize("kind", TLS_KINDS)
-def test_what_tls_holds_back(kind):
-    with KINDS[kind].make() as pair:
-        STATES["surplus in TLS"].enter(pair)
-        assert layers.layers_of(pair.client).tls.pending() > 0
 
 
 @pytest.mark.parametrize("kind", ["tls-in-tls1.2", "tls-in-tls1.3"])
