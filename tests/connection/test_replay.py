@@ -121,11 +121,12 @@ def test_the_answer_says_so():
 # -- an answer that began ------------------------------------------------------------------------
 
 
-def test_half_a_status_line():
+@pytest.mark.parametrize(("reset", "said"), [(False, "half an answer"), (True, "connection")])
+def test_half_a_status_line(reset, said):
     """With an RST behind it the error is the connection's, and yet the answer had begun."""
-    with shim_with_replay(), reused(HalfStatusLine(reset=True)) as (server, pool):
+    with shim_with_replay(), reused(HalfStatusLine(reset=reset)) as (server, pool):
         outcome = send(server, pool, "GET")
-        assert kind_of(outcome.error) == "connection"
+        assert kind_of(outcome.error) == said
         assert (outcome.arrivals, outcome.processed) == (1, 1)
         assert counters(server)["replays_refused"] == {"answer_began": 1}
 
