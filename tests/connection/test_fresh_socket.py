@@ -8,9 +8,9 @@ import urllib3
 
 import stalepool
 from pools import counters, pool_for, pooled_connection, shim
-from replay_tools import ECHO, prime, reused, send
+from replay_tools import ECHO, after_checkout, have, prime, reused, send
 from reused import Server
-from stalepool_testing import FaultServer
+from stalepool_testing import FaultServer, ResetAfter, kernel
 
 
 def test_a_request_that_moves_rides_the_fresh_socket() -> None:
@@ -57,3 +57,11 @@ def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
             assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
             assert counters(server)["moved"] == {}
             server.wait_ended(1)
+
+
+def test_the_address_of_a_connection_that_was_reset_is_known() -> None:
+    """The kernel has forgotten it."""
+    with shim(replay="idempotent"), reused(default=ECHO) as (server, pool):
+        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
+        assert send(server, pool, "GET").status == 200
+        assert stalepool.snapshot()["fallbacks"] == {}
