@@ -234,6 +234,8 @@ def test_the_kernels_timeout_is_told_from_the_callers():
             assert (said, outcome.arrivals) == expected
             if said == 200:
                 assert counters(server)["gone"] == {"silent_in_request": 1}
+            if said == "read timeout":
+                assert counters(server)["replays_refused"] == {}
 
     with stock():
         meet(20, "the kernel's", 0, socket_options=kernels)
