@@ -143,6 +143,14 @@ def seen_at(server: Any, ends: List[Any], counted_at: Any = None, **more: Any) -
     return Seen(ends, entries, connections, moved, knowledge, **more)
 
 
+def own_address(channel: Any) -> Optional[str]:
+    """The server's address of a connection; None if that has ended."""
+    try:
+        return str(channel.sock.getsockname()[0])
+    except OSError:
+        return None
+
+
 def posts(
     pauses_s: Any = (0, APART_S, APART_S),
     *,
@@ -163,7 +171,7 @@ def posts(
             ends = ask(pool, pauses_s[:1])
             recorder.kept = pooled_connection(pool).sock
             ends += ask(pool, pauses_s[1:])
-            addresses = [c.sock.getsockname()[0] for c in server.channels if c.is_open]
+            addresses = [each for each in map(own_address, server.channels) if each]
             lookups = 0 if name is None else name.lookups
             return seen_at(
                 server, ends, lookups=lookups, opened=recorder.opened, addresses=addresses

@@ -20,6 +20,9 @@ CHECKOUT_ALONE = {"replay": "off", "presend_check": False, "nonidempotent_max_id
 #: all that may act on a request
 EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 1}
 
+#: of a certificate for an IP address, these cannot tell it in a tunnel or in brackets
+VERIFIES_NAMES_ALONE = urllib3.__version__ in ("1.26.5", "1.26.6")
+
 
 @contextlib.contextmanager
 def stock() -> Iterator[None]:
