@@ -144,7 +144,7 @@ def _trust(
     """
     _arm(state, layers, installation)
     armed = keepalive.read(layers)
-    is_tls = layers.tls is not None
+    is_tls = layers.pending is not None
     if state.move_for is not None or (is_tls and not hasattr(conn.sock, "pending")):
         return  # the next check is a full one, too
     limits = (None if armed is None else armed.idle_s, installation.settings.max_idle_s)

@@ -152,7 +152,7 @@ def _came_soon(death: Death) -> bool:
         return True
     layers = layers_of(death.sock)
     info = None if layers is None else tcp_info.ask(layers)
-    alert = LONGEST_ALERT if layers is not None and layers.tls is not None else 0
+    alert = LONGEST_ALERT if layers is not None and layers.pending is not None else 0
     return info is not None and info.missing > alert
 
 

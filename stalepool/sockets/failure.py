@@ -18,31 +18,19 @@ from typing import Any, Optional, Tuple, Type
 from stalepool.fallback import is_a_sockets_timeout, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import Layers, RawSocket, layers_of
+from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
 
-_RDHUP = getattr(select, "POLLRDHUP", 0)
-_ENDED = (
-    _RDHUP
-    | getattr(select, "POLLHUP", 0)
-    | getattr(select, "POLLERR", 0)
-    | getattr(select, "POLLNVAL", 0)
-)
-
-#: used if the socket cannot be asked: errnos of an ended connection, from tcp(7) and send(2)
-_ERRNOS = frozenset(
-    (
-        *(errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE, errno.ETIMEDOUT),
-        *(errno.EHOSTUNREACH, errno.ENETUNREACH),
-    )
-)
+_ENDED = PEER_IS_GONE | getattr(select, "POLLNVAL", 0)
 
 #: the kernel gave up on a silent peer: after keepalive, retransmissions or a router's ICMP
 _SILENT_ENDS = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
+#: used if the socket cannot be asked: errnos of an ended connection, from tcp(7) and send(2)
+_ENDS = _SILENT_ENDS | {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}
+
 #: a poll may time out this many seconds too early
 _EARLY_S = 0.05
 
-# TLS records, RFC 8446 section 5.1
-_ALERT, _APPLICATION_DATA = 21, 23
 _LONGEST_ALERT = 24  # in TLS 1.3: alert 2, inner type 1, tag 16, and some padding
 
 
@@ -77,7 +65,7 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     if info is None:
         return True
     # still ESTABLISHED, so no FIN or RST has come: this is our own shutdown(SHUT_RD)
-    has_stopped_reading = bool(events & _RDHUP) and info.is_established
+    has_stopped_reading = bool(events & POLLRDHUP) and info.is_established
     return not (info.was_closed_by_us or has_stopped_reading)
 
 
@@ -116,7 +104,7 @@ def answer_has_begun(sock: Any) -> bool:
     layers = layers_of(sock)
     if layers is None:
         return False
-    if layers.tls is not None and layers.tls.pending():
+    if layers.pending is not None and layers.pending():
         return True
     if not (_events(layers) or 0) & select.POLLIN:
         return False
@@ -124,10 +112,10 @@ def answer_has_begun(sock: Any) -> bool:
         seen = RawSocket.recv(layers.raw, 5, _socket.MSG_PEEK)
     except OSError:
         return False
-    if layers.tls is None:
+    if layers.pending is None:
         return bool(seen)
     is_short = len(seen) == 5 and int.from_bytes(seen[3:], "big") <= _LONGEST_ALERT
-    return bool(seen) and not (seen[0] == _ALERT or (seen[0] == _APPLICATION_DATA and is_short))
+    return bool(seen) and not (seen[0] == ALERT or (seen[0] == APPLICATION_DATA and is_short))
 
 
 def _events(layers: Layers) -> Optional[int]:
@@ -140,5 +128,4 @@ def _events(layers: Layers) -> Optional[int]:
 
 
 def _sounds_like_an_end(error: BaseException) -> bool:
-    is_end = isinstance(error, (http.client.RemoteDisconnected, ConnectionError))
-    return is_end or getattr(error, "errno", None) in _ERRNOS
+    return isinstance(error, ConnectionError) or getattr(error, "errno", None) in _ENDS

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import _socket
 import sys
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, NamedTuple, Optional
 
 RawSocket = _socket.socket
 
@@ -19,34 +19,19 @@ RawSocket = _socket.socket
 WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
 
 
-class TlsLayer(Protocol):
-    """A TLS layer; ``pending()`` returns the bytes that it holds back, and does not block."""
+class Layers(NamedTuple):
+    """A socket taken apart; what is of TLS is None without TLS. Neither function blocks.
 
-    def pending(self) -> int: ...
-
-
-class Layers:
-    """A socket taken apart.
-
-    ``raw``: the kernel's socket. ``version``: the TLS version's name, None without TLS.
-    ``tls``: the TLS layer, None without TLS.
-    ``read_one``: reads one byte through TLS without blocking; returns one of the three results
-    above, or raises an OSError if the session has failed.
+    ``raw``: the kernel's socket. ``version``: the TLS version's name.
+    ``pending``: returns how many bytes the TLS layer holds back.
+    ``read_one``: reads one byte through TLS; returns one of the three results above, or raises an
+    OSError if the session has failed.
     """
 
-    __slots__ = ("raw", "version", "tls", "read_one")
-
-    def __init__(
-        self,
-        raw: RawSocket,
-        version: Optional[str] = None,
-        tls: Optional[TlsLayer] = None,
-        read_one: Optional[Callable[[], str]] = None,
-    ) -> None:
-        self.raw = raw
-        self.version = version
-        self.tls = tls
-        self.read_one = read_one
+    raw: RawSocket
+    version: Optional[str] = None
+    pending: Optional[Callable[[], int]] = None
+    read_one: Optional[Callable[[], str]] = None
 
     @property
     def is_tcp(self) -> bool:
@@ -105,7 +90,7 @@ def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
             return WANTS_MORE
 
     is_known = hasattr(sslobj, "pending")
-    return Layers(raw, sslobj.version(), sslobj, read_one) if is_known else None
+    return Layers(raw, sslobj.version(), sslobj.pending, read_one) if is_known else None
 
 
 def _of_eventlet(sock: Any) -> Optional[Layers]:
@@ -138,14 +123,19 @@ def _of_pyopenssl(sock: Any) -> Optional[Layers]:
             raise OSError(str(error)) from error
         return DATA
 
-    return Layers(raw, connection.get_protocol_version_name(), connection, read_one)
+    return Layers(raw, connection.get_protocol_version_name(), connection.pending, read_one)
 
 
 def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
     outer = layers_of(sock.socket) if _comes_from(sock, "urllib3.util.ssltransport") else None
     if outer is None:
         return None
-    return Layers(outer.raw, outer.version, _TlsInTls(sock, outer.tls), outer.read_one)
+
+    def pending() -> int:  # of both layers, with what the transport has read between them
+        held: int = sock.sslobj.pending() + sock.incoming.pending
+        return held + (0 if outer.pending is None else outer.pending())
+
+    return Layers(outer.raw, outer.version, pending, outer.read_one)
 
 
 def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
@@ -154,6 +144,8 @@ def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
     All green threads of a thread share its queue. CPython leaves a ConnectionError in it (3.13.5
     with OpenSSL 3.5 does; 3.11 with 3.0 does not), and the next read of any healthy TLS connection
     raises that error again.
+
+    :param sock: one with TLS has ``pending``, as its layers have.
     """
     ssl: Any = sys.modules.get("ssl")
     is_left = isinstance(error, OSError) and ssl is not None and not isinstance(error, ssl.SSLError)
@@ -162,20 +154,6 @@ def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
     # CPython empties it for each new object
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
-
-
-class _TlsInTls:
-    """Both layers as one, with the bytes that the transport has read between them."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, inner: Any, outer: Optional[TlsLayer]) -> None:
-        self._inner = inner
-        self._outer = outer
-
-    def pending(self) -> int:
-        held: int = self._inner.sslobj.pending() + self._inner.incoming.pending
-        return held if self._outer is None else held + self._outer.pending()
 
 
 def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:

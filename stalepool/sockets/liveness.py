@@ -26,9 +26,9 @@ class Poll(Protocol):
     def poll(self, timeout_ms: int) -> List[Tuple[int, int]]: ...
 
 
-_POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, as distinct from data
-_PEER_IS_GONE = _POLLRDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
-_INTEREST = getattr(select, "POLLIN", 0) | _POLLRDHUP
+POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, as distinct from data
+PEER_IS_GONE = POLLRDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
+_INTEREST = getattr(select, "POLLIN", 0) | POLLRDHUP
 
 _PEEK = _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0)
 
@@ -45,7 +45,7 @@ _VERDICT_OF_ERRNO = {
 
 # TLS records, RFC 8446 section 5.1: type, legacy version, length
 _RECORD = struct.Struct("!BHH")
-_ALERT, _APPLICATION_DATA = 21, 23
+ALERT, APPLICATION_DATA = 21, 23
 _CLOSE_NOTIFY_LENGTH_1_3 = 19  # alert 2 + inner type 1 + AEAD tag 16
 _LONGEST_RECORD = 16384 + 256
 
@@ -78,7 +78,7 @@ def examine(layers: Layers, poll: Poll, may_consume: bool = True) -> Verdict:
     events = poll.poll(0)
     if events:
         return _look_at_readable(layers, poll, events[0][1], may_consume)
-    if layers.tls is not None and layers.tls.pending():
+    if layers.pending is not None and layers.pending():
         return Verdict.TLS_PENDING
     return Verdict.ALIVE
 
@@ -96,7 +96,7 @@ def _look_at_readable(layers: Layers, poll: Poll, events: int, may_consume: bool
         return Verdict.CLOSED
     if layers.version is None:
         return Verdict.UNREAD
-    if events & _PEER_IS_GONE:
+    if events & PEER_IS_GONE:
         return Verdict.CLOSED  # whatever the records are, the peer's FIN is behind them
     verdict = _look_at_records(layers, seen, may_consume)
     # data may have arrived behind the ticket
@@ -105,9 +105,9 @@ def _look_at_readable(layers: Layers, poll: Poll, events: int, may_consume: bool
 
 def _look_at_records(layers: Layers, seen: bytes, may_consume: bool) -> Verdict:
     types, is_whole = _records(seen)
-    if types[:1] == [_ALERT]:
+    if types[:1] == [ALERT]:
         return Verdict.CLOSED  # TLS 1.2 shows the type: close_notify, or an error as final
-    if not is_whole or set(types) != {_APPLICATION_DATA} or layers.version != "TLSv1.3":
+    if not is_whole or set(types) != {APPLICATION_DATA} or layers.version != "TLSv1.3":
         return Verdict.UNREAD
     # TLS 1.3 shows every record as application data: a ticket, a key update, a close_notify or
     # an answer look alike until they are decrypted
@@ -135,7 +135,7 @@ def _look_through_tls(layers: Layers) -> Verdict:
     try:
         found = layers.read_one()
     except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record
-        clear_tls_errors(layers.tls, error)
+        clear_tls_errors(layers, error)
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.CLOSED)
     if found == WANTS_MORE:
         return Verdict.ALIVE
