@@ -21,6 +21,7 @@ BESIDE_S = 5.0
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 
 
+@fallback.guarded("fresh_socket_failed")
 def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     """Open a second socket to the same peer, tunnel and TLS included. Yields while it connects.
 
@@ -29,37 +30,28 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     :param timeout: seconds for each operation (connect, tunnel, handshake), or urllib3's marks.
     :param address: a peer address to connect to, without a DNS look-up. SNI, certificate and a
         proxy still see the name.
-    :returns: a socket with ``timeout`` set on it.
-    :raises: what the connection's own ``connect()`` raises.
+    :returns: a socket with ``timeout`` set on it; None if no socket can be opened.
+    :raises: the caller's deadline.
     """
     clone = copy.copy(conn)
     clone.sock = None
     clone._HTTPConnection__response = None  # the original's, which the copy must not close
     clone.timeout = timeout
-    is_done = False
     try:
         if address is not None:
             setattr(clone, PINNED, address)
         clone.connect()
-        is_done = True
         fresh, clone.sock = clone.sock, None  # a class may close its socket in __del__
         return fresh
-    finally:
-        if not is_done and clone.sock is not None:
-            clone.sock.close()
-
-
-@fallback.guarded("fresh_socket_failed")
-def try_to_open(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
-    """Do the same, and return None if no socket can be opened."""
-    try:
-        return open_like(conn, timeout, address)
     except connect_errors(conn) as error:
         # urllib3 turns the caller's deadline into a ConnectTimeoutError
         for link in (error, error.__cause__, error.__context__):
             if fallback.is_timeout(link) and not fallback.is_a_sockets_timeout(link, conn):
                 fallback.raise_again(link)  # type: ignore[arg-type]  # it is one
         return None
+    finally:
+        if clone.sock is not None:  # the connect failed behind it
+            clone.sock.close()
 
 
 def take(conn: Any, state: State, old: Any, fresh: Any, replaced_silent: bool = False) -> bool:
@@ -97,7 +89,7 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
             limit_s = min(limit_s, own_s / 4)
     elif reason == "probe_unanswered":
         limit_s = shorter(BESIDE_S, conn.timeout)
-    fresh = try_to_open(conn, limit_s, address)
+    fresh = open_like(conn, limit_s, address)
     is_slow = is_living and monotonic() - began > limit_s
     if fresh is None or is_slow:
         state.origin.knowledge.stop_moves()
@@ -114,8 +106,7 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
 
 
 def _few_round_trips_s(sock: Any) -> float:
-    layers = layers_of(sock)
-    info = None if layers is None else tcp_info.ask(layers)
+    info = tcp_info.ask(layers_of(sock))
     return MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import BESIDE_S, address_of, shorter, take, try_to_open
+from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like, shorter, take
 from stalepool.connection.request_rules import Attempt, Death
 from stalepool.connection.state import Request, State
 from stalepool.sockets import failure
@@ -142,7 +142,7 @@ def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
     sock, is_sent = conn.sock, False
     if fresh is None:
         limits = BESIDE_S, request.connect_timeout, request.left_s
-        fresh = try_to_open(conn, shorter(*limits), address_of(conn, sock))
+        fresh = open_like(conn, shorter(*limits), address_of(conn, sock))
         if fresh is None:
             return None
     since, limit_s = monotonic(), request.left_s

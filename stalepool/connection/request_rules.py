@@ -151,7 +151,7 @@ def _came_soon(death: Death) -> bool:
     if spent_s <= death.settings.replay_within_s or failure.is_silent_end(death.error):
         return True
     layers = layers_of(death.sock)
-    info = None if layers is None else tcp_info.ask(layers)
+    info = tcp_info.ask(layers)
     alert = LONGEST_ALERT if layers is not None and layers.pending is not None else 0
     return info is not None and info.missing > alert
 
@@ -177,8 +177,7 @@ class Reason(NamedTuple):
 
 def _idle_s(state: State) -> float:
     """Return the idle time in seconds from the kernel, or else since the last answer's head."""
-    layers = layers_of(state.sock())
-    info = None if layers is None else tcp_info.ask(layers)
+    info = tcp_info.ask(layers_of(state.sock()))
     return monotonic() - state.used_at if info is None else info.last_data_recv_ms / 1000
 
 

@@ -19,7 +19,7 @@ from typing import Any, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import BESIDE_S, address_of, try_to_open
+from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
 from stalepool.connection.state import NOTHING_LEFT_S, Request, State
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
@@ -81,14 +81,6 @@ class Watch:
             return None
         return max(NOTHING_LEFT_S, min(left_s, limit_s - self.waited_s))
 
-    def is_dead(self) -> bool:
-        """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
-
-        :returns: True once the peer is dead and :attr:`fresh` is open; False: keep waiting,
-            for :attr:`pause_s`.
-        """
-        return bool(self._is_dead())
-
     def close(self) -> None:
         """Close the socket that was opened beside the old one, if there is one."""
         fresh, self.fresh = self.fresh, None
@@ -107,12 +99,17 @@ class Watch:
         return fresh
 
     @fallback.guarded("answer_failed", default=False)
-    def _is_dead(self) -> bool:
+    def is_dead(self) -> bool:
+        """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
+
+        :returns: True once the peer is dead and :attr:`fresh` is open; False: keep waiting,
+            for :attr:`pause_s`.
+        """
         self.pause_s = LOOK_EVERY_S
         if monotonic() + 0.2 >= self.gives_up_until or not self._may_be_replayed():
             self.pause_s = None
             return self._reads_on()
-        info = self._info(self.conn.sock)
+        info = tcp_info.ask(layers_of(self.conn.sock))
         if info is None or self._has_a_reason_for_silence(info):
             return self._reads_on()
         if not self._is_suspect(info):
@@ -124,7 +121,8 @@ class Watch:
             self._open_fresh(info)
             if self.fresh is None or not info.unacked:
                 return False
-            info = self._info(self.conn.sock)  # the path may have healed meanwhile
+            # the path may have healed meanwhile
+            info = tcp_info.ask(layers_of(self.conn.sock))
             if info is None or not self._is_suspect(info):
                 return self._reads_on()
         if info.unacked:
@@ -165,7 +163,7 @@ class Watch:
     def _open_fresh(self, info: TcpInfo) -> None:
         left_s, self._is_unknown = self.gives_up_until - monotonic(), False
         limit_s = max(0.1, min(BESIDE_S, left_s))
-        self.fresh = try_to_open(self.conn, limit_s, address_of(self.conn, self.conn.sock))
+        self.fresh = open_like(self.conn, limit_s, address_of(self.conn, self.conn.sock))
         if self.fresh is None or info.unacked:
             return
         self._opened = monotonic()
@@ -180,7 +178,7 @@ class Watch:
 
     def _probes_are_answered(self) -> bool:
         """Tell whether the fresh socket's probe was answered while the old one's are not."""
-        knowledge, info = self.state.origin.knowledge, self._info(self.fresh)
+        knowledge, info = self.state.origin.knowledge, tcp_info.ask(layers_of(self.fresh))
         opened_ms_ago = 1000 * (monotonic() - self._opened)
         if info is not None and info.last_ack_recv_ms < opened_ms_ago - 800 * PROBE_AT_ONCE_S:
             knowledge.note_probe_answered()
@@ -190,8 +188,3 @@ class Watch:
         if layers is not None:
             keepalive.set_interval(layers, PROBE_RARELY_S)
         return self._reads_on()
-
-    @staticmethod
-    def _info(sock: Any) -> Optional[TcpInfo]:
-        layers = layers_of(sock)
-        return None if layers is None else tcp_info.ask(layers)

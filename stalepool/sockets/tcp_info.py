@@ -106,9 +106,9 @@ class TcpInfo(NamedTuple):
         return self.missing < 0 or self.state in _CLOSED_BY_US
 
 
-def ask(layers: Layers) -> Optional[TcpInfo]:
-    """Return the kernel's data; None for a socket that is not TCP, or is closed."""
-    if _TCP_INFO is None or not layers.is_tcp:
+def ask(layers: Optional[Layers]) -> Optional[TcpInfo]:
+    """Return the kernel's data; None for a socket that is not TCP, is closed, or is not known."""
+    if layers is None or _TCP_INFO is None or not layers.is_tcp:
         return None
     try:
         answer = layers.raw.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _FORMAT.size)
