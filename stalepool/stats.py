@@ -16,8 +16,7 @@ OTHERS = "(other origins)"
 
 #: neighbouring bucket edges differ by a quarter: fine enough to show an idle limit
 BUCKET_RATIO = 1.25
-_LONGEST_BUCKET = math.ceil(math.log(7 * 86400, BUCKET_RATIO))
-_SHORTEST_BUCKET = math.floor(math.log(0.001, BUCKET_RATIO))
+_SHORTEST_S, _LONGEST_S = 0.001, 7 * 86400.0
 
 #: how long each piece of knowledge is believed, in seconds
 SWALLOWED_FOR_S = 86400.0
@@ -67,22 +66,6 @@ class Counter:
         return int(repr(self.ticks)[6:-1])
 
 
-class Outage:
-    """A time in which an origin refuses connects; all requests share its one window."""
-
-    __slots__ = ("_began", "_window_s")
-
-    def __init__(self, window_s: float) -> None:
-        self._began = monotonic()
-        self._window_s = window_s
-
-    @property
-    def left_s(self) -> float:
-        """Seconds until the window closes; 0 once it is closed, or began in the future."""
-        spent_s = monotonic() - self._began
-        return max(0.0, self._window_s - spent_s) if spent_s >= 0 else 0.0
-
-
 class Knowledge:
     """Facts learnt of one origin; times are monotonic seconds.
 
@@ -112,13 +95,20 @@ class Knowledge:
         #: an announced idle limit that connections outlive, and how many have so far
         self.untrue_limit_s: Optional[float] = None
         self._outlived = 0
-        #: the outage that a refused connect began
-        self.outage: Optional[Outage] = None
+        #: when a refused connect began an outage, and the seconds of the window that all share
+        self.outage: Optional[Tuple[float, float]] = None
 
     @property
     def is_in_outage(self) -> bool:
         """Tell whether the window of an outage is open, to an origin that has answered before."""
-        return self.has_answered and self.outage is not None and self.outage.left_s > 0
+        return self.has_answered and self.outage is not None and self.outage_left_s > 0
+
+    @property
+    def outage_left_s(self) -> float:
+        """Seconds until the window closes; 0 once it is closed, or began in the future."""
+        began, window_s = self.outage or (0.0, 0.0)
+        spent_s = monotonic() - began
+        return max(0.0, window_s - spent_s) if spent_s >= 0 else 0.0
 
     def note_probe_answered(self) -> None:
         self.answers_probes, self._swallowed_at = True, None
@@ -202,7 +192,7 @@ def _is_within(since: Optional[float], seconds: float) -> bool:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_knowledge", "armed", "died", "discards", "ended", "groups", "hidden", "name")
+    __slots__ = ("_knowledge", "armed", "died", "ended", "groups", "hidden", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -221,8 +211,7 @@ class Origin:
     def forget_counts(self) -> None:
         """Count from zero. What was learnt stays, except that the origin answered this process."""
         self._knowledge.has_answered, self._knowledge.outage = False, None
-        self.discards = Counter()
-        self.hidden = Counter()
+        self.hidden = Counter()  # discards in active mode, by a verdict of HIDDEN
         self.ended = {"failed_in_request": Counter(), "silent_in_request": Counter()}
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths
@@ -236,12 +225,6 @@ class Origin:
         """Count one event of :data:`GROUPS`."""
         self.counter(group, name).tick()
 
-    def count_discard(self, verdict: str, is_audit: bool) -> None:
-        """Count a discard at checkout; in audit mode, one that active would have made."""
-        self.discards.tick()
-        if verdict in HIDDEN and not is_audit:
-            self.hidden.tick()
-
     def count_end(self, group: str, name: str, is_silent: bool) -> None:
         """Count what became of a request whose connection ended during it, or fell silent."""
         self.count(group, name)
@@ -249,8 +232,8 @@ class Origin:
 
     def count_death(self, age_s: float) -> None:
         """Count a connection that had been idle for ``age_s`` seconds when it died."""
-        bucket = math.ceil(math.log(max(age_s, 0.001), BUCKET_RATIO))
-        bucket = min(max(bucket, _SHORTEST_BUCKET), _LONGEST_BUCKET)
+        bucketed_s = min(max(age_s, _SHORTEST_S), _LONGEST_S)
+        bucket = math.ceil(math.log(bucketed_s, BUCKET_RATIO))
         self.died.setdefault(bucket, Counter()).tick()
 
     def as_dict(self) -> Dict[str, Any]:
@@ -258,9 +241,11 @@ class Origin:
             group: {name: counter.value for name, counter in sorted(names.copy().items())}
             for group, names in self.groups.items()
         }
+        checked = counted["verdicts"]
+        discarded = {name: number for name, number in checked.items() if name not in KEPT}
         return {
-            "checkouts": sum(counted["verdicts"].values()),
-            "discards": self.discards.value,
+            "checkouts": sum(checked.values()),
+            "discards": sum(discarded.values()),
             "keepalive_armed": self.armed.value,
             # upper edge of the bucket in seconds -> connections that died at such an age
             "died_idle_s": {
@@ -268,7 +253,7 @@ class Origin:
                 for bucket, counter in sorted(self.died.copy().items())
             },
             **counted,
-            "gone": self._gone(counted),
+            "gone": self._gone(discarded, counted["moved"]),
             "saved": self._saved(counted),
         }
 
@@ -284,15 +269,15 @@ class Origin:
             "reconnected": counted["reconnects"].get("ok", 0),
         }
 
-    def _gone(self, counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
+    def _gone(self, discarded: Dict[str, int], moved: Dict[str, int]) -> Dict[str, int]:
         """Return how many connections ended, by reason: at checkout, by a move, or in a request.
 
         Those that failed or fell silent in a request count whatever became of the request.
         """
-        gone = {name: number for name, number in counted["verdicts"].items() if name not in KEPT}
-        for name, number in counted["moved"].items():
-            if name != "failed":
-                gone[name] = gone.get(name, 0) + number
+        gone = dict(discarded)
+        for reason, number in moved.items():
+            if reason != "failed":
+                gone[reason] = gone.get(reason, 0) + number
         ended = {name: counter.value for name, counter in self.ended.items() if counter.value}
         return {**gone, **ended}
 
@@ -319,11 +304,6 @@ def forget_counts() -> None:
     """Count from zero, as a forked child does. What was learnt of the origins stays."""
     for entry in list(_origins.values()):
         entry.forget_counts()
-
-
-def forget() -> None:
-    """Forget every origin."""
-    _origins.clear()
 
 
 def snapshot() -> Dict[str, Any]:

@@ -22,9 +22,9 @@ from stalepool_testing import TLS, CloseAfter, FaultServer, ResetAfter, Respond
 
 @pytest.fixture(autouse=True)
 def from_zero():
-    stats.forget()
+    stats._origins.clear()
     yield
-    stats.forget()
+    stats._origins.clear()
 
 
 # -- bounded ---------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_nothing_is_learnt_of_origins_that_share_an_entry():
         others = stats.origin("http://a:%d" % number)
     untouched = others.knowledge.as_dict()
     others.knowledge.has_answered = True
-    others.knowledge.outage = stats.Outage(1.0)
+    others.knowledge.outage = time.monotonic(), 1.0
     others.knowledge.stop_moves()
     others.knowledge.note_probes_swallowed()
     for _ in range(3):
@@ -239,14 +239,16 @@ def test_nothing_is_learnt_of_origins_that_share_an_entry():
 
 
 def test_an_outage_ends_by_the_clock(clock):
-    outage = stats.Outage(1.0)
-    assert outage.left_s == 1.0
+    knowledge = stats.Knowledge()
+    assert knowledge.outage_left_s == 0.0
+    knowledge.outage = clock[0], 1.0
+    assert knowledge.outage_left_s == 1.0
     clock[0] -= 10
-    assert outage.left_s == 0.0  # it began in the future
+    assert knowledge.outage_left_s == 0.0  # it began in the future
     clock[0] += 10.5
-    assert outage.left_s == 0.5
+    assert knowledge.outage_left_s == 0.5
     clock[0] += 1
-    assert outage.left_s == 0.0
+    assert knowledge.outage_left_s == 0.0
 
 
 # -- plain data ------------------------------------------------------------------------------------

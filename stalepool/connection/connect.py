@@ -120,12 +120,12 @@ def _wait_s(conn: Any, error: Any, settings: Settings) -> float:
     if not knowledge.has_answered or not is_refusal(error) or not settings.reconnect_window_s:
         return 0.0
     if knowledge.outage is None:
-        knowledge.outage = stats.Outage(settings.reconnect_window_s)
+        knowledge.outage = monotonic(), settings.reconnect_window_s
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
         return 0.0
     budget_s = settings.reconnect_window_s - _period()[1]  # of this thread, in its present period
-    return max(0.0, min(knowledge.outage.left_s, budget_s))
+    return max(0.0, min(knowledge.outage_left_s, budget_s))
 
 
 def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:

@@ -11,7 +11,7 @@ import logging
 from time import monotonic
 from typing import Any, Callable, NamedTuple, Optional
 
-from stalepool import fallback, runtime
+from stalepool import fallback, runtime, stats
 from stalepool.connection import state as states
 from stalepool.connection.state import State, is_http1
 from stalepool.sockets import keepalive, liveness, tcp_info
@@ -202,7 +202,8 @@ def _report(conn: Any, state: State, finding: Finding, installation: runtime.Ins
         kinds = "%s with %s" % (type(conn), type(conn.sock))
         fallback.fall_back("unknown_connection", kinds)
     elif verdict.is_discard:
-        origin.count_discard(verdict.value, installation.is_audit)
+        if verdict.value in stats.HIDDEN and not installation.is_audit:
+            origin.hidden.tick()
         fallback.log(
             _logger,
             logging.DEBUG,

@@ -18,7 +18,7 @@ from stalepool.connection import request_rules
 from stalepool.connection.request_rules import Attempt, Death
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.settings import Settings
-from stalepool.stats import Knowledge, Outage
+from stalepool.stats import Knowledge
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
 ALL_METHODS = (*SAFE, "PUT", "DELETE", "POST", "PATCH", "CONNECT", "LOCK", "")
@@ -29,7 +29,7 @@ def knows(**facts: Any) -> Any:
     """The state of a connection, as far as the rules look at it."""
     knowledge = Knowledge()
     knowledge.has_answered = facts.pop("has_answered", True)
-    knowledge.outage = Outage(60) if facts.pop("is_in_outage", False) else None
+    knowledge.outage = (monotonic(), 60.0) if facts.pop("is_in_outage", False) else None
     for fins_ago, age_s in enumerate(reversed(facts.pop("died_at", ()))):
         knowledge._fins = ((monotonic() - 200 * fins_ago, age_s), *knowledge._fins)
     knowledge.untrue_limit_s = facts.pop("untrue_limit_s", None)

@@ -50,7 +50,7 @@ def passing_through(owner: Any, attribute: str) -> Iterator[None]:
     try:
         (left,) = stalepool.uninstall()
         assert left.endswith(attribute)
-        stats.forget()
+        stats._origins.clear()
         fallback.forget()
         yield
     finally:
@@ -62,7 +62,7 @@ def passing_through(owner: Any, attribute: str) -> Iterator[None]:
 def shim(**settings: Any) -> Iterator[None]:
     """With the shim, its counters at zero; the checkout alone, where nothing else is asked for."""
     stalepool.install(**{**CHECKOUT_ALONE, **settings})
-    stats.forget()
+    stats._origins.clear()
     for remembered in list(state._states.values()):  # of connections that are pooled already
         if remembered.sock() is not None:
             remembered.origin = stats.origin(remembered.origin.name)
