@@ -10,10 +10,10 @@ Keepalive is armed before the connection's first byte, also before that of TLS o
 
 from __future__ import annotations
 
+import _socket
 import contextvars
 import errno
 import functools
-import itertools
 import logging
 import random
 from time import monotonic
@@ -53,7 +53,6 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
     :param original: returns urllib3's own, bound to a connection.
     :param module: the module it is from, whose ``time`` yields where its sockets do.
     """
-    pause = _make_pause(module)
 
     def _new_conn(self: Any) -> Any:
         installation, stock = runtime.current, original(self)
@@ -74,7 +73,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
             return sock
         # not in the clause above: what is raised here must not have the refusal as its context
         try:
-            sock = _try_again(stock, self, wait_s, pause)
+            sock = _try_again(stock, self, wait_s, module)
             if sock is None:
                 fallback.raise_again(first)
         finally:
@@ -100,15 +99,13 @@ def _arm(conn: Any, sock: Any, settings: Settings) -> None:
 
     Not for an origin that swallows probes: keepalive would end living connections.
     """
-    layers = layers_of(sock)
-    entry = stats.origin(origin_of(conn))
-    if layers is not None:
-        note_opened(layers.raw)
-        if layers.is_tcp:
-            stats.origin(peer_of(conn)).knowledge.address = layers.raw.getpeername()[0]
-    if layers is None or entry.knowledge.swallows_probes:
+    layers, entry = layers_of(sock), stats.origin(origin_of(conn))
+    if layers is None:
         return
-    if keepalive.arm(layers, settings):
+    note_opened(layers.raw)
+    if layers.is_tcp:
+        stats.origin(peer_of(conn)).knowledge.address = layers.raw.getpeername()[0]
+    if not entry.knowledge.swallows_probes and keepalive.arm(layers, settings):
         entry.armed.tick()
 
 
@@ -153,10 +150,8 @@ def is_refusal(error: BaseException) -> bool:
     return any(getattr(link, "errno", None) in _REFUSALS for link in links)
 
 
-def _try_again(
-    stock: Callable[[], Any], conn: Any, wait_s: float, pause: Callable[[float], None]
-) -> Any:
-    """Return a socket, or None if the window closed first. Yields where ``pause`` does.
+def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) -> Any:
+    """Return a socket, or None if the window closed first. Yields where the module's sleep does.
 
     Any other error than a refusal is raised to the caller at once.
     """
@@ -164,9 +159,9 @@ def _try_again(
     limit_s = number_of(timeout)
     ends = began + (wait_s if limit_s is None else min(wait_s, limit_s))
     try:
-        for pause_s in itertools.islice(_pauses(ends), MOST_TRIES):
+        for pause_s in _pauses(ends):
             paused_at = monotonic()
-            pause(pause_s)
+            _pause(module, pause_s)
             if monotonic() - paused_at < pause_s / 2:
                 break  # a mocked sleep, or a frozen clock
             conn.timeout = max(SHORTEST_TRY_S, ends - monotonic())
@@ -177,10 +172,7 @@ def _try_again(
                     raise
             else:
                 # the window does not limit the TLS handshake and the sending of the request
-                if limit_s is None:
-                    sock.settimeout(None if timeout is None else _default_timeout())
-                else:
-                    sock.settimeout(limit_s)
+                sock.settimeout(limit_s)
                 outcome = "ok"
                 return sock
         return None
@@ -197,7 +189,7 @@ def _try_again(
 def _pauses(ends: float) -> Iterator[float]:
     """Generate growing pauses in seconds, with jitter, so that callers do not try in step."""
     pause_s = FIRST_PAUSE_S
-    while True:
+    for _ in range(MOST_TRIES):
         left_s = ends - monotonic()
         if left_s <= 0:
             return
@@ -220,35 +212,16 @@ def number_of(timeout: Any) -> Optional[float]:
     """Return a timeout in seconds, None without one; urllib3 marks the default of the socket."""
     if isinstance(timeout, (int, float)):
         return float(timeout)
-    return None if timeout is None else _default_timeout()
+    return None if timeout is None else _socket.getdefaulttimeout()
 
 
-def _default_timeout() -> Optional[float]:
-    import socket
-
-    return socket.getdefaulttimeout()
-
-
-def _make_pause(module: Any) -> Callable[[float], None]:
-    """Return the sleep of one copy of urllib3: it yields exactly where that copy's sockets do.
+def _pause(module: Any, seconds: float) -> None:
+    """Sleep as one copy of urllib3 does: this yields exactly where that copy's sockets do.
 
     A green copy made by eventlet's ``import_patched`` in an unpatched process would otherwise block
-    its hub. If the sleep cannot be found, the pause takes no time, and the caller does not wait.
-    """
-
-    def pause(seconds: float) -> None:
-        time = _time_of(module)
-        if time is not None:
-            time.sleep(seconds)
-
-    return pause
-
-
-def _time_of(module: Any) -> Any:
-    """Return the ``time`` module with which a copy's ``Retry`` sleeps; None if it is not found.
-
-    It is found by the functions of ``Retry``, any of which may be mocked, since the copy's own
-    modules need not be in ``sys.modules``.
+    its hub. The ``time`` with which the copy's ``Retry`` sleeps is found by the functions of
+    ``Retry``, any of which may be mocked, since the copy's own modules need not be in
+    ``sys.modules``. If it is not found, the pause takes no time, and the caller does not wait.
     """
     retry = getattr(module, "Retry", None)
     if retry is None:  # contrib.socks
@@ -258,8 +231,8 @@ def _time_of(module: Any) -> Any:
             names = getattr(function, "__globals__", {})
             # the function of a mock or of a decorator belongs to another module
             if names.get("__name__") == cls.__module__ and "time" in names:
-                return names["time"]
-    return None
+                names["time"].sleep(seconds)
+                return
 
 
 def note_answer(conn: Any) -> None:

@@ -131,7 +131,7 @@ def test_nothing_to_sleep_with(connects, monkeypatch):
 
 def test_the_class_of_retries_is_mocked():
     began = time.monotonic()
-    connect._make_pause(unittest.mock.Mock())(60)
+    connect._pause(unittest.mock.Mock(), 60)
     assert time.monotonic() - began < 30
 
 

@@ -51,8 +51,7 @@ def test_what_the_kernel_holds_against_a_tls_socket(name):
         raise OSError(getattr(errno, name), "said so")
 
     with testing.late_ticket() as pair:
-        taken_apart = layers.layers_of(pair.client)
-        taken_apart.read_one = read_one
+        taken_apart = layers.layers_of(pair.client)._replace(read_one=read_one)
         verdict = liveness.examine(taken_apart, liveness.poller(taken_apart.raw))
         assert verdict is READ_FAILS_WITH[name]
 
@@ -180,7 +179,7 @@ def test_what_comes_behind_a_ticket():
             kernel.wait_readable(pair.client)
             return found
 
-        taken_apart.read_one = read_and_be_late
+        taken_apart = taken_apart._replace(read_one=read_and_be_late)
         assert liveness.examine(taken_apart, liveness.poller(taken_apart.raw)) is Verdict.UNREAD
 
 
