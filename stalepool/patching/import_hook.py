@@ -21,7 +21,6 @@ from __future__ import annotations
 import sys
 
 from stalepool.patching import copies, loaders
-from stalepool.patching.copies import PACKAGE, SESSION
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
@@ -45,10 +44,8 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Any = None, target: Any = None
     ) -> Optional[ModuleSpec]:
-        if PACKAGE not in fullname and fullname != SESSION:
-            return None  # everybody else's imports pay 0.1 us
         if copies.place_of(fullname) is None:
-            return None
+            return None  # everybody else's imports pay 0.1 us
         finders = list(sys.meta_path)
         if self not in finders:  # uninstalled meanwhile
             return None
@@ -89,20 +86,18 @@ class _Finder:
 
             with unpatched.in_sight():
                 from stalepool import fallback
+
+                if self.refused is None:
+                    patch = fallback.guarded("hook_failed", False)(self._load_and_patch)
+                    self.has_failed = not patch(modules)
+                fallback.guarded("status_failed")(self._show)(modules)
         except ImportError:  # without that module it cannot even be logged
             self.has_failed = True
-        else:
-            if self.refused is None:
-                patch = fallback.guarded("hook_failed", False)(self._load_and_patch)
-                self.has_failed = not patch(modules)
-            fallback.guarded("status_failed")(self._show)(modules)
 
     def _load_and_patch(self, modules: List[ModuleType]) -> bool:
-        from stalepool.sockets import unpatched
+        from stalepool import runtime, settings
+        from stalepool.patching import patches
 
-        with unpatched.in_sight():
-            from stalepool import runtime, settings
-            from stalepool.patching import patches
         self.loaded = runtime, patches
         runtime.start(self.settings or settings.Settings())
         for module in modules:
@@ -111,11 +106,9 @@ class _Finder:
 
     def _show(self, modules: List[ModuleType]) -> None:
         """Show this process to ``stalepool status``; if the shim is off, say so in the log."""
-        from stalepool.sockets import unpatched
+        from stalepool import fallback, status
+        from stalepool.patching import announce
 
-        with unpatched.in_sight():
-            from stalepool import fallback, status
-            from stalepool.patching import announce
         if self.refused is None:  # the environment tells stalepool status as much
             status.show(describe)
         say = fallback.guarded("status_failed")(self._say_that_it_is_off)

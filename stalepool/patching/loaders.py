@@ -25,12 +25,13 @@ def watch(
     exception would look like the module's.
     """
     if spec.loader is not None:  # None: a namespace package
-        has_exec = hasattr(spec.loader, "exec_module")
-        loader: Any = (_ExecLoader if has_exec else _OldLoader)(spec, before, after)
+        loader: Any = _Loader(spec, before, after)
         spec.loader = loader
 
 
 class _Loader:
+    """All that the loader in the spec is, until the load begins."""
+
     def __init__(self, spec: ModuleSpec, before: Any, after: Any) -> None:
         self._spec = spec
         self._loader: Any = spec.loader
@@ -38,40 +39,24 @@ class _Loader:
         self._after = after
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
+        found = getattr(self._loader, name)
+        # PEP 451; zipimport's loader was an older one until Python 3.9
+        loads = "exec_module" if hasattr(self._loader, "exec_module") else "load_module"
+        return found if name != loads else lambda given: self._load(found, given)
 
     @property  # type: ignore[misc]  # typeshed lets it be assigned as well
     def __class__(self) -> Any:
-        return type(self._loader)  # for isinstance(spec.loader, SourceLoader)
+        return type(self._loader)  # for isinstance(spec.loader, SourceFileLoader)
 
-
-class _ExecLoader(_Loader):
-    def create_module(self, spec: ModuleSpec) -> Optional[ModuleType]:
-        module: Optional[ModuleType] = self._loader.create_module(spec)
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
+    def _load(self, load: Any, given: Any) -> Any:
+        """Load a module: ``exec_module`` is given it, ``load_module`` its name, and returns it."""
         self._spec.loader = self._loader
-        if getattr(module, "__loader__", None) is self:
-            module.__loader__ = self._loader
+        if getattr(given, "__loader__", None) is self:
+            given.__loader__ = self._loader
         name, loaded = self._spec.name, None
         self._before(name)
         try:
-            self._loader.exec_module(module)
-            loaded = module
+            loaded = load(given) or given
         finally:
             self._after(name, loaded)
-
-
-class _OldLoader(_Loader):
-    """For loaders from before PEP 451; zipimport's was one until Python 3.9."""
-
-    def load_module(self, fullname: str) -> ModuleType:
-        self._spec.loader = self._loader
-        loaded: Optional[ModuleType] = None
-        self._before(fullname)
-        try:
-            loaded = self._loader.load_module(fullname)
-        finally:
-            self._after(fullname, loaded)
         return loaded
