@@ -266,8 +266,6 @@ def make_replayed(original: Any, module: Any) -> Any:
     """Return the descriptor that urllib3's response gets: it asks http.client's response inside."""
 
     class Replayed:
-        __wrapped__ = original
-
         def __get__(self, response: Any, owner: Any = None) -> bool:
             made_of = getattr(response, "_original_response", None)
             return bool(getattr(made_of, "stalepool_replayed", False))

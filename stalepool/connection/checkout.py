@@ -6,7 +6,6 @@ once at each checkout of a pooled connection, and which yields to the hub under 
 
 from __future__ import annotations
 
-import functools
 from time import monotonic
 from typing import Any, Callable
 
@@ -27,7 +26,6 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
     :param original: urllib3's own check, which decides where ours cannot.
     """
 
-    @functools.wraps(original)
     def is_connection_dropped(conn: Any) -> bool:
         try:
             sock = conn.sock

@@ -207,7 +207,9 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
         if not problem:
             own = vars(owner).get(patch.attribute, _INHERITED)
             ours = patch.make(patch.bind(owner, own, patch.attribute), module)
-            _describe(ours, stock)
+            if isinstance(ours, FunctionType):
+                functools.update_wrapper(ours, stock)
+            ours.__wrapped__ = stock  # for introspection, and to restore it
             applied = _Applied(patch, module, owner, ours, own)
             setattr(owner, patch.attribute, ours)
             _applied.append(applied)
@@ -219,8 +221,8 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
 _apply_guarded = fallback.guarded("patch_missing", "could not be patched")(_apply_one)
 
 
-def _found_at(owner: Any, name: str) -> Optional[Any]:
-    """Return the attribute of a module or class, unbound; a class may have inherited it."""
+def _found_at(owner: Any, name: str) -> Any:
+    """Return the attribute of a module or class, unbound, perhaps inherited; None without it."""
     for holder in getattr(owner, "__mro__", (owner,)):
         if name in vars(holder):
             return vars(holder)[name]
@@ -255,14 +257,6 @@ def _chain(function: Any) -> List[Any]:
     while hasattr(found[-1], "__wrapped__") and len(found) < _LONGEST_CHAIN:
         found.append(found[-1].__wrapped__)
     return found
-
-
-def _describe(ours: Any, stock: Any) -> None:
-    """Set ``__wrapped__``: for introspection, and to restore the original."""
-    if isinstance(ours, FunctionType):
-        functools.update_wrapper(ours, stock)
-    elif getattr(ours, "__wrapped__", None) is not stock:
-        ours.__wrapped__ = stock
 
 
 def _closes_over(function: Any, ours: Any) -> bool:
