@@ -131,7 +131,8 @@ def _recover(
             except socket_errors() as caught:
                 error = caught
         clear_tls_errors(sock, error)
-        if conn.sock is sock and _refusal(conn, state, error) is None and _replays(response, state):
+        refused = replay.refusal(conn, state, error, runtime.current) if conn.sock is sock else ""
+        if refused is None and _replays(response, state):
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
             replay.note_outcome(state, request, "failed")
@@ -177,12 +178,6 @@ def _renew_file(response: Answer, sock: Any) -> None:
     """
     timed_out, response.fp = response.fp, sock.makefile("rb")
     timed_out.close()
-
-
-@fallback.guarded("replay_failed", default="replay_failed")
-def _refusal(conn: Any, state: State, error: Optional[BaseException]) -> Optional[str]:
-    installation = runtime.current
-    return "" if installation is None else replay.refusal(conn, state, error, installation)
 
 
 def _replays(response: Answer, state: State, fresh: Any = None, has_ended: bool = True) -> bool:

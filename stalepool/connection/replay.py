@@ -15,15 +15,19 @@ from stalepool import fallback, runtime
 from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like, shorter, take
 from stalepool.connection.request_rules import Attempt, Death
-from stalepool.connection.state import Request, State
+from stalepool.connection.state import SENDING, Request, State
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 _logger = logging.getLogger("stalepool.replay")
 
 
+@fallback.guarded("replay_failed", default="replay_failed")
 def refusal(
-    conn: Any, state: State, error: Optional[BaseException], installation: runtime.Installation
+    conn: Any,
+    state: State,
+    error: Optional[BaseException],
+    installation: Optional[runtime.Installation],
 ) -> Optional[str]:
     """Return why a failed request is not replayed, None if it may be; count and log the refusal.
 
@@ -31,32 +35,35 @@ def refusal(
 
     :param error: what was raised; None where reading the answer found the end.
     """
-    request, settings = state.request, installation.settings
-    if request is None:
+    request = state.request
+    if request is None or installation is None:
         return "no_request"
     if request.is_half_sent:
         return "half_sent"  # its first failure was counted
-    attempt = Attempt(settings, state, request)
-    found = request_rules.refusal_by_death(Death(settings, request, conn.sock, error))
+    if state.phase is SENDING and failure.answer_has_begun(conn.sock):
+        state.origin.count_end("replays_refused", "answer_began", is_silent=False)
+        return "answer_began"
+    settings = installation.settings
+    death = Death(settings, request, conn.sock, error)
+    found = request_rules.refusal(request_rules.DEATH_RULES, death)
     if found == "not_ended":
         return found  # no failure of the connection: the caller's timeout, for example
-    found = found or request_rules.refusal(attempt)
+    attempt = Attempt(settings, state, request)
+    found = found or request_rules.refusal(request_rules.REPLAY_RULES, attempt)
     request.is_silent = failure.is_silent_end(error)
     if request.moved_for is not None:
         state.origin.knowledge.stop_moves()
-    if found is None and installation.is_audit:
-        state.origin.count_end("replays", "would", request.is_silent)
-        found = "audit"
-    elif found is not None:
-        state.origin.count_end("replays_refused", found, request.is_silent)
-    if found is not None:
-        fallback.log(
-            _logger,
-            logging.DEBUG,
-            "%s: %s failed with %r, not sent once more: %s",
-            *(state.origin.name, request.method, error, found),
-        )
-    return found
+    if found is None and not installation.is_audit:
+        return None
+    counted = ("replays", "would") if found is None else ("replays_refused", found)
+    state.origin.count_end(*counted, request.is_silent)
+    fallback.log(
+        _logger,
+        logging.DEBUG,
+        "%s: %s failed with %r, not sent once more: %s",
+        *(state.origin.name, request.method, error, found or "audit"),
+    )
+    return found or "audit"
 
 
 @fallback.guarded("replay_failed")
@@ -71,10 +78,9 @@ def after_failed_send(
     conn: Any, state: State, error: BaseException, installation: runtime.Installation
 ) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error."""
-    request = state.request
-    if request is None or _is_refused_after_send(conn, state, error, installation):
+    request, sock = state.request, conn.sock
+    if request is None or sock is None or refusal(conn, state, error, installation) is not None:
         return False
-    sock = conn.sock
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
     fresh = _send_record(conn, request)
@@ -84,18 +90,6 @@ def after_failed_send(
     fresh.settimeout(request.limit_s)
     request.first_error = error
     return True
-
-
-@fallback.guarded("replay_failed", default=True)
-def _is_refused_after_send(
-    conn: Any, state: State, error: BaseException, installation: runtime.Installation
-) -> bool:
-    if conn.sock is None:
-        return True
-    if failure.answer_has_begun(conn.sock):
-        state.origin.count_end("replays_refused", "answer_began", is_silent=False)
-        return True
-    return refusal(conn, state, error, installation) is not None
 
 
 def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:

@@ -52,7 +52,8 @@ _has_a_precondition = _header(
     "if-match", "if-none-match", "if-unmodified-since", "if", "content-range"
 )
 #: schemes that authenticate a connection and not a request (RFC 4559, MS-NTHT)
-speaks_an_identity = _credential("ntlm", "negotiate", "kerberos")
+_IDENTITY_SCHEMES = ("ntlm", "negotiate", "kerberos")
+speaks_an_identity = _credential(*_IDENTITY_SCHEMES)
 asks_for_an_upgrade = _header("upgrade")
 
 
@@ -120,12 +121,8 @@ def is_worth_a_record(state: State, request: Request) -> bool:
     return not ((b"ransfer-" in head or b"RANSFER-" in head) and _is_a_dialogue(head))
 
 
-def refusal(attempt: Attempt) -> Optional[str]:
-    """Return the name of the first rule that refuses a replay; None if the request may be sent."""
-    return _first_refusal(REPLAY_RULES, attempt)
-
-
-def _first_refusal(rules: Tuple[Rule, ...], case: Any) -> Optional[str]:
+def refusal(rules: Tuple[Rule, ...], case: Any) -> Optional[str]:
+    """Return the name of the first of the rules that refuses a replay; None if none does."""
     return next((rule.refusal for rule in rules if not rule.consents(case)), None)
 
 
@@ -161,11 +158,6 @@ DEATH_RULES = (
     Rule("not_ended", lambda death: failure.has_ended(death.sock, death.error)),
     Rule("peer_had_it", _came_soon),
 )
-
-
-def refusal_by_death(death: Death) -> Optional[str]:
-    """Return the name of the first rule that refuses a replay after this failure, or None."""
-    return _first_refusal(DEATH_RULES, death)
 
 
 class Reason(NamedTuple):
@@ -259,9 +251,6 @@ def keep_alive_hint_s(value: str) -> Optional[float]:
         if name.strip().lower() == "timeout" and seconds.strip().isdecimal():
             return float(seconds)
     return None
-
-
-_IDENTITY_SCHEMES: Tuple[str, ...] = ("ntlm", "negotiate", "kerberos")
 
 
 def offers_an_identity(challenges: str) -> bool:

@@ -141,7 +141,7 @@ class Watch:
         if installation is None:
             return False
         attempt = request_rules.Attempt(installation.settings, self.state, self.request)
-        return request_rules.refusal(attempt) is None
+        return request_rules.refusal(request_rules.REPLAY_RULES, attempt) is None
 
     def _has_a_reason_for_silence(self, info: TcpInfo) -> bool:
         """Tell whether silence is no evidence: window closed, data unsent, or probes swallowed."""
