@@ -12,7 +12,6 @@ import _socket
 import contextvars
 import functools
 import logging
-import os
 import traceback
 from time import monotonic
 from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Tuple
@@ -238,7 +237,3 @@ def forget() -> None:
     for reason in REASONS:
         _counts[reason] = Counter()
     _lines.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=forget)

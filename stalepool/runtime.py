@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Callable, List, Optional
 
-from stalepool import stats
+from stalepool import fallback, stats
 from stalepool.settings import Settings
 
 
@@ -61,6 +61,7 @@ def _after_fork_in_child() -> None:
     global fork_generation
     fork_generation += 1
     stats.forget_counts()
+    fallback.forget()
     _replace(current)
 
 

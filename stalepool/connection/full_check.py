@@ -54,14 +54,12 @@ def _check(conn: Any, installation: runtime.Installation) -> Action:
         fallback.fall_back("requests_unseen", type(conn))
     finding = _find(conn, state, installation)
     _report(conn, state, finding, installation)
-    if installation.is_audit or finding.verdict.action is Action.DEFER:
+    action = Action.DEFER if installation.is_audit else finding.verdict.action
+    if action is Action.KEEP and state.request is not None:
+        state.answered()  # the answer was read by another response class
+    if action is not Action.DISCARD:
         state.checked()
-        return Action.DEFER
-    if finding.verdict.action is Action.KEEP:
-        if state.request is not None:  # its answer was read by another response class
-            state.answered()
-        state.checked()
-    return finding.verdict.action
+    return action
 
 
 def _find(conn: Any, state: State, installation: runtime.Installation) -> Finding:
