@@ -18,14 +18,8 @@ PREFIX = "STALEPOOL_"
 class Flag:
     accepts = "1, true, yes, on, 0, false, no or off"
     _words = {
-        "1": True,
-        "true": True,
-        "yes": True,
-        "on": True,
-        "0": False,
-        "false": False,
-        "no": False,
-        "off": False,
+        **dict.fromkeys(("1", "true", "yes", "on"), True),
+        **dict.fromkeys(("0", "false", "no", "off"), False),
     }
 
     def parse(self, value: Any) -> bool:

@@ -105,8 +105,7 @@ def _do_what_is_due() -> None:
         return
     now, interval_s = snapshot(describe_hook()), current.settings.summary_s
     if monotonic() >= _file_due_at:
-        _file_due_at = monotonic() + AFTER_FAILURE_S
-        _file_due_at = _write_file(now) or _file_due_at
+        _file_due_at = _write_file(now) or monotonic() + AFTER_FAILURE_S
     if not _has_said:
         _has_said = True
         _say_that_it_is_active(now)
@@ -232,10 +231,8 @@ def sweep(directory: int) -> None:
 def _is_gone(pid: int) -> bool:
     try:
         _posix.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        return False
+    except (OSError, OverflowError) as error:
+        return isinstance(error, ProcessLookupError)
     return False
 
 
