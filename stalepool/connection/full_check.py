@@ -8,6 +8,7 @@ than ``poll`` shows.
 from __future__ import annotations
 
 import logging
+import select
 from time import monotonic
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -133,7 +134,7 @@ def _trust(
     conn: Any,
     state: State,
     layers: Layers,
-    poll: liveness.Poll,
+    poll: select.poll,
     installation: runtime.Installation,
 ) -> None:
     """Let the fast check suffice until the kernel can know more than ``poll`` shows.

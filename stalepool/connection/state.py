@@ -25,13 +25,13 @@ from __future__ import annotations
 import functools
 import http.client
 import re
+import select
 import weakref
 from time import monotonic
 from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import runtime, stats
 from stalepool.sockets.layers import RawSocket, raw_of
-from stalepool.sockets.liveness import Poll
 
 FRESH, IDLE, CHECKED, SENDING, WAITING, UPGRADED = (
     *("fresh", "idle", "checked"),
@@ -164,7 +164,7 @@ class State:
         self.fork_generation = runtime.fork_generation
         #: monotonic time from which on the fast check no longer suffices
         self.full_check_due = 0.0
-        self.poll: Optional[Poll] = None
+        self.poll: Optional[select.poll] = None
         self.is_tls = False
         self.kept: Optional[Iterator[int]] = None
         #: the reason for which any next request takes a fresh socket
@@ -181,7 +181,7 @@ class State:
         """A pool has checked the connection out, and keeps it."""
         self.phase = CHECKED
 
-    def trust_until(self, due: float, poll: Poll, is_tls: bool, kept: Iterator[int]) -> None:
+    def trust_until(self, due: float, poll: select.poll, is_tls: bool, kept: Iterator[int]) -> None:
         """The full check found the connection alive: the fast check suffices for a while.
 
         :param due: monotonic time of the next full check.

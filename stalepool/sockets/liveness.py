@@ -11,20 +11,11 @@ import _socket
 import errno
 import select
 import struct
-from typing import List, Optional, Protocol, Tuple
+from typing import List, Optional, Tuple
 
 from stalepool.sockets import unpatched
 from stalepool.sockets.layers import CLOSE_NOTIFY, WANTS_MORE, Layers, RawSocket, clear_tls_errors
 from stalepool.sockets.verdict import Verdict
-
-
-class Poll(Protocol):
-    """A poll object of the kernel's, kept for one socket."""
-
-    def register(self, fd: int, events: int) -> None: ...
-
-    def poll(self, timeout_ms: int) -> List[Tuple[int, int]]: ...
-
 
 POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, as distinct from data
 PEER_IS_GONE = POLLRDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
@@ -50,7 +41,7 @@ _CLOSE_NOTIFY_LENGTH_1_3 = 19  # alert 2 + inner type 1 + AEAD tag 16
 _LONGEST_RECORD = 16384 + 256
 
 
-def poller(raw: RawSocket) -> Optional[Poll]:
+def poller(raw: RawSocket) -> Optional[select.poll]:
     """Return a poll object to keep for this socket; None if there is no poll.
 
     It is kept because making and registering one costs three times the poll itself. Its bound
@@ -60,12 +51,12 @@ def poller(raw: RawSocket) -> Optional[Poll]:
     make = unpatched.poll()
     if make is None or raw.fileno() < 0:
         return None
-    kept: Poll = make()
+    kept: select.poll = make()
     kept.register(raw.fileno(), _INTEREST)
     return kept
 
 
-def examine(layers: Layers, poll: Poll, may_consume: bool = True) -> Verdict:
+def examine(layers: Layers, poll: select.poll, may_consume: bool = True) -> Verdict:
     """Classify an idle socket by what the kernel and TLS know. Never yields, never blocks.
 
     Asks the cheapest question first.
@@ -83,7 +74,7 @@ def examine(layers: Layers, poll: Poll, may_consume: bool = True) -> Verdict:
     return Verdict.ALIVE
 
 
-def _look_at_readable(layers: Layers, poll: Poll, events: int, may_consume: bool) -> Verdict:
+def _look_at_readable(layers: Layers, poll: select.poll, events: int, may_consume: bool) -> Verdict:
     try:
         # polled first: on a socket with a timeout CPython waits for readability *before* recv(),
         # so MSG_DONTWAIT alone would stall for the whole timeout
