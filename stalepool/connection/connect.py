@@ -1,11 +1,8 @@
 """Opening a socket: keepalive, and the window in which a refused connect is tried again.
 
-Replaces ``HTTPConnection._new_conn``. A refused or reset *connect* carried no request, so it is
-safe to try again, whatever the method is. This is done only for a peer that has answered this
-process before, once in an outage, and by no thread for longer than one window in 30 s: otherwise
-every caller's own retries would multiply it.
-
-Keepalive is armed before the connection's first byte, also before that of TLS or CONNECT.
+Replaces ``HTTPConnection._new_conn``. A window is opened once in an outage, and no thread waits for
+longer than one in 30 s: otherwise every caller's own retries would multiply it. Keepalive is armed
+before the connection's first byte, also before that of TLS or CONNECT.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """Tables of rules: may a request be replayed, had its connection died, should the request move.
 
-A request is replayed only if it does no harm when the server acts on it twice. RFC 9110, section
-9.2.2, permits a client to repeat idempotent methods, and others only if the first request is known
-not to have been applied. A request is also replayed only if its connection had died, not if the
-server failed on it. Every rule has to consent. Otherwise the caller gets the error unchanged.
-
-A request is moved off a living connection only for a reason: for unanswered probes, or, if it is
-not idempotent, for an idle limit that is known and near. Time alone is no reason.
+RFC 9110, section 9.2.2, permits a client to repeat idempotent methods, and others only if the first
+request is known not to have been applied. A request is also replayed only if its connection had
+died, not if the server failed on it. Every rule has to consent. Time alone is no reason to move.
 """
 
 from __future__ import annotations

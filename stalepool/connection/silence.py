@@ -1,15 +1,9 @@
 """The wait on silence: the answer to a replayable request does not begin. Is the peer alive?
 
-The kernel alone cannot tell. Every TCP_USER_TIMEOUT ends some request that stock finishes, or is
-too long to be of use (2,250 combinations measured on Linux 6.18). So for S seconds (``silence_s``)
-nothing is done. Then TCP_INFO is asked. A peer without a sign of life for S is *suspect* if it was
-asked: by three keepalive probes, or four retransmissions. For a suspect peer a fresh socket is
-opened beside the old one. If that fails the path is down, and we keep waiting, as stock does. If it
-opens, an unacknowledged request is sent again at once, an acknowledged one after two more probes.
-
-An unanswered probe is evidence only where probes are answered: some firewalls swallow them. Until
-it is known that an origin answers probes, the fresh socket is probed, too. If its probes are
-answered, the old connection is dead. If not, something swallows probes, and we keep waiting.
+The kernel alone cannot tell: every TCP_USER_TIMEOUT ends some request that stock finishes, or is
+too long to be of use (measured: docs/design.rst). So TCP_INFO is asked after S seconds, and for a
+*suspect* peer a fresh socket is opened beside the old one. The fresh socket is probed, too, until
+it is known that the origin answers probes. docs/replay.rst has the steps.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
 """The state of one connection's socket, and the request that is in flight on it.
 
 A state belongs to a socket, since a connection object gets new sockets over its life. It is kept in
-a table of this module, by the socket's identity, and refers to the socket weakly. So nothing is
-written on a connection, a copy or pickle of one is as in stock, and a state keeps no descriptor and
-no TLS memory alive.
+a table of this module, by the socket's identity, and refers to the socket weakly: docs/design.rst.
 
 ==================  ==============================  ========  ======================================
 phase               event                           next      done there

@@ -6,14 +6,10 @@ import parts of urllib3 at the same time are not disturbed: nothing is imported 
 half loaded, or while a finder is asked (the interpreter then holds its global import lock).
 
 A finder first on ``sys.meta_path`` notices every load of the modules that
-:mod:`stalepool.patching.copies` names: the first load, a load after a deletion from
-``sys.modules``, ``importlib.reload``, and the copies that ``eventlet.import_patched`` makes. A copy
-is patched when its ``__init__`` has run, a module of it that is loaded later after its own load. If
-a package was half loaded when the hook was registered, its connectionpool is patched after its own
-load, or after that of poolmanager.
-
-wrapt's post-import hooks are not used: they fire on modules that are half loaded, and only once.
-No exception of ours leaves this module and breaks an import.
+:mod:`stalepool.patching.copies` names. A copy is patched when its ``__init__`` has run, a module of
+it that is loaded later after its own load. If a package was half loaded when the hook was
+registered, its connectionpool is patched after its own load, or after that of poolmanager. No
+exception of ours leaves this module and breaks an import.
 """
 
 from __future__ import annotations

@@ -4,10 +4,8 @@ A process may have several copies of urllib3, so a patch is looked up from the m
 Nothing here keeps a deleted copy alive: a replacement is held only by its class or module, and
 holds what it replaced.
 
-Others wrap the same attributes, before or after us. So what is replaced may be any descriptor. An
-attribute of the class itself is bound as Python binds it. An inherited one is looked up with
-``super()`` at each call, and on undo ours is deleted, so that a wrapper that somebody puts on
-``http.client.HTTPConnection`` later takes effect.
+Others wrap the same attributes, before or after us. So what is replaced may be any descriptor, and
+an inherited one is looked up with ``super()`` at each call: docs/design.rst.
 """
 
 from __future__ import annotations
