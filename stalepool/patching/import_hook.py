@@ -22,7 +22,7 @@ TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any, Dict, List, Optional
+    from typing import Any, Callable, Dict, List, Optional
 
     from stalepool.settings import Settings
 
@@ -103,14 +103,13 @@ class _Finder:
     def _show(self, modules: List[ModuleType]) -> None:
         """Show this process to ``stalepool status``; if the shim is off, say so in the log."""
         from stalepool import fallback, status
-        from stalepool.patching import announce
 
         if self.refused is None:  # the environment tells stalepool status as much
             status.show(describe)
         say = fallback.guarded("status_failed")(self._say_that_it_is_off)
         if not self.is_at_work():
             for module in modules:
-                announce.at_first_connection(module, say)
+                _at_first_connection(module, say)
 
     def _say_that_it_is_off(self) -> None:
         """Log at WARNING that the shim is off, unless it is on by now or uninstalled."""
@@ -216,6 +215,31 @@ def registered_settings() -> Optional[Settings]:
     from stalepool.settings import Settings
 
     return None if _finder is None else _finder.settings or Settings()
+
+
+def _at_first_connection(module: ModuleType, say: Callable[[], None]) -> None:
+    """Have a function called when a pool of this module first makes a connection.
+
+    Not earlier, because services import urllib3 before they configure their logging. Until then
+    ``HTTPConnectionPool._new_conn`` is replaced. Nothing is done if the pool is another class, or
+    if somebody has patched it.
+    """
+    import functools
+    from types import FunctionType
+
+    pool: Any = vars(module).get("HTTPConnectionPool")
+    stock = vars(pool).get("_new_conn") if isinstance(pool, type) else None
+    if not isinstance(stock, FunctionType) or hasattr(stock, "__wrapped__"):
+        return
+
+    @functools.wraps(stock)
+    def _new_conn(*args: Any, **kwargs: Any) -> Any:
+        if vars(pool).get("_new_conn") is _new_conn:
+            pool._new_conn = stock
+            say()
+        return stock(*args, **kwargs)
+
+    pool._new_conn = _new_conn
 
 
 def _retire_earlier_imports() -> None:

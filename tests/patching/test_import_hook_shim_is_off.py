@@ -9,7 +9,7 @@ import pytest
 
 from logs import output_of
 from pools import serving
-from stalepool.patching import announce
+from stalepool.patching import import_hook
 
 WHY_OFF = {
     "a wrong setting": ({"STALEPOOL_MODE": "activ"}, "", "STALEPOOL_MODE='activ' is not accepted"),
@@ -61,5 +61,5 @@ def test_a_pool_that_looks_different_is_left_alone(pool):
     module = ModuleType("urllib3.connectionpool")
     module.HTTPConnectionPool = pool
     before = dict(getattr(pool, "__dict__", {}))
-    announce.at_first_connection(module, lambda: pytest.fail("said"))
+    import_hook._at_first_connection(module, lambda: pytest.fail("said"))
     assert dict(getattr(pool, "__dict__", {})) == before
