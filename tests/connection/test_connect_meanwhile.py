@@ -278,7 +278,10 @@ def test_a_child_waits_for_no_peer_of_its_parents(run_python):
     assert found == [1, 0, 1]
 
 
-def test_a_limit_is_a_number_none_or_the_sockets_default(monkeypatch):
-    monkeypatch.setattr(socket, "getdefaulttimeout", lambda: 7.0)
+def test_a_limit_is_a_number_none_or_the_sockets_default():
     limits = [3, 2.5, None, urllib3.util.Timeout.DEFAULT_TIMEOUT]
-    assert [connect.number_of(limit) for limit in limits] == [3.0, 2.5, None, 7.0]
+    socket.setdefaulttimeout(7.0)
+    try:
+        assert [connect.number_of(limit) for limit in limits] == [3.0, 2.5, None, 7.0]
+    finally:
+        socket.setdefaulttimeout(None)
