@@ -40,28 +40,15 @@ class Choice:
         return str(word)
 
 
-class Whole:
-    """A whole number within what the kernel takes."""
+class Number:
+    """A number within bounds, or one of the given words: ``off`` is None in Python."""
 
-    def __init__(self, lowest: int, highest: int) -> None:
-        self.lowest, self.highest = lowest, highest
-        self.accepts = "a whole number from %d to %d" % (lowest, highest)
-
-    def parse(self, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, str)):
-            raise ValueError
-        number = int(_plain(value))
-        if not self.lowest <= number <= self.highest:
-            raise ValueError
-        return number
-
-
-class Seconds:
-    """A duration, or one of the given words: ``off`` is None in Python, ``auto`` a string."""
+    unit: str
+    number: type[int] | type[float]
 
     def __init__(self, lowest: float, highest: float, *words: str) -> None:
         self.lowest, self.highest, self.words = lowest, highest, words
-        self.accepts = "seconds from %g to %g" % (lowest, highest)
+        self.accepts = "%s from %g to %g" % (self.unit, lowest, highest)
         if words:
             self.accepts += ", or " + " or ".join(words)
 
@@ -69,12 +56,20 @@ class Seconds:
         word = "off" if value is None else value.strip().lower() if isinstance(value, str) else ""
         if word in self.words:
             return None if word == "off" else word
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        if isinstance(value, bool) or not isinstance(value, (int, self.number, str)):
             raise ValueError
-        number = float(_plain(value))
+        number: float = self.number(_plain(value))
         if not self.lowest <= number <= self.highest:  # false for NaN as well
             raise ValueError
         return number
+
+
+class Seconds(Number):
+    unit, number = "seconds", float
+
+
+class Whole(Number):
+    unit, number = "a whole number", int
 
 
 class Directory:
@@ -102,7 +97,7 @@ DAY_S = 86400
 AUTO = "auto"
 
 #: name -> (what it takes, default, what it does); 32767 and 127 are the kernel's own limits
-SETTINGS: dict[str, tuple[Flag | Choice | Whole | Seconds | Directory, Any, str]] = {
+SETTINGS: dict[str, tuple[Flag | Choice | Number | Directory, Any, str]] = {
     "enabled": (Flag(), True, "the kill switch: off leaves the process untouched"),
     "mode": (Choice("active", "audit"), "active", "audit only looks and counts; urllib3 decides"),
     "max_idle_s": (
