@@ -118,8 +118,8 @@ def _recover(
     try:
         while request.wait_s is not None and failure.has_run_out(error, since, pause_s):
             watch = watch or Watch(conn, state, request)
-            watch.waited_s += pause_s or 0.0
-            if watch.left_s == NOTHING_LEFT_S:
+            request.waited_s += pause_s or 0.0
+            if request.left_s == NOTHING_LEFT_S:
                 break
             if _is_answered_elsewhere(response, watch, sock):
                 return bytes(response.fp.peek(1))
@@ -166,7 +166,7 @@ def _is_answered_elsewhere(response: Answer, watch: Watch, sock: Any) -> bool:
         if _replays(response, watch.state, watch.take_fresh(), has_ended=False):
             return True
         watch.pause_s = None  # the replay failed, but the old connection may still answer
-    sock.settimeout(shorter(watch.pause_s, watch.left_s))
+    sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
     return False
 
 
@@ -227,15 +227,11 @@ def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any
         def __get__(self, conn: Any, owner: Any = None) -> Any:
             base = original(conn, owner)
             found = made.get(id(base))  # by identity: wrappers copy equality
-            return found or _made_of(base, made)
+            if found is None and not issubclass(type(base), type):
+                return functools.partial(_made_by, base, made)  # a function, or a class's wrapper
+            return found or _class_of(base, made)
 
     return ResponseClass()
-
-
-def _made_of(base: Any, made: Dict[int, Any]) -> Any:
-    if not issubclass(type(base), type):  # a function, or a wrapper around a class
-        return functools.partial(_made_by, base, made)
-    return _class_of(base, made)
 
 
 def _class_of(base: Any, made: Dict[int, Any]) -> Any:

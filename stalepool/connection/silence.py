@@ -14,7 +14,7 @@ from typing import Any, Optional
 from stalepool import fallback, runtime
 from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
-from stalepool.connection.state import NOTHING_LEFT_S, Request, State
+from stalepool.connection.state import Request, State
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
@@ -60,20 +60,10 @@ class Watch:
         self.gives_up_until = request.sent_at + half_s
         #: seconds until the kernel is asked again; None: it is not
         self.pause_s: Optional[float] = None
-        #: the sum of the pauses so far, in seconds, whatever the clock says
-        self.waited_s = 0.0
         #: a socket that was opened beside the old one
         self.fresh: Any = None
         self._opened = 0.0
         self._is_unknown = False
-
-    @property
-    def left_s(self) -> Optional[float]:
-        """Seconds that are left of the caller's limit; the clock may be frozen."""
-        limit_s, left_s = self.request.limit_s, self.request.left_s
-        if limit_s is None or left_s is None:
-            return None
-        return max(NOTHING_LEFT_S, min(left_s, limit_s - self.waited_s))
 
     def close(self) -> None:
         """Close the socket that was opened beside the old one, if there is one."""
@@ -165,10 +155,7 @@ class Watch:
         self._is_unknown = not self.state.origin.knowledge.answers_probes
         if self._is_unknown:
             for sock in (self.conn.sock, self.fresh):
-                layers = layers_of(sock)
-                if layers is not None:
-                    keepalive.set_interval(layers, PROBE_AT_ONCE_S)
-                    keepalive.set_idle(layers, PROBE_AT_ONCE_S)
+                keepalive.probe_every(layers_of(sock), PROBE_AT_ONCE_S, first_too=True)
 
     def _probes_are_answered(self) -> bool:
         """Tell whether the fresh socket's probe was answered while the old one's are not."""
@@ -178,7 +165,5 @@ class Watch:
             knowledge.note_probe_answered()
             return True
         knowledge.note_probes_swallowed()
-        layers = layers_of(self.conn.sock)
-        if layers is not None:
-            keepalive.set_interval(layers, PROBE_RARELY_S)
+        keepalive.probe_every(layers_of(self.conn.sock), PROBE_RARELY_S)
         return self._reads_on()

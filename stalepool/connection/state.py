@@ -52,6 +52,8 @@ class Request:
     limit_s: Optional[float] = None
     #: the first wait, after which the kernel is asked about a silent peer; None: it is not
     wait_s: Optional[float] = None
+    #: the sum of the pauses in that wait, in seconds: the clock may be frozen
+    waited_s = 0.0
     is_replayed = False
     #: its peer gave no sign of life, as the wait on silence or the kernel has found
     is_silent = False
@@ -101,7 +103,8 @@ class Request:
         """
         if self.limit_s is None:
             return None
-        return max(NOTHING_LEFT_S, self.limit_s - (monotonic() - self.sent_at))
+        spent_s = max(monotonic() - self.sent_at, self.waited_s)
+        return max(NOTHING_LEFT_S, self.limit_s - spent_s)
 
     @property
     def is_recorded(self) -> bool:

@@ -92,14 +92,16 @@ def read(layers: Layers) -> Optional[Keepalive]:
     return _read(layers.raw) if is_on else None
 
 
-def set_idle(layers: Layers, idle_s: int) -> None:
-    """Change the silence before the first probe; a timer that runs moves with it (measured)."""
-    layers.raw.setsockopt(_socket.IPPROTO_TCP, _OPTIONS[0], idle_s)  # type: ignore[arg-type]
+def probe_every(layers: Optional[Layers], seconds: int, first_too: bool = False) -> None:
+    """Change the time between two probes; in force from the next probe on (measured).
 
-
-def set_interval(layers: Layers, interval_s: int) -> None:
-    """Change the time between two probes; in force from the next probe on (measured)."""
-    layers.raw.setsockopt(_socket.IPPROTO_TCP, _OPTIONS[1], interval_s)  # type: ignore[arg-type]
+    :param first_too: change the silence before the first one; a timer that runs moves with it.
+    """
+    if layers is None:
+        return
+    layers.raw.setsockopt(_socket.IPPROTO_TCP, _OPTIONS[1], seconds)  # type: ignore[arg-type]
+    if first_too:
+        layers.raw.setsockopt(_socket.IPPROTO_TCP, _OPTIONS[0], seconds)  # type: ignore[arg-type]
 
 
 def _read(raw: RawSocket) -> Keepalive:

@@ -279,8 +279,7 @@ def test_a_timer_that_runs_moves_with_the_numbers():
     with testing.black_hole() as pair:
         taken_apart = layers.layers_of(pair.client)
         keepalive.arm(taken_apart, Settings(keepalive_idle_s=600, keepalive_interval_s=600))
-        keepalive.set_interval(taken_apart, 1)
-        keepalive.set_idle(taken_apart, 1)
+        keepalive.probe_every(taken_apart, 1, first_too=True)
         await_probe(pair.client)
 
 
