@@ -227,9 +227,11 @@ def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any
         def __get__(self, conn: Any, owner: Any = None) -> Any:
             base = original(conn, owner)
             found = made.get(id(base))  # by identity: wrappers copy equality
-            if found is None and not issubclass(type(base), type):
-                return functools.partial(_made_by, base, made)  # a function, or a class's wrapper
-            return found or _class_of(base, made)
+            if found is not None:
+                return found
+            if issubclass(type(base), type):
+                return _class_of(base, made)
+            return functools.partial(_made_by, base, made)  # a function, or a wrapper of a class
 
     return ResponseClass()
 

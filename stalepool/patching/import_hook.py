@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 
-from stalepool.patching import copies, loaders
+from stalepool.patching import copies
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
@@ -49,9 +49,14 @@ class _Finder:
             find = getattr(finder, "find_spec", None)
             spec: Optional[ModuleSpec] = None if find is None else find(fullname, path, target)
             if spec is not None:
-                loaders.watch(spec, self.before_load, self.after_load)
+                if spec.loader is not None:  # None: a namespace package
+                    loader: Any = _Loader(spec, self)
+                    spec.loader = loader
                 return spec
         return None
+
+    # called by a loader: they may import, since the import system holds only the module's own lock
+    # then; they must not raise: the exception would look like the module's
 
     def before_load(self, fullname: str) -> None:
         place = copies.place_of(fullname)
@@ -149,6 +154,40 @@ class _Finder:
         runtime.stop()
         left: List[str] = patches.remove()
         return left
+
+
+class _Loader:
+    """All that the loader in a spec is, until the load begins; then both it and the module have it.
+
+    For each load from the spec, the finder is told before and after it.
+    """
+
+    def __init__(self, spec: ModuleSpec, finder: _Finder) -> None:
+        self._spec, self._finder = spec, finder
+        self._loader: Any = spec.loader
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._loader, name)
+        # PEP 451; zipimport's loader was an older one until Python 3.9
+        loads = "exec_module" if hasattr(self._loader, "exec_module") else "load_module"
+        return found if name != loads else lambda given: self._load(found, given)
+
+    @property  # type: ignore[misc]  # typeshed lets it be assigned as well
+    def __class__(self) -> Any:
+        return type(self._loader)  # for isinstance(spec.loader, SourceFileLoader)
+
+    def _load(self, load: Any, given: Any) -> Any:
+        """Load a module: ``exec_module`` is given it, ``load_module`` its name, and returns it."""
+        self._spec.loader = self._loader
+        if getattr(given, "__loader__", None) is self:
+            given.__loader__ = self._loader
+        name, loaded = self._spec.name, None
+        self._finder.before_load(name)
+        try:
+            loaded = load(given) or given
+        finally:
+            self._finder.after_load(name, loaded)
+        return loaded
 
 
 _finder: Optional[_Finder] = None
