@@ -1,9 +1,7 @@
 """Fallbacks: something was not as expected, so urllib3 handles the request alone.
 
-Each fallback is counted, and the first of each reason in a process is logged at WARNING. A log
-handler may itself post through urllib3, so a log call made from inside one is dropped, not nested.
-
-All log lines of this package pass through :func:`log`.
+Each fallback is counted, and the first of each reason in a process is logged at WARNING. All log
+lines of this package pass through :func:`log`.
 """
 
 from __future__ import annotations

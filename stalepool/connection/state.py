@@ -186,7 +186,6 @@ class State:
         """The full check found the connection alive: the fast check suffices for a while.
 
         :param due: monotonic time of the next full check.
-        :param poll: the poll object kept for this socket.
         :param is_tls: whether ``sock.pending()`` is to be asked, too.
         :param kept: the counter of connections kept.
         """

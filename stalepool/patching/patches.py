@@ -136,7 +136,7 @@ def apply(module: ModuleType) -> None:
     """
     problems = []
     for patch in _patches_of(module):
-        problem = _apply_guarded(patch, module)
+        problem = _apply_one(patch, module)
         if problem:
             problems.append("%s: %s" % (patch.name_in(module), problem))
     _left_out.pop(module.__name__, None)
@@ -190,6 +190,7 @@ def _patches_of(module: ModuleType) -> List[Patch]:
     return [patch for patch in PATCHES if place is not None and patch.module == place[1]]
 
 
+@fallback.guarded("patch_missing", "could not be patched")
 def _apply_one(patch: Patch, module: ModuleType) -> str:
     """Apply one patch; return why it could not be applied, empty if it could."""
     owner = patch.owner_in(module)
@@ -214,9 +215,6 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
         return problem
     finally:
         _imp.release_lock()
-
-
-_apply_guarded = fallback.guarded("patch_missing", "could not be patched")(_apply_one)
 
 
 def _found_at(owner: Any, name: str) -> Any:

@@ -39,12 +39,10 @@ class Keepalive(NamedTuple):
 
 
 def arm(layers: Layers, settings: Settings) -> bool:
-    """Set a connected socket's keepalive as the policy says.
+    """Set a connected TCP socket's keepalive as the policy says; nothing on any other socket.
 
     Never yields. Costs four ``getsockopt`` if nothing has to be set.
 
-    :param layers: the socket; nothing is set on one that is not TCP.
-    :param settings: the policy and its numbers.
     :returns: whether any option was set.
     :raises OSError: the kernel refuses, as on a socket that is closed.
     """

@@ -1,10 +1,8 @@
 """The layers of a pooled connection's socket: the kernel's socket, and TLS upon it.
 
 A connection of urllib3 has a socket, a green one, a TLS socket around either, pyOpenSSL's wrapper,
-or TLS inside TLS. The rules need two things of each: the *raw* socket, whose descriptor the kernel
-knows, and the TLS layer, if any: how many bytes it holds back, and a read that does not block.
-
-Kinds are recognised by their classes, without importing the libraries that define them.
+or TLS inside TLS. Kinds are recognised by their classes, without importing the libraries that
+define them.
 """
 
 from __future__ import annotations

@@ -59,10 +59,7 @@ def poller(raw: RawSocket) -> Optional[select.poll]:
 def examine(layers: Layers, poll: select.poll, may_consume: bool = True) -> Verdict:
     """Classify an idle socket by what the kernel and TLS know. Never yields, never blocks.
 
-    Asks the cheapest question first.
-
-    :param layers: the socket, taken apart.
-    :param poll: its kept poll object, see :func:`poller`.
+    :param poll: the socket's, see :func:`poller`.
     :param may_consume: whether a TLS 1.3 record may be read to learn its type. If not (audit), one
         that has the length of a close_notify is ``CLOSED``, any other ``UNKNOWN``.
     """
