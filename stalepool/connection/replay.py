@@ -14,7 +14,7 @@ from typing import Any, Optional
 from stalepool import fallback, runtime
 from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like, shorter, take
-from stalepool.connection.request_rules import Attempt, Death
+from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import SENDING, Request, State
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
@@ -43,12 +43,10 @@ def refusal(
     if state.phase is SENDING and failure.answer_has_begun(conn.sock):
         state.origin.count_end("replays_refused", "answer_began", is_silent=False)
         return "answer_began"
-    settings = installation.settings
-    death = Death(settings, request, conn.sock, error)
-    found = request_rules.refusal(request_rules.DEATH_RULES, death)
+    attempt = Attempt(installation.settings, state, request, conn.sock, error)
+    found = request_rules.refusal(request_rules.DEATH_RULES, attempt)
     if found == "not_ended":
         return found  # no failure of the connection: the caller's timeout, for example
-    attempt = Attempt(settings, state, request)
     found = found or request_rules.refusal(request_rules.REPLAY_RULES, attempt)
     request.is_silent = failure.is_silent_end(error)
     if request.moved_for is not None:

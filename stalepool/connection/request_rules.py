@@ -54,18 +54,20 @@ asks_for_an_upgrade = _header("upgrade")
 
 
 class Attempt(NamedTuple):
-    """The part of an attempt that the rules look at."""
+    """The part of an attempt that the rules look at; once it has failed, with its open socket."""
 
     settings: Settings
     state: State
     request: Request
+    sock: Any = None
+    error: Optional[BaseException] = None  # None: reading found the end
 
 
 class Rule(NamedTuple):
     """``refusal``: the rule's name in the counters. ``consents``: whether it permits the replay."""
 
     refusal: str
-    consents: Callable[[Any], Any]  # of an Attempt or a Death
+    consents: Callable[[Attempt], Any]
 
 
 def _rides_a_used_connection(attempt: Attempt) -> bool:
@@ -117,33 +119,24 @@ def is_worth_a_record(state: State, request: Request) -> bool:
     return not ((b"ransfer-" in head or b"RANSFER-" in head) and _is_a_dialogue(head))
 
 
-def refusal(rules: Tuple[Rule, ...], case: Any) -> Optional[str]:
+def refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:
     """Return the name of the first of the rules that refuses a replay; None if none does."""
-    return next((rule.refusal for rule in rules if not rule.consents(case)), None)
+    return next((rule.refusal for rule in rules if not rule.consents(attempt)), None)
 
 
 #: bytes of a TLS alert with its record: OpenSSL sends one when it reads a FIN without close_notify
 LONGEST_ALERT = 100
 
 
-class Death(NamedTuple):
-    """A failure of an attempt, while its socket is still open."""
-
-    settings: Settings
-    request: Request
-    sock: Any
-    error: Optional[BaseException]  # None: reading found the end
-
-
-def _came_soon(death: Death) -> bool:
+def _came_soon(attempt: Attempt) -> bool:
     """Tell whether the failure came soon after the send, or the peer lacked a part of the request.
 
     A dead connection shows within two round trips. A peer that closes later failed on the request.
     """
-    spent_s = monotonic() - death.request.sent_at
-    if spent_s <= death.settings.replay_within_s or failure.is_silent_end(death.error):
+    spent_s = monotonic() - attempt.request.sent_at
+    if spent_s <= attempt.settings.replay_within_s or failure.is_silent_end(attempt.error):
         return True
-    layers = layers_of(death.sock)
+    layers = layers_of(attempt.sock)
     info = tcp_info.ask(layers)
     alert = LONGEST_ALERT if layers is not None and layers.pending is not None else 0
     return info is not None and info.missing > alert
@@ -151,7 +144,7 @@ def _came_soon(death: Death) -> bool:
 
 #: had the connection died, or did the server fail on the request?
 DEATH_RULES = (
-    Rule("not_ended", lambda death: failure.has_ended(death.sock, death.error)),
+    Rule("not_ended", lambda attempt: failure.has_ended(attempt.sock, attempt.error)),
     Rule("peer_had_it", _came_soon),
 )
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from breaks import breaks
 from stalepool.connection import request_rules
-from stalepool.connection.request_rules import Attempt, Death
+from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge
@@ -201,8 +201,8 @@ class Pair:
         self.settings = Settings(replay_within_s=replay_within_s)
         self.request = request_of()
 
-    def death(self, error: Any = None) -> Death:
-        return Death(self.settings, self.request, self.ours, error)
+    def death(self, error: Any = None) -> Attempt:
+        return Attempt(self.settings, knows(), self.request, self.ours, error)
 
     def __enter__(self) -> Pair:
         return self
