@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 
 from stalepool.patching import copies
+from stalepool.patching.copies import PACKAGE, SESSION
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Any = None, target: Any = None
     ) -> Optional[ModuleSpec]:
-        if copies.place_of(fullname) is None:
+        if PACKAGE not in fullname and fullname != SESSION:
             return None  # everybody else's imports pay 0.1 us
+        if copies.place_of(fullname) is None:
+            return None
         finders = list(sys.meta_path)
         if self not in finders:  # uninstalled meanwhile
             return None
