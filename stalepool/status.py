@@ -40,7 +40,7 @@ due_at = 0.0
 #: returns what is patched; set by the import hook, which must not be imported here
 describe_hook: Callable[[], Dict[str, Any]] = dict
 
-_file_due_at = _summary_due_at = 0.0
+_file_due_at = 0.0
 _since = time()  # of the process, or of its fork: all counters began then
 _written: Optional[str] = None
 _chosen: Optional[str] = AUTO
@@ -109,9 +109,9 @@ def _do_what_is_due() -> None:
     if not _has_said:
         _has_said = True
         _say_that_it_is_active(now)
-    if interval_s is not None and monotonic() >= _summary_due_at:
-        _summarize(now, interval_s)
-    due_at = _file_due_at if interval_s is None else min(_file_due_at, _summary_due_at)
+    if interval_s is not None and monotonic() >= _summarized_at + interval_s:
+        _summarize(now)
+    due_at = _file_due_at if interval_s is None else min(_file_due_at, _summarized_at + interval_s)
 
 
 # -- the log ---------------------------------------------------------------------------------------
@@ -126,12 +126,11 @@ def _say_that_it_is_active(now: Dict[str, Any]) -> None:
     )
 
 
-def _summarize(now: Dict[str, Any], interval_s: float) -> None:
+def _summarize(now: Dict[str, Any]) -> None:
     """Log what was done since the last summary, if anything was."""
-    global _summarized, _summarized_at, _summary_due_at
+    global _summarized, _summarized_at
     counted = {"totals": now["totals"], "fallbacks": now["fallbacks"]}
     seen, passed_s = summary.difference(counted, _summarized), monotonic() - _summarized_at
-    _summary_due_at = monotonic() + interval_s
     if summary.has_events(seen):
         text = summary.sentence(seen, passed_s, now["mode"] == "audit")
         fallback.log(_logger, logging.INFO, "process %d %s", now["pid"], text)
@@ -275,7 +274,7 @@ def _leave() -> None:
     _take_away(_written)
     current = runtime.current
     if current is not None and current.settings.summary_s is not None:
-        _summarize(snapshot(describe_hook()), current.settings.summary_s)
+        _summarize(snapshot(describe_hook()))
 
 
 # -- changes ---------------------------------------------------------------------------------------
@@ -287,9 +286,9 @@ def _make_due() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _since, _written, _has_said, _summarized, _summarized_at, _summary_due_at
+    global _since, _written, _has_said, _summarized, _summarized_at
     _since, _written, _has_said = time(), None, False
-    _summarized, _summarized_at, _summary_due_at = {}, monotonic(), 0.0
+    _summarized, _summarized_at = {}, monotonic()
 
 
 runtime.on_change(_make_due)
