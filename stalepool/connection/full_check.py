@@ -77,7 +77,10 @@ def _find(conn: Any, state: State, installation: runtime.Installation) -> Findin
         return Finding(Verdict.UNKNOWN)
     verdict = liveness.examine(layers, poll, may_consume=not installation.is_audit)
     info = tcp_info.ask(layers)
-    idle_s = _idle_s(state, None if _brought_data(verdict, layers) else info)
+    if info is None or _brought_data(verdict, layers):
+        idle_s = monotonic() - state.used_at
+    else:
+        idle_s = info.last_data_recv_ms / 1000
     if verdict is Verdict.ALIVE:
         verdict = _verdict_on_idleness(state, layers, info, idle_s, installation)
     if verdict is Verdict.ALIVE and not installation.is_audit:
@@ -159,10 +162,6 @@ def _arm(state: State, layers: Layers, installation: runtime.Installation) -> No
     """Arm keepalive on a connection that was opened before the install; on others it is armed."""
     if not state.origin.knowledge.swallows_probes and keepalive.arm(layers, installation.settings):
         state.origin.armed.tick()
-
-
-def _idle_s(state: State, info: Optional[tcp_info.TcpInfo]) -> float:
-    return monotonic() - state.used_at if info is None else info.last_data_recv_ms / 1000
 
 
 def _brought_data(verdict: Verdict, layers: Layers) -> bool:

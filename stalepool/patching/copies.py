@@ -67,8 +67,7 @@ def present() -> List[ModuleType]:
 
 def complete(modules: List[ModuleType]) -> List[ModuleType]:
     """Leave out those that are still being imported."""
-    specs = [(module, _has(module, "__spec__")) for module in modules]
-    return [module for module, spec in specs if not getattr(spec, "_initializing", False)]
+    return [m for m in modules if not getattr(_has(m, "__spec__"), "_initializing", False)]
 
 
 def _has(module: Any, name: str) -> Any:

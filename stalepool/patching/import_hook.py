@@ -58,21 +58,22 @@ class _Finder:
                 return spec
         return None
 
-    # called by a loader: they may import, since the import system holds only the module's own lock
-    # then; they must not raise: the exception would look like the module's
+    def load(self, fullname: str, load: Callable[[], Any]) -> Any:
+        """Load a module, and patch the modules that are complete after it.
 
-    def before_load(self, fullname: str) -> None:
-        place = copies.place_of(fullname)
-        if place is not None and place[1] == "":
-            self.being_loaded.append(place[0])
-
-    def after_load(self, fullname: str, module: Optional[ModuleType]) -> None:
-        """Patch the modules that are complete after this load; None: it failed."""
+        It may import, since the import system holds only the module's own lock then. An exception
+        of ours would look like the module's.
+        """
         package, part = copies.place_of(fullname) or ("", "")
-        if part == "" and package in self.being_loaded:
-            self.being_loaded.remove(package)
-        if module is None or package in self.being_loaded:
-            return
+        if part == "":
+            self.being_loaded.append(package)
+        try:
+            module = load()
+        finally:
+            if part == "":
+                self.being_loaded.remove(package)
+        if package in self.being_loaded:
+            return module
         if part == "":
             self.patch(copies.parts_of(module))
         elif part == copies.AFTER_POOL:
@@ -80,6 +81,7 @@ class _Finder:
             self.patch([m for m in found if m.__name__.startswith(package + ".")])
         else:
             self.patch([module])
+        return module
 
     def patch(self, modules: List[ModuleType]) -> None:
         """Put the settings in force, and patch these modules if they are not patched yet."""
@@ -160,10 +162,7 @@ class _Finder:
 
 
 class _Loader:
-    """All that the loader in a spec is, until the load begins; then both it and the module have it.
-
-    For each load from the spec, the finder is told before and after it.
-    """
+    """Stands for the loader of a spec until the load begins; then the loader has its place."""
 
     def __init__(self, spec: ModuleSpec, finder: _Finder) -> None:
         self._spec, self._finder = spec, finder
@@ -184,13 +183,7 @@ class _Loader:
         self._spec.loader = self._loader
         if getattr(given, "__loader__", None) is self:
             given.__loader__ = self._loader
-        name, loaded = self._spec.name, None
-        self._finder.before_load(name)
-        try:
-            loaded = load(given) or given
-        finally:
-            self._finder.after_load(name, loaded)
-        return loaded
+        return self._finder.load(self._spec.name, lambda: load(given) or given)
 
 
 _finder: Optional[_Finder] = None

@@ -46,14 +46,15 @@ def test_a_finder_that_was_taken_out_meanwhile_finds_nothing(finder: Any) -> Non
 
 def test_a_load_that_ends_after_an_uninstall_patches_nothing(finder: Any) -> None:
     stalepool.uninstall()
-    finder.after_load("urllib3.connectionpool", urllib3.connectionpool)
+    pool = urllib3.connectionpool
+    assert finder.load("urllib3.connectionpool", lambda: pool) is pool
     assert not hasattr(urllib3.connectionpool.is_connection_dropped, "__wrapped__")
 
 
 def test_a_load_that_failed_patches_nothing(finder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finder, "patch", fail)
-    finder.before_load("urllib3")
-    finder.after_load("urllib3", None)
+    with pytest.raises(ZeroDivisionError):
+        finder.load("urllib3", lambda: 1 / 0)
     assert finder.being_loaded == []
 
 
