@@ -72,18 +72,6 @@ class Knowledge:
     Each fact is one attribute, written in one step, so that threads need no lock.
     """
 
-    __slots__ = (
-        "_fins",
-        "_moves_stopped_at",
-        "_outlived",
-        "_swallowed_at",
-        "address",
-        "answers_probes",
-        "has_answered",
-        "outage",
-        "untrue_limit_s",
-    )
-
     def __init__(self) -> None:
         self.has_answered = False  # a request, in this process
         self.answers_probes = False  # TCP keepalive probes
@@ -249,7 +237,7 @@ class Origin:
             "keepalive_armed": self.armed.value,
             # upper edge of the bucket in seconds -> connections that died at such an age
             "died_idle_s": {
-                _edge_s(bucket): counter.value
+                float("%.3g" % BUCKET_RATIO**bucket): counter.value
                 for bucket, counter in sorted(self.died.copy().items())
             },
             **counted,
@@ -315,10 +303,6 @@ def snapshot() -> Dict[str, Any]:
     for name, entry in entries.items():
         counted[name]["knowledge"] = entry.knowledge.as_dict()
     return {"origins": counted, "totals": totals}
-
-
-def _edge_s(bucket: int) -> float:
-    return float("%.3g" % BUCKET_RATIO**bucket)
 
 
 def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:

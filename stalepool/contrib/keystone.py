@@ -21,7 +21,7 @@ _logger = logging.getLogger("stalepool.keystone")
 _met = itertools.count()
 
 
-def make_request(original: Callable[..., Any], module: ModuleType) -> Callable[..., Any]:
+def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
     """Wrap ``keystoneauth1.session.Session.request``; the wrapper changes nothing.
 
     It is not on the hot path, so wrapt does it, and keeps binding and introspection right.
@@ -34,8 +34,7 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Callable[.
             _warn_of_retries(instance, kwargs.get("connect_retries"))
         return wrapped(*args, **kwargs)
 
-    wrapper: Callable[..., Any] = wrapt.FunctionWrapper(original, request)
-    return wrapper
+    return wrapt.FunctionWrapper(original, request)
 
 
 def _warn_of_retries(session: Any, of_this_request: Any) -> None:
