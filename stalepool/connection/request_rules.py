@@ -182,7 +182,7 @@ def _moves_on_evidence(settings: Settings, knowledge: Knowledge) -> bool:
 
 def _is_past_the_setting(settings: Settings, state: State) -> bool:
     limit_s = settings.nonidempotent_max_idle_s
-    return isinstance(limit_s, (int, float)) and (limit_s == 0 or _idle_s(state) > limit_s)
+    return isinstance(limit_s, (int, float)) and _idle_s(state) >= limit_s
 
 
 def _is_near_the_announced_limit(settings: Settings, state: State) -> bool:
