@@ -175,6 +175,20 @@ class State:
         if len(_states) > 2 * _kept_at_most:
             _sweep()
 
+    def __repr__(self) -> str:
+        told = [self.origin.name, self.phase, "%d answers" % self.answers]
+        if self.is_bound:
+            told.append("bound to an identity")
+        if self.idle_limit_s is not None:
+            told.append("idle limit %g s" % self.idle_limit_s)
+        if self.move_for:
+            told.append("will move for: %s" % self.move_for)
+        if self.request is not None:
+            told.append("%s, %d bytes sent" % (self.request.method, self.request.size))
+            told += [] if self.request.is_reused else ["on a connection not checked out"]
+            told += ["replayed"] if self.request.is_replayed else []
+        return "<State %s>" % ", ".join(told)
+
     # Transitions. The direct writes elsewhere are the fast check's (phase, in checkout) and the
     # full check's due time: a call each would cost them a fifth.
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import urllib3
 
+from pools import get, pooled_connection, serving, shim
 from stalepool.connection import state
 
 
@@ -38,3 +39,10 @@ def test_the_classes_that_are_looked_after(cls: Any) -> None:
 
 def test_what_is_no_connection_is_not() -> None:
     assert not state.is_http1(None)
+
+
+def test_a_state_shows_itself() -> None:
+    with shim(), serving() as (server, pool):
+        assert get(pool) == 200
+        found = state.find(pooled_connection(pool).sock)
+        assert repr(found) == "<State http://127.0.0.1:%d, idle, 1 answers>" % server.port
