@@ -21,7 +21,7 @@ from stalepool.connection.state import is_http1, note_opened, origin_of, peer_of
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
-from stalepool.sockets.layers import layers_of
+from stalepool.sockets.layers import RawSocket, layers_of
 
 #: attribute of a copy of a connection: the address to connect to, without a DNS look-up
 PINNED = "_stalepool_pinned"
@@ -81,6 +81,16 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
     return _new_conn
 
 
+def address_in(conn: Any, raw: RawSocket) -> Optional[str]:
+    """Return the IP address to which a socket of a connection leads; None if it has none.
+
+    At another port than the connection's it is that of a forwarder, put there by somebody's patch:
+    at the connection's own port another server may listen there.
+    """
+    name = raw.getpeername()
+    return name[0] if isinstance(name, tuple) and name[1] == conn.port else None
+
+
 def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
     """Connect to an address; everything but the connect still sees the name."""
     name, conn._dns_host = conn._dns_host, address
@@ -101,7 +111,7 @@ def _arm(conn: Any, sock: Any, settings: Settings) -> None:
         return
     note_opened(layers.raw)
     if layers.is_tcp:
-        stats.origin(peer_of(conn)).knowledge.address = layers.raw.getpeername()[0]
+        stats.origin(peer_of(conn)).knowledge.address = address_in(conn, layers.raw)
     if not entry.knowledge.swallows_probes and keepalive.arm(layers, settings):
         entry.armed.tick()
 

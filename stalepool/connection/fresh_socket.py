@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Optional
 
 from stalepool import fallback, stats
-from stalepool.connection.connect import PINNED, connect_errors, number_of
+from stalepool.connection.connect import PINNED, address_in, connect_errors, number_of
 from stalepool.connection.state import Request, State, peer_of
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of, raw_of, timeout_of
@@ -111,13 +111,9 @@ def _few_round_trips_s(sock: Any) -> float:
 
 
 def address_of(conn: Any, sock: Any) -> Optional[str]:
-    """Return the address of a socket's peer; None if it is not an IP address.
-
-    After a reset the kernel has forgotten it; then return that of the last socket to this peer.
-    """
+    """Return what :func:`address_in` does; after a reset that of the last socket to this peer."""
     raw = raw_of(sock)
     try:
-        name = None if raw is None else raw.getpeername()
-    except OSError:
+        return None if raw is None else address_in(conn, raw)
+    except OSError:  # the kernel has forgotten it
         return stats.origin(peer_of(conn)).knowledge.address
-    return name[0] if isinstance(name, tuple) else None

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Optional
 
+import pytest
 import urllib3
 
 import stalepool
 from pools import counters, pool_for, pooled_connection, shim
 from replay_tools import ECHO, after_checkout, have, prime, reused, send
 from reused import Server
-from stalepool_testing import FaultServer, ResetAfter, kernel
+from stalepool_testing import (
+    FaultServer,
+    ProcessThenClose,
+    ProcessThenReset,
+    ResetAfter,
+    Step,
+    kernel,
+)
 
 
 def test_a_request_that_moves_rides_the_fresh_socket() -> None:
@@ -65,3 +73,26 @@ def test_the_address_of_a_connection_that_was_reset_is_known() -> None:
         after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
         assert send(server, pool, "GET").status == 200
         assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@pytest.mark.parametrize("ends", [ProcessThenClose(), ProcessThenReset()])
+def test_a_peer_at_another_port_is_looked_up(ends: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's patch leads a name to a forwarder; its address alone is that of a stranger."""
+    connect = urllib3.util.connection.create_connection
+
+    with FaultServer([ECHO, ends]) as forwarder, FaultServer() as stranger, shim(
+        replay="idempotent"
+    ):
+
+        def lead(address: Any, *args: Any, **options: Any) -> Any:
+            is_its = address[0] == "api.internal"
+            return connect(
+                (forwarder.host, forwarder.port) if is_its else address, *args, **options
+            )
+
+        monkeypatch.setattr(urllib3.util.connection, "create_connection", lead)
+        with urllib3.HTTPConnectionPool("api.internal", stranger.port, retries=False) as pool:
+            prime(pool)
+            outcome = send(forwarder, pool, "PUT")
+            assert (outcome.status, outcome.arrivals) == (200, 2)
+            assert len(stranger.journal) == 0
