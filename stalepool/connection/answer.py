@@ -19,7 +19,7 @@ from stalepool.connection.silence import Watch
 from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State, by_id
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
-from stalepool.sockets.layers import clear_tls_errors, timeout_of
+from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
@@ -95,8 +95,10 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
         return None
     state.phase, request.sent_at = WAITING, monotonic()
     request.limit_s = timeout_of(sock)
-    request.wait_s = wait_s = silence.first_wait_s(request, installation)
-    if wait_s is not None:
+    wait_s = silence.first_wait_s(request, installation)
+    # a socket of an unknown kind cannot be asked, and its timeouts need not look like a socket's
+    if wait_s is not None and (state.poll is not None or layers_of(sock) is not None):
+        request.wait_s = wait_s
         sock.settimeout(wait_s)
     return state
 
@@ -215,10 +217,7 @@ def _challenges(response: Answer) -> str:
 
 
 def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:
-    """Return the descriptor that replaces the attribute.
-
-    :param original: returns the class that stock has there, for (instance, owner).
-    """
+    """Return the descriptor; ``original(instance, owner)`` returns the class that stock has."""
     made: Dict[int, Any] = {}  # id() of a class -> the class made of it, which keeps it alive
 
     class ResponseClass:

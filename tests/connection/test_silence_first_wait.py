@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, NamedTuple, Optional
+import socket
+from typing import Any, Callable, ClassVar, Dict, List, NamedTuple, Optional
 
 import pytest
 import urllib3
 
+from pools import shim
 from stalepool.connection import silence
 from stalepool.connection.state import Request
 from stalepool.runtime import Installation
 from stalepool.settings import Settings
+from stalepool_testing import FaultServer
 
 
 class Case(NamedTuple):
@@ -52,3 +55,46 @@ def test_the_first_wait(name: str) -> None:
     assert silence.first_wait_s(request, Installation(settings)) == (
         None if case.wait_s is None else pytest.approx(case.wait_s)
     )
+
+
+class Told(socket.socket):
+    """A socket that tells which timeouts are set on it."""
+
+    limits: ClassVar[List[Optional[float]]] = []
+
+    def settimeout(self, value: Optional[float]) -> None:
+        self.limits.append(value)
+        super().settimeout(value)
+
+
+class Wrapper:
+    """Somebody's own kind of socket, made like urllib3's around pyOpenSSL."""
+
+    makefile = socket.socket.makefile
+    _io_refs = 0
+
+    def __init__(self, sock: Told) -> None:
+        self._told = sock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._told, name)
+
+
+@pytest.mark.parametrize("make, waits", [(lambda sock: sock, True), (Wrapper, False)])
+def test_a_socket_of_unknown_kind_waits_as_in_stock(
+    make: Callable[[Told], Any], waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its peer cannot be asked, and its timeout may be an error of its own."""
+
+    def connect(address: Any, *args: Any, **options: Any) -> Any:
+        sock = Told(socket.AF_INET, socket.SOCK_STREAM)
+        sock.connect(address)
+        return make(sock)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
+    with shim(replay="idempotent", silence_s=7), FaultServer() as server:
+        with urllib3.HTTPConnectionPool(server.host, server.port, retries=False) as pool:
+            assert pool.request("GET", "/").status == 200
+            Told.limits.clear()
+            assert pool.request("GET", "/").status == 200
+            assert (7.0 in Told.limits) is waits
