@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import threading
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -94,6 +95,21 @@ def test_it_is_written_at_most_every_few_seconds(tmp_path: Path, place: Path) ->
         status._make_due()
         get(pool)
         assert own_file(place).stat().st_ino != first
+
+
+def test_the_time_of_the_snapshot_counts(tmp_path: Path, place: Path) -> None:
+    """Of many origins it takes longer than the write, and no other green thread runs meanwhile."""
+    make = status.snapshot
+
+    def make_slowly(hook: Dict[str, Any]) -> Dict[str, Any]:
+        time.sleep(0.05)
+        return make(hook)
+
+    with kept_in(tmp_path), serving() as (_, pool), breaks("snapshot", by=make_slowly):
+        status._make_due()
+        began = time.monotonic()
+        get(pool)
+        assert status.due_at >= began + 0.05 * status.INTERVAL_RATIO
 
 
 def test_a_request_that_fails_writes_it_too(tmp_path: Path, place: Path) -> None:

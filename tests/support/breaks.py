@@ -34,6 +34,7 @@ PARTS = {
     "REPLAY_RULES": "stalepool.connection.request_rules.REPLAY_RULES",
     "report of the check": "stalepool.connection.full_check._report",
     "runtime": "stalepool.runtime.current",
+    "snapshot": "stalepool.status.snapshot",
     "sockets that were opened": "stalepool.connection.state._opened",
     "status file": "stalepool.status.pass_by",
     "TCP_INFO": "stalepool.sockets.tcp_info.ask",
