@@ -14,8 +14,8 @@ import wrapt
 
 import stalepool
 from in_client import attributes, wrappings
-from pools import get, serving, stock
-from stalepool import fallback, stats
+from pools import forget_what_was_counted, get, serving, stock
+from stalepool import fallback
 from stalepool_testing import Close, Respond, Step
 
 COPY = urllib3.connectionpool
@@ -130,8 +130,7 @@ def test_a_wrapper_of_others(
         theirs = how(owner, name, calls)
         setattr(owner, name, theirs)
         stalepool.install()
-        stats.forget()
-        fallback.forget()
+        forget_what_was_counted()
 
         # a kept connection is reused; the fault is met by ours; theirs is called
         # (but a check below ours, which asks no other)

@@ -24,6 +24,12 @@ EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_
 VERIFIES_NAMES_ALONE = urllib3.__version__ in ("1.26.5", "1.26.6")
 
 
+def forget_what_was_counted() -> None:
+    """Counters at zero, and nothing learnt of any origin."""
+    stats._origins.clear()
+    fallback.forget()
+
+
 @contextlib.contextmanager
 def stock() -> Iterator[None]:
     """Without the shim."""
@@ -50,8 +56,7 @@ def passing_through(owner: Any, attribute: str) -> Iterator[None]:
     try:
         (left,) = stalepool.uninstall()
         assert left.endswith(attribute)
-        stats._origins.clear()
-        fallback.forget()
+        forget_what_was_counted()
         yield
     finally:
         setattr(owner, attribute, ours)
@@ -62,11 +67,10 @@ def passing_through(owner: Any, attribute: str) -> Iterator[None]:
 def shim(**settings: Any) -> Iterator[None]:
     """With the shim, its counters at zero; the checkout alone, where nothing else is asked for."""
     stalepool.install(**{**CHECKOUT_ALONE, **settings})
-    stats._origins.clear()
+    forget_what_was_counted()
     for remembered in list(state._states.values()):  # of connections that are pooled already
         if remembered.sock() is not None:
             remembered.origin = stats.origin(remembered.origin.name)
-    fallback.forget()
     try:
         yield
     finally:
