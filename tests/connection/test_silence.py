@@ -16,6 +16,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 import pytest
@@ -473,6 +474,9 @@ CLIENTS = [
     *(("threads", who, what) for what in ("lives", "dies", "neighbours") for who in WHO),
     ("eventlet", "shim", "green"),
 ]
+if find_spec("eventlet") is None:
+    CLIENTS.pop()  # its failure would have each test run all of them again
+needs_eventlet = pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
 
 
 def client(who: str, what: str) -> None:
@@ -533,6 +537,7 @@ def test_what_lives_is_waited_for(clients, who, name):
         assert seen.connections == 1, seen  # not even one that was opened beside it
 
 
+@needs_eventlet
 @pytest.mark.parametrize("name", [name for name in GREEN if name in LIVES])
 def test_what_lives_is_waited_for_under_eventlet(clients, name):
     """Stock: as on threads."""
@@ -615,6 +620,7 @@ def test_a_dead_peer_with_deferred_accept(clients):
     assert seen.took_s < NOTICED_S, seen
 
 
+@needs_eventlet
 @pytest.mark.parametrize("name", [name for name in GREEN if is_sent_again(name)])
 def test_a_dead_peer_is_noticed_under_eventlet(clients, name):
     """Stock: the caller's read timeout."""
@@ -633,6 +639,7 @@ def test_probes_without_an_answer_in_the_pool(clients, name):
         assert seen.moved == {"probe_unanswered": 1}, seen
 
 
+@needs_eventlet
 def test_probes_without_an_answer_in_the_pool_under_eventlet(clients):
     """Stock has no probes: the caller's read timeout."""
     seen = clients("eventlet", "shim", "green")["known: pool: POST"]
