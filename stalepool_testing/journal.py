@@ -92,13 +92,11 @@ class Journal:
 
     A sequence of :class:`Entry`: ``len(journal)``, ``journal[-1]``, ``for entry in journal``.
     ``print(journal)`` shows all events in the order of time, a line for each.
-
-    :ivar lines: the last thousand of those lines, each a :class:`Line`.
     """
 
     connections: list[Connection] = field(default_factory=list)
     idle_steps: list[IdleStepDone] = field(default_factory=list)
-    lines: deque[Line] = field(default_factory=lambda: deque(maxlen=1000))
+    _lines: deque[Line] = field(default_factory=lambda: deque(maxlen=1000))
     _entries: list[Entry] = field(default_factory=list)
     _changed: Any = field(default_factory=threading.Condition, compare=False)
     _started: float = field(default_factory=time.monotonic, compare=False)
@@ -107,8 +105,13 @@ class Journal:
         return f"<Journal: {len(self.connections)} connections, {len(self)} requests>"
 
     def __str__(self) -> str:
+        return "\n".join(map(str, self.lines)) or "no client has connected"
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The last thousand of the lines that are printed."""
         with self._changed:
-            return "\n".join(map(str, self.lines)) or "no client has connected"
+            return tuple(self._lines)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -160,7 +163,7 @@ class Journal:
             self._write(connection, what)
 
     def _write(self, connection: int | None, what: str) -> None:
-        self.lines.append(Line(time.monotonic() - self._started, connection, what))
+        self._lines.append(Line(time.monotonic() - self._started, connection, what))
         self._changed.notify_all()
 
     def _request_arrived(self, connection: int, request: Request, step: Step) -> Entry:
