@@ -42,10 +42,10 @@ def _credential(*schemes: str) -> Callable[[bytes], Any]:
 has_a_key = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
-_is_for_one_use = _credential("oauth", "dpop")
+_is_for_one_use = _credential("oauth", "dpop", "hawk", "eg1-hmac-sha256")
 #: if the first sending succeeded, the answer to the second would be 412, 416 or 409
 _has_a_precondition = _header(
-    "if-match", "if-none-match", "if-unmodified-since", "if", "content-range"
+    "if-match", "if-none-match", "if-unmodified-since", "if", "content-range", "x-[a-z]+-if-[a-z-]+"
 )
 #: schemes that authenticate a connection and not a request (RFC 4559, MS-NTHT)
 _IDENTITY_SCHEMES = ("ntlm", "negotiate", "kerberos")

@@ -81,7 +81,10 @@ EVENTS = {
         "Expect, Upgrade or Transfer-Encoding: the request cannot be sent again as one message",
         NOTHING,
     ),
-    "credential": ("Authorization: OAuth or DPoP, which is valid for one use only", NOTHING),
+    "credential": (
+        "Authorization: OAuth, DPoP, Hawk or EdgeGrid, which is valid for one use only",
+        NOTHING,
+    ),
     "identity": ("NTLM, Negotiate or Kerberos: the connection carries an identity", NOTHING),
     "body": (
         "the body was not recorded as a whole",
