@@ -92,25 +92,13 @@ ORDERS: Dict[str, str] = {
     """,
     # -- by many threads
     "urllib3 imported by many threads at once": """
-        import stalepool, threading
-        start = threading.Barrier(8)
-        def import_it():
-            start.wait()
-            import urllib3
-        threads = [threading.Thread(target=import_it) for _ in range(8)]
-        [thread.start() for thread in threads]
-        [thread.join() for thread in threads]
+        import stalepool
+        import_in_threads("urllib3")
         check(sys.modules["urllib3.connectionpool"])
     """,
     "imported by many threads at once, after urllib3": """
-        import threading, urllib3
-        start = threading.Barrier(8)
-        def import_it():
-            start.wait()
-            import stalepool
-        threads = [threading.Thread(target=import_it) for _ in range(8)]
-        [thread.start() for thread in threads]
-        [thread.join() for thread in threads]
+        import urllib3
+        import_in_threads("stalepool")
         check(urllib3.connectionpool)
     """,
     # -- stalepool once more, otherwise
