@@ -100,11 +100,7 @@ AUTO = "auto"
 SETTINGS: dict[str, tuple[Flag | Choice | Number | Directory, Any, str]] = {
     "enabled": (Flag(), True, "the kill switch: off leaves the process untouched"),
     "mode": (Choice("active", "audit"), "active", "audit only looks and counts; urllib3 decides"),
-    "max_idle_s": (
-        Seconds(0.001, DAY_S, "off"),
-        None,
-        "a connection idle for longer is not reused",
-    ),
+    "max_idle_s": (Seconds(0.001, DAY_S, "off"), None, "connections idle for longer are discarded"),
     "keepalive": (
         Choice("off", "respect", "tighten"),
         "tighten",

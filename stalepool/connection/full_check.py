@@ -1,4 +1,4 @@
-"""The full check of a pooled connection: liveness, TCP_INFO, idle limits; and what comes of it.
+"""The full check at checkout: asks liveness, TCP_INFO and idle limits; keeps or discards.
 
 Due at a connection's first checkout; when the fast check finds something; after every install,
 uninstall and fork; and when the connection has been idle for so long that the kernel may know more
@@ -15,8 +15,10 @@ from typing import Any, Callable, NamedTuple, Optional
 from stalepool import fallback, runtime, stats
 from stalepool.connection import state as states
 from stalepool.connection.state import State, is_http1
+from stalepool.runtime import Installation
 from stalepool.sockets import keepalive, liveness, tcp_info
 from stalepool.sockets.layers import Layers, layers_of
+from stalepool.sockets.tcp_info import TcpInfo
 from stalepool.sockets.verdict import Action, Verdict
 
 _logger = logging.getLogger("stalepool.checkout")
@@ -42,7 +44,7 @@ def is_dropped(conn: Any, original: Callable[[Any], bool]) -> bool:
 
 
 @fallback.guarded("check_failed", Action.DEFER)
-def _check(conn: Any, installation: runtime.Installation) -> Action:
+def _check(conn: Any, installation: Installation) -> Action:
     if not is_http1(conn):
         fallback.fall_back("unknown_connection", type(conn))
         return Action.DEFER
@@ -63,7 +65,7 @@ def _check(conn: Any, installation: runtime.Installation) -> Action:
     return action
 
 
-def _find(conn: Any, state: State, installation: runtime.Installation) -> Finding:
+def _find(conn: Any, state: State, installation: Installation) -> Finding:
     if state.fork_generation != runtime.fork_generation:
         # before anything is asked: a read through TLS here would steal the parent's records
         return Finding(Verdict.FOREIGN_PROCESS)
@@ -77,10 +79,7 @@ def _find(conn: Any, state: State, installation: runtime.Installation) -> Findin
         return Finding(Verdict.UNKNOWN)
     verdict = liveness.examine(layers, poll, may_consume=not installation.is_audit)
     info = tcp_info.ask(layers)
-    if info is None or _brought_data(verdict, layers):
-        idle_s = monotonic() - state.used_at
-    else:
-        idle_s = info.last_data_recv_ms / 1000
+    idle_s = state.idle_s(None if _brought_data(verdict, layers) else info)
     if verdict is Verdict.ALIVE:
         verdict = _verdict_on_idleness(state, layers, info, idle_s, installation)
     if verdict is Verdict.ALIVE and not installation.is_audit:
@@ -91,11 +90,7 @@ def _find(conn: Any, state: State, installation: runtime.Installation) -> Findin
 
 
 def _verdict_on_idleness(
-    state: State,
-    layers: Layers,
-    info: Optional[tcp_info.TcpInfo],
-    idle_s: float,
-    installation: runtime.Installation,
+    state: State, layers: Layers, info: Optional[TcpInfo], idle_s: float, installation: Installation
 ) -> Verdict:
     """Judge a connection on which nothing has arrived."""
     limit_s = installation.settings.max_idle_s
@@ -134,11 +129,7 @@ def _is_silent(info: tcp_info.TcpInfo, keepalive_idle_s: int) -> bool:
 
 
 def _trust(
-    conn: Any,
-    state: State,
-    layers: Layers,
-    poll: select.poll,
-    installation: runtime.Installation,
+    conn: Any, state: State, layers: Layers, poll: select.poll, installation: Installation
 ) -> None:
     """Let the fast check suffice until the kernel can know more than ``poll`` shows.
 
@@ -158,7 +149,7 @@ def _trust(
 
 
 @fallback.guarded("keepalive_failed")
-def _arm(state: State, layers: Layers, installation: runtime.Installation) -> None:
+def _arm(state: State, layers: Layers, installation: Installation) -> None:
     """Arm keepalive on a connection that was opened before the install; on others it is armed."""
     if not state.origin.knowledge.swallows_probes and keepalive.arm(layers, installation.settings):
         state.origin.armed.tick()
@@ -174,7 +165,7 @@ def _brought_data(verdict: Verdict, layers: Layers) -> bool:
 
 
 def _age_at_death_s(
-    verdict: Verdict, layers: Layers, info: Optional[tcp_info.TcpInfo], idle_s: float
+    verdict: Verdict, layers: Layers, info: Optional[TcpInfo], idle_s: float
 ) -> float:
     if verdict is not Verdict.CLOSED or info is None:
         return idle_s  # the kernel keeps no time of a RST: take the idle time when it is found
@@ -186,7 +177,7 @@ def _age_at_death_s(
     return max(0, age_ms) / 1000
 
 
-def _report(conn: Any, state: State, finding: Finding, installation: runtime.Installation) -> None:
+def _report(conn: Any, state: State, finding: Finding, installation: Installation) -> None:
     """Count the verdict, learn from a death, and log a discard at DEBUG."""
     verdict, origin = finding.verdict, state.origin
     origin.count("verdicts", verdict.value)
@@ -202,12 +193,7 @@ def _report(conn: Any, state: State, finding: Finding, installation: runtime.Ins
     elif verdict.is_discard:
         if verdict.value in stats.HIDDEN and not installation.is_audit:
             origin.hidden.tick()
-        fallback.log(
-            _logger,
-            logging.DEBUG,
-            "%s: %s, %s, idle %s s",
-            state.origin.name,
-            "would discard" if installation.is_audit else "discards",
-            verdict.value,
-            "?" if finding.idle_s is None else "%.3f" % finding.idle_s,
-        )
+        action = "would discard" if installation.is_audit else "discards"
+        idle = "?" if finding.idle_s is None else "%.3f" % finding.idle_s
+        args = ("%s: %s, %s, idle %s s", origin.name, action, verdict.value, idle)
+        fallback.log(_logger, logging.DEBUG, *args)

@@ -11,11 +11,12 @@ import logging
 from time import monotonic
 from typing import Any, Optional
 
-from stalepool import fallback, runtime
+from stalepool import fallback
 from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like, shorter, take
 from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import SENDING, Request, State
+from stalepool.runtime import Installation
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -24,10 +25,7 @@ _logger = logging.getLogger("stalepool.replay")
 
 @fallback.guarded("replay_failed", default="replay_failed")
 def refusal(
-    conn: Any,
-    state: State,
-    error: Optional[BaseException],
-    installation: Optional[runtime.Installation],
+    conn: Any, state: State, error: Optional[BaseException], installation: Optional[Installation]
 ) -> Optional[str]:
     """Return why a failed request is not replayed, None if it may be; count and log the refusal.
 
@@ -73,7 +71,7 @@ def note_answer_began(state: State, request: Request, error: BaseException) -> N
 
 
 def after_failed_send(
-    conn: Any, state: State, error: BaseException, installation: runtime.Installation
+    conn: Any, state: State, error: BaseException, installation: Installation
 ) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error."""
     request, sock = state.request, conn.sock

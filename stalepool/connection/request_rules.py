@@ -1,4 +1,4 @@
-"""Tables of rules: may a request be replayed, had its connection died, should the request move.
+"""Rule tables: may a request be replayed, has its connection died, does it take a fresh socket.
 
 RFC 9110, section 9.2.2, permits a client to repeat idempotent methods, and others only if the first
 request is known not to have been applied. A request is also replayed only if its connection had
@@ -157,9 +157,7 @@ class Reason(NamedTuple):
 
 
 def _idle_s(state: State) -> float:
-    """Return the idle time in seconds from the kernel, or else since the last answer's head."""
-    info = tcp_info.ask(layers_of(state.sock()))
-    return monotonic() - state.used_at if info is None else info.last_data_recv_ms / 1000
+    return state.idle_s(tcp_info.ask(layers_of(state.sock())))
 
 
 def _margin_s(limit_s: float) -> float:

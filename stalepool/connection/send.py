@@ -1,4 +1,4 @@
-"""Sending a request: the pre-send check, the choice of its socket, and the record of its bytes.
+"""Sending a request: the pre-send check, a move to a fresh socket, and the record of its bytes.
 
 Replaces ``HTTPConnection.send``, through which urllib3 sends every byte.
 """
@@ -11,6 +11,7 @@ from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
 from stalepool.connection.state import CHECKED, SENDING, UPGRADED, WAITING, State
+from stalepool.runtime import Installation
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of
@@ -49,7 +50,7 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
 
 
 @fallback.guarded("send_failed")
-def _prepare(conn: Any, data: Any, installation: runtime.Installation) -> Optional[State]:
+def _prepare(conn: Any, data: Any, installation: Installation) -> Optional[State]:
     """Choose the socket of a request, and record its bytes; None: urllib3 sends them alone."""
     sock = conn.sock
     state = states.by_id(id(sock))
@@ -71,7 +72,7 @@ def _prepare(conn: Any, data: Any, installation: runtime.Installation) -> Option
     return state
 
 
-def _choose_socket(conn: Any, state: State, data: Any, installation: runtime.Installation) -> None:
+def _choose_socket(conn: Any, state: State, data: Any, installation: Installation) -> None:
     """Move a request to a fresh socket if its connection has ended, or is likely to end now."""
     request, reason = state.request_begins(conn, data), None
     if installation.checks_before_send and state.poll is not None and state.poll.poll(0):
@@ -86,9 +87,7 @@ def _choose_socket(conn: Any, state: State, data: Any, installation: runtime.Ins
         fresh_socket.move(conn, state, request, reason)
 
 
-def _reason_in_readable(
-    conn: Any, state: State, installation: runtime.Installation
-) -> Optional[str]:
+def _reason_in_readable(conn: Any, state: State, installation: Installation) -> Optional[str]:
     """Return why to leave a connection that is readable now; None: it holds TLS's own records."""
     layers = layers_of(conn.sock)
     if layers is None or state.poll is None or state.is_bound:

@@ -30,11 +30,10 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import runtime, stats
 from stalepool.sockets.layers import RawSocket, raw_of
+from stalepool.sockets.tcp_info import TcpInfo
 
-FRESH, IDLE, CHECKED, SENDING, WAITING, UPGRADED = (
-    *("fresh", "idle", "checked"),
-    *("sending", "waiting", "upgraded"),
-)
+FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
+SENDING, WAITING, UPGRADED = "sending", "waiting", "upgraded"
 
 #: bytes of a request, head included, that are recorded for a replay
 RECORD_LIMIT = 1 << 20
@@ -174,6 +173,10 @@ class State:
         _states[id(sock)] = self
         if len(_states) > 2 * _kept_at_most:
             _sweep()
+
+    def idle_s(self, info: Optional[TcpInfo]) -> float:
+        """Return the idle time in seconds, from the kernel or else since the last answer."""
+        return monotonic() - self.used_at if info is None else info.last_data_recv_ms / 1000
 
     def __repr__(self) -> str:
         told = [self.origin.name, self.phase, "%d answers" % self.answers]

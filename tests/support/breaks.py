@@ -1,4 +1,4 @@
-"""The parts of the core that tests break or replace: the one place that knows where they are."""
+"""The parts of the core that tests replace, by name: the one place that knows where they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ PARTS = {
     "clock of the counters": "stalepool.stats.monotonic",
     "clock of the fast check": "stalepool.connection.checkout.monotonic",
     "clock of the log": "stalepool.fallback.monotonic",
-    "clock of the rules": "stalepool.connection.request_rules.monotonic",
     "counters": "stalepool.stats.origin",
     "full check": "stalepool.connection.full_check._find",
     "DEATH_RULES": "stalepool.connection.request_rules.DEATH_RULES",
