@@ -31,7 +31,7 @@ FLOORS: Tuple[Dict[str, str], ...] = (
 AROUND = ("metrics", "cli", "outside")
 
 #: lines, of all kinds, in the modules of the core: it is to shrink from here
-MOST_LINES = 4937
+MOST_LINES = 4936
 
 #: what runs in every Python process of a machine may import this much
 AT_START_UP = (
@@ -40,6 +40,7 @@ AT_START_UP = (
     "patching",
     "patching.copies",
     "patching.import_hook",
+    "patching.loaders",
     "settings",
 )
 CHEAP = {"os", "sys", "stalepool", "__future__"}

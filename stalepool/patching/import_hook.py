@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import sys
 
-from stalepool.patching import copies
+from stalepool.patching import copies, loaders
 from stalepool.patching.copies import PACKAGE, SESSION
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
@@ -48,15 +48,8 @@ class _Finder:
         finders = list(sys.meta_path)
         if self not in finders:  # uninstalled meanwhile
             return None
-        for finder in finders[finders.index(self) + 1 :]:
-            find = getattr(finder, "find_spec", None)
-            spec: Optional[ModuleSpec] = None if find is None else find(fullname, path, target)
-            if spec is not None:
-                if spec.loader is not None:  # None: a namespace package
-                    loader: Any = _Loader(spec, self)
-                    spec.loader = loader
-                return spec
-        return None
+        behind = finders[finders.index(self) + 1 :]
+        return loaders.watched(loaders.find(behind, fullname, path, target), self.load)
 
     def load(self, fullname: str, load: Callable[[], Any]) -> Any:
         """Load a module, and patch the modules that are complete after it.
@@ -159,31 +152,6 @@ class _Finder:
         runtime.stop()
         left: List[str] = patches.remove()
         return left
-
-
-class _Loader:
-    """Stands for the loader of a spec until the load begins; then the loader has its place."""
-
-    def __init__(self, spec: ModuleSpec, finder: _Finder) -> None:
-        self._spec, self._finder = spec, finder
-        self._loader: Any = spec.loader
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._loader, name)
-        # PEP 451; zipimport's loader was an older one until Python 3.9
-        loads = "exec_module" if hasattr(self._loader, "exec_module") else "load_module"
-        return found if name != loads else lambda given: self._load(found, given)
-
-    @property  # type: ignore[misc]  # typeshed lets it be assigned as well
-    def __class__(self) -> Any:
-        return type(self._loader)  # for isinstance(spec.loader, SourceFileLoader)
-
-    def _load(self, load: Any, given: Any) -> Any:
-        """Load a module: ``exec_module`` is given it, ``load_module`` its name, and returns it."""
-        self._spec.loader = self._loader
-        if getattr(given, "__loader__", None) is self:
-            given.__loader__ = self._loader
-        return self._finder.load(self._spec.name, lambda: load(given) or given)
 
 
 _finder: Optional[_Finder] = None

@@ -1,4 +1,4 @@
-"""Loaders that are watched: whatever they are, nobody sees that they were."""
+"""Watched loaders: nothing can tell them from the originals, before or after the load."""
 
 from __future__ import annotations
 

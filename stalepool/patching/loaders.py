@@ -1,0 +1,51 @@
+"""Loaders that are watched: a module is loaded as without us, and a function is told of it."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as mypy understands it, without importing typing
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+    from typing import Any, Callable, List, Optional
+
+    #: is handed a module's name and a function that loads it; returns the module
+    Watch = Callable[[str, Callable[[], Any]], Any]
+
+
+def find(finders: List[Any], fullname: str, path: Any, target: Any) -> Optional[ModuleSpec]:
+    """Ask finders as the import system does; the first spec counts."""
+    asked = (getattr(finder, "find_spec", None) for finder in finders)
+    specs = (find_spec(fullname, path, target) for find_spec in asked if find_spec is not None)
+    return next((spec for spec in specs if spec is not None), None)
+
+
+def watched(spec: Optional[ModuleSpec], watch: Watch) -> Optional[ModuleSpec]:
+    """Have ``watch`` load the module of a spec; a namespace package has no loader to watch."""
+    if spec is not None and spec.loader is not None:
+        loader: Any = _Loader(spec, watch)
+        spec.loader = loader
+    return spec
+
+
+class _Loader:
+    """Stands for the loader of a spec until the load begins; then the loader has its place."""
+
+    def __init__(self, spec: ModuleSpec, watch: Watch) -> None:
+        self._spec, self._watch = spec, watch
+        self._loader: Any = spec.loader
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._loader, name)
+        # PEP 451; zipimport's loader was an older one until Python 3.9
+        loads = "exec_module" if hasattr(self._loader, "exec_module") else "load_module"
+        return found if name != loads else lambda given: self._load(found, given)
+
+    @property  # type: ignore[misc]  # typeshed lets it be assigned as well
+    def __class__(self) -> Any:
+        return type(self._loader)  # for isinstance(spec.loader, SourceFileLoader)
+
+    def _load(self, load: Any, given: Any) -> Any:
+        """Load a module: ``exec_module`` is given it, ``load_module`` its name, and returns it."""
+        self._spec.loader = self._loader
+        if getattr(given, "__loader__", None) is self:
+            given.__loader__ = self._loader
+        return self._watch(self._spec.name, lambda: load(given) or given)
