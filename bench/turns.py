@@ -1,4 +1,4 @@
-"""Stock and ours by turns, each in a process of its own.
+"""Stock urllib3 and stalepool measured in turns, each in a process of its own.
 
 Two processes differ for good by how their memory happens to lie (which names share a place in
 CPython's cache of attributes alone is worth 1 to 2 %), so a pair is one sample: its turns' medians.

@@ -1,4 +1,4 @@
-"""The place in a page for what a script writes: between two comments."""
+"""Comments in a page between which a script writes its text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The installation in force, with its settings, and the number of forks before this process.
+"""The state of the process: the settings that install() put in force, and the number of forks.
 
 An installation is one object, replaced and never changed. A module that keeps what depends on it
 registers a function with :func:`on_change`, so that the hot path need not compare anything.

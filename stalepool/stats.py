@@ -1,4 +1,4 @@
-"""Counters, and what was learnt, by origin: idle limit, probes, outage. No I/O, bounded memory.
+"""Counters, and what was learnt, of each origin: idle limit, keepalive probes, outage.
 
 At most :data:`MAX_ORIGINS` origins have an entry of their own. The others share one entry, and
 nothing is learnt of them. Idle times at death are counted in geometric buckets.

@@ -1,4 +1,4 @@
-"""Waking a thread that waits on sockets."""
+"""A pipe by which a thread that waits in poll() is woken, and given something to do."""
 
 from __future__ import annotations
 

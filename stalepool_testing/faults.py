@@ -1,4 +1,4 @@
-"""Faults of the path to a running server: ``server.add()`` puts one in force, ``lift()`` ends it.
+"""Faults of the path to a running server, by kind: ``add()`` starts one, ``lift()`` ends it.
 
 They affect every byte of a connection, whatever the script does, and can be stacked. ``"up"`` is
 from the client to the server, ``"down"`` from the server to the client.

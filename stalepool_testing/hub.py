@@ -1,4 +1,4 @@
-"""An assertion about green threads."""
+"""An assertion that a block of code does not yield to the hub of eventlet or gevent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults in force between a server and its clients."""
+"""The list of faults in force on a running server, and its changes while connections are open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes of one connection, subject to the faults in force."""
+"""One connection, whose bytes pass through the faults in force."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m tests.take_out [--list] [MODULE ...]``: is every row and every early return tested?
+"""``python -m tests.take_out [MODULE ...]``: mutation testing by table rows and early returns.
 
 Takes out one row of a table, or one early return, in a copy of the checkout; runs the test files
 that are named after the module; and prints which test failed, or NONE. Once for each there is. The

@@ -1,4 +1,4 @@
-"""Owners and permissions: nobody else may change the files that the injected process imports."""
+"""Owners and permissions: no other user may change the files that are injected into a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""End a command by a signal, and its children with it."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: what it has started is ended first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fast check of a pooled connection at checkout: one poll, and no yield.
+"""The fast check at checkout: one poll, no yield. If it finds anything, the full check decides.
 
 Replaces ``urllib3.connectionpool.is_connection_dropped``, which urllib3 1.26 and 2.x call exactly
 once at each checkout of a pooled connection, and which yields to the hub under eventlet.

@@ -1,4 +1,4 @@
-"""A fresh socket to the same peer, for a move or a replay; opened before the old one is closed."""
+"""A second socket to the same peer: before a request goes out (a move), or to replay one."""
 
 from __future__ import annotations
 

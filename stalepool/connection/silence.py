@@ -1,4 +1,4 @@
-"""The wait on silence: the answer to a replayable request does not begin. Is the peer alive?
+"""The wait on silence: no byte of an answer has come, so the kernel is asked about the peer.
 
 The kernel alone cannot tell: every TCP_USER_TIMEOUT ends some request that stock finishes, or is
 too long to be of use (measured: docs/design.rst). So TCP_INFO is asked after S seconds, and for a

@@ -1,1 +1,1 @@
-"""Sockets: what the kernel and the TLS layer know of them. No module here knows a connection."""
+"""Sockets: what the kernel and TLS know of them. No module here knows urllib3's connections."""

@@ -1,4 +1,4 @@
-"""TCP keepalive on a socket: compared as a whole, tightened, never loosened.
+"""TCP keepalive on a socket: the application's numbers are tightened, never loosened.
 
 Unanswered probes show that a peer is gone, in the pool and while an answer is awaited. The whole
 is the time until the kernel gives up: idle + interval x count. The options are those of tcp(7);

@@ -1,4 +1,4 @@
-"""Judge an idle socket by poll, peek and TLS records: FIN, RST, a ticket, data nobody asked for.
+"""Judge an idle socket by poll, peek and TLS records: FIN, RST, ticket, or unsolicited data.
 
 Nothing here yields, blocks, or raises, whatever state a socket is in. The cheapest question comes
 first (measured on Linux 6.18, CPython 3.11): ``poll(0)`` 0.5 us and no exception on the healthy

@@ -1,4 +1,4 @@
-"""The standard library underneath eventlet's and gevent's patches.
+"""The standard library as it was before eventlet or gevent patched it.
 
 The check must ask the kernel itself: a green ``poll`` would yield to the hub. eventlet deletes
 ``select.poll`` when it patches, and keeps the original module as ``__original_module_select``.

@@ -1,4 +1,4 @@
-"""Verdicts on an idle pooled connection, and what follows from each.
+"""Verdicts on an idle socket, and the table of what follows: keep, discard, or urllib3 decides.
 
 On an idle HTTP/1.1 connection the client speaks next (RFC 9112, section 9). So
 

@@ -1,4 +1,4 @@
-"""Something else happens while a request is in flight: a second install, a close, a deadline.
+"""Meanwhile: an uninstall, a close, a shutdown or a signal while a request is in flight.
 
 The caller gets what stock gives, or better; never what belongs to another request.
 """

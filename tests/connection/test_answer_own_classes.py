@@ -1,4 +1,4 @@
-"""Classes that an application makes of urllib3's: what they do goes on working, fault or not."""
+"""Application subclasses of urllib3's classes keep working, with a fault and without."""
 
 from __future__ import annotations
 

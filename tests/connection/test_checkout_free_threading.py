@@ -1,4 +1,4 @@
-"""One pool under sixteen threads at once, on any build; where Python can be without its GIL, so.
+"""One pool under sixteen threads at once; without the GIL where the build allows it.
 
 Counted beside the shim, too: at the pool that hands connections out, and at the server.
 """

@@ -1,4 +1,4 @@
-"""Which failed requests are sent once more, how long that may take, and what is never touched."""
+"""Replay: of which failed requests, within what time, and with which result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that are not sent a second time, and those beside them that are.
+"""Requests that must not be replayed, each beside one that is.
 
 A replay may not harm the server, and must not repeat what the server itself failed on. Every case
 is a request on a connection that has answered before; "once" is what the server's journal says.

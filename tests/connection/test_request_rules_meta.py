@@ -1,6 +1,4 @@
-"""Is every rule of the three tables needed? Each is taken out in turn, and a request on a real
-socket then goes wrong that went right with it.
-"""
+"""Each rule of the three tables is needed: without it a request on a real socket goes wrong."""
 
 from __future__ import annotations
 

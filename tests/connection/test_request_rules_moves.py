@@ -1,4 +1,4 @@
-"""POSTs that are apart stay on their connection, unless there is a reason to fear for it.
+"""A POST after an idle time stays on its connection, unless the connection is likely to end now.
 
 All that takes seconds is done side by side, in threads of one process; the tests look at what was
 seen. Names that end in ``.test`` are looked up in a table of this module.

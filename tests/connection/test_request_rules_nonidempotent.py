@@ -1,4 +1,4 @@
-"""POST and PATCH leave an idle connection where the setting asks for it, by every way.
+"""POST and PATCH leave an idle connection where the setting asks for it, from any client.
 
 For which reasons, and how a request moves, is in ``test_request_rules_moves``. The kernel's own
 clock says what is idle.

@@ -1,4 +1,4 @@
-"""Messages that are sealed for one connection stay on it: WinRM over HTTP, with pywinrm as it is.
+"""Messages encrypted for one connection (NTLM) stay on it: WinRM over HTTP, by real pywinrm.
 
 NTLM authenticates the connection, and its keys seal every message that follows (MS-WSMV, 2.2.9.1).
 On another connection a message is nobody's, and cannot be read.

@@ -1,4 +1,4 @@
-"""Which connections have a state at all, and how one shows itself."""
+"""Which connections have a state at all, and its repr()."""
 
 from __future__ import annotations
 

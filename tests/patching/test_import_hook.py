@@ -1,4 +1,4 @@
-"""The finder, asked by itself; processes that import in some order are in the other file."""
+"""The finder, called directly; test_import_hook_orders.py has whole processes."""
 
 from __future__ import annotations
 

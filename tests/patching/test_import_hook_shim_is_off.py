@@ -1,4 +1,4 @@
-"""A service whose shim is off reads so in its own log, once it has one."""
+"""A shim that is off says so in the log of its service, as soon as the service has one."""
 
 from __future__ import annotations
 

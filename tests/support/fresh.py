@@ -1,4 +1,4 @@
-"""Scripts in a fresh interpreter, with traffic.py in sight."""
+"""Scripts in a fresh interpreter, which can import traffic.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A load balancer that is restarted: a relay on one port, shut and opened again at will."""
+"""A relay on one port that is shut and opened at will, as a load balancer that is restarted."""
 
 from __future__ import annotations
 

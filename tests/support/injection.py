@@ -1,4 +1,4 @@
-"""Exceptions that are none of a request's: a signal handler's, and one at each line of ours.
+"""Exceptions raised in the midst of a request: by a signal handler, and at each line of ours.
 
 Both are run in a process of their own, and print what became of the exceptions as JSON.
 """

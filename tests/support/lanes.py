@@ -1,4 +1,4 @@
-"""The lanes of the suite: what runs by itself, with ``--full``, and with ``--slow``.
+"""Lanes of the suite: what runs by itself, with ``--full``, and with ``--slow``.
 
 The ordinary lane holds every rule once. ``--full`` adds:
 

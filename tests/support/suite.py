@@ -1,4 +1,4 @@
-"""A suite of somebody else's, run by pytest in a process of its own."""
+"""The test suite of another project, run by pytest in a process of its own."""
 
 from __future__ import annotations
 

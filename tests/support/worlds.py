@@ -1,4 +1,4 @@
-"""The green worlds a client can live in; each test of one has a process of its own."""
+"""Clients under eventlet and gevent: each test of one has a process of its own."""
 
 from __future__ import annotations
 

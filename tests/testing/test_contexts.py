@@ -1,4 +1,4 @@
-"""The same without pytest."""
+"""The context managers of stalepool_testing, which need no pytest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal as a reader sees it, and waits that ran out."""
+"""The journal as a reader sees it, and waits that time out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shim for one block."""
+"""Switching the shim on or off for one block."""
 
 from __future__ import annotations
 

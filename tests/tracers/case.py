@@ -1,4 +1,4 @@
-"""One case, as a process: a tool, an order of imports, and the same requests in three rounds.
+"""One case as a process: an instrumentation, an order of imports, and requests in three rounds.
 
 With the shim, after ``uninstall()``, and after another ``install()``. Prints as JSON what came of
 each request, and what the tool recorded of it.

@@ -1,4 +1,4 @@
-"""``stalepool demo``: the migration incident, without the shim and with it.
+"""``stalepool demo``: a live migration meets dead connections, without the shim and with it.
 
 A live migration has nova-compute update a port at neutron; neutron asks nova-api, and nova-api asks
 neutron again, over a pooled connection that has died meanwhile. The demo is nova-compute and

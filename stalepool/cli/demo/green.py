@@ -1,4 +1,4 @@
-"""The start of a green-threaded service that uses stalepool; its first import.
+"""The module that an eventlet service of the demo imports first; it switches stalepool on.
 
 ``import stalepool`` is all that a service adds to its start-up, before ``monkey_patch()`` or after.
 Without stalepool, STALEPOOL_ENABLED=0 makes that line do nothing.

@@ -1,4 +1,4 @@
-"""The numbers of the demo; seconds unless the name says otherwise."""
+"""Durations and counts of the demo; seconds unless the name says otherwise."""
 
 from __future__ import annotations
 

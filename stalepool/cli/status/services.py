@@ -1,4 +1,4 @@
-"""Services: processes that were forked from one another, and the sum of their counts."""
+"""Services: workers grouped by the process that forked them, and the sum of their counts."""
 
 from __future__ import annotations
 
