@@ -118,7 +118,7 @@ SETTINGS: dict[str, tuple[Flag | Choice | Number | Directory, Any, str]] = {
     "replay_within_s": (
         Seconds(0, 3600),
         2.0,
-        "no replay if the peer acknowledged the whole request, and closed more than this later",
+        "no replay if the peer acknowledged the whole request, and closed later than this",
     ),
     "silence_s": (
         Seconds(1, 3600, "off"),

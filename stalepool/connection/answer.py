@@ -1,4 +1,4 @@
-"""Wait for the first byte of an answer; without it, replay the request or raise its error.
+"""Wait for the first byte of an answer; if none comes, replay the request or raise its error.
 
 Replaces ``HTTPConnection.response_class`` by a class made from the original, which is looked up at
 each access. A response finds its connection's state by the socket from which it was made. So the
@@ -24,7 +24,7 @@ from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
-#: statuses of answers from which something is learnt, besides a Keep-Alive header
+#: statuses of answers that say something of the connection, as a Keep-Alive header does
 _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
 
 
@@ -60,29 +60,29 @@ class Answer:
                 not state.answers
                 or request.first_error is not None
                 or self.status in _TELLING
-                or (b"eep-" in first or b"\r\n\r\n" not in first)  # Keep-Alive, or half a head
+                or (b"eep-" in first or b"\r\n\r\n" not in first)  # Keep-Alive, or a part of it
                 or (b"pgrade" in request.sent[0] or b"uthorization" in request.sent[0])
             ):
                 _learn(self, state, request)
             state.answered()
-            request = None  # answered() has dropped its record
+            request = None  # answered() has dropped it
         except socket_errors() as caught:
             if first:
                 replay.note_answer_began(state, request, caught)
             raise
         finally:
             if request is not None:
-                if request.wait_s is not None and not first and error is None:  # no socket error
+                if request.wait_s is not None and not first and error is None:  # end, or signal
                     _restore_timeout(self, request)
                 request.is_over()
             error = None  # its traceback holds this frame
-            if state.used_at >= status.due_at:  # answered, or failed on a new socket
+            if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
                 status.pass_by()
 
 
 @fallback.guarded("answer_failed")
 def _begin_to_wait(response: Answer) -> Optional[State]:
-    """Set the socket's timeout to the first wait; None: urllib3 reads the answer alone."""
+    """Set the timeout of the first wait; return None if urllib3 is to read the answer alone."""
     if not isinstance(response.fp, BufferedReader):
         return None
     sock = getattr(response.fp.raw, "_sock", None)
@@ -106,15 +106,14 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
 def _recover(
     response: Answer, state: State, request: Request, error: Optional[BaseException]
 ) -> bytes:
-    """After a first wait without an answer, keep waiting, replay, or raise the error.
+    """After a read without an answer, keep waiting, replay, or raise the error.
 
     :param error: what reading raised; None if it found the end of the stream.
-    :returns: the first bytes of an answer; empty: urllib3's ``begin`` finds the end by itself.
+    :returns: the first bytes of an answer; empty: http.client's ``begin`` finds the end by itself.
     :raises: what reading raised, or the first error if a replay has failed.
     """
-    # the socket that is read: another thread may close the connection meanwhile
     conn: Any = request.conn()
-    sock = response.fp.raw._sock
+    sock = response.fp.raw._sock  # not conn.sock: another thread may close the connection meanwhile
     watch: Optional[Watch] = None
     since, pause_s = request.sent_at, request.wait_s
     try:
@@ -123,7 +122,7 @@ def _recover(
             request.waited_s += pause_s or 0.0
             if request.left_s == NOTHING_LEFT_S:
                 break
-            if _is_answered_elsewhere(response, watch, sock):
+            if _replays_if_dead(response, watch, sock):
                 return bytes(response.fp.peek(1))
             error, since, pause_s = None, monotonic(), timeout_of(sock)
             try:
@@ -133,7 +132,7 @@ def _recover(
             except socket_errors() as caught:
                 error = caught
         clear_tls_errors(sock, error)
-        refused = replay.refusal(conn, state, error, runtime.current) if conn.sock is sock else ""
+        refused = conn.sock is not sock or replay.refusal(conn, state, error, runtime.current)
         if refused is None and _replays(response, state):
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
@@ -156,14 +155,14 @@ def _restore_timeout(response: Answer, request: Request) -> None:
     response.fp.raw._sock.settimeout(request.limit_s)
 
 
-def _is_answered_elsewhere(response: Answer, watch: Watch, sock: Any) -> bool:
-    """Tell whether a replay was answered, after a pause in which nothing came.
+def _replays_if_dead(response: Answer, watch: Watch, sock: Any) -> bool:
+    """After a pause in which nothing came, replay if the peer is dead; tell if that was answered.
 
     If not, the socket and the response are ready for the next pause.
     """
     _renew_file(response, sock)
     if watch.conn.sock is not sock:
-        watch.pause_s = None  # another thread has closed the connection: read on, as stock would
+        watch.pause_s = None  # another thread has closed the connection: read on, as urllib3 would
     elif watch.is_dead():
         if _replays(response, watch.state, watch.take_fresh(), has_ended=False):
             return True
@@ -176,7 +175,7 @@ def _is_answered_elsewhere(response: Answer, watch: Watch, sock: Any) -> bool:
 def _renew_file(response: Answer, sock: Any) -> None:
     """Give the response a new file object: after a timeout the old one refuses to be read.
 
-    The new one is made first, because closing a socket's last file object closes the socket.
+    The new one is made first: it keeps a socket open that another thread has closed.
     """
     timed_out, response.fp = response.fp, sock.makefile("rb")
     timed_out.close()
@@ -217,15 +216,15 @@ def _challenges(response: Answer) -> str:
 
 
 def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:
-    """Return the descriptor; ``original(instance, owner)`` returns the class that stock has."""
+    """Return the new attribute; ``original(instance, owner)`` returns the class it had."""
     made: Dict[int, Any] = {}  # id() of a class -> the class made of it, which keeps it alive
 
     class ResponseClass:
-        """Descriptor of a class; not a data descriptor, so that an instance may have its own."""
+        """A descriptor without ``__set__``, so that an instance may have a class of its own."""
 
         def __get__(self, conn: Any, owner: Any = None) -> Any:
             base = original(conn, owner)
-            found = made.get(id(base))  # by identity: wrappers copy equality
+            found = made.get(id(base))  # by identity: a wrapper is equal to what it wraps
             if found is not None:
                 return found
             if issubclass(type(base), type):

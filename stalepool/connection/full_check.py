@@ -1,8 +1,8 @@
-"""The full check at checkout: asks liveness, TCP_INFO and idle limits; keeps or discards.
+"""The full check at checkout: liveness, TCP_INFO, idle limits; keeps, discards, or defers.
 
 Due at a connection's first checkout; when the fast check finds something; after every install,
-uninstall and fork; and when the connection has been idle for so long that the kernel may know more
-than ``poll`` shows.
+uninstall and fork; and when the last one is so old that the kernel may know more than ``poll``
+shows.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class Finding(NamedTuple):
 
     verdict: Verdict
     idle_s: Optional[float] = None  # None: not known
-    died_at_age_s: Optional[float] = None  # how long it had been idle when it died
+    died_idle_s: Optional[float] = None  # how long it had been idle when it died
 
 
 def is_dropped(conn: Any, original: Callable[[Any], bool]) -> bool:
     """Decide as ``is_connection_dropped`` does: True discards the connection.
 
-    Never yields or blocks, unless urllib3's own check is called. In audit mode that one decides;
-    then nothing is set on the socket, and nothing is taken from it.
+    Never yields or blocks, unless urllib3's own check is called. In audit mode it always is;
+    then nothing is set on the socket, and no byte is read from it.
     """
     installation = runtime.current
     action = Action.DEFER if installation is None else _check(conn, installation)
@@ -86,7 +86,7 @@ def _find(conn: Any, state: State, installation: Installation) -> Finding:
         _trust(conn, state, layers, poll, installation)
     if not verdict.is_death:
         return Finding(verdict, idle_s)
-    return Finding(verdict, idle_s, _age_at_death_s(verdict, layers, info, idle_s))
+    return Finding(verdict, idle_s, _idle_at_death_s(verdict, layers, info, idle_s))
 
 
 def _verdict_on_idleness(
@@ -95,7 +95,7 @@ def _verdict_on_idleness(
     """Judge a connection on which nothing has arrived."""
     limit_s = installation.settings.max_idle_s
     if state.is_bound:
-        return Verdict.ALIVE  # it carries an identity, so we never close it
+        return Verdict.ALIVE  # it carries an identity: kept while it is alive
     if state.idle_limit_s == 0 or (limit_s is not None and idle_s >= limit_s):
         return Verdict.IDLE_TOO_LONG
     if info is None:
@@ -111,7 +111,7 @@ def _verdict_on_idleness(
         return Verdict.ALIVE
     if knowledge.answers_probes:
         return Verdict.PROBE_UNANSWERED
-    # no probe to this origin was answered yet: it is gone, or something swallows probes
+    # this origin has not answered a probe yet: the peer is gone, or probes are swallowed
     if state.replaced_silent and not installation.is_audit:
         knowledge.note_probes_swallowed()
     else:
@@ -122,7 +122,7 @@ def _verdict_on_idleness(
 def _is_silent(info: tcp_info.TcpInfo, keepalive_idle_s: int) -> bool:
     """Tell whether probes are unanswered; the answer to a single one may be on its way.
 
-    It was in 0.6 % of checks of healthy connections at a round trip of 30 ms, in 2.8 % at 150 ms.
+    It was in 0.6 % of checks at a round trip of 30 ms, and in 2.8 % at 150 ms; all were healthy.
     """
     is_overdue = info.silent_ms > 1000 * keepalive_idle_s + 500
     return info.probes > 1 or (info.probes == 1 and is_overdue)
@@ -131,7 +131,7 @@ def _is_silent(info: tcp_info.TcpInfo, keepalive_idle_s: int) -> bool:
 def _trust(
     conn: Any, state: State, layers: Layers, poll: select.poll, installation: Installation
 ) -> None:
-    """Let the fast check suffice until the kernel can know more than ``poll`` shows.
+    """Arm keepalive, and set when the next full check is due.
 
     That is when a probe can be unanswered, or ``max_idle_s`` is reached.
     """
@@ -150,7 +150,7 @@ def _trust(
 
 @fallback.guarded("keepalive_failed")
 def _arm(state: State, layers: Layers, installation: Installation) -> None:
-    """Arm keepalive on a connection that was opened before the install; on others it is armed."""
+    """Arm keepalive on a connection that was opened before the install; later ones have it."""
     if not state.origin.knowledge.swallows_probes and keepalive.arm(layers, installation.settings):
         state.origin.armed.tick()
 
@@ -158,17 +158,17 @@ def _arm(state: State, layers: Layers, installation: Installation) -> None:
 def _brought_data(verdict: Verdict, layers: Layers) -> bool:
     """Tell whether the connection ended with data, which resets the kernel's last_data_recv.
 
-    Over TLS the close_notify is data. If a server left it out, that makes no difference here.
+    Over TLS the close_notify is data. If a server left it out, the result is the same.
     """
     is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
     return verdict is Verdict.UNREAD or is_tls_close
 
 
-def _age_at_death_s(
+def _idle_at_death_s(
     verdict: Verdict, layers: Layers, info: Optional[TcpInfo], idle_s: float
 ) -> float:
     if verdict is not Verdict.CLOSED or info is None:
-        return idle_s  # the kernel keeps no time of a RST: take the idle time when it is found
+        return idle_s  # the kernel keeps the time of a FIN only: take the idle time now
     # the FIN is the last segment that came in, so its time is known to the millisecond (measured)
     age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
     if layers.version is not None:
@@ -181,10 +181,10 @@ def _report(conn: Any, state: State, finding: Finding, installation: Installatio
     """Count the verdict, learn from a death, and log a discard at DEBUG."""
     verdict, origin = finding.verdict, state.origin
     origin.count("verdicts", verdict.value)
-    if finding.died_at_age_s is not None:
-        origin.count_death(finding.died_at_age_s)
+    if finding.died_idle_s is not None:
+        origin.count_death(finding.died_idle_s)
         if verdict is Verdict.CLOSED:
-            origin.knowledge.note_fin(finding.died_at_age_s)
+            origin.knowledge.note_fin(finding.died_idle_s)
     if verdict is Verdict.UNKNOWN:
         if installation.is_audit and layers_of(conn.sock) is not None:
             return  # a TLS record that only a read could identify: counted, and no fallback
