@@ -1,0 +1,99 @@
+"""A silent peer is judged by TCP_INFO: what gives it more time, and what shows that it is dead."""
+
+from __future__ import annotations
+
+import contextlib
+from time import monotonic
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+import pytest
+
+import stalepool
+from breaks import breaks
+from pools import get, pooled_connection, serving, shim
+from stalepool.connection.silence import CONFIRM_S, LOOK_EVERY_S, Watch
+from stalepool.connection.state import find
+from stalepool.sockets.tcp_info import TcpInfo
+
+WAIT_S = 3.0
+
+#: what the kernel says of a peer that has been silent for longer than the first wait
+SILENT = {
+    **dict.fromkeys(TcpInfo._fields, 0),
+    **{"state": 1, "snd_wnd": 1000, "is_whole": True, "last_data_sent_ms": 4000},
+    **{"last_data_recv_ms": 4000, "last_ack_recv_ms": 4000},
+}
+LOST: Dict[str, Any] = {"unacked": 1, "retransmits": 4}
+#: is it dead, and is a second socket open
+DEAD, OPENED, MORE_TIME = (True, True), (False, True), (False, False)
+
+
+class Case(NamedTuple):
+    """``said``: what the kernel says, each time, beside :data:`SILENT`; None: nothing."""
+
+    said: List[Optional[Dict[str, Any]]]
+    seen: Tuple[bool, bool]
+    pause_s: Optional[float] = LOOK_EVERY_S
+    probes: str = "unknown"
+    limit_s: Optional[float] = None
+    method: str = "GET"
+
+
+CASES = {
+    "not acknowledged": Case([LOST, LOST], DEAD),
+    "retransmitted three times": Case([{**LOST, "retransmits": 3}], MORE_TIME),
+    "the path heals meanwhile": Case([LOST, {}], MORE_TIME),
+    "the kernel says nothing any more": Case([LOST, None], MORE_TIME),
+    "data that do not fit the peer's window": Case([{**LOST, "snd_wnd": 0}], MORE_TIME),
+    "data that are not sent yet": Case([{**LOST, "notsent": 1}], MORE_TIME),
+    "a kernel before 5.4": Case([{**LOST, "is_whole": False}], MORE_TIME),
+    "no TCP_INFO": Case([None], MORE_TIME),
+    "a sign of life a second ago": Case([{**LOST, "last_ack_recv_ms": 1000}], MORE_TIME, 2.02),
+    "no probe yet": Case([{}], MORE_TIME),
+    "first probe": Case([{"probes": 1}], OPENED, CONFIRM_S),
+    "known: two probes": Case([{"probes": 2}], MORE_TIME, probes="answered"),
+    "known: three probes": Case([{"probes": 3}], OPENED, CONFIRM_S, probes="answered"),
+    "known: five probes": Case([{"probes": 3}, {"probes": 5}], DEAD, probes="answered"),
+    "known: four probes": Case([{"probes": 3}, {"probes": 4}], OPENED, probes="answered"),
+    "probes are swallowed": Case([{"probes": 9}], MORE_TIME, probes="swallowed"),
+    "swallowed, and not acknowledged": Case([LOST, LOST], DEAD, probes="swallowed"),
+    "half of the caller's time is over": Case([LOST], MORE_TIME, None, limit_s=8.0),
+    "a method that is not replayed": Case([LOST], MORE_TIME, None, method="POST"),
+}
+
+
+@contextlib.contextmanager
+def watched(case: Case, pool: Any) -> Iterator[Watch]:
+    """The watch of a request that has been in flight for four seconds."""
+    assert get(pool) == 200
+    conn = pooled_connection(pool)
+    state: Any = find(conn.sock)
+    state.checked()
+    conn._method = case.method
+    request = state.request_begins(conn, b"%s / HTTP/1.1\r\n\r\n" % case.method.encode())
+    request.sent_at, request.wait_s, request.limit_s = monotonic() - 4, WAIT_S, case.limit_s
+    if case.probes == "answered":
+        state.origin.knowledge.note_probe_answered()
+    elif case.probes == "swallowed":
+        state.origin.knowledge.note_probes_swallowed()
+    with contextlib.closing(Watch(conn, state, request)) as watch:
+        yield watch
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_the_kernel_says(name: str) -> None:
+    case = CASES[name]
+    infos = [None if said is None else TcpInfo(**{**SILENT, **said}) for said in case.said]
+    is_dead = False
+    with shim(replay="idempotent"), serving() as (_, pool):
+        with watched(case, pool) as watch, breaks("TCP_INFO", by=lambda _: infos.pop(0)):
+            for _ in case.said:
+                is_dead = watch.is_dead() if infos else is_dead
+            seen = (is_dead, watch.fresh is not None)
+            assert (seen, watch.pause_s) == (case.seen, pytest.approx(case.pause_s, abs=0.1))
+
+
+def test_nothing_is_done_after_an_uninstall() -> None:
+    with shim(replay="idempotent"), serving() as (_, pool), watched(Case([], MORE_TIME), pool) as w:
+        stalepool.uninstall()
+        assert (w.is_dead(), w.fresh, w.pause_s) == (False, None, None)
