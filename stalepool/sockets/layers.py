@@ -157,8 +157,6 @@ def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
 def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:
     """Call a function while the socket's timeout is 0, so that the TLS layer does not block."""
     timeout = RawSocket.gettimeout(raw)
-    if timeout == 0:
-        return call(*args)
     RawSocket.settimeout(raw, 0)
     try:
         return call(*args)

@@ -66,6 +66,8 @@ def verdict_on(kind: str, state: str) -> Verdict:
     if (kind, state) == ("tls-in-tls1.3", "late ticket"):
         # the outer layer has application data, and only the inner one could tell that it is none
         return Verdict.UNREAD
+    if state == "surplus, FIN" and KINDS[kind].tls is not None:
+        return Verdict.CLOSED  # what the records are is not asked where the connection has ended
     return STATES[state].verdict
 
 
@@ -337,7 +339,7 @@ STATES: Dict[str, State] = {
     "swallowed": State(_swallow, Verdict.ALIVE, needs_tcp=True),
     "kernel gave up": State(_user_timeout, Verdict.TIMED_OUT, needs_tcp=True, is_slow=True),
     "surplus in TLS": State(_surplus_in_tls, Verdict.TLS_PENDING, "any"),
-    "surplus, FIN": State(_surplus_then_fin, Verdict.CLOSED, "any"),
+    "surplus, FIN": State(_surplus_then_fin, Verdict.UNREAD),
     "close_notify": State(_goodbye, Verdict.CLOSED, "any"),
     "close_notify, FIN": State(_goodbye_then_fin, Verdict.CLOSED, "any"),
     "half a record": State(_half_a_record, Verdict.UNREAD, "any"),
