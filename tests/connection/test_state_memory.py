@@ -8,6 +8,7 @@ import socket
 import threading
 import tracemalloc
 import weakref
+from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
@@ -19,6 +20,8 @@ from stalepool.connection import state
 from stalepool_testing import Close, FaultServer, Respond, Silence
 
 MB = 1 << 20
+#: the package's files, without stalepool_testing's
+OURS = str(Path(state.__file__).parent.parent / "*")
 
 
 def recorded() -> int:
@@ -106,6 +109,32 @@ def test_a_stream_in_chunks_is_not_recorded(method: str) -> None:
         conn = pooled_connection(pool)
         assert pool.request(method, "/", body=body(conn)).status == 200
     assert held and held[0] < 500
+
+
+def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
+    """What the lines of the package have allocated, and hold after two requests on each."""
+    with shim(replay="idempotent"), FaultServer() as server:
+        options = {"maxsize": 60, "timeout": 20.0}
+        with urllib3.HTTPConnectionPool(server.host, server.port, **options) as pool:
+
+            def held() -> int:
+                found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, OURS)])
+                return sum(trace.size for trace in found.traces)
+
+            def use(count: int) -> None:
+                taken = [pool._get_conn() for _ in range(count)]
+                for conn in taken:
+                    for _ in range(2):
+                        _checked(conn)
+                for conn in taken:
+                    pool._put_conn(conn)
+
+            tracemalloc.start()
+            use(10)
+            before = held()
+            use(60)
+            assert 0 < (held() - before) / 50 < 1000
+            tracemalloc.stop()
 
 
 # -- what is dropped, in each phase ----------------------------------------------------------------
