@@ -16,6 +16,7 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util import Timeout
 
+import stalepool
 from gates import Gate, remote_control
 from outages import (
     WINDOW_S,
@@ -27,7 +28,7 @@ from outages import (
     environ_of,
     in_place,
 )
-from pools import counters, get, pool_for, pooled_connection, shim, stock
+from pools import UnknownSocket, counters, get, pool_for, pooled_connection, shim, stock
 from stalepool_testing import TLS, ConnectProxy, FaultServer, Respond, swallow
 from worlds import WITH_TESTS
 
@@ -593,6 +594,18 @@ TWO_COPIES = """
     gate.clear()
     print(json.dumps(found))
 """
+
+
+def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch):
+    connect = urllib3.util.connection.create_connection
+    monkeypatch.setattr(
+        urllib3.util.connection,
+        "create_connection",
+        lambda *args, **options: UnknownSocket(connect(*args, **options)),
+    )
+    with shim(), FaultServer() as server, pool_for(server) as pool:
+        assert get(pool) == 200
+        assert "keepalive_failed" not in stalepool.snapshot()["fallbacks"]
 
 
 @pytest.mark.full

@@ -58,6 +58,16 @@ def test_a_load_that_failed_patches_nothing(finder: Any, monkeypatch: pytest.Mon
     assert finder.being_loaded == []
 
 
+def test_a_part_that_is_loaded_by_its_package_waits_for_it(
+    finder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is patched while the package is half loaded."""
+    monkeypatch.setattr(finder, "patch", fail)
+    monkeypatch.setattr(finder, "being_loaded", ["urllib3"])
+    pool = urllib3.connectionpool
+    assert finder.load("urllib3.connectionpool", lambda: pool) is pool
+
+
 def test_at_work_it_is_not_off(finder: Any) -> None:
     assert (finder.is_at_work(), finder.why_off()) == (True, None)
 

@@ -29,6 +29,7 @@ PARTS = {
     "poll": "stalepool.sockets.unpatched.poll",
     "poller": "stalepool.sockets.liveness.poller",
     "reason to move": "stalepool.connection.request_rules.reason_to_move",
+    "register": "stalepool.patching.import_hook.register",
     "record of a request": "stalepool.connection.state.Request.record",
     "REPLAY_RULES": "stalepool.connection.request_rules.REPLAY_RULES",
     "report of the check": "stalepool.connection.full_check._report",
@@ -39,6 +40,8 @@ PARTS = {
     "TCP_INFO": "stalepool.sockets.tcp_info.ask",
     "TCP_INFO's layout": "stalepool.sockets.tcp_info._TCP_INFO",
     "time limit": "stalepool.connection.answer.timeout_of",
+    "unregister": "stalepool.patching.import_hook.unregister",
+    "words of the command line": "stalepool.bootstrap._all_words",
 }
 
 

@@ -1,0 +1,124 @@
+"""Start-up at ``import stalepool``: what is registered, and what is said on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, Dict, List, NamedTuple, Optional
+
+import pytest
+
+from breaks import breaks
+from stalepool import bootstrap
+from stalepool.settings import Settings
+
+COMMAND, SERVICE = ["/usr/bin/stalepool", "status"], ["/usr/bin/nova-api"]
+WRONG = {"STALEPOOL_MODE": "activ"}
+WHY = "STALEPOOL_MODE='activ' is not accepted: it takes active or audit"
+CONTRADICT = {"STALEPOOL_REPLAY": "off", "STALEPOOL_SILENCE_S": "3"}
+
+
+class Start(NamedTuple):
+    """``done``: the function of the import hook that is called, and what it is given."""
+
+    environ: Dict[str, str]
+    done: List[Any]
+    said: str = ""
+    argv: List[str] = SERVICE
+
+
+STARTS = {
+    "no variable": Start({}, [("register",)]),
+    "a variable": Start({"STALEPOOL_MODE": "audit"}, [("register", Settings(mode="audit"))]),
+    "a wrong one": Start(
+        WRONG, [("register", WHY)], "stalepool: not active in this process: " + WHY
+    ),
+    "a wrong one, and the command": Start(WRONG, [], argv=COMMAND),
+    "the kill switch": Start({"STALEPOOL_ENABLED": "0"}, [("unregister", "STALEPOOL_ENABLED=0")]),
+    "the kill switch beside a wrong one": Start(
+        {**WRONG, "STALEPOOL_ENABLED": "0"}, [("unregister", "STALEPOOL_ENABLED=0")]
+    ),
+    "a contradiction": Start(
+        CONTRADICT,
+        [("register", Settings(replay="off", silence_s=3))],
+        "stalepool: settings contradict one another: replay=off: silence_s and replay_within_s "
+        "do nothing",
+    ),
+    "a contradiction, and the command": Start(
+        CONTRADICT, [("register", Settings(replay="off", silence_s=3))], argv=COMMAND
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_start(name: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    start, done = STARTS[name], []  # type: Start, List[Any]
+
+    def noting(function: str) -> Any:
+        return lambda *args, **options: done.append((function, *args, *options.values()))
+
+    monkeypatch.setattr(sys, "argv", start.argv)
+    monkeypatch.setattr(os, "environ", start.environ)
+    with breaks("register", by=noting("register")), breaks("unregister", by=noting("unregister")):
+        bootstrap.start()
+    assert done == start.done
+    assert capsys.readouterr().err == (start.said and start.said + "\n")
+
+
+def test_what_fails_is_said_and_not_raised(capsys: Any) -> None:
+    with breaks("register"):
+        bootstrap.start()
+    assert "not active in this process: RuntimeError('broken')" in capsys.readouterr().err
+
+
+class Line(NamedTuple):
+    """``argv``: as it is while Python starts. ``words``: the whole line, if the system has it."""
+
+    argv: Optional[List[str]]
+    words: Optional[List[str]] = None
+
+
+@pytest.mark.parametrize(
+    ("line", "is_ours"),
+    [
+        (Line(COMMAND), True),
+        (Line(SERVICE), False),
+        (Line(["-c", "x"], ["python", "-c", "pass", "x"]), False),
+        (Line(["-m", "status"], ["python", "-m", "stalepool", "status"]), True),
+        (Line(["-m", "status"], ["python", "-mstalepool", "status"]), True),
+        (Line(["-m", "8080"], ["python", "-m", "http.server", "8080"]), False),
+        (Line(["-m", "8080"], []), False),
+        (Line(["-m", "8080"], None), False),
+        (Line([]), False),
+        (Line(None), False),
+    ],
+)
+def test_the_command_is_known(line: Line, is_ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def words() -> List[str]:
+        if line.words is None:
+            raise FileNotFoundError
+        return line.words
+
+    if line.argv is None:  # as in a program that embeds Python
+        monkeypatch.delattr(sys, "argv")
+    else:
+        monkeypatch.setattr(sys, "argv", line.argv)
+    with breaks("words of the command line", by=words):
+        assert bootstrap.is_the_command() is is_ours
+
+
+def test_the_whole_line_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = bootstrap._all_words()
+    monkeypatch.delattr(sys, "orig_argv", raising=False)
+    assert bootstrap._all_words() == known
+    assert len(known) >= len(sys.argv)
+    assert known[-1] == sys.argv[-1] or "PYTEST_XDIST_WORKER" in os.environ
+
+
+@pytest.mark.parametrize("stderr", [None, "closed"])
+def test_without_a_stderr_nothing_is_raised(stderr: Any, monkeypatch: Any, tmp_path: Any) -> None:
+    if stderr:
+        with open(str(tmp_path / "closed"), "w") as stderr:
+            pass
+    monkeypatch.setattr(sys, "stderr", stderr)
+    bootstrap.say("nobody hears this")
