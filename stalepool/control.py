@@ -57,7 +57,7 @@ def snapshot() -> Dict[str, Any]:
 
     ``patched``: the patched modules, of each live copy of urllib3. ``unpatched``: what could not be
     patched, and why. ``origins``, by ``scheme://host:port``, and their ``totals``: ``checkouts``,
-    ``discards``, their ``verdicts``, ``keepalive_armed``, ``saved`` (requests that urllib3 alone
+    ``discards``, their ``verdicts``, ``keepalive_armed``, ``saved`` (attempts that urllib3 alone
     would have lost), ``gone`` (why connections ended), and ``died_idle_s``: how many connections
     had been idle for so many seconds when they died, by bucket edge, which shows a server's idle
     limit. In audit mode discards are those that active mode would have made. ``fallbacks``: how

@@ -246,7 +246,7 @@ class Origin:
         }
 
     def _saved(self, counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
-        """Return how many requests urllib3 alone would have lost, by what saved them.
+        """Return how many attempts urllib3 alone would have lost, by what saved them.
 
         If urllib3's own check would have discarded the connection, too, nothing was saved. A move
         near an idle limit is not counted either: the request might have arrived without it.

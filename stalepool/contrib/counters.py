@@ -16,7 +16,7 @@ _LABELS = {"verdicts": "verdict", "replays": "outcome", "reconnects": "outcome",
 _BY_NAME = {
     **stats.GROUPS,
     "gone": "connections that ended, by reason",
-    "saved": "requests that urllib3 alone would have lost, by what saved them",
+    "saved": "attempts that urllib3 alone would have lost, by what saved them",
 }
 
 
