@@ -33,6 +33,7 @@ ANSWERED = (
         ("threads", "plain"),
         ("threads", "TLSv1.2"),
         ("threads", "TLSv1.3"),
+        ("threads", "tunnel"),
         ("eventlet", "plain"),
         ("eventlet", "TLSv1.3"),
     ],
@@ -42,7 +43,9 @@ def test_what_the_caller_sees_of_a_fault_is_what_stock_shows(
 ) -> None:
     def run(enabled: str) -> Any:
         environ = {**WITH_TESTS, "STALEPOOL_ENABLED": enabled}
-        return run_python(SCRIPT, world, layer, env=environ)
+        # before Python 3.12 a tunnel whose handshake was reset is the collector's, in stock too
+        flags = ["-Wignore::ResourceWarning"] if layer == "tunnel" else []
+        return run_python(SCRIPT, world, layer, env=environ, flags=flags)
 
     with ThreadPoolExecutor() as executor:
         stock, shim = executor.map(run, ("0", "1"))
