@@ -124,8 +124,6 @@ class Knowledge:
 
         Times below a second are no idle limit: the server may close after a number of answers.
         """
-        if len(self._fins) < 3:
-            return None
         ages = [age_s for when, age_s in self._fins if _is_within(when, OBSERVED_FOR_S)]
         agree = len(ages) == 3 and min(ages) >= 1.0 and max(ages) <= 1.25 * min(ages)
         return min(ages) if agree else None

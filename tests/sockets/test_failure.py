@@ -13,11 +13,16 @@ from time import monotonic
 
 import pytest
 
+import stalepool_testing as testing
+from breaks import breaks
 from failures import report, table
 from failures.faults import FAULTS
 from failures.kinds import KINDS
 from pools import UnknownSocket
+from socket_states import KINDS as SOCKETS
+from socket_states import STATES
 from stalepool.sockets import failure
+from stalepool_testing import kernel
 
 PAGE = report.ROOT / "docs" / "failures.rst"
 
@@ -55,6 +60,71 @@ def test_every_fault_is_noticed_by_some_operation(cells):
     noticed = {(c["kind"], c["fault"]) for c in cells if c.get("raised", "nothing") != "nothing"}
     # eventlet's TLS socket sends nothing, and says nothing, once it was shut down
     assert made - noticed <= {("eventlet ssl", "own shutdown, for writing")}
+
+
+RESET, TIMEOUT = ConnectionResetError(errno.ECONNRESET, "said so"), socket.timeout("timed out")
+
+#: kind of socket, its state, what the operation raised -> whether the connection has ended
+ENDED = [
+    ("ipv4", "closed", None, True),
+    ("ipv4", "reset", RESET, True),
+    ("tls1.3", "closed", ssl.SSLError(5, "said so"), True),
+    ("unix", "closed", RESET, True),  # there is no TCP_INFO
+    ("ipv4", "healthy", RESET, False),  # somebody raised it
+    ("ipv4", "closed", TIMEOUT, False),  # the caller's time is over
+    ("ipv4", "closed", KeyError("a header"), False),
+]
+
+
+@pytest.mark.parametrize(("kind", "state", "error", "has_ended"), ENDED)
+def test_whether_a_connection_has_ended(kind, state, error, has_ended):
+    with SOCKETS[kind].make() as pair:
+        STATES[state].enter(pair)
+        assert failure.has_ended(pair.client, error) is has_ended
+
+
+@pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])
+def test_an_end_of_our_own_is_none(how):
+    with testing.healthy() as pair:
+        pair.client.shutdown(how)
+        assert not failure.has_ended(pair.client, None)
+
+
+def test_without_a_poll_the_error_says_it():
+    with breaks("poll", by=lambda: None), testing.healthy() as pair:
+        assert failure.has_ended(pair.client, RESET)
+        assert not failure.answer_has_begun(pair.client)
+
+
+#: kind of socket, its state -> whether an answer has begun
+BEGUN = [
+    ("ipv4", "surplus", True),
+    ("tls1.2", "surplus", True),
+    ("tls1.3", "surplus", True),
+    ("tls1.3", "surplus in TLS", True),
+    ("ipv4", "healthy", False),
+    ("ipv4", "closed", False),
+    ("ipv4", "reset", False),
+    ("tls1.2", "close_notify", False),
+    ("tls1.3", "close_notify", False),
+    ("tls1.3", "fatal alert", False),
+]
+
+
+@pytest.mark.parametrize(("kind", "state", "has_begun"), BEGUN)
+def test_whether_an_answer_has_begun(kind, state, has_begun):
+    """It is not waited for: without a timeout that would not end."""
+    with SOCKETS[kind].make() as pair:
+        STATES[state].enter(pair)
+        pair.client.settimeout(None)
+        assert failure.answer_has_begun(pair.client) is has_begun
+
+
+def test_without_tls_nothing_is_an_alert():
+    with testing.healthy() as pair:
+        pair.peer.sendall(b"\x15\x03\x03\0\2")
+        kernel.wait_readable(pair.client)
+        assert failure.answer_has_begun(pair.client)
 
 
 class OfALibrary(OSError):
