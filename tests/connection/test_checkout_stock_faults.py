@@ -12,6 +12,7 @@ from typing import List, NamedTuple
 
 import pytest
 
+import stalepool
 from pools import break_while_idle, counters, serving, shim, stock, verdicts
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import (
@@ -74,6 +75,7 @@ def test_survived(name, who):
         if who is shim:
             assert verdicts(server) == {"alive": 1, fault.verdict.value: 1}
             assert counters(server)["discards"] == 1
+            assert not any(counters(server)["saved"].values())
 
 
 @pytest.mark.usefixtures("small_reads")
@@ -108,3 +110,4 @@ def test_an_announced_close(who):
         assert len(server.journal.connections) == 2
         if who is shim:
             assert counters(server)["checkouts"] == counters(server)["discards"] == 0
+            assert stalepool.snapshot()["fallbacks"] == {}
