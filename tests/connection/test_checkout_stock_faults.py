@@ -12,7 +12,6 @@ from typing import List, NamedTuple
 
 import pytest
 
-import stalepool
 from pools import break_while_idle, counters, serving, shim, stock, verdicts
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import (
@@ -21,7 +20,6 @@ from stalepool_testing import (
     LingeringClose,
     ResetAfter,
     Respond,
-    RespondThenClose,
     Step,
     Surplus,
     SurplusWithAnswer,
@@ -99,15 +97,3 @@ def test_a_surplus_that_is_read_with_its_answer(who, monkeypatch):
         assert len(server.journal.connections) == 1
         if who is shim:
             assert verdicts(server) == {"alive": 1}
-
-
-@both
-def test_an_announced_close(who):
-    """``Connection: close``: urllib3 closes by itself, and no connection is given up by anybody."""
-    with who(), serving([RespondThenClose(200)]) as (server, pool):
-        assert pool.request("GET", "/").status == 200
-        assert pool.request("GET", "/").status == 200
-        assert len(server.journal.connections) == 2
-        if who is shim:
-            assert counters(server)["checkouts"] == counters(server)["discards"] == 0
-            assert stalepool.snapshot()["fallbacks"] == {}

@@ -25,7 +25,14 @@ from pools import (
 )
 from replay_tools import after_checkout
 from reused import Server
-from stalepool_testing import FaultServer, Respond, SlowAnswer, release, swallow
+from stalepool_testing import (
+    FaultServer,
+    Respond,
+    RespondThenClose,
+    SlowAnswer,
+    release,
+    swallow,
+)
 
 
 def test_idle_too_long():
@@ -137,6 +144,23 @@ def test_no_limit_closes_a_connection_that_carries_an_identity():
 
 
 # -- what is not even asked ------------------------------------------------------------------------
+
+
+def test_a_connection_that_urllib3_has_closed_is_opened_without_a_word():
+    """A pool keeps such a connection object."""
+    with shim(), serving([RespondThenClose()]) as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        assert verdicts(server) == {}
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_a_socket_that_was_closed_behind_urllib3s_back_is_none():
+    with shim(), serving() as (server, pool):
+        assert get(pool) == 200
+        pooled_connection(pool).sock.close()
+        assert get(pool) == 200
+        assert verdicts(server) == {"no_socket": 1}
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_without_a_poll_urllib3s_own_check_decides():
