@@ -56,7 +56,7 @@ CASES = [
 
 def kind_and_verdict(kind, state):
     """The matrix of both is in ``test_liveness``."""
-    return {kind, (state, audited(kind, state))}
+    return {kind, (state, audited(kind, state), KINDS[kind].is_tcp)}
 
 
 @pytest.mark.each_value(by=kind_and_verdict)
