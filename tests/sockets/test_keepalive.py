@@ -275,3 +275,4 @@ def test_what_has_no_probes_has_no_keepalive_whatever_its_owner_has_set():
     with one, other:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         assert keepalive.read(layers.layers_of(one)) is None
+    keepalive.probe_every(None, 1)  # a socket of an unknown kind: nothing is done
