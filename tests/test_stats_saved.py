@@ -110,7 +110,7 @@ def test_stock_loses_the_request(name: str) -> None:
 
 @pytest.mark.parametrize("name", lanes.first(len(FAULTS) - 1, FAULTS))
 def test_what_is_saved_is_counted(name: str) -> None:
-    """What stock survives as well is not: ``test_checkout_stock_faults``."""
+    """What stock survives as well is not: ``test_checkout``."""
     fault = FAULTS[name]
     with shim(**ON), meeting(fault) as (server, pool):
         assert is_lost(server, pool, fault, True) is (fault.saved_as is None)
