@@ -166,6 +166,17 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
+def run_order(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
+    """Runs a script that has the names of in_client.py, and imports the rest in its own order."""
+    from service import PRELUDE
+
+    def run(script: str, *args: object, **options: Any) -> Any:
+        return run_python(PRELUDE + textwrap.dedent(script), port, *args, **options)
+
+    return run
+
+
+@pytest.fixture
 def haproxy_binary(request: pytest.FixtureRequest) -> str:
     found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
     if found is None:

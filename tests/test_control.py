@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 import threading
 from typing import Any, Callable, Iterator
 
 import pytest
 import urllib3
 
+import lanes
 import stalepool
 from in_client import attributes, deaths, wrappings
 from pools import await_arrival, get, stock
-from service import PRELUDE
 from stalepool import fallback, runtime
-
-MEET_IT_STOCK = """
-def meet_it_stock(connectionpool):
-    "The same as meet_a_dead_connection, but the shim must not check."
-    pool = connectionpool.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
-    before = stalepool.snapshot()["totals"]
-    answer(pool)
-    wait_for_fin(pool)
-    answer(pool)
-    assert stalepool.snapshot()["totals"] == before
-    pool.close()
-"""
-
-
-@pytest.fixture
-def run_client(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
-    def run(script: str, *args: object, **options: Any) -> Any:
-        return run_python(PRELUDE + MEET_IT_STOCK + textwrap.dedent(script), port, *args, **options)
-
-    return run
 
 
 @pytest.fixture
@@ -44,8 +23,8 @@ def installed_again() -> Iterator[None]:
     stalepool.install()
 
 
-def test_undo_is_exact(run_client: Callable[..., Any]) -> None:
-    run_client(
+def test_undo_is_exact(run_order: Callable[..., Any]) -> None:
+    run_order(
         """
         import urllib3
         pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
@@ -64,15 +43,15 @@ def test_undo_is_exact(run_client: Callable[..., Any]) -> None:
             changed = differences(stock, everything_in("urllib3"))
             assert not changed, changed
             assert [f for f in sys.meta_path if type(f).__module__ != "wrapt.importer"] == finders
-            meet_it_stock(urllib3.connectionpool)
+            meet_a_dead_connection(urllib3.connectionpool, found=0)
             assert stalepool.uninstall() == []
             stalepool.install()
         """
     )
 
 
-def test_undo_reaches_every_copy(run_client: Callable[..., Any]) -> None:
-    run_client(
+def test_undo_reaches_every_copy(run_order: Callable[..., Any]) -> None:
+    run_order(
         """
         import stalepool
         copies = []
@@ -84,15 +63,15 @@ def test_undo_reaches_every_copy(run_client: Callable[..., Any]) -> None:
         assert stalepool.uninstall() == []
         for copy in copies:
             assert wrappings(copy) == {0}
-            meet_it_stock(copy)
+            meet_a_dead_connection(copy, found=0)
         import urllib3
         assert wrappings(urllib3.connectionpool) == {0}
         """
     )
 
 
-def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_client: Callable[..., Any]) -> None:
-    run_client(
+def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_order: Callable[..., Any]) -> None:
+    run_order(
         """
         finders = list(sys.meta_path)
         import stalepool
@@ -146,8 +125,8 @@ def test_connections_that_were_pooled_before(port: int) -> None:
         assert meet_a_dead_connection() == 1
 
 
-def test_changing_the_mode(run_client: Callable[..., Any]) -> None:
-    run_client(
+def test_changing_the_mode(run_order: Callable[..., Any]) -> None:
+    run_order(
         """
         import urllib3
 
@@ -203,9 +182,9 @@ def state() -> Any:
     return attributes(urllib3.connectionpool), list(sys.meta_path), stalepool.snapshot()
 
 
-@pytest.mark.parametrize("first", ["stalepool", "urllib3"])
-def test_without_wrapt_it_says_that_it_is_off(first: str, run_client: Callable[..., Any]) -> None:
-    run_client(
+@pytest.mark.parametrize("first", lanes.first(1, ["stalepool", "urllib3"]))
+def test_without_wrapt_it_says_that_it_is_off(first: str, run_order: Callable[..., Any]) -> None:
+    run_order(
         """
         sys.modules["wrapt"] = None
         __import__(sys.argv[2])
@@ -233,8 +212,8 @@ def test_without_wrapt_it_says_that_it_is_off(first: str, run_client: Callable[.
     )
 
 
-def test_what_failed_for_one_copy_may_work_for_the_next(run_client: Callable[..., Any]) -> None:
-    run_client(
+def test_what_failed_for_one_copy_may_work_for_the_next(run_order: Callable[..., Any]) -> None:
+    run_order(
         """
         sys.modules["wrapt"] = None
         import stalepool, urllib3
@@ -283,7 +262,7 @@ def test_switching_under_traffic(port: int) -> None:
         threads = [threading.Thread(target=ask) for _ in range(4)]
         for thread in threads:
             thread.start()
-        for _ in range(30):
+        for _ in range(12):
             stalepool.uninstall()
             stalepool.install(mode="audit")
             stalepool.install()

@@ -11,28 +11,9 @@ from stalepool import fallback
 
 #: packages whose code runs because we call it
 CALLED = [
-    "stalepool",
-    "urllib3",
-    "http",
-    "email",
-    "socket",
-    "ssl",
-    "select",
-    "struct",
-    "copy",
-    "weakref",
-    "functools",
-    "contextvars",
-    "logging",
-    "eventlet",
-    "gevent",
-    "OpenSSL",
-    "wrapt",
-    "inspect",
-    "importlib",
-    "socks",
-    "greenlet",
-    "pytest_socket",
+    *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
+    *("weakref", "functools", "contextvars", "logging", "eventlet", "gevent", "OpenSSL", "wrapt"),
+    *("inspect", "importlib", "socks", "greenlet", "pytest_socket"),
     "pip._vendor.urllib3.connection",
 ]
 

@@ -7,9 +7,11 @@ skipped. What a rule is for stands at its table.
 from __future__ import annotations
 
 import ast
+import functools
+import re
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Set, Tuple
 
 import pytest
 
@@ -89,7 +91,12 @@ def modules() -> Dict[str, Path]:
 
 
 MODULES = modules()
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+@functools.lru_cache(maxsize=None)
+def tree_of(name: str) -> ast.Module:
+    """Parsed when it is asked for: each worker of the suite imports this file."""
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
 
 
 class Import(NamedTuple):
@@ -101,12 +108,19 @@ class Import(NamedTuple):
     def __str__(self) -> str:
         return "stalepool.%s, line %d, imports %s" % (self.by, self.line, self.of)
 
+    @property
+    def is_of_ours(self) -> bool:
+        return self.of.partition(".")[0] == "stalepool"
 
-def imports() -> Iterator[Import]:
-    for by, tree in TREES.items():
-        for node, is_at_module_level in _statements(tree, True):
-            for name in _names(node):
-                yield Import(by, name, node.lineno, is_at_module_level)
+
+@functools.lru_cache(maxsize=None)
+def imports() -> List[Import]:
+    return [
+        Import(by, name, node.lineno, is_at_module_level)
+        for by in MODULES
+        for node, is_at_module_level in _statements(tree_of(by), True)
+        for name in _names(node)
+    ]
 
 
 def _statements(node: ast.AST, is_at_module_level: bool) -> Iterator[Tuple[ast.stmt, bool]]:
@@ -129,11 +143,6 @@ def _names(node: ast.stmt) -> Iterator[str]:
         for alias in node.names:
             full = "%s.%s" % (node.module, alias.name)
             yield full if full.partition(".")[2] in MODULES else node.module
-
-
-IMPORTS = list(imports())
-OF_OURS = [found for found in IMPORTS if found.of.partition(".")[0] == "stalepool"]
-OF_GUESTS = [found for found in IMPORTS if found.of.partition(".")[0] != "stalepool"]
 
 
 def _ours(full_name: str) -> str:
@@ -171,8 +180,9 @@ def test_every_name_in_the_table_of_rooms_is_a_module() -> None:
 def test_imports_go_down_the_house() -> None:
     wrong = [
         str(found)
-        for found in OF_OURS
-        if room_of(_ours(found.of)) != room_of(found.by)
+        for found in imports()
+        if found.is_of_ours
+        and room_of(_ours(found.of)) != room_of(found.by)
         and room_of(_ours(found.of))[0] >= room_of(found.by)[0]
     ]
     assert not wrong, "\n".join(wrong)
@@ -181,9 +191,10 @@ def test_imports_go_down_the_house() -> None:
 def test_no_circle_inside_a_room() -> None:
     """Imports inside functions count, too."""
     needs: Dict[str, Set[str]] = {name: set() for name in MODULES}
-    for found in OF_OURS:
-        if _ours(found.of) != found.by and found.by not in _packages_above(_ours(found.of)):
-            needs[found.by].add(_ours(found.of))
+    for found in imports():
+        name = _ours(found.of)
+        if found.is_of_ours and name != found.by and found.by not in _packages_above(name):
+            needs[found.by].add(name)
     while needs:
         free = [name for name, needed in needs.items() if not needed & set(needs)]
         assert free, "a circle among %s" % sorted(needs)
@@ -200,7 +211,7 @@ def _packages_above(name: str) -> List[str]:
 def test_start_up_imports_nothing_dear() -> None:
     dear = [
         str(found)
-        for found in IMPORTS
+        for found in imports()
         if found.by in AT_START_UP
         and found.is_at_module_level
         and found.of.partition(".")[0] not in CHEAP
@@ -215,8 +226,8 @@ def test_guests_are_imported_only_where_the_table_says() -> None:
     library = set(sys.stdlib_module_names)  # type: ignore[attr-defined]
     strangers = [
         str(found)
-        for found in OF_GUESTS
-        if found.of.partition(".")[0] not in library | _guests_of(found.by)
+        for found in imports()
+        if not found.is_of_ours and found.of.partition(".")[0] not in library | _guests_of(found.by)
     ]
     assert not strangers, "\n".join(strangers)
 
@@ -231,11 +242,11 @@ def _guests_of(name: str) -> Set[str]:
 
 def test_the_walk_sees_what_it_should() -> None:
     """A table that nothing is held against would agree with everything."""
-    seen = {(found.by, found.of, found.is_at_module_level) for found in IMPORTS}
+    seen = {(found.by, found.of, found.is_at_module_level) for found in imports()}
     assert ("stalepool", "stalepool.bootstrap", True) in seen
     assert ("patching.import_hook", "stalepool.patching.patches", False) in seen
     assert ("contrib.keystone", "wrapt", True) in seen
-    assert not [found for found in IMPORTS if found.by == "patching.import_hook"
+    assert not [found for found in imports() if found.by == "patching.import_hook"
                 and "machinery" in found.of]  # fmt: skip
 
 
@@ -244,7 +255,7 @@ def test_the_walk_sees_what_it_should() -> None:
 
 def catch_alls(name: str) -> Iterator[str]:
     """The places at which a module catches whatever there is."""
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(tree_of(name)):
         if isinstance(node, ast.ExceptHandler):
             caught = {n.id for n in ast.walk(node.type or node) if isinstance(n, ast.Name)}
             if node.type is None or caught & {"Exception", "BaseException"}:
@@ -272,7 +283,7 @@ def attributes_of(class_name: str) -> Set[str]:
     """The attributes that a class of connection/state has, or sets on itself."""
     (found,) = [
         node
-        for node in TREES["connection.state"].body
+        for node in tree_of("connection.state").body
         if isinstance(node, ast.ClassDef) and node.name == class_name
     ]
     targets = [
@@ -297,7 +308,7 @@ def writes(name: str) -> Iterator[Tuple[str, str]]:
     """
     remembered = attributes_of("State") | attributes_of("Request")
     assert {"phase", "is_replayed"} <= remembered
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(tree_of(name)):
         is_written = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
         if is_written and node.attr in remembered:
             on = node.value.id if isinstance(node.value, ast.Name) else ast.dump(node.value)
@@ -325,7 +336,7 @@ def test_no_module_but_the_state_knows_where_states_lie() -> None:
         place(name, node)
         for name in CORE
         if name != "connection.state"
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(tree_of(name))
         if isinstance(node, ast.Attribute) and node.attr == "_states"
     ]
     assert not wrong, "\n".join(wrong)
@@ -337,7 +348,7 @@ def test_sockets_are_handed_sockets() -> None:
         place(name, node)
         for name in CORE
         if room_of(name)[1] == "sockets"
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(tree_of(name))
         if isinstance(node, (ast.Name, ast.arg))
         and getattr(node, "id", getattr(node, "arg", "")) == "conn"
     ]
@@ -384,7 +395,7 @@ def test_each_module_of_the_core_has_a_test_file_of_its_name() -> None:
     missing = []
     for name in CORE:
         folder, _, module = name.rpartition(".")
-        is_empty = all(isinstance(node, ast.Expr) for node in TREES[name].body)
+        is_empty = all(isinstance(node, ast.Expr) for node in tree_of(name).body)
         files = (TESTS / folder).glob("test_*.py")
         if not is_empty and not any(is_named_after(path, module) for path in files):
             missing.append("tests/%s/test_%s.py" % (folder, module))
@@ -404,12 +415,20 @@ def test_each_test_file_begins_with_the_name_of_a_module() -> None:
     assert not wrong, wrong
 
 
+def trees_with(pattern: str, paths: Iterable[Path]) -> Iterator[Tuple[Path, ast.Module]]:
+    """The trees of the files that have a pattern: those of all take half a second."""
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        if re.search(pattern, text):
+            yield path, ast.parse(text)
+
+
 def test_no_test_module_imports_another() -> None:
     """What two of them need is in tests/support, and imported by its bare name."""
     wrong = [
         "%s, line %d" % (path.relative_to(REPOSITORY), node.lineno)
-        for path in TESTS.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for path, tree in trees_with(r"(import|from) .*\b(test_|support)", TESTS.rglob("*.py"))
+        for node in ast.walk(tree)
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
         if name.startswith("test_") or name.partition(".")[0] == "support"
@@ -420,8 +439,7 @@ def test_no_test_module_imports_another() -> None:
 def test_what_is_broken_is_broken_by_one_tool() -> None:
     """A test names a part of the core; tests/support/breaks.py alone knows where it is."""
     wrong = []
-    for path in TEST_FILES:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for path, tree in trees_with(r"(set|del)attr\(|\.object\(", TEST_FILES):
         core = {
             alias.asname or alias.name
             for node in ast.walk(tree)
@@ -462,7 +480,7 @@ Documented = Tuple[str, ast.AST, str]
 
 def documented(name: str) -> Iterator[Documented]:
     """A module's public parts: itself, classes, functions, methods; name, node, docstring."""
-    tree = TREES[name]
+    tree = tree_of(name)
     yield name, tree, ast.get_docstring(tree) or ""
     yield from _documented(tree, name)
 
@@ -493,7 +511,7 @@ def test_every_public_function_has_a_docstring() -> None:
         "%s, %s" % (place(name, node), part)
         for name in CORE
         for part, node, text in documented(name)
-        if isinstance(node, ast.FunctionDef) and node in TREES[name].body
+        if isinstance(node, ast.FunctionDef) and node in tree_of(name).body
         if not text and not node.name.startswith("_")
     ]
     assert not missing, "\n".join(missing)

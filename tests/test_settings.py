@@ -14,6 +14,7 @@ from hypothesis import given as hypothesis_given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+import lanes
 from conftest import clean_environ
 from stalepool.settings import (
     PREFIX,
@@ -176,6 +177,7 @@ def test_an_unknown_variable_is_refused(suffix: str, value: str) -> None:
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.each_value
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("misspell", [lambda s: s[:-1], lambda s: s + "x", lambda s: s[1:] + s[0]])
 def test_the_nearest_name_is_given(name: str, misspell: Any) -> None:
@@ -301,18 +303,8 @@ def test_a_number_that_is_none_is_refused() -> None:
 # -- at start-up
 
 
-def start(*lines: str, stderr: Any = subprocess.PIPE, **variables: str) -> Any:
-    return subprocess.run(
-        [sys.executable, "-c", "\n".join(("import stalepool, urllib3", *lines))],
-        env=clean_environ(**variables),
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        timeout=60,
-    )
-
-
 REPORT = """
+import stalepool, urllib3
 check = urllib3.connectionpool.is_connection_dropped
 print(stalepool.is_installed(), hasattr(check, "__wrapped__"))
 """
@@ -323,30 +315,22 @@ WRONG: List[Dict[str, str]] = [
 ]
 
 
-@pytest.mark.parametrize("variables", WRONG)
+@pytest.mark.parametrize("variables", lanes.first(1, WRONG))
 def test_a_wrong_variable_is_said_once_and_nothing_is_patched(variables: Dict[str, str]) -> None:
-    done = start(REPORT, **variables)
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT],
+        env=clean_environ(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert (done.returncode, done.stdout) == (0, "False False\n")
     assert done.stderr.startswith("stalepool: not active in this process: ")
     assert len(done.stderr.splitlines()) == 1
     assert all(repr(name)[1:-1] in done.stderr for name in variables)
 
 
-def test_right_variables_are_taken_without_a_word() -> None:
-    done = start(
-        REPORT,
-        "print(stalepool.snapshot()['mode'])",
-        STALEPOOL_MODE="audit",
-        STALEPOOL_MAX_IDLE_S="off",
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\naudit\n", "")
-
-
-def test_the_kill_switch_is_silent() -> None:
-    done = start(REPORT, STALEPOOL_ENABLED="off", STALEPOOL_MODE="junk", STALEPOOL_X="")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "False False\n", "")
-
-
+@pytest.mark.full
 def test_what_is_exported_does_not_reach_the_tests_themselves() -> None:
     done = subprocess.run(
         [sys.executable, "-c", "import conftest, stalepool; print(stalepool.is_installed())"],

@@ -50,18 +50,8 @@ def test_import_loads_next_to_nothing(variables: dict[str, str]) -> None:
     assert not added & set(DEAR.split())
 
 
-def test_wrapt_comes_with_urllib3_and_not_before(run_python: Callable[..., Any]) -> None:
-    run_python(
-        """
-        import sys, stalepool, http.client, logging, ssl, concurrent.futures
-        assert "wrapt" not in sys.modules
-        import urllib3
-        assert "wrapt" in sys.modules
-        """
-    )
-
-
 def test_the_kill_switch_keeps_everything_out(run_python: Callable[..., Any]) -> None:
+    """Whatever else is wrong."""
     run_python(
         """
         import sys
@@ -71,5 +61,5 @@ def test_the_kill_switch_keeps_everything_out(run_python: Callable[..., Any]) ->
         assert "wrapt" not in sys.modules
         assert not stalepool.is_installed()
         """,
-        env={"STALEPOOL_ENABLED": "0"},
+        env={"STALEPOOL_ENABLED": "off", "STALEPOOL_MODE": "junk", "STALEPOOL_X": ""},
     )

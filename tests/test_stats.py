@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -10,14 +11,13 @@ import tracemalloc
 
 import pytest
 
-import lanes
 import stalepool
 from breaks import breaks
-from pools import await_arrival, counters, get, pool_for, serving, shim, verdicts, wait_idle
+from pools import await_arrival, counters, get, serving, shim, verdicts
 from stalepool import fallback, stats
 from stalepool.sockets.verdict import Verdict
 from stalepool.stats import Counter
-from stalepool_testing import TLS, CloseAfter, FaultServer, ResetAfter, Respond
+from stalepool_testing import TLS, CloseAfter, ResetAfter, Respond
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,8 @@ def from_zero():
 # -- bounded ---------------------------------------------------------------------------------------
 
 
-def test_ten_thousand_origins():
-    names = ["https://host-%d.example.org:8774" % number for number in range(10_000)]
+def test_three_thousand_origins():
+    names = ["https://host-%d.example.org:8774" % number for number in range(3_000)]
     for name in names[: stats.MAX_ORIGINS]:
         stats.origin(name).count("verdicts", "closed")
     tracemalloc.start()
@@ -48,9 +48,9 @@ def test_ten_thousand_origins():
     assert after - before < 64 * 1024
     snapshot = stats.snapshot()
     assert len(snapshot["origins"]) <= stats.MAX_ORIGINS + 1
-    assert snapshot["totals"]["verdicts"] == {"closed": 10_000}  # none is lost, only its name
+    assert snapshot["totals"]["verdicts"] == {"closed": 3_000}  # none is lost, only its name
     others = snapshot["origins"][stats.OTHERS]
-    assert others["verdicts"] == {"closed": 10_000 - stats.MAX_ORIGINS}
+    assert others["verdicts"] == {"closed": 3_000 - stats.MAX_ORIGINS}
 
 
 def test_an_origin_that_is_known_stays_known():
@@ -71,10 +71,10 @@ def test_an_age_that_cannot_be_falls_into_an_outer_bucket(age_s):
 
 def test_ages_take_bounded_memory():
     seen = stats.origin("http://a:1")
-    for number in range(100_000):
-        seen.count_death(number * 7.3)
+    for number in range(20_000):
+        seen.count_death(number * 36.5)
     assert len(seen.died) < 120
-    assert sum(seen.as_dict()["died_idle_s"].values()) == 100_000
+    assert sum(seen.as_dict()["died_idle_s"].values()) == 20_000
 
 
 # -- what is read off them -------------------------------------------------------------------------
@@ -89,30 +89,30 @@ def test_the_bucket_holds_the_age(age_s):
     assert edge / stats.BUCKET_RATIO <= age_s * 1.01
 
 
-CLOSES = {
-    "plain": (None, CloseAfter(0.5)),
-    "tls-close_notify": ("TLSv1.3", CloseAfter(0.5)),
-    "tls-fin": ("TLSv1.3", CloseAfter(0.5, close_notify=False)),
-}
-
-
-@pytest.mark.parametrize("case", lanes.first(2, CLOSES))
-def test_an_idle_timeout_of_half_a_second(case):
+def test_an_idle_timeout_of_half_a_second():
     """Asked long after the death, the counters still say at which age it came."""
-    version, close = CLOSES[case]
-    tls = None if version is None else TLS(version)
-    with shim(), FaultServer([Respond(200), close], tls=tls) as server:
-        with pool_for(server, tls) as pool:
+    closes = [
+        (None, CloseAfter(0.5)),
+        (TLS("TLSv1.3"), CloseAfter(0.5)),
+        (TLS("TLSv1.3"), CloseAfter(0.5, close_notify=False)),
+    ]
+    with shim(), contextlib.ExitStack() as stack:
+        scenes = [
+            stack.enter_context(serving([Respond(200), close], tls=tls)) for tls, close in closes
+        ]
+        for _, pool in scenes:
             assert get(pool) == 200
+        for server, pool in scenes:
             server.wait_idle_step()
             await_arrival(pool)
-            time.sleep(0.7)
+        time.sleep(0.7)
+        for server, pool in scenes:
             assert get(pool) == 200
-        assert verdicts(server) == {"closed": 1}
-        ((edge, count),) = counters(server)["died_idle_s"].items()
-        assert count == 1
-        # the bucket of 0.5 s, or the next one on a machine that is busy
-        assert 0.5 <= edge < 0.5 * stats.BUCKET_RATIO**3
+            assert verdicts(server) == {"closed": 1}
+            ((edge, count),) = counters(server)["died_idle_s"].items()
+            assert count == 1
+            # the bucket of 0.5 s, or the next one on a machine that is busy
+            assert 0.5 <= edge < 0.5 * stats.BUCKET_RATIO**3
 
 
 def test_a_reset_has_the_age_it_was_found_at():
@@ -123,17 +123,6 @@ def test_a_reset_has_the_age_it_was_found_at():
         assert get(pool) == 200
         (edge,) = counters(server)["died_idle_s"]
         assert edge >= 0.3
-
-
-def test_what_a_rule_of_ours_ended_did_not_die():
-    with shim(max_idle_s=0.001), serving() as (server, pool):
-        assert get(pool) == 200
-        wait_idle(pool, 0.005)
-        assert get(pool) == 200
-        seen = counters(server)
-        assert (seen["checkouts"], seen["discards"]) == (1, 1)
-        assert seen["died_idle_s"] == {}
-        assert seen["knowledge"]["observed_idle_limit_s"] is None
 
 
 # -- what is learnt of an origin -----------------------------------------------------------------
@@ -352,16 +341,6 @@ def test_origins_made_by_several_threads_at_once(eager_switches):
     assert sum(totals["died_idle_s"].values()) == 4 * 300
 
 
-def test_requests_from_several_threads():
-    with shim(), serving(maxsize=4, block=True) as (server, pool):
-        together(lambda: [get(pool) for _ in range(25)], threads=4)
-        seen = counters(server)
-        fresh = len(server.journal.connections)
-        assert seen["checkouts"] == 100 - fresh
-        assert seen["verdicts"] == {"alive": 100 - fresh}
-        assert seen["keepalive_armed"] == fresh
-
-
 # -- fork ------------------------------------------------------------------------------------------
 
 
@@ -371,14 +350,14 @@ def test_a_child_starts_from_zero(run_python):
         import json, os
         import urllib3
         import stalepool
-        from stalepool import fallback, stats
+        from stalepool import fallback, stats, status
 
         stats.origin("http://a:1").armed.tick()
         stats.origin("http://a:1").knowledge.has_answered = True
         fallback.fall_back("check_failed", "before")
         ear, mouth = os.pipe()
         if not os.fork():
-            child = stalepool.snapshot()
+            child = dict(stalepool.snapshot(), due_at=status.due_at)
             fallback.fall_back("check_failed", "again: said in this process's log too")
             os.write(mouth, json.dumps([child, os.getpid(), stalepool.snapshot()]).encode())
             os._exit(0)
@@ -398,6 +377,7 @@ def test_a_child_starts_from_zero(run_python):
     assert child["pid"] == child_pid
     assert child["installed"] is True
     assert child["mode"] == "active"
+    assert child["since"] > parent["since"] and child["due_at"] == 0.0
     assert later["fallbacks"] == {"check_failed": 1}
 
 

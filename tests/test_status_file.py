@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import resource
 import sys
@@ -17,11 +18,12 @@ from typing import Any, Callable, Dict, Iterator, List
 import pytest
 import urllib3
 
+import lanes
 import stalepool
 from breaks import breaks
 from pools import get, serving, shim
-from service_process import SERVICE, Started, stalepool_status
-from stalepool import fallback, runtime, status
+from service_process import SERVICE, Started
+from stalepool import fallback, status
 from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
 from worlds import WITH_TESTS
@@ -33,17 +35,6 @@ pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc h
 def place(tmp_path: Path) -> Path:
     """The directory in which the files of this user lie, below ``status_dir``."""
     return tmp_path / ("stalepool-%d" % os.geteuid())
-
-
-@pytest.fixture
-def at(tmp_path: Path) -> Dict[str, str]:
-    return {"STALEPOOL_STATUS_DIR": str(tmp_path)}
-
-
-@pytest.fixture
-def flaky() -> Iterator[Any]:
-    with FaultServer([Respond(200), Close()], default=Respond(200)) as server:
-        yield server
 
 
 def own_file(place: Path) -> Path:
@@ -206,61 +197,31 @@ def test_a_bad_directory_costs_the_status_alone(
     costs_the_status_alone(tmp_path, caplog)
 
 
-def test_the_files_of_children_that_ended_at_once_do_not_pile_up(
-    at: Dict[str, str], flaky: Any, place: Path
-) -> None:
-    """multiprocessing's end with os._exit(), which calls nothing at exit."""
+def test_the_files_of_children(tmp_path: Path, place: Path) -> None:
+    """A child leaves its parent's file alone. Those of children that ended at once do not pile up:
+    multiprocessing's end with os._exit(), which calls nothing at exit.
+    """
     script = """
-for _ in range(5):
+for number in range(5):
     if os.fork() == 0:
         ask()
-        os._exit(0)
+        os._exit(0) if number else sys.exit()
     os.wait()
 """
-    with Started(SERVICE + script, flaky.port, **at) as service:
+    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+    with FaultServer() as server, Started(SERVICE + script, server.port, **here) as service:
         names = [path.name for path in place.iterdir()]
     assert len(names) == 2 and any(name.startswith("%d-" % service.pid) for name in names)
 
 
-def test_a_child_leaves_its_parents_file_alone(at: Dict[str, str], flaky: Any) -> None:
-    script = (
-        SERVICE
-        + """
-ask()
-if os.fork() == 0:
-    ask()
-    sys.exit()
-os.wait()
-"""
-    )
-    with Started(script, flaky.port, **at) as service:
-        assert stalepool_status(str(service.pid)).returncode == 0
-
-
-# a thread of an earlier test may not have ended yet: the child's own is the only one that goes on
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_after_a_fork_the_child_counts_from_its_own_beginning() -> None:
-    reader, mouth = os.pipe()
-    before = stalepool.snapshot()["since"]
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            os.write(mouth, json.dumps([stalepool.snapshot()["since"], status.due_at]).encode())
-        os._exit(0)
-    os.close(mouth)
-    with os.fdopen(reader) as file:
-        since, due_at = json.load(file)
-    os.waitpid(child, 0)
-    assert since > before and due_at == 0.0
-    assert runtime.fork_generation == 0
-
-
-def test_where_nobody_asked_for_a_file_stderr_stays_clean(flaky: Any) -> None:
-    """A program without a log would get a WARNING there."""
-    script = "import stalepool.status as s\ns.directories = lambda *args: ['/proc/x/stalepool']\n"
-    with Started(script + SERVICE + "ask()", flaky.port) as service:
-        pass
-    assert service.err == ""
+def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog: Any) -> None:
+    """A program without a log would get it on stderr."""
+    caplog.set_level(logging.INFO)
+    with breaks("places of the status file", by=lambda *args: ["/proc/x/stalepool"]), shim():
+        pass_by_now()
+        assert fallback.counts() == {"status_failed": 1}
+    said = [record for record in caplog.records if "status_failed" in record.getMessage()]
+    assert {record.levelno for record in said} == {logging.INFO}
 
 
 def test_one_that_cannot_be_written_to(caplog: Any) -> None:
@@ -292,7 +253,7 @@ def costs_the_status_alone(directory: Path, caplog: Any) -> None:
     assert len(lines) == 1 and "status_failed" in lines[0].getMessage()
 
 
-@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+@pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
 def test_in_a_green_process_it_never_yields(
     world: str, tmp_path: Path, run_python: Callable[..., Any]
 ) -> None:

@@ -1,25 +1,23 @@
-"""The check at checkout, through real pools and clients.
+"""The check at checkout, through real pools.
 
-Here is what stock does not survive, or throws away for nothing; what it survives as well is in
-``test_checkout_stock_faults``, other ends of a connection in the modules named after them.
+Other ends of a connection are in the modules named after them.
 """
 
 from __future__ import annotations
 
-import contextlib
+import io
+import json
 import socket
 import threading
+from typing import List, NamedTuple
 
-import keystoneauth1.session
 import pytest
-import requests
 import urllib3
 
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
 from pools import (
-    CHECKOUT_ALONE,
     await_arrival,
     break_while_idle,
     counters,
@@ -30,88 +28,48 @@ from pools import (
     shim,
     stock,
     verdicts,
-    wait_idle,
 )
-from socket_states import KINDS, STATES, is_possible, parts_of, verdict_on
+from socket_states import KINDS, STATES, is_possible, verdict_on
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
+from stalepool.sockets.verdict import Verdict
 from stalepool_testing import (
     TLS,
     CloseAfter,
-    FaultServer,
+    LingeringClose,
     ResetAfter,
     Respond,
+    Step,
     Surplus,
     SurplusWithAnswer,
+    echo,
     into_pool,
 )
 
-
-@contextlib.contextmanager
-def urllib3_client(server, tls):
-    """``get(path) -> status`` through a urllib3 PoolManager."""
-    ca_certs = None if tls is None else tls.ca_path
-    with urllib3.PoolManager(ca_certs=ca_certs, retries=False) as manager:
-        yield lambda: manager.request("GET", server.url).status
-
-
-@contextlib.contextmanager
-def requests_client(server, tls):
-    with requests.Session() as session:
-        session.trust_env = False
-        session.verify = tls is None or tls.ca_path
-        yield lambda: session.get(server.url).status_code
-
-
-@contextlib.contextmanager
-def keystoneauth1_client(server, tls):
-    with requests.Session() as below:  # so that the test closes what it opened
-        below.trust_env = False
-        session = keystoneauth1.session.Session(
-            session=below, verify=tls is None or tls.ca_path, timeout=10
-        )
-        options = {"authenticated": False, "raise_exc": False, "connect_retries": 0}
-        yield lambda: session.get(server.url, **options).status_code
-
-
-CLIENTS = {
-    "urllib3": urllib3_client,
-    "requests": requests_client,
-    "keystoneauth1": keystoneauth1_client,
-}
 both = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 
+#: family, TLS version
+HEALTHY = [
+    (socket.AF_INET, None),
+    (socket.AF_INET6, None),
+    (socket.AF_UNIX, None),
+    (socket.AF_INET, "TLSv1.2"),
+    (socket.AF_INET, "TLSv1.3"),
+]
 
-@pytest.mark.each_value
-@pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
+
+@pytest.mark.parametrize(("family", "version"), HEALTHY)
 @both
-def test_a_healthy_connection_is_reused(who, version, client):
-    tls = TLS(version) if version else None
-    with who(), FaultServer(tls=tls) as server, CLIENTS[client](server, tls) as send:
-        assert [send() for _ in range(5)] == [200] * 5
+def test_a_healthy_connection_is_reused(who, family, version):
+    """Of other clients in ``test_replay_clients``."""
+    tls = None if version is None else TLS(version)
+    with who(), serving(family=family, tls=tls) as (server, pool):
+        assert [get(pool) for _ in range(5)] == [200] * 5
         assert len(server.journal.connections) == 1
         if who is shim:
             assert verdicts(server) == {"alive": 4}
             assert counters(server)["checkouts"] == 4
             assert counters(server)["discards"] == 0
-
-
-@pytest.mark.parametrize("family", [socket.AF_INET6, socket.AF_UNIX])
-def test_a_healthy_connection_is_reused_in_every_family(family):
-    with shim(), serving(family=family) as (server, pool):
-        assert [get(pool) for _ in range(4)] == [200] * 4
-        assert len(server.journal.connections) == 1
-        assert verdicts(server) == {"alive": 3}
-
-
-@pytest.mark.parametrize("timeout", [None, 30])
-def test_socket_timeouts_are_left_alone(timeout):
-    with shim(), serving(tls=TLS(), timeout=timeout) as (server, pool):
-        for _ in range(3):
-            assert get(pool) == 200
-            assert pooled_connection(pool).sock.gettimeout() == timeout
-        assert verdicts(server) == {"alive": 2}
 
 
 def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():
@@ -127,29 +85,6 @@ def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():
         assert [get(pool), get(pool)] == [200, 200]
         assert len(asked) == 2
         assert verdicts(server) == {"alive": 21}
-
-
-def test_each_death_is_found_in_turn():
-    """The same connection object gets a new socket each time; what is remembered goes with that."""
-    script = [
-        Respond(200),
-        CloseAfter(0),
-        Respond(200),
-        ResetAfter(0),
-        Respond(200),
-        Respond(200),
-        Surplus(408),
-    ]
-    with shim(), serving(script) as (server, pool):
-        assert get(pool) == 200
-        server.wait_idle_step(1)
-        assert get(pool) == 200
-        server.wait_idle_step(2)
-        assert [get(pool), get(pool)] == [200, 200]
-        server.wait_idle_step(3)
-        assert get(pool) == 200
-        assert verdicts(server) == {"closed": 1, "reset": 1, "alive": 1, "unread": 1}
-        assert [entry.connection for entry in server.journal] == [0, 1, 2, 2, 3]
 
 
 def test_dead_siblings_are_found_as_their_turn_comes():
@@ -183,7 +118,12 @@ DEAD = [
 ]
 
 
-@pytest.mark.each_value(by=parts_of)
+def kind_and_state(who, kind, state):
+    """The matrix of both is in ``test_liveness``."""
+    return {kind, state}
+
+
+@pytest.mark.each_value(by=kind_and_state)
 @pytest.mark.parametrize("kind, state", DEAD, ids=["-".join(case) for case in DEAD])
 @both
 def test_each_dead_state(who, kind, state):
@@ -206,7 +146,80 @@ def test_each_dead_state(who, kind, state):
             assert verdicts(server) == {verdict_on(kind, state).value: 1}
 
 
-# -- what stock throws away, or takes for an answer ---------------------------------------------
+# -- what urllib3 survives by itself, and must with the shim in its place --------------------------
+
+
+class Fault(NamedTuple):
+    """What the server does to an idle connection, and what the shim is to call it."""
+
+    steps: List[Step]
+    verdict: Verdict
+    is_tls: bool = False
+
+
+#: urllib3's own check sees them all: the socket is readable
+SURVIVED = {
+    # the commonest end, a server's keep-alive timeout; the whole check is ours to keep right
+    "FIN": Fault([CloseAfter(0)], Verdict.CLOSED),
+    # what a load balancer or tcpkill does; poll() reports it apart from a FIN
+    "RST": Fault([ResetAfter(0)], Verdict.RESET),
+    # Apache's way: it reads a late request and throws it away
+    "lingering close": Fault([LingeringClose(0)], Verdict.CLOSED),
+    # taken for the answer to the next request if the check were to miss it
+    "408": Fault([Surplus(408)], Verdict.UNREAD),
+    # bytes and a FIN at once: without TLS the bytes count, whatever is behind them
+    "408, then FIN": Fault([Surplus(408), CloseAfter(0)], Verdict.UNREAD),
+    # the alert is encrypted and looks like an answer or a ticket
+    "close_notify and FIN, TLS 1.3": Fault([CloseAfter(0)], Verdict.CLOSED, is_tls=True),
+    # only a read tells it from a ticket, and what was read is lost: discard
+    "408, TLS 1.3": Fault([Surplus(408)], Verdict.UNREAD, is_tls=True),
+}
+
+
+@both
+@pytest.mark.parametrize("name", SURVIVED)
+def test_survived(name, who):
+    fault = SURVIVED[name]
+    script = [Respond(200), Respond(200), *fault.steps]
+    tls = TLS() if fault.is_tls else None
+    with who(), serving(script, tls=tls, default=Respond(200, echo)) as (server, pool):
+        break_while_idle(server, pool, healthy_requests=2)
+
+        response = pool.request("GET", "/after")
+
+        assert response.status == 200
+        assert json.loads(response.data)["path"] == "/after"
+        assert [entry.connection for entry in server.journal] == [0, 0, 1]
+        if who is shim:
+            assert verdicts(server) == {"alive": 1, fault.verdict.value: 1}
+            assert counters(server)["discards"] == 1
+            assert not any(counters(server)["saved"].values())
+
+
+@pytest.mark.usefixtures("small_reads")
+@both
+def test_a_surplus_in_the_kernel_behind_an_answer(who):
+    """In a segment of the answer before: http.client reads 8 KiB at a time and leaves it there."""
+    with who(), serving([SurplusWithAnswer(408)]) as (server, pool):
+        assert pool.request("GET", "/").status == 200
+        assert pool.request("GET", "/").status == 200
+        assert len(server.journal.connections) == 2
+        if who is shim:
+            assert verdicts(server) == {"unread": 1}
+
+
+@both
+def test_a_surplus_that_is_read_with_its_answer(who, monkeypatch):
+    """From Python 3.14 on 128 KiB are read at a time: it is thrown away with the answer's file."""
+    monkeypatch.setattr(io, "DEFAULT_BUFFER_SIZE", 128 * 1024)
+    with who(), serving([SurplusWithAnswer(408)]) as (server, pool):
+        assert [pool.request("GET", "/").status for _ in range(2)] == [200, 200]
+        assert len(server.journal.connections) == 1
+        if who is shim:
+            assert verdicts(server) == {"alive": 1}
+
+
+# -- what the shim keeps, or has not seen from its beginning -----------------------------------
 
 
 @both
@@ -222,60 +235,6 @@ def test_a_late_ticket(who):
         assert len(server.journal.connections) == (2 if who is stock else 1)
         if who is shim:
             assert verdicts(server) == {"alive": 1}
-
-
-@pytest.mark.usefixtures("small_reads")
-@both
-def test_a_surplus_inside_the_tls_layer(who):
-    """Behind an answer in its TLS record: stock takes it for the answer to the next request."""
-    script = [Respond(200), SurplusWithAnswer(surplus_status=404)]
-    with who(), serving(script, tls=TLS()) as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-
-        third = get(pool)
-
-        if who is stock:
-            assert third == 404
-            assert len(server.journal.connections) == 1
-        else:
-            assert third == 200
-            assert len(server.journal.connections) == 2
-            assert verdicts(server) == {"alive": 1, "tls_pending": 1}
-
-
-# -- connections the shim did not see from their beginning ---------------------------------------
-
-
-def test_a_connection_pooled_before_the_shim_came():
-    with serving([Respond(200), Respond(200), Surplus(408)], tls=TLS()) as (server, pool):
-        with stock():
-            assert get(pool) == 200
-        with shim():
-            assert get(pool) == 200
-            server.wait_idle_step()
-            await_arrival(pool)
-            assert get(pool) == 200
-            assert verdicts(server) == {"alive": 1, "unread": 1}
-
-
-def test_the_settings_of_now_count():
-    """Changed between two requests: a full check is due then."""
-    with shim(), serving() as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        stalepool.install(**CHECKOUT_ALONE, max_idle_s=0.001)
-        wait_idle(pool, 0.005)
-        assert get(pool) == 200
-        assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
-
-
-def test_switched_off_the_check_is_urllib3s():
-    with serving([Respond(200), CloseAfter(0)]) as (server, pool):
-        with shim():
-            assert get(pool) == 200
-        with stock():
-            break_while_idle(server, pool, healthy_requests=0)
-            assert get(pool) == 200
-        assert verdicts(server) == {}
 
 
 def test_what_is_remembered_is_of_a_socket():
@@ -316,6 +275,7 @@ def test_a_check_while_another_thread_checks():
         assert get(pool) == 200
 
 
+@pytest.mark.full
 def test_many_threads_check_one_connection():
     """Never an exception, never a wrong word, whoever of them is first."""
     with shim(), serving() as (server, pool):

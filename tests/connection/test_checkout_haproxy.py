@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import lanes
 from pools import await_arrival, counters, get, pool_for, pooled_connection, shim, stock, verdicts
 from replay_routes import through_haproxy
 from stalepool import stats
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.haproxy
 KEEP_ALIVE_S = 0.3
 
 
-@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+@pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_idle_past_the_keep_alive_timeout(haproxy_binary, who, version):
     """Three connections die of it; it can be read off the counters."""

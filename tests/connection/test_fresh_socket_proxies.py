@@ -10,7 +10,7 @@ import pytest
 import urllib3
 
 import stalepool
-from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, shim, stock, verdicts, wait_idle
+from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, shim, stock, verdicts
 from stalepool_testing import (
     TLS,
     CloseAfter,
@@ -68,14 +68,6 @@ def proxied(way, script=()):
         yield proxy, server, Client(lambda: manager.request("GET", server.url).status, pool)
 
 
-@pytest.mark.parametrize("way", TUNNELS)
-def test_a_healthy_tunnel_is_reused(way):
-    with shim(), proxied(TUNNELS[way]) as (proxy, server, through):
-        assert [through.send() for _ in range(3)] == [200] * 3
-        assert len(proxy.tunnels) == 1
-        assert verdicts(server) == {"alive": 2}
-
-
 @pytest.mark.each_value
 @pytest.mark.parametrize(
     "step, verdict",
@@ -129,16 +121,6 @@ def test_a_surplus_inside_the_tunnel(who, way):
             assert statuses == [200, 200]
             assert verdicts(server) == {"tls_pending": 1}
             assert len(proxy.tunnels) == 2
-
-
-@pytest.mark.parametrize("way", [way for way in TUNNELS if "IPv6" not in way])
-def test_a_tunnel_that_idled_too_long(way):
-    with shim(max_idle_s=0.1), proxied(TUNNELS[way]) as (proxy, server, through):
-        assert through.send() == 200
-        wait_idle(through.pool, 0.1)
-        assert through.send() == 200
-        assert verdicts(server) == {"idle_too_long": 1}
-        assert len(proxy.tunnels) == 2
 
 
 def test_counted_for_the_far_end():

@@ -23,8 +23,16 @@ from pools import (
     verdicts,
     wait_idle,
 )
+from replay_tools import after_checkout
 from reused import Server
-from stalepool_testing import BlackHole, FaultServer, Respond, RespondThenClose, SlowAnswer
+from stalepool_testing import (
+    FaultServer,
+    Respond,
+    RespondThenClose,
+    SlowAnswer,
+    release,
+    swallow,
+)
 
 
 def test_idle_too_long():
@@ -38,23 +46,14 @@ def test_idle_too_long():
 
 
 def test_at_the_first_check_too():
-    """A connection pooled before the shim came has an age as well."""
-    with serving() as (server, pool):
+    """A connection pooled before the shim came has an age, too; its server announces more."""
+    with serving(default=announcing(60)) as (server, pool):
         with stock():
             assert get(pool) == 200
         with shim(max_idle_s=0.2):
             wait_idle(pool, 0.2)
             assert get(pool) == 200
             assert verdicts(server) == {"idle_too_long": 1}
-
-
-def test_no_limit():
-    with shim(), serving() as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        # past every limit there could be, as the shim counts time
-        let_pass(pool, 7 * 86400)
-        assert get(pool) == 200
-        assert verdicts(server) == {"alive": 2}
 
 
 def test_time_counts_from_the_last_data_not_from_the_checkout():
@@ -95,7 +94,7 @@ def announcing(seconds, **more):
 
 def test_not_at_all():
     """``timeout=0``: it is as good as closed, and stock meets the close."""
-    with shim(), serving(default=announcing(0)) as (server, pool):
+    with shim(max_idle_s=60), serving(default=announcing(0)) as (server, pool):
         assert [get(pool), get(pool), get(pool)] == [200] * 3
         assert len(server.journal.connections) == 3
         assert verdicts(server) == {"idle_too_long": 2}
@@ -107,48 +106,20 @@ def test_any_longer_is_no_reason_to_close():
 
     What may not be repeated leaves it when that is near, see ``test_request_rules_moves``.
     """
-    with shim(), serving(default=announcing(1)) as (server, pool):
-        assert [get(pool), get(pool), get(pool)] == [200] * 3
-        wait_idle(pool, 1)
-        assert get(pool) == 200
-        assert len(server.journal.connections) == 1
-        assert set(verdicts(server)) == {"alive"}
-
-
-def test_the_setting_counts_where_it_is_shorter():
-    with shim(max_idle_s=0.2), serving(default=announcing(60)) as (server, pool):
-        assert get(pool) == 200
-        wait_idle(pool, 0.2)
-        assert get(pool) == 200
-        assert verdicts(server) == {"idle_too_long": 1}
-
-
-def test_the_announcement_counts_where_the_setting_is_longer():
-    with shim(max_idle_s=60), serving(default=announcing(0)) as (server, pool):
+    with shim(), serving(family=socket.AF_UNIX, default=announcing(1)) as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
-        assert verdicts(server) == {"idle_too_long": 1}
+        let_pass(pool, 7 * 86400)
+        assert get(pool) == 200
+        assert verdicts(server) == {"alive": 2}
 
 
-def test_an_announcement_is_for_one_connection():
-    """The next connection to the same server is judged by what was said on it."""
-    with shim(), serving([announcing(0)]) as (server, pool):
-        assert [get(pool) for _ in range(4)] == [200] * 4
-        assert len(server.journal.connections) == 2
-        assert verdicts(server) == {"idle_too_long": 1, "alive": 2}
-
-
-def test_the_last_announcement_counts():
-    script = [announcing(60), announcing(0), announcing(60)]
+def test_the_last_announcement_on_a_connection_counts():
+    """Also one that comes after a fast check has sufficed, and not for the next connection."""
+    script = [Respond(200), Respond(200), announcing(60), announcing(0), Respond(200)]
     with shim(), serving(script) as (server, pool):
-        assert [get(pool) for _ in range(4)] == [200] * 4
-        assert verdicts(server) == {"alive": 2, "idle_too_long": 1}
-
-
-def test_an_announcement_may_come_late():
-    """On a connection for which the fast check had sufficed."""
-    with shim(), serving([Respond(200)] * 4 + [announcing(0)]) as (server, pool):
         assert [get(pool) for _ in range(6)] == [200] * 6
         assert verdicts(server) == {"alive": 4, "idle_too_long": 1}
+        assert len(server.journal.connections) == 2
 
 
 def test_junk_is_ignored():
@@ -216,7 +187,10 @@ def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
     with stands, shim(**settings), Server() as server, pool_for(server) as pool:
         assert get(pool) == 200
         server.stop_listening()
-        server.perform(BlackHole(seconds=2.5))
+        (channel,) = server.channels
+        channel.flush()
+        swallow(channel.sock)
         await_probe(pooled_connection(pool).sock)
+        after_checkout(pool, lambda conn: release(channel.sock))
         assert [get(pool), get(pool)] == [200, 200]
         assert counters(server)["moved"] == {"failed": 1}

@@ -23,7 +23,7 @@ from pools import (
     verdicts,
     wait_idle,
 )
-from socket_states import KINDS, STATES, arm_keepalive, is_possible, parts_of, verdict_on
+from socket_states import KINDS, STATES, arm_keepalive, is_possible, verdict_on
 from stalepool import stats
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.sockets.layers import raw_of
@@ -32,7 +32,6 @@ from stalepool_testing import (
     BlackHole,
     CloseAfter,
     Respond,
-    SurplusWithAnswer,
     into_pool,
     kernel,
 )
@@ -55,7 +54,12 @@ CASES = [
 ]
 
 
-@pytest.mark.each_value(by=parts_of)
+def kind_and_verdict(kind, state):
+    """The matrix of both is in ``test_liveness``."""
+    return {kind, (state, audited(kind, state), KINDS[kind].is_tcp)}
+
+
+@pytest.mark.each_value(by=kind_and_verdict)
 @pytest.mark.parametrize("kind, state", CASES, ids=["-".join(case) for case in CASES])
 def test_the_verdict_is_counted_and_stocks_is_returned(kind, state):
     """And the socket is as it was: its options, its timeout, every byte of its buffer."""
@@ -79,9 +83,8 @@ def test_the_verdict_is_counted_and_stocks_is_returned(kind, state):
             assert urllib3.connectionpool.is_connection_dropped(conn) is wanted
             assert traces() == before
             assert list(stalepool.snapshot()["totals"]["verdicts"]) == [audited(kind, state)]
-            assert (
-                stalepool.snapshot()["fallbacks"] == {}
-            )  # that it cannot be told is nothing strange
+            # that it cannot be told is nothing strange
+            assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_where_stock_would_drop_what_is_alive():
@@ -109,18 +112,6 @@ def test_active_mode_reads_what_audit_left():
             assert len(server.journal.connections) == 1
 
 
-@pytest.mark.usefixtures("small_reads")
-def test_a_surplus_in_the_tls_layer_reaches_the_caller():
-    """As in stock; the counters say that active mode would have given the connection up."""
-    tls = TLS("TLSv1.3")
-    script = [SurplusWithAnswer(surplus_status=404)]
-    with shim(mode="audit"), serving(script, tls=tls) as (server, pool):
-        assert [get(pool), get(pool)] == [200, 404]
-        assert verdicts(server) == {"tls_pending": 1}
-        assert counters(server)["discards"] == 1
-        assert len(server.journal.connections) == 1
-
-
 def test_what_stock_drops_is_dropped(caplog):
     caplog.set_level(logging.DEBUG, "stalepool")
     with shim(mode="audit"), serving([Respond(200), CloseAfter(0)]) as (server, pool):
@@ -143,25 +134,23 @@ def test_an_idle_limit_is_counted_and_not_enforced():
         assert len(server.journal.connections) == 1
 
 
-@pytest.mark.parametrize("is_known", [True, False], ids=["answers probes", "not known"])
-def test_an_unanswered_probe_is_counted_and_the_connection_used(is_known):
+def test_an_unanswered_probe_is_counted_and_the_connection_used():
     """The application armed keepalive by itself; the probe's word is heard all the same."""
-    with shim(mode="audit"), serving([Respond(200), BlackHole()], timeout=0.5) as (server, pool):
-        assert get(pool) == 200
-        if is_known:
-            stats.origin("http://127.0.0.1:%d" % server.port).knowledge.note_probe_answered()
-        server.wait_idle_step()
-        sock = pooled_connection(pool).sock
-        arm_keepalive(sock, count=9)
-        await_probe(sock)
-        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-            get(pool)
-        assert len(server.journal.connections) == 1
-        if is_known:
-            assert verdicts(server) == {"probe_unanswered": 1}
-        else:  # active mode would have moved the request
-            assert verdicts(server) == {"alive": 1}
-            assert counters(server)["moved"] == {"probe_unanswered": 1}
+    script = [Respond(200), BlackHole()]
+    with shim(mode="audit"), serving(script) as answers_probes, serving(script) as not_known:
+        for server, pool in (answers_probes, not_known):
+            assert get(pool) == 200
+            server.wait_idle_step()
+            arm_keepalive(pooled_connection(pool).sock, count=9)
+        stats.origin(answers_probes[0].origin).knowledge.note_probe_answered()
+        for server, pool in (answers_probes, not_known):
+            await_probe(pooled_connection(pool).sock)
+            with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+                get(pool, timeout=0.2)
+            assert len(server.journal.connections) == 1
+        assert verdicts(answers_probes[0]) == {"probe_unanswered": 1}
+        assert verdicts(not_known[0]) == {"alive": 1}  # active mode would have moved the request
+        assert counters(not_known[0])["moved"] == {"probe_unanswered": 1}
 
 
 def test_a_fork_is_counted_and_the_connection_shared(pretend_fork):

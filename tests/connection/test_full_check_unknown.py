@@ -1,7 +1,4 @@
-"""Connections and sockets the shim does not know: urllib3's own word comes out, and is counted.
-
-Also the opposite: what is made from urllib3's classes and is oddly made, must be served or left.
-"""
+"""Connections and sockets the shim does not know: urllib3's own word comes out, and is counted."""
 
 from __future__ import annotations
 
@@ -17,17 +14,8 @@ from urllib3.connection import HTTPConnection
 
 import stalepool
 import stalepool_testing as testing
-from pools import (
-    EVERYTHING,
-    get,
-    pool_for,
-    pooled_connection,
-    serving,
-    shim,
-    stock,
-    verdicts,
-)
-from stalepool_testing import TLS, CloseAfter, FaultServer, Respond, kernel
+from pools import EVERYTHING, get, pool_for, pooled_connection, serving, shim, stock, verdicts
+from stalepool_testing import TLS, FaultServer, Respond, kernel
 
 
 def outcome(conn):
@@ -53,15 +41,6 @@ class NoSock:
         self.host, self.port = "localhost", 80
 
 
-class NoNewAttributes(HTTPConnection):
-    """Takes no attribute of ours, whatever that is called."""
-
-    def __setattr__(self, name, value):
-        if "stalepool" in name:
-            raise AttributeError(name)
-        super().__setattr__(name, value)
-
-
 class ComputedSock(HTTPConnection):
     """As vcrpy's stub does it."""
 
@@ -80,28 +59,23 @@ def real(sock, cls=HTTPConnection):
     return conn
 
 
-#: how it is made from a socket that is open or closed by its peer -> why it is left to urllib3
+NO_WEAK_REFERENCES = "socket without weak references"
+
+#: how it is made from a socket that is open or closed by its peer
 ODDITIES = {
-    "MagicMock": (lambda sock: unittest.mock.MagicMock(), "unknown_connection"),
-    "Mock that has nothing": (lambda sock: unittest.mock.Mock(spec=[]), "unknown_connection"),
-    "None": (lambda sock: None, "unknown_connection"),
-    "no sock": (lambda sock: NoSock(), "unknown_connection"),
-    "http.client's own": (
-        lambda sock: real(sock, http.client.HTTPConnection),
-        "unknown_connection",
+    "MagicMock": lambda sock: unittest.mock.MagicMock(),
+    "Mock that has nothing": lambda sock: unittest.mock.Mock(spec=[]),
+    "None": lambda sock: None,
+    "no sock": lambda sock: NoSock(),
+    "http.client's own": lambda sock: real(sock, http.client.HTTPConnection),
+    "computed sock": lambda sock: real(sock, ComputedSock),
+    "mock socket": lambda sock: real(unittest.mock.MagicMock()),
+    "mock socket with a descriptor": lambda sock: real(unittest.mock.Mock(fileno=sock.fileno)),
+    "mock that claims to be a socket": lambda sock: real(
+        unittest.mock.Mock(spec=socket.socket, fileno=sock.fileno)
     ),
-    "computed sock": (lambda sock: real(sock, ComputedSock), "unknown_connection"),
-    "mock socket": (lambda sock: real(unittest.mock.MagicMock()), "unknown_connection"),
-    "mock socket with a descriptor": (
-        lambda sock: real(unittest.mock.Mock(fileno=sock.fileno)),
-        "unknown_connection",
-    ),
-    "mock that claims to be a socket": (
-        lambda sock: real(unittest.mock.Mock(spec=socket.socket, fileno=sock.fileno)),
-        "unknown_connection",
-    ),
-    "raising fileno": (lambda sock: real(RaisingFileno()), "unknown_connection"),
-    "socket without weak references": (lambda sock: real(object()), "check_failed"),
+    "raising fileno": lambda sock: real(RaisingFileno()),
+    NO_WEAK_REFERENCES: lambda sock: real(object()),
 }
 
 
@@ -109,9 +83,9 @@ ODDITIES = {
 @pytest.mark.parametrize("peer", ["open", "closed"])
 @pytest.mark.parametrize("name", ODDITIES)
 def test_stocks_word_comes_out(name, peer, caplog):
-    make, reason = ODDITIES[name]
+    reason = "check_failed" if name == NO_WEAK_REFERENCES else "unknown_connection"
     with testing.healthy() if peer == "open" else testing.eof() as pair:
-        conn = make(pair.client)
+        conn = ODDITIES[name](pair.client)
         with stock():
             wanted = outcome(conn)
         with shim():
@@ -121,31 +95,6 @@ def test_stocks_word_comes_out(name, peer, caplog):
             assert fallbacks == {reason: 3}
     said = [record for record in caplog.records if "(%s)" % reason in record.getMessage()]
     assert [record.levelno for record in said] == [logging.WARNING]
-
-
-class Tuned(HTTPConnection):
-    __slots__ = ("more",)
-
-
-@pytest.mark.parametrize("cls", [Tuned, NoNewAttributes])
-def test_a_subclass_of_urllib3s_is_known(cls):
-    with shim(), testing.eof() as pair:
-        assert outcome(real(pair.client, cls)) is True
-        assert stalepool.snapshot()["totals"]["verdicts"] == {"closed": 1}
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
-def test_requests_over_a_connection_that_takes_no_attributes():
-    """Nothing is put on a connection, so that one is no other than any other."""
-    with shim(**EVERYTHING), serving([Respond(200), Respond(200), CloseAfter(0)]) as (server, pool):
-        pool.ConnectionCls = NoNewAttributes
-        assert [get(pool), get(pool)] == [200, 200]
-        server.wait_idle_step()
-        kernel.wait_readable(pooled_connection(pool).sock)
-        assert get(pool) == 200
-        assert len(server.journal.connections) == 2
-        assert verdicts(server) == {"alive": 1, "closed": 1}
-        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 # -- HTTP/2 ----------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A small model of a pooled connection, walked at random against the real one on real sockets.
 
 The model says for each request whether it is answered, and on which connection. The walks are the
-same each time; ``--full`` makes them longer, and more.
+same each time; ``--full`` makes them longer, and more, without TLS as well.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+import lanes
 import stalepool
 from pools import await_arrival, pool_for, shim
 from replay_tools import ECHO, IDEMPOTENT, METHODS, after_checkout, have, send
@@ -219,7 +220,7 @@ def forks_taken_back() -> Iterator[None]:
         state._opened.update(opened)
 
 
-@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+@pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
 def test_walks(version: Optional[str], request: pytest.FixtureRequest) -> None:
     is_full = request.config.getoption("--full")
     tls = None if version is None else TLS(version, num_tickets=2)

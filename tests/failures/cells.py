@@ -12,7 +12,6 @@ import re
 import sys
 from typing import Any, Dict, Iterator, List, Optional
 
-from . import kernel
 from .kinds import KINDS, Kind, connect, patch_for
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
@@ -133,21 +132,23 @@ def _fail_to_receive(scene: Any, fault: Any) -> Cell:
 
 
 def _nothing_failed(scene: Any) -> Cell:
+    from .faults import names_of, poll_now
+
     cell: Cell = dict.fromkeys(("judged", "right", "begun", "begun_right"))
-    return {"raised": "nothing", "poll": kernel.names_of(kernel.poll_now(scene.raw)), **cell}
+    return {"raised": "nothing", "poll": names_of(poll_now(scene.raw)), **cell}
 
 
 def _ask(scene: Any, fault: Any, error: Optional[BaseException], after_send: bool = False) -> Cell:
     from stalepool.sockets import failure
     from stalepool_testing import Unavailable
 
-    from .faults import NotMadeError
+    from .faults import NotMadeError, names_of, poll_now
 
     if isinstance(error, (Unavailable, NotMadeError)):
         raise error
     if fault.then is not None:
         fault.then(scene)
-    found = kernel.names_of(kernel.poll_now(scene.raw))
+    found = names_of(poll_now(scene.raw))
     return {
         "raised": "EOF" if error is None else words_of(error),
         "poll": found,

@@ -10,7 +10,8 @@ import threading
 import time
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
-from .kernel import POLLHUP, POLLIN, POLLRDHUP, poll_now
+from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP, events_on
+
 from .kinds import Kind, Peer, raw_of
 
 SEND, RECEIVE = "send", "receive"
@@ -58,6 +59,16 @@ class Scene:
         timer = threading.Timer(SOON_S, action)
         timer.start()
         self.undo.append(timer.join)
+
+
+def poll_now(raw: Any) -> int:
+    """What ``poll(0)`` shows on a socket; 0 for one that is closed. Reads nothing."""
+    return 0 if raw.fileno() < 0 else events_on(raw)
+
+
+def names_of(events: int) -> str:
+    bits = {"IN": POLLIN, "RDHUP": POLLRDHUP, "HUP": POLLHUP, "ERR": POLLERR}
+    return " ".join(name for name, bit in bits.items() if events & bit) or "nothing"
 
 
 def wait_until(check: Callable[[], bool]) -> None:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+import lanes
 from logs import output_of
 from pools import serving
 from stalepool.patching import import_hook
@@ -17,7 +18,7 @@ WHY_OFF = {
 }
 
 
-@pytest.mark.parametrize("name", WHY_OFF)
+@pytest.mark.parametrize("name", lanes.first(1, WHY_OFF))
 def test_where_it_is_off_the_services_own_log_says_so(name):
     """Once, at the first connection: at the imports nobody had set up a log yet."""
     variables, first, words = WHY_OFF[name]
@@ -35,6 +36,7 @@ def test_switched_on_meanwhile_it_does_not_say_that_it_is_off():
     with serving() as (server, _):
         out, _ = output_of(script, server, STALEPOOL_MODE="activ")
     (line,) = out
+    assert line.startswith("INFO stalepool.status ")
     assert "is active" in line and "settings: the defaults" in line
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import ssl
 import sys
@@ -15,7 +14,6 @@ from socket_states import KINDS, STATES, parts_of
 from stalepool.sockets import layers
 from stalepool.sockets.layers import CLOSE_NOTIFY, DATA, WANTS_MORE
 from stalepool_testing import TLS
-from worlds import WITH_TESTS
 
 TIMEOUTS = (None, 0, 1.0)
 
@@ -154,20 +152,3 @@ def test_where_there_is_no_tls_there_are_no_errors_of_it(monkeypatch):
         layers.clear_tls_errors(pair.client, ConnectionResetError())
         monkeypatch.setitem(sys.modules, "ssl", None)
         layers.clear_tls_errors(pair.client, ConnectionResetError())
-
-
-@pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_a_green_socket(run_python, world):
-    if importlib.util.find_spec(world) is None:
-        pytest.skip("no %s" % world)
-    script = """
-        import json, sys
-        from worlds import enter
-        enter(sys.argv[1])
-        import _socket, socket
-        from stalepool.sockets import layers
-        with socket.socket() as sock:
-            raw = layers.raw_of(sock)
-            print(json.dumps([isinstance(raw, _socket.socket), raw.fileno() == sock.fileno()]))
-    """
-    assert run_python(script, world, env=WITH_TESTS) == [True, True]

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 
 import stalepool_testing as testing
-from breaks import breaks
 from socket_states import (
     GREEN_KINDS,
     KINDS,
@@ -119,19 +118,6 @@ def test_verdict_on_green_sockets(run_python, world):
     assert wrong == []
 
 
-def test_a_key_update_leaves_the_connection_alive():
-    try:
-        pair = testing.key_update()
-    except testing.Unavailable as reason:
-        pytest.skip(str(reason))
-    with pair:
-        assert kernel.unread_bytes(pair.client) > 0
-        assert peek(pair.client) is Verdict.ALIVE
-        pair.peer.sendall(b"answer\n")
-        pair.client.settimeout(5)
-        assert pair.client.recv(100) == b"answer\n"  # read with the new key
-
-
 def test_a_closed_socket_cannot_be_asked():
     with testing.healthy() as pair:
         pair.client.close()
@@ -141,11 +127,6 @@ def test_a_closed_socket_cannot_be_asked():
 def test_a_socket_that_was_never_connected():
     with socket.socket() as sock:
         assert peek(sock) is Verdict.CLOSED
-
-
-@pytest.mark.parametrize("thing", [None, object(), 7, "socket"])
-def test_what_is_no_socket_cannot_be_asked(thing):
-    assert peek(thing) is Verdict.UNKNOWN
 
 
 def test_a_descriptor_closed_under_a_kept_poll():
@@ -183,11 +164,7 @@ def test_what_comes_behind_a_ticket():
         assert liveness.examine(taken_apart, liveness.poller(taken_apart.raw)) is Verdict.UNREAD
 
 
-def test_without_a_poll_nobody_can_be_asked():
-    with breaks("poll", by=lambda: None), testing.healthy() as pair:
-        assert peek(pair.client) is Verdict.UNKNOWN
-
-
+@pytest.mark.full
 def test_silence_is_counted_in_probes_until_the_kernel_gives_up():
     with testing.black_hole() as pair:
         taken_apart = layers.layers_of(pair.client)

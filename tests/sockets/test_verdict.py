@@ -61,7 +61,7 @@ def vanish(server: Any, pool: Any) -> None:
 
 
 def idle(server: Any, pool: Any) -> None:
-    wait_idle(pool, 1)
+    wait_idle(pool, 0.05)
 
 
 def close_behind_urllib3s_back(server: Any, pool: Any) -> None:
@@ -95,7 +95,7 @@ SCENES: Dict[Verdict, Scene] = {
     Verdict.PROBE_UNANSWERED: Scene(
         vanish, is_death=True, settings={"keepalive_idle_s": 1, "keepalive_interval_s": 1}
     ),
-    Verdict.IDLE_TOO_LONG: Scene(idle, settings={"max_idle_s": 1}),
+    Verdict.IDLE_TOO_LONG: Scene(idle, settings={"max_idle_s": 0.05}),
     Verdict.NO_SOCKET: Scene(close_behind_urllib3s_back, is_discard=False),
     Verdict.UNKNOWN: Scene(wrap, is_kept=True, is_discard=False),
 }
