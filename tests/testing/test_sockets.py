@@ -242,34 +242,26 @@ def test_tls_names_the_versions_it_knows():
         TLS("SSLv3")
 
 
-def test_tls_without_trustme(run_python):
-    said = run_python(
+def test_certificates_need_trustme_and_their_files_go_with_the_process(run_python):
+    said, *paths = run_python(
         """
-        import json, sys
-        sys.modules["trustme"] = None
+        import json, os, sys
         from stalepool_testing import TLS
+        sys.modules["trustme"] = None
         try:
             TLS()
         except ImportError as error:
-            print(json.dumps(str(error)))
-        """
-    )
-    assert "stalepool[testing]" in said
-
-
-def test_certificate_files_go_with_the_process(run_python):
-    paths = run_python(
-        """
-        import json, os
-        from stalepool_testing import TLS
+            said = str(error)
+        del sys.modules["trustme"]
         paths = [TLS().ca_path, TLS("TLSv1.2").cert_path]
         if os.fork() == 0:
             raise SystemExit  # a child's orderly exit leaves them alone
         os.wait()
         assert all(map(os.path.exists, paths))
-        print(json.dumps(paths))
+        print(json.dumps([said, *paths]))
         """
     )
+    assert "stalepool[testing]" in said
     assert not any(map(os.path.exists, paths))
 
 
