@@ -470,9 +470,10 @@ def test_a_service_says_that_it_goes_without(words: List[str], tmp_path: Path) -
     assert line.startswith("stalepool: not active in this process: STALEPOOL_MODE='activ'")
 
 
-def test_run_needs_its_directory(tmp_path: Path, run_here: Any) -> None:
+def test_run_needs_its_directory(tmp_path: Path, run_here: Any, became: Any) -> None:
     why = "%s/stalepool/inject has no sitecustomize.py: install stalepool anew, and unpacked"
     assert run_here("echo", lib=tmp_path) == (1, "stalepool run: %s\n" % why % tmp_path.resolve())
+    assert became == []
 
 
 def _in_an_archive(tmp_path: Path) -> str:
