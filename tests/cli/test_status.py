@@ -190,14 +190,10 @@ def test_a_service_in_a_container(flaky: Any, status: Any) -> None:
 
 
 OFF = {
-    "kill switch": ({"STALEPOOL_ENABLED": "0"}, "", "STALEPOOL_ENABLED=0"),
-    "wrong setting": (
-        {"STALEPOOL_MODE": "activ"},
-        "",
-        "STALEPOOL_MODE='activ' is not accepted: it",
-    ),
-    "no wrapt": ({}, "sys.modules['wrapt'] = None\n", "import of wrapt halted"),
-    "by hand": ({}, "import stalepool, urllib3; stalepool.uninstall()\n", "uninstall() was called"),
+    "kill switch": ({"STALEPOOL_ENABLED": "0"}, "import stalepool", "STALEPOOL_ENABLED=0"),
+    "wrong setting": ({"STALEPOOL_MODE": "activ"}, "import stalepool", "STALEPOOL_MODE='activ' is"),
+    "no wrapt": ({}, "sys.modules['wrapt'] = None\n" + SERVICE, "import of wrapt halted"),
+    "by hand": ({}, SERVICE + "stalepool.uninstall()", "uninstall() was called"),
 }
 
 
@@ -205,8 +201,8 @@ OFF = {
 def test_it_says_why_the_shim_is_off(
     name: str, at: Dict[str, str], flaky: Any, status: Any
 ) -> None:
-    variables, first, words = OFF[name]
-    with Started("import sys\n" + first + SERVICE, flaky.port, **at, **variables) as service:
+    variables, script, words = OFF[name]
+    with Started("import sys\n" + script, flaky.port, **at, **variables) as service:
         done = status(service.pid)
     assert done.returncode == 1
     assert words in done.stdout

@@ -21,7 +21,7 @@ from stalepool_testing import (
 )
 
 WORKERS = 4
-ROUNDS = 5
+ROUNDS = 3
 
 
 class Load:
