@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import comparison
 from conftest import REPOSITORY
+from stalepool_testing.conformance import plugin
 from stalepool_testing.conformance.cases import CASES
 from stalepool_testing.conformance.clients import CLIENTS, factory_of
 from suite import Outcome, assert_fails, pytest_in
@@ -76,16 +78,10 @@ def test_a_client_of_ones_own_that_sends_twice(tmp_path: Path) -> None:
         ("no_such:Client", "No module named 'no_such'"),
     ],
 )
-def test_no_such_client(client: str, words: str) -> None:
-    with pytest.raises(ValueError, match=f"^--client {client}: {words}$"):
-        factory_of(client)
-
-
-def test_no_such_client_is_a_wrong_usage_of_pytest(tmp_path: Path) -> None:
-    outcome = run_suite(tmp_path, "mine:Nothing")
-    assert outcome.status == 4, outcome.said
-    words = "--client mine:Nothing: module 'mine' has no attribute 'Nothing'"
-    assert words in outcome.said and "Traceback" not in outcome.said, outcome.said
+def test_no_such_client_is_a_wrong_usage(client: str, words: str) -> None:
+    config = SimpleNamespace(getoption={"--client": client}.__getitem__)
+    with pytest.raises(pytest.UsageError, match=f"^--client {client}: {words}$"):
+        plugin.pytest_configure(config)
 
 
 @pytest.mark.full
