@@ -203,7 +203,7 @@ def test_a_services_worker_is_judged_and_all_that_it_has_started_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "STILL_S", 1.5)
-    monkeypatch.setattr(process, "_TO_END_S", 0.5)
+    monkeypatch.setattr(process, "_TO_END_S", 0.1)
     known = process.facts_of([sys.executable, "-c", SERVICE, str(tmp_path / "pids")])
     assert known["snapshot"]["patched"] == ["urllib3.connectionpool"]
     assert known["hub_at_import"] == [""]
