@@ -151,28 +151,21 @@ def lap() -> None:
 class Plan(NamedTuple):
     """What is done, and how often: turns are short, so that what is slow slows both."""
 
-    #: a function of those above
-    work: Callable[..., Work] = request
+    work: Callable[..., Work] = request  # a function of those above
     method: str = "GET"
     body_size: int = 0
     tls: bool = False
     world: str = THREADS
-    #: they send over one urllib3 pool
-    clients: int = 1
-    #: green threads beside it, and how long each works in its turn
-    crowd: int = 0
-    work_s: float = 0.001
-    #: of each client in a turn; 0: as many as take a millisecond
-    times: int = 50
-    #: of a turn; its cost is their median
-    slices: int = 1
-    #: each request on a connection of its own that has been idle for so long
-    idle_s: float = 0.0
+    clients: int = 1  # they send over one urllib3 pool
+    crowd: int = 0  # green threads that run beside it
+    work_s: float = 0.001  # how long each of them works in its turn
+    times: int = 50  # of each client in a turn; 0: as many as take a millisecond
+    slices: int = 1  # of a turn; its cost is their median
+    idle_s: float = 0.0  # each request on a connection of its own that has been idle for so long
     #: what it costs: the process's CPU time, or the time that passes
     clock: Callable[[], float] = time.process_time
-    #: pairs of processes, and turns of each half
-    pairs: int = 20
-    turns: int = 20
+    pairs: int = 20  # of processes
+    turns: int = 20  # of each half
     #: what ours is compared to: stalepool with these settings; None: stock
     other: Optional[Dict[str, Any]] = None
 

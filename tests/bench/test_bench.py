@@ -7,8 +7,6 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bench import __main__ as command
 from bench import plot, processes
@@ -24,21 +22,14 @@ DOCS = REPOSITORY / "docs"
 # -- arithmetic ------------------------------------------------------------------------------------
 
 #: samples -> which of them, in order, bound the median with 95 %, from a table of order statistics
-RANKS = {6: (1, 6), 9: (2, 8), 10: (2, 9), 15: (4, 12), 20: (6, 15), 25: (8, 18), 50: (18, 33)}
+RANKS = {3: (1, 3), 6: (1, 6), 9: (2, 8), 10: (2, 9), 15: (4, 12), 25: (8, 18), 50: (18, 33)}
 
 
 @pytest.mark.parametrize("count", RANKS)
 def test_the_interval_of_a_median(count):
-    found = of_samples(range(1, count + 1))
+    found = of_samples(range(count, 0, -1))
     assert (found.low, found.high) == RANKS[count]
     assert found.median == (count + 1) / 2
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1))
-def test_the_interval_holds_the_median(samples):
-    found = of_samples(samples)
-    assert found.low <= found.median <= found.high
-    assert {found.low, found.high} <= set(samples)
 
 
 def test_the_interval_of_a_share():

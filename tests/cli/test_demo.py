@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
@@ -17,6 +16,7 @@ import pytest
 
 import lanes
 from conftest import REPOSITORY, clean_environ
+from service_process import is_running
 from stalepool.cli.demo import command, report
 from stalepool.cli.demo.cases import CASES, Case, selected
 from stalepool.cli.demo.outcome import Answer, Did, Impossible, Race
@@ -24,6 +24,7 @@ from stalepool.cli.demo.report import Row
 from stalepool.cli.demo.scene import Scene
 from stalepool.cli.demo.service import DemoError
 from stalepool_testing import Unavailable
+from stalepool_testing.kernel import wait_until
 
 COMMAND = [sys.executable, "-m", "stalepool", "demo"]
 
@@ -95,19 +96,10 @@ def test_json_and_logs(environ: Dict[str, str], tmp_path: Path) -> None:
 # -- when something is not as it should be ---------------------------------------------------------
 
 
-def test_a_half_that_should_have_the_shim_and_has_not_is_refused(
-    monkeypatch: pytest.MonkeyPatch, stalepool_here: Any
-) -> None:
-    off = {"STALEPOOL_ENABLED": "0"}
-    monkeypatch.setattr(command, "SETTINGS", {"with": off})
-    done = stalepool_here("demo", "--json", "--only", "fin-idle")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "stalepool is not active in nova-api; its last words:" in done.stderr
-
-
-def test_a_service_that_dies_is_named_with_its_last_words(tmp_path: Path) -> None:
-    with Scene(tmp_path, "with", {}) as scene:
-        scene.check()
+def test_a_service_without_the_shim_and_one_that_has_died_are_named(tmp_path: Path) -> None:
+    with Scene(tmp_path, "with", {"STALEPOOL_ENABLED": "0"}) as scene:
+        with pytest.raises(DemoError, match="stalepool is not active in nova-api; its last words:"):
+            scene.check()
         scene.nova._process.kill()
         (tmp_path / "nova-with.log").write_text("no room\n")
         with pytest.raises(DemoError, match=r"nova-api has ended with status -9; .*:\nno room"):
@@ -184,13 +176,6 @@ def test_too_few_descriptors_are_said(environ: Dict[str, str]) -> None:
 # -- started, stopped and read in odd ways ---------------------------------------------------------
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def children_of(pid: int) -> List[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [child for child in map(int, children) if is_running(child)]
@@ -238,10 +223,7 @@ def test_no_child_is_left_behind(
     _, err = hanging_demo.communicate(timeout=30)
     assert hanging_demo.returncode == status
     assert err == ""
-    give_up = time.monotonic() + 30
-    while any(map(is_running, children)) and time.monotonic() < give_up:
-        time.sleep(0.01)
-    assert [pid for pid in children if is_running(pid)] == []
+    wait_until(lambda: not any(map(is_running, children)), "end of both services", 30)
     if number != signal.SIGKILL:
         assert list((tmp_path / "tmp").iterdir()) == []
 

@@ -22,7 +22,7 @@ import stalepool
 from breaks import breaks
 from conftest import clean_environ
 from pools import get, serving, shim
-from service_process import SERVICE, Started, stalepool_status
+from service_process import SERVICE, Started, this_process
 from stalepool import fallback, stats
 from stalepool.cli.status import explain, find, page, proc, report
 from stalepool.cli.status.find import Process
@@ -84,13 +84,17 @@ def changed(answered: Tuple[int, Path]) -> Iterator[Tuple[int, Path]]:
     path.write_bytes(before)
 
 
-def test_a_service_is_shown_from_outside(at: Dict[str, str], flaky: Any, status: Any) -> None:
+def test_a_service_is_shown_from_outside(
+    at: Dict[str, str], flaky: Any, place: Path, status: Any
+) -> None:
     script = SERVICE + "ask(); ask(); ask('POST'); from stalepool import status\n"
     script += "status._make_due(); ask()"
     with Started(script, flaky.port, **at, STALEPOOL_SILENCE_S="20") as service:
-        done = stalepool_status(str(service.pid))
+        done = status(service.pid)
         everything = status(service.pid, "--json", "--explain")
         explained = status(service.pid, "--explain").stdout.partition("\n\n")[2]
+        assert report.NO_AUDIT in status(service.pid, "--report").stdout
+    assert list(place.iterdir()) == [], "its file is gone with it"
     assert (done.returncode, done.stderr) == (0, "")
     first, *rest = done.stdout.splitlines()
     assert "(pid %d, " % service.pid in first
@@ -112,13 +116,9 @@ def test_a_service_is_shown_from_outside(at: Dict[str, str], flaky: Any, status:
     assert "a/path" not in done.stdout + everything.stdout
 
 
-def test_it_is_gone_when_its_process_is(
+def test_what_a_process_that_was_killed_has_left_is_swept(
     at: Dict[str, str], flaky: Any, place: Path, status: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Started(SERVICE + "ask()", flaky.port, **at) as service:
-        assert len(list(place.iterdir())) == 1
-    assert list(place.iterdir()) == []
-
     with Started(SERVICE + "ask()", flaky.port, **at) as service:
         service.process.kill()
     assert len(list(place.iterdir())) == 1
@@ -191,22 +191,20 @@ def test_a_service_in_a_container(flaky: Any, status: Any) -> None:
 
 OFF = {
     "kill switch": ({"STALEPOOL_ENABLED": "0"}, "", "STALEPOOL_ENABLED=0"),
-    "wrong setting": (
-        {"STALEPOOL_MODE": "activ"},
-        "",
-        "STALEPOOL_MODE='activ' is not accepted: it",
-    ),
-    "no wrapt": ({}, "sys.modules['wrapt'] = None\n", "import of wrapt halted"),
-    "by hand": ({}, "import stalepool, urllib3; stalepool.uninstall()\n", "uninstall() was called"),
+    "wrong setting": ({"STALEPOOL_MODE": "activ"}, "", "STALEPOOL_MODE='activ' is not"),
+    "no wrapt": ({}, "sys.modules['wrapt'] = None\n" + SERVICE, "import of wrapt halted"),
+    "by hand": ({}, SERVICE + "stalepool.uninstall()", "uninstall() was called"),
+    "no file": ({"STALEPOOL_STATUS_DIR": "off"}, "", "keeps no status file: STALEPOOL_STATUS_DIR="),
 }
 
 
 @pytest.mark.parametrize("name", OFF)
-def test_it_says_why_the_shim_is_off(
+def test_it_says_why_the_shim_is_off_or_is_not_seen(
     name: str, at: Dict[str, str], flaky: Any, status: Any
 ) -> None:
-    variables, first, words = OFF[name]
-    with Started("import sys\n" + first + SERVICE, flaky.port, **at, **variables) as service:
+    variables, script, words = OFF[name]
+    script = "import sys\n" + (script or "import stalepool")
+    with Started(script, flaky.port, **{**at, **variables}) as service:
         done = status(service.pid)
     assert done.returncode == 1
     assert words in done.stdout
@@ -241,28 +239,18 @@ def test_a_process_without_the_shim(status: Any) -> None:
     assert done.returncode == 1 and find.WITHOUT in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("chosen", "says"),
-    [
-        ("off", ": keeps no status file: STALEPOOL_STATUS_DIR=off"),
-        ("/nonexistent/x", "its Python has no stalepool, or it cannot write below /nonexistent/x"),
-    ],
-)
-def test_a_process_that_keeps_no_file(flaky: Any, chosen: str, says: str, status: Any) -> None:
-    with Started(SERVICE + "ask()", flaky.port, STALEPOOL_STATUS_DIR=chosen) as service:
+def test_a_process_that_can_keep_no_file(flaky: Any, status: Any) -> None:
+    with Started(SERVICE + "ask()", flaky.port, STALEPOOL_STATUS_DIR="/nonexistent/x") as service:
         done = status(service.pid)
+    says = "its Python has no stalepool, or it cannot write below /nonexistent/x"
     assert says in done.stdout and (done.returncode, done.stderr) == (1, "")
-    assert service.err.count("\n") == (chosen != "off")  # one line
+    assert service.err.count("\n") == 1
 
 
 def test_what_was_written_long_ago_says_so() -> None:
     with shim(), serving() as (_, pool):
         get(pool)
-        seen = json.loads(json.dumps(stalepool.snapshot()))
-    pages = [
-        page.page([Service([Process(1, "u", "x", b"", {**seen, "written_at": time.time() - ago})])])
-        for ago in (5, 600)
-    ]
+        pages = [page.page([this_process(written_at=time.time() - ago)]) for ago in (5, 600)]
     assert ["  as of 10 min ago: " in text for text in pages] == [False, True]
 
 
@@ -328,7 +316,7 @@ def test_a_directory_open_to_all_is_named(
     assert words in everybody and "(pid %d," % other.pid not in everybody
 
 
-JUNK = [None, True, -1, 1e300, float("nan"), float("inf"), "junk", [], [[1]], {}, {"x": {"y": []}}]
+JUNK = [None, True, -1, 1e300, float("nan"), "junk", [], [[1]], {}, {"x": {"y": []}}]
 
 
 def with_junk(value: Any) -> Iterator[Any]:
@@ -348,14 +336,11 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
         server.wait_idle_step()
         get(pool)
         fallback.fall_back("check_failed", "junk")
-        seen = {"written_at": time.time(), "start_ticks": 1, **stalepool.snapshot()}
-    whole = json.loads(json.dumps(seen))
-    # other tests' connections may be alive yet, and each origin would be junked like this one
-    whole["origins"] = {
-        name: entry
-        for name, entry in whole["origins"].items()
-        if name.endswith(":%d" % server.port)
-    }
+        (whole,) = this_process().seen
+    # one setting and one origin: others, such as those of other tests, would be junked alike
+    whole["settings"] = {"replay": whole["settings"]["replay"]}
+    own = ":%d" % server.port
+    whole["origins"] = {name: o for name, o in whole["origins"].items() if name.endswith(own)}
     directory, taken = os.open(tmp_path, os.O_RDONLY), 0
     try:
         for changed in with_junk(whole):
@@ -367,10 +352,9 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
             taken += 1
             services = [Service([Process(1, "u", "x", b"", read)])]
             assert page.page(services) and explain.explanation(services)
-            assert report.report(services)
+            json.dumps(services[0].as_dict())
             read["mode"] = "audit"
             assert report.report(services)
-            json.dumps(services[0].as_dict())
     finally:
         os.close(directory)
     assert find._is_a_status(whole) and taken > 50
@@ -379,7 +363,7 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("edge", ["e", "1..2", "", "nan"])
 def test_an_age_that_is_no_number(edge: str) -> None:
     with shim():
-        seen = {"written_at": 0.0, "start_ticks": 1, **json.loads(json.dumps(stalepool.snapshot()))}
+        (seen,) = this_process().seen
     assert find._is_a_status(seen)
     seen["totals"]["died_idle_s"] = {edge: 1}
     assert not find._is_a_status(seen)
@@ -422,10 +406,11 @@ def test_watching_ends_with_ctrl_c(answered: Tuple[int, Path]) -> None:
 def test_origins_of_which_there_is_nothing_to_tell_are_one_line() -> None:
     with shim(), serving() as (_, pool), serving() as (_, another), serving() as (_, third):
         assert [get(each) for each in (pool, another, third, third)] == [200] * 4
-        seen = {"written_at": time.time(), **json.loads(json.dumps(stalepool.snapshot()))}
-    ports = [":%d" % each.port for each in (pool, another, third)]
-    origins = {name: each for name, each in seen["origins"].items() if name.endswith(tuple(ports))}
-    text = page.page([Service([Process(1, "u", "x", b"", {**seen, "origins": origins})])])
+        service = this_process()
+    ports = tuple(":%d" % each.port for each in (pool, another, third))
+    (seen,) = service.seen
+    seen["origins"] = {name: o for name, o in seen["origins"].items() if name.endswith(ports)}
+    text = page.page([service])
     assert [port in text for port in ports] == [False, False, True]
     assert text.endswith("  no connection was reused yet to 2 origins")
 

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Tuple
 
 import pytest
+import urllib3
 
-from pools import shim
-from replay_tools import ECHO, prime, send
-from service_process import SERVICE, Started
-from stalepool.cli.status import proc, report
-from stalepool.cli.status.find import Process
+from pools import get, serving, shim
+from replay_tools import ECHO
+from service_process import this_process
+from stalepool.cli.status import page, report
 from stalepool.cli.status.services import Service
-from stalepool_testing import Close, FaultServer, ProcessThenClose, Reset, Respond
-
-pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
-
-DAY = """
-for method in ("GET", "PUT", "POST", "DELETE"):
-    ask(), ask(method)
-from stalepool import status
-status._make_due()
-ask()
-"""
+from stalepool_testing import Close, FaultServer, ProcessThenClose, Reset
 
 #: what meets the first request of each method, on a connection that has answered
 FAULTS = {"GET": Close(), "PUT": Reset(), "POST": ProcessThenClose()}
 
 
-def faulty() -> FaultServer:
+def faulty() -> Any:
     arrived = []
 
     def answer(request: Any) -> Any:
@@ -39,29 +27,22 @@ def faulty() -> FaultServer:
         is_to_fail = len(arrived) > 1 and arrived[1:].count(request.method) == 1
         return FAULTS.get(request.method, ECHO) if is_to_fail else ECHO
 
-    return FaultServer(answer)
+    return answer
 
 
-@pytest.fixture
-def at(tmp_path: Any) -> Dict[str, str]:
-    return {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+def a_day(mode: str) -> Tuple[FaultServer, Service]:
+    with shim(mode=mode, replay="idempotent"), serving(faulty()) as (server, pool):
+        for method in ("GET", "PUT", "POST", "DELETE"):
+            get(pool)
+            with contextlib.suppress(urllib3.exceptions.HTTPError):
+                pool.request(method, "/")
+        return server, this_process()
 
 
-@contextlib.contextmanager
-def service(mode: str, at: Dict[str, str]) -> Iterator[Tuple[Any, Any]]:
-    with faulty() as server:
-        with Started(SERVICE + DAY, server.port, **at, STALEPOOL_MODE=mode) as started:
-            yield server, started
-
-
-def test_it_says_how_many_active_would_have_saved(at: Dict[str, str], stalepool_here: Any) -> None:
-    with service("audit", at) as (server, started):
-        done = stalepool_here("status", "--report", started.pid)
-        page = stalepool_here("status", started.pid).stdout
-        failed = [entry for entry in server.journal if not entry.answered]
-    assert done.returncode == 0 and done.stderr == ""
-    lines = [line.strip() for line in done.stdout.splitlines()]
-    assert len(failed) == 3
+def test_it_says_how_many_active_would_have_saved() -> None:
+    server, service = a_day("audit")
+    assert server.journal.count(answered=False) == 3
+    lines = [line.strip() for line in report.report([service]).splitlines()]
     answer = "How many requests would active have saved? 2 of the 3 requests that failed on a dead "
     assert lines[1] == answer + "connection."
     assert "http://127.0.0.1:%d" % server.port in lines
@@ -70,32 +51,27 @@ def test_it_says_how_many_active_would_have_saved(at: Dict[str, str], stalepool_
         line.startswith("* STALEPOOL_MODE=active: 2 failed requests would") for line in lines
     )
     assert any("1 request failed that may not be sent again" in line for line in lines)
-    assert "audit for " in page.splitlines()[0]
-    assert "3 requests failed on a dead connection, active would have sent 2 of them" in page
-    assert "    failed, active would have sent once more: 2 requests\n" in page
-    assert "requests sent once more" not in page
+    text = page.page([service])
+    assert "audit for " in text.splitlines()[0]
+    assert "3 requests failed on a dead connection, active would have sent 2 of them" in text
+    assert "    failed, active would have sent once more: 2 requests" in text
+    assert "requests sent once more" not in text
 
-    with service("active", at) as (server, started):
-        done = stalepool_here("status", "--json", started.pid)
-        nothing = stalepool_here("status", "--report", started.pid).stdout
-    (shown,) = json.loads(done.stdout)["services"]
-    assert shown["totals"]["saved"] == {"replayed": 2, "kept_off": 0, "reconnected": 0}
-    assert report.NO_AUDIT in nothing
+    _, service = a_day("active")
+    saved = service.counted()["totals"]["saved"]
+    assert saved == {"replayed": 2, "kept_off": 0, "reconnected": 0}
+    assert report.report([service]) == report.NO_AUDIT
 
 
 def audited(**totals: Any) -> str:
     """The report on a service that has counted this, beside nothing."""
-    with shim(mode="audit"), FaultServer([Respond(200)], default=ECHO) as server:
-        pool_module = sys.modules["urllib3"]
-        with pool_module.HTTPConnectionPool(server.host, server.port) as pool:
-            prime(pool)
-            send(server, pool, "GET")
-        import stalepool
-
-        seen = {"written_at": 0.0, **json.loads(json.dumps(stalepool.snapshot()))}
+    with shim(mode="audit"), serving() as (_, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        service = this_process()
+    (seen,) = service.seen
     for counted in (seen["totals"], *seen["origins"].values()):
         counted.update(totals)
-    return report.report([Service([Process(1, "u", "x", b"", seen)])])
+    return report.report([service])
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def logged(directory: Path, *options: str) -> List[List[str]]:
     return [[each["level"], each["logger"], each["said"]] for each in found if each is not None]
 
 
+@pytest.mark.full
 def test_it_stands_in_the_services_log(tmp_path: Path) -> None:
     before, active = logged(tmp_path, "log_file = %s/nova.log" % tmp_path)
     assert before == ["INFO", "nova", "before"]

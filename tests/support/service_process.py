@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 from typing import Any
 
+import stalepool
 from conftest import clean_environ
+from stalepool.cli.status.find import Process
+from stalepool.cli.status.services import Service
 
 SERVICE = """
 import os, signal, sys
@@ -64,3 +70,16 @@ def stalepool_status(*words: str, **variables: str) -> subprocess.CompletedProce
         text=True,
         timeout=60,
     )
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def this_process(**facts: Any) -> Service:
+    """This process, as ``stalepool status`` knows it by its file."""
+    seen = {"written_at": time.time(), "start_ticks": 1, **stalepool.snapshot(), **facts}
+    return Service([Process(1, "u", "x", b"", json.loads(json.dumps(seen)))])

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import Any, NamedTuple
 
 from conftest import clean_environ
 
@@ -17,20 +17,23 @@ class Outcome(NamedTuple):
 
 
 def run_pytest(
-    directory: Path, test: str, *options: str, plugin: bool = True, **environ: str
+    directory: Path, test: str, *options: str, plugin: bool = True, **more: Any
 ) -> Outcome:
     """Run one module of tests, with the plugin as an installed stalepool brings it in."""
     (directory / "test_it.py").write_text(textwrap.dedent(test), encoding="utf-8")
-    with_plugin: List[str] = ["-p", "pytest_stalepool"] if plugin else []
-    return pytest_in(directory, *with_plugin, *options, **environ)
+    return pytest_in(directory, *(("-p", "pytest_stalepool") if plugin else ()), *options, **more)
 
 
-def pytest_in(directory: Path, *words: str, **environ: str) -> Outcome:
-    """Run pytest in a directory, with these words and variables."""
+def pytest_in(directory: Path, *words: str, others: bool = False, **environ: str) -> Outcome:
+    """Run pytest in a directory, with these words and variables.
+
+    :param others: with all plugins that are installed; loading them takes half a second.
+    """
+    alone = {} if others else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
         cwd=directory,
-        env=clean_environ(**environ),
+        env=clean_environ(**alone, **environ),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

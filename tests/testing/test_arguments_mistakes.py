@@ -25,14 +25,8 @@ LIST = (
 @pytest.mark.parametrize(
     "make, words",
     [
-        (
-            lambda: FaultServer(default=Reset),
-            "default takes .* class Reset: write Re",
-        ),
-        (
-            lambda: FaultServer(default=CloseAfter(0)),
-            "default takes .* got CloseAft",
-        ),
+        (lambda: FaultServer(default=Reset), "default takes .* class Reset: write Re"),
+        (lambda: FaultServer(default=CloseAfter(0)), "default takes .* got CloseAft"),
         (lambda: FaultServer(Respond(200)), LIST + "Respond"),
         (
             lambda: FaultServer(Respond(200), Reset()),

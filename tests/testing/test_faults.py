@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterator, List, Optional
 import pytest
 
 import lanes
+from raw_client import RawClient
 from stalepool_testing import (
     TLS,
     Bandwidth,
@@ -45,34 +46,14 @@ def server(tls: Optional[TLS]) -> Iterator[FaultServer]:
         yield server
 
 
-class Client:
-    """One connection, and what comes of requests on it."""
+class Client(RawClient):
+    """Of an answer it gives the status."""
 
     def __init__(self, server: FaultServer) -> None:
-        self.sock = server.connect(60)
+        super().__init__(server, 60)
 
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.sock.close()
-
-    def send(self, method: str = "GET", body: bytes = b"") -> None:
-        head = "%s / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (method, len(body))
-        self.sock.sendall(head.encode() + body)
-
-    def receive(self) -> int:
-        answer = http.client.HTTPResponse(self.sock)
-        try:
-            answer.begin()
-            answer.read()
-            return answer.status
-        finally:
-            answer.close()
-
-    def ask(self) -> int:
-        self.send()
-        return self.receive()
+    def receive(self, method: str = "GET") -> int:
+        return int(super().receive(method).status)
 
     def meets_a_reset(self) -> bool:
         try:
@@ -101,48 +82,48 @@ def test_latency(direction: str, server: FaultServer) -> None:
     """On a connection that is open, on a new one with its handshake, and no more when lifted."""
     with Client(server) as client:
         assert client.ask() == 200
-        with server.add(Latency(0.1, direction)):
-            assert seconds(client.ask) >= 0.1
+        with server.add(Latency(0.04, direction)):
+            assert seconds(client.ask) >= 0.04
             with Client(server) as another:
-                assert seconds(another.ask) >= 0.1
+                assert seconds(another.ask) >= 0.04
         with server.add(Latency(LONG_S, direction)):
             pass
         assert client.ask() == 200
 
 
 def test_a_request_is_late_before_it_is_processed(server: FaultServer) -> None:
-    with Client(server) as client, server.add(Latency(0.2, "up")):
+    with Client(server) as client, server.add(Latency(0.05, "up")):
         sent_at = time.monotonic()
         client.send()
         server.wait_request()
-        assert time.monotonic() - sent_at >= 0.2
+        assert time.monotonic() - sent_at >= 0.05
         assert client.receive() == 200
 
 
 def test_latencies_add_up(server: FaultServer) -> None:
-    with Client(server) as client, server.add(Latency(0.1)), server.add(Latency(0.15)):
-        assert seconds(client.ask) >= 0.25
+    with Client(server) as client, server.add(Latency(0.03)), server.add(Latency(0.04)):
+        assert seconds(client.ask) >= 0.07
 
 
 def test_latency_of_each_write() -> None:
     with FaultServer([SlowAnswer(0, pieces=3)]) as server, Client(server) as client:
-        with server.add(Latency(0.05)):
-            assert seconds(client.ask) >= 4 * 0.05  # the head, and three pieces
+        with server.add(Latency(0.02)):
+            assert seconds(client.ask) >= 4 * 0.02  # the head, and three pieces
 
 
 def test_bandwidth_down(tls: Optional[TLS]) -> None:
     answer = Respond(200, body=b"x" * 1000)
     with FaultServer(default=answer, tls=tls) as server, Client(server) as client:
-        with server.add(Bandwidth(5000)):
-            assert seconds(client.ask) >= 0.2
+        with server.add(Bandwidth(20000)):
+            assert seconds(client.ask) >= 0.05
 
 
 def test_bandwidth_up(server: FaultServer) -> None:
-    with Client(server) as client, server.add(Bandwidth(5000, "up")):
+    with Client(server) as client, server.add(Bandwidth(20000, "up")):
         sent_at = time.monotonic()
-        client.send("POST", b"x" * 1000)
+        client.send("POST", body=b"x" * 1000)
         assert client.receive() == 200
-        assert time.monotonic() - sent_at >= 0.2
+        assert time.monotonic() - sent_at >= 0.05
     assert server.journal[0].body == b"x" * 1000
 
 
@@ -195,8 +176,8 @@ def test_reset_in_the_middle_of_an_answer() -> None:
 def test_what_a_step_sends_unasked_meets_them() -> None:
     with FaultServer([Respond(200)]) as server, Client(server) as client:
         assert client.ask() == 200
-        with server.add(Latency(0.1)):
-            assert seconds(lambda: server.perform(Surplus(408, seconds=0))) >= 0.1
+        with server.add(Latency(0.04)):
+            assert seconds(lambda: server.perform(Surplus(408, seconds=0))) >= 0.04
 
 
 def test_blackout(server: FaultServer) -> None:
@@ -332,8 +313,8 @@ def test_what_the_kernel_cannot_do() -> None:
         with pytest.raises(Unavailable, match="needs TCP"):
             server.add(Blackout())
         assert said(server) == []
-        with Client(server) as client, server.add(Latency(0.1)):
-            assert seconds(client.ask) >= 0.1
+        with Client(server) as client, server.add(Latency(0.04)):
+            assert seconds(client.ask) >= 0.04
 
 
 @pytest.mark.full
@@ -395,8 +376,8 @@ GREEN = """
                 return time.monotonic() - started
 
             assert ask() == 200
-            with server.add(Latency(0.1)), server.add(Latency(0.1, "up")):
-                assert seconds() >= 0.2
+            with server.add(Latency(0.04)), server.add(Latency(0.04, "up")):
+                assert seconds() >= 0.08
             with server.add(Bandwidth(1000)):
                 assert seconds() >= 0.03
             with server.add(ResetAtNextByte(), only_open=True):
@@ -419,6 +400,6 @@ GREEN = """
 """
 
 
-@pytest.mark.parametrize("world", ["eventlet", "gevent"])
+@pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
 def test_in_a_green_world(world: str, run_python: Callable[..., Any]) -> None:
     run_python(GREEN, world, env=WITH_TESTS)

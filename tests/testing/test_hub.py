@@ -6,14 +6,23 @@ from typing import Any, Callable
 
 import pytest
 
+import lanes
 from worlds import WITH_TESTS
 
 SCRIPT = """
     import sys
+    from stalepool_testing import no_hub_switch
+    try:
+        with no_hub_switch():
+            pass
+    except RuntimeError as error:
+        assert "neither eventlet nor gevent is imported" in str(error)
+    else:
+        raise SystemExit("nothing said")
+
     from worlds import enter
     enter(sys.argv[1])
     import time
-    from stalepool_testing import no_hub_switch
 
     with no_hub_switch():
         sum(range(1000))
@@ -36,21 +45,8 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_a_switch_is_seen(world: str, run_python: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("world", lanes.first(1, ["gevent", "eventlet"]))
+def test_a_switch_is_seen_and_without_a_hub_it_says_so(
+    world: str, run_python: Callable[..., Any]
+) -> None:
     run_python(SCRIPT, world, env=WITH_TESTS)
-
-
-def test_without_a_hub_it_says_so(run_python: Callable[..., Any]) -> None:
-    run_python(
-        """
-        from stalepool_testing import no_hub_switch
-        try:
-            with no_hub_switch():
-                pass
-        except RuntimeError as error:
-            assert "neither eventlet nor gevent is imported" in str(error)
-        else:
-            raise SystemExit("nothing said")
-        """
-    )

@@ -74,7 +74,7 @@ FIXTURES = """
     ids=str,
 )
 def test_every_fixture(options: tuple, tmp_path: Path) -> None:
-    assert_passes(run_pytest(tmp_path, FIXTURES, *options), 16)
+    assert_passes(run_pytest(tmp_path, FIXTURES, *options, others=bool(options)), 16)
 
 
 @pytest.mark.full
@@ -85,7 +85,7 @@ def test_every_fixture(options: tuple, tmp_path: Path) -> None:
 )
 def test_in_random_order(package: str, options: tuple, workers: tuple, tmp_path: Path) -> None:
     pytest.importorskip(package)
-    assert_passes(run_pytest(tmp_path, FIXTURES, *options, *workers), 16)
+    assert_passes(run_pytest(tmp_path, FIXTURES, *options, *workers, others=True), 16)
 
 
 FAILING = """
@@ -196,7 +196,8 @@ def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path: Path) -> N
         def test_it():
             assert "stalepool" in sys.modules
     """
-    assert_passes(run_pytest(tmp_path, test, plugin=False, PYTHONPATH=path), 1)
+    outcome = run_pytest(tmp_path, test, plugin=False, others=True, PYTHONPATH=path)
+    assert_passes(outcome, 1)
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
@@ -225,6 +226,5 @@ def test_in_a_green_world(world: str, tmp_path: Path) -> None:
             with pytest.raises(AssertionError, match="yielded"), no_hub_switch():
                 time.sleep(0)
         """,
-        *("-p", "no:socket"),  # pytest-socket gives the native sockets back after each test
     )
     assert_passes(outcome, 2)

@@ -15,6 +15,7 @@ import urllib3
 
 import lanes
 from pools import VERIFIES_NAMES_ALONE
+from raw_client import RawClient, assert_eof, assert_reset
 from stalepool_testing import (
     TLS,
     AnswerStep,
@@ -46,8 +47,6 @@ from stalepool_testing import (
     wait_readable,
 )
 from stalepool_testing.kernel import (
-    POLLERR,
-    POLLHUP,
     POLLIN,
     POLLRDHUP,
     events_on,
@@ -78,50 +77,6 @@ def transport(request):
 @pytest.fixture(params=["plain", "tls"])
 def plain_or_tls(request):
     return {"tls": TLS()} if request.param == "tls" else {}
-
-
-class RawClient:
-    """One connection to a server, without a pool and without a retry."""
-
-    def __init__(self, server):
-        self.sock = server.connect()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        self.sock.close()
-
-    def send(self, method="GET", path="/", body=b"", **headers):
-        lines = [f"{method} {path} HTTP/1.1", "Host: test"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-        if body:
-            lines.append(f"Content-Length: {len(body)}")
-        self.sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-
-    def receive(self, method="GET"):
-        answer = http.client.HTTPResponse(self.sock, method=method)
-        try:
-            answer.begin()
-            answer.content = answer.read()
-        finally:
-            answer.close()
-        return answer
-
-    def ask(self, method="GET", path="/", body=b"", **headers):
-        self.send(method, path, body, **headers)
-        return self.receive(method)
-
-
-def assert_eof(sock):
-    assert wait_readable(sock, events=POLLIN | POLLRDHUP) & (POLLERR | POLLHUP) == 0
-    assert sock.recv(1) == b""
-
-
-def assert_reset(sock):
-    assert wait_readable(sock, events=0) & POLLERR
-    with pytest.raises(ConnectionResetError):
-        socket.socket.recv(sock, 1)
 
 
 # -- answers -------------------------------------------------------------------------------
@@ -427,6 +382,12 @@ def test_silence_until_the_server_stops():
         assert server.journal.connections[0].ended == "stopped"
 
 
+def send_window(sock):
+    """The window the peer offers, tcpi_snd_wnd; 0 where the kernel does not tell it."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return int.from_bytes(info[228:232], "little")
+
+
 def test_zero_window():
     body = b"x" * 4_000_000
     with FaultServer([ZeroWindow(0.5)]) as server, RawClient(server) as client:
@@ -434,7 +395,6 @@ def test_zero_window():
         sender.start()
         server.wait_request()
         wait_until(lambda: send_window(client.sock) == 0, "window of 0")
-        assert tcp_state(client.sock) == ESTABLISHED
         sender.join()
         assert client.receive().status == 200
         assert server.journal[0].body == body
@@ -661,20 +621,6 @@ def test_perform_between_two_requests(plain_or_tls):
             wait_readable(second.sock, events=POLLRDHUP)
 
 
-def test_the_journal_counts():
-    with FaultServer([Respond(), Respond(), ProcessThenClose()]) as server:
-        with RawClient(server) as client:
-            client.ask("GET", "/a")
-            client.ask("POST", "/a")
-            client.send("POST", "/b")
-            server.wait_ended(0)
-        journal = server.journal
-        assert len(journal) == journal.count() == 3
-        assert [entry.path for entry in journal.processed("POST")] == ["/a", "/b"]
-        assert journal.count(method="POST", answered=True) == 1
-        assert journal.count(path="/a", processed=True) == 2
-
-
 def test_close_ends_everything_and_may_be_called_twice(transport):
     server = FaultServer(**transport)
     with RawClient(server) as client:
@@ -857,18 +803,3 @@ def test_proxy_to_nowhere():
     with ConnectProxy() as proxy, RawClient(proxy) as client:
         assert client.ask("GET", nowhere + "/").status == 502
         assert client.ask("CONNECT", nowhere[len("http://") :]).status == 502
-
-
-# -- the kernel ----------------------------------------------------------------------------
-
-ESTABLISHED = 1
-
-
-def tcp_state(sock):
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0]
-
-
-def send_window(sock):
-    """The window the peer offers: tcpi_snd_wnd, or where it is not told, what can be written."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    return int.from_bytes(info[228:232], "little")

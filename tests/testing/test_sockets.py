@@ -242,34 +242,26 @@ def test_tls_names_the_versions_it_knows():
         TLS("SSLv3")
 
 
-def test_tls_without_trustme(run_python):
-    said = run_python(
+def test_certificates_need_trustme_and_their_files_go_with_the_process(run_python):
+    said, *paths = run_python(
         """
-        import json, sys
-        sys.modules["trustme"] = None
+        import json, os, sys
         from stalepool_testing import TLS
+        sys.modules["trustme"] = None
         try:
             TLS()
         except ImportError as error:
-            print(json.dumps(str(error)))
-        """
-    )
-    assert "stalepool[testing]" in said
-
-
-def test_certificate_files_go_with_the_process(run_python):
-    paths = run_python(
-        """
-        import json, os
-        from stalepool_testing import TLS
+            said = str(error)
+        del sys.modules["trustme"]
         paths = [TLS().ca_path, TLS("TLSv1.2").cert_path]
         if os.fork() == 0:
             raise SystemExit  # a child's orderly exit leaves them alone
         os.wait()
         assert all(map(os.path.exists, paths))
-        print(json.dumps(paths))
+        print(json.dumps([said, *paths]))
         """
     )
+    assert "stalepool[testing]" in said
     assert not any(map(os.path.exists, paths))
 
 
@@ -369,6 +361,10 @@ UNAVAILABLE = """
 import pytest
 from stalepool_testing import Unavailable
 
+@pytest.fixture(autouse=True, params=[False, True])
+def is_required(request):
+    request.config.option.require_black_hole = request.param
+
 @pytest.fixture
 def state():
     raise Unavailable("in a fixture")
@@ -393,15 +389,9 @@ def test_something_else():
 """
 
 
-@pytest.mark.parametrize(
-    "options, outcomes",
-    [([], "1 failed, 4 skipped"), (["--require-black-hole"], "4 failed, 1 error")],
-)
-def test_what_this_machine_cannot_do_is_skipped_unless_required(tmp_path, options, outcomes):
-    outcome = run_pytest(
-        tmp_path, UNAVAILABLE, "-p", "conftest", "-rs", *options, plugin=False, **WITH_TESTS
-    )
-    assert outcomes in outcome.said.splitlines()[-1], outcome.said
-    if not options:
-        for reason in ("in a fixture", "in a test", "met by others", "in a child"):
-            assert ": %s\n" % reason in outcome.said, outcome.said
+def test_what_this_machine_cannot_do_is_skipped_unless_required(tmp_path):
+    options = "-p", "conftest", "-rs"
+    outcome = run_pytest(tmp_path, UNAVAILABLE, *options, plugin=False, **WITH_TESTS)
+    assert "5 failed, 4 skipped, 1 error" in outcome.said.splitlines()[-1], outcome.said
+    for reason in ("in a fixture", "in a test", "met by others", "in a child"):
+        assert ": %s\n" % reason in outcome.said, outcome.said

@@ -5,39 +5,11 @@ from __future__ import annotations
 import ast
 from typing import Any, Callable
 
-import pytest
-
 from conftest import REPOSITORY
 
 
 def test_importing_them_does_not_import_stalepool(run_python: Callable[..., Any]) -> None:
-    run_python(
-        """
-        import sys
-        from stalepool_testing import *
-        import pytest_stalepool, urllib3
-        assert "stalepool" not in sys.modules
-        assert not any("stalepool" in type(finder).__module__ for finder in sys.meta_path)
-        """
-    )
-
-
-@pytest.mark.parametrize("first", ["stalepool", "stalepool_testing"])
-def test_stalepool_is_on_whichever_is_imported_first(
-    first: str, run_python: Callable[..., Any]
-) -> None:
-    run_python(
-        """
-        import importlib, sys
-        importlib.import_module(sys.argv[1])
-        import stalepool, stalepool_testing
-        assert stalepool.is_installed()
-        """,
-        first,
-    )
-
-
-def test_the_plugin_imports_nothing_but_pytest(run_python: Callable[..., Any]) -> None:
+    """The plugin imports nothing but pytest. What imports stalepool later has it on."""
     run_python(
         """
         import sys
@@ -45,6 +17,12 @@ def test_the_plugin_imports_nothing_but_pytest(run_python: Callable[..., Any]) -
         before = set(sys.modules)
         import pytest_stalepool
         assert set(sys.modules) - before == {"pytest_stalepool"}, set(sys.modules) - before
+        from stalepool_testing import *
+        import urllib3
+        assert "stalepool" not in sys.modules
+        assert not any("stalepool" in type(finder).__module__ for finder in sys.meta_path)
+        import stalepool
+        assert stalepool.is_installed()
         """
     )
 
