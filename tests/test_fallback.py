@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import types
+from pathlib import Path
 from typing import Any, Callable, Iterator
 
 import pytest
 
 from stalepool import fallback
+
+PACKAGE = Path(fallback.__file__).parent
 
 #: packages whose code runs because we call it
 CALLED = [
@@ -30,6 +34,12 @@ def failing_in(name: str, raised: str = "Theirs") -> Callable[[], Any]:
     module = types.ModuleType(name)
     exec("class Theirs(Exception): pass\ndef fail(): raise %s('x')" % raised, vars(module))
     return module.fail  # type: ignore[no-any-return]
+
+
+def test_the_reasons_are_those_that_the_package_counts() -> None:
+    counted = re.compile(r'(?:fall_back|guarded)\(\s*"(\w+)"')
+    texts = [path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")]
+    assert {reason for text in texts for reason in counted.findall(text)} == set(fallback.REASONS)
 
 
 @pytest.mark.parametrize("reason", fallback.REASONS)

@@ -26,6 +26,7 @@ from stalepool.settings import (
     Settings,
     SettingsError,
     Whole,
+    contradictions,
 )
 from worlds import WITH_TESTS
 
@@ -353,3 +354,41 @@ def test_a_process_without_stderr_goes_on_all_the_same(tmp_path: Any) -> None:
     )
     assert done.returncode == 0
     assert (tmp_path / "proof").read_text() == "here"
+
+
+WORDS = {
+    **dict.fromkeys(["1", "true", "yes", "on", " ON "], True),
+    **dict.fromkeys(["0", "false", "no", "off"], False),
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_each_word_of_a_flag(word: str) -> None:
+    assert Settings(presend_check=word).presend_check is WORDS[word]
+
+
+# -- settings that contradict one another
+
+
+@pytest.mark.parametrize(
+    ("settings", "begins"),
+    [
+        ({}, []),
+        ({"keepalive": "off"}, []),
+        ({"keepalive": "off", "keepalive_idle_s": 9}, ["keepalive=off"]),
+        ({"replay": "off"}, []),
+        ({"replay": "off", "silence_s": 5}, ["replay=off"]),
+        ({"replay": "off", "replay_within_s": 5}, ["replay=off"]),
+        ({"silence_s": 5}, ["silence_s is less"]),
+        ({"silence_s": 8}, []),
+        ({"silence_s": 5, "replay": "safe", "keepalive": "off"}, []),
+        ({"keepalive_interval_s": 5}, ["silence_s is less"]),
+        ({"max_idle_s": 3, "nonidempotent_max_idle_s": 4}, ["nonidempotent_max_idle_s is more"]),
+        ({"max_idle_s": 4, "nonidempotent_max_idle_s": 4}, []),
+        ({"max_idle_s": 4}, []),
+    ],
+)  # fmt: skip
+def test_contradictions(settings: Dict[str, Any], begins: List[str]) -> None:
+    found = contradictions(Settings(**settings))
+    assert [text[: len(begin)] for text, begin in zip(found, begins)] == begins
+    assert len(found) == len(begins)

@@ -19,7 +19,7 @@ from conftest import REPOSITORY, clean_environ
 from service_process import is_running
 from stalepool.cli.doctor import facts, finding, process, questions
 from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
-from stalepool.settings import Settings, contradictions
+from stalepool.settings import Settings
 from stalepool_testing.kernel import wait_until
 
 DOCTOR = [sys.executable, "-m", "stalepool", "doctor"]
@@ -392,43 +392,3 @@ def test_a_table_without_findings_and_with_long_words() -> None:
     text = finding.table([Finding("x", ERROR, "a" * 200 + " b", "c " * 100)])
     assert "a" * 200 in text and text.endswith("1 wrong")
     assert max(len(line) for line in text.splitlines() if "aa" not in line) <= 100
-
-
-# -- settings that contradict one another
-
-
-@pytest.mark.parametrize(
-    ("settings", "begins"),
-    [
-        ({}, []),
-        ({"keepalive": "off"}, []),
-        ({"keepalive": "off", "keepalive_idle_s": 9}, ["keepalive=off"]),
-        ({"replay": "off"}, []),
-        ({"replay": "off", "silence_s": 5}, ["replay=off"]),
-        ({"replay": "off", "replay_within_s": 5}, ["replay=off"]),
-        ({"silence_s": 5}, ["silence_s is less"]),
-        ({"silence_s": 8}, []),
-        ({"silence_s": 5, "replay": "safe", "keepalive": "off"}, []),
-        ({"keepalive_interval_s": 5}, ["silence_s is less"]),
-        ({"max_idle_s": 3, "nonidempotent_max_idle_s": 4}, ["nonidempotent_max_idle_s is more"]),
-        ({"max_idle_s": 4, "nonidempotent_max_idle_s": 4}, []),
-        ({"max_idle_s": 4}, []),
-    ],
-)  # fmt: skip
-def test_contradictions(settings: Dict[str, Any], begins: List[str]) -> None:
-    found = contradictions(Settings(**settings))
-    assert [text[: len(begin)] for text, begin in zip(found, begins)] == begins
-    assert len(found) == len(begins)
-
-
-def test_they_are_said_at_start() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import stalepool; print(stalepool.is_installed())"],
-        env=clean_environ(STALEPOOL_REPLAY="off", STALEPOOL_SILENCE_S="9"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == "True\n"
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("stalepool: settings contradict one another: replay=off: ")
