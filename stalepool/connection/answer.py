@@ -122,8 +122,7 @@ def _recover(
             request.waited_s += pause_s or 0.0
             if request.left_s == NOTHING_LEFT_S:
                 break
-            if _replays_if_dead(response, watch, sock):
-                return bytes(response.fp.peek(1))
+            _wait_on_or_replay(response, watch, sock)
             error, since, pause_s = None, monotonic(), timeout_of(sock)
             try:
                 first: bytes = response.fp.peek(1)
@@ -155,20 +154,19 @@ def _restore_timeout(response: Answer, request: Request) -> None:
     response.fp.raw._sock.settimeout(request.limit_s)
 
 
-def _replays_if_dead(response: Answer, watch: Watch, sock: Any) -> bool:
-    """After a pause in which nothing came, replay if the peer is dead; tell if that was answered.
+def _wait_on_or_replay(response: Answer, watch: Watch, sock: Any) -> None:
+    """After a pause in which nothing came, prepare the next one; or replay, if the peer is dead.
 
-    If not, the socket and the response are ready for the next pause.
+    The response is left with a file object to read next: the socket's, or that of a replay.
     """
     _renew_file(response, sock)
     if watch.conn.sock is not sock:
         watch.pause_s = None  # another thread has closed the connection: read on, as urllib3 would
     elif watch.is_dead():
         if _replays(response, watch.state, watch.take_fresh(), has_ended=False):
-            return True
+            return
         watch.pause_s = None  # the replay failed, but the old connection may still answer
     sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
-    return False
 
 
 @fallback.guarded("answer_failed")
