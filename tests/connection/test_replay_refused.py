@@ -131,12 +131,12 @@ def test_a_server_that_fails_on_a_request_is_not_asked_again(layer: str, reset: 
 
     A connection that died at once is the other side of that rule.
     """
-    stalepool.install(replay_within_s=0.5)
     tls = None if layer == "plain" else TLS(layer)
     with primed(FailLate(0, reset), tls=tls) as (server, pool):
         assert outcome(pool, "GET") == 200
         assert asked(server) == 2
-    with primed(FailLate(1, reset), tls=tls) as (server, pool):
+    stalepool.install(replay_within_s=0.1)
+    with primed(FailLate(0.3, reset), tls=tls) as (server, pool):
         assert isinstance(outcome(pool, "GET"), list)
         assert asked(server) == 1
         assert counters(server)["replays_refused"] == {"peer_had_it": 1}
@@ -202,7 +202,7 @@ def test_a_bound_connections_requests_are_not_sent_on_another() -> None:
             assert pool.request("POST", "/login", headers=headers).status == status
         # after the handshake, which takes longer than these on a busy machine
         stalepool.install(nonidempotent_max_idle_s=0.1, max_idle_s=0.2)
-        wait_idle(pool, 1.2)
+        wait_idle(pool, 0.8)
         for method in ("POST", "GET"):
             assert outcome(pool, method) == 200
         assert isinstance(outcome(pool, "GET"), list)
