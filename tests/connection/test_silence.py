@@ -397,16 +397,6 @@ def is_not_tried_again(seen: Outcome) -> bool:
     return is_known_to_be_filtered(seen) and seen.connections == 2
 
 
-def is_learnt_of_in_the_pool(seen: Outcome) -> bool:
-    """The first POST took a fresh connection, which was silent, too."""
-    learnt = (seen.moved, seen.probes) == ({"probe_unanswered": 1}, "swallowed")
-    return learnt and (seen.end, seen.arrived) == (200, [1, 1, 1])
-
-
-def rode_one_connection(seen: Outcome) -> bool:
-    return (seen.end, seen.arrived) == (200, [0, 0, 0])
-
-
 def is_sent_again(seen: Outcome, before: Sequence[int] = (0,)) -> bool:
     """:param before: the connections on which the request had come before its peer died."""
     return (
@@ -429,23 +419,6 @@ def is_accepted_at_once(seen: Outcome) -> bool:
     return replayed and seen.took_s < NOTICED_S
 
 
-def takes_another_socket(seen: Outcome) -> bool:
-    return (seen.end, seen.arrived, seen.connections, seen.replays) == (200, [1], 2, {})
-
-
-def is_moved(seen: Outcome) -> bool:
-    return takes_another_socket(seen) and seen.moved == {"probe_unanswered": 1}
-
-
-def is_found_at_the_checkout(seen: Outcome) -> bool:
-    return takes_another_socket(seen) and seen.verdicts.get("probe_unanswered") == 1
-
-
-def is_reset(seen: Outcome) -> bool:
-    """The peer's RST came in answer to the request, which was sent again."""
-    return (seen.end, seen.arrived, seen.connections, seen.replays) == (200, [1], 2, {"ok": 1})
-
-
 def is_the_callers_timeout(
     seen: Outcome,
     after_s: float = LIMIT_S,
@@ -461,8 +434,23 @@ def waits_for_all_of_its_time(seen: Outcome) -> bool:
     return is_it and seen.connections == 1
 
 
-def meets_the_reset(seen: Outcome) -> bool:
-    return (seen.end, seen.arrived) == ("ProtocolError", [])
+def shows(**expected: Any) -> Callable[[Outcome], bool]:
+    return lambda seen: all(getattr(seen, name) == expected[name] for name in expected)
+
+
+OTHER_SOCKET = {"end": 200, "arrived": [1], "connections": 2}
+takes_another_socket = shows(**OTHER_SOCKET, replays={})
+#: a probe went unanswered, as the check at the checkout has found, or the request as it went out
+is_found_dead = shows(**OTHER_SOCKET, replays={}, verdicts={"alive": 1, "probe_unanswered": 1})
+is_moved = shows(**OTHER_SOCKET, replays={}, moved={"probe_unanswered": 1})
+#: the peer's RST came in answer to the request
+is_reset = shows(**OTHER_SOCKET, replays={"ok": 1})
+meets_the_reset = shows(end="ProtocolError", arrived=[])
+#: three requests, in stock; here the first took a fresh connection, which was silent, too
+rode_one_connection = shows(end=200, arrived=[0, 0, 0])
+is_learnt_of_in_the_pool = shows(
+    end=200, arrived=[1, 1, 1], moved={"probe_unanswered": 1}, probes="swallowed"
+)
 
 
 # -- the cases -------------------------------------------------------------------------------------
@@ -495,7 +483,7 @@ CASES: Dict[str, Case] = {
     "unacknowledged GET": dies(lambda: unacknowledged_and_dead("GET"), is_sent_on),
     "TLS: unacknowledged GET": dies(lambda: unacknowledged_and_dead("GET", TLS()), is_sent_on),
     "pool: POST": dies(lambda: silent_in_the_pool(is_known=False), is_moved),
-    "known: pool: POST": dies(lambda: silent_in_the_pool(is_known=True), is_found_at_the_checkout),
+    "known: pool: POST": dies(lambda: silent_in_the_pool(is_known=True), is_found_dead),
     "half-open GET": Case(lambda: half_open(0), is_reset, meets_the_reset),
     "half-open GET, probed": Case(lambda: half_open(1.6), takes_another_socket, meets_the_reset),
     "deferring server": dies(
@@ -585,12 +573,12 @@ def test_a_neighbour_that_is_away(who):
 # -- the default numbers ---------------------------------------------------------------------------
 
 
-def is_found_dead(seen: Outcome, arrived: List[int]) -> bool:
+def is_found_late(seen: Outcome, arrived: List[int]) -> bool:
     return (seen.end, seen.arrived) == (200, arrived) and 15 <= seen.took_s < 20 + 2
 
 
 def dies_late(play: Callable[[], Outcome], *arrived: int) -> Case:
-    return dies(play, functools.partial(is_found_dead, arrived=[*arrived]))
+    return dies(play, functools.partial(is_found_late, arrived=[*arrived]))
 
 
 DEFAULT_NUMBERS: Dict[str, Case] = {
