@@ -14,6 +14,7 @@ import pytest
 import urllib3
 
 import stalepool
+from delayed_answers import nothing_is_acknowledged
 from pools import counters, serving, shim
 from replay_tools import ECHO, reused, send
 from stalepool_testing import (
@@ -22,7 +23,9 @@ from stalepool_testing import (
     Close,
     Exchange,
     FaultServer,
+    Reset,
     Respond,
+    Silence,
 )
 from stalepool_testing.tls_sockets import say_goodbye
 
@@ -30,6 +33,17 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 # -- what becomes of the request -------------------------------------------------------------------
+
+
+def test_sent_again_and_answered() -> None:
+    with shim(replay="idempotent"), reused(Reset()) as (server, pool):
+        assert send(server, pool, "GET")[:4] == (200, True, None, 2)
+
+
+def test_a_silent_peer_is_left_for_another_that_answers() -> None:
+    with shim(replay="idempotent", silence_s=1), reused(Silence()) as (server, pool):
+        with nothing_is_acknowledged():
+            assert send(server, pool, "GET")[:4] == (200, True, None, 2)
 
 
 @dataclass(frozen=True)

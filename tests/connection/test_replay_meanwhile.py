@@ -10,20 +10,13 @@ import pytest
 import urllib3
 
 import stalepool
-from breaks import breaks
-from delayed_answers import LOST, SILENT, AnswerLater
+from delayed_answers import AnswerLater, nothing_is_acknowledged
 from pools import counters, get, pool_for, pooled_connection, serving, shim
 from replay_tools import ECHO, after_checkout, have, kind_of, prime, send
 from reused import Server
-from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import Close, FaultServer, ResetAfter, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
-
-
-def nothing_is_acknowledged() -> Any:
-    """From now on, by the kernel's word, nobody acknowledges what is sent."""
-    return breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, **LOST}))
 
 
 def nothing() -> None:

@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Dict
 
+from breaks import breaks
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import AnswerStep, Exchange, swallow
 from stalepool_testing.wire import Ended
@@ -18,6 +19,11 @@ SILENT: Dict[str, Any] = {
 }
 #: and has not acknowledged the request
 LOST: Dict[str, Any] = {"unacked": 1, "retransmits": 4}
+
+
+def nothing_is_acknowledged() -> Any:
+    """From now on, by the kernel's word; a context manager."""
+    return breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, **LOST}))
 
 
 @dataclass(frozen=True)
