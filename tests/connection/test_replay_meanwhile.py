@@ -14,6 +14,7 @@ from delayed_answers import AnswerLater, nothing_is_acknowledged
 from pools import counters, get, pool_for, pooled_connection, serving, shim
 from replay_tools import ECHO, after_checkout, have, kind_of, prime, send
 from reused import Server
+from stalepool.connection.state import WAITING, find
 from stalepool_testing import Close, FaultServer, ResetAfter, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
@@ -44,12 +45,14 @@ def test_installed_anew_before_the_end_came() -> None:
     def close(request: Any) -> Any:
         if request.path != "/wanted":
             return ECHO
+        kernel.wait_until(lambda: find(sock).phase is WAITING, "a client that waits")
         stalepool.uninstall()
         stalepool.install(**SETTINGS)
         return Close()
 
     with shim(**SETTINGS), FaultServer(close) as server, pool_for(server) as pool:
         prime(pool)
+        sock = pooled_connection(pool).sock
         outcome = send(server, pool, "GET")
         assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
         assert stalepool.snapshot()["fallbacks"] == {}
