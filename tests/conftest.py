@@ -211,12 +211,14 @@ def pretend_fork() -> Iterator[Callable[[], None]]:
 def alarm() -> Iterator[Any]:
     """Sets the exception that a signal handler raises in some seconds."""
 
-    def set_to(error: BaseException, seconds: float = 0.5) -> None:
+    def set_to(error: BaseException, seconds: float = 0.2) -> None:
         def handler(*_: Any) -> None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             raise error
 
         signal.signal(signal.SIGALRM, handler)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # until it is met: one that comes just before a wait is lost on it
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.1)
 
     before = signal.getsignal(signal.SIGALRM)
     yield set_to

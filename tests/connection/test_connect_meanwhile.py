@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 import time
 import unittest.mock
@@ -276,6 +277,15 @@ def test_a_child_waits_for_no_peer_of_its_parents(run_python):
     with FaultServer() as server, Gate(server) as gate, remote_control(gate) as control:
         found = run_python(FORKED, gate.url, control, env=environ_of(shim))
     assert found == [1, 0, 1]
+
+
+def test_pauses_grow_and_are_jittered():
+    ends = time.monotonic() + 60
+    runs = [list(itertools.islice(connect._pauses(ends), 8)) for _ in range(2)]
+    assert runs[0] != runs[1]
+    for number, pauses in enumerate(zip(*runs)):
+        longest_s = min(0.05 * 2**number, 0.5)
+        assert all(longest_s / 2 <= pause_s <= longest_s for pause_s in pauses)
 
 
 def test_a_limit_is_a_number_none_or_the_sockets_default():

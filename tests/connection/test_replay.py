@@ -6,10 +6,7 @@ import contextlib
 import functools
 import gc
 import http.client
-import signal
 import socket
-import sys
-import threading
 import weakref
 from dataclasses import dataclass, field
 from errno import ETIMEDOUT
@@ -39,7 +36,6 @@ from replay_tools import (
     prime,
     reused,
     send,
-    side_by_side,
 )
 from stalepool import fallback
 from stalepool_testing import (
@@ -54,8 +50,6 @@ from stalepool_testing import (
     ProcessThenReset,
     Reset,
     ResetAfter,
-    Silence,
-    SlowAnswer,
     Step,
     kernel,
 )
@@ -79,8 +73,6 @@ def names_of(error: Optional[BaseException]) -> List[str]:
         ("off", "GET", "switched_off"),
         ("safe", "GET", None),
         ("safe", "PUT", "method"),
-        ("idempotent", "PUT", None),
-        ("idempotent", "POST", "method"),
     ],
 )
 def test_each_setting(policy, method, refused_by):
@@ -223,102 +215,35 @@ def test_a_response_class_of_somebody_else(connection_class, is_saved, monkeypat
 # -- whose failure it is -------------------------------------------------------------------------
 
 
+def meet_a_black_hole(timeout_s: float, **options: Any) -> Tuple[Any, Any]:
+    """What comes of a GET, and what was counted."""
+    with reused(BlackHole(), **options) as (server, pool):
+        server.wait_idle_step()
+        return send(server, pool, "GET", timeout=timeout_s), counters(server)
+
+
+def until_the_kernel_gives_up() -> Any:
+    options = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)]
+    return meet_a_black_hole(20, socket_options=options)
+
+
 def test_the_kernels_timeout_is_told_from_the_callers():
     """urllib3 calls both "Read timed out" (on Python 3.10 and later): only the errno behind it
     tells them apart."""
-    wait = BlackHole()
-    try:
-        wait.check(socket.AF_INET)
-    except OSError as error:
-        pytest.skip(str(error))
-    kernels = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)]
-
-    def meet(timeout_s: float, *expected: Any, **options: Any) -> None:
-        with reused(wait, **options) as (server, pool):
-            server.wait_idle_step()
-            outcome = send(server, pool, "GET", timeout=timeout_s)
-            is_kernels = any(getattr(e, "errno", None) == ETIMEDOUT for e in links(outcome.error))
-            said = outcome.status or ("the kernel's" if is_kernels else kind_of(outcome.error))
-            assert (said, outcome.arrivals) == expected
-            if said == 200:
-                assert counters(server)["gone"] == {"silent_in_request": 1}
-            if said == "read timeout":
-                assert counters(server)["replays_refused"] == {}
-
-    with stock():
-        meet(20, "the kernel's", 0, socket_options=kernels)
     with shim_with_replay():
-        side_by_side(
-            [
-                functools.partial(meet, 0.3, "read timeout", 0),
-                functools.partial(meet, 20, 200, 1, socket_options=kernels),
-            ]
-        )
+        outcome, counted = meet_a_black_hole(0.3)
+        assert (kind_of(outcome.error), outcome.arrivals) == ("read timeout", 0)
+        assert counted["replays_refused"] == {}
+        outcome, counted = until_the_kernel_gives_up()
+        assert (outcome.status, outcome.arrivals) == (200, 1)
+        assert counted["gone"] == {"silent_in_request": 1}
 
 
-class Interruption(Exception):
-    """What an application's own alarm raises."""
-
-
-@dataclass(frozen=True)
-class Interrupt(Silence):
-    """Has the main thread interrupted while it waits for the answer."""
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.read(processed=True)
-        kernel.wait_until(main_thread_reads, "main thread that waits for the answer")
-        while True:  # until the client goes: one that comes just before it waits is lost on it
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-            exchange.channel.park(0.02)
-
-
-def main_thread_reads() -> bool:
-    frame: Any = sys._current_frames().get(threading.main_thread().ident or 0)
-    while frame is not None and frame.f_code.co_name != "readinto":
-        frame = frame.f_back
-    return frame is not None
-
-
-@pytest.fixture
-def on_interrupt():
-    """Sets what the next interruption raises; those after it do nothing."""
-
-    def set_to(error: BaseException) -> None:
-        def handler(*args: Any) -> None:
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-            raise error
-
-        signal.signal(signal.SIGUSR1, handler)
-
-    before = signal.getsignal(signal.SIGUSR1)
-    yield set_to
-    signal.signal(signal.SIGUSR1, before)
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interruption()], ids=repr)
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_what_interrupts_the_caller_goes_through(method, error, on_interrupt):
-    on_interrupt(error)
-    with shim_with_replay(), reused(Interrupt()) as (server, pool):
-        with pytest.raises(type(error)) as raised:
-            pool.request(method, "/")
-        assert raised.value is error
-        assert server.journal.count(path="/") == 1
-        assert counters(server)["replays_refused"] == {}
-
-
-def test_an_error_while_another_connections_end_is_handled(on_interrupt):
-    """Python makes what the caller is handling the context of whatever comes next."""
-    on_interrupt(Interruption())
-    with shim_with_replay(), reused(Interrupt()) as (server, pool):
-        with pytest.raises(Interruption) as raised:
-            try:
-                raise ConnectionResetError(104, "of another connection")
-            except ConnectionResetError:
-                pool.request("GET", "/")
-        assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
-        assert server.journal.count(path="/") == 1
-        assert counters(server)["replays_refused"] == {}
+def test_stock_gives_up_when_the_kernel_does():
+    with stock():
+        outcome, _ = until_the_kernel_gives_up()
+    assert any(getattr(error, "errno", None) == ETIMEDOUT for error in links(outcome.error))
+    assert outcome.arrivals == 0
 
 
 # -- the second try fails too --------------------------------------------------------------------
@@ -358,23 +283,16 @@ def test_the_first_error_reaches_the_caller(step, monkeypatch):
     assert chains[0][-1][0] is KeyError
 
 
-@dataclass(frozen=True)
-class StopListening(Close):
-    """The request's connection is closed, and nobody can connect any more."""
-
-    gate: Any = None
-
-    def answer(self, exchange: Exchange) -> None:
-        self.gate.stop_listening()
-        super().answer(exchange)
-
-
 def test_the_second_try_cannot_connect():
-    steps: List[Step] = []
-    with shim_with_replay(reconnect_window_s=0), FaultServer(
-        lambda request: steps.pop()
-    ) as server, Gate(server) as gate, pool_for(gate) as pool:
-        steps += [StopListening(gate=gate), ECHO]
+    def answer(request: Any) -> Step:
+        if request.path != "/wanted":
+            return ECHO
+        gate.stop_listening()
+        return Close()
+
+    with shim_with_replay(reconnect_window_s=0), FaultServer(answer) as server, Gate(
+        server
+    ) as gate, pool_for(gate) as pool:
         prime(pool)
         outcome = send(server, pool, "GET")
         assert names_of(outcome.error)[:2] == NO_ANSWER
@@ -440,16 +358,6 @@ def test_both_tries_together_take_no_longer_than_one(timeout, limit_s, noting):
         assert 0 < Noting.limits_s[-1] <= limit_s - 0.15
         # on the connection that goes on living the caller's own is set again
         assert found_s < afterwards_s <= limit_s
-
-
-def test_an_answer_in_pieces_has_its_own_time():
-    """What is left of the first try's time is for the answer's begin, as a read timeout is."""
-    slow = SlowAnswer(2.4, pieces=2)
-    with shim_with_replay(), reused(CloseLate(seconds=1.0), slow) as (server, pool):
-        response = pool.request("GET", "/", timeout=2.0, preload_content=False)
-        assert len(response.read()) == 100
-        response.release_conn()
-        assert counters(server)["replays"] == {"ok": 1}
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ import pytest
 import urllib3
 
 import stalepool
-from pools import counters, pool_for, pooled_connection, shim
+from delayed_answers import AnswerLater, nothing_is_acknowledged
+from pools import counters, get, pool_for, pooled_connection, serving, shim
 from replay_tools import ECHO, after_checkout, have, kind_of, prime, send
 from reused import Server
-from stalepool_testing import BlackHole, Close, FaultServer, ResetAfter, kernel
+from stalepool.connection.state import WAITING, find
+from stalepool_testing import Close, FaultServer, ResetAfter, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 
@@ -43,27 +45,38 @@ def test_installed_anew_before_the_end_came() -> None:
     def close(request: Any) -> Any:
         if request.path != "/wanted":
             return ECHO
+        kernel.wait_until(lambda: find(sock).phase is WAITING, "a client that waits")
         stalepool.uninstall()
         stalepool.install(**SETTINGS)
         return Close()
 
     with shim(**SETTINGS), FaultServer(close) as server, pool_for(server) as pool:
         prime(pool)
+        sock = pooled_connection(pool).sock
         outcome = send(server, pool, "GET")
         assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_installed_anew_while_a_socket_is_opened_beside_a_silent_one() -> None:
-    with shim(**SETTINGS), FaultServer(default=ECHO) as server:
-        with pool_for(server, timeout=12.0) as pool:
-            prime(pool)
-            acting(pool, lambda: (stalepool.uninstall(), stalepool.install(**SETTINGS)))
-            server.perform(BlackHole())
-            outcome = send(server, pool, "GET")
-            assert (kind_of(outcome.error), outcome.arrivals) == ("read timeout", 0)
-            assert len(server.journal.connections) == 2
-            assert stalepool.snapshot()["fallbacks"] == {}
+    """The old socket is read on, as in stock."""
+    later = AnswerLater(threading.Event())
+
+    def install_anew() -> None:
+        stalepool.uninstall()
+        stalepool.install(**SETTINGS)
+        later.told.set()
+
+    with shim(**SETTINGS), serving([ECHO, later], default=ECHO) as (
+        server,
+        pool,
+    ), nothing_is_acknowledged():
+        prime(pool)
+        acting(pool, install_anew)
+        assert get(pool) == 200
+        assert [entry.connection for entry in server.journal] == [0, 0]
+        assert len(server.journal.connections) == 2
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_closed_while_the_fresh_socket_is_opened() -> None:
@@ -78,24 +91,23 @@ def test_closed_while_the_fresh_socket_is_opened() -> None:
             server.wait_ended(1)
 
 
-@pytest.mark.full
 def test_closed_while_a_silent_ones_answer_comes_on_another() -> None:
     """The old socket is read on, as in stock."""
-    closed = threading.Event()
+    later = AnswerLater(threading.Event())
 
     def answer(request: Any) -> Any:
-        if request.path == "/wanted":
+        if later.came.is_set():
             conn.close()
-            closed.set()
+            later.told.set()
+        elif request.path == "/wanted":
+            return later
         return ECHO
 
-    with shim(**SETTINGS), FaultServer(answer) as server, pool_for(server, timeout=12.0) as pool:
+    with shim(**SETTINGS), serving(answer) as (server, pool), nothing_is_acknowledged():
         prime(pool)
         conn = pooled_connection(pool)
-        server.perform(BlackHole())
-        outcome = send(server, pool, "GET")
-        assert closed.is_set()
-        assert kind_of(outcome.error) == "read timeout"
+        assert get(pool, "/wanted") == 200
+        assert [entry.connection for entry in server.journal] == [0, 0, 1]
         assert counters(server)["replays"] == {"failed": 1}
 
 

@@ -47,15 +47,11 @@ class Case(NamedTuple):
     refused_by: str = ""
 
 
+#: of each rule a row: test_request_rules has all there is to a head
 ONCE = {
     "POST": Case("POST", {}, b"put", "method"),
-    "PATCH": Case("PATCH", {}, b"put", "method"),
-    "a method nobody knows": Case("APPEND", {}, b"put", "method"),
-    "a part of an upload": Case("PUT", {"CONTENT-RANGE": "bytes 0-2/9"}, b"put", "precondition"),
     "PUT, If-None-Match": Case("PUT", {"If-None-Match": "*"}, b"put", "precondition"),
-    "DELETE, WebDAV's If": Case("DELETE", {"If": "(<urn:uuid:1>)"}, None, "precondition"),
     "OAuth 1": Case("GET", {"authorization": 'oauth oauth_nonce="7"'}, None, "credential"),
-    "to a proxy": Case("GET", {"Proxy-Authorization": "DPoP eyJ0"}, None, "credential"),
     "NTLM": Case("GET", {"Authorization": "NTLM TlRMTVNTUAAB"}, None, "identity"),
     "Expect": Case("PUT", {"Expect": "200-ok"}, b"put", "dialogue"),
     "Upgrade": Case("GET", {"Upgrade": "tcp", "Connection": "Upgrade"}, None, "dialogue"),
@@ -64,17 +60,9 @@ ONCE = {
 }
 
 TWICE = {
-    **{method: Case(method) for method in ("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE")},
-    "REPORT": Case("REPORT", {"Depth": "0"}, b"<x/>"),
+    **{method: Case(method) for method in ("GET", "HEAD", "PUT")},
     "a method in lower case": Case("get"),
-    "GET, If-Match": Case("GET", {"If-Match": '"a"'}),
-    "GET, Basic": Case("GET", {"Authorization": "Basic bnRsbTo="}),
-    "GET, a word of the tables in a value": Case("GET", {"X-Note": "Expect: Upgrade: OAuth"}),
     "POST, Idempotency-Key": Case("POST", {"Idempotency-Key": "3f5c"}, b"put"),
-    "PATCH, X-Idempotency-Key": Case("PATCH", {"x-idempotency-KEY": "3f5c"}, b"put"),
-    "PUT, If-Match, Idempotency-Key": Case(
-        "PUT", {"If-Match": '"a"', "Idempotency-Key": "3f5c"}, b"put"
-    ),
 }
 
 
@@ -131,12 +119,12 @@ def test_a_server_that_fails_on_a_request_is_not_asked_again(layer: str, reset: 
 
     A connection that died at once is the other side of that rule.
     """
-    stalepool.install(replay_within_s=0.5)
     tls = None if layer == "plain" else TLS(layer)
     with primed(FailLate(0, reset), tls=tls) as (server, pool):
         assert outcome(pool, "GET") == 200
         assert asked(server) == 2
-    with primed(FailLate(1, reset), tls=tls) as (server, pool):
+    stalepool.install(replay_within_s=0.1)
+    with primed(FailLate(0.3, reset), tls=tls) as (server, pool):
         assert isinstance(outcome(pool, "GET"), list)
         assert asked(server) == 1
         assert counters(server)["replays_refused"] == {"peer_had_it": 1}
@@ -148,16 +136,16 @@ def test_an_upload_that_is_refused_early_is_begun_once(layer: str) -> None:
     tls = None if layer == "plain" else TLS(layer)
     small = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)]
 
-    def upload() -> Tuple[Any, int, Any]:
+    def upload() -> Tuple[Any, ...]:
         options = {"tls": tls, "socket_options": small, "receive_buffer": 16384}
         with primed(RefuseEarly(), **options) as (server, pool):
-            seen = outcome(pool, "PUT", body=b"x" * 900_000)
-            return seen, asked(server), counters(server).get("replays_refused")
+            seen, counted = outcome(pool, "PUT", body=b"x" * 900_000), counters(server)
+            return seen, asked(server), counted.get("replays_refused"), counted.get("replays")
 
     with stock():
-        seen, times, _ = upload()
+        seen, times, *_ = upload()
     assert times == 1
-    assert upload() == (seen, 1, {"answer_began": 1})
+    assert upload() == (seen, 1, {"answer_began": 1}, {})
 
 
 @pytest.mark.parametrize("layer", ["plain", "TLSv1.3"])
@@ -202,7 +190,7 @@ def test_a_bound_connections_requests_are_not_sent_on_another() -> None:
             assert pool.request("POST", "/login", headers=headers).status == status
         # after the handshake, which takes longer than these on a busy machine
         stalepool.install(nonidempotent_max_idle_s=0.1, max_idle_s=0.2)
-        wait_idle(pool, 1.2)
+        wait_idle(pool, 0.8)
         for method in ("POST", "GET"):
             assert outcome(pool, method) == 200
         assert isinstance(outcome(pool, "GET"), list)

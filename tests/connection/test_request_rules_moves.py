@@ -1,16 +1,16 @@
 """A POST after an idle time stays on its connection, unless the connection is likely to end now.
 
-All that takes seconds is done side by side, in threads of one process; the tests look at what was
-seen. Names that end in ``.test`` are looked up in a table of this module.
+All cases run side by side, since they take seconds. Names that end in ``.test`` are looked up in
+a table of this module.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import socket
-import sys
 import threading
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
@@ -24,7 +24,16 @@ from urllib3.exceptions import HTTPError
 from breaks import breaks
 from gates import Gate
 from network import FAR, DistantHost
-from pools import counters, get, pool_for, pooled_connection, shim, stock
+from pools import (
+    counters,
+    forget_what_was_counted,
+    get,
+    pool_for,
+    pooled_connection,
+    shim,
+    stock,
+)
+from replay_tools import Case, side_by_side, wrong
 from stalepool_testing import TLS, Close, ConnectProxy, FaultServer, Respond, swallow
 from worlds import beside
 
@@ -152,7 +161,7 @@ def own_address(channel: Any) -> Optional[str]:
 
 
 def posts(
-    pauses_s: Any = (0, APART_S, APART_S),
+    pauses_s: Any = (0, APART_S),
     *,
     default: Any = None,
     script: Any = (),
@@ -176,16 +185,6 @@ def posts(
             return seen_at(
                 server, ends, lookups=lookups, opened=recorder.opened, addresses=addresses
             )
-
-
-#: apart, and no reason to move
-APART: Dict[str, Callable[[], Seen]] = {
-    "names are gone": lambda: posts(name=Name(["127.0.0.1"], None)),
-    "TLS": lambda: posts(tls=TLS()),
-    "far from an announced limit": lambda: posts(
-        (0, 0.1, 0.1), default=Respond(headers={"Keep-Alive": "timeout=2"})
-    ),
-}
 
 
 # -- an idle limit is near -------------------------------------------------------------------------
@@ -213,9 +212,10 @@ def dead_first_address() -> Seen:
         dead.bind(("127.0.0.9", server.port))
         dead.listen()
         swallow(dead)
-        limit = urllib3.Timeout(connect=2.0, read=20.0)
         with urllib3.HTTPConnectionPool(name.host, server.port, retries=False) as pool:
-            return seen_at(server, ask(pool, NEAR, timeout=limit), lookups=name.lookups)
+            ends = ask(pool, NEAR[:1], timeout=urllib3.Timeout(connect=1.0, read=20.0))
+            ends += ask(pool, NEAR[1:], timeout=20.0)
+            return seen_at(server, ends, lookups=name.lookups)
 
 
 def fixed_source_port() -> Seen:
@@ -255,197 +255,140 @@ def fresh_one_ends() -> Seen:
     return posts((0, NEAR_S, 0, NEAR_S), script=script)
 
 
-LIMIT_IS_NEAR: Dict[str, Callable[[], Seen]] = {
-    "plain": lambda: posts(NEAR, default=LIMITED),
-    "TLS": lambda: posts(NEAR, default=LIMITED, tls=TLS()),
-    "names change": lambda: posts(
-        NEAR, default=LIMITED, name=Name(["127.0.0.3"], ["127.0.0.2"], None)
+# -- what has to be seen ---------------------------------------------------------------------------
+
+
+def rides(seen: Seen) -> bool:
+    """All were answered, on one connection, with one look-up, and one handshake."""
+    on_the_first = set(seen.ends) == {200} and set(seen.on) == {0}
+    return on_the_first and seen.connections == 1 and seen.lookups <= 1 and not seen.moved
+
+
+def is_moved(seen: Seen) -> bool:
+    return (
+        seen.ends == [200, 200]
+        and (seen.on, seen.connections) == ([0, 1], 2)
+        and seen.moved == {"announced_limit": 1}
+        and not seen.knowledge["moves_are_stopped"]
+        # opened before the old one was closed
+        and seen.opened in (None, [False, True])
+    )
+
+
+def is_moved_without_a_look_up(seen: Seen) -> bool:
+    """Stock would look the name up, wherever that leads by now."""
+    return is_moved(seen) and seen.lookups == 1
+
+
+def is_moved_to_the_old_address(seen: Seen) -> bool:
+    return is_moved_without_a_look_up(seen) and set(seen.addresses or ()) == {"127.0.0.3"}
+
+
+def stays(seen: Seen) -> bool:
+    """No fresh socket could be had, and it is not tried again for a while."""
+    return (
+        set(seen.ends) == {200}
+        and set(seen.on) == {0}
+        and seen.moved == {"failed": 1}
+        and seen.knowledge["moves_are_stopped"]
+        # one for the first request, one that failed, and none for the third request
+        and seen.opened == [False, True]
+    )
+
+
+def is_the_callers_error(seen: Seen) -> bool:
+    """That of the connection it moved to; moves are over for a while."""
+    return (
+        seen.ends == [200, "ProtocolError", 200, 200]
+        and seen.on == [0, 1, 2, 2]
+        and seen.moved == {"announced_limit": 1}
+        and seen.knowledge["moves_are_stopped"]
+    )
+
+
+def fails_once(seen: Seen) -> bool:
+    return seen.ends == [200, "ProtocolError", 200, 200] and not seen.moved
+
+
+# -- the cases -------------------------------------------------------------------------------------
+
+case = functools.partial(Case, in_stock=rides)
+
+CASES: Dict[str, Case] = {
+    # no reason to move
+    "names are gone": case(lambda: posts(name=Name(["127.0.0.1"], None)), rides),
+    "TLS, apart": case(lambda: posts(tls=TLS()), rides),
+    "far from an announced limit": case(
+        lambda: posts((0, 0.1), default=Respond(headers={"Keep-Alive": "timeout=2"})), rides
     ),
-    "dead first address": dead_first_address,
-    "one at a time": lambda: posts(NEAR, default=LIMITED, server_class=OneAtATime),
-    "proxy": through_a_proxy,
+    # a limit is near
+    "plain": case(lambda: posts(NEAR, default=LIMITED), is_moved),
+    "TLS": case(lambda: posts(NEAR, default=LIMITED, tls=TLS()), is_moved),
+    "names change": case(
+        lambda: posts(NEAR, default=LIMITED, name=Name(["127.0.0.3"], ["127.0.0.2"], None)),
+        is_moved_to_the_old_address,
+    ),
+    "dead first address": case(dead_first_address, is_moved_without_a_look_up),
+    "one at a time": case(lambda: posts(NEAR, default=LIMITED, server_class=OneAtATime), is_moved),
+    "proxy": case(through_a_proxy, is_moved),
     # where no fresh socket can be had
-    "draining": draining,
-    "fixed source port": fixed_source_port,
-    "TLS, one at a time": lambda: posts(
-        (*NEAR, NEAR_S), default=LIMITED, server_class=OneAtATime, tls=TLS()
+    "draining": case(draining, stays),
+    "fixed source port": case(fixed_source_port, stays),
+    "TLS, one at a time": case(
+        lambda: posts(
+            (*NEAR, NEAR_S),
+            default=LIMITED,
+            server_class=OneAtATime,
+            tls=TLS(),
+            timeout=urllib3.Timeout(connect=2.0, read=20.0),
+        ),
+        stays,
     ),
-    "fresh one ends": fresh_one_ends,
+    "fresh one ends": Case(fresh_one_ends, is_the_callers_error, fails_once),
 }
 
-# -- running them ----------------------------------------------------------------------------------
+GREEN_CASES = {
+    name: CASES[name] for name in ("plain", "TLS", "proxy", "draining", "TLS, one at a time")
+}
 
 
-def side_by_side(cases: Dict[str, Callable[[], Seen]]) -> Dict[str, Any]:
-    """All at once; what a case raises is what was seen of it."""
-    seen: Dict[str, Any] = {}
-
-    def run(name: str) -> None:
-        try:
-            seen[name] = cases[name]()
-        except BaseException as error:
-            seen[name] = error
-
-    TLS()  # its certificates are made once, by whoever is first
-    threads = [threading.Thread(target=run, args=(name,)) for name in cases]
-    with names():
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    return seen
+def wrong_with_the_shim(cases: Dict[str, Case]) -> Dict[str, Any]:
+    # a busy machine may need longer than a move is given; hosts far away show how long that is
+    with WHO["shim"](), breaks("limit of a move", by=3.0), names():
+        return wrong(cases)
 
 
-def unhurried_moves() -> Any:
-    """A busy machine may need longer than a move is given; hosts far away show how long that is."""
-    return breaks("limit of a move", by=3.0)
-
-
-_seen: Dict[Any, Any] = {}
-
-
-def seen_of(who: str, cases: Dict[str, Callable[[], Seen]], name: str) -> Seen:
-    """What was seen of a case; all cases run when the first one is wanted."""
-    key = (who, id(cases))
-    if key not in _seen:
-        with WHO[who](), unhurried_moves():
-            _seen[key] = side_by_side(cases)
-    found = _seen[key][name]
-    if isinstance(found, BaseException):
-        raise found
-    return found  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize("name", APART)
-@pytest.mark.parametrize("who", WHO)
-def test_posts_apart(who, name):
-    """Stock: all answered, on one connection, with one look-up, and one handshake."""
-    seen = seen_of(who, APART, name)
-    assert set(seen.ends) == {200}, seen
-    assert set(seen.on) == {0}, seen
-    assert seen.connections == 1, seen
-    assert seen.lookups <= 1, seen
-    assert not seen.moved, seen
-
-
-def test_stock_stays_near_a_limit():
+def test_on_threads():
     """Stock: any request rides, whatever was announced."""
-    with stock():
-        seen = posts(NEAR, default=LIMITED)
-    assert (seen.ends, seen.on) == ([200, 200], [0, 0])
+    assert wrong_with_the_shim(CASES) == {}
 
 
-MOVES = ["plain", "TLS", "names change", "dead first address", "one at a time", "proxy"]
-
-
-def is_moved(seen: Seen) -> None:
-    assert seen.ends == [200, 200], seen
-    assert (seen.on, seen.connections) == ([0, 1], 2), seen
-    assert seen.moved == {"announced_limit": 1}, seen
-    assert not seen.knowledge["moves_are_stopped"], seen
-    # opened before the old one was closed
-    assert seen.opened in (None, [False, True]), seen
-
-
-@pytest.mark.parametrize("name", MOVES)
-def test_a_post_near_an_announced_limit(name):
-    """Stock: it rides the old connection, and fails where that ends."""
-    is_moved(seen_of("shim", LIMIT_IS_NEAR, name))
-
-
-def test_a_move_goes_to_the_old_address():
-    """Stock would look the name up, wherever that leads by now."""
-    seen = seen_of("shim", LIMIT_IS_NEAR, "names change")
-    assert seen.lookups == 1
-    assert set(seen.addresses) == {"127.0.0.3"}
-    assert seen_of("shim", LIMIT_IS_NEAR, "dead first address").lookups == 1
-
-
-STUCK = ["draining", "fixed source port", "TLS, one at a time"]
-
-
-def stays(seen: Seen) -> None:
-    assert set(seen.ends) == {200}, seen
-    assert set(seen.on) == {0}, seen
-    assert seen.moved == {"failed": 1}, seen
-    assert seen.knowledge["moves_are_stopped"], seen
-    # one for the first request, one that failed, and none for the third request
-    assert seen.opened == [False, True], seen
-
-
-@pytest.mark.parametrize("name", STUCK)
-def test_where_no_fresh_socket_can_be_had(name):
-    """Stock: all of them ride one connection. Here, too, and it is not tried again for a while."""
-    stays(seen_of("shim", LIMIT_IS_NEAR, name))
-
-
-def test_a_fresh_connection_that_ends():
-    """Stock: the old connection. Here its error is the caller's, and moves are over for a while."""
-    seen = seen_of("shim", LIMIT_IS_NEAR, "fresh one ends")
-    assert seen.ends == [200, "ProtocolError", 200, 200], seen
-    assert seen.on == [0, 1, 2, 2], seen
-    assert seen.moved == {"announced_limit": 1}, seen
-    assert seen.knowledge["moves_are_stopped"], seen
-
-
-# -- the setting -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "setting, idle_s, on, moved",
-    [
-        (0.2, 0.3, [0, 1, 2], {"idle_setting": 2}),
-        (60, NEAR_S, [0, 0, 0], {}),
-        ("off", NEAR_S, [0, 0, 0], {}),
-    ],
-)
-def test_the_setting_asks_for_the_clock(setting, idle_s, on, moved):
-    """Stock: one connection. Whatever the server announces, and whatever is replayed."""
-    with shim(replay="off", nonidempotent_max_idle_s=setting):
-        seen = posts((0, idle_s, idle_s), default=LIMITED)
-    assert seen.ends == [200, 200, 200]
-    assert (seen.on, seen.moved) == (on, moved)
+def test_stock_rides():
+    with stock(), names():
+        forget_what_was_counted()
+        assert wrong(CASES, "in_stock") == {}
 
 
 # -- clients in a process of their own -------------------------------------------------------------
 
 WITH_THIS = beside(__file__)
 
-
-def side_by_side_printed(cases: Dict[str, Callable[[], Any]]) -> None:
-    seen = side_by_side(cases)
-    for found in seen.values():
-        if isinstance(found, BaseException):
-            raise found
-    json.dump({name: tuple(each) for name, each in seen.items()}, sys.stdout)
-
-
-# -- under eventlet --------------------------------------------------------------------------------
-
-GREEN_CASES = ["plain", "TLS", "proxy", "draining", "TLS, one at a time"]
-
 GREEN = """
+    import json
+
     from worlds import enter
     enter("eventlet")
     import test_request_rules_moves as tests
 
-    tests.green_client()
+    print(json.dumps(tests.wrong_with_the_shim(tests.GREEN_CASES)))
 """
 
 
-def green_client() -> None:
-    with WHO["shim"](), unhurried_moves():
-        side_by_side_printed({name: LIMIT_IS_NEAR[name] for name in GREEN_CASES})
-
-
-def test_moves_under_eventlet(run_python):
+def test_under_eventlet(run_python):
     """Stock: as on threads."""
     # eventlet leaves a TLS socket whose handshake failed to its finalizer, which warns
     flags = ("-Wignore:unclosed:ResourceWarning",)
-    seen = run_python(GREEN, env=WITH_THIS, flags=flags)
-    for name in GREEN_CASES:
-        check = stays if name in STUCK else is_moved
-        check(Seen(*seen[name]))
+    assert run_python(GREEN, env=WITH_THIS, flags=flags) == {}
 
 
 # -- a host that is far away -----------------------------------------------------------------------
@@ -513,7 +456,8 @@ FAR_AWAY_CLIENT = """
 
 def far_away_client(who: str) -> None:
     with WHO[who]():
-        side_by_side_printed(FAR_AWAY)
+        seen = side_by_side(list(FAR_AWAY.values()))
+    print(json.dumps(dict(zip(FAR_AWAY, seen))))
 
 
 @pytest.mark.full

@@ -99,15 +99,6 @@ def test_audit_moves_nothing():
         assert (rode(server), moved(server)) == (0, 1)
 
 
-def test_a_body_that_can_be_read_once():
-    with in_place(0), serving() as (server, pool):
-        assert get(pool) == 200
-        body = (part for part in (b"pay", b" 10"))
-        assert pool.request("POST", "/", body=body).status == 200
-        assert rode(server) == 1
-        assert server.journal[-1].body == b"pay 10"
-
-
 def test_time_counts_from_the_last_data_not_from_the_checkout():
     """An answer that streams for longer than the limit leaves a connection that is young."""
     with in_place(0.3), serving([Respond(200), SlowAnswer(0.6)]) as (server, pool):

@@ -10,6 +10,7 @@ import pytest
 
 import stalepool
 from breaks import breaks
+from delayed_answers import LOST, SILENT
 from pools import get, pooled_connection, serving, shim
 from stalepool.connection.silence import CONFIRM_S, LOOK_EVERY_S, Watch
 from stalepool.connection.state import find
@@ -17,13 +18,6 @@ from stalepool.sockets.tcp_info import TcpInfo
 
 WAIT_S = 3.0
 
-#: what the kernel says of a peer that has been silent for longer than the first wait
-SILENT = {
-    **dict.fromkeys(TcpInfo._fields, 0),
-    **{"state": 1, "snd_wnd": 1000, "is_whole": True, "last_data_sent_ms": 4000},
-    **{"last_data_recv_ms": 4000, "last_ack_recv_ms": 4000},
-}
-LOST: Dict[str, Any] = {"unacked": 1, "retransmits": 4}
 #: is it dead, and is a second socket open
 DEAD, OPENED, MORE_TIME = (True, True), (False, True), (False, False)
 

@@ -1,12 +1,29 @@
-"""Answers that come when a test says so, or never."""
+"""Answers that come when a test says so, or never; what the kernel says of a silent peer."""
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any, Dict
 
+from breaks import breaks
+from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import AnswerStep, Exchange, swallow
 from stalepool_testing.wire import Ended
+
+#: what the kernel says of a peer that has been silent for four seconds
+SILENT: Dict[str, Any] = {
+    **dict.fromkeys(TcpInfo._fields, 0),
+    **{"state": 1, "snd_wnd": 1000, "is_whole": True, "last_data_sent_ms": 4000},
+    **{"last_data_recv_ms": 4000, "last_ack_recv_ms": 4000},
+}
+#: and has not acknowledged the request
+LOST: Dict[str, Any] = {"unacked": 1, "retransmits": 4}
+
+
+def nothing_is_acknowledged() -> Any:
+    """From now on, by the kernel's word; a context manager."""
+    return breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, **LOST}))
 
 
 @dataclass(frozen=True)

@@ -69,15 +69,15 @@ class CutServer(FaultServer):
             swallow_empty(channel.sock)
         super()._serve_one(channel)
 
-    def cut(self, client: Any, with_listener: bool = True) -> None:
+    def cut(self, client: Any) -> None:
         """From now on nothing gets through between this server and a client, either way.
 
+        New connections get no answer, either.
+
         :param client: the client's socket.
-        :param with_listener: new connections get no answer, either; False: one flow is cut.
         """
-        self._cut = [raw_of(client), *(c.sock for c in self.channels if c.is_open)]
-        if with_listener:
-            self._cut.append(self._sock)
+        channels = [channel.sock for channel in self.channels if channel.is_open]
+        self._cut = [raw_of(client), *channels, self._sock]
         for sock in self._cut:
             swallow(sock)
 
