@@ -149,6 +149,18 @@ def test_what_stands_in_the_place_of_http_clients_class(
         assert counters(server)["replays"] == {"ok": 1}
 
 
+def test_the_class_is_one_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock: the class that stands in http.client, from every connection."""
+
+    class Own(http.client.HTTPResponse):
+        pass
+
+    monkeypatch.setattr(http.client.HTTPConnection, "response_class", Own)
+    cls = urllib3.connection.HTTPConnection
+    assert issubclass(cls.response_class, Own)
+    assert cls("127.0.0.1").response_class is cls.response_class
+
+
 # -- what is learnt --------------------------------------------------------------------------------
 
 
