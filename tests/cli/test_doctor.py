@@ -232,6 +232,21 @@ def test_a_signal_ends_the_program_as_well(name: str, status: int) -> None:
     assert not Path("/proc", str(pid)).exists()
 
 
+def test_a_signal_while_the_program_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: List[Any] = []
+
+    class Signalled(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Signalled)
+    with pytest.raises(SystemExit) as ended:
+        process.facts_of([sys.executable, "-c", "import time; time.sleep(600)"])
+    assert (ended.value.code, started[0].returncode) == (143, -signal.SIGTERM)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_program_that_becomes_another_user() -> None:
     program = "import os, urllib3; os.chdir('/'); os.setuid(12345)"

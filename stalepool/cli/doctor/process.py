@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Dict, List
 
 from stalepool.cli import inject
-from stalepool.cli.signals import ended_by_signals
+from stalepool.cli.signals import ended_by_signals, held_back
 
 #: a service does not end by itself: it is watched until it has loaded urllib3 and has imported
 #: nothing for STILL_S; at most LOOKS times that, which is a minute
@@ -50,18 +50,21 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
         Path(place, "sitecustomize.py").write_text(_SITECUSTOMIZE % descriptor, encoding="utf-8")
         environ = inject.injected(dict(os.environ))
         environ["PYTHONPATH"] = os.pathsep.join([place, environ["PYTHONPATH"]])
-        process = subprocess.Popen(
-            words,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.__stderr__ or subprocess.DEVNULL,
-            pass_fds=[descriptor],
-            start_new_session=True,
-        )
+        process = None
         try:
+            with held_back():  # a program that is being started cannot be ended
+                process = subprocess.Popen(
+                    words,
+                    env=environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=sys.__stderr__ or subprocess.DEVNULL,
+                    pass_fds=[descriptor],
+                    start_new_session=True,
+                )
             _watch(process, reports)
         finally:
-            _end(process)
+            if process is not None:
+                _end(process)
         return _furthest(reports)
 
 
