@@ -42,6 +42,17 @@ SCRIPT = """
     except KeyError:
         pass
     time.sleep(0)  # nobody watches any more
+
+    import greenlet
+    seen = []
+    greenlet.settrace(lambda event, switched: seen.append(event))
+    try:
+        with no_hub_switch():
+            time.sleep(0)
+    except AssertionError:
+        pass
+    assert "switch" in seen, "an earlier trace function sees what it saw before"
+    greenlet.settrace(None)
 """
 
 
