@@ -7,11 +7,16 @@ from typing import Iterator
 import pytest
 
 import stalepool
+from pools import forget_what_was_counted
 
 
 @pytest.fixture
 def defaults() -> Iterator[None]:
-    """Stalepool's own settings, and again after a test that has set others."""
+    """Stalepool's own settings, and again after a test that has set others; counters at zero.
+
+    A server may have the port of one in an earlier test.
+    """
     stalepool.install()
+    forget_what_was_counted()
     yield
     stalepool.install()
