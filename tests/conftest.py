@@ -177,6 +177,12 @@ def run_order(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Where the status files of this user lie, if ``tmp_path`` is ``status_dir``."""
+    return tmp_path / ("stalepool-%d" % os.geteuid())
+
+
+@pytest.fixture
 def haproxy_binary(request: pytest.FixtureRequest) -> str:
     found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
     if found is None:

@@ -16,6 +16,7 @@ import lanes
 import stalepool
 from gates import Gate
 from pools import (
+    DEFAULTS,
     await_arrival,
     await_probe,
     counters,
@@ -41,12 +42,7 @@ from stalepool_testing import (
     kernel,
 )
 
-ON = {
-    "replay": "idempotent",
-    "presend_check": True,
-    "nonidempotent_max_idle_s": "auto",
-    "keepalive_idle_s": 1,
-}
+ON = {**DEFAULTS, "keepalive_idle_s": 1}
 
 
 class Fault(NamedTuple):

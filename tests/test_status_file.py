@@ -31,12 +31,6 @@ from worlds import WITH_TESTS
 pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """The directory in which the files of this user lie, below ``status_dir``."""
-    return tmp_path / ("stalepool-%d" % os.geteuid())
-
-
 def own_file(place: Path) -> Path:
     (found,) = place.glob("%d-*" % os.getpid())
     return found

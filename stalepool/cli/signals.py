@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from typing import Iterator, List
+from typing import Any, Callable, Iterator, List
 
 
 @contextlib.contextmanager
@@ -16,27 +16,28 @@ def ended_by_signals() -> Iterator[None]:
     """
     all_of_them = (signal.SIGTERM, signal.SIGHUP)
     numbers = [number for number in all_of_them if signal.getsignal(number) == signal.SIG_DFL]
-    for number in numbers:
-        signal.signal(number, lambda n, frame: sys.exit(128 + n))
-    try:
+    with _handled(numbers, lambda number, frame: sys.exit(128 + number)):
         yield
-    finally:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
     """Have signals that would end the command take effect only at the end of the block."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {n: signal.getsignal(n) for n in numbers if callable(signal.getsignal(n))}
+    all_of_them = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [number for number in all_of_them if callable(signal.getsignal(number))]
     came: List[int] = []
-    for number in before:
-        signal.signal(number, lambda n, frame: came.append(n))
+    with _handled(numbers, lambda number, frame: came.append(number)):
+        yield
+    for number in came:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _handled(numbers: List[signal.Signals], handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Have a handler for signals in the block, and after it what they had before."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for each in came:
-        signal.raise_signal(each)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

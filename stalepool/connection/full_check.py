@@ -119,7 +119,7 @@ def _verdict_on_idleness(
     return Verdict.ALIVE
 
 
-def _is_silent(info: tcp_info.TcpInfo, keepalive_idle_s: int) -> bool:
+def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
     """Tell whether probes are unanswered; the answer to a single one may be on its way.
 
     It was in 0.6 % of checks at a round trip of 30 ms, and in 2.8 % at 150 ms; all were healthy.

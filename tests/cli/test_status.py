@@ -39,12 +39,6 @@ USER = os.geteuid()
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """The directory in which the files of this user lie, below ``status_dir``."""
-    return tmp_path / ("stalepool-%d" % USER)
-
-
-@pytest.fixture
 def at(tmp_path: Path) -> Dict[str, str]:
     return {"STALEPOOL_STATUS_DIR": str(tmp_path)}
 

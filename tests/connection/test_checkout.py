@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import socket
-import threading
 from typing import List, NamedTuple
 
 import pytest
@@ -29,6 +28,7 @@ from pools import (
     stock,
     verdicts,
 )
+from replay_tools import side_by_side
 from socket_states import KINDS, STATES, is_possible, verdict_on
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
@@ -288,11 +288,7 @@ def test_many_threads_check_one_connection():
                 if urllib3.connectionpool.is_connection_dropped(conn):
                     wrong.append(conn)
 
-        threads = [threading.Thread(target=look) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        side_by_side([look] * 4)
         assert wrong == []
         assert get(pool) == 200
         assert len(server.journal.connections) == 1

@@ -100,7 +100,7 @@ def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
 
 def test_no_keepalive_is_armed_towards_who_swallows_probes():
     with shim(), FaultServer() as server, pool_for(server) as pool:
-        stats.origin("http://127.0.0.1:%d" % server.port).knowledge.note_probes_swallowed()
+        stats.origin(server.origin).knowledge.note_probes_swallowed()
         assert pool.request("GET", "/").status == 200
         sock = pooled_connection(pool).sock
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0

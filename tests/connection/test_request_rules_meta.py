@@ -190,7 +190,7 @@ def a_server_that_has_closed_three_at_the_same_age() -> bool:
     """Two of them a minute ago."""
     script = [ECHO, CloseAfter(1.1)]
     with shim(nonidempotent_max_idle_s="auto"), serving(script, default=ECHO) as (server, pool):
-        knowledge = stats.origin("http://%s:%d" % (server.host, server.port)).knowledge
+        knowledge = stats.origin(server.origin).knowledge
         knowledge._fins = ((monotonic() - 60, 1.3),) * 2
         break_while_idle(server, pool)
         assert get(pool) == 200

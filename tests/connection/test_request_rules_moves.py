@@ -24,21 +24,12 @@ from urllib3.exceptions import HTTPError
 from breaks import breaks
 from gates import Gate
 from network import FAR, DistantHost
-from pools import (
-    counters,
-    forget_what_was_counted,
-    get,
-    pool_for,
-    pooled_connection,
-    shim,
-    stock,
-)
-from replay_tools import Case, side_by_side, wrong
+from pools import DEFAULTS, counters, get, pool_for, pooled_connection, shim, stock
+from replay_tools import Case, side_by_side, wrong, wrong_in_stock
 from stalepool_testing import TLS, Close, ConnectProxy, FaultServer, Respond, swallow
 from worlds import beside
 
-ON = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": "auto"}
-WHO = {"stock": stock, "shim": lambda: shim(**ON)}
+WHO = {"stock": stock, "shim": lambda: shim(**DEFAULTS)}
 
 #: idle time between two POSTs: where the clock was taken for evidence, 1 s was
 APART_S = 1.1
@@ -364,9 +355,8 @@ def test_on_threads():
 
 
 def test_stock_rides():
-    with stock(), names():
-        forget_what_was_counted()
-        assert wrong(CASES, "in_stock") == {}
+    with names():
+        assert wrong_in_stock(CASES) == {}
 
 
 # -- clients in a process of their own -------------------------------------------------------------

@@ -24,16 +24,8 @@ import network
 import stalepool
 from delayed_answers import ReadThenBlackHole
 from network import CutServer
-from pools import (
-    counters,
-    forget_what_was_counted,
-    get,
-    pool_for,
-    pooled_connection,
-    shim,
-    stock,
-)
-from replay_tools import Case, side_by_side, wrong
+from pools import DEFAULTS, counters, get, pool_for, pooled_connection, shim, stock
+from replay_tools import Case, side_by_side, wrong, wrong_in_stock
 from reused import Server
 from stalepool_testing import (
     TLS,
@@ -50,17 +42,12 @@ from worlds import beside
 
 #: the wait on silence and the probes in a fifth of their time, and as many probes as ever
 SHORT = {
-    "replay": "idempotent",
-    "presend_check": True,
-    "nonidempotent_max_idle_s": "auto",
+    **DEFAULTS,
     "silence_s": 3,
     "keepalive_idle_s": 1,
     "keepalive_interval_s": 1,
     "keepalive_count": 127,
 }
-#: the default of everything
-FULL = {name: SHORT[name] for name in ("replay", "presend_check", "nonidempotent_max_idle_s")}
-
 #: a caller's read timeout in whose first half S = 3 s, two more probes, and delays have room
 LIMIT_S = 16.0
 #: the same for four retransmissions, which take 3 s
@@ -535,9 +522,7 @@ def test_on_threads(cases):
 
 @lists
 def test_stock_waits(cases):
-    with stock():
-        forget_what_was_counted()
-        assert wrong(cases, "in_stock") == {}
+    assert wrong_in_stock(cases) == {}
 
 
 CLIENT = """
@@ -600,5 +585,5 @@ DEFAULT_NUMBERS: Dict[str, Case] = {
 @pytest.mark.slow
 def test_the_default_numbers():
     """Stock: the first ones end well, and the others after 15 minutes, or the caller's timeout."""
-    with shim(**FULL):
+    with shim(**DEFAULTS):
         assert wrong(DEFAULT_NUMBERS) == {}

@@ -43,10 +43,6 @@ def test_an_answer_to_no_replay_says_so() -> None:
         assert pool.request("GET", "/").stalepool_replayed is False
 
 
-class Uncallable:
-    __call__ = None
-
-
 #: what urllib3 might have in place of ``f(conn)`` -> how it differs
 FUNCTIONS: Dict[str, Tuple[Any, str]] = {
     "the same": (lambda conn: None, ""),

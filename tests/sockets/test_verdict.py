@@ -55,7 +55,7 @@ def send_in_vain(server: Any, pool: Any) -> None:
 
 
 def vanish(server: Any, pool: Any) -> None:
-    stats.origin("http://127.0.0.1:%d" % server.port).knowledge.note_probe_answered()
+    stats.origin(server.origin).knowledge.note_probe_answered()
     server.perform(BlackHole())
     await_probe(pooled_connection(pool).sock)
 

@@ -17,6 +17,8 @@ from stalepool_testing import TLS, AnswerStep, FaultServer, kernel
 
 #: what comes after the checkout would make up for what it missed
 CHECKOUT_ALONE = {"replay": "off", "presend_check": False, "nonidempotent_max_idle_s": "off"}
+#: as stalepool's own settings have it
+DEFAULTS = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": "auto"}
 #: all that may act on a request
 EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 1}
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from pools import shim, stock
+from pools import DEFAULTS, shim, stock
 from replay_routes import FOR_EVER_MS, ROUTES, route_to
 from replay_tools import (
     BODIES,
@@ -43,8 +43,6 @@ from stalepool_testing import (
     Silence,
     kernel,
 )
-
-DEFAULTS = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": "auto"}
 
 TLS_VERSIONS = ("plain", "TLSv1.2", "TLSv1.3")
 
