@@ -81,7 +81,7 @@ def verdicts() -> str:
         (_literal(v.value), v.action.value, _marked(v.meaning), _marked(remedy_for(v.value)))
         for v in Verdict
     ]
-    return table(("verdict", "follows", "meaning", "what to do"), rows, (None, None, 42, 42))
+    return table(("verdict", "action", "meaning", "what to do"), rows, (None, None, 42, 42))
 
 
 def moves() -> str:

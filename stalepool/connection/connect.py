@@ -1,8 +1,8 @@
 """Opening a socket: keepalive, and the window in which a refused connect is tried again.
 
-Replaces ``HTTPConnection._new_conn``. A window is opened once in an outage, and no thread waits for
-longer than one in 30 s: otherwise every caller's own retries would multiply it. Keepalive is armed
-before the connection's first byte, also before that of TLS or CONNECT.
+Replaces ``HTTPConnection._new_conn``. A window is opened once in an outage, and in 30 s no thread
+waits longer than one window lasts: otherwise every caller's own retries would multiply it.
+Keepalive is armed before the connection's first byte, also before that of TLS or CONNECT.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
     """Return the function that replaces urllib3's.
 
     :param original: returns urllib3's own, bound to a connection.
-    :param module: the module it is from, whose ``time`` yields where its sockets do.
+    :param module: the module it is from; :func:`_pause` finds this copy's ``time`` by it.
     """
 
     def _new_conn(self: Any) -> Any:
@@ -84,8 +84,8 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
 def address_in(conn: Any, raw: RawSocket) -> Optional[str]:
     """Return the IP address to which a socket of a connection leads; None if it has none.
 
-    At another port than the connection's it is that of a forwarder, put there by somebody's patch:
-    at the connection's own port another server may listen there.
+    None, too, if it leads to another port than the connection's, as to a forwarder that somebody's
+    patch put there: at the connection's port of that address another server may listen.
     """
     name = raw.getpeername()
     return name[0] if isinstance(name, tuple) and name[1] == conn.port else None
@@ -104,7 +104,7 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
 def _arm(conn: Any, sock: Any, settings: Settings) -> None:
     """Remember the socket, and arm keepalive on it.
 
-    Not for an origin that swallows probes: keepalive would end living connections.
+    If the origin swallows probes it is not armed, because it would end living connections.
     """
     layers, entry = layers_of(sock), stats.origin(origin_of(conn))
     if layers is None:
@@ -128,7 +128,7 @@ def _wait_s(conn: Any, error: Any, settings: Settings) -> float:
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
         return 0.0
-    budget_s = settings.reconnect_window_s - _period()[1]  # of this thread, in its present period
+    budget_s = settings.reconnect_window_s - _period()[1]  # what this thread may still wait
     return max(0.0, min(knowledge.outage_left_s, budget_s))
 
 
@@ -160,7 +160,7 @@ def is_refusal(error: BaseException) -> bool:
 def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) -> Any:
     """Return a socket, or None if the window closed first. Yields where the module's sleep does.
 
-    Any other error than a refusal is raised to the caller at once.
+    :raises: an error of a later try that is no refusal, if it comes within the window.
     """
     timeout, began, outcome = conn.timeout, monotonic(), "failed"
     limit_s = number_of(timeout)
@@ -186,7 +186,8 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
     finally:
         conn.timeout = timeout
         origin, spent_s = origin_of(conn), monotonic() - began
-        _spend(spent_s)
+        period_began, waited_s = _period()
+        _waited.set((period_began, waited_s + spent_s))
         stats.origin(origin).count("reconnects", outcome)
         level = logging.INFO if outcome == "ok" else logging.DEBUG
         text = "%s: a refused connect was tried again for %.2f s: %s"
@@ -204,31 +205,26 @@ def _pauses(ends: float) -> Iterator[float]:
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def _spend(seconds: float) -> None:
-    began, spent_s = _period()
-    _waited.set((began, spent_s + seconds))
-
-
 def _period() -> Tuple[float, float]:
+    """Return what is noted of this thread; if its period is over, that of a new one."""
     now = monotonic()
     began, spent_s = _waited.get((now, 0.0))
     return (began, spent_s) if 0 <= now - began < BUDGET_PERIOD_S else (now, 0.0)
 
 
 def number_of(timeout: Any) -> Optional[float]:
-    """Return a timeout in seconds, None without one; urllib3 marks the default of the socket."""
+    """Return a timeout in seconds, None without one; urllib3's mark means the socket's default."""
     if isinstance(timeout, (int, float)):
         return float(timeout)
     return None if timeout is None else _socket.getdefaulttimeout()
 
 
 def _pause(module: Any, seconds: float) -> None:
-    """Sleep as one copy of urllib3 does: this yields exactly where that copy's sockets do.
+    """Sleep with the ``time`` of one copy of urllib3: this yields exactly where its sockets do.
 
-    A green copy made by eventlet's ``import_patched`` in an unpatched process would otherwise block
-    its hub. The ``time`` with which the copy's ``Retry`` sleeps is found by the functions of
-    ``Retry``, any of which may be mocked, since the copy's own modules need not be in
-    ``sys.modules``. If it is not found, the pause takes no time, and the caller does not wait.
+    A green copy (eventlet's ``import_patched``) in an unpatched process would otherwise block its
+    hub. The copy's modules need not be in ``sys.modules``, so its ``time`` is taken from a function
+    of its ``Retry``; any of them may be mocked. If none has it, there is no pause, and no new try.
     """
     retry = getattr(module, "Retry", None)
     if retry is None:  # contrib.socks

@@ -1,9 +1,9 @@
 """The wait on silence: no byte of an answer has come, so the kernel is asked about the peer.
 
-The kernel alone cannot tell: every TCP_USER_TIMEOUT ends some request that stock finishes, or is
-too long to be of use (measured: docs/design.rst). So TCP_INFO is asked after S seconds, and for a
-*suspect* peer a fresh socket is opened beside the old one. The fresh socket is probed, too, until
-it is known that the origin answers probes. docs/replay.rst has the steps.
+No timeout of the kernel tells a dead peer from a busy one: every TCP_USER_TIMEOUT ends some request
+that stock finishes, or is too long to be of use (measured: docs/design.rst). So TCP_INFO is asked
+after :func:`first_wait_s`, and for a *suspect* peer a fresh socket is opened beside the old one. If
+it is not known that the origin answers probes, the fresh one is probed, too: docs/replay.rst.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
 
 
 def first_wait_s(request: Request, installation: runtime.Installation) -> Optional[float]:
-    """Return S, in seconds; None for a request that is not watched.
+    """Return how many seconds nothing is done; None for a request that is not watched.
 
-    ``S = min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
+    ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
     """
     wait_s = installation.silence_s
     if wait_s is None or not request.is_reused or request.is_replayed:
@@ -48,7 +48,7 @@ def first_wait_s(request: Request, installation: runtime.Installation) -> Option
 
 
 class Watch:
-    """A request's wait for the first byte of its answer, after the first S seconds.
+    """A request's wait for the first byte of its answer, after :func:`first_wait_s`.
 
     After T/2 no connection is given up, so that a replay has as much time as the first sending had.
     """
@@ -57,13 +57,13 @@ class Watch:
         self.conn, self.state, self.request = conn, state, request
         self.wait_s = request.wait_s or 0.0
         half_s = float("inf") if request.limit_s is None else request.limit_s / 2
-        self.gives_up_until = request.sent_at + half_s
+        self.give_up_before = request.sent_at + half_s
         #: seconds until the kernel is asked again; None: it is not
         self.pause_s: Optional[float] = None
         #: a socket that was opened beside the old one
         self.fresh: Any = None
         self._opened = 0.0
-        self._is_unknown = False
+        self._probes_both = False
 
     def close(self) -> None:
         """Close the socket that was opened beside the old one, if there is one."""
@@ -77,7 +77,7 @@ class Watch:
         A socket that was probed before its first byte is not used: under TCP_DEFER_ACCEPT the
         peer's kernel would accept the first data on it 29 s late (measured).
         """
-        if self._is_unknown:
+        if self._probes_both:
             self.close()
         fresh, self.fresh = self.fresh, None
         return fresh
@@ -90,11 +90,11 @@ class Watch:
             for :attr:`pause_s`.
         """
         self.pause_s = LOOK_EVERY_S
-        if monotonic() + 0.2 >= self.gives_up_until or not self._may_be_replayed():
+        if monotonic() + 0.2 >= self.give_up_before or not self._may_be_replayed():
             self.pause_s = None
             return self._reads_on()
         info = tcp_info.ask(layers_of(self.conn.sock))
-        if info is None or self._has_a_reason_for_silence(info):
+        if info is None or self._is_no_evidence(info):
             return self._reads_on()
         if not self._is_suspect(info):
             silent_s = self._silent_s(info)
@@ -111,8 +111,8 @@ class Watch:
                 return self._reads_on()
         if info.unacked:
             return True
-        if self._is_unknown:
-            return self._probes_are_answered()
+        if self._probes_both:
+            return self._fresh_alone_answers()
         return info.probes >= DEAD_PROBES
 
     def _reads_on(self) -> bool:
@@ -127,10 +127,13 @@ class Watch:
         attempt = request_rules.Attempt(installation.settings, self.state, self.request)
         return request_rules.refusal(request_rules.REPLAY_RULES, attempt) is None
 
-    def _has_a_reason_for_silence(self, info: TcpInfo) -> bool:
-        """Tell whether silence is no evidence: window closed, data unsent, or probes swallowed."""
-        is_told = info.is_whole and not info.notsent and info.snd_wnd > 0
-        return not is_told or (not info.unacked and self.state.origin.knowledge.swallows_probes)
+    def _is_no_evidence(self, info: TcpInfo) -> bool:
+        """Tell whether silence shows nothing: window closed, data unsent, or probes swallowed.
+
+        A kernel before 5.4 does not tell the first two.
+        """
+        is_evidence = info.is_whole and not info.notsent and info.snd_wnd > 0
+        return not is_evidence or (not info.unacked and self.state.origin.knowledge.swallows_probes)
 
     def _silent_s(self, info: TcpInfo) -> float:
         """Return the seconds since the latest of these: the send, the last ACK, the last data."""
@@ -145,22 +148,23 @@ class Watch:
         return info.probes >= (SUSPECT_PROBES if is_known else 1)
 
     def _open_fresh(self, info: TcpInfo) -> None:
-        left_s, self._is_unknown = self.gives_up_until - monotonic(), False
+        left_s, self._probes_both = self.give_up_before - monotonic(), False
         limit_s = max(0.1, min(BESIDE_S, left_s))
         self.fresh = open_like(self.conn, limit_s, address_of(self.conn, self.conn.sock))
         if self.fresh is None or info.unacked:
             return
         self._opened = monotonic()
         self.pause_s = CONFIRM_S
-        self._is_unknown = not self.state.origin.knowledge.answers_probes
-        if self._is_unknown:
+        self._probes_both = not self.state.origin.knowledge.answers_probes
+        if self._probes_both:
             for sock in (self.conn.sock, self.fresh):
                 keepalive.probe_every(layers_of(sock), PROBE_AT_ONCE_S, first_too=True)
 
-    def _probes_are_answered(self) -> bool:
-        """Tell whether the fresh socket's probe was answered while the old one's are not."""
+    def _fresh_alone_answers(self) -> bool:
+        """Tell whether the fresh socket's probe was answered; the old one's are known not to be."""
         knowledge, info = self.state.origin.knowledge, tcp_info.ask(layers_of(self.fresh))
         opened_ms_ago = 1000 * (monotonic() - self._opened)
+        # an earlier ACK, of the handshake, is no answer to the first probe, which comes after 1 s
         if info is not None and info.last_ack_recv_ms < opened_ms_ago - 800 * PROBE_AT_ONCE_S:
             knowledge.note_probe_answered()
             return True

@@ -23,7 +23,7 @@ VERDICTS = {
     "reset": "nothing to do; if it is frequent, look for a middlebox or a crash on the way",
     "timed_out": "nothing to do; the path to this origin was down",
     "unread": "read what the server sends on idle connections: a 408, or one answer too many",
-    "tls_pending": "find the server that sends more than one answer: others would have taken it",
+    "tls_pending": "find the server that sends more than one answer: urllib3 would have taken it",
     "probe_unanswered": "nothing to do; if it is frequent, a firewall on the way drops state",
     "idle_too_long": "nothing to do; that is max_idle_s, or Keep-Alive: timeout=0",
     "foreign_process": "nothing to do; the service opens connections before it forks",
@@ -59,7 +59,7 @@ EVENTS = {
         "nothing to do; it is not counted",
     ),
     "peer_had_it": (
-        "the peer had acknowledged the whole request, and closed more than replay_within_s later",
+        "the peer had the whole request, and closed more than replay_within_s after the send",
         "read the server's log: the server failed on the request, and would fail again",
     ),
     "switched_off": ("replay=off", "nothing to do; you have set it"),
@@ -88,7 +88,7 @@ EVENTS = {
     "identity": ("NTLM, Negotiate or Kerberos: the connection carries an identity", NOTHING),
     "body": (
         "the body was not recorded as a whole",
-        "nothing to do; above 1 MiB, head included, no request is recorded",
+        "nothing to do; a request above 1 MiB, head included, is not recorded",
     ),
     "half_sent": ("a send had failed before", NOTHING),
 }
