@@ -60,8 +60,10 @@ class Answer:
                 not state.answers
                 or request.first_error is not None
                 or self.status in _TELLING
-                or (b"eep-" in first or b"\r\n\r\n" not in first)  # Keep-Alive, or a part of it
-                or (b"pgrade" in request.sent[0] or b"uthorization" in request.sent[0])
+                or (self.headers is None or self.headers.get("keep-alive") is not None)
+                # "in" costs twice as much on bytes
+                or request.sent[0].find(b"pgrade") >= 0
+                or request.sent[0].find(b"uthorization") >= 0
             ):
                 _learn(self, state, request)
             state.answered()

@@ -113,10 +113,9 @@ def is_worth_a_record(state: State, request: Request) -> bool:
     head = request.sent[0]
     if not (request.is_reused or state.origin.knowledge.is_in_outage):
         return False
-    if request.method not in IDEMPOTENT and not (b"dempotency-" in head and has_a_key(head)):
+    if request.method not in IDEMPOTENT and not has_a_key(head):
         return False
-    # "Transfer-Encoding" in lower or upper case; the pattern is searched only if it can match
-    return not ((b"ransfer-" in head or b"RANSFER-" in head) and _is_a_dialogue(head))
+    return not _is_a_dialogue(head)
 
 
 def refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:

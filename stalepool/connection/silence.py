@@ -36,11 +36,10 @@ def first_wait_s(request: Request, installation: runtime.Installation) -> Option
     ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
     """
     wait_s = installation.silence_s
-    if wait_s is None or not request.is_reused or request.is_replayed:
+    if wait_s is None or not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
-    if request.method not in request_rules.METHODS[installation.settings.replay] and not (
-        b"dempotency-" in request.sent[0] and request_rules.has_a_key(request.head)
-    ):
+    methods = request_rules.METHODS[installation.settings.replay]
+    if request.method not in methods and not request_rules.has_a_key(request.head):
         return None
     if request.limit_s is not None:
         wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - 0.3)
