@@ -61,8 +61,7 @@ class Answer:
                 or request.first_error is not None
                 or self.status in _TELLING
                 or (self.headers is None or self.headers.get("keep-alive") is not None)
-                # "in" costs twice as much on bytes
-                or request.sent[0].find(b"pgrade") >= 0
+                or request.sent[0].find(b"pgrade") >= 0  # "in" costs twice as much
                 or request.sent[0].find(b"uthorization") >= 0
             ):
                 _learn(self, state, request)

@@ -109,13 +109,13 @@ REPLAY_RULES = (
 
 
 def is_worth_a_record(state: State, request: Request) -> bool:
-    """Tell whether the request's body may be needed for a replay."""
+    """Tell whether the next piece of the request's body may be needed for a replay."""
     head = request.sent[0]
-    if not (request.is_reused or state.origin.knowledge.is_in_outage):
-        return False
-    if request.method not in IDEMPOTENT and not has_a_key(head):
-        return False
-    return not _is_a_dialogue(head)
+    if len(request.sent) > 1 or not request.is_recorded:
+        return request.is_recorded  # as was decided at the first piece
+    may_be_stale = request.is_reused or state.origin.knowledge.is_in_outage
+    may_be_repeated = request.method in IDEMPOTENT or has_a_key(head)
+    return bool(may_be_stale and may_be_repeated and not _is_a_dialogue(head))
 
 
 def refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:

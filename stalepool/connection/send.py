@@ -62,9 +62,10 @@ def _prepare(conn: Any, data: Any, installation: Installation) -> Optional[State
     if phase is CHECKED:
         _choose_socket(conn, state, data, installation)
     elif phase is SENDING and request is not None:
-        if len(request.sent) == 1 and not request_rules.is_worth_a_record(state, request):
+        if request_rules.is_worth_a_record(state, request):
+            request.record(data)
+        else:
             request.keep_the_head_alone()
-        request.record(data)
     elif phase is WAITING and request is not None:
         request.is_half_sent = True  # a dialogue: the rest of the request after 100 Continue
     elif phase is not UPGRADED:
