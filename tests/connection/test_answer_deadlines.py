@@ -103,10 +103,11 @@ GREEN = """
 """
 
 
+@pytest.mark.parametrize("hub", lanes.HUBS)
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
-def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str) -> None:
+def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str, hub: Any) -> None:
     """A library's own timeout, a kill, and an ``Exception`` that a timer was given."""
-    assert run_python(GREEN, world, env=WITH_TESTS) == "done"
+    assert run_python(GREEN, world, env={**WITH_TESTS, **hub}) == "done"
 
 
 def test_a_replay_without_a_connect_timeout_ends() -> None:

@@ -181,13 +181,15 @@ TO_THE_FIRST_BYTE = """
 """
 
 
+@pytest.mark.parametrize("hub", lanes.HUBS)
 @pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
-def test_from_the_verdict_to_the_first_byte(run_python, version):
+def test_from_the_verdict_to_the_first_byte(run_python, version, hub):
     """All that lies between, with everything the shim does on by default."""
     tls = None if version is None else TLS(version)
     with FaultServer(tls=tls, default=Respond(200)) as server:
         arguments = (server.host, server.port, tls.ca_path if tls else "")
-        said = run_python(GREEN + TO_THE_FIRST_BYTE, *arguments, env=WITH_TESTS)
+        env = {**WITH_TESTS, **hub}
+        said = run_python(GREEN + TO_THE_FIRST_BYTE, *arguments, env=env)
         assert len(server.journal.connections) == 2  # one for each: all were reused
 
     assert said["shim"] == [0, 0, 0]

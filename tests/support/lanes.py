@@ -14,9 +14,22 @@ The ordinary lane holds every rule once. ``--full`` adds:
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Set
 
 import pytest
+
+_eventlet = find_spec("eventlet")
+_has_asyncio_hub = _eventlet and (Path(str(_eventlet.origin)).parent / "hubs/asyncio.py").exists()
+_no_asyncio_hub = pytest.mark.skipif(not _has_asyncio_hub, reason="no eventlet, or before 0.36")
+#: for ``parametrize``: what chooses eventlet's hub, the platform's own and asyncio's
+HUBS = [
+    pytest.param({}, id="own hub"),
+    pytest.param(
+        {"EVENTLET_HUB": "asyncio"}, id="asyncio", marks=[pytest.mark.full, _no_asyncio_hub]
+    ),
+]
 
 
 def add_options(parser: pytest.Parser) -> None:
