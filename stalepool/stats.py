@@ -78,7 +78,7 @@ class Knowledge:
         #: the address to which the last connection was opened
         self.address: Optional[str] = None
         self._swallowed_at: Optional[float] = None
-        self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle age in seconds)
+        self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle time in seconds)
         self._moves_stopped_at: Optional[float] = None
         #: an announced idle limit that connections outlive, and how many have so far
         self.untrue_limit_s: Optional[float] = None
@@ -87,8 +87,8 @@ class Knowledge:
         self.outage: Optional[Tuple[float, float]] = None
 
     @property
-    def is_in_outage(self) -> bool:
-        """Tell whether the window of an outage is open, to an origin that has answered before."""
+    def window_is_open(self) -> bool:
+        """Tell whether the reconnect window is open, to an origin that has answered before."""
         return self.has_answered and self.outage is not None and self.outage_left_s > 0
 
     @property

@@ -20,8 +20,8 @@ def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
         would, refused = totals["replays"].get("would", 0), sum(totals["replays_refused"].values())
         failed = count(would + refused, "request")
         return (
-            "audit for %s: %s failed on a dead connection, active would have sent %s of them once "
-            "more; it would have discarded %s; %s"
+            "audit for %s: %s failed on a connection that ended, active would have sent %s of them "
+            "once more; it would have discarded %s; %s"
             % (duration(seconds), failed, thousands(would), discards, fallbacks)
         )
     saved = totals["saved"]

@@ -89,6 +89,6 @@ def test_in_audit_mode_it_says_what_active_would_have_done():
                 get(pool)
             seen = stalepool.snapshot()
     assert summary.sentence(seen, 5, True) == (
-        "audit for 5 s: 1 request failed on a dead connection, active would have sent 1 of them "
-        "once more; it would have discarded 0 connections; 0 fallbacks"
+        "audit for 5 s: 1 request failed on a connection that ended, active would have sent 1 of "
+        "them once more; it would have discarded 0 connections; 0 fallbacks"
     )

@@ -163,7 +163,7 @@ def _wait_on_or_replay(response: Answer, watch: Watch, sock: Any) -> None:
     _renew_file(response, sock)
     if watch.conn.sock is not sock:
         watch.pause_s = None  # another thread has closed the connection: read on, as urllib3 would
-    elif watch.is_dead():
+    elif watch.finds_the_peer_dead():
         if _replays(response, watch.state, watch.take_fresh(), has_ended=False):
             return
         watch.pause_s = None  # the replay failed, but the old connection may still answer

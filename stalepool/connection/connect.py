@@ -1,8 +1,8 @@
 """Opening a socket: keepalive, and the window in which a refused connect is tried again.
 
-Replaces ``HTTPConnection._new_conn``. A window is opened once in an outage, and in 30 s no thread
-waits longer than one window lasts: otherwise every caller's own retries would multiply it.
-Keepalive is armed before the connection's first byte, also before that of TLS or CONNECT.
+Replaces ``HTTPConnection._new_conn``. An outage has one window, and no thread waits longer than one
+window in 30 s: otherwise each of a caller's own retries would wait again. Keepalive is armed before
+the connection's first byte, also before that of TLS or CONNECT.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         try:
             sock = stock()
         except connect_errors(self) as error:
-            wait_s = _wait_s(self, error, settings)
+            wait_s = _enter_window(self, error, settings)
             if not wait_s:
                 raise
             first = error
@@ -104,7 +104,7 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
 def _arm(conn: Any, sock: Any, settings: Settings) -> None:
     """Remember the socket, and arm keepalive on it.
 
-    If the origin swallows probes it is not armed, because it would end living connections.
+    Not armed if the origin swallows probes: keepalive would end living connections.
     """
     layers, entry = layers_of(sock), stats.origin(origin_of(conn))
     if layers is None:
@@ -117,8 +117,8 @@ def _arm(conn: Any, sock: Any, settings: Settings) -> None:
 
 
 @fallback.guarded("connect_failed", default=0.0)
-def _wait_s(conn: Any, error: Any, settings: Settings) -> float:
-    """Return how many seconds a refused connect may be tried again; 0: its error is raised."""
+def _enter_window(conn: Any, error: Any, settings: Settings) -> float:
+    """Open the peer's window if need be; return the seconds in it for this caller, 0 for none."""
     knowledge = stats.origin(peer_of(conn)).knowledge
     limit_s = number_of(conn.timeout)
     if not knowledge.has_answered or not is_refusal(error) or not settings.reconnect_window_s:
@@ -213,7 +213,7 @@ def _period() -> Tuple[float, float]:
 
 
 def number_of(timeout: Any) -> Optional[float]:
-    """Return a timeout in seconds, None without one; urllib3's mark means the socket's default."""
+    """Return a timeout in seconds, None without one; urllib3's sentinel means the default."""
     if isinstance(timeout, (int, float)):
         return float(timeout)
     return None if timeout is None else _socket.getdefaulttimeout()
@@ -223,8 +223,8 @@ def _pause(module: Any, seconds: float) -> None:
     """Sleep with the ``time`` of one copy of urllib3: this yields exactly where its sockets do.
 
     A green copy (eventlet's ``import_patched``) in an unpatched process would otherwise block its
-    hub. The copy's modules need not be in ``sys.modules``, so its ``time`` is taken from a function
-    of its ``Retry``; any of them may be mocked. If none has it, there is no pause, and no new try.
+    hub. The copy's modules need not be in ``sys.modules``, so ``time`` is taken from the globals of
+    the first function of ``Retry`` that is no mock. Without one there is no pause, and no new try.
     """
     retry = getattr(module, "Retry", None)
     if retry is None:  # contrib.socks

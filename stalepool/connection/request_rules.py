@@ -71,8 +71,8 @@ class Rule(NamedTuple):
 
 
 def _rides_a_used_connection(attempt: Attempt) -> bool:
-    """Tell whether the connection was reused, or its origin is in an outage."""
-    return attempt.request.is_reused or attempt.state.origin.knowledge.is_in_outage
+    """Tell whether the connection was reused, or its origin's reconnect window is open."""
+    return attempt.request.is_reused or attempt.state.origin.knowledge.window_is_open
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:
@@ -113,7 +113,7 @@ def is_worth_a_record(state: State, request: Request) -> bool:
     head = request.sent[0]
     if len(request.sent) > 1 or not request.is_recorded:
         return request.is_recorded  # as was decided at the first piece
-    may_be_stale = request.is_reused or state.origin.knowledge.is_in_outage
+    may_be_stale = request.is_reused or state.origin.knowledge.window_is_open
     may_be_repeated = request.method in IDEMPOTENT or has_a_key(head)
     return bool(may_be_stale and may_be_repeated and not _is_a_dialogue(head))
 

@@ -2,8 +2,8 @@
 
 No timeout of the kernel tells a dead peer from a busy one: every TCP_USER_TIMEOUT ends some request
 that stock finishes, or is too long to be of use (measured: docs/design.rst). So TCP_INFO is asked
-after :func:`first_wait_s`, and for a *suspect* peer a fresh socket is opened beside the old one. If
-it is not known that the origin answers probes, the fresh one is probed, too: docs/replay.rst.
+after the first wait, and for a *suspect* peer a fresh socket is opened beside the old one. If it is
+not known that the origin answers probes, the fresh one is probed, too: docs/replay.rst.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
 
 
 def first_wait_s(request: Request, installation: runtime.Installation) -> Optional[float]:
-    """Return how many seconds nothing is done; None for a request that is not watched.
+    """Return the seconds of the first wait; None for a request that is not watched.
 
     ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
     """
@@ -47,7 +47,7 @@ def first_wait_s(request: Request, installation: runtime.Installation) -> Option
 
 
 class Watch:
-    """A request's wait for the first byte of its answer, after :func:`first_wait_s`.
+    """A request's wait for the first byte of its answer, after the first wait.
 
     After T/2 no connection is given up, so that a replay has as much time as the first sending had.
     """
@@ -82,7 +82,7 @@ class Watch:
         return fresh
 
     @fallback.guarded("answer_failed", default=False)
-    def is_dead(self) -> bool:
+    def finds_the_peer_dead(self) -> bool:
         """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
 
         :returns: True once the peer is dead and :attr:`fresh` is open; False: keep waiting,
@@ -91,15 +91,15 @@ class Watch:
         self.pause_s = LOOK_EVERY_S
         if monotonic() + 0.2 >= self.give_up_before or not self._may_be_replayed():
             self.pause_s = None
-            return self._reads_on()
+            return self._keep_waiting()
         info = tcp_info.ask(layers_of(self.conn.sock))
         if info is None or self._is_no_evidence(info):
-            return self._reads_on()
+            return self._keep_waiting()
         if not self._is_suspect(info):
             silent_s = self._silent_s(info)
             if 0 < silent_s < self.wait_s:
                 self.pause_s = self.wait_s - silent_s + 0.02
-            return self._reads_on()
+            return self._keep_waiting()
         if self.fresh is None:
             self._open_fresh(info)
             if self.fresh is None or not info.unacked:
@@ -107,15 +107,15 @@ class Watch:
             # the path may have healed meanwhile
             info = tcp_info.ask(layers_of(self.conn.sock))
             if info is None or not self._is_suspect(info):
-                return self._reads_on()
+                return self._keep_waiting()
         if info.unacked:
             return True
         if self._probes_both:
             return self._fresh_alone_answers()
         return info.probes >= DEAD_PROBES
 
-    def _reads_on(self) -> bool:
-        """Keep waiting, without the fresh socket: nothing shows that the peer is dead."""
+    def _keep_waiting(self) -> bool:
+        """Close the fresh socket: nothing shows that the peer is dead. Returns False."""
         self.close()
         return False
 
@@ -163,10 +163,10 @@ class Watch:
         """Tell whether the fresh socket's probe was answered; the old one's are known not to be."""
         knowledge, info = self.state.origin.knowledge, tcp_info.ask(layers_of(self.fresh))
         opened_ms_ago = 1000 * (monotonic() - self._opened)
-        # an earlier ACK, of the handshake, is no answer to the first probe, which comes after 1 s
+        # the first probe goes out after 1 s: an earlier ACK is the handshake's
         if info is not None and info.last_ack_recv_ms < opened_ms_ago - 800 * PROBE_AT_ONCE_S:
             knowledge.note_probe_answered()
             return True
         knowledge.note_probes_swallowed()
         keepalive.probe_every(layers_of(self.conn.sock), PROBE_RARELY_S)
-        return self._reads_on()
+        return self._keep_waiting()

@@ -226,7 +226,7 @@ def test_a_process_that_is_not_there(status: Any) -> None:
 
 def test_a_process_without_the_shim(status: Any) -> None:
     with Started("import sys", STALEPOOL_MODE="audit") as silent:
-        assert "silent: it has not imported urllib3" in status(silent.pid).stdout
+        assert "no status: it has not imported urllib3" in status(silent.pid).stdout
     with subprocess.Popen(["sleep", "60"]) as other:
         done = status(other.pid)
         other.kill()
@@ -379,7 +379,7 @@ def test_the_file_of_an_earlier_process_with_its_pid(
 ) -> None:
     pid, path = changed
     path.write_text(json.dumps({**json.loads(path.read_text()), "start_ticks": 1}))
-    assert "silent" in status(pid).stdout
+    assert "no status" in status(pid).stdout
 
 
 def test_watching_ends_with_ctrl_c(answered: Tuple[int, Path]) -> None:

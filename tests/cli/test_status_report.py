@@ -43,8 +43,8 @@ def test_it_says_how_many_active_would_have_saved() -> None:
     server, service = a_day("audit")
     assert server.journal.count(answered=False) == 3
     lines = [line.strip() for line in report.report([service]).splitlines()]
-    answer = "How many requests would active have saved? 2 of the 3 requests that failed on a dead "
-    assert lines[1] == answer + "connection."
+    answer = "How many requests would active have saved? 2 of the 3 requests that failed on a "
+    assert lines[1] == answer + "connection that ended."
     assert "http://127.0.0.1:%d" % server.port in lines
     assert any(line.startswith("1 not: POST, PATCH, or another method") for line in lines)
     assert any(
@@ -53,7 +53,7 @@ def test_it_says_how_many_active_would_have_saved() -> None:
     assert any("1 request failed that may not be sent again" in line for line in lines)
     text = page.page([service])
     assert "audit for " in text.splitlines()[0]
-    assert "3 requests failed on a dead connection, active would have sent 2 of them" in text
+    assert "3 requests failed on a connection that ended, active would have sent 2 of them" in text
     assert "    failed, active would have sent once more: 2 requests" in text
     assert "requests sent once more" not in text
 
@@ -77,12 +77,12 @@ def audited(**totals: Any) -> str:
 @pytest.mark.parametrize(
     ("totals", "words"),
     [
-        ({}, "* no setting: no request failed"),
+        ({}, "* no setting: no connection ended during a request"),
         ({"replays_refused": {"peer_had_it": 2}}, "the servers' logs: 2 requests failed that"),
         ({"replays_refused": {"switched_off": 1}}, "* STALEPOOL_REPLAY=idempotent: 1 request"),
         ({"replays_refused": {"body": 1}}, "* STALEPOOL_MODE=active would not have saved"),
         ({"verdicts": {"probe_unanswered": 3}}, "3 connections not reused that only looked alive"),
-        ({"died_idle_s": {"5.96": 41}}, "idle ages at which connections died: 5.96 s (41)"),
+        ({"died_idle_s": {"5.96": 41}}, "idle times at which connections died: 5.96 s (41)"),
         (
             {"died_idle_s": {"5.96": 3, "45.5": 1}, "replays_refused": {"method": 2}},
             "* STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S=4.8, if POST and PATCH to http://127.0.0.1:",

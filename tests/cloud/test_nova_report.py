@@ -200,8 +200,8 @@ def test_how_many_requests_are_saved(home: Path, tmp_path: Path, mode: str) -> N
     if mode == "audit":
         assert statuses == dict.fromkeys(FAULTS, 500)
         assert report[1] == (
-            "How many requests would active have saved? 2 of the 3 requests that failed on a dead "
-            "connection."
+            "How many requests would active have saved? 2 of the 3 requests that failed on a "
+            "connection that ended."
         )
         assert any("1 not: the peer had the whole request" in line for line in report)
         assert not any(service["totals"]["saved"].values())

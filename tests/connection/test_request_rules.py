@@ -26,7 +26,7 @@ def knows(**facts: Any) -> Any:
     """The state of a connection, as far as the rules look at it."""
     knowledge = Knowledge()
     knowledge.has_answered = facts.pop("has_answered", True)
-    knowledge.outage = (monotonic(), 60.0) if facts.pop("is_in_outage", False) else None
+    knowledge.outage = (monotonic(), 60.0) if facts.pop("window_is_open", False) else None
     for fins_ago, age_s in enumerate(reversed(facts.pop("died_at", ()))):
         knowledge._fins = ((monotonic() - 200 * fins_ago, age_s), *knowledge._fins)
     knowledge.untrue_limit_s = facts.pop("untrue_limit_s", None)
@@ -91,7 +91,7 @@ LARGE = b"x" * RECORD_LIMIT
 REFUSED = [
     ("switched_off", {"replay": "off"}),
     ("fresh_connection", {"is_reused": False}),
-    ("fresh_connection", {"is_reused": False, "is_in_outage": True, "has_answered": False}),
+    ("fresh_connection", {"is_reused": False, "window_is_open": True, "has_answered": False}),
     ("replayed_before", {"is_replayed": True}),
     ("method", {"method": "post"}),
     ("precondition", {"method": "PUT", "headers": ["If-Match: x"]}),
@@ -130,7 +130,7 @@ def test_what_each_rule_refuses(name, facts):
     "facts",
     [
         {"method": "get"},
-        {"is_reused": False, "is_in_outage": True},
+        {"is_reused": False, "window_is_open": True},
         {"method": "PUT", "body": [b"0123", b"456789"], "headers": [LENGTH]},
         {"method": "PUT", "body": [bytearray(b"0123"), memoryview(b"456789")], "headers": [LENGTH]},
         {"method": "PUT", "body": [b"half"], "headers": [LENGTH], "phase": SENDING},
@@ -162,7 +162,7 @@ def test_methods_by_setting(policy):
 WORTH_IT = [
     {},
     {"method": "PUT"},
-    {"is_reused": False, "is_in_outage": True},
+    {"is_reused": False, "window_is_open": True},
     {"method": "POST", "headers": ["Idempotency-Key: k"]},
 ]
 #: it would not be sent again whatever happens, and may be large

@@ -82,7 +82,7 @@ def test_what_the_kernel_says(name: str) -> None:
     with shim(replay="idempotent"), serving() as (_, pool):
         with watched(case, pool) as watch, breaks("TCP_INFO", by=lambda _: infos.pop(0)):
             for _ in case.said:
-                is_dead = watch.is_dead() if infos else is_dead
+                is_dead = watch.finds_the_peer_dead() if infos else is_dead
             seen = (is_dead, watch.fresh is not None)
             assert (seen, watch.pause_s) == (case.seen, pytest.approx(case.pause_s, abs=0.1))
 
@@ -90,4 +90,4 @@ def test_what_the_kernel_says(name: str) -> None:
 def test_nothing_is_done_after_an_uninstall() -> None:
     with shim(replay="idempotent"), serving() as (_, pool), watched(Case([], MORE_TIME), pool) as w:
         stalepool.uninstall()
-        assert (w.is_dead(), w.fresh, w.pause_s) == (False, None, None)
+        assert (w.finds_the_peer_dead(), w.fresh, w.pause_s) == (False, None, None)

@@ -35,7 +35,7 @@ VERDICTS = {
 EVENTS = {
     "presend_check": ("the connection ended between checkout and first byte", NOTHING),
     "announced_limit": ("near the idle limit that Keep-Alive: timeout=N announced", NOTHING),
-    "observed_limit": ("near the idle age at which this origin closes connections", NOTHING),
+    "observed_limit": ("near the idle time after which this origin closes connections", NOTHING),
     "idle_setting": ("idle longer than nonidempotent_max_idle_s", "nothing to do; you have set it"),
     "failed_in_request": (
         "the connection ended during a request",

@@ -274,7 +274,7 @@ def _told_by(environ: Dict[str, str]) -> Any:
         return False, "keeps no status file: %s=%s" % (_VARIABLE, variables[_VARIABLE])
     is_default = settings.status_dir == AUTO
     more = "" if is_default else ", or it cannot write below %s" % settings.status_dir
-    return False, "silent: it has not imported urllib3, or its Python has no stalepool" + more
+    return False, "no status: it has not imported urllib3, or its Python has no stalepool" + more
 
 
 # -- files of processes that have ended ------------------------------------------------------------

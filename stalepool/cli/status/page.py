@@ -114,7 +114,7 @@ def _about_origin(seen: Dict[str, Any]) -> List[str]:
         requests = count(seen["replays"]["would"], "request")
         lines.append("failed, active would have sent once more: %s" % requests)
     if seen["died_idle_s"]:
-        lines.append("idle ages at which connections died: %s" % ages(seen["died_idle_s"]))
+        lines.append("idle times at which connections died: %s" % ages(seen["died_idle_s"]))
     return lines
 
 

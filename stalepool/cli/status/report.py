@@ -28,8 +28,8 @@ def _section(service: Service) -> List[str]:
     lines = [
         "%s, %s, %s of audit"
         % (service.name, _processes(service), duration(service.counted_for_s)),
-        "How many requests would active have saved? %d of the %s that failed on a dead "
-        "connection." % (would, count(failed, "request")),
+        "How many requests would active have saved? %d of the %s that failed on a connection that "
+        "ended." % (would, count(failed, "request")),
     ]
     for origin, seen in sorted(counted["origins"].items()):
         lines += ["", "  %s" % origin, *("    %s" % line for line in _findings(seen))]
@@ -54,7 +54,7 @@ def _failed(seen: Dict[str, Any]) -> int:
 
 def _findings(seen: Dict[str, Any]) -> List[str]:
     lines = [
-        "%s failed on a dead connection, active would have sent %d of them once more"
+        "%s failed on a connection that ended, active would have sent %d of them once more"
         % (count(_failed(seen), "request"), _would(seen))
     ]
     lines += [
@@ -76,7 +76,7 @@ def _findings(seen: Dict[str, Any]) -> List[str]:
         for name, number in sorted(seen["moved"].items())
     ]
     if seen["died_idle_s"]:
-        lines.append("idle ages at which connections died: %s" % ages(seen["died_idle_s"]))
+        lines.append("idle times at which connections died: %s" % ages(seen["died_idle_s"]))
     return lines
 
 
@@ -94,7 +94,7 @@ def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
     elif _failed(totals):
         lines.append("STALEPOOL_MODE=active would not have saved those that failed, see the rules")
     else:
-        lines.append("no setting: no request failed on a dead connection in this time")
+        lines.append("no setting: no connection ended during a request in this time")
     if refused.get("switched_off"):
         lines.append(
             "STALEPOOL_REPLAY=idempotent: %s failed with replay off"
