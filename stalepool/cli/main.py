@@ -84,9 +84,10 @@ def make_parser() -> Parser:
     ask = commands.add_parser(
         "status",
         help="show the processes that run with the shim, and what it has done",
-        description="Ask the processes of this machine what the shim does in them; as root those "
-        "of all users, in containers, too. Exits with 0 if it is active in some of them and off in "
-        "none, with 1 otherwise, with 2 if they cannot be asked.",
+        description="Show what the shim does in the processes of this machine; as root in those of "
+        "all users, in containers, too. Exits with 0 if each service shown is well: a process of "
+        "it has written a status, the shim is off in none, and no patch was left out; with 1 "
+        "otherwise, or if there is none; with 2 if they cannot be looked at.",
     )
     status.add_arguments(ask)
     ask.set_defaults(act=status.main)

@@ -1,4 +1,4 @@
-"""``stalepool status``: asks the processes of this machine that run with the shim."""
+"""``stalepool status``: shows the processes of this machine that run with the shim."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print what the processes say of themselves.
 
-    :returns: 0 if the shim is active in at least one and off in none, and for ``--prometheus``
-        always; 1 if not.
+    :returns: 0 if there are services and each is well, and for ``--prometheus`` always; 1 if not.
     """
     if not proc.has_proc():
         sys.stderr.write("stalepool status: there is no /proc here: it needs Linux\n")
