@@ -11,9 +11,9 @@ import contextvars
 import functools
 import logging
 import traceback
-from time import monotonic
 from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Tuple
 
+from stalepool.clock import monotonic
 from stalepool.stats import Counter
 
 #: all reasons, with their meaning: a closed set, so that counting them takes bounded memory
@@ -218,7 +218,7 @@ def _lines_left_out(message: str) -> Optional[int]:
     """Return how many lines were left out since the last one; None: leave out this one, too."""
     now = monotonic()
     began, count = _lines.get(message, (now, 0))
-    if 0 <= now - began < 60:
+    if now - began < 60:
         _lines[message] = (began, count + 1)
         return 0 if count < LINES_A_MINUTE else None
     _lines[message] = (now, 1)

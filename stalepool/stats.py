@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from time import monotonic
 from typing import Any, Dict, List, Optional, Tuple
+
+from stalepool.clock import monotonic
 
 MAX_ORIGINS = 512
 OTHERS = "(other origins)"
@@ -93,10 +94,9 @@ class Knowledge:
 
     @property
     def outage_left_s(self) -> float:
-        """Seconds until the window closes; 0 once it is closed, or began in the future."""
+        """Seconds until the window closes; 0 once it is closed."""
         began, window_s = self.outage or (0.0, 0.0)
-        spent_s = monotonic() - began
-        return max(0.0, window_s - spent_s) if spent_s >= 0 else 0.0
+        return max(0.0, began + window_s - monotonic())
 
     def note_probe_answered(self) -> None:
         self.answers_probes, self._swallowed_at = True, None
@@ -168,11 +168,8 @@ class Knowledge:
 
 
 def _is_within(since: Optional[float], seconds: float) -> bool:
-    """Tell whether a time is less than ``seconds`` ago; False for one in the future.
-
-    The clock may be set back: freezegun moves ``monotonic``, too.
-    """
-    return since is not None and 0 <= monotonic() - since < seconds
+    """Tell whether a time is less than ``seconds`` ago."""
+    return since is not None and monotonic() - since < seconds
 
 
 class Origin:

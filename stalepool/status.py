@@ -17,10 +17,11 @@ import json
 import logging
 import os
 import sys
-from time import monotonic, time
+from time import time
 from typing import Any, Callable, Dict, List, Optional
 
 from stalepool import fallback, runtime, stats, summary
+from stalepool.clock import monotonic
 from stalepool.settings import AUTO
 from stalepool.stats import Counter
 

@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 
 #: from the bottom; the rooms of one floor do not import each other
 FLOORS: Tuple[Dict[str, str], ...] = (
-    {"shared": "fallback runtime settings stats status summary"},
+    {"shared": "clock fallback runtime settings stats status summary"},
     {"sockets": "sockets"},
     {"connection": "connection", "contrib": "contrib"},
     {"patching": "patching"},
@@ -68,7 +68,7 @@ CATCH_ALL = {
 #: attributes of a State or its Request that are written elsewhere than in connection/state
 WRITERS: Dict[str, Set[str]] = {
     # every request: a call costs as much as all of them
-    "connection.answer": {"limit_s", "phase", "sent_at", "wait_s", "waited_s"},
+    "connection.answer": {"limit_s", "phase", "sent_at", "wait_s"},
     "connection.checkout": {"phase"},  # a call would cost the fast check a fifth
     "connection.full_check": {"full_check_due", "move_for"},
     "connection.send": {"is_half_sent"},

@@ -199,9 +199,6 @@ def test_a_fact_is_believed_for_its_time(fact, clock):
     assert getattr(knowledge, fact)
     clock[0] += 2
     assert not getattr(knowledge, fact)
-    learn(knowledge)
-    clock[0] -= 3600  # the clock was set: a time in the future is over
-    assert not getattr(knowledge, fact)
 
 
 def test_the_later_word_on_probes_counts():
@@ -232,9 +229,7 @@ def test_an_outage_ends_by_the_clock(clock):
     assert knowledge.outage_left_s == 0.0
     knowledge.outage = clock[0], 1.0
     assert knowledge.outage_left_s == 1.0
-    clock[0] -= 10
-    assert knowledge.outage_left_s == 0.0  # it began in the future
-    clock[0] += 10.5
+    clock[0] += 0.5
     assert knowledge.outage_left_s == 0.5
     clock[0] += 1
     assert knowledge.outage_left_s == 0.0

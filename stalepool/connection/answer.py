@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import functools
 from io import BufferedReader
-from time import monotonic
 from typing import Any, Callable, Dict, Optional
 
 from stalepool import fallback, runtime, status
+from stalepool.clock import monotonic
 from stalepool.connection import connect, replay, request_rules, silence
 from stalepool.connection.fresh_socket import shorter
 from stalepool.connection.silence import Watch
@@ -120,7 +120,6 @@ def _recover(
     try:
         while request.wait_s is not None and failure.has_run_out(error, since, pause_s):
             watch = watch or Watch(conn, state, request)
-            request.waited_s += pause_s or 0.0
             if request.left_s == NOTHING_LEFT_S:
                 break
             _wait_on_or_replay(response, watch, sock)

@@ -6,9 +6,9 @@ once at each checkout of a pooled connection, and which yields to the hub under 
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any, Callable
 
+from stalepool.clock import monotonic
 from stalepool.connection import full_check
 from stalepool.connection.state import CHECKED, by_id
 from stalepool.fallback import is_timeout

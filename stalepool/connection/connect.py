@@ -13,10 +13,10 @@ import errno
 import functools
 import logging
 import random
-from time import monotonic
 from typing import Any, Callable, Iterator, Optional, Tuple, Type
 
 from stalepool import fallback, runtime, stats
+from stalepool.clock import monotonic
 from stalepool.connection.state import is_http1, note_opened, origin_of, peer_of
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
@@ -31,8 +31,6 @@ _REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED)
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
 #: a caller whose connect timeout is shorter does not wait
 SHORTEST_PATIENCE_S = 1.0
-#: the number of tries is limited, too: the clock may be set back
-MOST_TRIES = 10_000
 #: timeout of the last try, at the end of the window
 SHORTEST_TRY_S = 0.01
 #: a thread waits for one window in this time, all origins together
@@ -170,7 +168,7 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
             paused_at = monotonic()
             _pause(module, pause_s)
             if monotonic() - paused_at < pause_s / 2:
-                break  # a mocked sleep, or a frozen clock
+                break  # a mocked sleep
             conn.timeout = max(SHORTEST_TRY_S, ends - monotonic())
             try:
                 sock = stock()
@@ -197,10 +195,7 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
 def _pauses(ends: float) -> Iterator[float]:
     """Generate growing pauses in seconds, with jitter, so that callers do not try in step."""
     pause_s = FIRST_PAUSE_S
-    for _ in range(MOST_TRIES):
-        left_s = ends - monotonic()
-        if left_s <= 0:
-            return
+    while (left_s := ends - monotonic()) > 0:
         yield min(left_s, pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
@@ -209,7 +204,7 @@ def _period() -> Tuple[float, float]:
     """Return what is noted of this thread; if its period is over, that of a new one."""
     now = monotonic()
     began, spent_s = _waited.get((now, 0.0))
-    return (began, spent_s) if 0 <= now - began < BUDGET_PERIOD_S else (now, 0.0)
+    return (began, spent_s) if now - began < BUDGET_PERIOD_S else (now, 0.0)
 
 
 def number_of(timeout: Any) -> Optional[float]:

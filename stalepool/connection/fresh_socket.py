@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from time import monotonic
 from typing import Any, Optional
 
 from stalepool import fallback, stats
+from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, address_in, connect_errors, number_of
 from stalepool.connection.state import Request, State, peer_of
 from stalepool.sockets import tcp_info
@@ -84,7 +84,8 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     limit_s, began, own_s = conn.timeout, monotonic(), number_of(conn.timeout)
     old, address = conn.sock, None
     if is_living:
-        limit_s, address = _few_round_trips_s(old), address_of(conn, old)
+        info, address = tcp_info.ask(layers_of(old)), address_of(conn, old)
+        limit_s = MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
         if own_s is not None:  # a failed move may use up some of the request's time
             limit_s = min(limit_s, own_s / 4)
     elif reason == "probe_unanswered":
@@ -103,11 +104,6 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     request.is_reused = False
     state.origin.count("moved", reason)
     fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)
-
-
-def _few_round_trips_s(sock: Any) -> float:
-    info = tcp_info.ask(layers_of(sock))
-    return MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
 
 
 def address_of(conn: Any, sock: Any) -> Optional[str]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import select
-from time import monotonic
 from typing import Any, Callable, NamedTuple, Optional
 
 from stalepool import fallback, runtime, stats
+from stalepool.clock import monotonic
 from stalepool.connection import state as states
 from stalepool.connection.state import State, is_http1
 from stalepool.runtime import Installation

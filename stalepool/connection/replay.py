@@ -8,10 +8,10 @@ gets the first error.
 from __future__ import annotations
 
 import logging
-from time import monotonic
 from typing import Any, Optional
 
 from stalepool import fallback
+from stalepool.clock import monotonic
 from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like, shorter, take
 from stalepool.connection.request_rules import Attempt

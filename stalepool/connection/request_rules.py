@@ -8,9 +8,9 @@ died, not if the server failed on it. Every rule has to consent. Time alone is n
 from __future__ import annotations
 
 import re
-from time import monotonic
 from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
 
+from stalepool.clock import monotonic
 from stalepool.connection.state import SENDING, Request, State
 from stalepool.settings import AUTO, Settings
 from stalepool.sockets import failure, tcp_info

@@ -8,10 +8,10 @@ not known that the origin answers probes, the fresh one is probed, too: docs/rep
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Any, Optional
 
 from stalepool import fallback, runtime
+from stalepool.clock import monotonic
 from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
 from stalepool.connection.state import Request, State
@@ -147,14 +147,13 @@ class Watch:
         return info.probes >= (SUSPECT_PROBES if is_known else 1)
 
     def _open_fresh(self, info: TcpInfo) -> None:
-        left_s, self._probes_both = self.give_up_before - monotonic(), False
-        limit_s = max(0.1, min(BESIDE_S, left_s))
+        limit_s = max(0.1, min(BESIDE_S, self.give_up_before - monotonic()))
+        self._probes_both = not (info.unacked or self.state.origin.knowledge.answers_probes)
         self.fresh = open_like(self.conn, limit_s, address_of(self.conn, self.conn.sock))
         if self.fresh is None or info.unacked:
             return
         self._opened = monotonic()
         self.pause_s = CONFIRM_S
-        self._probes_both = not self.state.origin.knowledge.answers_probes
         if self._probes_both:
             for sock in (self.conn.sock, self.fresh):
                 keepalive.probe_every(layers_of(sock), PROBE_AT_ONCE_S, first_too=True)

@@ -25,10 +25,10 @@ import http.client
 import re
 import select
 import weakref
-from time import monotonic
 from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import runtime, stats
+from stalepool.clock import monotonic
 from stalepool.sockets.layers import RawSocket, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
@@ -51,8 +51,6 @@ class Request:
     limit_s: Optional[float] = None
     #: the first wait, after which the kernel is asked about a silent peer; None: it is not
     wait_s: Optional[float] = None
-    #: the sum of the pauses in that wait, in seconds: the clock may be frozen
-    waited_s = 0.0
     is_replayed = False
     #: its peer gave no sign of life, as the wait on silence or the kernel has found
     is_silent = False
@@ -102,8 +100,7 @@ class Request:
         """
         if self.limit_s is None:
             return None
-        spent_s = max(monotonic() - self.sent_at, self.waited_s)
-        return max(NOTHING_LEFT_S, self.limit_s - spent_s)
+        return max(NOTHING_LEFT_S, self.sent_at + self.limit_s - monotonic())
 
     @property
     def is_recorded(self) -> bool:

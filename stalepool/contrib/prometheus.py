@@ -12,13 +12,13 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from time import monotonic
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Tuple
 
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from stalepool import control, fallback
+from stalepool.clock import monotonic
 from stalepool.contrib.counters import counters
 
 WRITE_EVERY_S = 5.0

@@ -11,9 +11,9 @@ import errno
 import http.client
 import select
 import sys
-from time import monotonic
 from typing import Any, Optional, Tuple, Type
 
+from stalepool.clock import monotonic
 from stalepool.fallback import is_a_sockets_timeout, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import Layers, RawSocket, layers_of
@@ -79,8 +79,7 @@ def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[
     """
     if limit_s is None or not is_a_sockets_timeout(error):
         return False
-    spent_s = monotonic() - since
-    return spent_s >= limit_s - _EARLY_S or spent_s == 0  # 0: the clock is frozen
+    return monotonic() - since >= limit_s - _EARLY_S
 
 
 def is_a_deadline(error: BaseException, since: float, limit_s: Optional[float]) -> bool:

@@ -14,7 +14,7 @@ import pickle
 import queue
 import warnings
 import weakref
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 import urllib3
@@ -32,7 +32,6 @@ from stalepool_testing import (
     RespondThenClose,
     kernel,
 )
-from worlds import WITH_TESTS
 
 pytestmark = pytest.mark.usefixtures("defaults")
 
@@ -155,47 +154,7 @@ def test_botocores_errors_are_stocks() -> None:
         assert send(method, data=b"1", headers=headers) == expected
 
 
-# -- a clock that stands, sockets that may not be made ---------------------------------------------
-
-
-FROZEN = """
-    import os, sys, threading
-    import freezegun
-    import stalepool
-    from reused import primed, outcome
-
-    stalepool.install(reconnect_window_s=0.3)
-
-    def refused(order):
-        with primed() as (server, pool):
-            server.stop_listening()
-            pool.pool.queue[-1].close()
-            for is_frozen in order:
-                if is_frozen:
-                    with freezegun.freeze_time("2026-01-01"):
-                        seen.append(outcome(pool, "GET")[0])
-                else:
-                    seen.append(outcome(pool, "GET")[0])
-
-    seen = []
-    for order in ((1, 1, 0), (0, 1, 1), (1, 0, 1)):
-        thread = threading.Thread(target=refused, args=[order], daemon=True)
-        thread.start()
-        thread.join(10)
-        if thread.is_alive():
-            seen.append("hangs: %s" % (order,))
-            break
-    print('["%s"]' % '", "'.join(seen))
-    sys.stdout.flush()
-    os._exit(0)
-"""
-
-
-def test_a_clock_that_stands_or_is_set_keeps_nobody_waiting(run_python: Callable[..., Any]) -> None:
-    """Outages that began at a time that is not yet, or at one that does not pass."""
-    pytest.importorskip("freezegun")
-    seen = run_python(FROZEN, env=WITH_TESTS, flags=["-Wignore"])
-    assert seen == ["NewConnectionError"] * 9
+# -- sockets that may not be made ------------------------------------------------------------------
 
 
 def test_a_guard_against_sockets_is_obeyed() -> None:
