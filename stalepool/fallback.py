@@ -40,7 +40,7 @@ _CALLED_BY_US = frozenset(
     (
         *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
         *("weakref", "functools", "contextvars", "logging", "eventlet", "gevent", "OpenSSL"),
-        *("wrapt", "inspect", "importlib", "socks", "greenlet", "pytest_socket"),
+        *("wrapt", "inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
     )
 )
 
@@ -209,9 +209,14 @@ def _is_wanted(logger: logging.Logger, level: int) -> bool:
     """Tell whether a line is wanted; for DEBUG the level has to be set on a logger of ours.
 
     If a root logger at DEBUG posts each record by urllib3, each post would cause the next record.
+    pip prints INFO lines on stdout, among its JSON.
     """
     is_by_name = logger.level != logging.NOTSET or _top.level != logging.NOTSET
-    return (level > logging.DEBUG or is_by_name) and logger.isEnabledFor(level)
+    is_in_pip = any(
+        type(handler).__module__.startswith("pip.") for handler in logging.root.handlers
+    )
+    is_wanted = level > (logging.INFO if is_in_pip else logging.DEBUG) or is_by_name
+    return is_wanted and logger.isEnabledFor(level)
 
 
 def _lines_left_out(message: str) -> Optional[int]:

@@ -78,36 +78,35 @@ class Knowledge:
         self.answers_probes = False  # TCP keepalive probes
         #: the address to which the last connection was opened
         self.address: Optional[str] = None
-        self._swallowed_at: Optional[float] = None
+        self._swallowed_until = 0.0
         self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle time in seconds)
-        self._moves_stopped_at: Optional[float] = None
+        self._moves_stopped_until = 0.0
         #: an announced idle limit that connections outlive, and how many have so far
         self.untrue_limit_s: Optional[float] = None
         self._outlived = 0
-        #: when a refused connect began an outage, and the seconds of the window that all share
-        self.outage: Optional[Tuple[float, float]] = None
+        #: the end of the reconnect window that all share; None: no outage, so none was opened
+        self.window_until: Optional[float] = None
 
     @property
     def window_is_open(self) -> bool:
         """Tell whether the reconnect window is open, to an origin that has answered before."""
-        return self.has_answered and self.outage is not None and self.outage_left_s > 0
+        return self.has_answered and self.window_left_s > 0
 
     @property
-    def outage_left_s(self) -> float:
+    def window_left_s(self) -> float:
         """Seconds until the window closes; 0 once it is closed."""
-        began, window_s = self.outage or (0.0, 0.0)
-        return max(0.0, began + window_s - monotonic())
+        return max(0.0, (self.window_until or 0.0) - monotonic())
 
     def note_probe_answered(self) -> None:
-        self.answers_probes, self._swallowed_at = True, None
+        self.answers_probes, self._swallowed_until = True, 0.0
 
     def note_probes_swallowed(self) -> None:
         """Note that a living connection's probes go unanswered, so they are no evidence."""
-        self.answers_probes, self._swallowed_at = False, monotonic()
+        self.answers_probes, self._swallowed_until = False, monotonic() + SWALLOWED_FOR_S
 
     @property
     def swallows_probes(self) -> bool:
-        return _is_within(self._swallowed_at, SWALLOWED_FOR_S)
+        return monotonic() < self._swallowed_until
 
     def note_fin(self, age_s: float) -> None:
         """Note the idle time, in seconds, after which the origin closed a connection.
@@ -124,7 +123,8 @@ class Knowledge:
 
         Times below a second are no idle limit: the server may close after a number of answers.
         """
-        ages = [age_s for when, age_s in self._fins if _is_within(when, OBSERVED_FOR_S)]
+        since = monotonic() - OBSERVED_FOR_S
+        ages = [age_s for when, age_s in self._fins if when > since]
         agree = len(ages) == 3 and min(ages) >= 1.0 and max(ages) <= 1.25 * min(ages)
         return min(ages) if agree else None
 
@@ -143,18 +143,12 @@ class Knowledge:
 
     def stop_moves(self) -> None:
         """Stop moves for a while: one failed, was slow, or lost its request."""
-        self._moves_stopped_at = monotonic()
-
-    @property
-    def moves_are_stopped(self) -> bool:
-        return _is_within(self._moves_stopped_at, NO_MOVES_FOR_S)
+        self._moves_stopped_until = monotonic() + NO_MOVES_FOR_S
 
     @property
     def moves_stopped_for_s(self) -> int:
         """Whole seconds until moves are made again; 0 where they are not stopped."""
-        if self._moves_stopped_at is None or not self.moves_are_stopped:
-            return 0
-        return math.ceil(self._moves_stopped_at + NO_MOVES_FOR_S - monotonic())
+        return max(0, math.ceil(self._moves_stopped_until - monotonic()))
 
     def as_dict(self) -> Dict[str, Any]:
         probes = "answered" if self.answers_probes else "unknown"
@@ -162,14 +156,8 @@ class Knowledge:
             "has_answered": self.has_answered,
             "keepalive_probes": "swallowed" if self.swallows_probes else probes,
             "observed_idle_limit_s": self.observed_idle_limit_s,
-            "moves_are_stopped": self.moves_are_stopped,
             "moves_stopped_for_s": self.moves_stopped_for_s,
         }
-
-
-def _is_within(since: Optional[float], seconds: float) -> bool:
-    """Tell whether a time is less than ``seconds`` ago."""
-    return since is not None and monotonic() - since < seconds
 
 
 class Origin:
@@ -193,7 +181,7 @@ class Origin:
 
     def forget_counts(self) -> None:
         """Count from zero. What was learnt stays, except that the origin answered this process."""
-        self._knowledge.has_answered, self._knowledge.outage = False, None
+        self._knowledge.has_answered, self._knowledge.window_until = False, None
         self.hidden = Counter()  # discards in active mode, by a verdict of HIDDEN
         self.ended = {"failed_in_request": Counter(), "silent_in_request": Counter()}
         self.armed = Counter()
@@ -296,7 +284,7 @@ def snapshot() -> Dict[str, Any]:
     totals = summed([Origin("").as_dict(), *counted.values()])
     totals["died_idle_s"] = dict(sorted(totals["died_idle_s"].items()))
     for name, entry in entries.items():
-        counted[name]["knowledge"] = entry.knowledge.as_dict()
+        counted[name]["knowledge"] = entry._knowledge.as_dict()
     return {"origins": counted, "totals": totals}
 
 

@@ -216,6 +216,21 @@ for _ in range(2): pool.request("GET", "/")
     assert [line.partition(" ")[2][:9] for line in out] == ["0.1.0 is ", "GET was s"]
 
 
+@pytest.mark.filterwarnings("ignore")  # pip's own
+def test_pips_output_has_no_line_of_ours():
+    """pip prints its INFO lines on stdout, where a program may read its JSON."""
+    script = """
+import logging.config
+from pip._internal.utils.logging import setup_logging
+setup_logging(verbosity=0, no_color=True, user_log_file=None)
+for _ in range(2): pool.request("GET", "/")
+"""
+    with serving([Respond(200), Close()]) as (server, _):
+        out, _ = output_of(script, server)
+        assert len(server.journal) == 3  # one was sent once more
+    assert out == []
+
+
 def test_a_line_carries_the_place_it_is_from(listen):
     with shim(replay="idempotent"), serving([Respond(200), CloseAfter(0)]) as (server, pool):
         heard = listen()

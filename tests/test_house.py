@@ -62,6 +62,7 @@ GUESTS = {
 #: besides fallback, which is for it: module -> why it catches every exception by itself
 CATCH_ALL = {
     "bootstrap": "runs at start-up, before anything may be imported that could say it",
+    "patching.import_hook": "runs while urllib3 is imported, perhaps before there is a fallback",
     "inject.sitecustomize": "runs in Pythons in which there is no stalepool",
 }
 

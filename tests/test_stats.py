@@ -184,7 +184,7 @@ def test_an_idle_limit_is_believed_for_an_hour(clock):
 #: what is learnt -> (how, for how long it is believed, in seconds)
 FACTS = {
     "swallows_probes": (stats.Knowledge.note_probes_swallowed, 86400.0),
-    "moves_are_stopped": (stats.Knowledge.stop_moves, 300.0),
+    "moves_stopped_for_s": (stats.Knowledge.stop_moves, 300.0),
 }
 
 
@@ -215,24 +215,25 @@ def test_nothing_is_learnt_of_origins_that_share_an_entry():
         others = stats.origin("http://a:%d" % number)
     untouched = others.knowledge.as_dict()
     others.knowledge.has_answered = True
-    others.knowledge.outage = time.monotonic(), 1.0
+    others.knowledge.window_until = time.monotonic() + 1.0
     others.knowledge.stop_moves()
     others.knowledge.note_probes_swallowed()
     for _ in range(3):
         others.knowledge.note_fin(60.0)
     assert others.knowledge.as_dict() == untouched
-    assert others.knowledge.outage is None
+    assert others.knowledge.window_until is None
+    assert stats.snapshot()["origins"][stats.OTHERS]["knowledge"] == stats.Knowledge().as_dict()
 
 
 def test_an_outage_ends_by_the_clock(clock):
     knowledge = stats.Knowledge()
-    assert knowledge.outage_left_s == 0.0
-    knowledge.outage = clock[0], 1.0
-    assert knowledge.outage_left_s == 1.0
+    assert knowledge.window_left_s == 0.0
+    knowledge.window_until = clock[0] + 1.0
+    assert knowledge.window_left_s == 1.0
     clock[0] += 0.5
-    assert knowledge.outage_left_s == 0.5
+    assert knowledge.window_left_s == 0.5
     clock[0] += 1
-    assert knowledge.outage_left_s == 0.0
+    assert knowledge.window_left_s == 0.0
 
 
 # -- plain data ------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ def _is_near(idle_s: float, limit_s: float) -> bool:
 
 
 def _moves_on_evidence(settings: Settings, knowledge: Knowledge) -> bool:
-    return settings.nonidempotent_max_idle_s == AUTO and not knowledge.moves_are_stopped
+    return settings.nonidempotent_max_idle_s == AUTO and not knowledge.moves_stopped_for_s
 
 
 def _is_past_the_setting(settings: Settings, state: State) -> bool:

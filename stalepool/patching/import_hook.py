@@ -90,7 +90,10 @@ class _Finder:
                     patch = fallback.guarded("hook_failed", False)(self._load_and_patch)
                     self.has_failed = not patch(modules)
                 fallback.guarded("status_failed")(self._show)(modules)
-        except ImportError:  # without that module it cannot even be logged
+        except Exception as error:  # the guard itself cannot be imported, or called
+            fallback_module = sys.modules.get("stalepool.fallback")
+            if fallback_module is not None and fallback_module.is_foreign(error):
+                raise
             self.has_failed = True
 
     def _load_and_patch(self, modules: List[ModuleType]) -> bool:

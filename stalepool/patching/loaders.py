@@ -39,6 +39,9 @@ class _Loader:
         loads = "exec_module" if hasattr(self._loader, "exec_module") else "load_module"
         return found if name != loads else lambda given: self._load(found, given)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:  # a copied or pickled spec has the loader
+        return self._loader.__reduce_ex__(protocol)
+
     @property  # type: ignore[misc]  # typeshed lets it be assigned as well
     def __class__(self) -> Any:
         return type(self._loader)  # for isinstance(spec.loader, SourceFileLoader)

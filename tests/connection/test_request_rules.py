@@ -26,7 +26,7 @@ def knows(**facts: Any) -> Any:
     """The state of a connection, as far as the rules look at it."""
     knowledge = Knowledge()
     knowledge.has_answered = facts.pop("has_answered", True)
-    knowledge.outage = (monotonic(), 60.0) if facts.pop("window_is_open", False) else None
+    knowledge.window_until = monotonic() + 60 if facts.pop("window_is_open", False) else None
     for fins_ago, age_s in enumerate(reversed(facts.pop("died_at", ()))):
         knowledge._fins = ((monotonic() - 200 * fins_ago, age_s), *knowledge._fins)
     knowledge.untrue_limit_s = facts.pop("untrue_limit_s", None)

@@ -260,7 +260,7 @@ def is_moved(seen: Seen) -> bool:
         seen.ends == [200, 200]
         and (seen.on, seen.connections) == ([0, 1], 2)
         and seen.moved == {"announced_limit": 1}
-        and not seen.knowledge["moves_are_stopped"]
+        and not seen.knowledge["moves_stopped_for_s"]
         # opened before the old one was closed
         and seen.opened in (None, [False, True])
     )
@@ -281,7 +281,7 @@ def stays(seen: Seen) -> bool:
         set(seen.ends) == {200}
         and set(seen.on) == {0}
         and seen.moved == {"failed": 1}
-        and seen.knowledge["moves_are_stopped"]
+        and seen.knowledge["moves_stopped_for_s"]
         # one for the first request, one that failed, and none for the third request
         and seen.opened == [False, True]
     )
@@ -293,7 +293,7 @@ def is_the_callers_error(seen: Seen) -> bool:
         seen.ends == [200, "ProtocolError", 200, 200]
         and seen.on == [0, 1, 2, 2]
         and seen.moved == {"announced_limit": 1}
-        and seen.knowledge["moves_are_stopped"]
+        and seen.knowledge["moves_stopped_for_s"]
     )
 
 

@@ -40,6 +40,29 @@ def test_switched_on_meanwhile_it_does_not_say_that_it_is_off():
     assert "is active" in line and "settings: the defaults" in line
 
 
+BROKEN = """
+    import sys, types
+    import stalepool
+    broken = types.ModuleType("stalepool.fallback")
+    def guarded(*args):
+        raise TypeError("of a type checker that an import hook puts into each function")
+    broken.guarded, broken.is_foreign = guarded, lambda error: sys.argv[1] == "foreign"
+    sys.modules["stalepool.fallback"] = broken
+    try:
+        import urllib3
+    except TypeError:
+        print('"raised"')
+    else:
+        print('"imported"')
+"""
+
+
+@pytest.mark.parametrize(("whose", "ends"), [("ours", "imported"), ("foreign", "raised")])
+def test_a_guard_that_is_broken_breaks_no_import(run_python, whose, ends):
+    """A signal handler's exception is raised, as in stock."""
+    assert run_python(BROKEN, whose) == ends
+
+
 class Bare:
     """A pool that opens its connections elsewhere."""
 

@@ -46,7 +46,7 @@ def _zipped(directory: Path) -> Path:
 def test_nobody_sees_a_trace_of_the_hook(run_order: Callable[..., Any]) -> None:
     run_order(
         """
-        import importlib.util, inspect, pathlib, pickle, pkgutil
+        import copy, importlib.util, inspect, pathlib, pickle, pkgutil
         from importlib.machinery import SourceFileLoader
         import stalepool
 
@@ -58,6 +58,8 @@ def test_nobody_sees_a_trace_of_the_hook(run_order: Callable[..., Any]) -> None:
             assert spec.loader.get_filename(name) == spec.origin
             assert "import" in spec.loader.get_source(name)
             assert spec.loader.is_package(name) == bool(spec.submodule_search_locations)
+            for same in copy.deepcopy(spec), pickle.loads(pickle.dumps(spec)):
+                assert type(same.loader) is SourceFileLoader
 
         def look_at_module(name):
             module = sys.modules[name]
