@@ -24,9 +24,9 @@ REASONS = {
     "send_failed": "a request could not be prepared; urllib3 sends it alone",
     "answer_failed": "waiting for an answer failed; urllib3 reads the answer alone",
     "keepalive_failed": "TCP keepalive could not be armed",
-    "connect_failed": "a refused connect could not be tried again; the caller gets its error",
-    "fresh_socket_failed": "a second socket could not be opened; the old one stays",
-    "replay_failed": "a replay could not be made; the caller gets the first error",
+    "connect_failed": "unexpected error before a refused connect was tried again; it is raised",
+    "fresh_socket_failed": "unexpected error while a second socket was opened; the old one stays",
+    "replay_failed": "unexpected error while a replay was made; the caller gets the first error",
     "patch_missing": "urllib3 does not look as expected; a patch was left out",
     "wrapped_by_others": "somebody has wrapped a patched function; ours stays as a pass-through",
     "metrics_failed": "metrics could not be written",
@@ -61,7 +61,7 @@ _top = logging.getLogger("stalepool")
 def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: where the function raises, count a fallback and return ``default``.
 
-    The one place in this package that catches every exception. Exceptions of others pass, see
+    After start-up only this and :func:`log` catch every exception. Exceptions of others pass, see
     :func:`is_foreign`; so do ``KeyboardInterrupt``, ``eventlet.Timeout`` and others that are no
     ``Exception``.
 
@@ -87,10 +87,10 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
 def is_foreign(error: BaseException, called: FrozenSet[str] = frozenset()) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
-    It is foreign if its class or its innermost frame is no builtin, not ours, and of no package
-    that we call; if a timer of eventlet's raised it in a waiting green thread; or if it is a
-    timeout, since no guarded code waits, except to open a socket, which catches its own. Other
-    builtins that a signal handler raises cannot be told from ours, so guarded blocks are small.
+    Foreign are timeouts, since guarded code waits only to open a socket, and catches those; what a
+    timer of eventlet's raised in a waiting green thread; and all but builtins, if their class or
+    innermost frame is of no package that we call. A builtin that a signal handler raises cannot be
+    told from ours, so guarded blocks are small.
 
     :param called: more modules that we call: those of a connection's class.
     """
@@ -162,8 +162,7 @@ def fall_back(
 ) -> None:
     """Count a fallback to urllib3, and log the first of each reason in a process.
 
-    May yield inside a log handler, so it is never called between a check that found a connection
-    alive and its request. Raises nothing.
+    May yield inside a log handler; it is not called for a healthy request. Raises nothing.
 
     :param reason: one of :data:`REASONS`.
     :param detail: what was not as expected, for the log line.

@@ -17,7 +17,7 @@ PACKAGE = Path(fallback.__file__).parent
 CALLED = [
     *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
     *("weakref", "functools", "contextvars", "logging", "eventlet", "gevent", "OpenSSL", "wrapt"),
-    *("inspect", "importlib", "socks", "greenlet", "pytest_socket"),
+    *("inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
     "pip._vendor.urllib3.connection",
 ]
 

@@ -201,7 +201,6 @@ def _pauses(ends: float) -> Iterator[float]:
 
 
 def _period() -> Tuple[float, float]:
-    """Return what is noted of this thread; if its period is over, that of a new one."""
     now = monotonic()
     began, spent_s = _waited.get((now, 0.0))
     return (began, spent_s) if now - began < BUDGET_PERIOD_S else (now, 0.0)

@@ -2,7 +2,7 @@
 
 A replay happens inside one of urllib3's attempts. So urllib3's ``Retry``, the library requests and
 keystoneauth1 count one attempt, whether the replay succeeds or not. If the replay fails, the caller
-gets the first error.
+gets the first error, or waits on if there is none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _logger = logging.getLogger("stalepool.replay")
 
 
 @fallback.guarded("replay_failed", default="replay_failed")
-def refusal(
+def refuse(
     conn: Any, state: State, error: Optional[BaseException], installation: Optional[Installation]
 ) -> Optional[str]:
     """Return why a failed request is not replayed, None if it may be; count and log the refusal.
@@ -36,16 +36,16 @@ def refusal(
     request = state.request
     if request is None or installation is None:
         return "no_request"
-    if request.is_half_sent:
-        return "half_sent"  # its first failure was counted
+    if request.is_past_replay:
+        return "past_replay"  # a failed send was counted then
     if state.phase is SENDING and failure.answer_has_begun(conn.sock):
         state.origin.count_end("replays_refused", "answer_began", is_silent=False)
         return "answer_began"
     attempt = Attempt(installation.settings, state, request, conn.sock, error)
-    found = request_rules.refusal(request_rules.DEATH_RULES, attempt)
+    found = request_rules.first_refusal(request_rules.DEATH_RULES, attempt)
     if found == "not_ended":
         return found  # no failure of the connection: the caller's timeout, for example
-    found = found or request_rules.refusal(request_rules.REPLAY_RULES, attempt)
+    found = found or request_rules.first_refusal(request_rules.REPLAY_RULES, attempt)
     request.is_silent = failure.is_silent_end(error)
     if request.moved_for is not None:
         state.origin.knowledge.stop_moves()
@@ -75,7 +75,7 @@ def after_failed_send(
 ) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error."""
     request, sock = state.request, conn.sock
-    if request is None or sock is None or refusal(conn, state, error, installation) is not None:
+    if request is None or sock is None or refuse(conn, state, error, installation) is not None:
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)

@@ -2,7 +2,7 @@
 
 RFC 9110, section 9.2.2, permits a client to repeat idempotent methods, and others only if the first
 request is known not to have been applied. A request is also replayed only if its connection had
-died, not if the server failed on it. Every rule has to consent. Time alone is no reason to move.
+died, not if the server failed on it. Every rule has to consent.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ class Attempt(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """``refusal``: the rule's name in the counters. ``consents``: whether it permits the replay."""
+    """``name``: its name in the counters. ``consents``: whether it permits the replay."""
 
-    refusal: str
+    name: str
     consents: Callable[[Attempt], Any]
 
 
-def _rides_a_used_connection(attempt: Attempt) -> bool:
+def _may_be_stale(state: State, request: Request) -> bool:
     """Tell whether the connection was reused, or its origin's reconnect window is open."""
-    return attempt.request.is_reused or attempt.state.origin.knowledge.window_is_open
+    return request.is_reused or state.origin.knowledge.window_is_open
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:
@@ -94,7 +94,7 @@ def _keeps_its_meaning(attempt: Attempt) -> Any:
 #: may this request be sent a second time, whatever happened to its connection?
 REPLAY_RULES = (
     Rule("switched_off", lambda attempt: attempt.settings.replay != "off"),
-    Rule("fresh_connection", _rides_a_used_connection),
+    Rule("fresh_connection", lambda attempt: _may_be_stale(attempt.state, attempt.request)),
     Rule("replayed_before", lambda attempt: not attempt.request.is_replayed),
     Rule("method", _is_idempotent),
     Rule("precondition", _keeps_its_meaning),
@@ -113,22 +113,21 @@ def is_worth_a_record(state: State, request: Request) -> bool:
     head = request.sent[0]
     if len(request.sent) > 1 or not request.is_recorded:
         return request.is_recorded  # as was decided at the first piece
-    may_be_stale = request.is_reused or state.origin.knowledge.window_is_open
     may_be_repeated = request.method in IDEMPOTENT or has_a_key(head)
-    return bool(may_be_stale and may_be_repeated and not _is_a_dialogue(head))
+    return bool(_may_be_stale(state, request) and may_be_repeated and not _is_a_dialogue(head))
 
 
-def refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:
+def first_refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:
     """Return the name of the first of the rules that refuses a replay; None if none does."""
-    return next((rule.refusal for rule in rules if not rule.consents(attempt)), None)
+    return next((rule.name for rule in rules if not rule.consents(attempt)), None)
 
 
 #: bytes of a TLS alert with its record: OpenSSL sends one when it reads a FIN without close_notify
-LONGEST_ALERT = 100
+ALERT_WITH_RECORD = 100
 
 
-def _came_soon(attempt: Attempt) -> bool:
-    """Tell whether the failure came soon after the send, or the peer lacked a part of the request.
+def _is_not_the_servers_failure(attempt: Attempt) -> bool:
+    """Tell whether the end came soon, the peer was silent, or it lacked a part of the request.
 
     A dead connection shows within two round trips. A peer that closes later failed on the request.
     """
@@ -137,14 +136,14 @@ def _came_soon(attempt: Attempt) -> bool:
         return True
     layers = layers_of(attempt.sock)
     info = tcp_info.ask(layers)
-    alert = LONGEST_ALERT if layers is not None and layers.pending is not None else 0
+    alert = ALERT_WITH_RECORD if layers is not None and layers.pending is not None else 0
     return info is not None and info.missing > alert
 
 
 #: had the connection died, or did the server fail on the request?
 DEATH_RULES = (
     Rule("not_ended", lambda attempt: failure.has_ended(attempt.sock, attempt.error)),
-    Rule("peer_had_it", _came_soon),
+    Rule("peer_had_it", _is_not_the_servers_failure),
 )
 
 

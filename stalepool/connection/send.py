@@ -67,7 +67,7 @@ def _prepare(conn: Any, data: Any, installation: Installation) -> Optional[State
         else:
             request.keep_the_head_alone()
     elif phase is WAITING and request is not None:
-        request.is_half_sent = True  # a dialogue: the rest of the request after 100 Continue
+        request.is_past_replay = True  # a dialogue: the rest of the request after 100 Continue
     elif phase is not UPGRADED:
         state.request_begins(conn, data)
     return state

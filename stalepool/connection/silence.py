@@ -124,13 +124,11 @@ class Watch:
         if installation is None:
             return False
         attempt = request_rules.Attempt(installation.settings, self.state, self.request)
-        return request_rules.refusal(request_rules.REPLAY_RULES, attempt) is None
+        return request_rules.first_refusal(request_rules.REPLAY_RULES, attempt) is None
 
     def _is_no_evidence(self, info: TcpInfo) -> bool:
-        """Tell whether silence shows nothing: window closed, data unsent, or probes swallowed.
-
-        A kernel before 5.4 does not tell the first two.
-        """
+        """Tell whether silence shows nothing: window closed, data unsent, or probes swallowed."""
+        # not whole: a kernel before 5.4, which does not tell the first two
         is_evidence = info.is_whole and not info.notsent and info.snd_wnd > 0
         return not is_evidence or (not info.unacked and self.state.origin.knowledge.swallows_probes)
 

@@ -47,15 +47,15 @@ _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n",
 class Request:
     """The request in flight: what went out, and what has been done about it."""
 
-    #: the caller's own timeout on the wait for an answer, in seconds
+    #: the timeout on the socket as the wait began, or a send failed, in seconds
     limit_s: Optional[float] = None
     #: the first wait, after which the kernel is asked about a silent peer; None: it is not
     wait_s: Optional[float] = None
     is_replayed = False
     #: its peer gave no sign of life, as the wait on silence or the kernel has found
     is_silent = False
-    #: a send failed and was not replayed; urllib3 may ignore that, and read an answer
-    is_half_sent = False
+    #: a send failed and was not replayed, which urllib3 may ignore; or more was sent while waiting
+    is_past_replay = False
     moved_for: Optional[str] = None
     first_error: Optional[BaseException] = None
 
@@ -87,8 +87,8 @@ class Request:
         self.size = RECORD_LIMIT + 1
         del self.sent[1:]
 
-    def is_over(self) -> None:
-        """Drop the record: the request was answered, or has failed for good."""
+    def drop_record(self) -> None:
+        """Forget the bytes: the request was answered, or has failed for good."""
         self.size = RECORD_LIMIT + 1
         self.sent, self.first_error = [b""], None
 
@@ -168,7 +168,7 @@ class State:
         self.move_for: Optional[str] = None
         self.used_at = monotonic()
         _states[id(sock)] = self
-        if len(_states) > 2 * _kept_at_most:
+        if len(_states) > 2 * _left_at_last_sweep:
             _sweep()
 
     def idle_s(self, info: Optional[TcpInfo]) -> float:
@@ -184,13 +184,13 @@ class State:
         if self.move_for:
             told.append("will move for: %s" % self.move_for)
         if self.request is not None:
-            told.append("%s, %d bytes sent" % (self.request.method, self.request.size))
+            size = "%d bytes recorded" % self.request.size
+            told += [self.request.method, size if self.request.is_recorded else "not recorded"]
             told += [] if self.request.is_reused else ["on a connection not checked out"]
             told += ["replayed"] if self.request.is_replayed else []
         return "<State %s>" % ", ".join(told)
 
-    # Transitions. The direct writes elsewhere are the fast check's (phase, in checkout) and the
-    # full check's due time: a call each would cost them a fifth.
+    # Transitions. tests/test_house.py lists the writes elsewhere: a call would cost too much.
 
     def checked(self) -> None:
         """A pool has checked the connection out, and keeps it."""
@@ -215,8 +215,8 @@ class State:
     def gives_up(self) -> None:
         """A send failed. urllib3 may still read an answer, but it is to no whole request."""
         if self.request is not None:
-            self.request.is_half_sent = True
-            self.request.is_over()
+            self.request.is_past_replay = True
+            self.request.drop_record()
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection.
@@ -247,7 +247,7 @@ _states: Dict[int, State] = {}
 #: the state of this socket, and not of one that is gone
 by_id = _states.get
 
-_kept_at_most = 32
+_left_at_last_sweep = 32
 
 
 def _sweep() -> None:
@@ -255,11 +255,11 @@ def _sweep() -> None:
 
     Weak references have no callback for it: a signal handler's exception in there would be lost.
     """
-    global _kept_at_most
+    global _left_at_last_sweep
     for key, state in list(_states.items()):
         if state.sock() is None:
             _states.pop(key, None)
-    _kept_at_most = max(32, len(_states))
+    _left_at_last_sweep = max(32, len(_states))
 
 
 def find(sock: Any) -> Optional[State]:
@@ -271,7 +271,8 @@ def find(sock: Any) -> Optional[State]:
 def adopt(conn: Any) -> State:
     """Begin the state of a connection that was pooled before the install.
 
-    It is not certain that it has answered before, so its next request is not replayed.
+    Whether it has answered is not known. So its next request is not replayed; but a refused connect
+    to its peer is tried again.
     """
     state = State(conn, IDLE)
     stats.origin(peer_of(conn)).knowledge.has_answered = True

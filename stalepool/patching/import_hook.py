@@ -1,7 +1,7 @@
 """The import hook: it patches every copy of urllib3 as soon as the copy is loaded, and not before.
 
-Before that, neither the other modules of ours nor wrapt (23-90 ms) are imported. So a process that
-makes no HTTP request does not pay, and ``eventlet.monkey_patch()`` may still come. Two threads that
+Before that, neither wrapt nor most modules of ours (23-90 ms) are imported. So a process that loads
+no urllib3 does not pay, and ``eventlet.monkey_patch()`` may still come. Two threads that
 import parts of urllib3 at the same time are not disturbed: nothing is imported while a package is
 half loaded, or while a finder is asked (the interpreter then holds its global import lock).
 

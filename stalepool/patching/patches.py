@@ -10,7 +10,7 @@ an inherited one is looked up with ``super()`` at each call: docs/design.rst.
 
 from __future__ import annotations
 
-import _imp  # the interpreter's import lock: reentrant, right after a fork, never made green
+import _imp  # the interpreter's import lock: reentrant, valid in a forked child, never green
 import functools
 import inspect
 import weakref

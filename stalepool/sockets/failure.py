@@ -30,7 +30,7 @@ _ENDS = _SILENT_ENDS | {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}
 #: a poll may time out this many seconds too early
 _EARLY_S = 0.05
 
-_LONGEST_ALERT = 24  # in TLS 1.3: alert 2, inner type 1, tag 16, and some padding
+_LONGEST_ALERT_LENGTH = 24  # in TLS 1.3: alert 2, inner type 1, tag 16, and some padding
 
 
 def socket_errors() -> Tuple[Type[BaseException], ...]:
@@ -112,7 +112,7 @@ def answer_has_begun(sock: Any) -> bool:
         return False
     if layers.pending is None:
         return bool(seen)
-    is_short = len(seen) == 5 and int.from_bytes(seen[3:], "big") <= _LONGEST_ALERT
+    is_short = len(seen) == 5 and int.from_bytes(seen[3:], "big") <= _LONGEST_ALERT_LENGTH
     return bool(seen) and not (seen[0] == ALERT or (seen[0] == APPLICATION_DATA and is_short))
 
 

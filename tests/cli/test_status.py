@@ -414,10 +414,10 @@ def test_origins_of_which_there_is_nothing_to_tell_are_one_line() -> None:
 
 def test_every_name_that_is_counted_is_explained() -> None:
     names = [verdict.value for verdict in Verdict] + list(fallback.REASONS)
-    names += [rule.refusal for rule in request_rules.REPLAY_RULES]
-    names += [rule.refusal for rule in request_rules.DEATH_RULES if rule.refusal != "not_ended"]
+    names += [rule.name for rule in request_rules.REPLAY_RULES]
+    names += [rule.name for rule in request_rules.DEATH_RULES if rule.name != "not_ended"]
     names += [reason.name for reason in request_rules.MOVE_REASONS]
-    names += ["presend_check", "ok", "failed", "would", "windows", "answer_began", "half_sent"]
+    names += ["presend_check", "ok", "failed", "would", "windows", "answer_began"]
     names += ["failed_in_request", "silent_in_request"]
     assert not [
         name for name in names if "?" in (explain.words_for(name), explain.remedy_for(name))

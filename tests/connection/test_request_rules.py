@@ -75,7 +75,7 @@ def attempt(replay: str = "idempotent", **facts: Any) -> Attempt:
 
 
 def refusal(**facts: Any) -> Any:
-    return request_rules.refusal(request_rules.REPLAY_RULES, attempt(**facts))
+    return request_rules.first_refusal(request_rules.REPLAY_RULES, attempt(**facts))
 
 
 # -- may it be sent again? -----------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Pair:
 
 def test_what_has_ended_soon_had_died():
     with Pair(replay_within_s=60) as pair:
-        assert request_rules.refusal(request_rules.DEATH_RULES, pair.death()) is None
+        assert request_rules.first_refusal(request_rules.DEATH_RULES, pair.death()) is None
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,9 @@ def test_what_has_ended_soon_had_died():
 )
 def test_what_stands_has_not_ended(error):
     with Pair(replay_within_s=60) as pair:
-        assert request_rules.refusal(request_rules.DEATH_RULES, pair.death(error)) == "not_ended"
+        assert (
+            request_rules.first_refusal(request_rules.DEATH_RULES, pair.death(error)) == "not_ended"
+        )
 
 
 def test_who_had_the_request_and_closed_late_has_failed_on_it():
@@ -233,9 +235,9 @@ def test_who_had_the_request_and_closed_late_has_failed_on_it():
         pair.ours.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert pair.peers.recv(100)
         pair.peers.close()
-        assert request_rules.refusal(request_rules.DEATH_RULES, pair.death()) == "peer_had_it"
+        assert request_rules.first_refusal(request_rules.DEATH_RULES, pair.death()) == "peer_had_it"
         silent = OSError(errno.EHOSTUNREACH, "unreachable")  # the kernel gave up: nobody closed
-        assert request_rules.refusal(request_rules.DEATH_RULES, pair.death(silent)) is None
+        assert request_rules.first_refusal(request_rules.DEATH_RULES, pair.death(silent)) is None
 
 
 # -- may it ride an idle connection? -------------------------------------------------------------

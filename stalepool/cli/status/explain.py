@@ -90,7 +90,6 @@ EVENTS = {
         "the body was not recorded as a whole",
         "nothing to do; a request above 1 MiB, head included, is not recorded",
     ),
-    "half_sent": ("a send had failed before", NOTHING),
 }
 
 _FALLBACK_REMEDY = "report it, with its WARNING from the log"
