@@ -164,10 +164,13 @@ WORTH_IT = [
     {"method": "PUT"},
     {"is_reused": False, "window_is_open": True},
     {"method": "POST", "headers": ["Idempotency-Key: k"]},
+    # a piece of its body is recorded, and the window has closed since
+    {"is_reused": False, "body": [b"x"]},
 ]
 #: it would not be sent again whatever happens, and may be large
 NOT_WORTH_IT = [
     {"is_reused": False},
+    {"body": [b"x" * (1 << 20)]},
     {"method": "POST"},
     {"method": "POST", "headers": ["X-Dempotency-Key: k"]},
     {"method": "PUT", "headers": ["Transfer-Encoding: chunked"]},
