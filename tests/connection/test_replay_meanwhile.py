@@ -87,8 +87,29 @@ def test_closed_while_the_fresh_socket_is_opened() -> None:
             conn = pooled_connection(pool)
             acting(pool, lambda: conn.close())
             outcome = send(server, pool, "GET")
-            assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
+            assert kind_of(outcome.error) == "connection"
             server.wait_ended(1)
+            assert server.journal.count(path="/wanted") == 1
+
+
+def test_answered_while_a_socket_is_opened_beside_a_silent_one() -> None:
+    """Nothing is sent on it."""
+    later = AnswerLater(threading.Event())
+
+    def answer() -> None:
+        later.told.set()
+        kernel.wait_until(lambda: kernel.unread_bytes(sock) > 0, "an answer")
+
+    with shim(**SETTINGS), serving([ECHO, later], default=ECHO) as (
+        server,
+        pool,
+    ), nothing_is_acknowledged():
+        prime(pool)
+        sock = pooled_connection(pool).sock
+        acting(pool, answer)
+        assert get(pool) == 200
+        server.wait_ended(1)
+        assert [entry.connection for entry in server.journal] == [0, 0]
 
 
 def test_closed_while_a_silent_ones_answer_comes_on_another() -> None:
