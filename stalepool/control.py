@@ -55,16 +55,9 @@ def is_installed() -> bool:
 def snapshot() -> Dict[str, Any]:
     """Return what the shim has seen and done in this process: dicts, strings and numbers.
 
-    ``patched``: the patched modules, of each live copy of urllib3. ``unpatched``: what could not be
-    patched, and why. ``origins``, by ``scheme://host:port``, and their ``totals``: ``checkouts``,
-    ``discards``, their ``verdicts``, ``keepalive_armed``, ``saved`` (attempts that urllib3 alone
-    would have lost), ``gone`` (why connections ended), and ``died_idle_s``: how many connections
-    had been idle for so many seconds when they died, by bucket edge, which shows a server's idle
-    limit. In audit mode discards are those that active mode would have made. ``fallbacks``: how
-    often the shim fell back to urllib3, by reason. ``installed``: as :func:`is_installed`;
-    ``off_because``: why not. ``mode``: None while no urllib3 is patched. ``pid``: of this process.
-    ``since``: when it began to count (its start or its fork), in seconds since the epoch.
-    ``settings``: the ``value`` of each, and where it is ``from``. ``versions``: of Python and of
-    the libraries that are loaded.
+    ``origins``, by ``scheme://host:port``, have counters and what was learnt, ``totals`` the sums.
+    The rest is about the process: ``installed``, ``off_because``, ``mode``, ``patched``,
+    ``unpatched``, ``fallbacks``, ``settings``, ``versions``, ``pid``, ``since``. docs/operating.rst
+    says what each of them is, and what differs in audit mode.
     """
     return status.snapshot(import_hook.describe())

@@ -24,6 +24,8 @@ from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
+MOST_CLASSES = 64
+
 #: statuses of answers that say something of the connection, as a Keep-Alive header does
 _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
 
@@ -38,12 +40,12 @@ class Answer:
     status: int
     headers: Any
 
-    def begin(self) -> None:
+    def begin(self, *args: Any, **options: Any) -> None:
         """Read the status line and the headers. Yields where the socket's reads do."""
         state = _begin_to_wait(self)
         request = None if state is None else state.request
         if state is None or request is None:
-            super().begin()  # type: ignore[misc]
+            super().begin(*args, **options)  # type: ignore[misc]
             return
         first, error = b"", None  # type: bytes, Optional[BaseException]
         try:
@@ -55,7 +57,7 @@ class Answer:
                 first = _recover(self, state, request, error)
             elif request.wait_s is not None:
                 self.fp.raw._sock.settimeout(request.limit_s)
-            super().begin()  # type: ignore[misc]
+            super().begin(*args, **options)  # type: ignore[misc]
             if (
                 not state.answers
                 or request.first_error is not None
@@ -236,6 +238,8 @@ def _class_of(base: Any, made: Dict[int, Any]) -> Any:
     """Return a class that is the base and an :class:`Answer`."""
     if issubclass(base, Answer):
         return base
+    if len(made) >= MOST_CLASSES:  # somebody sets a new one for each test
+        made.clear()
     namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
     return made.setdefault(id(base), type(base.__name__, (Answer, base), namespace))
 

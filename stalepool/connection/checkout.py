@@ -11,7 +11,7 @@ from typing import Any, Callable
 from stalepool.clock import monotonic
 from stalepool.connection import full_check
 from stalepool.connection.state import CHECKED, by_id
-from stalepool.fallback import is_timeout
+from stalepool.fallback import is_foreign
 
 Check = Callable[[Any], bool]
 
@@ -42,7 +42,7 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
                 return False
         except (AttributeError, OSError, RuntimeError, ValueError) as error:
             # a mock, or two threads with one connection: the full check handles it
-            if is_timeout(error):
+            if is_foreign(error):
                 raise  # a signal handler's
         return full_check.is_dropped(conn, original)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from typing import Any, Optional
 
 from stalepool import fallback, stats
@@ -14,6 +15,9 @@ from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of, raw_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
+
+#: modules of http.client's and urllib3's own connection classes
+_STOCK = ("http.client", "urllib3.connection", "urllib3.contrib.socks")
 
 #: limit for opening a socket beside a silent one, in seconds: a SYN and two retransmissions
 BESIDE_S = 5.0
@@ -33,6 +37,12 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     :returns: a socket with ``timeout`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
     """
+    if (
+        not conn.auto_open
+        or _counts_its_sockets(type(conn))
+        or _pools_check_connections(type(conn))
+    ):
+        return None
     clone = copy.copy(conn)
     clone.sock = None
     clone._HTTPConnection__response = None  # the original's, which the copy must not close
@@ -52,6 +62,28 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     finally:
         if clone.sock is not None:  # the connect failed behind it
             clone.sock.close()
+
+
+def _counts_its_sockets(cls: Any) -> bool:
+    """Tell whether connect() and close() are both somebody's own: they may acquire and release."""
+    own = [
+        next(base for base in cls.__mro__ if name in vars(base)) for name in ("connect", "close")
+    ]
+    return not any(base.__module__.endswith(_STOCK) for base in own)
+
+
+def _pools_check_connections(cls: Any) -> bool:
+    """Tell whether a pool of this urllib3 has a ``_validate_conn`` of somebody's, as for pinning.
+
+    It would not be called for a fresh socket, and a connection does not know its pool.
+    """
+    names = [base.__module__ + "pool" for base in cls.__mro__]  # urllib3.connectionpool
+    pools = [getattr(sys.modules.get(name), "HTTPConnectionPool", None) for name in names]
+    classes = [pool for pool in pools if pool is not None]
+    for each in classes:
+        classes += each.__subclasses__()
+    checks = filter(None, (vars(each).get("_validate_conn") for each in classes))
+    return any(getattr(check, "__module__", None) not in names for check in checks)
 
 
 def take(conn: Any, state: State, old: Any, fresh: Any, replaced_silent: bool = False) -> bool:
@@ -81,15 +113,13 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
         the host up as urllib3 does, or one of :data:`request_rules.MOVE_REASONS`.
     """
     is_living = reason not in ("presend_check", "probe_unanswered")
-    limit_s, began, own_s = conn.timeout, monotonic(), number_of(conn.timeout)
+    limit_s, began, own_s = shorter(BESIDE_S, conn.timeout), monotonic(), number_of(conn.timeout)
     old, address = conn.sock, None
     if is_living:
         info, address = tcp_info.ask(layers_of(old)), address_of(conn, old)
         limit_s = MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
         if own_s is not None:  # a failed move may use up some of the request's time
             limit_s = min(limit_s, own_s / 4)
-    elif reason == "probe_unanswered":
-        limit_s = shorter(BESIDE_S, conn.timeout)
     fresh = open_like(conn, limit_s, address)
     is_slow = is_living and monotonic() - began > limit_s
     if fresh is None or is_slow:

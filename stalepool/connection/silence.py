@@ -89,10 +89,13 @@ class Watch:
             for :attr:`pause_s`.
         """
         self.pause_s = LOOK_EVERY_S
-        if monotonic() + 0.2 >= self.give_up_before or not self._may_be_replayed():
+        layers = layers_of(self.conn.sock)
+        is_late = monotonic() + 0.2 >= self.give_up_before
+        ends_by_itself = layers is not None and layers.has_receive_timeout
+        if is_late or ends_by_itself or not self._may_be_replayed():
             self.pause_s = None
             return self._keep_waiting()
-        info = tcp_info.ask(layers_of(self.conn.sock))
+        info = tcp_info.ask(layers)
         if info is None or self._is_no_evidence(info):
             return self._keep_waiting()
         if not self._is_suspect(info):

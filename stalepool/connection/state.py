@@ -62,7 +62,6 @@ class Request:
     def __init__(self, conn: Any, data: Any, is_reused: bool) -> None:
         """Begin with the first bytes that go out: http.client sends the head as one."""
         self.conn = weakref.ref(conn)
-        self.method: str = (conn._method or "").upper()  # None: CONNECT
         #: a pool has checked the connection out, and an answer has come on this socket
         self.is_reused = is_reused
         #: kept, since urllib3 2.x overwrites it with the read timeout while it waits
@@ -70,8 +69,12 @@ class Request:
         #: monotonic time of the first byte, and of the last once that is out
         self.sent_at = monotonic()
         #: the bytes, as they went out; after more than RECORD_LIMIT the head alone
-        self.sent: List[bytes] = [data if type(data) is bytes else b""]
+        self.sent: List[bytes] = [b""]
+        if type(data) is bytes and len(data) <= RECORD_LIMIT:
+            self.sent[0] = data
         self.size = len(self.sent[0]) or RECORD_LIMIT + 1
+        #: not the connection's: that is the last request's, while a tunnel is opened
+        self.method = str(self.sent[0].partition(b" ")[0], "latin-1").upper()
 
     def record(self, data: Any) -> None:
         """Note more bytes that go out."""
@@ -247,7 +250,7 @@ _states: Dict[int, State] = {}
 #: the state of this socket, and not of one that is gone
 by_id = _states.get
 
-_left_at_last_sweep = 32
+_left_at_last_sweep = 8
 
 
 def _sweep() -> None:
@@ -259,7 +262,7 @@ def _sweep() -> None:
     for key, state in list(_states.items()):
         if state.sock() is None:
             _states.pop(key, None)
-    _left_at_last_sweep = max(32, len(_states))
+    _left_at_last_sweep = max(8, len(_states))
 
 
 def find(sock: Any) -> Optional[State]:

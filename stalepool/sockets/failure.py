@@ -58,7 +58,8 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     events = None if layers is None else _events(layers)
     if layers is None or events is None:
         return error is None or _sounds_like_an_end(error)
-    if error is not None and not events & _ENDED:
+    # no event: nothing to read, or SO_RCVTIMEO, which looks like an end; a close_notify has none
+    if not events & _ENDED and (error is not None or (layers.pending is None and not events)):
         return False
     info = tcp_info.ask(layers)
     if info is None:

@@ -33,10 +33,13 @@ class Layers(NamedTuple):
 
     @property
     def is_tcp(self) -> bool:
-        return (
-            self.raw.family in (_socket.AF_INET, _socket.AF_INET6)
-            and self.raw.type == _socket.SOCK_STREAM
-        )
+        is_ip = self.raw.family in (_socket.AF_INET, _socket.AF_INET6)
+        return is_ip and self.raw.type == _socket.SOCK_STREAM
+
+    @property
+    def has_receive_timeout(self) -> bool:
+        """Tell whether SO_RCVTIMEO is set, which ends reads only while the socket is blocking."""
+        return any(self.raw.getsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, 16))  # timeval
 
 
 def layers_of(sock: Any) -> Optional[Layers]:

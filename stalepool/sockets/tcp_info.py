@@ -11,7 +11,7 @@ import _socket
 import struct
 from typing import NamedTuple, Optional
 
-from stalepool.fallback import is_timeout
+from stalepool.fallback import is_foreign
 from stalepool.sockets.layers import Layers
 
 _TCP_INFO = getattr(_socket, "TCP_INFO", None)
@@ -113,7 +113,7 @@ def ask(layers: Optional[Layers]) -> Optional[TcpInfo]:
     try:
         answer = layers.raw.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _FORMAT.size)
     except OSError as error:
-        if is_timeout(error):
+        if is_foreign(error):
             raise  # a signal handler's
         return None
     if len(answer) < _IDLE_FIELDS_END:

@@ -7,6 +7,7 @@ import gc
 import http.client
 import io
 import socket
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import urllib3
 
 import stalepool
 from delayed_answers import nothing_is_acknowledged
-from pools import counters, serving, shim
+from pools import counters, get, pool_for, serving, shim, stock
 from replay_tools import ECHO, reused, send
 from stalepool_testing import (
     TLS,
@@ -181,3 +182,19 @@ def test_a_challenge_may_bind_the_connection(
         assert pool.request("GET", "/").status == status
         assert send(server, pool, "GET").status == (None if is_bound else 200)
         assert counters(server)["replays_refused"] == ({"identity": 1} if is_bound else {})
+
+
+@pytest.mark.parametrize("silence_s", ["off", 1])
+def test_a_receive_timeout_of_the_kernels_ends_the_request(silence_s: Any) -> None:
+    """Stock: the read seems to have found the end. Nothing has ended, so nothing is replayed."""
+    timeval = struct.pack("ll", 0, 300_000)
+    options = [(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)]
+    ends = []
+    for who in (stock(), shim(replay="idempotent", silence_s=silence_s)):
+        with who, FaultServer([Respond(200), Silence()]) as server:
+            with pool_for(server, timeout=None, socket_options=options) as pool:
+                assert get(pool) == 200
+                with pytest.raises(urllib3.exceptions.ProtocolError) as caught:
+                    get(pool)
+                ends.append((str(caught.value), len(server.journal)))
+    assert ends[0] == ends[1]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, Iterator
 
 import pytest
 import urllib3
@@ -13,10 +14,11 @@ import urllib3
 import lanes
 from breaks import breaks
 from delayed_answers import AnswerLater
-from pools import counters, pooled_connection, shim
-from replay_tools import links
+from pools import DEFAULTS, counters, pooled_connection, shim
+from replay_tools import after_checkout, have, links
 from reused import asked, primed
-from stalepool_testing import Close, Silence
+from stalepool_testing import Close, CloseAfter, Silence
+from stalepool_testing.kernel import POLLRDHUP
 from worlds import WITH_TESTS
 
 
@@ -110,29 +112,33 @@ def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str, hub:
     assert run_python(GREEN, world, env={**WITH_TESTS, **hub}) == "done"
 
 
-def test_a_replay_without_a_connect_timeout_ends() -> None:
-    """Stock: the error comes at once. Here the origin swallows SYNs by the time of the replay."""
-    with shim(replay="idempotent"), primed(Close(), Close()) as (_server, pool):
-        full = socket.socket()
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        fillers = []
-        for _ in range(4):  # the queue is full: whoever comes now is not answered
-            filler = socket.socket()
+@contextlib.contextmanager
+def full_backlog() -> Iterator[int]:
+    """The port of a listener that answers no SYN: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-            fillers.append(filler)
-        conn = pooled_connection(pool)
-        pool.timeout = urllib3.Timeout()
-        conn.timeout = None
-        conn.port = full.getsockname()[1]
-        began = time.monotonic()
-        with breaks("limit of a replay's connect", by=0.5):
-            with pytest.raises(urllib3.exceptions.ProtocolError):
-                pool.request("GET", "/", timeout=None)
-        assert time.monotonic() - began < 20
-        for each in (full, *fillers):
-            each.close()
+        yield full.getsockname()[1]
+
+
+@pytest.mark.parametrize("what", ["replay", "move"])
+def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what: str) -> None:
+    """Stock: the error comes at once. By the time of the fresh one the origin swallows SYNs."""
+    with shim(**DEFAULTS), full_backlog() as port:
+        with primed(*[Close()] * (what == "replay")) as (server, pool):
+            conn = pooled_connection(pool)
+            pool.timeout = urllib3.Timeout()
+            conn.timeout, conn.port = None, port
+            if what == "move":
+                after_checkout(pool, have(server, CloseAfter(0), POLLRDHUP))
+            began = time.monotonic()
+            with breaks("limit of a %s's connect" % what, by=0.5):
+                with pytest.raises(urllib3.exceptions.ProtocolError):
+                    pool.request("GET" if what == "replay" else "POST", "/", timeout=None)
+            assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("silence_s", [15, 1], ids=["first wait", "watched"])

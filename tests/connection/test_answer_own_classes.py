@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import http.client
+import weakref
 
 import pytest
 import urllib3
@@ -85,3 +87,18 @@ def test_a_tunnel_that_the_application_opens(who, tls):
             assert (outcome.status, outcome.is_own_answer, outcome.arrivals) == (200, True, 2)
             assert len(proxy.tunnels) == 3
             assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_classes_of_one_test_each_do_not_pile_up(monkeypatch):
+    """A recorder may set a class of its own in each test."""
+    alive = []
+    with shim():
+        for _ in range(300):
+            own = type("Own", (http.client.HTTPResponse,), {})
+            alive.append(weakref.ref(own))
+            monkeypatch.setattr(http.client.HTTPConnection, "response_class", own)
+            assert issubclass(HTTPConnection("127.0.0.1").response_class, own)
+            monkeypatch.undo()
+            del own
+        gc.collect()
+    assert sum(reference() is not None for reference in alive) < 100

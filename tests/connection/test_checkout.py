@@ -259,6 +259,21 @@ def test_a_socket_closed_behind_urllib3s_back_at_the_fast_check():
 # -- sharing -------------------------------------------------------------------------------------
 
 
+class Deadline(RuntimeError):
+    """A signal handler's."""
+
+
+def test_a_signal_handlers_exception_passes_through_the_fast_check():
+    def raise_it():
+        raise Deadline
+
+    with shim(), serving() as (_, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        conn = pooled_connection(pool)
+        with breaks("clock of the fast check", by=raise_it), pytest.raises(Deadline):
+            urllib3.connectionpool.is_connection_dropped(conn)
+
+
 def test_a_check_while_another_thread_checks():
     """One poll object is for one thread at a time: the second one gets urllib3's own check."""
     with shim(), serving([Respond(200), Respond(200), CloseAfter(0)]) as (server, pool):

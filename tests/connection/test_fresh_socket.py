@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any, ClassVar, Optional
 
 import pytest
@@ -19,6 +20,7 @@ from stalepool_testing import (
     Step,
     kernel,
 )
+from worlds import WITH_TESTS
 
 
 def test_a_request_that_moves_rides_the_fresh_socket() -> None:
@@ -96,3 +98,64 @@ def test_a_peer_at_another_port_is_looked_up(ends: Step, monkeypatch: pytest.Mon
             outcome = send(forwarder, pool, "PUT")
             assert (outcome.status, outcome.arrivals) == (200, 2)
             assert len(stranger.journal) == 0
+
+
+class Counted(urllib3.connection.HTTPConnection):
+    """At most one connection of the class is open, or the next one waits."""
+
+    free: ClassVar[threading.Semaphore]
+
+    def connect(self) -> None:
+        assert self.free.acquire(timeout=5)
+        super().connect()
+
+    def close(self) -> None:
+        if self.sock is not None:
+            self.free.release()
+        super().close()
+
+
+class OpenedByHand(urllib3.connection.HTTPConnection):
+    """It does not connect by itself."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.auto_open = 0
+
+
+@pytest.mark.parametrize("cls", [Counted, OpenedByHand])
+@pytest.mark.parametrize(("method", "step"), [("POST", ECHO), ("GET", ProcessThenClose())])
+def test_a_class_that_pairs_connect_and_close_has_one_socket(
+    cls: Any, method: str, step: Step
+) -> None:
+    """Nothing is moved or replayed: the fresh connection would be one too many."""
+    Counted.free = threading.Semaphore(1)
+    with shim(replay="idempotent", nonidempotent_max_idle_s=0), FaultServer([ECHO, step]) as server:
+        with pool_for(server) as pool:
+            pool.ConnectionCls = cls
+            prime(pool)
+            outcome = send(server, pool, method)
+            assert (outcome.status, outcome.arrivals) == (200 if step is ECHO else None, 1)
+            assert len(server.journal.connections) == 1
+            assert stalepool.snapshot()["fallbacks"] == {}
+
+
+PINNED = """
+    import json
+    import stalepool, urllib3
+    from reused import primed, outcome
+    from stalepool_testing import ProcessThenClose
+
+    class Pinned(urllib3.HTTPConnectionPool):
+        def _validate_conn(self, conn):
+            super()._validate_conn(conn)  # and whatever it asks of the peer
+
+    stalepool.install(replay="idempotent")
+    with primed(ProcessThenClose()) as (server, pool):
+        print(json.dumps([outcome(pool, "GET")[0], len(server.journal.connections)]))
+"""
+
+
+def test_where_a_pool_checks_its_connections_none_is_opened_without_it(run_python: Any) -> None:
+    """Any pool of the same urllib3 may be the connection's."""
+    assert run_python(PINNED, env=WITH_TESTS) == ["ProtocolError", 1]

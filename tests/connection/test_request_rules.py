@@ -213,6 +213,7 @@ class Pair:
 
 def test_what_has_ended_soon_had_died():
     with Pair(replay_within_s=60) as pair:
+        pair.peers.close()
         assert request_rules.first_refusal(request_rules.DEATH_RULES, pair.death()) is None
 
 

@@ -18,7 +18,7 @@ from pools import (
     shim,
 )
 from replay_tools import ECHO, after_checkout, have, reused, send
-from stalepool_testing import FaultServer, ResetAfter, Surplus, kernel
+from stalepool_testing import FaultServer, ProcessThenReset, ResetAfter, Surplus, kernel
 
 
 def test_uninstalled_it_passes_through() -> None:
@@ -72,3 +72,15 @@ def test_a_readable_connection_that_carries_an_identity_is_not_left() -> None:
         pool.request("POST", "/")
         assert counters(server)["moved"] == {}
         assert pooled_connection(pool).sock is sock
+
+
+def test_what_is_written_by_hand_has_a_method_of_its_own() -> None:
+    """The last request by urllib3 was a GET; this one must reach the server once, as in stock."""
+    with shim(replay="idempotent"), reused(ProcessThenReset()) as (server, pool):
+        conn = pool._get_conn()
+        conn.send(b"POST /pay HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+        response = conn.response_class(conn.sock, method="POST")
+        with pytest.raises(ConnectionError):
+            response.begin()
+        conn.close()
+        assert server.journal.count(path="/pay") == 1

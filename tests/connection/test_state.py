@@ -46,3 +46,10 @@ def test_a_state_shows_itself() -> None:
         assert get(pool) == 200
         found = state.find(pooled_connection(pool).sock)
         assert repr(found) == "<State http://127.0.0.1:%d, idle, 1 answers>" % server.port
+
+
+def test_of_large_first_bytes_nothing_is_kept() -> None:
+    """What follows a hijacked answer is no request."""
+    conn = urllib3.connection.HTTPConnection("127.0.0.1")
+    request = state.Request(conn, b"x" * (state.RECORD_LIMIT + 1), is_reused=True)
+    assert request.sent == [b""] and not request.is_recorded

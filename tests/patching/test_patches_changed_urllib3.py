@@ -129,8 +129,14 @@ FUTURES: Dict[str, Future] = {
         "unknown_connection",
         "HTTPConnection",
     ),
-    "the connection's method has another name": Future(
-        "http.client", (("_method", "_verb"),), "send_failed", "_method"
+    "begin is handed more": Future(
+        "http.client",
+        (
+            ("def begin(self)", "def begin(self, *, most_headers=None)"),
+            ("response.begin()", "response.begin(most_headers=9)"),
+        ),
+        "",
+        "",
     ),
     "the answer's file has another name": Future(
         "http.client",
