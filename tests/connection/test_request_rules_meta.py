@@ -95,7 +95,7 @@ def an_update_of_a_known_version() -> bool:
 def a_dialogue() -> bool:
     """A client that waits for ``100 Continue`` decides itself what it sends again."""
     with shim(replay="idempotent"), reused(Close()) as (server, pool):
-        return is_asked_once(send(server, pool, "PUT", headers={"Expect": "100-continue"}))
+        return is_asked_once(send(server, pool, "DELETE", headers={"Expect": "100-continue"}))
 
 
 def a_nonce() -> bool:
