@@ -24,7 +24,7 @@ REASONS = {
     "send_failed": "a request could not be prepared; urllib3 sends it alone",
     "answer_failed": "waiting for an answer failed; urllib3 reads the answer alone",
     "keepalive_failed": "TCP keepalive could not be armed",
-    "connect_failed": "unexpected error before a refused connect was tried again; it is raised",
+    "connect_failed": "unexpected error at a refused connect: it is not tried again, but raised",
     "fresh_socket_failed": "unexpected error while a second socket was opened; the old one stays",
     "replay_failed": "unexpected error while a replay was made; the caller gets the first error",
     "patch_missing": "urllib3 does not look as expected; a patch was left out",
