@@ -37,11 +37,10 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     :returns: a socket with ``timeout`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
     """
-    if (
-        not conn.auto_open
-        or _counts_its_sockets(type(conn))
-        or _pools_check_connections(type(conn))
-    ):
+    # urllib3 1.26 itself clears it for a tunnel
+    is_opened_by_hand = not conn.auto_open and getattr(conn, "_tunnel_host", None) is None
+    cls = type(conn)
+    if is_opened_by_hand or _counts_its_sockets(cls) or _pools_check_connections(cls):
         return None
     clone = copy.copy(conn)
     clone.sock = None
