@@ -210,12 +210,12 @@ def _is_wanted(logger: logging.Logger, level: int) -> bool:
     If a root logger at DEBUG posts each record by urllib3, each post would cause the next record.
     pip prints INFO lines on stdout, among its JSON.
     """
+    is_enabled = logger.isEnabledFor(level)
     is_by_name = logger.level != logging.NOTSET or _top.level != logging.NOTSET
-    is_in_pip = any(
-        type(handler).__module__.startswith("pip.") for handler in logging.root.handlers
-    )
-    is_wanted = level > (logging.INFO if is_in_pip else logging.DEBUG) or is_by_name
-    return is_wanted and logger.isEnabledFor(level)
+    if not is_enabled or is_by_name or level > logging.INFO:
+        return is_enabled
+    is_in_pip = any(type(h).__module__.startswith("pip.") for h in logging.root.handlers)
+    return level > logging.DEBUG and not is_in_pip
 
 
 def _lines_left_out(message: str) -> Optional[int]:

@@ -24,7 +24,7 @@ from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
-MOST_CLASSES = 64
+MOST_CLASSES = 64  # response classes that are kept; somebody may set a new one for each test
 
 #: statuses of answers that say something of the connection, as a Keep-Alive header does
 _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
@@ -238,7 +238,7 @@ def _class_of(base: Any, made: Dict[int, Any]) -> Any:
     """Return a class that is the base and an :class:`Answer`."""
     if issubclass(base, Answer):
         return base
-    if len(made) >= MOST_CLASSES:  # somebody sets a new one for each test
+    if len(made) >= MOST_CLASSES:
         made.clear()
     namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
     return made.setdefault(id(base), type(base.__name__, (Answer, base), namespace))
