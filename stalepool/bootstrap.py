@@ -46,18 +46,9 @@ def is_the_command() -> bool:
     words: list[str] = getattr(sys, "argv", None) or [""]
     if words[0] != "-m":
         return os.path.basename(words[0]) == "stalepool"
-    try:  # argv gets the module's name later; in the whole line it stands before the rest of argv
-        return _all_words()[-len(words)] in ("stalepool", "-mstalepool")
-    except (OSError, IndexError):
-        return False
-
-
-def _all_words() -> list[str]:
-    """Return the command line, with Python's own options."""
-    if hasattr(sys, "orig_argv"):  # Python 3.10
-        return list(sys.orig_argv)
-    with open("/proc/self/cmdline", encoding="utf-8", errors="replace") as file:
-        return file.read().split("\0")[:-1]
+    # argv gets the module's name later; in the whole line it stands before the rest of argv
+    line: list[str] = getattr(sys, "orig_argv", words)  # Python 3.10
+    return line[-len(words) :][:1] in (["stalepool"], ["-mstalepool"])
 
 
 def say(sentence: str) -> None:

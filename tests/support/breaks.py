@@ -13,6 +13,7 @@ PARTS = {
     "clock of the counters": "stalepool.stats.monotonic",
     "clock of the fast check": "stalepool.connection.checkout.monotonic",
     "clock of the log": "stalepool.fallback.monotonic",
+    "clock of the states": "stalepool.connection.state.monotonic",
     "counters": "stalepool.stats.origin",
     "full check": "stalepool.connection.full_check._find",
     "DEATH_RULES": "stalepool.connection.request_rules.DEATH_RULES",
@@ -44,7 +45,6 @@ PARTS = {
     "TCP_INFO's layout": "stalepool.sockets.tcp_info._TCP_INFO",
     "time limit": "stalepool.connection.answer.timeout_of",
     "unregister": "stalepool.patching.import_hook.unregister",
-    "words of the command line": "stalepool.bootstrap._all_words",
 }
 
 
