@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import sys
+import weakref
 from typing import Any, Optional
 
 from stalepool import fallback, stats
@@ -18,6 +18,9 @@ _logger = logging.getLogger("stalepool.fresh_socket")
 
 #: modules of http.client's and urllib3's own connection classes
 _STOCK = ("http.client", "urllib3.connection", "urllib3.contrib.socks")
+
+#: the connectionpool of each copy of urllib3
+pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
 #: limit for opening a socket beside a silent one, in seconds: a SYN and two retransmissions
 BESIDE_S = 5.0
@@ -76,12 +79,12 @@ def _pools_check_connections(cls: Any) -> bool:
 
     It would not be called for a fresh socket, and a connection does not know its pool.
     """
-    names = [base.__module__ + "pool" for base in cls.__mro__]  # urllib3.connectionpool
-    pools = [getattr(sys.modules.get(name), "HTTPConnectionPool", None) for name in names]
-    classes = [pool for pool in pools if pool is not None]
+    modules = [module for module in pool_modules if module.HTTPConnection in cls.__mro__]
+    classes = [module.HTTPConnectionPool for module in modules]
     for each in classes:
         classes += each.__subclasses__()
     checks = filter(None, (vars(each).get("_validate_conn") for each in classes))
+    names = [module.__name__ for module in modules]
     return any(getattr(check, "__module__", None) not in names for check in checks)
 
 

@@ -23,6 +23,7 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
 
     :param original: returns urllib3's own, bound to a connection.
     """
+    fresh_socket.pool_modules.add(module)
 
     def send(self: Any, data: Any) -> Any:
         installation = runtime.current

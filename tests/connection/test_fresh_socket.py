@@ -142,20 +142,31 @@ def test_a_class_that_pairs_connect_and_close_has_one_socket(
 
 PINNED = """
     import json
-    import stalepool, urllib3
-    from reused import primed, outcome
-    from stalepool_testing import ProcessThenClose
 
-    class Pinned(urllib3.HTTPConnectionPool):
+    import in_client  # quiets eventlet
+    import eventlet, stalepool, urllib3
+    from reused import Server, outcome
+    from stalepool_testing import ProcessThenClose, Respond
+
+    green = eventlet.import_patched("urllib3")
+
+    class Pinned(green.HTTPConnectionPool):
         def _validate_conn(self, conn):
             super()._validate_conn(conn)  # and whatever it asks of the peer
 
-    stalepool.install(replay="idempotent")
-    with primed(ProcessThenClose()) as (server, pool):
-        print(json.dumps([outcome(pool, "GET")[0], len(server.journal.connections)]))
+    found = []
+    for copy in (green, urllib3):
+        with Server([Respond(), ProcessThenClose()]) as server:
+            options = {"maxsize": 1, "retries": False, "timeout": 20.0}
+            with copy.HTTPConnectionPool(server.host, server.port, **options) as pool:
+                assert pool.request("GET", "/").status == 200
+                found.append([outcome(pool, "GET"), len(server.journal.connections)])
+    print(json.dumps(found))
 """
 
 
 def test_where_a_pool_checks_its_connections_none_is_opened_without_it(run_python: Any) -> None:
-    """Any pool of the same urllib3 may be the connection's."""
-    assert run_python(PINNED, env=WITH_TESTS) == ["ProtocolError", 1]
+    """Any pool of the same urllib3 may be the connection's; those of another copy are not."""
+    (refused, opened), other_copy = run_python(PINNED, env=WITH_TESTS)
+    assert (refused[0], opened) == ("ProtocolError", 1)
+    assert other_copy == [200, 2]
