@@ -241,7 +241,11 @@ def _class_of(base: Any, made: Dict[int, Any]) -> Any:
     if len(made) >= MOST_CLASSES:
         made.clear()
     namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
-    return made.setdefault(id(base), type(base.__name__, (Answer, base), namespace))
+    try:
+        cls = type(base.__name__, (Answer, base), namespace)
+    except TypeError:  # it permits no class made from it: urllib3 reads the answer alone
+        cls = base
+    return made.setdefault(id(base), cls)
 
 
 def _made_by(make: Any, made: Dict[int, Any], *args: Any, **kwargs: Any) -> Any:

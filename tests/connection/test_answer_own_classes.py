@@ -52,6 +52,20 @@ def test_a_response_without_headers(who):
         assert len(server.journal.connections) == 1
 
 
+class Final(http.client.HTTPResponse):
+    def __init_subclass__(cls, **options):
+        raise TypeError("final")
+
+
+@both
+def test_a_response_class_that_permits_no_subclass(who, monkeypatch):
+    monkeypatch.setattr(http.client.HTTPConnection, "response_class", Final)
+    with who(), serving() as (server, pool):
+        for _ in range(4):
+            assert get(pool) == 200
+        assert len(server.journal.connections) == 1
+
+
 # -- a tunnel of its own ---------------------------------------------------------------------------
 
 
