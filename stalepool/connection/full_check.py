@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import select
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Optional, Tuple
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
@@ -17,19 +17,12 @@ from stalepool.connection import state as states
 from stalepool.connection.state import State, is_http1
 from stalepool.runtime import Installation
 from stalepool.sockets import keepalive, liveness, tcp_info
+from stalepool.sockets.keepalive import Keepalive
 from stalepool.sockets.layers import Layers, layers_of
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool.sockets.verdict import Action, Verdict
+from stalepool.sockets.verdict import DEATHS, Action, Verdict
 
 _logger = logging.getLogger("stalepool.checkout")
-
-
-class Finding(NamedTuple):
-    """The result of a full check."""
-
-    verdict: Verdict
-    idle_s: Optional[float] = None  # None: not known
-    died_idle_s: Optional[float] = None  # how long it had been idle when it died
 
 
 def is_dropped(conn: Any, original: Callable[[Any], bool]) -> bool:
@@ -55,9 +48,9 @@ def _check(conn: Any, installation: Installation) -> Action:
         return Action.DEFER
     if state.phase is states.CHECKED:
         fallback.fall_back("requests_unseen", type(conn))
-    finding = _find(conn, state, installation)
-    _report(conn, state, finding, installation)
-    action = Action.DEFER if installation.is_audit else finding.verdict.action
+    verdict, idle_s = _find(conn, state, installation)
+    _report(conn, state, verdict, idle_s, installation)
+    action = Action.DEFER if installation.is_audit else verdict.action
     if action is Action.KEEP and state.request is not None:
         state.answered()  # the answer was read by another response class
     if action is not Action.DISCARD:
@@ -65,42 +58,47 @@ def _check(conn: Any, installation: Installation) -> Action:
     return action
 
 
-def _find(conn: Any, state: State, installation: Installation) -> Finding:
+def _find(conn: Any, state: State, installation: Installation) -> Tuple[Verdict, Optional[float]]:
+    """Return the verdict, and the idle time in seconds where it is known; learn from a death."""
     if state.fork_generation != runtime.fork_generation:
         # before anything is asked: a read through TLS here would steal the parent's records
-        return Finding(Verdict.FOREIGN_PROCESS)
+        return Verdict.FOREIGN_PROCESS, None
     layers = layers_of(conn.sock)
     if layers is None:
-        return Finding(Verdict.UNKNOWN)
+        return Verdict.UNKNOWN, None
     if layers.raw.fileno() < 0:
-        return Finding(Verdict.NO_SOCKET)
+        return Verdict.NO_SOCKET, None
     poll = state.poll or liveness.poller(layers.raw)
     if poll is None:
-        return Finding(Verdict.UNKNOWN)
+        return Verdict.UNKNOWN, None
     verdict = liveness.examine(layers, poll, may_consume=not installation.is_audit)
     info = tcp_info.ask(layers)
     idle_s = state.idle_s(None if _brought_data(verdict, layers) else info)
     if verdict is Verdict.ALIVE:
-        verdict = _verdict_on_idleness(state, layers, info, idle_s, installation)
-    if verdict is Verdict.ALIVE and not installation.is_audit:
-        _trust(conn, state, layers, poll, installation)
-    if not verdict.is_death:
-        return Finding(verdict, idle_s)
-    return Finding(verdict, idle_s, _idle_at_death_s(verdict, layers, info, idle_s))
+        armed = keepalive.read(layers)
+        verdict = _verdict_on_idleness(state, info, armed, installation)
+        if verdict is Verdict.ALIVE and not installation.is_audit:
+            _trust(conn, state, layers, poll, armed, installation)
+    if verdict in DEATHS:
+        died_idle_s = _idle_at_death_s(verdict, layers, info, idle_s)
+        state.origin.count_death(died_idle_s)
+        if verdict is Verdict.CLOSED:
+            state.origin.knowledge.note_fin(died_idle_s)
+    return verdict, idle_s
 
 
 def _verdict_on_idleness(
-    state: State, layers: Layers, info: Optional[TcpInfo], idle_s: float, installation: Installation
+    state: State, info: Optional[TcpInfo], armed: Optional[Keepalive], installation: Installation
 ) -> Verdict:
     """Judge a connection on which nothing has arrived."""
-    limit_s = installation.settings.max_idle_s
+    idle_s, limit_s = state.idle_s(info), installation.settings.max_idle_s
     if state.is_bound:
         return Verdict.ALIVE  # it carries an identity: kept while it is alive
     if state.idle_limit_s == 0 or (limit_s is not None and idle_s >= limit_s):
         return Verdict.IDLE_TOO_LONG
     if info is None:
         return Verdict.ALIVE
-    knowledge, armed = state.origin.knowledge, keepalive.read(layers)
+    knowledge = state.origin.knowledge
     if armed is not None and info.has_answered_a_probe(armed.idle_s):
         knowledge.note_probe_answered()
     limit_s = knowledge.observed_idle_limit_s
@@ -129,14 +127,17 @@ def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
 
 
 def _trust(
-    conn: Any, state: State, layers: Layers, poll: select.poll, installation: Installation
+    conn: Any,
+    state: State,
+    layers: Layers,
+    poll: select.poll,
+    armed: Optional[Keepalive],
+    installation: Installation,
 ) -> None:
-    """Arm keepalive, and set when the next full check is due.
-
-    That is when a probe can be unanswered, or ``max_idle_s`` is reached.
-    """
-    _arm(state, layers, installation)
-    armed = keepalive.read(layers)
+    """Set when the next full check is due: a probe can be unanswered, or max_idle_s is reached."""
+    if state.poll is None:  # the first one of this installation
+        _arm(state, layers, installation)
+        armed = keepalive.read(layers)
     is_tls = layers.pending is not None
     if state.move_for is not None or (is_tls and not hasattr(conn.sock, "pending")):
         return  # the next check is a full one, too
@@ -177,14 +178,12 @@ def _idle_at_death_s(
     return max(0, age_ms) / 1000
 
 
-def _report(conn: Any, state: State, finding: Finding, installation: Installation) -> None:
-    """Count the verdict, learn from a death, and log a discard at DEBUG."""
-    verdict, origin = finding.verdict, state.origin
+def _report(
+    conn: Any, state: State, verdict: Verdict, idle_s: Optional[float], installation: Installation
+) -> None:
+    """Count the verdict, and log a discard at DEBUG."""
+    origin = state.origin
     origin.count("verdicts", verdict.value)
-    if finding.died_idle_s is not None:
-        origin.count_death(finding.died_idle_s)
-        if verdict is Verdict.CLOSED:
-            origin.knowledge.note_fin(finding.died_idle_s)
     if verdict is Verdict.UNKNOWN:
         if installation.is_audit and layers_of(conn.sock) is not None:
             return  # a TLS record that only a read could identify: counted, and no fallback
@@ -194,6 +193,6 @@ def _report(conn: Any, state: State, finding: Finding, installation: Installatio
         if verdict.value in stats.HIDDEN and not installation.is_audit:
             origin.hidden.tick()
         action = "would discard" if installation.is_audit else "discards"
-        idle = "?" if finding.idle_s is None else "%.3f" % finding.idle_s
+        idle = "?" if idle_s is None else "%.3f" % idle_s
         args = ("%s: %s, %s, idle %s s", origin.name, action, verdict.value, idle)
         fallback.log(_logger, logging.DEBUG, *args)

@@ -298,7 +298,7 @@ def note_opened(raw: RawSocket) -> None:
 def _begin_anew() -> None:
     """Forget the requests in flight: they may end unseen while nothing is installed."""
     for state in list(_states.values()):
-        state.full_check_due = 0.0
+        state.full_check_due, state.poll = 0.0, None
         if state.phase is not UPGRADED:
             state.phase, state.request = IDLE, None
 

@@ -12,6 +12,7 @@ import sys
 from typing import Any, Callable, NamedTuple, Optional
 
 RawSocket = _socket.socket
+_family, _type = (vars(RawSocket)[name].__get__ for name in ("family", "type"))
 
 #: the results of a non-blocking read of one byte through a TLS layer
 WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
@@ -33,8 +34,9 @@ class Layers(NamedTuple):
 
     @property
     def is_tcp(self) -> bool:
-        is_ip = self.raw.family in (_socket.AF_INET, _socket.AF_INET6)
-        return is_ip and self.raw.type == _socket.SOCK_STREAM
+        # as the C class has them: socket.socket makes enums of them, in 0.7 us each
+        is_ip = _family(self.raw) in (_socket.AF_INET, _socket.AF_INET6)
+        return is_ip and _type(self.raw) == _socket.SOCK_STREAM
 
     @property
     def has_receive_timeout(self) -> bool:

@@ -53,11 +53,6 @@ class Verdict(enum.Enum):
         """Tell whether it discards an open connection (with ``NO_SOCKET`` there is none)."""
         return self.action is Action.DISCARD and self is not Verdict.NO_SOCKET
 
-    @property
-    def is_death(self) -> bool:
-        """Tell whether the peer or the network has ended the connection, not a rule of ours."""
-        return self in _DEATHS
-
 
 TABLE = {
     Verdict.ALIVE: (Action.KEEP, "nothing to read, nothing wrong"),
@@ -76,4 +71,5 @@ TABLE = {
     Verdict.UNKNOWN: (Action.DEFER, "a class or socket that cannot be asked"),
 }
 
-_DEATHS = frozenset((Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT, Verdict.PROBE_UNANSWERED))
+#: the peer or the network has ended the connection, not a rule of ours
+DEATHS = frozenset((Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT, Verdict.PROBE_UNANSWERED))

@@ -43,13 +43,12 @@ def test_of_a_closed_socket_nothing_is_known():
 def test_a_kernel_that_tells_less(answer):
     """Older kernels have a shorter struct tcp_info: the length that came back is looked at."""
 
-    class Raw:
-        family, type = socket.AF_INET, socket.SOCK_STREAM
-
+    class Old(socket.socket):
         def getsockopt(self, *args):
             return answer
 
-    assert tcp_info.ask(layers.Layers(Raw())) is None
+    with Old() as raw:
+        assert tcp_info.ask(layers.Layers(raw)) is None
 
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
