@@ -171,7 +171,7 @@ class State:
         self.move_for: Optional[str] = None
         self.used_at = monotonic()
         _states[id(sock)] = self
-        if len(_states) > 2 * _left_at_last_sweep:
+        if len(_states) > 2 * _left_at_last_sweep or self.used_at > _sweep_due_at:
             _sweep()
 
     def idle_s(self, info: Optional[TcpInfo]) -> float:
@@ -251,6 +251,9 @@ _states: Dict[int, State] = {}
 by_id = _states.get
 
 _left_at_last_sweep = 8
+_sweep_due_at = 0.0
+#: the records of requests that failed on sockets that are gone are kept no longer than this
+SWEEP_EVERY_S = 30.0
 
 
 def _sweep() -> None:
@@ -258,11 +261,11 @@ def _sweep() -> None:
 
     Weak references have no callback for it: a signal handler's exception in there would be lost.
     """
-    global _left_at_last_sweep
+    global _left_at_last_sweep, _sweep_due_at
     for key, state in list(_states.items()):
         if state.sock() is None:
             _states.pop(key, None)
-    _left_at_last_sweep = max(8, len(_states))
+    _left_at_last_sweep, _sweep_due_at = max(8, len(_states)), monotonic() + SWEEP_EVERY_S
 
 
 def find(sock: Any) -> Optional[State]:

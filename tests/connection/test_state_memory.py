@@ -14,8 +14,10 @@ from typing import Any, Iterator
 import pytest
 import urllib3
 
+from breaks import breaks
 from pools import pooled_connection, shim
 from reused import primed
+from stalepool.clock import monotonic
 from stalepool.connection import state
 from stalepool_testing import Close, FaultServer, Respond, Silence
 
@@ -135,6 +137,31 @@ def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
             use(60)
             assert 0 < (held() - before) / 50 < 1000
             tracemalloc.stop()
+
+
+def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
+    """Bodies of uploads raise, and then hardly a new connection is opened."""
+
+    class Fails(Exception):
+        pass
+
+    def body() -> Iterator[bytes]:
+        yield bytes(MB // 2)
+        raise Fails
+
+    with shim(replay="idempotent"), FaultServer() as server:
+        at = server.host, server.port
+        conns = [urllib3.connection.HTTPConnection(*at, timeout=20.0) for _ in range(10)]
+        for conn in conns:
+            _checked(conn)
+            with pytest.raises(Fails):
+                conn.request("PUT", "/", body=body(), headers={"Content-Length": str(MB)})
+        for conn in conns:
+            conn.close()
+        with breaks("clock of the states", lambda: monotonic() + 60):
+            _idle(conn)
+        conn.close()
+        assert recorded() < MB
 
 
 # -- what is dropped, in each phase ----------------------------------------------------------------
