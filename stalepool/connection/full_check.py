@@ -92,13 +92,16 @@ def _verdict_on_idleness(
 ) -> Verdict:
     """Judge a connection on which nothing has arrived."""
     idle_s, limit_s = state.idle_s(info), installation.settings.max_idle_s
+    knowledge = state.origin.knowledge
     if state.is_bound:
         return Verdict.ALIVE  # it carries an identity: kept while it is alive
-    if state.idle_limit_s == 0 or (limit_s is not None and idle_s >= limit_s):
+    if limit_s is not None and idle_s >= limit_s:
+        return Verdict.IDLE_TOO_LONG
+    if state.idle_limit_s == 0 and knowledge.untrue_limit_s != 0:
+        knowledge.note_outlived(0)  # a server that rounds down says 0, too
         return Verdict.IDLE_TOO_LONG
     if info is None:
         return Verdict.ALIVE
-    knowledge = state.origin.knowledge
     if armed is not None and info.has_answered_a_probe(armed.idle_s):
         knowledge.note_probe_answered()
     limit_s = knowledge.observed_idle_limit_s
