@@ -81,6 +81,8 @@ class Knowledge:
         self._swallowed_until = 0.0
         self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle time in seconds)
         self._moves_stopped_until = 0.0
+        #: from when on a connection whose probes are unanswered may be left; a failed move sets it
+        self.move_again_at = 0.0
         #: an announced idle limit that connections outlive, and how many have so far
         self.untrue_limit_s: Optional[float] = None
         self._outlived = 0

@@ -21,7 +21,7 @@ from stalepool.connection.state import is_http1, note_opened, origin_of, peer_of
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
-from stalepool.sockets.layers import RawSocket, layers_of
+from stalepool.sockets.layers import layers_of, raw_of
 
 #: attribute of a copy of a connection: the address to connect to, without a DNS look-up
 PINNED = "_stalepool_pinned"
@@ -79,13 +79,18 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
     return _new_conn
 
 
-def address_in(conn: Any, raw: RawSocket) -> Optional[str]:
+def address_of(conn: Any, sock: Any) -> Optional[str]:
     """Return the IP address to which a socket of a connection leads; None if it has none.
 
-    None, too, if it leads to another port than the connection's, as to a forwarder that somebody's
-    patch put there: at the connection's port of that address another server may listen.
+    After a reset, that of the last socket to this peer. None, too, if it leads to another port than
+    the connection's, as to a forwarder that somebody's patch put there: at the connection's port of
+    that address another server may listen.
     """
-    name = raw.getpeername()
+    raw = raw_of(sock)
+    try:
+        name: Any = None if raw is None else raw.getpeername()
+    except OSError:  # the kernel has forgotten it
+        return stats.origin(peer_of(conn)).knowledge.address
     return name[0] if isinstance(name, tuple) and name[1] == conn.port else None
 
 
@@ -108,8 +113,7 @@ def _arm(conn: Any, sock: Any, settings: Settings) -> None:
     if layers is None:
         return
     note_opened(layers.raw)
-    if layers.is_tcp:
-        stats.origin(peer_of(conn)).knowledge.address = address_in(conn, layers.raw)
+    stats.origin(peer_of(conn)).knowledge.address = address_of(conn, sock)
     if not entry.knowledge.swallows_probes and keepalive.arm(layers, settings):
         entry.armed.tick()
 

@@ -7,12 +7,12 @@ import logging
 import weakref
 from typing import Any, Optional
 
-from stalepool import fallback, stats
+from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection.connect import PINNED, address_in, connect_errors, number_of
-from stalepool.connection.state import Request, State, peer_of
+from stalepool.connection.connect import PINNED, address_of, connect_errors, number_of
+from stalepool.connection.state import Request, State
 from stalepool.sockets import tcp_info
-from stalepool.sockets.layers import layers_of, raw_of, timeout_of
+from stalepool.sockets.layers import layers_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
 
@@ -123,12 +123,15 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
         if own_s is not None:  # a failed move may use up some of the request's time
             limit_s = min(limit_s, own_s / 4)
     fresh = open_like(conn, limit_s, address)
-    is_slow = is_living and monotonic() - began > limit_s
-    if fresh is None or is_slow:
-        state.origin.knowledge.stop_moves()
+    spent_s = monotonic() - began
     if fresh is None:
+        state.origin.knowledge.stop_moves()
+        # at most a tenth of the time is spent with moves that fail
+        state.origin.knowledge.move_again_at = monotonic() + 9 * spent_s
         state.origin.count("moved", "failed")
         return
+    if is_living and spent_s > limit_s:
+        state.origin.knowledge.stop_moves()
     fresh.settimeout(timeout_of(old))
     if not take(conn, state, old, fresh, replaced_silent=reason == "probe_unanswered"):
         return
@@ -136,12 +139,3 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     request.is_reused = False
     state.origin.count("moved", reason)
     fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)
-
-
-def address_of(conn: Any, sock: Any) -> Optional[str]:
-    """Return what :func:`address_in` does; after a reset that of the last socket to this peer."""
-    raw = raw_of(sock)
-    try:
-        return None if raw is None else address_in(conn, raw)
-    except OSError:  # the kernel has forgotten it
-        return stats.origin(peer_of(conn)).knowledge.address

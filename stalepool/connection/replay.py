@@ -13,7 +13,8 @@ from typing import Any, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like, shorter, take
+from stalepool.connection.connect import address_of
+from stalepool.connection.fresh_socket import BESIDE_S, open_like, shorter, take
 from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import SENDING, Request, State
 from stalepool.runtime import Installation

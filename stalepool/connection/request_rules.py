@@ -218,7 +218,7 @@ def reason_to_move(settings: Settings, state: State, request: Request) -> Option
     if state.is_bound:
         return None
     if state.move_for is not None or request.method in IDEMPOTENT:
-        return state.move_for
+        return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
     for reason in MOVE_REASONS:
         if reason.applies(settings, state) and not has_a_key(request.head):
             return reason.name

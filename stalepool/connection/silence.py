@@ -13,7 +13,8 @@ from typing import Any, Optional
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
+from stalepool.connection.connect import address_of
+from stalepool.connection.fresh_socket import BESIDE_S, open_like
 from stalepool.connection.state import Request, State
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of

@@ -555,6 +555,24 @@ def test_a_neighbour_that_is_away(who):
     assert all(map(is_waited_for, seen)), seen
 
 
+def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
+    """Probes are swallowed, and the name server is down. Stock: no request waits for that."""
+    asked = []
+
+    def no_name_server(host, *args, **options):
+        asked.append(host)
+        time.sleep(0.5)
+        raise socket.gaierror(socket.EAI_AGAIN, "no name server")
+
+    filtered = CutServer(default=RespondThroughFilter(), swallows_probes=True)
+    with shim(**SHORT), answered(filtered) as (server, pool):
+        monkeypatch.setattr(socket, "getaddrinfo", no_name_server)
+        for _ in range(2):
+            time.sleep(2.6)  # two probes
+            assert pool.request("POST", "/", body=b"x").status == 200
+        assert (asked, counters(server)["moved"]) == ([server.host], {"failed": 1})
+
+
 # -- the default numbers ---------------------------------------------------------------------------
 
 
