@@ -22,7 +22,7 @@ def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
         return (
             "audit for %s: %s failed on a connection that ended, active would have sent %s of them "
             "once more; it would have discarded %s; %s"
-            % (duration(seconds), failed, thousands(would), discards, fallbacks)
+            % (duration(seconds), failed, f"{would:,}", discards, fallbacks)
         )
     saved = totals["saved"]
     how = "{replayed:,} sent once more, {kept_off:,} kept off a connection that only looked alive, "
@@ -60,14 +60,9 @@ def has_events(seen: Dict[str, Any]) -> bool:
     return bool(totals["discards"]) or any(map(any, counted))
 
 
-def thousands(number: int) -> str:
-    """Return "1,226"."""
-    return f"{number:,}"
-
-
 def count(number: int, noun: str) -> str:
     """Return "1 request", "1,226 requests"."""
-    return "%s %s%s" % (thousands(number), noun, "" if number == 1 else "s")
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from stalepool import summary
 from stalepool.cli.status.explain import words_for
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
-from stalepool.summary import count, duration, thousands
+from stalepool.summary import count, duration
 
 #: a status that is older than this says so
 OLD_S = 60.0
@@ -99,7 +99,7 @@ def _state(process: Process) -> str:
 def _about_origin(seen: Dict[str, Any]) -> List[str]:
     lines = [
         "%s at checkout, %s reused"
-        % (count(seen["checkouts"], "connection"), thousands(seen["verdicts"].get("alive", 0)))
+        % (count(seen["checkouts"], "connection"), "{:,}".format(seen["verdicts"].get("alive", 0)))
     ]
     for title, names in (
         ("connections that ended", seen["gone"]),
