@@ -7,6 +7,7 @@ from typing import Iterator
 import pytest
 
 import stalepool
+from outages import Sleeper
 from pools import forget_what_was_counted
 
 
@@ -20,3 +21,11 @@ def defaults() -> Iterator[None]:
     forget_what_was_counted()
     yield
     stalepool.install()
+
+
+@pytest.fixture
+def sleeper(monkeypatch: pytest.MonkeyPatch) -> Sleeper:
+    """What urllib3 sleeps with, and so what we do while a connect is tried again."""
+    sleeper = Sleeper()
+    monkeypatch.setattr("urllib3.util.retry.time", sleeper)
+    return sleeper

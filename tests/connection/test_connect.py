@@ -21,7 +21,6 @@ from gates import Gate, remote_control
 from outages import (
     WINDOW_S,
     Route,
-    Sleeper,
     as_a_new_thread,
     both,
     direct,
@@ -71,13 +70,6 @@ ROUTES = {
     "tunnel": lambda: through_proxy(TLS()),
     "requests": through_requests,
 }
-
-
-@pytest.fixture
-def sleeper(monkeypatch):
-    sleeper = Sleeper()
-    monkeypatch.setattr("urllib3.util.retry.time", sleeper)
-    return sleeper
 
 
 @pytest.fixture

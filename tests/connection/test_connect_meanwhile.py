@@ -16,18 +16,11 @@ from urllib3.exceptions import NewConnectionError
 import stalepool
 from breaks import breaks
 from gates import Gate, remote_control
-from outages import WINDOW_S, Sleeper, as_a_new_thread, direct, environ_of, in_place
+from outages import WINDOW_S, as_a_new_thread, direct, environ_of, in_place
 from pools import counters, get, pool_for, pooled_connection, shim, stock
 from stalepool import stats
 from stalepool.connection import connect
 from stalepool_testing import Close, FaultServer, Respond
-
-
-@pytest.fixture
-def sleeper(monkeypatch):
-    sleeper = Sleeper()
-    monkeypatch.setattr("urllib3.util.retry.time", sleeper)
-    return sleeper
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import pytest
 
 import stalepool
+from oracle import refuse_early
 from pools import counters, pooled_connection, wait_idle
 from reused import asked, outcome, primed, stock
 from stalepool_testing import (
@@ -100,18 +101,6 @@ class FailLate(AnswerStep):
         exchange.end(self.reset)
 
 
-@dataclass(frozen=True)
-class RefuseEarly(AnswerStep):
-    """Answers 413 once it has seen the head, and closes with the body unread: an RST."""
-
-    keeps_connection = False
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        exchange.channel.flush()
-        exchange.channel.reset()
-
-
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 @pytest.mark.parametrize("layer", ["plain", "TLSv1.3"])
 def test_a_server_that_fails_on_a_request_is_not_asked_again(layer: str, reset: bool) -> None:
@@ -138,7 +127,7 @@ def test_an_upload_that_is_refused_early_is_begun_once(layer: str) -> None:
 
     def upload() -> Tuple[Any, ...]:
         options = {"tls": tls, "socket_options": small, "receive_buffer": 16384}
-        with primed(RefuseEarly(), **options) as (server, pool):
+        with primed(refuse_early(), **options) as (server, pool):
             seen, counted = outcome(pool, "PUT", body=b"x" * 900_000), counters(server)
             return seen, asked(server), counted.get("replays_refused"), counted.get("replays")
 
