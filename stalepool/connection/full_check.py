@@ -78,7 +78,7 @@ def _find(conn: Any, state: State, installation: Installation) -> Tuple[Verdict,
         armed = keepalive.read(layers)
         verdict = _verdict_on_idleness(state, info, armed, installation)
         if verdict is Verdict.ALIVE and not installation.is_audit:
-            _trust(conn, state, layers, poll, armed, installation)
+            _trust(state, layers, poll, armed, installation)
     if verdict in DEATHS:
         died_idle_s = _idle_at_death_s(verdict, layers, info, idle_s)
         state.origin.count_death(died_idle_s)
@@ -130,7 +130,6 @@ def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
 
 
 def _trust(
-    conn: Any,
     state: State,
     layers: Layers,
     poll: select.poll,
@@ -141,13 +140,10 @@ def _trust(
     if state.poll is None:  # the first one of this installation
         _arm(state, layers, installation)
         armed = keepalive.read(layers)
-    is_tls = layers.pending is not None
-    if state.move_for is not None or (is_tls and not hasattr(conn.sock, "pending")):
-        return  # the next check is a full one, too
     limits = (None if armed is None else armed.idle_s, installation.settings.max_idle_s)
     trust_s = min((limit for limit in limits if limit is not None), default=float("inf"))
     kept = state.origin.counter("verdicts", Verdict.ALIVE.value).ticks
-    state.trust_until(monotonic() + trust_s, poll, is_tls, kept)
+    state.trust_until(monotonic() + trust_s, poll, layers.pending is not None, kept)
     if runtime.current is not installation:
         state.full_check_due = 0.0
 
