@@ -1,7 +1,7 @@
 """Fallbacks: something was not as expected, so urllib3 handles the request alone.
 
-Each fallback is counted, and the first of each reason in a process is logged at WARNING. All log
-lines of this package pass through :func:`log`.
+Each fallback is counted, and the first of each reason in a process is logged, as a rule at WARNING.
+All log lines of this package pass through :func:`log`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ REASONS = {
     "send_failed": "a request could not be prepared; urllib3 sends it alone",
     "answer_failed": "waiting for an answer failed; urllib3 reads the answer alone",
     "keepalive_failed": "TCP keepalive could not be armed",
-    "connect_failed": "unexpected error at a refused connect: it is not tried again, but raised",
+    "connect_failed": "unexpected error at a refused connect: no new try, the refusal is raised",
     "fresh_socket_failed": "unexpected error while a second socket was opened; the old one stays",
     "replay_failed": "unexpected error while a replay was made; the caller gets the first error",
     "patch_missing": "urllib3 does not look as expected; a patch was left out",
@@ -61,9 +61,8 @@ _top = logging.getLogger("stalepool")
 def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: where the function raises, count a fallback and return ``default``.
 
-    After start-up only this and :func:`log` catch every exception. Exceptions of others pass, see
-    :func:`is_foreign`; so do ``KeyboardInterrupt``, ``eventlet.Timeout`` and others that are no
-    ``Exception``.
+    After start-up only this and :func:`log` have an ``except Exception``. What others have raised
+    passes, see :func:`is_foreign`, as do ``KeyboardInterrupt`` and ``eventlet.Timeout``.
 
     :param reason: one of :data:`REASONS`.
     """
@@ -87,10 +86,10 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
 def is_foreign(error: BaseException, called: FrozenSet[str] = frozenset()) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
-    Foreign are timeouts, since guarded code waits only to open a socket, and catches those; what a
-    timer of eventlet's raised in a waiting green thread; and all but builtins, if their class or
-    innermost frame is of no package that we call. A builtin that a signal handler raises cannot be
-    told from ours, so guarded blocks are small.
+    Three kinds are foreign: timeouts, since guarded code waits only to open a socket, and catches
+    its own; what an eventlet timer raised in a waiting green thread; exceptions other than builtins
+    whose class or innermost frame is in no package that we call. A builtin that a signal handler
+    raises cannot be told from ours, so guarded blocks are small.
 
     :param called: more modules that we call: those of a connection's class.
     """
@@ -130,7 +129,7 @@ def is_timeout(error: Optional[BaseException]) -> bool:
 def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
     """Tell whether it is the timeout of a socket, and not a signal handler's or a timer's.
 
-    By its text, and by where it was raised: eventlet raises a socket's timeout in its hub, too.
+    Judged by its text, and by the module that raised it: eventlet's hub raises both kinds.
 
     :param conn: a connection whose class may raise timeouts of its own.
     """
@@ -184,8 +183,8 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
     :param message: a literal: lines are counted by it.
     :param stacklevel: the frame whose place the line shows: 2 is the caller's.
     """
-    # dictConfig and fileConfig disable all existing loggers that they do not name. Nobody has
-    # decided that; to silence a logger, set its level
+    # dictConfig and fileConfig disable all existing loggers that they do not name, which is seldom
+    # intended; to silence a logger, set its level
     logger.disabled = False
     if _is_logging.get() or not _is_wanted(logger, level):
         return
@@ -207,8 +206,8 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
 def _is_wanted(logger: logging.Logger, level: int) -> bool:
     """Tell whether a line is wanted; for DEBUG the level has to be set on a logger of ours.
 
-    If a root logger at DEBUG posts each record by urllib3, each post would cause the next record.
-    pip prints INFO lines on stdout, among its JSON.
+    Otherwise a root handler at DEBUG that posts by urllib3 would cause a record with each post.
+    INFO is left out inside pip, which prints it on stdout, among its JSON.
     """
     is_enabled = logger.isEnabledFor(level)
     is_by_name = logger.level != logging.NOTSET or _top.level != logging.NOTSET

@@ -100,11 +100,11 @@ AUTO = "auto"
 SETTINGS: dict[str, tuple[Flag | Choice | Number | Directory, Any, str]] = {
     "enabled": (Flag(), True, "the kill switch: off leaves the process untouched"),
     "mode": (Choice("active", "audit"), "active", "audit only looks and counts; urllib3 decides"),
-    "max_idle_s": (Seconds(0.001, DAY_S, "off"), None, "connections idle for longer are discarded"),
+    "max_idle_s": (Seconds(0.001, DAY_S, "off"), None, "connections idle longer are not reused"),
     "keepalive": (
         Choice("off", "respect", "tighten"),
         "tighten",
-        "TCP keepalive: respect keeps the application's numbers, tighten shortens longer ones",
+        "TCP keepalive: respect keeps the application's numbers, tighten lowers a longer total",
     ),
     "keepalive_idle_s": (Whole(1, 32767), 5, "seconds of silence before the first keepalive probe"),
     "keepalive_interval_s": (Whole(1, 32767), 1, "seconds between two unanswered probes"),
@@ -118,7 +118,7 @@ SETTINGS: dict[str, tuple[Flag | Choice | Number | Directory, Any, str]] = {
     "replay_within_s": (
         Seconds(0, 3600),
         2.0,
-        "no replay if the peer acknowledged the whole request, and closed later than this",
+        "no replay if the peer acknowledged the whole request, and closed more than this later",
     ),
     "silence_s": (
         Seconds(1, 3600, "off"),
@@ -133,7 +133,7 @@ SETTINGS: dict[str, tuple[Flag | Choice | Number | Directory, Any, str]] = {
     "reconnect_window_s": (
         Seconds(0, 3600),
         1.0,
-        "how long a refused connect is tried again, if the origin has answered before",
+        "how long a refused connect is tried again, if the peer has answered before",
     ),
     "status_dir": (
         Directory(),
@@ -199,8 +199,7 @@ class Settings:
     def from_environ(cls, environ: Mapping[str, str], **overrides: Any) -> Settings:
         """Settings from the ``STALEPOOL_*`` variables of a mapping; keywords override variables.
 
-        If the kill switch is thrown, by a variable or a keyword, wrong values of other variables
-        are ignored.
+        With ``enabled`` off, wrong values and unknown names of other variables are ignored.
 
         :raises SettingsError: also for an unknown ``STALEPOOL_*`` name, with the nearest known one.
         """

@@ -27,11 +27,11 @@ NO_MOVES_FOR_S = 300.0
 #: connections that have to outlive an announced idle limit before it is ignored
 MOST_OUTLIVED = 3
 
-#: group of counters -> what it counts. The names within a group are closed sets of their modules,
-#: so they take bounded memory
+#: group of counters -> what it counts. Each group has a fixed set of names, defined in its module,
+#: so counters take bounded memory
 GROUPS = {
     "verdicts": "checks of pooled connections, by verdict",
-    "moved": "requests that took a fresh connection before a byte of them went out, by reason",
+    "moved": "requests moved to a fresh connection before their first byte, by reason or failed",
     "replays": "requests sent once more, by outcome",
     "replays_refused": "failed requests not sent once more, by the rule that refused",
     "reconnects": "refused connects that were tried again, by outcome; and windows opened",
@@ -91,7 +91,7 @@ class Knowledge:
 
     @property
     def window_is_open(self) -> bool:
-        """Tell whether the reconnect window is open, to an origin that has answered before."""
+        """Tell whether a reconnect window of this peer is open; only if it has answered before."""
         return self.has_answered and self.window_left_s > 0
 
     @property
@@ -135,7 +135,7 @@ class Knowledge:
         self._fins = ()
 
     def note_outlived(self, limit_s: float) -> None:
-        """Note a connection that outlives an announced limit: it may be that of a backend.
+        """Note a connection that outlives an announced limit: the limit may be a backend's.
 
         The server's clock may be coarse, so one such connection is not enough.
         """
@@ -174,7 +174,7 @@ class Origin:
 
     @property
     def knowledge(self) -> Knowledge:
-        """Return the facts learnt; none for the shared entry, where nothing is moved either."""
+        """Return the facts learnt; none for the shared entry: no limit moves there."""
         if self.name != OTHERS:
             return self._knowledge
         unknown = Knowledge()

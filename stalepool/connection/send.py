@@ -90,7 +90,7 @@ def _choose_socket(conn: Any, state: State, data: Any, installation: Installatio
 
 
 def _reason_in_readable(conn: Any, state: State, installation: Installation) -> Optional[str]:
-    """Return why to leave a connection that is readable now; None: it holds TLS's own records."""
+    """Return why to leave a connection that is readable now; None: keep it, as with a ticket."""
     layers = layers_of(conn.sock)
     if layers is None or state.poll is None or state.is_bound:
         return None

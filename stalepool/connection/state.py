@@ -7,7 +7,7 @@ a table of this module, by the socket's identity, and refers to the socket weakl
 phase               event                           next      done there
 ==================  ==============================  ========  ======================================
 FRESH, IDLE         checkout, kept                  CHECKED   fast or full check
-CHECKED             first byte of a request         SENDING   pre-send check; which socket; record
+CHECKED             first byte of a request         SENDING   pre-send check; move; record
 FRESH, IDLE         first byte, no checkout         SENDING   record
 SENDING             more bytes                      SENDING   record, up to 1 MiB
 SENDING             the answer is awaited           WAITING   the wait on silence, if replayable
@@ -54,7 +54,7 @@ class Request:
     is_replayed = False
     #: its peer gave no sign of life, as the wait on silence or the kernel has found
     is_silent = False
-    #: a send failed and was not replayed, which urllib3 may ignore; or more was sent while waiting
+    #: a send failed and was not replayed (urllib3 may ignore that); or more was sent while waiting
     is_past_replay = False
     moved_for: Optional[str] = None
     first_error: Optional[BaseException] = None
@@ -73,7 +73,7 @@ class Request:
         if type(data) is bytes and len(data) <= RECORD_LIMIT:
             self.sent[0] = data
         self.size = len(self.sent[0]) or RECORD_LIMIT + 1
-        #: not the connection's: that is the last request's, while a tunnel is opened
+        #: from the bytes: while a tunnel is opened, the connection has the last request's
         self.method = str(self.sent[0].partition(b" ")[0], "latin-1").upper()
 
     def record(self, data: Any) -> None:
@@ -167,7 +167,7 @@ class State:
         self.poll: Optional[select.poll] = None
         self.is_tls = False
         self.kept: Optional[Iterator[int]] = None
-        #: the reason for which any next request takes a fresh socket
+        #: why the next request, whatever its method, is to take a fresh socket
         self.move_for: Optional[str] = None
         self.used_at = monotonic()
         _states[id(sock)] = self
@@ -216,7 +216,7 @@ class State:
         return request
 
     def gives_up(self) -> None:
-        """A send failed. urllib3 may still read an answer, but it is to no whole request."""
+        """A send failed. urllib3 may still read an answer, but to an incomplete request."""
         if self.request is not None:
             self.request.is_past_replay = True
             self.request.drop_record()
@@ -252,7 +252,7 @@ by_id = _states.get
 
 _left_at_last_sweep = 8
 _sweep_due_at = 0.0
-#: the records of requests that failed on sockets that are gone are kept no longer than this
+#: after this the next new socket sweeps, with the records of requests on sockets that are gone
 SWEEP_EVERY_S = 30.0
 
 
@@ -288,7 +288,7 @@ def adopt(conn: Any) -> State:
     return state
 
 
-#: descriptor -> the fork generation in which a socket was last opened under it, none for the first
+#: descriptor -> fork generation of the process that last opened it; no entry: the first process
 _opened: Dict[int, int] = {}
 
 

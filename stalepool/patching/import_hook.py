@@ -6,10 +6,10 @@ import parts of urllib3 at the same time are not disturbed: nothing is imported 
 half loaded, or while a finder is asked (the interpreter then holds its global import lock).
 
 A finder first on ``sys.meta_path`` notices every load of the modules that
-:mod:`stalepool.patching.copies` names. A copy is patched when its ``__init__`` has run, a module of
-it that is loaded later after its own load. If a package was half loaded when the hook was
-registered, its connectionpool is patched after its own load, or after that of poolmanager. No
-exception of ours leaves this module and breaks an import.
+:mod:`stalepool.patching.copies` names. A copy is patched when its ``__init__`` has run; a module
+of it that is loaded later is patched once it is loaded. If the package was half loaded when the
+hook was registered, its connectionpool is patched when connectionpool, or poolmanager, is loaded.
+No exception of ours leaves this module and breaks an import.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Finder:
 
     def __init__(self) -> None:
         self.settings: Optional[Settings] = None  # the defaults
-        self.refused: Optional[str] = None  # why nothing must be patched
+        self.refused: Optional[str] = None  # why nothing may be patched
         self.being_loaded: List[str] = []  # the packages whose __init__ runs now
         self.has_failed = False
         self.loaded: Any = None  # our modules runtime and patches, once there is a urllib3
@@ -169,7 +169,7 @@ def register(settings: Optional[Settings] = None, refused: Optional[str] = None)
     Registering again only changes the settings.
 
     :param settings: None for the defaults.
-    :param refused: why nothing must be patched; it is said in the service's log at its first
+    :param refused: why nothing may be patched; it is said in the service's log at its first
         connection.
     """
     global _finder
