@@ -21,15 +21,8 @@ if TYPE_CHECKING:
     from stalepool.settings import SettingsError as SettingsError
     from stalepool.sockets.verdict import Verdict as Verdict
 
-_PUBLIC = {
-    "install": "control",
-    "uninstall": "control",
-    "is_installed": "control",
-    "snapshot": "control",
-    "Settings": "settings",
-    "SettingsError": "settings",
-    "Verdict": "sockets.verdict",
-}
+#: the public names that are not of control
+_ELSEWHERE = {"Settings": "settings", "SettingsError": "settings", "Verdict": "sockets.verdict"}
 
 __all__ = [
     "Settings",
@@ -44,11 +37,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:  # PEP 562: an import of everything at once would cost 20 ms
-    if name not in _PUBLIC:
+    if name not in __all__:
         raise AttributeError("module 'stalepool' has no attribute %r" % name)
     import importlib
 
-    return getattr(importlib.import_module("stalepool." + _PUBLIC[name]), name)
+    module = importlib.import_module("stalepool." + _ELSEWHERE.get(name, "control"))
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

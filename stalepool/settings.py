@@ -56,9 +56,11 @@ class Number:
         word = "off" if value is None else value.strip().lower() if isinstance(value, str) else ""
         if word in self.words:
             return None if word == "off" else word
-        if isinstance(value, bool) or not isinstance(value, (int, self.number, str)):
+        # int() and float() also take 1_5, and digits other than ASCII's
+        is_odd = isinstance(value, str) and ("_" in value or not value.strip().isascii())
+        if is_odd or isinstance(value, bool) or not isinstance(value, (int, self.number, str)):
             raise ValueError
-        number: float = self.number(_plain(value))
+        number: float = self.number(value)
         if not self.lowest <= number <= self.highest:  # false for NaN as well
             raise ValueError
         return number
@@ -84,13 +86,6 @@ class Directory:
         if not word.startswith("/") or "\0" in word:
             raise ValueError
         return word
-
-
-def _plain(value: Any) -> Any:
-    """Refuse what int() and float() also take: 1_5, and digits other than ASCII's."""
-    if isinstance(value, str) and ("_" in value or not value.strip().isascii()):
-        raise ValueError
-    return value
 
 
 DAY_S = 86400

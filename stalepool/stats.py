@@ -90,11 +90,6 @@ class Knowledge:
         self.window_until: Optional[float] = None
 
     @property
-    def window_is_open(self) -> bool:
-        """Tell whether a reconnect window of this peer is open; only if it has answered before."""
-        return self.has_answered and self.window_left_s > 0
-
-    @property
     def window_left_s(self) -> float:
         """Seconds until the window closes; 0 once it is closed."""
         return max(0.0, (self.window_until or 0.0) - monotonic())
@@ -266,10 +261,8 @@ def origin(name: str) -> Origin:
     found = _origins.get(name)
     if found is None:
         # setdefault on a dict is atomic: two threads get the same entry
-        if len(_origins) < MAX_ORIGINS:
-            found = _origins.setdefault(name, Origin(name))
-        else:
-            found = _origins.setdefault(OTHERS, Origin(OTHERS))
+        key = name if len(_origins) < MAX_ORIGINS else OTHERS
+        found = _origins.setdefault(key, Origin(key))
     return found
 
 

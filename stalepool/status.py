@@ -88,19 +88,14 @@ def show(describe: Callable[[], Dict[str, Any]]) -> None:
     _write_file(snapshot(describe()), monotonic())
 
 
+@fallback.guarded("status_failed")
 def pass_by() -> None:
     """Write what is due: the file, the line that says that the shim is active, the summary.
 
     Yields only inside a log handler that does. Raises nothing.
     """
-    global due_at
-    due_at = monotonic() + AFTER_FAILURE_S  # other threads need not do it, too
-    _do_what_is_due()
-
-
-@fallback.guarded("status_failed")
-def _do_what_is_due() -> None:
     global due_at, _file_due_at, _has_said
+    due_at = monotonic() + AFTER_FAILURE_S  # other threads need not do it, too
     current = runtime.current
     if current is None:  # uninstalled meanwhile
         return

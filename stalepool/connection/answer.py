@@ -201,18 +201,14 @@ def _learn(response: Answer, state: State, request: Request) -> None:
     if not state.answers:
         connect.note_answer(request.conn())
     hint = response.headers.get("keep-alive")
+    challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])
     state.learn(
         idle_limit_s=None if hint is None else request_rules.keep_alive_hint_s(hint),
         is_bound=request_rules.speaks_an_identity(request.head)
-        or request_rules.offers_an_identity(_challenges(response)),
+        or request_rules.offers_an_identity(", ".join(challenges)),
         is_upgraded=response.status == SWITCHING_PROTOCOLS
         or request_rules.asks_for_an_upgrade(request.head),
     )
-
-
-def _challenges(response: Answer) -> str:
-    name = _CHALLENGES.get(response.status)
-    return ", ".join(response.headers.get_all(name) or ()) if name else ""
 
 
 def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:

@@ -64,7 +64,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
                 raise
             first = error
         else:
-            _arm(self, sock, settings)
+            arm(self, sock, settings)
             return sock
         # not in the clause above: what is raised here must not have the refusal as its context
         try:
@@ -73,7 +73,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
                 fallback.raise_again(first)
         finally:
             del first  # its traceback holds this frame
-        _arm(self, sock, settings)
+        arm(self, sock, settings)
         return sock
 
     return _new_conn
@@ -104,7 +104,7 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
 
 
 @fallback.guarded("keepalive_failed")
-def _arm(conn: Any, sock: Any, settings: Settings) -> None:
+def arm(conn: Any, sock: Any, settings: Settings) -> None:
     """Remember the socket, and arm keepalive on it.
 
     Not armed if the origin swallows probes: keepalive would end living connections.

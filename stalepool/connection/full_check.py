@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional, Tuple
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
+from stalepool.connection import connect
 from stalepool.connection import state as states
 from stalepool.connection.state import State, is_http1
 from stalepool.runtime import Installation
@@ -73,12 +74,14 @@ def _find(conn: Any, state: State, installation: Installation) -> Tuple[Verdict,
         return Verdict.UNKNOWN, None
     verdict = liveness.examine(layers, poll, may_consume=not installation.is_audit)
     info = tcp_info.ask(layers)
-    idle_s = state.idle_s(None if _brought_data(verdict, layers) else info)
+    # data resets last_data_recv, and the close_notify is data (without one the result is the same)
+    is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
+    idle_s = state.idle_s(None if verdict is Verdict.UNREAD or is_tls_close else info)
     if verdict is Verdict.ALIVE:
         armed = keepalive.read(layers)
         verdict = _verdict_on_idleness(state, info, armed, installation)
         if verdict is Verdict.ALIVE and not installation.is_audit:
-            _trust(state, layers, poll, armed, installation)
+            _trust(conn, state, layers, poll, armed, installation)
     if verdict in DEATHS:
         died_idle_s = _idle_at_death_s(verdict, layers, info, idle_s)
         state.origin.count_death(died_idle_s)
@@ -130,6 +133,7 @@ def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
 
 
 def _trust(
+    conn: Any,
     state: State,
     layers: Layers,
     poll: select.poll,
@@ -138,30 +142,16 @@ def _trust(
 ) -> None:
     """Set when the next full check is due: a probe can be unanswered, or max_idle_s is reached."""
     if state.poll is None:  # the first one of this installation
-        _arm(state, layers, installation)
+        connect.arm(conn, conn.sock, installation.settings)
         armed = keepalive.read(layers)
+    if state.move_for is not None:
+        return  # the next check is a full one, too
     limits = (None if armed is None else armed.idle_s, installation.settings.max_idle_s)
     trust_s = min((limit for limit in limits if limit is not None), default=float("inf"))
     kept = state.origin.counter("verdicts", Verdict.ALIVE.value).ticks
     state.trust_until(monotonic() + trust_s, poll, layers.pending is not None, kept)
     if runtime.current is not installation:
         state.full_check_due = 0.0
-
-
-@fallback.guarded("keepalive_failed")
-def _arm(state: State, layers: Layers, installation: Installation) -> None:
-    """Arm keepalive on a connection that was opened before the install; later ones have it."""
-    if not state.origin.knowledge.swallows_probes and keepalive.arm(layers, installation.settings):
-        state.origin.armed.tick()
-
-
-def _brought_data(verdict: Verdict, layers: Layers) -> bool:
-    """Tell whether the connection ended with data, which resets the kernel's last_data_recv.
-
-    Over TLS the close_notify is data. If a server left it out, the result is the same.
-    """
-    is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
-    return verdict is Verdict.UNREAD or is_tls_close
 
 
 def _idle_at_death_s(

@@ -104,23 +104,14 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
             fresh.close()
         return None
     request.is_silent = request.is_silent or not has_ended
-    old, fresh = conn.sock, _send_record(conn, request, fresh)
-    file = None if fresh is None else _answer_in_place(conn, state, old, fresh, has_ended)
+    old, file = conn.sock, None  # type: Any, Any
+    fresh = _send_record(conn, request, fresh)
+    if fresh is not None and (not has_ended or take(conn, state, old, fresh)):
+        file = _first_byte(fresh)
+        if file is not None and not has_ended and not take(conn, state, old, fresh):
+            file.close()
+            file = None
     note_outcome(state, request, "failed" if file is None else "ok")
-    return file
-
-
-def _answer_in_place(conn: Any, state: State, old: Any, fresh: Any, has_ended: bool) -> Any:
-    """Wait for the answer on a fresh socket, which replaces the old one. Yields.
-
-    :returns: the fresh socket's file object. If no answer begins: None, and the socket is closed.
-    """
-    if has_ended and not take(conn, state, old, fresh):
-        return None
-    file = _first_byte(fresh)
-    if file is not None and not has_ended and not take(conn, state, old, fresh):
-        file.close()
-        return None
     return file
 
 

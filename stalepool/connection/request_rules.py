@@ -72,7 +72,8 @@ class Rule(NamedTuple):
 
 def _may_be_stale(state: State, request: Request) -> bool:
     """Tell whether the connection was reused, or its origin's reconnect window is open."""
-    return request.is_reused or state.origin.knowledge.window_is_open
+    knowledge = state.origin.knowledge
+    return request.is_reused or (knowledge.has_answered and knowledge.window_left_s > 0)
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:

@@ -69,21 +69,20 @@ class Request:
         #: monotonic time of the first byte, and of the last once that is out
         self.sent_at = monotonic()
         #: the bytes, as they went out; after more than RECORD_LIMIT the head alone
-        self.sent: List[bytes] = [b""]
-        if type(data) is bytes and len(data) <= RECORD_LIMIT:
-            self.sent[0] = data
+        is_kept = type(data) is bytes and len(data) <= RECORD_LIMIT
+        self.sent: List[bytes] = [data if is_kept else b""]
         self.size = len(self.sent[0]) or RECORD_LIMIT + 1
         #: from the bytes: while a tunnel is opened, the connection has the last request's
         self.method = str(self.sent[0].partition(b" ")[0], "latin-1").upper()
 
     def record(self, data: Any) -> None:
-        """Note more bytes that go out."""
-        size = _size_of(data)
-        if size is None or self.size + size > RECORD_LIMIT:
-            self.keep_the_head_alone()
-        else:
-            self.size += size
+        """Note more bytes that go out; a file or an iterable is consumed as it goes."""
+        is_bytes = isinstance(data, (bytes, bytearray, memoryview))
+        self.size += memoryview(data).nbytes if is_bytes else RECORD_LIMIT + 1
+        if self.is_recorded:
             self.sent.append(bytes(data))
+        else:
+            self.keep_the_head_alone()
 
     def keep_the_head_alone(self) -> None:
         """Record no more: the request is too large, or will not be sent again whatever happens."""
@@ -124,13 +123,6 @@ class Request:
     def head(self) -> bytes:
         """Request line and headers as they went out; empty where they were not seen."""
         return self.sent[0].partition(b"\r\n\r\n")[0]
-
-
-def _size_of(data: Any) -> Optional[int]:
-    """Bytes in a piece of a request; None for a file or an iterable, consumed as it goes."""
-    if isinstance(data, (bytes, bytearray)):
-        return len(data)
-    return data.nbytes if isinstance(data, memoryview) else None
 
 
 class State:

@@ -30,21 +30,17 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
     def request(
         wrapped: Callable[..., Any], instance: Any, args: Tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        if runtime.current is not None:
-            _warn_of_retries(instance, kwargs.get("connect_retries"))
+        retries = kwargs.get("connect_retries")
+        if retries is None:
+            retries = getattr(instance, "_connect_retries", 0)
+        if retries and runtime.current is not None and next(_met) == 0:
+            fallback.log(
+                _logger,
+                logging.WARNING,
+                "a keystoneauth1 session has connect_retries=%s: a POST whose answer is lost will "
+                "be sent, and processed, again; with stalepool it can be 0",
+                retries,
+            )
         return wrapped(*args, **kwargs)
 
     return wrapt.FunctionWrapper(original, request)
-
-
-def _warn_of_retries(session: Any, of_this_request: Any) -> None:
-    of_session = getattr(session, "_connect_retries", 0)
-    retries = of_session if of_this_request is None else of_this_request
-    if retries and next(_met) == 0:
-        fallback.log(
-            _logger,
-            logging.WARNING,
-            "a keystoneauth1 session has connect_retries=%s: a POST whose answer is lost will be "
-            "sent, and processed, again; with stalepool it can be 0",
-            retries,
-        )

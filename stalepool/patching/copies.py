@@ -31,12 +31,8 @@ def place_of(fullname: str) -> Optional[Tuple[str, str]]:
     """
     if PACKAGE not in fullname:
         return ("", SESSION) if fullname == SESSION else None
-    for part in (POOL, SOCKS, AFTER_POOL):
-        if fullname.endswith("." + part):
-            package = fullname[: -len(part) - 1]
-            break
-    else:
-        package, part = fullname, ""
+    part = next((p for p in (POOL, SOCKS, AFTER_POOL) if fullname.endswith("." + p)), "")
+    package = fullname[: -len(part) - 1] if part else fullname
     is_a_copy = package == PACKAGE or package.endswith("." + PACKAGE)
     return (package, part) if is_a_copy else None
 
@@ -52,31 +48,22 @@ def parts_of(package: ModuleType) -> List[ModuleType]:
 
 
 def present() -> List[ModuleType]:
-    """Find all modules of the process that are to be patched, each once, whatever its names."""
+    """Find all modules to be patched that are fully imported, each once, whatever its names."""
     found: List[Any] = []
     for name, module in list(sys.modules.items()):
         place = place_of(name[len(_GREEN) :] if name.startswith(_GREEN) else name)
-        if place is None or not _is_module(module):
-            continue
-        if place[1] in (POOL, SOCKS, SESSION):
-            found.append(module)
-        elif place[1] == "":
+        if place is not None and place[1] == "":
             found += parts_of(module)
-    return _each_once(found)
-
-
-def complete(modules: List[ModuleType]) -> List[ModuleType]:
-    """Leave out those that are still being imported."""
-    return [m for m in modules if not getattr(_has(m, "__spec__"), "_initializing", False)]
+        elif place is not None and place[1] != AFTER_POOL:
+            found.append(module)
+    is_loading = "_initializing"  # an attribute of the spec
+    return [m for m in _each_once(found) if not getattr(_has(m, "__spec__"), is_loading, False)]
 
 
 def _has(module: Any, name: str) -> Any:
     """Return an attribute of a module, or None. This does not load a lazy module."""
-    return object.__getattribute__(module, "__dict__").get(name) if _is_module(module) else None
-
-
-def _is_module(value: Any) -> bool:
-    return isinstance(value, type(sys))
+    is_module = isinstance(module, type(sys))
+    return object.__getattribute__(module, "__dict__").get(name) if is_module else None
 
 
 def _each_once(modules: List[Any]) -> List[ModuleType]:

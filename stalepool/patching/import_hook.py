@@ -70,7 +70,7 @@ class _Finder:
         if part == "":
             self.patch(copies.parts_of(module))
         elif part == copies.AFTER_POOL:
-            found = copies.complete(copies.present())
+            found = copies.present()
             self.patch([m for m in found if m.__name__.startswith(package + ".")])
         else:
             self.patch([module])
@@ -174,12 +174,15 @@ def register(settings: Optional[Settings] = None, refused: Optional[str] = None)
     """
     global _finder
     if _finder is None:
-        _retire_earlier_imports()
+        earlier: List[Any] = list(sys.meta_path)
+        for finder in earlier:  # of a stalepool that was deleted from sys.modules since
+            if type(finder).__module__ == __name__:
+                finder.retire()
         _finder = _Finder()
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     _finder.settings, _finder.refused = settings, refused
-    _finder.patch(copies.complete(copies.present()))
+    _finder.patch(copies.present())
 
 
 def unregister(off_because: str = "stalepool.uninstall() was called") -> List[str]:
@@ -246,14 +249,6 @@ def _at_first_connection(module: ModuleType, say: Callable[[], None]) -> None:
         return stock(*args, **kwargs)
 
     pool._new_conn = _new_conn
-
-
-def _retire_earlier_imports() -> None:
-    """Retire the finder of a stalepool that was deleted from ``sys.modules`` and imported again."""
-    finders: List[Any] = list(sys.meta_path)
-    for finder in finders:
-        if type(finder).__module__ == __name__:
-            finder.retire()
 
 
 def _wrapt_is_there() -> bool:

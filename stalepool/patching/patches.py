@@ -135,7 +135,8 @@ def apply(module: ModuleType) -> None:
     :param module: fully imported.
     """
     problems = []
-    for patch in _patches_of(module):
+    _, part = place_of(module.__name__) or ("", "")
+    for patch in (patch for patch in PATCHES if patch.module == part):
         problem = _apply_one(patch, module)
         if problem:
             problems.append("%s: %s" % (patch.name_in(module), problem))
@@ -183,11 +184,6 @@ def patched() -> List[str]:
 def unpatched() -> List[str]:
     """Return what could not be patched, and why."""
     return [problem for problems in list(_left_out.values()) for problem in problems]
-
-
-def _patches_of(module: ModuleType) -> List[Patch]:
-    place = place_of(module.__name__)
-    return [patch for patch in PATCHES if place is not None and patch.module == place[1]]
 
 
 @fallback.guarded("patch_missing", "could not be patched")

@@ -57,7 +57,8 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     layers = layers_of(sock)
     events = None if layers is None else _events(layers)
     if layers is None or events is None:
-        return error is None or _sounds_like_an_end(error)
+        number = getattr(error, "errno", None)
+        return error is None or isinstance(error, ConnectionError) or number in _ENDS
     # no event: nothing to read, or SO_RCVTIMEO, which looks like an end; a close_notify has none
     if not events & _ENDED and (error is not None or (layers.pending is None and not events)):
         return False
@@ -65,7 +66,7 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     if info is None:
         return True
     # still ESTABLISHED, so no FIN or RST has come: this is our own shutdown(SHUT_RD)
-    has_stopped_reading = bool(events & POLLRDHUP) and info.is_established
+    has_stopped_reading = bool(events & POLLRDHUP) and info.state == tcp_info.ESTABLISHED
     return not (info.was_closed_by_us or has_stopped_reading)
 
 
@@ -124,7 +125,3 @@ def _events(layers: Layers) -> Optional[int]:
         return None
     found = poll.poll(0)
     return found[0][1] if found else 0
-
-
-def _sounds_like_an_end(error: BaseException) -> bool:
-    return isinstance(error, ConnectionError) or getattr(error, "errno", None) in _ENDS

@@ -8,7 +8,8 @@ on a platform that lacks one nothing is set.
 from __future__ import annotations
 
 import _socket
-from typing import Dict, NamedTuple, Optional
+import functools
+from typing import NamedTuple, Optional
 
 from stalepool.settings import Settings
 from stalepool.sockets.layers import Layers, RawSocket
@@ -108,15 +109,11 @@ def _read(raw: RawSocket) -> Keepalive:
     )
 
 
-_defaults: Dict[int, Keepalive] = {}
-
-
+@functools.lru_cache(maxsize=None)
 def _system_default(family: int) -> Keepalive:
     """Return the keepalive of an untouched socket (net.ipv4.tcp_keepalive_time); asked once."""
-    if family not in _defaults:
-        pristine = RawSocket(family, _socket.SOCK_STREAM)
-        try:
-            _defaults[family] = _read(pristine)
-        finally:
-            pristine.close()
-    return _defaults[family]
+    pristine = RawSocket(family, _socket.SOCK_STREAM)
+    try:
+        return _read(pristine)
+    finally:
+        pristine.close()

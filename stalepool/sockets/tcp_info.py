@@ -16,37 +16,12 @@ from stalepool.sockets.layers import Layers
 
 _TCP_INFO = getattr(_socket, "TCP_INFO", None)
 
-#: field -> (offset, struct format)
-_FIELDS = {
-    "state": (0, "B"),
-    "retransmits": (2, "B"),
-    "probes": (3, "B"),
-    "unacked": (24, "I"),
-    "last_data_sent_ms": (44, "I"),
-    "last_data_recv_ms": (52, "I"),
-    "last_ack_recv_ms": (56, "I"),
-    "rtt_us": (68, "I"),
-    "bytes_acked": (120, "Q"),
-    "notsent": (144, "I"),
-    "bytes_sent": (200, "Q"),
-    "bytes_retrans": (208, "Q"),
-    "snd_wnd": (228, "I"),
-}
-
-
-def _format() -> struct.Struct:
-    parts, at = "=", 0
-    for offset, kind in _FIELDS.values():
-        parts += "%dx%s" % (offset - at, kind)
-        at = offset + struct.calcsize("=" + kind)
-    return struct.Struct(parts)
-
-
-_FORMAT = _format()
+#: the fields of TcpInfo, at 0, 2, 3, 24, 44, 52, 56, 68, 120, 144, 200, 208 and 228
+_FORMAT = struct.Struct("=BxBB20xI16xI4xII8xI48xQ16xI52xQQ12xI")
 _IDLE_FIELDS_END = 60  # Linux 2.6 has these
 
 # linux/tcp_states.h
-_ESTABLISHED = 1
+ESTABLISHED = 1
 # our side has sent a FIN
 _CLOSED_BY_US = frozenset((4, 5, 6, 9, 11))  # FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING
 
@@ -68,11 +43,6 @@ class TcpInfo(NamedTuple):
     bytes_retrans: int
     snd_wnd: int
     is_whole: bool  # False: a kernel before 5.4, where only times, probes and state are usable
-
-    @property
-    def is_established(self) -> bool:
-        """Tell whether no side has closed the connection, as far as this side knows."""
-        return self.state == _ESTABLISHED
 
     @property
     def silent_ms(self) -> int:
