@@ -75,7 +75,7 @@ def test_installed_anew_while_a_socket_is_opened_beside_a_silent_one() -> None:
         acting(pool, install_anew)
         assert get(pool) == 200
         assert [entry.connection for entry in server.journal] == [0, 0]
-        assert len(server.journal.connections) == 2
+        server.journal.wait(lambda journal: len(journal.connections) == 2)
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
