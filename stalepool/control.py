@@ -28,7 +28,7 @@ def install(**settings: Any) -> None:
         return
     import_hook.register(chosen)
     if runtime.current is not None:
-        runtime.start(chosen)
+        runtime.put_in_force(chosen)
 
 
 def uninstall() -> List[str]:

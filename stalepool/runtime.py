@@ -1,6 +1,6 @@
 """The state of the process: the settings that install() put in force, and the number of forks.
 
-An installation is one object, replaced and never changed. A module that keeps what depends on it
+The settings are one object, replaced and never changed. A module that keeps what depends on it
 registers a function with :func:`on_change`, so that the hot path need not compare anything.
 """
 
@@ -12,21 +12,8 @@ from typing import Callable, List, Optional
 from stalepool import fallback, stats
 from stalepool.settings import Settings
 
-
-class Installation:
-    """The settings in force; the hot path reads those that are attributes here."""
-
-    __slots__ = ("checks_before_send", "is_audit", "settings", "silence_s")
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.is_audit = settings.mode == "audit"
-        self.checks_before_send = settings.presend_check
-        self.silence_s = None if self.is_audit else settings.silence_s
-
-
-#: None while nothing is installed: patched functions that remain are pass-throughs
-current: Optional[Installation] = None
+#: the settings in force; None while nothing is installed: patched functions are pass-throughs
+current: Optional[Settings] = None
 
 #: number of forks from the first process to this one
 fork_generation = 0
@@ -39,20 +26,15 @@ def on_change(forget: Callable[[], None]) -> None:
     _on_change.append(forget)
 
 
-def start(settings: Settings) -> None:
-    """Put settings in force; the same ones again change nothing."""
-    if current is None or current.settings != settings:
-        _replace(Installation(settings))
+def put_in_force(settings: Optional[Settings]) -> None:
+    """Put settings in force, None for pass-throughs; the same ones again change nothing."""
+    if settings != current:
+        _replace(settings)
 
 
-def stop() -> None:
-    """Make all patched functions pass-throughs."""
-    _replace(None)
-
-
-def _replace(installation: Optional[Installation]) -> None:
+def _replace(settings: Optional[Settings]) -> None:
     global current
-    current = installation
+    current = settings
     for forget in _on_change:
         forget()
 

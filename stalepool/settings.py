@@ -219,6 +219,10 @@ class Settings:
         chosen._sources.update(named)
         return chosen
 
+    @property
+    def is_audit(self) -> bool:
+        return self.mode == "audit"
+
     def as_dict(self) -> dict[str, Any]:
         """Name -> value, in the order of :data:`stalepool.settings.SETTINGS`; plain data."""
         return {name: getattr(self, name) for name in SETTINGS}

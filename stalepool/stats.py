@@ -35,6 +35,7 @@ GROUPS = {
     "replays": "requests sent once more, by outcome",
     "replays_refused": "failed requests not sent once more, by the rule that refused",
     "reconnects": "refused connects that were tried again, by outcome; and windows opened",
+    "gone": "connections that ended, by reason",
 }
 
 #: verdicts that end no connection
@@ -160,7 +161,7 @@ class Knowledge:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_knowledge", "armed", "died", "ended", "groups", "hidden", "name")
+    __slots__ = ("_knowledge", "armed", "died", "groups", "hidden", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -180,7 +181,6 @@ class Origin:
         """Count from zero. What was learnt stays, except that the origin answered this process."""
         self._knowledge.has_answered, self._knowledge.window_until = False, None
         self.hidden = Counter()  # discards in active mode, by a verdict of HIDDEN
-        self.ended = {"failed_in_request": Counter(), "silent_in_request": Counter()}
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths
         self.groups: Dict[str, Dict[str, Counter]] = {group: {} for group in GROUPS}
@@ -190,13 +190,15 @@ class Origin:
         return self.groups[group].setdefault(name, Counter())
 
     def count(self, group: str, name: str) -> None:
-        """Count one event of :data:`GROUPS`."""
+        """Count one event of :data:`GROUPS`, and the connection that is gone by it."""
         self.counter(group, name).tick()
+        if (group == "verdicts" and name not in KEPT) or (group == "moved" and name != "failed"):
+            self.count("gone", name)
 
     def count_end(self, group: str, name: str, is_silent: bool) -> None:
-        """Count what became of a request whose connection ended during it, or fell silent."""
+        """Count a connection that ended in a request, or fell silent, and what became of that."""
         self.count(group, name)
-        self.ended["silent_in_request" if is_silent else "failed_in_request"].tick()
+        self.count("gone", "silent_in_request" if is_silent else "failed_in_request")
 
     def count_death(self, age_s: float) -> None:
         """Count a connection that had been idle for ``age_s`` seconds when it died."""
@@ -210,10 +212,9 @@ class Origin:
             for group, names in self.groups.items()
         }
         checked = counted["verdicts"]
-        discarded = {name: number for name, number in checked.items() if name not in KEPT}
         return {
             "checkouts": sum(checked.values()),
-            "discards": sum(discarded.values()),
+            "discards": sum(number for name, number in checked.items() if name not in KEPT),
             "keepalive_armed": self.armed.value,
             # upper edge of the bucket in seconds -> connections that died at such an age
             "died_idle_s": {
@@ -221,7 +222,6 @@ class Origin:
                 for bucket, counter in sorted(self.died.copy().items())
             },
             **counted,
-            "gone": self._gone(discarded, counted["moved"]),
             "saved": self._saved(counted),
         }
 
@@ -236,18 +236,6 @@ class Origin:
             "kept_off": self.hidden.value + counted["moved"].get("presend_check", 0),
             "reconnected": counted["reconnects"].get("ok", 0),
         }
-
-    def _gone(self, discarded: Dict[str, int], moved: Dict[str, int]) -> Dict[str, int]:
-        """Return how many connections ended, by reason: at checkout, by a move, or in a request.
-
-        Those that failed or fell silent in a request count whatever became of the request.
-        """
-        gone = dict(discarded)
-        for reason, number in moved.items():
-            if reason != "failed":
-                gone[reason] = gone.get(reason, 0) + number
-        ended = {name: counter.value for name, counter in self.ended.items() if counter.value}
-        return {**gone, **ended}
 
 
 _origins: Dict[str, Origin] = {}

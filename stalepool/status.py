@@ -60,7 +60,7 @@ def snapshot(hook: Dict[str, Any]) -> Dict[str, Any]:
     return {
         "versions": _versions(),
         **hook,
-        "mode": current.settings.mode if hook["installed"] and current is not None else None,
+        "mode": current.mode if hook["installed"] and current is not None else None,
         "pid": os.getpid(),
         "since": _since,
         **stats.snapshot(),
@@ -100,7 +100,7 @@ def pass_by() -> None:
     if current is None:  # uninstalled meanwhile
         return
     began = monotonic()  # with 512 origins, the snapshot takes 29 ms, and the write 8 ms
-    now, interval_s = snapshot(describe_hook()), current.settings.summary_s
+    now, interval_s = snapshot(describe_hook()), current.summary_s
     if monotonic() >= _file_due_at:
         _file_due_at = _write_file(now, began) or monotonic() + AFTER_FAILURE_S
     if not _has_said:
@@ -269,7 +269,7 @@ def _leave() -> None:
     """At exit, delete the file, and log the last summary."""
     _take_away(_written)
     current = runtime.current
-    if current is not None and current.settings.summary_s is not None:
+    if current is not None and current.summary_s is not None:
         _summarize(snapshot(describe_hook()))
 
 

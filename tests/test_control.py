@@ -85,7 +85,7 @@ def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_order: Callable[...
         import urllib3
         check(urllib3.connectionpool)
         from stalepool import runtime
-        assert runtime.current.settings.max_idle_s == 7
+        assert runtime.current.max_idle_s == 7
         stalepool.uninstall()
         forget("urllib3")
         import urllib3
@@ -241,9 +241,9 @@ def test_install_starts_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("STALEPOOL_MODE", "audit")
     monkeypatch.setenv("STALEPOOL_MAX_IDLE_S", "9")
     stalepool.install()
-    assert runtime.current.settings == stalepool.Settings(mode="audit", max_idle_s=9)
+    assert runtime.current == stalepool.Settings(mode="audit", max_idle_s=9)
     stalepool.install(max_idle_s=8)
-    assert runtime.current.settings == stalepool.Settings(mode="audit", max_idle_s=8)
+    assert runtime.current == stalepool.Settings(mode="audit", max_idle_s=8)
 
 
 @pytest.mark.usefixtures("installed_again")

@@ -70,7 +70,7 @@ def test_a_reset_connection_is_no_request_saved() -> None:
     )
 
 
-EVENTS = ["saved", "moved", "replays", "replays_refused", "reconnects"]
+EVENTS = ["saved", "moved", "replays", "replays_refused", "reconnects", "gone"]
 
 
 @pytest.mark.parametrize("group", EVENTS)

@@ -89,8 +89,8 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
     if not isinstance(response.fp, BufferedReader):
         return None
     sock = getattr(response.fp.raw, "_sock", None)
-    state, installation = by_id(id(sock)), runtime.current
-    if state is None or state.request is None or state.sock() is not sock or installation is None:
+    state, settings = by_id(id(sock)), runtime.current
+    if state is None or state.request is None or state.sock() is not sock or settings is None:
         return None
     request = state.request
     conn = request.conn()
@@ -98,7 +98,7 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
         return None
     state.phase, request.sent_at = WAITING, monotonic()
     request.limit_s = timeout_of(sock)
-    wait_s = silence.first_wait_s(request, installation)
+    wait_s = silence.first_wait_s(request, settings)
     # a socket of an unknown kind cannot be asked, and its timeouts need not look like a socket's
     if wait_s is not None and (state.poll is not None or layers_of(sock) is not None):
         request.wait_s = wait_s

@@ -50,10 +50,10 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
     """
 
     def _new_conn(self: Any) -> Any:
-        installation, stock = runtime.current, original(self)
-        if installation is None or installation.is_audit or not is_http1(self):
+        settings, stock = runtime.current, original(self)
+        if settings is None or settings.is_audit or not is_http1(self):
             return stock()
-        settings, address = installation.settings, getattr(self, PINNED, None)
+        address = getattr(self, PINNED, None)
         if address is not None and not hasattr(self, "_socks_options"):
             stock = functools.partial(_connect_to, self, address, stock)
         try:

@@ -88,7 +88,7 @@ def _pools_check_connections(cls: Any) -> bool:
     return any(getattr(check, "__module__", None) not in names for check in checks)
 
 
-def take(conn: Any, state: State, old: Any, fresh: Any, replaced_silent: bool = False) -> bool:
+def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:
     """Give the connection its fresh socket, and only then close the old one.
 
     :returns: False: another thread has closed the connection meanwhile, so the fresh one is closed.
@@ -97,7 +97,7 @@ def take(conn: Any, state: State, old: Any, fresh: Any, replaced_silent: bool = 
         fresh.close()
         return False
     conn.sock = fresh
-    state.follow(fresh, replaced_silent)
+    state.follow(fresh)
     old.close()
     return True
 
@@ -133,8 +133,9 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     if is_living and spent_s > limit_s:
         state.origin.knowledge.stop_moves()
     fresh.settimeout(timeout_of(old))
-    if not take(conn, state, old, fresh, replaced_silent=reason == "probe_unanswered"):
+    if not take(conn, state, old, fresh):
         return
+    state.replaced_silent = reason == "probe_unanswered"
     request.moved_for = reason
     request.is_reused = False
     state.origin.count("moved", reason)

@@ -16,7 +16,7 @@ from stalepool.clock import monotonic
 from stalepool.connection import connect
 from stalepool.connection import state as states
 from stalepool.connection.state import State, is_http1
-from stalepool.runtime import Installation
+from stalepool.settings import Settings
 from stalepool.sockets import keepalive, liveness, tcp_info
 from stalepool.sockets.keepalive import Keepalive
 from stalepool.sockets.layers import Layers, layers_of
@@ -32,13 +32,13 @@ def is_dropped(conn: Any, original: Callable[[Any], bool]) -> bool:
     Never yields or blocks, unless urllib3's own check is called. In audit mode it always is;
     then nothing is set on the socket, and no byte is read from it.
     """
-    installation = runtime.current
-    action = Action.DEFER if installation is None else _check(conn, installation)
+    settings = runtime.current
+    action = Action.DEFER if settings is None else _check(conn, settings)
     return bool(original(conn)) if action is Action.DEFER else action is Action.DISCARD
 
 
 @fallback.guarded("check_failed", Action.DEFER)
-def _check(conn: Any, installation: Installation) -> Action:
+def _check(conn: Any, settings: Settings) -> Action:
     if not is_http1(conn):
         fallback.fall_back("unknown_connection", type(conn))
         return Action.DEFER
@@ -49,9 +49,9 @@ def _check(conn: Any, installation: Installation) -> Action:
         return Action.DEFER
     if state.phase is states.CHECKED:
         fallback.fall_back("requests_unseen", type(conn))
-    verdict, idle_s = _find(conn, state, installation)
-    _report(conn, state, verdict, idle_s, installation)
-    action = Action.DEFER if installation.is_audit else verdict.action
+    verdict, idle_s = _find(conn, state, settings)
+    _report(conn, state, verdict, idle_s, settings)
+    action = Action.DEFER if settings.is_audit else verdict.action
     if action is Action.KEEP and state.request is not None:
         state.answered()  # the answer was read by another response class
     if action is not Action.DISCARD:
@@ -59,7 +59,7 @@ def _check(conn: Any, installation: Installation) -> Action:
     return action
 
 
-def _find(conn: Any, state: State, installation: Installation) -> Tuple[Verdict, Optional[float]]:
+def _find(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, Optional[float]]:
     """Return the verdict, and the idle time in seconds where it is known; learn from a death."""
     if state.fork_generation != runtime.fork_generation:
         # before anything is asked: a read through TLS here would steal the parent's records
@@ -72,16 +72,16 @@ def _find(conn: Any, state: State, installation: Installation) -> Tuple[Verdict,
     poll = state.poll or liveness.poller(layers.raw)
     if poll is None:
         return Verdict.UNKNOWN, None
-    verdict = liveness.examine(layers, poll, may_consume=not installation.is_audit)
+    verdict = liveness.examine(layers, poll, may_consume=not settings.is_audit)
     info = tcp_info.ask(layers)
     # data resets last_data_recv, and the close_notify is data (without one the result is the same)
     is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
     idle_s = state.idle_s(None if verdict is Verdict.UNREAD or is_tls_close else info)
     if verdict is Verdict.ALIVE:
         armed = keepalive.read(layers)
-        verdict = _verdict_on_idleness(state, info, armed, installation)
-        if verdict is Verdict.ALIVE and not installation.is_audit:
-            _trust(conn, state, layers, poll, armed, installation)
+        verdict = _verdict_on_idleness(state, info, armed, settings)
+        if verdict is Verdict.ALIVE and not settings.is_audit:
+            _trust(conn, state, layers, poll, armed, settings)
     if verdict in DEATHS:
         died_idle_s = _idle_at_death_s(verdict, layers, info, idle_s)
         state.origin.count_death(died_idle_s)
@@ -91,10 +91,10 @@ def _find(conn: Any, state: State, installation: Installation) -> Tuple[Verdict,
 
 
 def _verdict_on_idleness(
-    state: State, info: Optional[TcpInfo], armed: Optional[Keepalive], installation: Installation
+    state: State, info: Optional[TcpInfo], armed: Optional[Keepalive], settings: Settings
 ) -> Verdict:
     """Judge a connection on which nothing has arrived."""
-    idle_s, limit_s = state.idle_s(info), installation.settings.max_idle_s
+    idle_s, limit_s = state.idle_s(info), settings.max_idle_s
     knowledge = state.origin.knowledge
     if state.is_bound:
         return Verdict.ALIVE  # it carries an identity: kept while it is alive
@@ -116,7 +116,7 @@ def _verdict_on_idleness(
     if knowledge.answers_probes:
         return Verdict.PROBE_UNANSWERED
     # this origin has not answered a probe yet: the peer is gone, or probes are swallowed
-    if state.replaced_silent and not installation.is_audit:
+    if state.replaced_silent and not settings.is_audit:
         knowledge.note_probes_swallowed()
     else:
         state.move_for = "probe_unanswered"
@@ -138,19 +138,19 @@ def _trust(
     layers: Layers,
     poll: select.poll,
     armed: Optional[Keepalive],
-    installation: Installation,
+    settings: Settings,
 ) -> None:
     """Set when the next full check is due: a probe can be unanswered, or max_idle_s is reached."""
-    if state.poll is None:  # the first one of this installation
-        connect.arm(conn, conn.sock, installation.settings)
+    if state.poll is None:  # the first one since the install
+        connect.arm(conn, conn.sock, settings)
         armed = keepalive.read(layers)
     if state.move_for is not None:
         return  # the next check is a full one, too
-    limits = (None if armed is None else armed.idle_s, installation.settings.max_idle_s)
+    limits = (None if armed is None else armed.idle_s, settings.max_idle_s)
     trust_s = min((limit for limit in limits if limit is not None), default=float("inf"))
     kept = state.origin.counter("verdicts", Verdict.ALIVE.value).ticks
     state.trust_until(monotonic() + trust_s, poll, layers.pending is not None, kept)
-    if runtime.current is not installation:
+    if runtime.current is not settings:
         state.full_check_due = 0.0
 
 
@@ -168,20 +168,20 @@ def _idle_at_death_s(
 
 
 def _report(
-    conn: Any, state: State, verdict: Verdict, idle_s: Optional[float], installation: Installation
+    conn: Any, state: State, verdict: Verdict, idle_s: Optional[float], settings: Settings
 ) -> None:
     """Count the verdict, and log a discard at DEBUG."""
     origin = state.origin
     origin.count("verdicts", verdict.value)
     if verdict is Verdict.UNKNOWN:
-        if installation.is_audit and layers_of(conn.sock) is not None:
+        if settings.is_audit and layers_of(conn.sock) is not None:
             return  # a TLS record that only a read could identify: counted, and no fallback
         kinds = "%s with %s" % (type(conn), type(conn.sock))
         fallback.fall_back("unknown_connection", kinds)
     elif verdict.is_discard:
-        if verdict.value in stats.HIDDEN and not installation.is_audit:
+        if verdict.value in stats.HIDDEN and not settings.is_audit:
             origin.hidden.tick()
-        action = "would discard" if installation.is_audit else "discards"
+        action = "would discard" if settings.is_audit else "discards"
         idle = "?" if idle_s is None else "%.3f" % idle_s
         args = ("%s: %s, %s, idle %s s", origin.name, action, verdict.value, idle)
         fallback.log(_logger, logging.DEBUG, *args)

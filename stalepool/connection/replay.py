@@ -17,7 +17,7 @@ from stalepool.connection.connect import address_of
 from stalepool.connection.fresh_socket import BESIDE_S, open_like, shorter, take
 from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import SENDING, Request, State
-from stalepool.runtime import Installation
+from stalepool.settings import Settings
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -26,7 +26,7 @@ _logger = logging.getLogger("stalepool.replay")
 
 @fallback.guarded("replay_failed", default="replay_failed")
 def refuse(
-    conn: Any, state: State, error: Optional[BaseException], installation: Optional[Installation]
+    conn: Any, state: State, error: Optional[BaseException], settings: Optional[Settings]
 ) -> Optional[str]:
     """Return why a failed request is not replayed, None if it may be; count and log the refusal.
 
@@ -35,14 +35,14 @@ def refuse(
     :param error: what was raised; None where reading the answer found the end.
     """
     request = state.request
-    if request is None or installation is None:
+    if request is None or settings is None:
         return "no_request"
     if request.is_past_replay:
         return "past_replay"  # a failed send was counted then
     if state.phase is SENDING and failure.answer_has_begun(conn.sock):
         state.origin.count_end("replays_refused", "answer_began", is_silent=False)
         return "answer_began"
-    attempt = Attempt(installation.settings, state, request, conn.sock, error)
+    attempt = Attempt(settings, state, request, conn.sock, error)
     found = request_rules.first_refusal(request_rules.DEATH_RULES, attempt)
     if found == "not_ended":
         return found  # no failure of the connection: the caller's timeout, for example
@@ -50,7 +50,7 @@ def refuse(
     request.is_silent = failure.is_silent_end(error)
     if request.moved_for is not None:
         state.origin.knowledge.stop_moves()
-    if found is None and not installation.is_audit:
+    if found is None and not settings.is_audit:
         return None
     counted = ("replays", "would") if found is None else ("replays_refused", found)
     state.origin.count_end(*counted, request.is_silent)
@@ -71,12 +71,10 @@ def note_answer_began(state: State, request: Request, error: BaseException) -> N
         state.origin.count_end("replays_refused", "answer_began", is_silent=False)
 
 
-def after_failed_send(
-    conn: Any, state: State, error: BaseException, installation: Installation
-) -> bool:
+def after_failed_send(conn: Any, state: State, error: BaseException, settings: Settings) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error."""
     request, sock = state.request, conn.sock
-    if request is None or sock is None or refuse(conn, state, error, installation) is not None:
+    if request is None or sock is None or refuse(conn, state, error, settings) is not None:
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)

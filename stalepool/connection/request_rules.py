@@ -64,10 +64,10 @@ class Attempt(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """``name``: its name in the counters. ``consents``: whether it permits the replay."""
+    """``name``: its name in the counters. ``holds``: whether it permits the replay, or the move."""
 
     name: str
-    consents: Callable[[Attempt], Any]
+    holds: Callable[[Attempt], Any]
 
 
 def _may_be_stale(state: State, request: Request) -> bool:
@@ -120,7 +120,7 @@ def is_worth_a_record(state: State, request: Request) -> bool:
 
 def first_refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:
     """Return the name of the first of the rules that refuses a replay; None if none does."""
-    return next((rule.name for rule in rules if not rule.consents(attempt)), None)
+    return next((rule.name for rule in rules if not rule.holds(attempt)), None)
 
 
 #: bytes of a TLS alert with its record: OpenSSL sends one when it reads a FIN without close_notify
@@ -148,13 +148,6 @@ DEATH_RULES = (
 )
 
 
-class Reason(NamedTuple):
-    """``name``: its name in the counters. ``applies``: whether this reason to move holds."""
-
-    name: str
-    applies: Callable[[Settings, State], bool]
-
-
 def _idle_s(state: State) -> float:
     return state.idle_s(tcp_info.ask(layers_of(state.sock())))
 
@@ -177,30 +170,29 @@ def _moves_on_evidence(settings: Settings, knowledge: Knowledge) -> bool:
     return settings.nonidempotent_max_idle_s == AUTO and not knowledge.moves_stopped_for_s
 
 
-def _is_past_the_setting(settings: Settings, state: State) -> bool:
-    limit_s = settings.nonidempotent_max_idle_s
-    return isinstance(limit_s, (int, float)) and _idle_s(state) >= limit_s
+def _is_past_the_setting(attempt: Attempt) -> bool:
+    limit_s = attempt.settings.nonidempotent_max_idle_s
+    return isinstance(limit_s, (int, float)) and _idle_s(attempt.state) >= limit_s
 
 
-def _is_near_the_announced_limit(settings: Settings, state: State) -> bool:
-    limit_s = state.idle_limit_s
-    if limit_s is None:
+def _is_near_the_announced_limit(attempt: Attempt) -> bool:
+    knowledge, limit_s = attempt.state.origin.knowledge, attempt.state.idle_limit_s
+    if limit_s in (None, knowledge.untrue_limit_s):
         return False
-    knowledge = state.origin.knowledge
-    if limit_s == knowledge.untrue_limit_s or not _moves_on_evidence(settings, knowledge):
+    if not _moves_on_evidence(attempt.settings, knowledge):
         return False
-    idle_s = _idle_s(state)
+    idle_s = _idle_s(attempt.state)
     if idle_s > limit_s:
         knowledge.note_outlived(limit_s)
     return _is_near(idle_s, limit_s)
 
 
-def _is_near_the_observed_limit(settings: Settings, state: State) -> bool:
-    knowledge = state.origin.knowledge
+def _is_near_the_observed_limit(attempt: Attempt) -> bool:
+    knowledge = attempt.state.origin.knowledge
     limit_s = knowledge.observed_idle_limit_s
-    if limit_s is None or not _moves_on_evidence(settings, knowledge):
+    if limit_s is None or not _moves_on_evidence(attempt.settings, knowledge):
         return False
-    idle_s = _idle_s(state)
+    idle_s = _idle_s(attempt.state)
     if _is_long_past(idle_s, limit_s):
         knowledge.forget_idle_limit()  # this connection has outlived it
     return _is_near(idle_s, limit_s)
@@ -208,9 +200,9 @@ def _is_near_the_observed_limit(settings: Settings, state: State) -> bool:
 
 #: reasons for which a request that is not idempotent takes a fresh socket
 MOVE_REASONS = (
-    Reason("idle_setting", _is_past_the_setting),
-    Reason("announced_limit", _is_near_the_announced_limit),
-    Reason("observed_limit", _is_near_the_observed_limit),
+    Rule("idle_setting", _is_past_the_setting),
+    Rule("announced_limit", _is_near_the_announced_limit),
+    Rule("observed_limit", _is_near_the_observed_limit),
 )
 
 
@@ -220,10 +212,9 @@ def reason_to_move(settings: Settings, state: State, request: Request) -> Option
         return None
     if state.move_for is not None or request.method in IDEMPOTENT:
         return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
-    for reason in MOVE_REASONS:
-        if reason.applies(settings, state) and not has_a_key(request.head):
-            return reason.name
-    return None
+    attempt = Attempt(settings, state, request)
+    found = next((reason.name for reason in MOVE_REASONS if reason.holds(attempt)), None)
+    return None if found is None or has_a_key(request.head) else found
 
 
 def keep_alive_hint_s(value: str) -> Optional[float]:

@@ -11,7 +11,7 @@ from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
 from stalepool.connection.state import CHECKED, SENDING, UPGRADED, WAITING, State
-from stalepool.runtime import Installation
+from stalepool.settings import Settings
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of
@@ -26,17 +26,17 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
     fresh_socket.pool_modules.add(module)
 
     def send(self: Any, data: Any) -> Any:
-        installation = runtime.current
-        if installation is None:
+        settings = runtime.current
+        if settings is None:
             return original(self)(data)
         was_open = self.sock is not None
-        state = _prepare(self, data, installation) if was_open else None
+        state = _prepare(self, data, settings) if was_open else None
         is_sent = False
         try:
             result = original(self)(data)  # connects first, where the connection is not open yet
             is_sent = True
         except socket_errors() as error:
-            if state is None or not replay.after_failed_send(self, state, error, installation):
+            if state is None or not replay.after_failed_send(self, state, error, settings):
                 raise
             is_sent = True
             return None
@@ -44,14 +44,14 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
             if not is_sent and state is not None:
                 state.gives_up()
         if not was_open:  # the socket was opened for these bytes, perhaps with a CONNECT
-            _prepare(self, data, installation)
+            _prepare(self, data, settings)
         return result
 
     return send
 
 
 @fallback.guarded("send_failed")
-def _prepare(conn: Any, data: Any, installation: Installation) -> Optional[State]:
+def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     """Choose the socket of a request, and record its bytes; None: urllib3 sends them alone."""
     sock = conn.sock
     state = states.by_id(id(sock))
@@ -61,7 +61,7 @@ def _prepare(conn: Any, data: Any, installation: Installation) -> Optional[State
         state = State(conn, states.FRESH)
     phase, request = state.phase, state.request
     if phase is CHECKED:
-        _choose_socket(conn, state, data, installation)
+        _choose_socket(conn, state, data, settings)
     elif phase is SENDING and request is not None:
         if request_rules.is_worth_a_record(state, request):
             request.record(data)
@@ -74,25 +74,25 @@ def _prepare(conn: Any, data: Any, installation: Installation) -> Optional[State
     return state
 
 
-def _choose_socket(conn: Any, state: State, data: Any, installation: Installation) -> None:
+def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> None:
     """Move a request to a fresh socket if its connection has ended, or is likely to end now."""
     request, reason = state.request_begins(conn, data), None
-    if installation.checks_before_send and state.poll is not None and state.poll.poll(0):
-        reason = _reason_in_readable(conn, state, installation)
+    if settings.presend_check and state.poll is not None and state.poll.poll(0):
+        reason = _reason_in_readable(conn, state, settings)
     if reason is None:
-        reason = request_rules.reason_to_move(installation.settings, state, request)
+        reason = request_rules.reason_to_move(settings, state, request)
     if reason is None:
         return
-    if installation.is_audit:
+    if settings.is_audit:
         state.origin.count("moved", reason)
     else:
         fresh_socket.move(conn, state, request, reason)
 
 
-def _reason_in_readable(conn: Any, state: State, installation: Installation) -> Optional[str]:
+def _reason_in_readable(conn: Any, state: State, settings: Settings) -> Optional[str]:
     """Return why to leave a connection that is readable now; None: keep it, as with a ticket."""
     layers = layers_of(conn.sock)
     if layers is None or state.poll is None or state.is_bound:
         return None
-    verdict = liveness.examine(layers, state.poll, may_consume=not installation.is_audit)
+    verdict = liveness.examine(layers, state.poll, may_consume=not settings.is_audit)
     return "presend_check" if verdict.action is Action.DISCARD else None

@@ -16,6 +16,7 @@ from stalepool.connection import request_rules
 from stalepool.connection.connect import address_of
 from stalepool.connection.fresh_socket import BESIDE_S, open_like
 from stalepool.connection.state import Request, State
+from stalepool.settings import Settings
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
@@ -31,15 +32,15 @@ SHORTEST_WAIT_S = 0.5
 PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
 
 
-def first_wait_s(request: Request, installation: runtime.Installation) -> Optional[float]:
+def first_wait_s(request: Request, settings: Settings) -> Optional[float]:
     """Return the seconds of the first wait; None for a request that is not watched.
 
     ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
     """
-    wait_s = installation.silence_s
+    wait_s = None if settings.is_audit else settings.silence_s
     if wait_s is None or not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
-    methods = request_rules.METHODS[installation.settings.replay]
+    methods = request_rules.METHODS[settings.replay]
     if request.method not in methods and not request_rules.has_a_key(request.head):
         return None
     if request.limit_s is not None:
@@ -124,10 +125,10 @@ class Watch:
         return False
 
     def _may_be_replayed(self) -> bool:
-        installation = runtime.current
-        if installation is None:
+        settings = runtime.current
+        if settings is None:
             return False
-        attempt = request_rules.Attempt(installation.settings, self.state, self.request)
+        attempt = request_rules.Attempt(settings, self.state, self.request)
         return request_rules.first_refusal(request_rules.REPLAY_RULES, attempt) is None
 
     def _is_no_evidence(self, info: TcpInfo) -> bool:

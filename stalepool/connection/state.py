@@ -144,13 +144,11 @@ class State:
         self.phase = phase
         self.follow(conn.sock)
 
-    def follow(self, sock: Any, replaced_silent: bool = False) -> None:
-        """Make this the state of a socket of the connection, from now on.
-
-        :param replaced_silent: the socket replaces one whose peer was silent.
-        """
+    def follow(self, sock: Any) -> None:
+        """Make this the state of a socket of the connection, from now on."""
         self.sock = weakref.ref(sock)
-        self.replaced_silent = replaced_silent
+        #: the socket replaces one whose peer was silent
+        self.replaced_silent = False
         #: answers that came on this very socket
         self.answers = 0
         self.fork_generation = runtime.fork_generation

@@ -15,7 +15,6 @@ _LABELS = {"verdicts": "verdict", "replays": "outcome", "reconnects": "outcome",
 #: what is counted by origin, and then by name
 _BY_NAME = {
     **stats.GROUPS,
-    "gone": "connections that ended, by reason",
     "saved": "attempts that urllib3 alone would have lost, by what saved them",
 }
 

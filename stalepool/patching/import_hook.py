@@ -101,7 +101,7 @@ class _Finder:
         from stalepool.patching import patches
 
         self.loaded = runtime, patches
-        runtime.start(self.settings or settings.Settings())
+        runtime.put_in_force(self.settings or settings.Settings())
         for module in modules:
             patches.apply(module)
         return True
@@ -152,7 +152,7 @@ class _Finder:
         if self.loaded is None:
             return []
         runtime, patches = self.loaded
-        runtime.stop()
+        runtime.put_in_force(None)
         left: List[str] = patches.remove()
         return left
 

@@ -11,7 +11,6 @@ import urllib3
 from pools import shim
 from stalepool.connection import silence
 from stalepool.connection.state import Request
-from stalepool.runtime import Installation
 from stalepool.settings import Settings
 from stalepool_testing import FaultServer
 
@@ -52,7 +51,7 @@ def test_the_first_wait(name: str) -> None:
     request = Request(conn, head, case.is_reused)
     request.limit_s, request.is_replayed = case.limit_s, case.is_replayed
     settings = Settings(**{"silence_s": 10, "replay": "idempotent", **case.settings})
-    assert silence.first_wait_s(request, Installation(settings)) == (
+    assert silence.first_wait_s(request, settings) == (
         None if case.wait_s is None else pytest.approx(case.wait_s)
     )
 

@@ -31,7 +31,7 @@ def install(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
         conf = cfg.ConfigOpts()
         conf(["--config-file", str(file)])
         oslo.install(conf)
-        return runtime.current and runtime.current.settings.as_dict()
+        return runtime.current and runtime.current.as_dict()
 
     yield install_with
     stalepool.install()
