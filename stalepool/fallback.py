@@ -7,7 +7,6 @@ All log lines of this package pass through :func:`log`.
 from __future__ import annotations
 
 import _socket
-import contextvars
 import functools
 import logging
 import traceback
@@ -52,7 +51,6 @@ LINES_A_MINUTE = 10
 
 #: message -> (when its minute began, lines in it)
 _lines: Dict[str, Tuple[float, int]] = {}
-_is_logging = contextvars.ContextVar("stalepool_is_logging", default=False)
 _logger = logging.getLogger("stalepool.fallback")
 
 _top = logging.getLogger("stalepool")
@@ -174,11 +172,10 @@ def fall_back(
 
 
 def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel: int = 2) -> None:
-    """Log, unless from inside a log call of ours: a handler that posts would recurse.
+    """Log, unless from inside a log handler: one that posts would recurse, or wait for itself.
 
-    The mark is a context variable, of which every thread and every greenlet has its own. Above
-    DEBUG at most :data:`LINES_A_MINUTE` lines of one message are written; the next one says how
-    many were left out.
+    Above DEBUG at most :data:`LINES_A_MINUTE` lines of one message are written; the next one says
+    how many were left out.
 
     :param message: a literal: lines are counted by it.
     :param stacklevel: the frame whose place the line shows: 2 is the caller's.
@@ -186,9 +183,8 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
     # dictConfig and fileConfig disable all existing loggers that they do not name, which is seldom
     # intended; to silence a logger, set its level
     logger.disabled = False
-    if _is_logging.get() or not _is_wanted(logger, level):
+    if not _is_wanted(logger, level) or _is_in_a_log_handler():
         return
-    token = _is_logging.set(True)
     try:
         left_out = _lines_left_out(message) if level > logging.DEBUG else 0
         if left_out is None:
@@ -199,8 +195,12 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
     except Exception as error:  # a broken handler or filter must not cost the caller a request
         if is_foreign(error) and "logging" not in _passed_through(error):  # raised by no handler
             raise
-    finally:
-        _is_logging.reset(token)
+
+
+def _is_in_a_log_handler() -> bool:
+    frames = traceback.walk_stack(None)
+    modules = (str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in frames)
+    return any(module in ("logging", "loguru") for module in modules)
 
 
 def _is_wanted(logger: logging.Logger, level: int) -> bool:

@@ -154,6 +154,27 @@ def test_a_handler_that_posts_at_a_fallback(listen):
         assert len(collector.journal) == 2
 
 
+def test_a_handler_that_posts_is_not_called_again(listen):
+    """It may hold a lock of its own. Its request is left to urllib3, and counted."""
+    posts = []
+
+    class Posts(logging.Handler):
+        def emit(self, record):
+            posts.append(record.name)
+            assert get(pool) == 200
+
+    service, handler = logging.getLogger("service"), Posts()
+    with shim(), serving() as (_, pool), breaks("full check"):
+        assert get(pool) == 200
+        logging.root.addHandler(handler)
+        try:
+            service.warning("something")
+        finally:
+            logging.root.removeHandler(handler)
+        assert posts == ["service"]
+        assert stalepool.snapshot()["fallbacks"] == {"check_failed": 1}
+
+
 def test_a_handler_that_raises(listen):
     """The request does not pay for it, and the next line is logged again."""
 

@@ -19,6 +19,9 @@ _logger = logging.getLogger("stalepool.fresh_socket")
 #: modules of http.client's and urllib3's own connection classes
 _STOCK = ("http.client", "urllib3.connection", "urllib3.contrib.socks")
 
+#: what connect() of http.client and urllib3 sets anew on a connection
+_SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
+
 #: the connectionpool of each copy of urllib3
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -52,7 +55,10 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     try:
         if address is not None:
             setattr(clone, PINNED, address)
+        before = dict(vars(clone))
         clone.connect()
+        if any(before.get(k) is not v for k, v in vars(clone).items() if k not in _SET_BY_CONNECT):
+            return None  # it has noted something, such as a session's token, on the copy alone
         fresh, clone.sock = clone.sock, None  # a class may close its socket in __del__
         return fresh
     except connect_errors(conn) as error:

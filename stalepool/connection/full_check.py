@@ -85,7 +85,7 @@ def _find(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, Optiona
     if verdict in DEATHS:
         died_idle_s = _idle_at_death_s(verdict, layers, info, idle_s)
         state.origin.count_death(died_idle_s)
-        if verdict is Verdict.CLOSED:
+        if verdict is Verdict.CLOSED and layers.is_tcp:  # all Unix sockets have one origin
             state.origin.knowledge.note_fin(died_idle_s)
     return verdict, idle_s
 

@@ -78,7 +78,7 @@ def after_failed_send(conn: Any, state: State, error: BaseException, settings: S
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
-    fresh = _send_record(conn, request)
+    fresh = _send_record(conn, sock, request)
     if fresh is None or not take(conn, state, sock, fresh):
         note_outcome(state, request, "failed")
         return False
@@ -102,8 +102,9 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
             fresh.close()
         return None
     request.is_silent = request.is_silent or not has_ended
-    old, file = conn.sock, None  # type: Any, Any
-    fresh = _send_record(conn, request, fresh)
+    # not conn.sock: another thread may have closed the connection
+    old, file = state.sock(), None  # type: Any, Any
+    fresh = _send_record(conn, old, request, fresh)
     if fresh is not None and (not has_ended or take(conn, state, old, fresh)):
         file = _first_byte(fresh)
         if file is not None and not has_ended and not take(conn, state, old, fresh):
@@ -113,13 +114,13 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     return file
 
 
-def _send_record(conn: Any, request: Request, fresh: Any = None) -> Any:
+def _send_record(conn: Any, sock: Any, request: Request, fresh: Any = None) -> Any:
     """Return a fresh socket to which the record was sent, None if that failed. Yields.
 
     :raises: the caller's deadline: a timeout that a signal handler or a timer has raised.
     """
     request.is_replayed = True
-    sock, is_sent = conn.sock, False
+    is_sent = False
     if fresh is None:
         limits = BESIDE_S, request.connect_timeout, request.left_s
         fresh = open_like(conn, shorter(*limits), address_of(conn, sock))

@@ -243,7 +243,7 @@ by_id = _states.get
 _left_at_last_sweep = 8
 _sweep_due_at = 0.0
 #: after this the next new socket sweeps, with the records of requests on sockets that are gone
-SWEEP_EVERY_S = 30.0
+SWEEP_EVERY_S = 1.0
 
 
 def _sweep() -> None:
@@ -252,7 +252,7 @@ def _sweep() -> None:
     Weak references have no callback for it: a signal handler's exception in there would be lost.
     """
     global _left_at_last_sweep, _sweep_due_at
-    for key, state in list(_states.items()):
+    for key, state in _states.copy().items():
         if state.sock() is None:
             _states.pop(key, None)
     _left_at_last_sweep, _sweep_due_at = max(8, len(_states)), monotonic() + SWEEP_EVERY_S
@@ -323,12 +323,7 @@ def is_http1(conn: Any) -> bool:
     "Readable means not reusable" is a rule of HTTP/1.1. HTTP/2 connections get data while idle.
     Stubs, such as vcrpy's, have no connection behind them; their ``sock`` is computed.
     """
-    cls: Any = type(conn)
-    return _is_http1_class(cls)
-
-
-@functools.lru_cache(maxsize=128)
-def _is_http1_class(cls: Any) -> bool:
+    cls = type(conn)  # not to be kept: a copy of urllib3 may be deleted
     if not issubclass(cls, http.client.HTTPConnection) or hasattr(cls, "sock"):
         return False
     modules = {base.__module__ for base in cls.__mro__}

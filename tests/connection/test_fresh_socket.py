@@ -140,6 +140,27 @@ def test_a_class_that_pairs_connect_and_close_has_one_socket(
             assert stalepool.snapshot()["fallbacks"] == {}
 
 
+class LogsIn(urllib3.connection.HTTPConnection):
+    """Keeps what is true of one socket alone."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.session = object()
+
+
+@pytest.mark.parametrize(("method", "step"), [("POST", ECHO), ("GET", ProcessThenClose())])
+def test_a_class_that_notes_something_of_its_socket_keeps_it(method: str, step: Step) -> None:
+    """Nothing is moved or replayed: what the class knows would be of a socket that is gone."""
+    with shim(replay="idempotent", nonidempotent_max_idle_s=0), FaultServer([ECHO, step]) as server:
+        with pool_for(server) as pool:
+            pool.ConnectionCls = LogsIn
+            prime(pool)
+            outcome = send(server, pool, method)
+            assert (outcome.status, outcome.arrivals) == (200 if step is ECHO else None, 1)
+            assert [entry.connection for entry in server.journal] == [0, 0]
+            assert stalepool.snapshot()["fallbacks"] == {}
+
+
 PINNED = """
     import json
 

@@ -10,6 +10,7 @@ import pytest
 import urllib3
 
 import stalepool
+from breaks import breaks
 from delayed_answers import AnswerLater, nothing_is_acknowledged
 from pools import counters, get, pool_for, pooled_connection, serving, shim
 from replay_tools import ECHO, after_checkout, have, kind_of, prime, send
@@ -77,6 +78,20 @@ def test_installed_anew_while_a_socket_is_opened_beside_a_silent_one() -> None:
         assert [entry.connection for entry in server.journal] == [0, 0]
         server.journal.wait(lambda journal: len(journal.connections) == 2)
         assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_closed_before_the_fresh_socket_is_opened() -> None:
+    """Nothing is sent on it; stock: the same error."""
+    with shim(**SETTINGS), FaultServer([ECHO, ECHO, Close()], default=ECHO) as server:
+        with pool_for(server) as pool:
+            prime(pool)
+            prime(pool)  # the next check is a fast one, which does not ask
+            conn = pooled_connection(pool)
+            with breaks("TCP_INFO", by=lambda layers: conn.close()):
+                outcome = send(server, pool, "GET")
+            assert kind_of(outcome.error) == "connection"
+            assert server.journal.count(path="/wanted") == 1
+            assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_closed_while_the_fresh_socket_is_opened() -> None:

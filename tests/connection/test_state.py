@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
+import weakref
 from typing import Any
 
 import pytest
@@ -39,6 +41,19 @@ def test_the_classes_that_are_looked_after(cls: Any) -> None:
 
 def test_what_is_no_connection_is_not() -> None:
     assert not state.is_http1(None)
+
+
+def test_a_class_is_not_kept() -> None:
+    """With it a whole copy of urllib3 would be, where tests delete and import it again."""
+
+    class Own(urllib3.connection.HTTPConnection):
+        pass
+
+    assert state.is_http1(Own("127.0.0.1"))
+    kept = weakref.ref(Own)
+    del Own
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_state_shows_itself() -> None:
