@@ -199,8 +199,9 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
 
 def _is_in_a_log_handler() -> bool:
     frames = traceback.walk_stack(None)
-    modules = (str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in frames)
-    return any(module in ("logging", "loguru") for module in modules)
+    modules = {str(frame.f_globals.get("__name__")) for frame, _ in frames}
+    # not all of loguru: a whole service may run under its logger.catch()
+    return not modules.isdisjoint(("logging", "logging.handlers", "loguru._handler"))
 
 
 def _is_wanted(logger: logging.Logger, level: int) -> bool:
