@@ -208,9 +208,9 @@ MOVE_REASONS = (
 
 def reason_to_move(settings: Settings, state: State, request: Request) -> Optional[str]:
     """Return why the connection is likely to end now; None: the request goes out on it."""
-    if state.is_bound:
+    if state.is_bound or (state.move_for is None and request.method in IDEMPOTENT):
         return None
-    if state.move_for is not None or request.method in IDEMPOTENT:
+    if state.move_for is not None:
         return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
     attempt = Attempt(settings, state, request)
     found = next((reason.name for reason in MOVE_REASONS if reason.holds(attempt)), None)
