@@ -125,13 +125,15 @@ def _enter_window(conn: Any, error: Any, settings: Settings) -> float:
     limit_s = number_of(conn.timeout)
     if not knowledge.has_answered or not is_refusal(error) or not settings.reconnect_window_s:
         return 0.0
+    left_s = knowledge.window_left_s
     if knowledge.window_until is None:
-        knowledge.window_until = monotonic() + settings.reconnect_window_s
+        left_s = settings.reconnect_window_s
+        knowledge.window_until = monotonic() + left_s
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
         return 0.0
     budget_s = settings.reconnect_window_s - _period()[1]  # what this thread may still wait
-    return max(0.0, min(knowledge.window_left_s, budget_s))
+    return max(0.0, min(left_s, budget_s))
 
 
 def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
