@@ -81,7 +81,10 @@ def _find(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, Optiona
         armed = keepalive.read(layers)
         verdict = _verdict_on_idleness(state, info, armed, settings)
         if verdict is Verdict.ALIVE and not settings.is_audit:
-            _trust(conn, state, layers, poll, armed, settings)
+            if state.poll is None:  # the first one since the install
+                connect.arm(conn, conn.sock, settings)
+                armed = keepalive.read(layers)
+            _trust(state, layers, poll, armed, settings)
     if verdict in DEATHS:
         died_idle_s = _idle_at_death_s(verdict, layers, info, idle_s)
         state.origin.count_death(died_idle_s)
@@ -133,17 +136,9 @@ def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
 
 
 def _trust(
-    conn: Any,
-    state: State,
-    layers: Layers,
-    poll: select.poll,
-    armed: Optional[Keepalive],
-    settings: Settings,
+    state: State, layers: Layers, poll: select.poll, armed: Optional[Keepalive], settings: Settings
 ) -> None:
     """Set when the next full check is due: a probe can be unanswered, or max_idle_s is reached."""
-    if state.poll is None:  # the first one since the install
-        connect.arm(conn, conn.sock, settings)
-        armed = keepalive.read(layers)
     if state.move_for is not None:
         return  # the next check is a full one, too
     limits = (None if armed is None else armed.idle_s, settings.max_idle_s)

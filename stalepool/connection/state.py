@@ -68,8 +68,8 @@ class Request:
         self.connect_timeout = conn.timeout
         #: monotonic time of the first byte, and of the last once that is out
         self.sent_at = monotonic()
-        #: the bytes, as they went out; after more than RECORD_LIMIT the head alone
         is_kept = type(data) is bytes and len(data) <= RECORD_LIMIT
+        #: the bytes, as they went out; after more than RECORD_LIMIT the head alone
         self.sent: List[bytes] = [data if is_kept else b""]
         self.size = len(self.sent[0]) or RECORD_LIMIT + 1
         #: from the bytes: while a tunnel is opened, the connection has the last request's
@@ -242,7 +242,7 @@ by_id = _states.get
 
 _left_at_last_sweep = 8
 _sweep_due_at = 0.0
-#: after this the next new socket sweeps, with the records of requests on sockets that are gone
+#: seconds after which the next new socket sweeps: a state that is gone may hold a record
 SWEEP_EVERY_S = 1.0
 
 

@@ -56,8 +56,8 @@ def present() -> List[ModuleType]:
             found += parts_of(module)
         elif place is not None and place[1] != AFTER_POOL:
             found.append(module)
-    is_loading = "_initializing"  # an attribute of the spec
-    return [m for m in _each_once(found) if not getattr(_has(m, "__spec__"), is_loading, False)]
+    found = _each_once(found)
+    return [m for m in found if not getattr(_has(m, "__spec__"), "_initializing", False)]
 
 
 def _has(module: Any, name: str) -> Any:
