@@ -425,7 +425,7 @@ def test_run_starts_nothing_under_a_wrong_setting(
     *earlier, line = done.stderr.splitlines()
     assert line.startswith("stalepool run: STALEPOOL_MODE='activ' is not accepted")
     # before Python 3.10 it is not known at start-up which module is run
-    assert not earlier or (sys.version_info < (3, 10) and words[0].startswith("-m"))
+    assert len(earlier) == (sys.version_info < (3, 10) and words[0].startswith("-m"))
 
 
 def test_the_kill_switch_goes_before_a_wrong_setting(

@@ -14,6 +14,7 @@ from replay_tools import ECHO, after_checkout, have, prime, reused, send
 from reused import Server
 from stalepool_testing import (
     FaultServer,
+    Journal,
     ProcessThenClose,
     ProcessThenReset,
     ResetAfter,
@@ -123,21 +124,32 @@ class OpenedByHand(urllib3.connection.HTTPConnection):
         self.auto_open = 0
 
 
-@pytest.mark.parametrize("cls", [Counted, OpenedByHand])
-@pytest.mark.parametrize(("method", "step"), [("POST", ECHO), ("GET", ProcessThenClose())])
-def test_a_class_that_pairs_connect_and_close_has_one_socket(
-    cls: Any, method: str, step: Step
-) -> None:
-    """Nothing is moved or replayed: the fresh connection would be one too many."""
-    Counted.free = threading.Semaphore(1)
+#: a request that would be moved, and one that would be replayed
+moved_or_replayed = pytest.mark.parametrize(
+    ("method", "step"), [("POST", ECHO), ("GET", ProcessThenClose())]
+)
+
+
+def journal_of_neither(cls: Any, method: str, step: Step) -> Journal:
+    """Send a request on a connection of a class, and see that it is not moved or replayed."""
     with shim(replay="idempotent", nonidempotent_max_idle_s=0), FaultServer([ECHO, step]) as server:
         with pool_for(server) as pool:
             pool.ConnectionCls = cls
             prime(pool)
             outcome = send(server, pool, method)
             assert (outcome.status, outcome.arrivals) == (200 if step is ECHO else None, 1)
-            assert len(server.journal.connections) == 1
             assert stalepool.snapshot()["fallbacks"] == {}
+            return server.journal
+
+
+@pytest.mark.parametrize("cls", [Counted, OpenedByHand])
+@moved_or_replayed
+def test_a_class_that_pairs_connect_and_close_has_one_socket(
+    cls: Any, method: str, step: Step
+) -> None:
+    """The fresh connection would be one too many."""
+    Counted.free = threading.Semaphore(1)
+    assert len(journal_of_neither(cls, method, step).connections) == 1
 
 
 class LogsIn(urllib3.connection.HTTPConnection):
@@ -148,17 +160,11 @@ class LogsIn(urllib3.connection.HTTPConnection):
         self.session = object()
 
 
-@pytest.mark.parametrize(("method", "step"), [("POST", ECHO), ("GET", ProcessThenClose())])
+@moved_or_replayed
 def test_a_class_that_notes_something_of_its_socket_keeps_it(method: str, step: Step) -> None:
-    """Nothing is moved or replayed: what the class knows would be of a socket that is gone."""
-    with shim(replay="idempotent", nonidempotent_max_idle_s=0), FaultServer([ECHO, step]) as server:
-        with pool_for(server) as pool:
-            pool.ConnectionCls = LogsIn
-            prime(pool)
-            outcome = send(server, pool, method)
-            assert (outcome.status, outcome.arrivals) == (200 if step is ECHO else None, 1)
-            assert [entry.connection for entry in server.journal] == [0, 0]
-            assert stalepool.snapshot()["fallbacks"] == {}
+    """What the class knows would be of a socket that is gone."""
+    journal = journal_of_neither(LogsIn, method, step)
+    assert [entry.connection for entry in journal] == [0, 0]
 
 
 PINNED = """

@@ -16,7 +16,7 @@ SETTINGS = {"replay": "off", "max_idle_s": 7.0, "silence_s": "off", "mode": "aud
 def in_force() -> Any:
     import urllib3  # noqa: F401  # settings come into force with it
 
-    return None if runtime.current is None else runtime.current
+    return runtime.current
 
 
 @pytest.mark.parametrize("settings", [{}, SETTINGS], ids=["defaults", "settings"])
