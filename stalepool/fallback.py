@@ -6,13 +6,13 @@ All log lines of this package pass through :func:`log`.
 
 from __future__ import annotations
 
-import _socket
 import functools
 import logging
 import traceback
-from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 from stalepool.clock import monotonic
+from stalepool.foreign import is_foreign, passed_through
 from stalepool.stats import Counter
 
 #: all reasons, with their meaning: a closed set, so that counting them takes bounded memory
@@ -33,16 +33,6 @@ REASONS = {
     "status_failed": "the status file could not be written; stalepool status is incomplete",
 }
 
-#: packages whose exceptions our own calls raise; any other code that raises inside one of our
-#: blocks was called by the interpreter: a signal handler, a timer, a tracer
-_CALLED_BY_US = frozenset(
-    (
-        *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
-        *("weakref", "functools", "contextvars", "logging", "eventlet", "gevent", "OpenSSL"),
-        *("wrapt", "inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
-    )
-)
-
 _counts = {reason: Counter() for reason in REASONS}
 #: reason -> the detail of the first fallback
 first_details: Dict[str, str] = {}
@@ -60,7 +50,7 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
     """Decorator: where the function raises, count a fallback and return ``default``.
 
     After start-up only this and :func:`log` have an ``except Exception``. What others have raised
-    passes, see :func:`is_foreign`, as do ``KeyboardInterrupt`` and ``eventlet.Timeout``.
+    passes, see :mod:`stalepool.foreign`, as do ``KeyboardInterrupt`` and ``eventlet.Timeout``.
 
     :param reason: one of :data:`REASONS`.
     """
@@ -71,7 +61,7 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
             try:
                 return function(*args)
             except Exception as error:
-                if is_foreign(error, _modules_of(args)):
+                if is_foreign(error, *args[:1]):
                     raise
                 fall_back(reason, repr(error), stacklevel=3)
                 return default
@@ -79,79 +69,6 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
         return call
 
     return guard
-
-
-def is_foreign(error: BaseException, called: FrozenSet[str] = frozenset()) -> bool:
-    """Tell whether an exception was raised by code that we did not call.
-
-    Three kinds are foreign: timeouts, since guarded code waits only to open a socket, and catches
-    its own; what an eventlet timer raised in a waiting green thread; exceptions other than builtins
-    whose class or innermost frame is in no package that we call. A builtin that a signal handler
-    raises cannot be told from ours, so guarded blocks are small.
-
-    :param called: more modules that we call: those of a connection's class.
-    """
-    module = _raised_in(error)
-    if not module:
-        return False
-    if module.startswith("eventlet.hubs.") or is_timeout(error):
-        return True
-    if type(error).__module__ == "builtins":
-        return False
-    return not all(map(_is_called_by_us, {type(error).__module__, module} - called))
-
-
-def _raised_in(error: BaseException) -> str:
-    """Return the module whose code raised, or called C code that raised; empty if not raised."""
-    return (_passed_through(error) or [""])[-1]
-
-
-def _passed_through(error: BaseException) -> List[str]:
-    """List the modules of an exception's frames; the last one raised it."""
-    frames = traceback.walk_tb(error.__traceback__)
-    return [str(frame.f_globals.get("__name__")) for frame, _ in frames]
-
-
-def _modules_of(args: Tuple[Any, ...]) -> FrozenSet[str]:
-    """Return the modules of the class of a function's first argument, such as a connection."""
-    return frozenset(cls.__module__ for cls in type(args[0]).__mro__) if args else frozenset()
-
-
-def is_timeout(error: Optional[BaseException]) -> bool:
-    """Tell whether it is a timeout of a socket or a timer. ETIMEDOUT is not: it has an errno."""
-    # a TLS socket of eventlet 0.33 raises an SSLError
-    of_eventlet = isinstance(error, OSError) and error.args == ("timed out",)
-    return of_eventlet or (isinstance(error, (TimeoutError, _socket.timeout)) and not error.errno)
-
-
-def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
-    """Tell whether it is the timeout of a socket, and not a signal handler's or a timer's.
-
-    Judged by its text, and by the module that raised it: eventlet's hub raises both kinds.
-
-    :param conn: a connection whose class may raise timeouts of its own.
-    """
-    if error is None or not is_timeout(error) or "timed out" not in str(error):
-        return False
-    module = _raised_in(error)
-    return not module or _is_called_by_us(module) or module in _modules_of((conn,))
-
-
-def _is_called_by_us(module: str) -> bool:
-    return module.partition(".")[0] in _CALLED_BY_US or ".urllib3." in module
-
-
-def raise_again(error: BaseException) -> NoReturn:
-    """Raise a caught exception with its own context, which a plain ``raise`` would change.
-
-    urllib3 1.26 sends and reads inside an ``except`` clause of its own.
-    """
-    context = error.__context__
-    try:
-        raise error
-    finally:
-        error.__context__ = context
-        del error  # its traceback holds this frame
 
 
 def fall_back(
@@ -193,7 +110,7 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
             message, args = message + " (%d such lines were left out before)", (*args, left_out)
         logger.log(level, message, *args, stacklevel=stacklevel)
     except Exception as error:  # a broken handler or filter must not cost the caller a request
-        if is_foreign(error) and "logging" not in _passed_through(error):  # raised by no handler
+        if is_foreign(error) and "logging" not in passed_through(error):  # raised by no handler
             raise
 
 

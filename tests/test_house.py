@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 
 #: from the bottom; the rooms of one floor do not import each other
 FLOORS: Tuple[Dict[str, str], ...] = (
-    {"shared": "clock fallback runtime settings stats status summary"},
+    {"shared": "clock fallback foreign runtime settings stats status summary"},
     {"sockets": "sockets"},
     {"connection": "connection", "contrib": "contrib"},
     {"patching": "patching"},

@@ -17,6 +17,7 @@ from stalepool.connection import connect, replay, request_rules, silence
 from stalepool.connection.fresh_socket import shorter
 from stalepool.connection.silence import Watch
 from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State, by_id
+from stalepool.foreign import raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
@@ -138,9 +139,9 @@ def _recover(
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
             replay.note_outcome(state, request, "failed")
-            fallback.raise_again(request.first_error)
+            raise_again(request.first_error)
         if error is not None:
-            fallback.raise_again(error)
+            raise_again(error)
         return b""
     finally:
         del error  # its traceback holds this frame

@@ -11,7 +11,7 @@ from typing import Any, Callable
 from stalepool.clock import monotonic
 from stalepool.connection import full_check
 from stalepool.connection.state import CHECKED, by_id
-from stalepool.fallback import is_foreign
+from stalepool.foreign import is_foreign
 
 Check = Callable[[Any], bool]
 

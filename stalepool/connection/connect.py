@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterator, Optional, Tuple, Type
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
 from stalepool.connection.state import is_http1, note_opened, origin_of, peer_of
+from stalepool.foreign import raise_again
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
@@ -70,7 +71,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         try:
             sock = _try_again(stock, self, wait_s, module)
             if sock is None:
-                fallback.raise_again(first)
+                raise_again(first)
         finally:
             del first  # its traceback holds this frame
         arm(self, sock, settings)

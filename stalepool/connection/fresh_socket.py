@@ -11,6 +11,7 @@ from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, address_of, connect_errors, number_of
 from stalepool.connection.state import Request, State
+from stalepool.foreign import is_a_sockets_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of, timeout_of
 
@@ -64,8 +65,8 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     except connect_errors(conn) as error:
         # urllib3 turns the caller's deadline into a ConnectTimeoutError
         for link in (error, error.__cause__, error.__context__):
-            if fallback.is_timeout(link) and not fallback.is_a_sockets_timeout(link, conn):
-                fallback.raise_again(link)  # type: ignore[arg-type]  # it is one
+            if is_timeout(link) and not is_a_sockets_timeout(link, conn):
+                raise_again(link)  # type: ignore[arg-type]  # it is one
         return None
     finally:
         if clone.sock is not None:  # the connect failed behind it

@@ -91,8 +91,8 @@ class _Finder:
                     self.has_failed = not patch(modules)
                 fallback.guarded("status_failed")(self._show)(modules)
         except Exception as error:  # the guard itself cannot be imported, or called
-            fallback_module = sys.modules.get("stalepool.fallback")
-            if fallback_module is not None and fallback_module.is_foreign(error):
+            foreign = sys.modules.get("stalepool.foreign")
+            if foreign is not None and foreign.is_foreign(error):
                 raise
             self.has_failed = True
 

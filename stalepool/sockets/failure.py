@@ -14,7 +14,7 @@ import sys
 from typing import Any, Optional, Tuple, Type
 
 from stalepool.clock import monotonic
-from stalepool.fallback import is_a_sockets_timeout, is_timeout
+from stalepool.foreign import is_a_sockets_timeout, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import Layers, RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP

@@ -11,7 +11,7 @@ import _socket
 import struct
 from typing import NamedTuple, Optional
 
-from stalepool.fallback import is_foreign
+from stalepool.foreign import is_foreign
 from stalepool.sockets.layers import Layers
 
 _TCP_INFO = getattr(_socket, "TCP_INFO", None)

@@ -43,11 +43,11 @@ def test_switched_on_meanwhile_it_does_not_say_that_it_is_off():
 BROKEN = """
     import sys, types
     import stalepool
-    broken = types.ModuleType("stalepool.fallback")
+    broken = sys.modules["stalepool.fallback"] = types.ModuleType("stalepool.fallback")
+    foreign = sys.modules["stalepool.foreign"] = types.ModuleType("stalepool.foreign")
     def guarded(*args):
         raise TypeError("of a type checker that an import hook puts into each function")
-    broken.guarded, broken.is_foreign = guarded, lambda error: sys.argv[1] == "foreign"
-    sys.modules["stalepool.fallback"] = broken
+    broken.guarded, foreign.is_foreign = guarded, lambda error: sys.argv[1] == "foreign"
     try:
         import urllib3
     except TypeError:
