@@ -152,18 +152,10 @@ def _idle_s(state: State) -> float:
     return state.idle_s(tcp_info.ask(layers_of(state.sock())))
 
 
-def _margin_s(limit_s: float) -> float:
-    """Return how many seconds before an idle limit count as near: its last quarter, at most 2 s."""
-    return min(2.0, limit_s / 4)
-
-
-def _is_long_past(idle_s: float, limit_s: float) -> bool:
-    """Tell whether a connection has outlived an idle limit by so much that the limit is wrong."""
-    return idle_s > 1.25 * limit_s + _margin_s(limit_s)
-
-
 def _is_near(idle_s: float, limit_s: float) -> bool:
-    return idle_s >= limit_s - _margin_s(limit_s) and not _is_long_past(idle_s, limit_s)
+    """Tell whether it is the limit's last quarter, at most 2 s; one that is long over is wrong."""
+    margin_s = min(2.0, limit_s / 4)
+    return limit_s - margin_s <= idle_s <= 1.25 * limit_s + margin_s
 
 
 def _moves_on_evidence(settings: Settings, knowledge: Knowledge) -> bool:
@@ -192,10 +184,7 @@ def _is_near_the_observed_limit(attempt: Attempt) -> bool:
     limit_s = knowledge.observed_idle_limit_s
     if limit_s is None or not _moves_on_evidence(attempt.settings, knowledge):
         return False
-    idle_s = _idle_s(attempt.state)
-    if _is_long_past(idle_s, limit_s):
-        knowledge.forget_idle_limit()  # this connection has outlived it
-    return _is_near(idle_s, limit_s)
+    return _is_near(_idle_s(attempt.state), limit_s)
 
 
 #: reasons for which a request that is not idempotent takes a fresh socket

@@ -26,6 +26,8 @@ from pools import (
 )
 from replay_tools import after_checkout
 from reused import Server
+from stalepool import stats
+from stalepool.connection.state import origin_of
 from stalepool_testing import (
     FaultServer,
     Respond,
@@ -84,6 +86,21 @@ def test_an_idle_time_that_nobody_knows_is_not_too_long():
             assert get(pool) == 200
             assert verdicts(server) == {"alive": 1}
             assert len(server.journal.connections) == 1
+
+
+# -- what the origin has shown -------------------------------------------------------------------
+
+
+def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
+    with shim(), serving() as (server, pool):
+        assert get(pool) == 200
+        for seconds_ago in (20, 10, 0):
+            with breaks("clock of the counters", by=lambda ago=seconds_ago: time.monotonic() - ago):
+                stats.origin(origin_of(pooled_connection(pool))).knowledge.note_fin(1.0)
+        assert counters(server)["knowledge"]["observed_idle_limit_s"] == 1.0
+        wait_idle(pool, 1.6)
+        assert get(pool) == 200
+        assert counters(server)["knowledge"]["observed_idle_limit_s"] is None
 
 
 # -- what the server announces -------------------------------------------------------------------

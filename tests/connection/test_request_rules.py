@@ -302,14 +302,6 @@ def test_unanswered_probes_are_a_reason_for_whatever_it_is():
         assert reason(is_bound=True, **facts) is None
 
 
-def test_a_limit_that_was_outlived_is_forgotten():
-    state = knows(died_at=(10.0, 10.0, 11.0))
-    assert state.origin.knowledge.observed_idle_limit_s == 10.0
-    (observed,) = (rule for rule in request_rules.MOVE_REASONS if rule.name == "observed_limit")
-    assert not observed.holds(Attempt(Settings(), state, request_of()))
-    assert state.origin.knowledge.observed_idle_limit_s is None
-
-
 # -- what a header tells --------------------------------------------------------------------------
 
 CHALLENGES = {
