@@ -33,7 +33,7 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
             if (
                 state is not None
                 and state.sock() is sock
-                and monotonic() < state.full_check_due
+                and monotonic() - state.used_at < state.full_check_from_s
                 and not state.poll.poll(0)
                 and not (state.is_tls and sock.pending())
             ):

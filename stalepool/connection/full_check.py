@@ -1,8 +1,8 @@
 """The full check at checkout: liveness, TCP_INFO, idle limits; keeps, discards, or defers.
 
 Due at a connection's first checkout; when the fast check finds something; after every install,
-uninstall and fork; and when the last one is so old that the kernel may know more than ``poll``
-shows.
+uninstall and fork; and when the connection has been idle for so long that the kernel may know more
+than ``poll`` shows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import select
 from typing import Any, Callable, Optional, Tuple
 
 from stalepool import fallback, runtime, stats
-from stalepool.clock import monotonic
 from stalepool.connection import connect
 from stalepool.connection import state as states
 from stalepool.connection.state import State, is_http1
@@ -138,15 +137,15 @@ def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
 def _trust(
     state: State, layers: Layers, poll: select.poll, armed: Optional[Keepalive], settings: Settings
 ) -> None:
-    """Set when the next full check is due: a probe can be unanswered, or max_idle_s is reached."""
+    """Set from which idle time on a probe can be unanswered, or max_idle_s is reached."""
     if state.move_for is not None:
         return  # the next check is a full one, too
     limits = (None if armed is None else armed.idle_s, settings.max_idle_s)
-    trust_s = min((limit for limit in limits if limit is not None), default=float("inf"))
+    idle_s = min((limit for limit in limits if limit is not None), default=float("inf"))
     kept = state.origin.counter("verdicts", Verdict.ALIVE.value).ticks
-    state.trust_until(monotonic() + trust_s, poll, layers.pending is not None, kept)
+    state.trust(idle_s, poll, layers.pending is not None, kept)
     if runtime.current is not settings:
-        state.full_check_due = 0.0
+        state.full_check_from_s = 0.0
 
 
 def _idle_at_death_s(

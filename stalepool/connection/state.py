@@ -129,7 +129,7 @@ class State:
     """The state of one socket; with its poll object some 600 bytes."""
 
     __slots__ = (
-        *("answers", "fork_generation", "full_check_due", "idle_limit_s", "is_bound", "is_tls"),
+        *("answers", "fork_generation", "full_check_from_s", "idle_limit_s", "is_bound", "is_tls"),
         *("kept", "move_for", "origin", "phase", "poll", "replaced_silent", "request", "sock"),
         "used_at",
     )
@@ -152,8 +152,8 @@ class State:
         #: answers that came on this very socket
         self.answers = 0
         self.fork_generation = runtime.fork_generation
-        #: monotonic time from which on the fast check no longer suffices
-        self.full_check_due = 0.0
+        #: idle time in seconds from which on a full check is due; 0: it is due now
+        self.full_check_from_s = 0.0
         self.poll: Optional[select.poll] = None
         self.is_tls = False
         self.kept: Optional[Iterator[int]] = None
@@ -189,15 +189,15 @@ class State:
         """A pool has checked the connection out, and keeps it."""
         self.phase = CHECKED
 
-    def trust_until(self, due: float, poll: select.poll, is_tls: bool, kept: Iterator[int]) -> None:
-        """The full check found the connection alive: the fast check suffices for a while.
+    def trust(self, idle_s: float, poll: select.poll, is_tls: bool, kept: Iterator[int]) -> None:
+        """The full check found the connection alive: the fast check suffices until it is idle.
 
-        :param due: monotonic time of the next full check.
+        :param idle_s: idle time in seconds from which on a full check is due.
         :param is_tls: whether ``sock.pending()`` is to be asked, too.
         :param kept: the counter of connections kept.
         """
         self.poll, self.is_tls, self.kept = poll, is_tls, kept
-        self.full_check_due = due
+        self.full_check_from_s = idle_s
 
     def request_begins(self, conn: Any, data: Any) -> Request:
         """A request's first bytes are about to go out."""
@@ -219,11 +219,11 @@ class State:
         :param is_upgraded: another protocol follows: the socket is never touched again.
         """
         if idle_limit_s is not None and idle_limit_s != self.idle_limit_s:
-            self.idle_limit_s, self.full_check_due = idle_limit_s, 0.0
+            self.idle_limit_s, self.full_check_from_s = idle_limit_s, 0.0
         if is_bound:
             self.is_bound = True
         if is_upgraded:
-            self.phase, self.full_check_due = UPGRADED, 0.0
+            self.phase, self.full_check_from_s = UPGRADED, 0.0
 
     def answered(self) -> None:
         """The head of an answer has arrived."""
@@ -291,7 +291,7 @@ def note_opened(raw: RawSocket) -> None:
 def _begin_anew() -> None:
     """Forget the requests in flight: they may end unseen while nothing is installed."""
     for state in list(_states.values()):
-        state.full_check_due, state.poll = 0.0, None
+        state.full_check_from_s, state.poll = 0.0, None
         if state.phase is not UPGRADED:
             state.phase, state.request = IDLE, None
 

@@ -167,7 +167,6 @@ def let_pass(pool: Any, seconds: float) -> None:
     remembered = state.find(pooled_connection(pool).sock)
     assert remembered is not None
     remembered.used_at -= seconds
-    remembered.full_check_due -= seconds
 
 
 def wait_idle(sock: Any, seconds: float) -> None:
