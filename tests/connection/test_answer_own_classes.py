@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import gc
 import http.client
+import pickle
 import weakref
 
 import pytest
@@ -13,7 +15,7 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 import stalepool
-from pools import get, serving, shim, stock
+from pools import get, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, prime, send
 from stalepool_testing import TLS, Close, ConnectProxy, FaultServer
 
@@ -64,6 +66,27 @@ def test_a_response_class_that_permits_no_subclass(who, monkeypatch):
         for _ in range(4):
             assert get(pool) == 200
         assert len(server.journal.connections) == 1
+
+
+@both
+def test_an_answer_is_pickled_and_copied_as_http_clients(who):
+    """After its body is read; requests-cache 0.5 keeps it so."""
+    with who(), serving() as (_, pool):
+        answer = pool.request("GET", "/")._original_response
+        pickled = [pickle.dumps(answer, number) for number in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+        for made in (*map(pickle.loads, pickled), copy.copy(answer)):
+            assert type(made) is http.client.HTTPResponse
+            assert (made.status, made.getheaders()) == (answer.status, answer.getheaders())
+
+
+@both
+def test_a_class_that_is_made_from_the_response_class(who):
+    with who(), serving() as (_, pool):
+        assert get(pool) == 200
+        conn = pooled_connection(pool)
+        own = conn.response_class = type("Own", (conn.response_class,), {})
+        answer = pool.request("GET", "/")._original_response
+        assert type(answer) is own and type(copy.copy(answer)) is own
 
 
 # -- a tunnel of its own ---------------------------------------------------------------------------
