@@ -8,11 +8,12 @@ the connection's first byte, also before that of TLS or CONNECT.
 from __future__ import annotations
 
 import _socket
-import contextvars
 import errno
 import functools
 import logging
 import random
+import sys
+import threading
 from typing import Any, Callable, Iterator, Optional, Tuple, Type
 
 from stalepool import fallback, runtime, stats
@@ -39,8 +40,8 @@ BUDGET_PERIOD_S = 30.0
 
 _logger = logging.getLogger("stalepool.connect")
 
-#: (when its period began, seconds waited in it), of this thread or green thread
-_waited: contextvars.ContextVar[Tuple[float, float]] = contextvars.ContextVar("stalepool_waited")
+#: attribute of a thread or green thread: (when its period began, seconds waited in it)
+WAITED = "_stalepool_waited"
 
 
 def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> Callable[..., Any]:
@@ -192,7 +193,7 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
         conn.timeout = timeout
         origin, spent_s = origin_of(conn), monotonic() - began
         period_began, waited_s = _period()
-        _waited.set((period_began, waited_s + spent_s))
+        setattr(running(), WAITED, (period_began, waited_s + spent_s))
         stats.origin(origin).count("reconnects", outcome)
         level = logging.INFO if outcome == "ok" else logging.DEBUG
         text = "%s: a refused connect was tried again for %.2f s: %s"
@@ -209,8 +210,14 @@ def _pauses(ends: float) -> Iterator[float]:
 
 def _period() -> Tuple[float, float]:
     now = monotonic()
-    began, spent_s = _waited.get((now, 0.0))
+    began, spent_s = getattr(running(), WAITED, (now, 0.0))
     return (began, spent_s) if now - began < BUDGET_PERIOD_S else (now, 0.0)
+
+
+def running() -> Any:
+    """Return the green thread that runs, or else the thread; a context of asyncio is a copy."""
+    greenlet = sys.modules.get("greenlet")
+    return threading.current_thread() if greenlet is None else greenlet.getcurrent()
 
 
 def number_of(timeout: Any) -> Optional[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import importlib.util
 import socket
@@ -355,7 +356,8 @@ def test_one_peer_is_not_another(sleeper):
         assert second.reconnects == {"ok": 1, "windows": 1}
 
 
-def test_a_thread_waits_for_one_window(sleeper):
+@pytest.mark.parametrize("in_tasks", [False, True])
+def test_a_thread_waits_for_one_window(sleeper, in_tasks):
     """All its origins together, for a while: it is one service that asks three that are down."""
     with in_place(shim), direct() as a, direct() as b, direct() as c:
         for way in (a, b, c):
@@ -364,7 +366,10 @@ def test_a_thread_waits_for_one_window(sleeper):
         def ask_all():
             for way in (a, b, c):
                 with pytest.raises(NewConnectionError):
-                    way.pool.request("GET", "/")
+                    if in_tasks:  # of asyncio, or by its to_thread(): each has a copied context
+                        contextvars.copy_context().run(way.pool.request, "GET", "/")
+                    else:
+                        way.pool.request("GET", "/")
 
         as_a_new_thread(ask_all)
         assert sum(sleeper.pauses) <= WINDOW_S

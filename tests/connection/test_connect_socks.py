@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import socket
 import struct
 import threading
@@ -13,6 +12,7 @@ import pytest
 from urllib3.exceptions import HTTPError
 
 from gates import Gate
+from outages import as_a_new_thread
 from pools import counters, pooled_connection, shim, stock, verdicts
 from stalepool_testing import TLS, Close, FaultServer, Respond
 
@@ -109,8 +109,7 @@ def test_a_proxy_that_is_restarted(who, end):
         proxy.shut()
         opening = threading.Timer(0.3, proxy.open)
         opening.start()
-        # a thread waits for one window in 30 s: in a context of its own none was waited for yet
-        assert contextvars.Context().run(ask, pool) == end
+        assert as_a_new_thread(ask, pool) == end
         opening.join()
         if who == "shim":
             assert counters(server)["reconnects"] == {"windows": 1, "ok": 1}

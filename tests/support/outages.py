@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import socket
 import threading
 import time
@@ -13,6 +12,7 @@ import pytest
 
 from gates import Gate
 from pools import await_arrival, counters, pool_for, shim, stock
+from stalepool.connection import connect
 from stalepool_testing import FaultServer
 from worlds import WITH_TESTS
 
@@ -28,7 +28,9 @@ def in_place(who, **settings):
 
 def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function as a thread would that has not waited for any outage yet."""
-    return contextvars.Context().run(call, *args, **kwargs)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(connect.running(), connect.WAITED, (float("-inf"), 0.0), raising=False)
+        return call(*args, **kwargs)
 
 
 class Route(NamedTuple):
