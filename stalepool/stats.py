@@ -95,6 +95,10 @@ class Knowledge:
         """Seconds until the window closes; 0 once it is closed."""
         return max(0.0, (self.window_until or 0.0) - monotonic())
 
+    def note_answered(self) -> None:
+        """Note that a fresh connection was answered: its peer answers, and any outage is over."""
+        self.has_answered, self.window_until = True, None
+
     def note_probe_answered(self) -> None:
         self.answers_probes, self._swallowed_until = True, 0.0
 

@@ -11,12 +11,12 @@ import functools
 from io import BufferedReader
 from typing import Any, Callable, Dict, Optional
 
-from stalepool import fallback, runtime, status
+from stalepool import fallback, runtime, stats, status
 from stalepool.clock import monotonic
-from stalepool.connection import connect, replay, request_rules, silence
+from stalepool.connection import replay, request_rules, silence
 from stalepool.connection.fresh_socket import shorter
 from stalepool.connection.silence import Watch
-from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State, by_id
+from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State, by_id, peer_of
 from stalepool.foreign import raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
@@ -208,7 +208,8 @@ def _learn(response: Answer, state: State, request: Request) -> None:
         response.stalepool_replayed = True
         replay.note_outcome(state, request, "ok")
     if not state.answers:
-        connect.note_answer(request.conn())
+        # not later: a connection may outlive the peer's listener
+        stats.origin(peer_of(request.conn())).knowledge.note_answered()
     hint = response.headers.get("keep-alive")
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])
     state.learn(

@@ -244,12 +244,3 @@ def _pause(module: Any, seconds: float) -> None:
             if names.get("__name__") == cls.__module__ and "time" in names:
                 names["time"].sleep(seconds)
                 return
-
-
-def note_answer(conn: Any) -> None:
-    """Note the first answer on a connection: its peer answers, and any outage is over.
-
-    Later answers do not show that: a connection may outlive the peer's listener.
-    """
-    knowledge = stats.origin(peer_of(conn)).knowledge
-    knowledge.has_answered, knowledge.window_until = True, None

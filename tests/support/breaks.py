@@ -9,7 +9,7 @@ import pytest
 
 #: what a test calls it -> where it is
 PARTS = {
-    "answer's note": "stalepool.connection.connect.note_answer",
+    "answer's note": "stalepool.stats.Knowledge.note_answered",
     "clock of the counters": "stalepool.stats.monotonic",
     "clock of the fast check": "stalepool.connection.checkout.monotonic",
     "clock of the log": "stalepool.fallback.monotonic",
