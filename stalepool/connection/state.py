@@ -326,6 +326,5 @@ def is_http1(conn: Any) -> bool:
     cls = type(conn)  # not to be kept: a copy of urllib3 may be deleted
     if not issubclass(cls, http.client.HTTPConnection) or hasattr(cls, "sock"):
         return False
-    modules = {base.__module__ for base in cls.__mro__}
-    is_urllib3 = any(module.endswith("urllib3.connection") for module in modules)
-    return is_urllib3 and not any(".http2." in module for module in modules)
+    modules = " ".join([base.__module__ for base in cls.__mro__]) + " "
+    return "urllib3.connection " in modules and ".http2." not in modules

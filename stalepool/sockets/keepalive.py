@@ -52,17 +52,18 @@ def arm(layers: Layers, settings: Settings) -> bool:
     ours = Keepalive(
         settings.keepalive_idle_s, settings.keepalive_interval_s, settings.keepalive_count
     )
-    present, theirs = _read(layers.raw), read(layers)
+    theirs = read(layers)
     if settings.keepalive == "tighten":
         wanted = tightened(ours, theirs)
     else:
+        present = theirs or _read(layers.raw)
         wanted = ours if present == _system_default(layers.raw.family) else present
-    for option, value, before in zip(_OPTIONS, wanted, present):
-        if value != before:
-            layers.raw.setsockopt(_socket.IPPROTO_TCP, option, value)  # type: ignore[arg-type]
-    if theirs is None:
-        layers.raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
-    return theirs != wanted
+    if theirs == wanted:
+        return False
+    for option, value in zip(_OPTIONS, wanted):
+        layers.raw.setsockopt(_socket.IPPROTO_TCP, option, value)  # type: ignore[arg-type]
+    layers.raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    return True
 
 
 def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
