@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import traceback
 from typing import Any, Callable, Dict, Optional, Tuple
 
@@ -100,7 +101,7 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
     # dictConfig and fileConfig disable all existing loggers that they do not name, which is seldom
     # intended; to silence a logger, set its level
     logger.disabled = False
-    if not _is_wanted(logger, level) or _is_in_a_log_handler():
+    if sys.is_finalizing() or not _is_wanted(logger, level) or _is_in_a_log_handler():
         return
     try:
         left_out = _lines_left_out(message) if level > logging.DEBUG else 0

@@ -267,6 +267,8 @@ def _take_away(path: Optional[str]) -> None:
 @fallback.guarded("status_failed")
 def _leave() -> None:
     """At exit, delete the file, and log the last summary."""
+    global due_at
+    due_at = float("inf")  # a handler that was registered earlier may still make requests
     _take_away(_written)
     current = runtime.current
     if current is not None and current.summary_s is not None:

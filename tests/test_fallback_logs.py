@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import sys
 import threading
 
 import pytest
@@ -110,6 +111,16 @@ def test_a_fallback_is_said_once_a_reason(listen):
     assert [record.levelno for record in heard.records] == [logging.WARNING] * 2
     assert "first words" in heard.lines[0] and "check_failed" in heard.lines[0]
     assert "other words" in heard.lines[1] and "keepalive_failed" in heard.lines[1]
+
+
+def test_nothing_is_logged_while_the_interpreter_ends(listen, monkeypatch):
+    """``sys.modules`` is empty by then, so that the commonest socket is of an unknown kind."""
+    with shim():
+        heard = listen()
+        monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+        fallback.fall_back("unknown_connection", "in a __del__")
+        assert fallback.counts() == {"unknown_connection": 1}
+    assert heard.lines == []
 
 
 # -- handlers --------------------------------------------------------------------------------------

@@ -208,6 +208,20 @@ for number in range(5):
     assert len(names) == 2 and any(name.startswith("%d-" % service.pid) for name in names)
 
 
+def test_a_request_in_a_handler_at_exit_leaves_no_file(
+    tmp_path: Path, place: Path, run_python: Callable[..., Any]
+) -> None:
+    """One that was registered before urllib3 was imported is called after ours."""
+    late = "import atexit\natexit.register(lambda: ask())\n"
+    at_once = "from stalepool import status\nstatus.INTERVAL_S = status.INTERVAL_RATIO = 0\nask()"
+    with FaultServer() as server:
+        run_python(
+            late + SERVICE + at_once, server.port, env={"STALEPOOL_STATUS_DIR": str(tmp_path)}
+        )
+        assert len(server.journal) == 2
+    assert list(place.iterdir()) == []
+
+
 def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog: Any) -> None:
     """A program without a log would get it on stderr."""
     caplog.set_level(logging.INFO)
