@@ -27,7 +27,7 @@ def is_foreign(error: BaseException, called: Any = None) -> bool:
     whose class or innermost frame is in no package that we call. A builtin that a signal handler
     raises cannot be told from ours, so guarded blocks are small.
 
-    :param called: an object that we call, such as a connection: its class's modules, too.
+    :param called: an object that we call, such as a connection: its class is not foreign.
     """
     module = _raised_in(error)
     if not module:

@@ -153,7 +153,7 @@ def _idle_s(state: State) -> float:
 
 
 def _is_near(idle_s: float, limit_s: float) -> bool:
-    """Tell whether it is the limit's last quarter, at most 2 s; one that is long over is wrong."""
+    """Tell whether the limit's last quarter, at most 2 s, has begun, and it is not long over."""
     margin_s = min(2.0, limit_s / 4)
     return limit_s - margin_s <= idle_s <= 1.25 * limit_s + margin_s
 
