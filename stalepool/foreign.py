@@ -13,7 +13,7 @@ from typing import Any, FrozenSet, List, NoReturn, Optional
 _CALLED_BY_US = frozenset(
     (
         *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
-        *("weakref", "functools", "contextvars", "logging", "eventlet", "gevent", "OpenSSL"),
+        *("weakref", "functools", "threading", "logging", "eventlet", "gevent", "OpenSSL"),
         *("wrapt", "inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
     )
 )

@@ -16,7 +16,7 @@ from worlds import WITH_TESTS
 #: packages whose code runs because we call it
 CALLED = [
     *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
-    *("weakref", "functools", "contextvars", "logging", "eventlet", "gevent", "OpenSSL", "wrapt"),
+    *("weakref", "functools", "threading", "logging", "eventlet", "gevent", "OpenSSL", "wrapt"),
     *("inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
     "pip._vendor.urllib3.connection",
 ]
