@@ -39,6 +39,7 @@ def _credential(*schemes: str) -> Callable[[bytes], Any]:
     return re.compile(pattern % b"|".join(s.encode() for s in schemes), re.IGNORECASE).search
 
 
+_is_a_request_line = re.compile(rb"[!-~]{1,64} [!-~]+ HTTP/1\.[01]\r\n").match
 has_a_key = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
@@ -107,6 +108,11 @@ REPLAY_RULES = (
     ),
     Rule("body", _has_its_body_on_record),
 )
+
+
+def begins_a_request(data: Any) -> bool:
+    """Tell whether data is the head of a request; a piece of a body may look like one."""
+    return type(data) is bytes and _is_a_request_line(data) is not None
 
 
 def is_worth_a_record(state: State, request: Request) -> bool:

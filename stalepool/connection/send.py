@@ -63,7 +63,9 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     if phase is CHECKED:
         _choose_socket(conn, state, data, settings)
     elif phase is SENDING and request is not None:
-        if request_rules.is_worth_a_record(state, request):
+        if request_rules.begins_a_request(data):  # another response class has read an answer
+            state.gives_up()
+        elif request_rules.is_worth_a_record(state, request):
             request.record(data)
         else:
             request.keep_the_head_alone()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+import http.client
+from typing import Any, Iterator
 
 import pytest
 import urllib3
+from urllib3.exceptions import HTTPError
 
 import stalepool
 from pools import (
@@ -16,9 +18,18 @@ from pools import (
     pooled_connection,
     serving,
     shim,
+    stock,
 )
 from replay_tools import ECHO, after_checkout, have, reused, send
-from stalepool_testing import FaultServer, ProcessThenReset, ResetAfter, Surplus, kernel
+from stalepool_testing import (
+    FaultServer,
+    ProcessThenReset,
+    ResetAfter,
+    ResetAtNextByte,
+    Respond,
+    Surplus,
+    kernel,
+)
 
 
 def test_uninstalled_it_passes_through() -> None:
@@ -35,6 +46,38 @@ def test_a_failed_send_is_made_good() -> None:
         after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
         assert send(server, pool, "PUT")[:4] == (200, True, None, 1)
         assert counters(server)["replays"] == {"ok": 1}
+
+
+class SignsIn(urllib3.connection.HTTPConnection):
+    """Asks for a nonce before each request. Its answers are read by a class that is not ours."""
+
+    response_class = http.client.HTTPResponse
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        super().request("GET", "/nonce")
+        self.getresponse().read()
+        super().request(*args, **kwargs)
+
+
+@pytest.mark.parametrize("who", [stock, shim])
+def test_a_second_request_in_one_checkout_is_not_taken_for_the_firsts_body(who: Any) -> None:
+    """The first was a GET: the POST after it would be replayed."""
+
+    def body() -> Iterator[bytes]:
+        yield b"a" * 1000
+        with server.add(ResetAtNextByte()):
+            yield b"b" * 1000
+            kernel.wait_readable(conn.sock)
+        yield b"c" * 1000
+
+    settings = {} if who is stock else {"replay": "idempotent"}
+    with who(**settings), serving(default=Respond(200)) as (server, pool):
+        pool.ConnectionCls = SignsIn
+        assert get(pool) == 200
+        conn = pooled_connection(pool)
+        with pytest.raises(HTTPError):
+            pool.request("POST", "/", body=body(), headers={"Content-Length": "3000"})
+        assert server.journal.count(method="POST") == 1
 
 
 class Stub(urllib3.connection.HTTPConnection):
