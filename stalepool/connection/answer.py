@@ -8,6 +8,7 @@ class holds no connection, and may be kept on a connection instance, as botocore
 from __future__ import annotations
 
 import functools
+from abc import ABCMeta
 from io import BufferedReader
 from typing import Any, Callable, Dict, Optional
 
@@ -32,21 +33,27 @@ _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
 
 
 class Answer:
-    """Mixin for http.client's response class, or for the class that somebody put in its place."""
+    """Mixin for http.client's response class, or for a subclass that somebody put in its place.
 
-    #: True for the answer to a replay
-    stalepool_replayed = False
+    A response has it until its head is read. Then it is of the class that it has without us, as
+    pickle and others expect.
+    """
 
+    #: True for the answer to a replay; not set otherwise
+    stalepool_replayed: bool
     fp: Any
     status: int
     headers: Any
 
     def begin(self, *args: Any, **options: Any) -> None:
         """Read the status line and the headers. Yields where the socket's reads do."""
+        begin = super().begin  # type: ignore[misc]
+        if type(self).__mro__[1] is Answer:
+            object.__setattr__(self, "__class__", type(self).__mro__[2])
         state = _begin_to_wait(self)
         request = None if state is None else state.request
         if state is None or request is None:
-            super().begin(*args, **options)  # type: ignore[misc]
+            begin(*args, **options)
             return
         first, error = b"", None  # type: bytes, Optional[BaseException]
         try:
@@ -58,7 +65,7 @@ class Answer:
                 first = _recover(self, state, request, error)
             elif request.wait_s is not None:
                 self.fp.raw._sock.settimeout(request.limit_s)
-            super().begin(*args, **options)  # type: ignore[misc]
+            begin(*args, **options)
             if (
                 not state.answers
                 or request.first_error is not None
@@ -82,14 +89,6 @@ class Answer:
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
                 status.pass_by()
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle as the class that this one is made of, since pickle looks classes up by name."""
-        ours, mixin, base = type(self).__mro__[:3]
-        if mixin is not Answer:
-            return super().__reduce_ex__(protocol)
-        made: Any = super().__reduce_ex__(min(protocol, 1))  # later ones insist on ours
-        return (made[0], tuple(base if part is ours else part for part in made[1]), *made[2:])
 
 
 @fallback.guarded("answer_failed")
@@ -241,27 +240,35 @@ def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any
 
 
 def _class_of(base: Any, made: Dict[int, Any]) -> Any:
-    """Return a class that is the base and an :class:`Answer`."""
-    if issubclass(base, Answer):
-        return base
+    """Return a class that is the base and an :class:`Answer`.
+
+    The base itself if none may be made of it: then urllib3 reads the answer alone.
+    """
     if len(made) >= MOST_CLASSES:
         made.clear()
-    namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
-    try:
+    cls = base
+    if _is_plain(base):
+        namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
         cls = type(base.__name__, (Answer, base), namespace)
-    except TypeError:  # it permits no class made from it: urllib3 reads the answer alone
-        cls = base
     return made.setdefault(id(base), cls)
+
+
+def _is_plain(base: Any) -> bool:
+    """Tell whether it is http.client's class, or a subclass that has no part in making others."""
+    mro = base.__mro__
+    names = ["%s.%s" % (each.__module__, each.__qualname__) for each in mro]
+    is_a_response = any(name.endswith("http.client.HTTPResponse") for name in names)
+    is_told = any("__init_subclass__" in vars(each) for each in mro[:-1])
+    return is_a_response and type(base) is ABCMeta and not is_told and Answer not in mro
 
 
 def _made_by(make: Any, made: Dict[int, Any], *args: Any, **kwargs: Any) -> Any:
     """Call what somebody has put in place of the class, and make its response an Answer."""
     response = make(*args, **kwargs)
-    if not isinstance(response, Answer):
-        try:
-            response.__class__ = _class_of(type(response), made)
-        except TypeError:  # a mock, a class with slots: read by urllib3 alone
-            pass
+    base = type(response)
+    cls = made.get(id(base)) or _class_of(base, made)
+    if cls is not base:
+        object.__setattr__(response, "__class__", cls)
     return response
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import copy
 import functools
@@ -56,12 +57,45 @@ def test_a_response_without_headers(who):
 
 class Final(http.client.HTTPResponse):
     def __init_subclass__(cls, **options):
-        raise TypeError("final")
+        raise ValueError("final")
+
+
+class Meta(abc.ABCMeta):
+    def __new__(cls, name, bases, namespace):
+        assert len(bases) == 1, "one base"
+        return super().__new__(cls, name, bases, namespace)
+
+
+class OfMeta(http.client.HTTPResponse, metaclass=Meta):
+    pass
+
+
+class Sealed(http.client.HTTPResponse):
+    """Made by a function; refuses to become one of another class."""
+
+    def __setattr__(self, name, value):
+        if name == "__class__":
+            raise ValueError(name)
+        super().__setattr__(name, value)
+
+
+class Proxy:
+    """Made by a function; has no ``begin`` of its own."""
+
+    __class__ = property(lambda self: http.client.HTTPResponse)
+
+    def __init__(self, *args, **kwargs):
+        self.whole = http.client.HTTPResponse(*args, **kwargs)
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
 
 
 @both
-def test_a_response_class_that_permits_no_subclass(who, monkeypatch):
-    monkeypatch.setattr(http.client.HTTPConnection, "response_class", Final)
+@pytest.mark.parametrize("made_by", [Final, OfMeta, Sealed, Proxy])
+@pytest.mark.parametrize("how", [lambda cls: cls, functools.partial], ids=["class", "function"])
+def test_a_response_class_that_wants_no_subclass(who, made_by, how, monkeypatch):
+    monkeypatch.setattr(http.client.HTTPConnection, "response_class", how(made_by))
     with who(), serving() as (server, pool):
         for _ in range(4):
             assert get(pool) == 200
@@ -69,10 +103,11 @@ def test_a_response_class_that_permits_no_subclass(who, monkeypatch):
 
 
 @both
-def test_an_answer_is_pickled_and_copied_as_http_clients(who):
-    """After its body is read; requests-cache 0.5 keeps it so."""
+def test_an_answer_is_of_http_clients_class(who):
+    """requests-cache 0.5 pickles it, after its body is read."""
     with who(), serving() as (_, pool):
         answer = pool.request("GET", "/")._original_response
+        assert type(answer) is http.client.HTTPResponse
         pickled = [pickle.dumps(answer, number) for number in range(2, pickle.HIGHEST_PROTOCOL + 1)]
         for made in (*map(pickle.loads, pickled), copy.copy(answer)):
             assert type(made) is http.client.HTTPResponse
