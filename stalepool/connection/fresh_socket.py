@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import weakref
 from typing import Any, Optional
@@ -49,8 +48,8 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     cls = type(conn)
     if is_opened_by_hand or _counts_its_sockets(cls) or _pools_check_connections(cls):
         return None
-    clone = copy.copy(conn)
-    clone.sock = None
+    clone = object.__new__(cls)  # not copy.copy(): that may be somebody's own
+    vars(clone).update(vars(conn), sock=None)
     clone._HTTPConnection__response = None  # the original's, which the copy must not close
     clone.timeout = timeout
     try:

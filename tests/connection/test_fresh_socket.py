@@ -152,6 +152,22 @@ def test_a_class_that_pairs_connect_and_close_has_one_socket(
     assert len(journal_of_neither(cls, method, step).connections) == 1
 
 
+class NotCopied(urllib3.connection.HTTPConnection):
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise LookupError("of the application")
+
+
+@moved_or_replayed
+def test_a_class_that_permits_no_copy(method: str, step: Step) -> None:
+    """The fresh connection is made without asking it for one."""
+    with shim(replay="idempotent", nonidempotent_max_idle_s=0), FaultServer([ECHO, step]) as server:
+        with pool_for(server) as pool:
+            pool.ConnectionCls = NotCopied
+            prime(pool)
+            assert send(server, pool, method).status == 200
+            assert len(server.journal.connections) == 2
+
+
 class LogsIn(urllib3.connection.HTTPConnection):
     """Keeps what is true of one socket alone."""
 
