@@ -139,7 +139,8 @@ def _trust(
 ) -> None:
     """Set from which idle time on a probe can be unanswered, or max_idle_s is reached."""
     if state.move_for is not None:
-        return  # the next check is a full one, too
+        state.full_check_from_s = 0.0  # the next check is a full one, too
+        return
     limits = (None if armed is None else armed.idle_s, settings.max_idle_s)
     idle_s = min((limit for limit in limits if limit is not None), default=float("inf"))
     kept = state.origin.counter("verdicts", Verdict.ALIVE.value).ticks
