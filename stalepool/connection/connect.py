@@ -8,13 +8,13 @@ the connection's first byte, also before that of TLS or CONNECT.
 from __future__ import annotations
 
 import _socket
+import _thread
 import errno
 import functools
 import logging
 import random
 import sys
-import threading
-from typing import Any, Callable, Iterator, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Type
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
@@ -40,8 +40,9 @@ BUDGET_PERIOD_S = 30.0
 
 _logger = logging.getLogger("stalepool.connect")
 
-#: attribute of a thread or green thread: (when its period began, seconds waited in it)
+#: in the attributes of a thread or green thread: (when its period began, seconds waited in it)
 WAITED = "_stalepool_waited"
+_of_thread = _thread._local()
 
 
 def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> Callable[..., Any]:
@@ -193,7 +194,7 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
         conn.timeout = timeout
         origin, spent_s = origin_of(conn), monotonic() - began
         period_began, waited_s = _period()
-        setattr(running(), WAITED, (period_began, waited_s + spent_s))
+        attributes_of_thread()[WAITED] = period_began, waited_s + spent_s
         stats.origin(origin).count("reconnects", outcome)
         level = logging.INFO if outcome == "ok" else logging.DEBUG
         text = "%s: a refused connect was tried again for %.2f s: %s"
@@ -210,14 +211,17 @@ def _pauses(ends: float) -> Iterator[float]:
 
 def _period() -> Tuple[float, float]:
     now = monotonic()
-    began, spent_s = getattr(running(), WAITED, (now, 0.0))
+    began, spent_s = attributes_of_thread().get(WAITED, (now, 0.0))
     return (began, spent_s) if now - began < BUDGET_PERIOD_S else (now, 0.0)
 
 
-def running() -> Any:
-    """Return the green thread that runs, or else the thread; a context of asyncio is a copy."""
+def attributes_of_thread() -> Dict[str, Any]:
+    """Return those of the green thread that runs, or else of the thread.
+
+    Not of the context: a task of asyncio has a copy of that.
+    """
     greenlet = sys.modules.get("greenlet")
-    return threading.current_thread() if greenlet is None else greenlet.getcurrent()
+    return vars(_of_thread if greenlet is None else greenlet.getcurrent())
 
 
 def number_of(timeout: Any) -> Optional[float]:

@@ -29,7 +29,8 @@ def in_place(who, **settings):
 def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function as a thread would that has not waited for any outage yet."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(connect.running(), connect.WAITED, (float("-inf"), 0.0), raising=False)
+        never = float("-inf"), 0.0
+        patched.setitem(connect.attributes_of_thread(), connect.WAITED, never)
         return call(*args, **kwargs)
 
 
