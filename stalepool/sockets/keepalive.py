@@ -52,7 +52,7 @@ def arm(layers: Layers, settings: Settings) -> bool:
     ours = Keepalive(
         settings.keepalive_idle_s, settings.keepalive_interval_s, settings.keepalive_count
     )
-    theirs = read(layers)
+    present = theirs = read(layers)
     if settings.keepalive == "tighten":
         wanted = tightened(ours, theirs)
     else:
@@ -60,7 +60,7 @@ def arm(layers: Layers, settings: Settings) -> bool:
         wanted = ours if present == _system_default(layers.raw.family) else present
     if theirs == wanted:
         return False
-    for option, value in zip(_OPTIONS, wanted):
+    for option, value in zip(_OPTIONS, wanted if wanted != present else ()):
         layers.raw.setsockopt(_socket.IPPROTO_TCP, option, value)  # type: ignore[arg-type]
     layers.raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     return True
