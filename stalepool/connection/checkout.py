@@ -23,7 +23,8 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
     clock or comparison costs a twentieth of the whole, so there are no more than these. A
     descriptor that somebody has closed is not noticed here; the request fails, as in stock.
 
-    :param original: urllib3's own check, which decides where ours cannot.
+    :param original: urllib3's own check, which decides where ours cannot. One that somebody has put
+        in its place is always asked.
     """
 
     def is_connection_dropped(conn: Any) -> bool:
@@ -46,4 +47,6 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
                 raise  # a signal handler's
         return full_check.is_dropped(conn, original)
 
-    return is_connection_dropped
+    if str(getattr(original, "__module__", "")).endswith("urllib3.util.connection"):
+        return is_connection_dropped
+    return lambda conn: is_connection_dropped(conn) or bool(original(conn))

@@ -238,6 +238,16 @@ def test_a_late_ticket(who):
             assert verdicts(server) == {"alive": 1}
 
 
+def test_a_check_that_somebody_has_put_in_urllib3s_place_is_asked_too(monkeypatch):
+    """It may have reasons of its own."""
+    with stock():
+        monkeypatch.setattr(urllib3.connectionpool, "is_connection_dropped", lambda conn: True)
+        with shim(), serving() as (server, pool):
+            assert [get(pool), get(pool)] == [200, 200]
+            assert len(server.journal.connections) == 2
+            assert verdicts(server) == {"alive": 1}
+
+
 def test_what_is_remembered_is_of_a_socket():
     """Another socket on the same connection object, dead; the one that is remembered is alive."""
     with shim(), serving() as (server, pool), testing.eof() as pair:
