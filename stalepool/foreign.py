@@ -12,8 +12,8 @@ from typing import Any, FrozenSet, List, NoReturn, Optional
 #: packages whose exceptions our own calls raise
 _CALLED_BY_US = frozenset(
     (
-        *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
-        *("weakref", "functools", "threading", "logging", "eventlet", "gevent", "OpenSSL"),
+        *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct"),
+        *("weakref", "functools", "logging", "eventlet", "gevent", "OpenSSL"),
         *("wrapt", "inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
     )
 )

@@ -15,8 +15,8 @@ from worlds import WITH_TESTS
 
 #: packages whose code runs because we call it
 CALLED = [
-    *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct", "copy"),
-    *("weakref", "functools", "threading", "logging", "eventlet", "gevent", "OpenSSL", "wrapt"),
+    *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct"),
+    *("weakref", "functools", "logging", "eventlet", "gevent", "OpenSSL", "wrapt"),
     *("inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
     "pip._vendor.urllib3.connection",
 ]
