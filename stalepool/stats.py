@@ -111,28 +111,30 @@ class Knowledge:
         return monotonic() < self._swallowed_until
 
     def note_fin(self, age_s: float) -> None:
-        """Note the idle time, in seconds, after which the origin closed a connection.
+        """Note an idle time, in seconds, by which the origin had closed a connection.
 
-        Connections that end together, as at a restart, count as one.
+        It may have been looked at late, so of two that disagree the shorter one counts. Times below
+        a second are no idle limit: the server may close after a number of answers. Connections that
+        end together, as at a restart, count as one.
         """
         now = monotonic()
-        if not self._fins or now - self._fins[-1][0] > 0.9 * max(age_s, 1.0):
-            self._fins = (*self._fins[-2:], (now, age_s))
+        fins = [fin for fin in self._fins if fin[0] > now - OBSERVED_FOR_S]
+        if age_s < 1.0 or (fins and now - fins[-1][0] <= 0.9 * age_s):
+            return
+        fins.append((now, age_s))
+        longest_s = 1.25 * min(age for _, age in fins)
+        self._fins = tuple(fin for fin in fins if fin[1] <= longest_s)[-3:]
+
+    def note_alive(self, idle_s: float) -> None:
+        """Note that a connection is alive after so many seconds, and forget what that disproves."""
+        self._fins = tuple(fin for fin in self._fins if idle_s <= 1.5 * fin[1])
 
     @property
     def observed_idle_limit_s(self) -> Optional[float]:
-        """Return the shortest of the last three idle times at death, if all agree within a quarter.
-
-        Times below a second are no idle limit: the server may close after a number of answers.
-        """
+        """Return the shortest of the last three idle times at death, which agree by a quarter."""
         since = monotonic() - OBSERVED_FOR_S
         ages = [age_s for when, age_s in self._fins if when > since]
-        agree = len(ages) == 3 and min(ages) >= 1.0 and max(ages) <= 1.25 * min(ages)
-        return min(ages) if agree else None
-
-    def forget_idle_limit(self) -> None:
-        """Forget the observed idle limit, which a connection has outlived."""
-        self._fins = ()
+        return min(ages) if len(ages) == 3 else None
 
     def note_outlived(self, limit_s: float) -> None:
         """Note a connection that outlives an announced limit: the limit may be a backend's.

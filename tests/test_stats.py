@@ -136,21 +136,37 @@ def clock():
         yield now
 
 
+def limits_after(clock, knowledge, *ages_s):
+    limits = []
+    for age_s in ages_s:
+        clock[0] += 100
+        knowledge.note_fin(age_s)
+        limits.append(knowledge.observed_idle_limit_s)
+    return limits
+
+
 def test_an_idle_limit_is_three_ages_that_agree(clock):
     knowledge = stats.Knowledge()
-    for age_s, limit_s in ((60.0, None), (62.0, None), (61.0, 60.0), (59.0, 59.0), (99.0, None)):
-        clock[0] += 100
-        knowledge.note_fin(age_s)
-        assert knowledge.observed_idle_limit_s == limit_s
-    for age_s in (74.0, 75.0):
-        clock[0] += 100
-        knowledge.note_fin(age_s)
-    assert knowledge.observed_idle_limit_s is None  # 99 is more than a quarter above 74
-    clock[0] += 100
-    knowledge.note_fin(76.0)
-    assert knowledge.observed_idle_limit_s == 74.0
-    knowledge.forget_idle_limit()
+    limits = limits_after(clock, knowledge, 60.0, 62.0, 61.0, 59.0, 60.0, 60.0, 60.0)
+    assert limits == [None, None, 60.0, 59.0, 59.0, 59.0, 60.0]
+
+
+def test_of_two_ages_that_disagree_the_shorter_counts(clock):
+    """The longer one may be of a connection that was looked at long after its end."""
+    knowledge = stats.Knowledge()
+    assert limits_after(clock, knowledge, 2.0, 7.0, 2.1, 12.0, 2.0)[-1] == 2.0
+    assert limits_after(clock, knowledge, 7.0) == [2.0]
+    assert limits_after(clock, knowledge, 1.2, 1.2, 1.2) == [None, None, 1.2]
+
+
+def test_a_connection_that_outlives_a_limit_by_half_disproves_it(clock):
+    knowledge = stats.Knowledge()
+    assert limits_after(clock, knowledge, 60.0, 60.0, 60.0)[-1] == 60.0
+    knowledge.note_alive(89.0)
+    assert knowledge.observed_idle_limit_s == 60.0
+    knowledge.note_alive(91.0)
     assert knowledge.observed_idle_limit_s is None
+    assert limits_after(clock, knowledge, 99.0, 99.0, 99.0)[-1] == 99.0
 
 
 def test_connections_that_end_together_are_one_event(clock):

@@ -109,9 +109,7 @@ def _verdict_on_idleness(
         return Verdict.ALIVE
     if armed is not None and info.has_answered_a_probe(armed.idle_s):
         knowledge.note_probe_answered()
-    limit_s = knowledge.observed_idle_limit_s
-    if limit_s is not None and idle_s > 1.5 * limit_s:
-        knowledge.forget_idle_limit()  # this connection has outlived it
+    knowledge.note_alive(idle_s)
     state.move_for = None
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         return Verdict.ALIVE
@@ -154,7 +152,8 @@ def _idle_at_death_s(
 ) -> float:
     if verdict is not Verdict.CLOSED or info is None:
         return idle_s  # the kernel keeps the time of a FIN only: take the idle time now
-    # the FIN is the last segment that came in, so its time is known to the millisecond (measured)
+    # the FIN is the last segment that came in, unless a probe has been answered since: then its
+    # time is some multiples of keepalive_idle_s earlier, and nothing in TCP_INFO says how many
     age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
     if layers.version is not None:
         # the last data was the close_notify, unless the server left that out
