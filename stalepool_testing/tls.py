@@ -7,13 +7,17 @@ import os
 import socket
 import ssl
 import tempfile
+import threading
 import warnings
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 if TYPE_CHECKING:
     import trustme
 
+T = TypeVar("T")
+
+_making = threading.RLock()
 _HOSTS = ("localhost", "127.0.0.1", "::1")
 VERSIONS = ("TLSv1.2", "TLSv1.3")
 
@@ -80,7 +84,18 @@ def forget_errors() -> None:
     context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
 
 
-@lru_cache(maxsize=None)
+def _made_once(make: Callable[[], T]) -> Callable[[], T]:
+    """Decorator: one result for all threads. lru_cache alone may call the function twice."""
+    kept = lru_cache(maxsize=None)(make)
+
+    def get() -> T:
+        with _making:
+            return kept()
+
+    return get
+
+
+@_made_once
 def _authority() -> trustme.CA:
     try:
         with warnings.catch_warnings():
@@ -93,12 +108,12 @@ def _authority() -> trustme.CA:
     return trustme.CA()
 
 
-@lru_cache(maxsize=None)
+@_made_once
 def _certificate() -> trustme.LeafCert:
     return _authority().issue_cert(*_HOSTS)
 
 
-@lru_cache(maxsize=None)
+@_made_once
 def _files() -> tuple[str, str]:
     directory = tempfile.mkdtemp(prefix="stalepool-testing-")
     ca_path = os.path.join(directory, "ca.pem")
