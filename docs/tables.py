@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence
 
 from docs import marks, phases
-from stalepool import control
+from stalepool import control, summary
 from stalepool.cli.status.explain import remedy_for, words_for
 from stalepool.connection.request_rules import DEATH_RULES, MOVE_REASONS, REPLAY_RULES
 from stalepool.contrib.counters import counters
@@ -178,9 +178,8 @@ def _marked(sentence: str) -> str:
 
 
 def _default(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return _literal("on" if value else "off")
-    return _literal(value) if isinstance(value, str) else "%g" % value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return "%g" % value if is_number else _literal(summary.shown(value))
 
 
 # -- the pages -------------------------------------------------------------------------------------

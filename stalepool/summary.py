@@ -35,11 +35,18 @@ def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
 def settings(seen: Dict[str, Any]) -> str:
     """Return the settings of a snapshot that are not the defaults, and where each is from."""
     changed = [
-        "%s=%s (%s)" % (name, setting["value"], setting["from"])
+        "%s=%s (%s)" % (name, shown(setting["value"]), setting["from"])
         for name, setting in seen["settings"].items()
         if name in SETTINGS and setting["value"] != SETTINGS[name][1]
     ]
     return ", ".join(changed) or "the defaults"
+
+
+def shown(value: Any) -> str:
+    """Return the value of a setting as its variable would have it, such as ``off`` for None."""
+    if value is None or isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
 
 
 def difference(now: Dict[str, Any], before: Dict[str, Any]) -> Dict[str, Any]:

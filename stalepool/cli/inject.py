@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> int:
     python = interpreter.python_of(words)
     if python and interpreter.comes_up_without(python, environ):
         _say(
-            "run: %s starts without stalepool: %s does not find it, install it there"
-            % (words[0], " ".join(python))
+            "run: %s starts without stalepool: %s does not find it. Install it there; if -E or -I "
+            "hides PYTHONPATH, set STALEPOOL=1" % (words[0], " ".join(python))
         )
     for name in {"SIGPIPE", "SIGXFSZ"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.SIG_DFL)  # Python ignores them, CMD may not

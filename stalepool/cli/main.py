@@ -11,6 +11,7 @@ import sys
 from typing import Any, Callable, Iterable, List, Optional
 
 import stalepool
+from stalepool import summary
 from stalepool.cli import inject, status
 from stalepool.cli.doctor import command as doctor
 from stalepool.settings import PREFIX, SETTINGS
@@ -154,7 +155,7 @@ def _open_closed_streams() -> None:
 def _settings_help() -> str:
     lines = []
     for name, (kind, default, meaning) in SETTINGS.items():
-        lines.append("  %s%s=%s" % (PREFIX, name.upper(), default))
+        lines.append("  %s%s=%s" % (PREFIX, name.upper(), summary.shown(default)))
         lines.append("      %s" % meaning)
         lines.append("      takes %s" % kind.accepts)
     return "\n".join(lines)

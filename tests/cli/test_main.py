@@ -40,8 +40,9 @@ def test_help_names_every_command_and_setting(stalepool_here: Any) -> None:
     text = stalepool_here("--help").stdout
     for command in COMMANDS:
         assert "\n    %s " % command in text
-    for name, (kind, _, meaning) in SETTINGS.items():
-        assert "STALEPOOL_" + name.upper() in text
+    for name, (kind, default, meaning) in SETTINGS.items():
+        shown = re.search("STALEPOOL_%s=(.+)" % name.upper(), text)
+        assert shown is not None and kind.parse(shown[1]) == default
         assert meaning in text
         assert kind.accepts in text
     assert max(len(line) for line in text.splitlines()) < 100

@@ -215,6 +215,17 @@ def test_a_patch_that_does_not_fit(at: Dict[str, str], flaky: Any, status: Any) 
     assert "NOT patched: urllib3.connectionpool.is_connection_dropped: takes (c)" in done.stdout
 
 
+def test_the_options_of_a_script_are_not_its_pythons(tmp_path: Path) -> None:
+    script = tmp_path / "serve"
+    script.write_text("input(print('ready', flush=True))")
+    words = [sys.executable, "-X", "dev", str(script), "-c", "conf.py", "-m", "it"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        assert proc.command(process.pid, "python") == "serve"
+        process.stdin.write(b"\n")
+
+
 # -- bad input -------------------------------------------------------------------------------------
 
 
@@ -225,8 +236,9 @@ def test_a_process_that_is_not_there(status: Any) -> None:
 
 
 def test_a_process_without_the_shim(status: Any) -> None:
-    with Started("import sys", STALEPOOL_MODE="audit") as silent:
-        assert "no status: it has not imported urllib3" in status(silent.pid).stdout
+    for variable in ("STALEPOOL", "STALEPOOL_KEEPALIVE_COUNT"):
+        with Started("import sys", **{variable: "1"}) as silent:
+            assert "no status: it has not imported urllib3" in status(silent.pid).stdout
     with subprocess.Popen(["sleep", "60"]) as other:
         done = status(other.pid)
         other.kill()

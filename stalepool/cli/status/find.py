@@ -268,7 +268,7 @@ def _told_by(environ: Dict[str, str]) -> Any:
     if not settings.enabled:
         return True, "off: STALEPOOL_ENABLED=%s" % variables["STALEPOOL_ENABLED"]
     is_injected = str(INJECT_DIR) in environ.get("PYTHONPATH", "").split(os.pathsep)
-    if not variables and not is_injected:
+    if not variables and not is_injected and environ.get("STALEPOOL") != "1":
         return False, None
     if settings.status_dir is None:
         return False, "keeps no status file: %s=%s" % (_VARIABLE, variables[_VARIABLE])

@@ -56,7 +56,14 @@ def command(pid: int, name: str) -> str:
 
 def _script(words: List[str]) -> List[str]:
     """Return the name of a Python's script or module; not the text after -c."""
-    if "-c" in words:
-        return ["python -c"]
-    rest = [word for word in words if not word.startswith("-")]
-    return ["python -m %s" % rest[0] if "-m" in words else rest[0]] if rest else []
+    rest = iter(words)
+    for word in rest:
+        if word == "-c":
+            return ["python -c"]
+        if word == "-m":
+            return ["python -m %s" % next(rest, "")]
+        if word in ("-W", "-X"):
+            next(rest, None)
+        elif not word.startswith("-"):
+            return [word]
+    return []
