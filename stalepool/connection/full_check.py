@@ -109,9 +109,9 @@ def _verdict_on_idleness(
         return Verdict.ALIVE
     if armed is not None and info.has_answered_a_probe(armed.idle_s):
         knowledge.note_probe_answered()
-    knowledge.note_alive(idle_s)
     state.move_for = None
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
+        knowledge.note_alive(idle_s)
         return Verdict.ALIVE
     if knowledge.answers_probes:
         return Verdict.PROBE_UNANSWERED
