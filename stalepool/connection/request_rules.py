@@ -39,7 +39,8 @@ def _credential(*schemes: str) -> Callable[[bytes], Any]:
     return re.compile(pattern % b"|".join(s.encode() for s in schemes), re.IGNORECASE).search
 
 
-_is_a_request_line = re.compile(rb"[!-~]{1,64} [!-~]+ HTTP/1\.[01]\r\n").match
+# a token, a target and a version, RFC 9112, section 3; bounded, since a body may have no spaces
+_is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/1\.[01]\r\n").match
 has_a_key = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")

@@ -11,6 +11,7 @@ from typing import Any, Iterable, List
 import pytest
 import urllib3
 
+from breaks import breaks
 from stalepool.connection import request_rules
 from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
@@ -27,8 +28,10 @@ def knows(**facts: Any) -> Any:
     knowledge = Knowledge()
     knowledge.has_answered = facts.pop("has_answered", True)
     knowledge.window_until = monotonic() + 60 if facts.pop("window_is_open", False) else None
-    for fins_ago, age_s in enumerate(reversed(facts.pop("died_at", ()))):
-        knowledge._fins = ((monotonic() - 200 * fins_ago, age_s), *knowledge._fins)
+    died_at = facts.pop("died_at", ())
+    for seconds_ago, age_s in zip(range(200 * len(died_at), 0, -200), died_at):
+        with breaks("clock of the counters", by=lambda ago=seconds_ago: monotonic() - ago):
+            knowledge.note_fin(age_s)
     knowledge.untrue_limit_s = facts.pop("untrue_limit_s", None)
     if facts.pop("moves_are_stopped", False):
         knowledge.stop_moves()
