@@ -7,6 +7,7 @@ class holds no connection, and may be kept on a connection instance, as botocore
 
 from __future__ import annotations
 
+import copyreg
 import functools
 from abc import ABCMeta
 from io import BufferedReader
@@ -33,11 +34,7 @@ _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
 
 
 class Answer:
-    """Mixin for http.client's response class, or for a subclass that somebody put in its place.
-
-    A response has it until its head is read. Then it is of the class that it has without us, as
-    pickle and others expect.
-    """
+    """Mixin for http.client's response class, or for a subclass that somebody put in its place."""
 
     #: True for the answer to a replay; not set otherwise
     stalepool_replayed: bool
@@ -47,13 +44,10 @@ class Answer:
 
     def begin(self, *args: Any, **options: Any) -> None:
         """Read the status line and the headers. Yields where the socket's reads do."""
-        begin = super().begin  # type: ignore[misc]
-        if type(self).__mro__[1] is Answer:
-            object.__setattr__(self, "__class__", type(self).__mro__[2])
         state = _begin_to_wait(self)
         request = None if state is None else state.request
         if state is None or request is None:
-            begin(*args, **options)
+            super().begin(*args, **options)  # type: ignore[misc]
             return
         first, error = b"", None  # type: bytes, Optional[BaseException]
         try:
@@ -65,7 +59,7 @@ class Answer:
                 first = _recover(self, state, request, error)
             elif request.wait_s is not None:
                 self.fp.raw._sock.settimeout(request.limit_s)
-            begin(*args, **options)
+            super().begin(*args, **options)  # type: ignore[misc]
             if (
                 not state.answers
                 or request.first_error is not None
@@ -89,6 +83,18 @@ class Answer:
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
                 status.pass_by()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle or copy as the class that it has without us, which it gets back for that.
+
+        pickle looks classes up by name. For each answer this would cost 1 % of a GET.
+        """
+        _, mixin, base = type(self).__mro__[:3]
+        if mixin is not Answer:  # a class that somebody has made from ours
+            return super().__reduce_ex__(protocol)
+        object.__setattr__(self, "__class__", base)
+        registered = copyreg.dispatch_table.get(base)
+        return self.__reduce_ex__(protocol) if registered is None else registered(self)
 
 
 @fallback.guarded("answer_failed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import copy
+import copyreg
 import functools
 import gc
 import http.client
@@ -103,15 +104,22 @@ def test_a_response_class_that_wants_no_subclass(who, made_by, how, monkeypatch)
 
 
 @both
-def test_an_answer_is_of_http_clients_class(who):
+def test_an_answer_is_pickled_and_copied_as_http_clients(who):
     """requests-cache 0.5 pickles it, after its body is read."""
     with who(), serving() as (_, pool):
         answer = pool.request("GET", "/")._original_response
-        assert type(answer) is http.client.HTTPResponse
         pickled = [pickle.dumps(answer, number) for number in range(2, pickle.HIGHEST_PROTOCOL + 1)]
         for made in (*map(pickle.loads, pickled), copy.copy(answer)):
             assert type(made) is http.client.HTTPResponse
             assert (made.status, made.getheaders()) == (answer.status, answer.getheaders())
+
+
+@both
+def test_how_answers_are_pickled_may_be_registered(who, monkeypatch):
+    monkeypatch.setitem(copyreg.dispatch_table, http.client.HTTPResponse, lambda it: (str, ("x",)))
+    with who(), serving() as (_, pool):
+        answer = pool.request("GET", "/")._original_response
+        assert pickle.loads(pickle.dumps(answer)) == copy.copy(answer) == "x"
 
 
 @both
