@@ -251,6 +251,7 @@ for _ in range(2): pool.request("GET", "/")
 @pytest.mark.filterwarnings("ignore")  # pip's own
 def test_pips_output_has_no_line_of_ours():
     """pip prints its INFO lines on stdout, where a program may read its JSON."""
+    pytest.importorskip("pip")
     script = """
 import logging.config
 from pip._internal.utils.logging import setup_logging
