@@ -94,7 +94,11 @@ class Proxy:
 
 @both
 @pytest.mark.parametrize("made_by", [Final, OfMeta, Sealed, Proxy])
-@pytest.mark.parametrize("how", [lambda cls: cls, functools.partial], ids=["class", "function"])
+@pytest.mark.parametrize(
+    "how",
+    [lambda cls: cls, lambda cls: staticmethod(lambda *args, **kwargs: cls(*args, **kwargs))],
+    ids=["class", "function"],
+)
 def test_a_response_class_that_wants_no_subclass(who, made_by, how, monkeypatch):
     monkeypatch.setattr(http.client.HTTPConnection, "response_class", how(made_by))
     with who(), serving() as (server, pool):
