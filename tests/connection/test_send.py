@@ -65,6 +65,7 @@ def test_a_second_request_in_one_checkout_is_not_taken_for_the_firsts_body(who: 
 
     def body() -> Iterator[bytes]:
         yield b"a" * 1000
+        server.wait_request(4)  # the head of the POST has been read
         with server.add(ResetAtNextByte()):
             yield b"b" * 1000
             kernel.wait_readable(conn.sock)
