@@ -117,8 +117,7 @@ class Knowledge:
         a second are no idle limit: the server may close after a number of answers. Connections that
         end together, as at a restart, count as one.
         """
-        now = monotonic()
-        fins = [fin for fin in self._fins if fin[0] > now - OBSERVED_FOR_S]
+        now, fins = monotonic(), self._believed_fins()
         if age_s < 1.0 or (fins and now - fins[-1][0] <= 0.9 * age_s):
             return
         fins.append((now, age_s))
@@ -132,9 +131,11 @@ class Knowledge:
     @property
     def observed_idle_limit_s(self) -> Optional[float]:
         """Return the shortest of the last three idle times at death, which agree by a quarter."""
-        since = monotonic() - OBSERVED_FOR_S
-        ages = [age_s for when, age_s in self._fins if when > since]
+        ages = [age_s for _, age_s in self._believed_fins()]
         return min(ages) if len(ages) == 3 else None
+
+    def _believed_fins(self) -> List[Tuple[float, float]]:
+        return [fin for fin in self._fins if fin[0] > monotonic() - OBSERVED_FOR_S]
 
     def note_outlived(self, limit_s: float) -> None:
         """Note a connection that outlives an announced limit: the limit may be a backend's.

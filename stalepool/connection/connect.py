@@ -216,10 +216,7 @@ def _period() -> Tuple[float, float]:
 
 
 def attributes_of_thread() -> Dict[str, Any]:
-    """Return those of the green thread that runs, or else of the thread.
-
-    Not of the context: a task of asyncio has a copy of that.
-    """
+    """Return those of the running green thread, or thread; a task of asyncio copies its context."""
     greenlet = sys.modules.get("greenlet")
     return vars(_of_thread if greenlet is None else greenlet.getcurrent())
 
