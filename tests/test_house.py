@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 
 #: from the bottom; the rooms of one floor do not import each other
 FLOORS: Tuple[Dict[str, str], ...] = (
-    {"shared": "clock fallback foreign runtime settings stats status summary"},
+    {"shared": "clock fallback foreign runtime settings stats status status_file summary"},
     {"sockets": "sockets"},
     {"connection": "connection", "contrib": "contrib"},
     {"patching": "patching"},
@@ -33,7 +33,7 @@ FLOORS: Tuple[Dict[str, str], ...] = (
 AROUND = ("metrics", "cli", "outside")
 
 #: lines, of all kinds, in the modules of the core: it is to shrink from here
-MOST_LINES = 4852
+MOST_LINES = 4837
 
 #: what runs in every Python process of a machine may import this much
 AT_START_UP = (

@@ -23,7 +23,7 @@ import stalepool
 from breaks import breaks
 from pools import get, serving, shim
 from service_process import SERVICE, Started
-from stalepool import fallback, status
+from stalepool import fallback, status, status_file
 from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
 from worlds import WITH_TESTS
@@ -94,7 +94,7 @@ def test_the_time_of_the_snapshot_counts(tmp_path: Path, place: Path) -> None:
         status._make_due()
         began = time.monotonic()
         get(pool)
-        assert status.due_at >= began + 0.05 * status.INTERVAL_RATIO
+        assert status.due_at >= began + 0.05 * status_file.INTERVAL_RATIO
 
 
 def test_a_request_that_fails_writes_it_too(tmp_path: Path, place: Path) -> None:
@@ -149,7 +149,7 @@ def test_switched_off_there_is_none(tmp_path: Path, place: Path) -> None:
         get(pool)
         assert status.due_at == float("inf")
         stalepool.uninstall()
-        assert os.listdir(place) == [] and status._written is None
+        assert os.listdir(place) == [] and status_file.written is None
 
 
 def test_it_moves_with_the_setting(tmp_path: Path, place: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_request_in_a_handler_at_exit_leaves_no_file(
 ) -> None:
     """One that was registered before urllib3 was imported is called after ours."""
     late = "import atexit\natexit.register(lambda: ask())\n"
-    at_once = "from stalepool import status\nstatus.INTERVAL_S = status.INTERVAL_RATIO = 0\nask()"
+    at_once = "from stalepool import status_file as file\nfile.INTERVAL_S = file.INTERVAL_RATIO = 0\nask()"
     with FaultServer() as server:
         run_python(
             late + SERVICE + at_once, server.port, env={"STALEPOOL_STATUS_DIR": str(tmp_path)}

@@ -29,7 +29,7 @@ PARTS = {
     "number of forks": "stalepool.runtime.fork_generation",
     "number of origins": "stalepool.stats.MAX_ORIGINS",
     "place of a copy": "stalepool.patching.copies.place_of",
-    "places of the status file": "stalepool.status.directories",
+    "places of the status file": "stalepool.status_file.directories",
     "poll": "stalepool.sockets.unpatched.poll",
     "poller": "stalepool.sockets.liveness.poller",
     "reason to move": "stalepool.connection.request_rules.reason_to_move",

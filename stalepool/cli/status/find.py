@@ -20,7 +20,7 @@ import re
 import stat
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
 
-from stalepool import stats, status
+from stalepool import stats, status_file
 from stalepool.cli import owners
 from stalepool.cli.inject import INJECT_DIR
 from stalepool.cli.status import proc
@@ -114,8 +114,8 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError as error:
         return process._replace(note="cannot be asked: %s" % error.strerror)
-    name = status.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
-    seen, problem = _newest(root, user, name, environ, status.start_ticks(line))
+    name = status_file.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
+    seen, problem = _newest(root, user, name, environ, status_file.start_ticks(line))
     if seen is not None:
         return process._replace(seen=seen, note=None, is_off=not seen["installed"])
     if process.is_closed:
@@ -136,7 +136,7 @@ def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int
     problem: Optional[str] = None
     for path in _directories(environ, user):
         try:
-            directory = status.open_directory(root + path, user)
+            directory = status_file.open_directory(root + path, user)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -164,7 +164,7 @@ def _directories(environ: Dict[str, str], user: int) -> List[str]:
     for variable in (environ.get(_VARIABLE), os.environ.get(_VARIABLE), AUTO):
         with contextlib.suppress(ValueError):
             chosen = SETTINGS["status_dir"][0].parse(variable)
-            found += status.directories(str(chosen), user) if chosen is not None else []
+            found += status_file.directories(str(chosen), user) if chosen is not None else []
     return list(dict.fromkeys(found))
 
 
@@ -284,9 +284,9 @@ def _sweep() -> None:
     """Delete the files of processes that are gone; as root those of all users."""
     for path in {path for user in _users() for path in _directories({}, user)}:
         with contextlib.suppress(OSError):
-            directory = status.open_directory(path, int(path.rpartition("-")[2]))
+            directory = status_file.open_directory(path, int(path.rpartition("-")[2]))
             try:
-                status.sweep(directory)
+                status_file.sweep(directory)
             finally:
                 os.close(directory)
 

@@ -1,0 +1,168 @@
+"""The file of this process for ``stalepool status``: where it lies, and how it is replaced.
+
+It lies in a directory that belongs to the user, and that no other user may write to. Its name has
+the id of the process, and the namespace of the id, since containers may share a directory. The
+functions are those of ``posix``, which eventlet does not replace: on a regular file they do not
+yield, and no lock is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import sys
+from time import time
+from typing import Any, Dict, List, Optional
+
+from stalepool import fallback
+from stalepool.clock import monotonic
+from stalepool.settings import AUTO
+from stalepool.stats import Counter
+
+_posix: Any = sys.modules.get("posix")
+
+#: least time between two writes: in seconds, and as a multiple of what snapshot and write took
+INTERVAL_S, INTERVAL_RATIO = 5.0, 1000
+
+#: the path of the file, once it is written
+written: Optional[str] = None
+_chosen: Optional[str] = AUTO
+_writes = Counter()
+
+
+def directories(chosen: str, user: int) -> List[str]:
+    """Name the directories that a user's status files may lie in, the best one first.
+
+    :param chosen: the setting ``status_dir``.
+    """
+    shared = "/dev/shm"  # noqa: S108  # the user's own directory in it is checked
+    bases = ("/run/user/%d" % user, shared) if chosen == AUTO else (chosen.rstrip("/"),)
+    return ["%s/stalepool-%d" % (base, user) for base in bases]
+
+
+def open_directory(path: str, user: int) -> int:
+    """Return a descriptor of a directory that nobody but this user and root may write to.
+
+    :raises OSError: it is not there, is a link, or others may write to it.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    directory: int = _posix.open(path, flags)
+    status = _posix.fstat(directory)
+    if status.st_uid == user and not status.st_mode & 0o022:
+        return directory
+    _posix.close(directory)
+    raise PermissionError(errno.EPERM, "belongs to, or may be written to by, another user", path)
+
+
+def name_of(pid: int, namespace: int) -> str:
+    """Return the name of a process's file.
+
+    :param namespace: the inode of its namespace of process ids; 0: there are none.
+    """
+    return "%d-%d.json" % (pid, namespace)
+
+
+def start_ticks(stat: bytes) -> int:
+    """Return when a process was started, from its ``/proc/PID/stat``: proc(5), field 22."""
+    return int(stat.rpartition(b")")[2].split()[19])
+
+
+@fallback.guarded("status_failed")
+def write(now: Dict[str, Any], began: float) -> Optional[float]:
+    """Replace the file; returns the monotonic time of the next write, None if it failed."""
+    global _chosen
+    if now["settings"]:  # there are none once it is uninstalled
+        _chosen = now["settings"]["status_dir"]["value"]
+    chosen = _chosen
+    if chosen is None or not os.path.isdir("/proc/self/ns"):
+        take_away()
+        return float("inf")
+    try:
+        _write_into(directories(chosen, _posix.geteuid()), now)
+    except OSError as error:
+        # a program without logging prints a WARNING on stderr: not if nobody asked for the file
+        level = logging.INFO if chosen == AUTO else logging.WARNING
+        fallback.fall_back("status_failed", error, level=level)
+        return None
+    return monotonic() + max(INTERVAL_S, INTERVAL_RATIO * (monotonic() - began))
+
+
+def _write_into(paths: List[str], now: Dict[str, Any]) -> None:
+    path = next((p for p in paths if os.path.isdir(os.path.dirname(p))), paths[-1])
+    with contextlib.suppress(FileExistsError):
+        _posix.mkdir(path, 0o700)
+    directory = open_directory(path, _posix.geteuid())
+    try:
+        if written is None:
+            sweep(directory)
+        _replace_in(directory, path, now)
+    finally:
+        _posix.close(directory)
+
+
+def sweep(directory: int) -> None:
+    """Delete the files of processes that have ended without doing so: killed, or by os._exit().
+
+    Those of another namespace of process ids, such as a container's, are not touched.
+
+    :param directory: a descriptor of :func:`open_directory`.
+    """
+    own = str(_posix.stat("/proc/self/ns/pid").st_ino)
+    for name in _posix.listdir(directory):
+        pid, _, rest = name.partition("-")
+        if pid.isdecimal() and rest.partition(".")[0] == own and _is_gone(int(pid)):
+            with contextlib.suppress(FileNotFoundError):  # another process sweeps, too
+                _posix.unlink(name, dir_fd=directory)
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        _posix.kill(pid, 0)
+    except (OSError, OverflowError) as error:
+        return isinstance(error, ProcessLookupError)
+    return False
+
+
+def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
+    global written
+    name = name_of(now["pid"], _posix.stat("/proc/self/ns/pid").st_ino)
+    stat = _posix.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        ticks = start_ticks(_posix.read(stat, 4096))
+    finally:
+        _posix.close(stat)
+    data = json.dumps({"written_at": time(), "start_ticks": ticks, **now}).encode()
+    temporary = "%s.%d" % (name, _writes.tick())  # two threads may be here
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = _posix.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        try:
+            while data:
+                data = data[_posix.write(file, data) :]
+        finally:
+            _posix.close(file)
+        _posix.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        _posix.unlink(temporary, dir_fd=directory)
+        raise
+    if written != "%s/%s" % (path, name):
+        take_away()
+    written = "%s/%s" % (path, name)
+
+
+def take_away() -> None:
+    """Delete the file, if there is one."""
+    global written
+    path, written = written, None
+    if path is not None:
+        with contextlib.suppress(OSError):
+            _posix.unlink(path)
+
+
+def forget() -> None:
+    """Leave the file to the parent, as a forked child does."""
+    global written
+    written = None
