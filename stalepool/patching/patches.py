@@ -2,10 +2,7 @@
 
 A process may have several copies of urllib3, so a patch is looked up from the module of each copy.
 Nothing here keeps a deleted copy alive: a replacement is held only by its class or module, and
-holds what it replaced.
-
-Others wrap the same attributes, before or after us. So what is replaced may be any descriptor, and
-an inherited one is looked up with ``super()`` at each call: docs/design.rst.
+holds what it replaced. How that is bound: docs/design.rst.
 """
 
 from __future__ import annotations
@@ -105,19 +102,13 @@ class _Applied:
         self.owner: Callable[[], Any] = weakref.ref(owner)
         self.ours: Callable[[], Any] = weakref.ref(ours)
 
-    def is_in(self, present: Any, owner: Any) -> bool:
-        """Tell whether the owner's attribute is our replacement, or a wrapper around it.
-
-        By identity, because wrappers copy attributes (functools.wraps) and equality (wrapt).
-        """
+    def is_in_force(self, owner: Any) -> bool:
+        """Tell whether the replacement, or what somebody has put around it, is in its place."""
         ours = self.ours()
-        if ours is None or present is None:
+        if ours is None or owner is None or self.owner() is not owner:
             return False
-        if isinstance(present, type):
-            patched = self.owner()
-            is_its = isinstance(patched, type) and issubclass(owner, patched)
-            return is_its and any(base is _bound(ours, None, owner) for base in present.__mro__)
-        return any(found is ours or _closes_over(found, ours) for found in _chain(present))
+        stock = ours.__wrapped__ if self.is_own else _INHERITED
+        return vars(owner).get(self.attribute, _INHERITED) is not stock
 
 
 _applied: List[_Applied] = []
@@ -163,7 +154,7 @@ def remove() -> List[str]:
                     setattr(owner, applied.attribute, ours.__wrapped__)
                 else:
                     delattr(owner, applied.attribute)
-            elif applied.is_in(present, owner):
+            elif applied.is_in_force(owner):
                 left.insert(0, applied)
         _applied[:] = left
     finally:
@@ -196,7 +187,11 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
     try:
         _applied[:] = [applied for applied in _applied if applied.ours() is not None]
         stock = _found_at(owner, patch.attribute)
-        if any(applied.is_in(stock, owner) for applied in _applied):
+        if any(
+            applied.ours() is stock
+            or (applied.attribute == patch.attribute and applied.is_in_force(owner))
+            for applied in _applied
+        ):
             return ""
         problem = "" if patch.parameters is None else _unexpected(stock, patch.parameters)
         if not problem:
@@ -249,15 +244,3 @@ def _chain(function: Any) -> List[Any]:
     while hasattr(found[-1], "__wrapped__") and len(found) < _LONGEST_CHAIN:
         found.append(found[-1].__wrapped__)
     return found
-
-
-def _closes_over(function: Any, ours: Any) -> bool:
-    """Tell whether a wrapper without ``__wrapped__`` refers to our replacement."""
-    if not inspect.isfunction(function):
-        return False
-    try:
-        variables = inspect.getclosurevars(function)
-    except ValueError:  # a variable that has no value yet
-        return False
-    found = [*variables.nonlocals.values(), *variables.globals.values()]
-    return any(value is ours for value in found)
