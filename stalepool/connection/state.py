@@ -302,18 +302,25 @@ runtime.on_change(_begin_anew)
 def origin_of(conn: Any) -> str:
     """Return ``scheme://host:port`` of the server that answers: of a CONNECT tunnel the far end."""
     host = getattr(conn, "_tunnel_host", None)
-    return peer_of(conn) if host is None else _origin(conn.default_port, host, conn._tunnel_port)
+    return peer_of(conn) if host is None else _origin(_is_tls(conn), host, conn._tunnel_port)
 
 
 def peer_of(conn: Any) -> str:
     """Return ``scheme://host:port`` of the peer: the origin, or a proxy."""
-    return _origin(conn.default_port, conn.host, conn.port)
+    if getattr(conn, "_tunnel_host", None) is None:
+        return _origin(_is_tls(conn), conn.host, conn.port)
+    proxy = getattr(conn, "proxy", None)  # None: a tunnel that was set by hand
+    return _origin(getattr(proxy, "scheme", "") == "https", conn.host, conn.port)
+
+
+def _is_tls(conn: Any) -> bool:
+    return conn.default_port == 443
 
 
 @functools.lru_cache(maxsize=256)
-def _origin(default_port: int, host: str, port: Any) -> str:
+def _origin(is_tls: bool, host: str, port: Any) -> str:
     """Return one string for all connections to an origin, which saves some 70 bytes of each."""
-    scheme = "https" if default_port == 443 else "http"
+    scheme = "https" if is_tls else "http"
     return "%s://%s:%s" % (scheme, "[%s]" % host if ":" in host else host, port)
 
 

@@ -123,13 +123,15 @@ def test_a_surplus_inside_the_tunnel(who, way):
             assert len(proxy.tunnels) == 2
 
 
-def test_counted_for_the_far_end():
-    """Whoever is at fault, the origin is the server; the same one before and after a reconnect."""
-    with shim(), proxied(TUNNELS["CONNECT"]) as (proxy, server, through):
+@pytest.mark.parametrize("way", [way for way in TUNNELS if "IPv6" not in way])
+def test_counted_for_the_far_end(way):
+    """Whoever is at fault, the origin is the server; the proxy's own entry has its own scheme."""
+    with shim(), proxied(TUNNELS[way]) as (proxy, server, through):
         assert through.send() == 200
         proxy.cut()
         assert [through.send(), through.send()] == [200, 200]
         origins = stalepool.snapshot()["origins"]
+        assert proxy.origin in origins
         counted = [origin for origin, entry in origins.items() if entry["checkouts"]]
         assert counted == ["https://127.0.0.1:%d" % server.port]
         assert origins[server.origin]["verdicts"] == {"closed": 1, "alive": 1}
