@@ -1,8 +1,7 @@
 """Rule tables: may a request be replayed, has its connection died, does it take a fresh socket.
 
 RFC 9110, section 9.2.2, permits a client to repeat idempotent methods, and others only if the first
-request is known not to have been applied. A request is also replayed only if its connection had
-died, not if the server failed on it. Every rule has to consent.
+request is known not to have been applied. Every rule has to consent.
 """
 
 from __future__ import annotations
@@ -84,14 +83,14 @@ def _has_its_body_on_record(attempt: Attempt) -> bool:
     return request.is_recorded and (attempt.state.phase is SENDING or request.is_whole)
 
 
-def _is_idempotent(attempt: Attempt) -> Any:
-    methods = METHODS[attempt.settings.replay]
-    return attempt.request.method in methods or has_a_key(attempt.request.head)
+def may_be_repeated(request: Request, replay: str) -> Any:
+    """Tell whether ``replay`` permits the method, or the request has an idempotency key."""
+    return request.method in METHODS[replay] or has_a_key(request.head)
 
 
 def _keeps_its_meaning(attempt: Attempt) -> Any:
-    is_safe = attempt.request.method in SAFE or has_a_key(attempt.request.head)
-    return is_safe or not _has_a_precondition(attempt.request.head)
+    request = attempt.request
+    return may_be_repeated(request, "safe") or not _has_a_precondition(request.head)
 
 
 #: may this request be sent a second time, whatever happened to its connection?
@@ -99,7 +98,7 @@ REPLAY_RULES = (
     Rule("switched_off", lambda attempt: attempt.settings.replay != "off"),
     Rule("fresh_connection", lambda attempt: _may_be_stale(attempt.state, attempt.request)),
     Rule("replayed_before", lambda attempt: not attempt.request.is_replayed),
-    Rule("method", _is_idempotent),
+    Rule("method", lambda attempt: may_be_repeated(attempt.request, attempt.settings.replay)),
     Rule("precondition", _keeps_its_meaning),
     Rule("dialogue", lambda attempt: not _is_a_dialogue(attempt.request.head)),
     Rule("credential", lambda attempt: not _is_for_one_use(attempt.request.head)),
@@ -118,11 +117,10 @@ def begins_a_request(data: Any) -> bool:
 
 def is_worth_a_record(state: State, request: Request) -> bool:
     """Tell whether the next piece of the request's body may be needed for a replay."""
-    head = request.sent[0]
     if len(request.sent) > 1 or not request.is_recorded:
         return request.is_recorded  # as was decided at the first piece
-    may_be_repeated = request.method in IDEMPOTENT or has_a_key(head)
-    return bool(_may_be_stale(state, request) and may_be_repeated and not _is_a_dialogue(head))
+    is_candidate = _may_be_stale(state, request) and may_be_repeated(request, "idempotent")
+    return bool(is_candidate and not _is_a_dialogue(request.head))
 
 
 def first_refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:

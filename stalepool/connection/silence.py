@@ -1,9 +1,8 @@
 """The wait on silence: no byte of an answer has come, so the kernel is asked about the peer.
 
-No timeout of the kernel tells a dead peer from a busy one: every TCP_USER_TIMEOUT ends some request
-that stock finishes, or is too long to be of use (measured: docs/design.rst). So TCP_INFO is asked
-after the first wait, and for a *suspect* peer a fresh socket is opened beside the old one. If it is
-not known that the origin answers probes, the fresh one is probed, too: docs/replay.rst.
+After the first wait TCP_INFO is asked, and for a *suspect* peer a fresh socket is opened beside the
+old one. If it is not known that the origin answers probes, the fresh one is probed, too:
+docs/replay.rst.
 """
 
 from __future__ import annotations
@@ -40,8 +39,7 @@ def first_wait_s(request: Request, settings: Settings) -> Optional[float]:
     wait_s = None if settings.is_audit else settings.silence_s
     if wait_s is None or not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
-    methods = request_rules.METHODS[settings.replay]
-    if request.method not in methods and not request_rules.has_a_key(request.head):
+    if not request_rules.may_be_repeated(request, settings.replay):
         return None
     if request.limit_s is not None:
         wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - 0.3)
