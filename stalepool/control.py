@@ -14,9 +14,8 @@ def install(**settings: Any) -> None:
     """Make every urllib3 pool of this process check a connection before it is reused.
 
     ``import stalepool`` has done this already, with the settings of the environment. Call it to set
-    others, or to switch on again after :func:`uninstall`. A second call patches nothing twice. It
-    affects urllib3 whether imported before or later, the copies of it in other packages, and
-    connections that are already pooled.
+    others, or to switch on again after :func:`uninstall`. It affects urllib3 whether imported
+    before or later, the copies of it in other packages, and connections that are already pooled.
 
     :param settings: any of :data:`stalepool.settings.SETTINGS`; each overrides its
         ``STALEPOOL_*`` variable. ``enabled=False`` uninstalls.
@@ -55,9 +54,7 @@ def is_installed() -> bool:
 def snapshot() -> Dict[str, Any]:
     """Return what the shim has seen and done in this process: dicts, strings and numbers.
 
-    ``origins``, by ``scheme://host:port``, have counters and what was learnt, ``totals`` the sums.
-    The rest is about the process: ``installed``, ``off_because``, ``mode``, ``patched``,
-    ``unpatched``, ``fallbacks``, ``settings``, ``versions``, ``pid``, ``since``. docs/operating.rst
-    says what each of them is, and what differs in audit mode.
+    ``origins``, by ``scheme://host:port``, have counters and what was learnt, ``totals`` the sums;
+    the rest is about the process. docs/operating.rst says what each key is.
     """
     return status.snapshot(import_hook.describe())

@@ -46,11 +46,7 @@ HIDDEN = frozenset(("probe_unanswered", "tls_pending"))
 
 
 class Counter:
-    """Counts up from 0, shared by threads without a lock.
-
-    ``next()`` on an ``itertools.count`` is one atomic step, on free-threaded builds too; ``n += 1``
-    on an attribute is three, and loses counts. A lock could yield under eventlet.
-    """
+    """Counts up from 0, shared by threads without a lock: docs/design.rst."""
 
     __slots__ = ("ticks",)
 

@@ -1,7 +1,7 @@
 """The fast check at checkout: one poll, no yield. If it finds anything, the full check decides.
 
-Replaces ``urllib3.connectionpool.is_connection_dropped``, which urllib3 1.26 and 2.x call exactly
-once at each checkout of a pooled connection, and which yields to the hub under eventlet.
+Replaces ``urllib3.connectionpool.is_connection_dropped``, which urllib3 calls exactly once at each
+checkout of a pooled connection.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ Check = Callable[[Any], bool]
 def make_is_connection_dropped(original: Check, module: Any) -> Check:
     """Return the function that replaces urllib3's.
 
-    A plain function: through wrapt's wrapper the check costs 3.8 times the bare poll. Each counter,
-    clock or comparison costs a twentieth of the whole, so there are no more than these. A
-    descriptor that somebody has closed is not noticed here; the request fails, as in stock.
+    Each counter, clock or comparison costs a twentieth of the whole, so there are no more than
+    these. A descriptor that somebody has closed is not noticed; the request fails, as in stock.
 
     :param original: urllib3's own check, which decides where ours cannot. One that somebody has put
         in its place is always asked.

@@ -86,8 +86,7 @@ def address_of(conn: Any, sock: Any) -> Optional[str]:
     """Return the IP address to which a socket of a connection leads; None if it has none.
 
     After a reset, that of the last socket to this peer. None, too, if it leads to another port than
-    the connection's, as to a forwarder that somebody's patch put there: at the connection's port of
-    that address another server may listen.
+    the connection's, as to a forwarder: docs/design.rst.
     """
     raw = raw_of(sock)
     try:

@@ -1,8 +1,7 @@
 """The full check at checkout: liveness, TCP_INFO, idle limits; keeps, discards, or defers.
 
 Due at a connection's first checkout; when the fast check finds something; after every install,
-uninstall and fork; and when the connection has been idle for so long that the kernel may know more
-than ``poll`` shows.
+uninstall and fork; and after an idle time in which a keepalive probe may have gone unanswered.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
 def _send_record(conn: Any, sock: Any, request: Request, fresh: Any = None) -> Any:
     """Return a fresh socket to which the record was sent, None if that failed. Yields.
 
-    :raises: the caller's deadline: a timeout that a signal handler or a timer has raised.
+    :raises: the caller's deadline.
     """
     request.is_replayed = True
     is_sent = False
@@ -151,7 +151,7 @@ def _first_byte(fresh: Any) -> Any:
     """Return the file object of a socket on which an answer has begun. Yields.
 
     :returns: if no answer has begun: None, and the socket is closed.
-    :raises: the caller's deadline: a timeout that a signal handler or a timer has raised.
+    :raises: the caller's deadline.
     """
     file, since, limit_s = fresh.makefile("rb"), monotonic(), timeout_of(fresh)
     has_begun = False

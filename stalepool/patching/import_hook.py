@@ -1,15 +1,12 @@
 """The import hook: it patches every copy of urllib3 as soon as the copy is loaded, and not before.
 
-Before that, neither wrapt nor most modules of ours (23-90 ms) are imported. So a process that loads
-no urllib3 does not pay, and ``eventlet.monkey_patch()`` may still come. Two threads that
-import parts of urllib3 at the same time are not disturbed: nothing is imported while a package is
-half loaded, or while a finder is asked (the interpreter then holds its global import lock).
+Before that, neither wrapt nor most modules of ours (23-90 ms) are imported, so a process that loads
+no urllib3 does not pay, and ``eventlet.monkey_patch()`` may still come. Nothing is imported while a
+package is half loaded, or while a finder is asked: docs/design.rst.
 
-A finder first on ``sys.meta_path`` notices every load of the modules that
-:mod:`stalepool.patching.copies` names. A copy is patched when its ``__init__`` has run; a module
-of it that is loaded later is patched once it is loaded. If the package was half loaded when the
-hook was registered, its connectionpool is patched when connectionpool, or poolmanager, is loaded.
-No exception of ours leaves this module and breaks an import.
+A copy is patched when its ``__init__`` has run; a module of it that is loaded later is patched once
+it is loaded. If the package was half loaded when the hook was registered, its connectionpool is
+patched when connectionpool, or poolmanager, is loaded. No exception of ours breaks an import.
 """
 
 from __future__ import annotations
@@ -52,11 +49,7 @@ class _Finder:
         return loaders.watched(loaders.find(behind, fullname, path, target), self.load)
 
     def load(self, fullname: str, load: Callable[[], Any]) -> Any:
-        """Load a module, and patch the modules that are complete after it.
-
-        It may import, since the import system holds only the module's own lock then. An exception
-        of ours would look like the module's.
-        """
+        """Load a module, and patch the modules that are complete after it."""
         package, part = copies.place_of(fullname) or ("", "")
         if part == "":
             self.being_loaded.append(package)

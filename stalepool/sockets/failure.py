@@ -73,8 +73,7 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
 def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[float]) -> bool:
     """Tell whether a timeout is the socket's own, and not the caller's deadline.
 
-    A signal handler, or a timer of a green thread, may raise the same exception, but before the
-    timeout of the socket is over.
+    A signal handler, or a timer, may raise the same exception, but before the socket's is over.
 
     :param since: monotonic time at which the operation began.
     :param limit_s: the timeout on the socket in seconds, None without one.
@@ -97,9 +96,8 @@ def is_silent_end(error: Optional[BaseException]) -> bool:
 def answer_has_begun(sock: Any) -> bool:
     """Tell whether unread bytes on the socket are an answer, such as an early 413.
 
-    Call it after a send that failed.
-
-    A TLS alert is no answer; in TLS 1.3 it is a short record of application data.
+    For use after a failed send. A TLS alert is no answer; in TLS 1.3 it is a short record of
+    application data.
     """
     layers = layers_of(sock)
     if layers is None:

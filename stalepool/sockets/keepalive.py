@@ -1,8 +1,7 @@
 """TCP keepalive on a socket: the application's numbers are tightened, never loosened.
 
-Unanswered probes show that a peer is gone, in the pool and while an answer is awaited. The whole
-is the time until the kernel gives up: idle + interval x count. The options are those of tcp(7);
-on a platform that lacks one nothing is set.
+The whole is compared: idle + interval x count, after which the kernel gives up. The options are
+those of tcp(7); on a platform that lacks one nothing is set.
 """
 
 from __future__ import annotations

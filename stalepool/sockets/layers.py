@@ -1,8 +1,6 @@
 """The layers of a pooled connection's socket: the kernel's socket, and TLS upon it.
 
-A connection of urllib3 has a socket, a green one, a TLS socket around either, pyOpenSSL's wrapper,
-or TLS inside TLS. Kinds are recognised by their classes, without importing the libraries that
-define them.
+Kinds are recognised by their classes, without importing the libraries that define them.
 """
 
 from __future__ import annotations

@@ -44,9 +44,8 @@ _LONGEST_RECORD = 16384 + 256
 def poller(raw: RawSocket) -> Optional[select.poll]:
     """Return a poll object to keep for this socket; None if there is no poll.
 
-    It is kept because making and registering one costs three times the poll itself. Its bound
-    method would cost 72 bytes more, and save no time. Only one thread at a time may use it: a
-    second one gets a RuntimeError.
+    To make and register one costs three times the poll itself. Only one thread at a time may use
+    it: a second one gets a RuntimeError.
     """
     make = unpatched.poll()
     if make is None or raw.fileno() < 0:

@@ -50,11 +50,7 @@ class TcpInfo(NamedTuple):
         return min(self.last_ack_recv_ms, self.last_data_recv_ms)
 
     def has_answered_a_probe(self, keepalive_idle_s: int) -> bool:
-        """Tell whether the last ACK is younger than the last data in both directions.
-
-        It has to be younger by the time after which a probe goes out: an ACK that came sooner was
-        for data. Timers fire late, not early.
-        """
+        """Tell whether the last ACK came so long after all data that it answered a probe."""
         last_data_ms = min(self.last_data_recv_ms, self.last_data_sent_ms)
         return last_data_ms - self.last_ack_recv_ms > 1000 * keepalive_idle_s - 200
 
@@ -70,8 +66,8 @@ class TcpInfo(NamedTuple):
     def was_closed_by_us(self) -> bool:
         """Tell whether our side sent a FIN, for example by ``shutdown()`` in another thread.
 
-        The state does not always show it: it is CLOSE once the peer has answered. Then the count
-        shows that our FIN was acknowledged (measured: right in nine cases of nine).
+        The state is CLOSE once the peer has answered; then the count shows that our FIN was
+        acknowledged (measured: right in nine cases of nine).
         """
         return self.missing < 0 or self.state in _CLOSED_BY_US
 

@@ -1,15 +1,9 @@
 """Verdicts on an idle socket, and the table of what follows: keep, discard, or urllib3 decides.
 
-On an idle HTTP/1.1 connection the client speaks next (RFC 9112, section 9). So
-
-* *readable means not reusable*: it is a FIN, a RST, a 408, or an answer to no request. The one
-  exception is TLS, which has messages of its own: session tickets and key updates make a healthy
-  TLS 1.3 connection readable;
-* *silence is not life*: a peer that has vanished looks idle. Only unanswered keepalive probes show
-  that it has;
-* *unknown is not dead*: urllib3's own check decides on what cannot be asked.
-
-The one table below says what follows from each verdict.
+On an idle HTTP/1.1 connection the client speaks next (RFC 9112, section 9). So readable means not
+reusable: it is a FIN, a RST, a 408, or an answer to no request. TLS 1.3 is the exception: session
+tickets and key updates make a healthy connection readable. Silence is not life: only keepalive
+probes show that a peer has vanished.
 """
 
 from __future__ import annotations
