@@ -213,7 +213,11 @@ def test_a_request_in_a_handler_at_exit_leaves_no_file(
 ) -> None:
     """One that was registered before urllib3 was imported is called after ours."""
     late = "import atexit\natexit.register(lambda: ask())\n"
-    at_once = "from stalepool import status_file as file\nfile.INTERVAL_S = file.INTERVAL_RATIO = 0\nask()"
+    at_once = (
+        "from stalepool import status_file as file\n"
+        "file.INTERVAL_S = file.INTERVAL_RATIO = 0\n"
+        "ask()"
+    )
     with FaultServer() as server:
         run_python(
             late + SERVICE + at_once, server.port, env={"STALEPOOL_STATUS_DIR": str(tmp_path)}
