@@ -314,7 +314,7 @@ def peer_of(conn: Any) -> str:
 
 
 def _is_tls(conn: Any) -> bool:
-    return conn.default_port == 443
+    return bool(conn.default_port == 443)
 
 
 @functools.lru_cache(maxsize=256)
