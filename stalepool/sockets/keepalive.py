@@ -23,6 +23,7 @@ _OPTIONS = tuple(
         "TCP_KEEPCNT",
     )
 )
+_USER_TIMEOUT = getattr(_socket, "TCP_USER_TIMEOUT", 0)
 
 
 class Keepalive(NamedTuple):
@@ -41,12 +42,15 @@ class Keepalive(NamedTuple):
 def arm(layers: Layers, settings: Settings) -> bool:
     """Set a connected TCP socket's keepalive as the policy says; nothing on any other socket.
 
-    Never yields. Costs four ``getsockopt`` if nothing has to be set.
+    Nothing either where the application has set TCP_USER_TIMEOUT: then a single unanswered probe
+    ends the connection after that time, whatever the count (tcp(7)). Never yields.
 
     :returns: whether any option was set.
     :raises OSError: the kernel refuses, as on a socket that is closed.
     """
     if settings.keepalive == "off" or not layers.is_tcp or None in _OPTIONS:
+        return False
+    if _USER_TIMEOUT and layers.raw.getsockopt(_socket.IPPROTO_TCP, _USER_TIMEOUT):
         return False
     ours = Keepalive(
         settings.keepalive_idle_s, settings.keepalive_interval_s, settings.keepalive_count

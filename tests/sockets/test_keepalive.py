@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import time
 
 import keystoneauth1.session
 import pytest
@@ -163,7 +164,7 @@ def test_af_unix_is_left_alone():
 
 @pytest.mark.parametrize("sets", [0, 5000])
 def test_no_user_timeout_is_set(sets):
-    """TCP_USER_TIMEOUT ends what lives: only the application's own is in force."""
+    """TCP_USER_TIMEOUT ends what lives: only the application's own is in force, without probes."""
     own = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, sets)] if sets else []
     with shim(), serving(socket_options=own) as (_, pool):
         for method in ("GET", "POST", "GET"):
@@ -171,6 +172,27 @@ def test_no_user_timeout_is_set(sets):
             sock = pooled_connection(pool).sock
             found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
             assert found == sets
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == (not sets)
+
+
+class AwayFor(testing.AnswerStep):
+    """The path is away for 2.6 s while the answer is awaited."""
+
+    def answer(self, exchange):
+        exchange.process()
+        testing.swallow(exchange.channel.sock)
+        time.sleep(2.6)
+        testing.release(exchange.channel.sock)
+        testing.Respond().answer(exchange)
+
+
+@pytest.mark.full
+def test_a_gap_longer_than_the_applications_user_timeout():
+    """With that set, one unanswered probe ends the connection, whatever the count: tcp(7)."""
+    own = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)]
+    every_second = {"keepalive_idle_s": 1, "keepalive_interval_s": 1}
+    with shim(**every_second), serving([AwayFor()], socket_options=own) as (_, pool):
+        assert pool.request("POST", "/").status == 200
 
 
 # -- other platforms -----------------------------------------------------------------------------
