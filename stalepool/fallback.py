@@ -81,7 +81,6 @@ def fall_back(
 
     :param reason: one of :data:`REASONS`.
     :param detail: what was not as expected, for the log line.
-    :param stacklevel: the frame whose place the line shows: 2 is the caller's.
     """
     if _counts[reason].tick() == 0:
         first_details[reason] = str(detail)

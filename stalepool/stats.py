@@ -73,8 +73,6 @@ class Knowledge:
     def __init__(self) -> None:
         self.has_answered = False  # a request, in this process
         self.answers_probes = False  # TCP keepalive probes
-        #: the address to which the last connection was opened
-        self.address: Optional[str] = None
         self._swallowed_until = 0.0
         self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle time in seconds)
         self._moves_stopped_until = 0.0

@@ -38,10 +38,7 @@ _summarized_at = monotonic()
 
 
 def snapshot(hook: Dict[str, Any]) -> Dict[str, Any]:
-    """Return all that is known of this process, as plain data; see ``control.snapshot``.
-
-    :param hook: what is patched, from the import hook.
-    """
+    """Return all that is known of this process, with ``hook``, as :func:`control.snapshot` does."""
     current = runtime.current
     return {
         "versions": _versions(),

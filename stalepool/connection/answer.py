@@ -1,8 +1,7 @@
 """Wait for the first byte of an answer; if none comes, replay the request or raise its error.
 
 Replaces ``HTTPConnection.response_class`` by a class made from the original, which is looked up at
-each access. A response finds its connection's state by the socket from which it was made. So the
-class holds no connection, and may be kept on a connection instance, as botocore does.
+each access.
 """
 
 from __future__ import annotations

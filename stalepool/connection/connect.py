@@ -23,7 +23,7 @@ from stalepool.foreign import raise_again
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
-from stalepool.sockets.layers import layers_of, raw_of
+from stalepool.sockets.layers import layers_of
 
 #: attribute of a copy of a connection: the address to connect to, without a DNS look-up
 PINNED = "_stalepool_pinned"
@@ -82,20 +82,6 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
     return _new_conn
 
 
-def address_of(conn: Any, sock: Any) -> Optional[str]:
-    """Return the IP address to which a socket of a connection leads; None if it has none.
-
-    After a reset, that of the last socket to this peer. None, too, if it leads to another port than
-    the connection's, as to a forwarder: docs/design.rst.
-    """
-    raw = raw_of(sock)
-    try:
-        name: Any = None if raw is None else raw.getpeername()
-    except OSError:  # the kernel has forgotten it
-        return stats.origin(peer_of(conn)).knowledge.address
-    return name[0] if isinstance(name, tuple) and name[1] == conn.port else None
-
-
 def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
     """Connect to an address; everything but the connect still sees the name."""
     name, conn._dns_host = conn._dns_host, address
@@ -115,7 +101,6 @@ def arm(conn: Any, sock: Any, settings: Settings) -> None:
     if layers is None:
         return
     note_opened(layers.raw)
-    stats.origin(peer_of(conn)).knowledge.address = address_of(conn, sock)
     if not entry.knowledge.swallows_probes and keepalive.arm(layers, settings):
         entry.armed.tick()
 

@@ -8,7 +8,7 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection.connect import PINNED, address_of, connect_errors, number_of
+from stalepool.connection.connect import PINNED, connect_errors, number_of
 from stalepool.connection.state import Request, State
 from stalepool.foreign import is_a_sockets_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
@@ -103,7 +103,7 @@ def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:
         fresh.close()
         return False
     conn.sock = fresh
-    state.follow(fresh)
+    state.follow(conn, fresh)
     old.close()
     return True
 
@@ -124,7 +124,7 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     limit_s, began, own_s = shorter(BESIDE_S, conn.timeout), monotonic(), number_of(conn.timeout)
     old, address = conn.sock, None
     if is_living:
-        info, address = tcp_info.ask(layers_of(old)), address_of(conn, old)
+        info, address = tcp_info.ask(layers_of(old)), state.address
         limit_s = MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
         if own_s is not None:  # a failed move may use up some of the request's time
             limit_s = min(limit_s, own_s / 4)

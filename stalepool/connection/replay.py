@@ -13,7 +13,6 @@ from typing import Any, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection import request_rules
-from stalepool.connection.connect import address_of
 from stalepool.connection.fresh_socket import BESIDE_S, open_like, shorter, take
 from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import SENDING, Request, State
@@ -78,7 +77,7 @@ def after_failed_send(conn: Any, state: State, error: BaseException, settings: S
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
-    fresh = _send_record(conn, sock, request)
+    fresh = _send_record(conn, state, request)
     if fresh is None or not take(conn, state, sock, fresh):
         note_outcome(state, request, "failed")
         return False
@@ -104,7 +103,7 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     request.is_silent = request.is_silent or not has_ended
     # not conn.sock: another thread may have closed the connection
     old, file = state.sock(), None  # type: Any, Any
-    fresh = _send_record(conn, old, request, fresh)
+    fresh = _send_record(conn, state, request, fresh)
     if fresh is not None and (not has_ended or take(conn, state, old, fresh)):
         file = _first_byte(fresh)
         if file is not None and not has_ended and not take(conn, state, old, fresh):
@@ -114,16 +113,16 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     return file
 
 
-def _send_record(conn: Any, sock: Any, request: Request, fresh: Any = None) -> Any:
+def _send_record(conn: Any, state: State, request: Request, fresh: Any = None) -> Any:
     """Return a fresh socket to which the record was sent, None if that failed. Yields.
 
     :raises: the caller's deadline.
     """
     request.is_replayed = True
-    is_sent = False
+    sock, is_sent = state.sock(), False
     if fresh is None:
         limits = BESIDE_S, request.connect_timeout, request.left_s
-        fresh = open_like(conn, shorter(*limits), address_of(conn, sock))
+        fresh = open_like(conn, shorter(*limits), state.address)
         if fresh is None:
             return None
     since, limit_s = monotonic(), request.left_s

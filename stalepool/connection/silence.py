@@ -12,7 +12,6 @@ from typing import Any, Optional
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection import request_rules
-from stalepool.connection.connect import address_of
 from stalepool.connection.fresh_socket import BESIDE_S, open_like
 from stalepool.connection.state import Request, State
 from stalepool.settings import Settings
@@ -150,7 +149,7 @@ class Watch:
     def _open_fresh(self, info: TcpInfo) -> None:
         limit_s = max(0.1, min(BESIDE_S, self.give_up_before - monotonic()))
         self._probes_both = not (info.unacked or self.state.origin.knowledge.answers_probes)
-        self.fresh = open_like(self.conn, limit_s, address_of(self.conn, self.conn.sock))
+        self.fresh = open_like(self.conn, limit_s, self.state.address)
         if self.fresh is None or info.unacked:
             return
         self._opened = monotonic()

@@ -24,6 +24,7 @@ import functools
 import http.client
 import re
 import select
+import sys
 import weakref
 from typing import Any, Dict, Iterator, List, Optional
 
@@ -129,9 +130,9 @@ class State:
     """The state of one socket; with its poll object some 600 bytes."""
 
     __slots__ = (
-        *("answers", "fork_generation", "full_check_from_s", "idle_limit_s", "is_bound", "is_tls"),
-        *("kept", "move_for", "origin", "phase", "poll", "replaced_silent", "request", "sock"),
-        "used_at",
+        *("address", "answers", "fork_generation", "full_check_from_s", "idle_limit_s", "is_bound"),
+        *("is_tls", "kept", "move_for", "origin", "phase", "poll", "replaced_silent", "request"),
+        *("sock", "used_at"),
     )
 
     def __init__(self, conn: Any, phase: str) -> None:
@@ -142,11 +143,13 @@ class State:
         self.is_bound = False
         self.request: Optional[Request] = None
         self.phase = phase
-        self.follow(conn.sock)
+        self.follow(conn, conn.sock)
 
-    def follow(self, sock: Any) -> None:
+    def follow(self, conn: Any, sock: Any) -> None:
         """Make this the state of a socket of the connection, from now on."""
         self.sock = weakref.ref(sock)
+        #: where another socket to the same peer connects to; asked now, since a reset clears it
+        self.address = _address_of(conn, sock)
         #: the socket replaces one whose peer was silent
         self.replaced_silent = False
         #: answers that came on this very socket
@@ -297,6 +300,22 @@ def _begin_anew() -> None:
 
 
 runtime.on_change(_begin_anew)
+
+
+def _address_of(conn: Any, sock: Any) -> Optional[str]:
+    """Return the IP address to which a socket leads; None: the name has to be looked up.
+
+    So it has if the address needs a scope (IPv6, link-local), or if the socket leads to another
+    port than the connection's, as to a forwarder: docs/design.rst.
+    """
+    raw = raw_of(sock)
+    try:
+        name: Any = None if raw is None else raw.getpeername()
+    except OSError:  # it has been reset already
+        return None
+    if not isinstance(name, tuple) or name[1] != conn.port or any(name[3:]):
+        return None
+    return sys.intern(name[0])  # one for all connections to it
 
 
 def origin_of(conn: Any) -> str:
