@@ -46,7 +46,7 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     # urllib3 1.26 itself clears it for a tunnel
     is_opened_by_hand = not conn.auto_open and getattr(conn, "_tunnel_host", None) is None
     cls = type(conn)
-    if is_opened_by_hand or _counts_its_sockets(cls) or _pools_check_connections(cls):
+    if is_opened_by_hand or _has_its_own_life(cls) or _pools_check_connections(cls):
         return None
     clone = object.__new__(cls)  # not copy.copy(): that may be somebody's own
     vars(clone).update(vars(conn), sock=None)
@@ -72,12 +72,14 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
             clone.sock.close()
 
 
-def _counts_its_sockets(cls: Any) -> bool:
-    """Tell whether connect() and close() are both somebody's own: they may acquire and release."""
-    own = [
-        next(base for base in cls.__mro__ if name in vars(base)) for name in ("connect", "close")
-    ]
-    return not any(base.__module__.endswith(_STOCK) for base in own)
+def _has_its_own_life(cls: Any) -> bool:
+    """Tell whether a copy of a connection might release what the connection has acquired.
+
+    So might a finalizer; and so might ``connect()`` and ``close()`` where both are somebody's own.
+    """
+    functions = [getattr(cls, name) for name in ("connect", "close")]
+    modules = [getattr(each, "__globals__", {}).get("__name__", "") for each in functions]
+    return hasattr(cls, "__del__") or not any(module.endswith(_STOCK) for module in modules)
 
 
 def _pools_check_connections(cls: Any) -> bool:

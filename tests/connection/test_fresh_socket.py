@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import socket
 import threading
 from typing import Any, ClassVar, Optional
 
@@ -101,6 +103,29 @@ def test_a_peer_at_another_port_is_looked_up(ends: Step, monkeypatch: pytest.Mon
             assert len(stranger.journal) == 0
 
 
+def test_a_replay_goes_where_its_request_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name may lead to another backend for another tenant. The kernel forgets where a RST led."""
+    connect = urllib3.util.connection.create_connection
+    leads_to = "127.0.0.1"
+
+    def lead(address: Any, *args: Any, **options: Any) -> Any:
+        host = leads_to if address[0] == "api.internal" else address[0]
+        return connect((host, address[1]), *args, **options)
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", lead)
+    with shim(replay="idempotent"), FaultServer([ECHO, ECHO, ProcessThenReset()]) as mine:
+        with urllib3.HTTPConnectionPool("api.internal", mine.port, retries=False) as pool:
+            prime(pool)
+            prime(pool)
+            with socket.create_server(("127.0.0.2", mine.port)):
+                leads_to = "127.0.0.2"
+                of_another_tenant = urllib3.connection.HTTPConnection("api.internal", mine.port)
+                of_another_tenant.connect()
+                outcome = send(mine, pool, "PUT", timeout=2.0)
+                of_another_tenant.close()
+            assert (outcome.status, outcome.arrivals) == (200, 2)
+
+
 class Counted(urllib3.connection.HTTPConnection):
     """At most one connection of the class is open, or the next one waits."""
 
@@ -114,6 +139,13 @@ class Counted(urllib3.connection.HTTPConnection):
         if self.sock is not None:
             self.free.release()
         super().close()
+
+
+class HasAFinalizer(urllib3.connection.HTTPConnection):
+    """What it stops is shared with a copy: a helper, a tunnel."""
+
+    def __del__(self) -> None:
+        """Stop it."""
 
 
 class OpenedByHand(urllib3.connection.HTTPConnection):
@@ -142,7 +174,7 @@ def journal_of_neither(cls: Any, method: str, step: Step) -> Journal:
             return server.journal
 
 
-@pytest.mark.parametrize("cls", [Counted, OpenedByHand])
+@pytest.mark.parametrize("cls", [Counted, HasAFinalizer, OpenedByHand])
 @moved_or_replayed
 def test_a_class_that_pairs_connect_and_close_has_one_socket(
     cls: Any, method: str, step: Step
@@ -150,6 +182,29 @@ def test_a_class_that_pairs_connect_and_close_has_one_socket(
     """The fresh connection would be one too many."""
     Counted.free = threading.Semaphore(1)
     assert len(journal_of_neither(cls, method, step).connections) == 1
+
+
+@moved_or_replayed
+def test_connect_and_close_may_have_been_replaced(
+    method: str, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By functions that acquire and release, as those of :class:`Counted` do."""
+    connection = urllib3.connection.HTTPConnection
+    connect, close = connection.connect, connection.close
+    free = threading.Semaphore(1)
+
+    def acquire(self: Any) -> None:
+        assert free.acquire(timeout=5)
+        connect(self)
+
+    def release(self: Any) -> None:
+        if self.sock is not None:
+            free.release()
+        close(self)
+
+    monkeypatch.setattr(connection, "connect", functools.wraps(connect)(acquire))
+    monkeypatch.setattr(connection, "close", functools.wraps(close)(release))
+    assert len(journal_of_neither(connection, method, step).connections) == 1
 
 
 class NotCopied(urllib3.connection.HTTPConnection):
