@@ -17,7 +17,7 @@ from stalepool.sockets.layers import layers_of, timeout_of
 _logger = logging.getLogger("stalepool.fresh_socket")
 
 #: modules of http.client's and urllib3's own connection classes
-_STOCK = ("http.client", "urllib3.connection", "urllib3.contrib.socks")
+_STOCK = ("http.client", "urllib3.connection")
 
 #: what connect() of http.client and urllib3 sets anew on a connection
 _SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
