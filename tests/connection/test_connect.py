@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import errno
-import importlib.util
+import itertools
 import socket
 import time
+import unittest.mock
 from concurrent.futures import ThreadPoolExecutor
-from typing import Iterator
+from typing import Any, Callable, Dict, Iterator, NamedTuple
 
 import pytest
 import requests
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError
-from urllib3.util import Timeout
 
 import stalepool
-from gates import Gate, remote_control
+from gates import Gate
 from outages import (
     WINDOW_S,
     Route,
@@ -158,13 +158,73 @@ def test_a_handshake_is_not_pressed_for_time(sleeper):
 # -- never, not at once, not any more --------------------------------------------------------------
 
 
-def test_never_answered(sleeper):
-    with in_place(shim), direct() as way:
-        way.gate.shut()
-        with pytest.raises(NewConnectionError):
+def nothing_more(way, patched):
+    pass
+
+
+def reset_each_connection(way, patched):
+    """A listener that is back and resets every connection does not open new windows."""
+    with pytest.raises(NewConnectionError):
+        way.send("GET")
+    reset_the_handshake(way, patched)
+    with pytest.raises(HTTPError):
+        way.send("GET")
+    way.gate.shut()
+
+
+def reset_the_handshake(way, patched):
+    """The server was there and has read something: that is for the caller to judge."""
+    way.gate.resets = True
+    way.gate.open()
+
+
+def take_the_clock_away(way, patched):
+    patched.delattr("urllib3.util.retry.time")
+
+
+def mock_sleep(way, patched):
+    """``mock.patch("time.sleep")``: a window of that would be thousands of connects."""
+    patched.setattr(time, "sleep", unittest.mock.Mock())
+
+
+class Case(NamedTuple):
+    """``act``: what happens in the outage. ``reconnects``: what was counted after the request."""
+
+    act: Callable[..., None]
+    reconnects: Dict[str, int] = {}
+    settings: Dict[str, Any] = {}
+    error: Any = NewConnectionError
+
+
+IN_VAIN = {"failed": 1, "windows": 1}
+NOT_TRIED_AGAIN = {
+    "never answered": Case(nothing_more),
+    "connected, not answered": Case(reset_each_connection, IN_VAIN),
+    "a reset handshake": Case(reset_the_handshake, error=HTTPError),
+    "no window": Case(nothing_more, settings={"reconnect_window_s": 0}),
+    "audit": Case(nothing_more, settings={"mode": "audit"}),
+    "nothing to sleep with": Case(take_the_clock_away, IN_VAIN),
+    "a sleep that takes no time": Case(mock_sleep, IN_VAIN),
+}
+
+
+@pytest.mark.parametrize("name", NOT_TRIED_AGAIN)
+def test_not_tried_again(sleeper, refusals, monkeypatch, name):
+    case = NOT_TRIED_AGAIN[name]
+    tls = TLS() if case.act is reset_the_handshake else None
+    with in_place(shim, **case.settings), direct(tls) as way:
+        if name == "never answered":
+            way.gate.shut()
+        else:
+            way.begin_outage()
+        case.act(way, monkeypatch)
+        tries = len(refusals) + way.gate.accepted
+        sleeper.pauses.clear()
+        with pytest.raises(case.error):
             way.send("GET")
-        assert sleeper.pauses == []
-        assert way.reconnects == {}
+        assert len(refusals) + way.gate.accepted == tries + 1
+        assert len(sleeper.pauses) == (case.act is mock_sleep)
+        assert way.reconnects == case.reconnects
 
 
 def test_the_window_is_over(sleeper, refusals):
@@ -195,24 +255,6 @@ def test_the_window_is_over(sleeper, refusals):
         assert way.server.journal.count(method="POST") == 1
 
 
-def test_connected_is_not_answered(sleeper):
-    """A listener that is back and resets every connection does not open new windows."""
-    with in_place(shim), direct() as way:
-        way.begin_outage()
-        with pytest.raises(NewConnectionError):
-            way.send("GET")
-        way.gate.resets = True
-        way.gate.open()
-        with pytest.raises(HTTPError):
-            way.send("GET")
-        way.gate.shut()
-        sleeper.pauses.clear()
-        with pytest.raises(NewConnectionError):
-            way.send("GET")
-        assert sleeper.pauses == []
-        assert way.reconnects == {"failed": 1, "windows": 1}
-
-
 @pytest.mark.parametrize("headers", [{}, {"Connection": "close"}], ids=["kept", "closed"])
 def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper, headers):
     """Its listener is gone, what it holds lives on: a graceful restart, or a server that drains."""
@@ -229,59 +271,17 @@ def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper, headers)
             assert counters(gate)["reconnects"] == {"failed": 1, "windows": 1}
 
 
-@pytest.mark.parametrize("settings", [{"reconnect_window_s": 0}, {"mode": "audit"}], ids=str)
-def test_switched_off(sleeper, refusals, settings):
-    with in_place(shim, **settings), direct() as way:
+@pytest.mark.parametrize("limit_s, waits", [(1.0, True), (0.9, False)])
+def test_never_past_the_connect_timeout(sleeper, refusals, limit_s, waits):
+    """A caller in a hurry has another node to go to; the outage is noticed all the same."""
+    with in_place(shim, reconnect_window_s=60), direct(timeout=limit_s) as way:
         way.begin_outage()
-        with pytest.raises(NewConnectionError):
-            way.send("GET")
-        assert sleeper.pauses == []
-        assert len(refusals) == 1
-        assert way.reconnects == {}
-
-
-def limits_of(limit_s):
-    """Ways to say how long a connect may take; the last one is the socket module's default."""
-    return [limit_s, Timeout(connect=limit_s, read=10), Timeout(total=limit_s), Timeout()]
-
-
-def side_by_side_in_vain(limit_s, sleeper):
-    """A POST in an outage with each such limit: its error, the pauses, and what was counted."""
-    limits = limits_of(limit_s)
-
-    def wait(way, limit):
         with pytest.raises(NewConnectionError) as caught:
-            way.pool.request("POST", "/", timeout=limit)
-        return caught.value, sleeper.pauses, way.reconnects
-
-    with contextlib.ExitStack() as stack:
-        executor = stack.enter_context(ThreadPoolExecutor(len(limits)))
-        stack.enter_context(in_place(shim, reconnect_window_s=60))
-        ways = [stack.enter_context(direct()) for _ in limits]
-        for way in ways:
-            way.begin_outage()
-        socket.setdefaulttimeout(limit_s)
-        try:
-            return list(executor.map(wait, ways, limits))
-        finally:
-            socket.setdefaulttimeout(None)
-
-
-def test_never_past_the_connect_timeout(sleeper, refusals):
-    for error, pauses, reconnects in side_by_side_in_vain(1.0, sleeper):
-        assert len(pauses) > 2
-        assert sum(pauses) <= 1.0
-        assert any(is_made_from(error, refusal) for refusal in refusals)
-        assert reconnects == {"failed": 1, "windows": 1}
-
-
-def test_a_caller_in_a_hurry_does_not_wait(sleeper, refusals):
-    """It has another node to go to; the outage is noticed all the same."""
-    for error, pauses, reconnects in side_by_side_in_vain(0.9, sleeper):
-        assert pauses == []
-        assert any(is_made_from(error, refusal) for refusal in refusals)
-        assert reconnects == {"windows": 1}
-    assert len(refusals) == 4
+            way.send("POST")
+        assert is_made_from(caught.value, refusals[0])
+        assert (len(sleeper.pauses) > 2, len(refusals) > 1) == (waits, waits)
+        assert sum(sleeper.pauses) <= limit_s
+        assert way.reconnects == ({"failed": 1, "windows": 1} if waits else {"windows": 1})
 
 
 def test_without_a_connect_timeout_the_window_is_the_limit(sleeper):
@@ -326,20 +326,6 @@ def test_another_failure_is_told_at_once(sleeper, monkeypatch):
             way.send("GET")
         assert len(sleeper.pauses) == 1
         assert way.reconnects == {"failed": 1, "windows": 1}
-
-
-def test_a_reset_handshake_is_not_tried_again(sleeper):
-    """The server was there and has read something: that is for the caller to judge."""
-    with in_place(shim), direct(TLS()) as way:
-        way.begin_outage()
-        way.gate.resets = True
-        way.gate.open()
-        accepted = way.gate.accepted
-        with pytest.raises(HTTPError):
-            way.send("GET")
-        assert way.gate.accepted == accepted + 1
-        assert sleeper.pauses == []
-        assert way.reconnects == {}
 
 
 def test_one_peer_is_not_another(sleeper):
@@ -410,163 +396,87 @@ def test_an_interrupted_pause_leaves_the_connection_as_it_was(sleeper):
         assert way.reconnects == {"failed": 1, "windows": 1}
 
 
-# -- many at once, in every world ------------------------------------------------------------------
+# -- many at once, two copies, eventlet ------------------------------------------------------------
 
 
-FIFTY = """
-    import json, sys, threading, time
+def test_many_at_once(sleeper):
+    """One window for all of them and all their retries, and each POST arrives once."""
+    retries = urllib3.Retry(connect=3, backoff_factor=0)  # of each caller's own, on top
 
-    from worlds import enter
-    world, url, control = sys.argv[1:]
-    if world != "threads":
-        enter(world)
+    def post(way):
+        try:
+            return way.pool.request("POST", "/", retries=retries).status
+        except urllib3.exceptions.MaxRetryError as error:
+            return type(error.reason)
 
-    import urllib3
-    import stalepool
-    if stalepool.is_installed():
-        stalepool.install(reconnect_window_s=1.0)
+    def side_by_side(way):
+        with ThreadPoolExecutor(8) as executor:
+            return list(executor.map(post, [way] * 8))
 
-    # each caller has retries of its own, on top
-    retries = urllib3.Retry(connect=3, backoff_factor=0)
-    pool = urllib3.connection_from_url(url, maxsize=50, timeout=10, retries=retries)
-    gate = urllib3.PoolManager()
-
-    def work(what):
-        assert gate.request("GET", control + what).status == 200
-
-    def side_by_side(other=lambda ends: None):
-        "Fifty POSTs: how they ended, how long that took, and how often others ran meanwhile."
-        ends, ticks, done = [], [], threading.Event()
-
-        def post():
-            try:
-                ends.append(pool.request("POST", "/", body=b"x").status)
-            except urllib3.exceptions.MaxRetryError as error:
-                ends.append(type(error.reason).__name__)
-
-        def tick():
-            while not done.is_set():
-                ticks.append(time.sleep(0.01))
-
-        began = time.monotonic()
-        threads = [threading.Thread(target=post) for _ in range(50)]
-        threads.append(threading.Thread(target=other, args=(ends,)))
-        ticking = threading.Thread(target=tick)
-        for thread in [ticking, *threads]:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        took_s = time.monotonic() - began
-        done.set()
-        ticking.join()
-        return sorted(set(ends), key=str), len(ends), took_s, len(ticks)
-
-    def open_again(ends):
-        "When all have failed, as stock does; when all have waited for a while, else."
-        waits_until = time.monotonic() + 0.3
-        while len(ends) < 50 and not (stalepool.is_installed() and time.monotonic() > waits_until):
-            time.sleep(0.01)
-        work("open")
-
-    def reconnects():
-        return stalepool.snapshot()["totals"]["reconnects"]
-
-    found = {}
-    assert pool.request("GET", "/").status == 200
-    work("shut")
-    found["dead"] = side_by_side(), reconnects()
-    work("open")
-    assert pool.request("GET", "/").status == 200
-    work("shut")
-    if stalepool.is_installed():
-        stalepool.install(reconnect_window_s=10)
-    found["restarted"] = side_by_side(open_again), reconnects()
-    pool.close()
-    gate.clear()
-    print(json.dumps(found))
-"""
-
-
-def fifty_in(world, who, run_python):
-    """What fifty clients in a process of their own found, and how many POSTs were acted on."""
-    with FaultServer() as server, Gate(server) as gate, remote_control(gate) as control:
-        found = run_python(FIFTY, world, gate.url, control, env=environ_of(who))
-        executed = server.journal.count(method="POST", processed=True)
-        assert executed == server.journal.count(method="POST")
-    return found, executed
-
-
-@pytest.mark.full
-@both
-def test_fifty_at_once(run_python, who):
-    """One window for all of them and all their retries; meanwhile everybody else goes on."""
-    green = [world for world in ("eventlet", "gevent") if importlib.util.find_spec(world)]
-    worlds = ["threads", *green]
-    with ThreadPoolExecutor(len(worlds)) as executor:
-        seen = executor.map(lambda world: fifty_in(world, who, run_python), worlds)
-    for world, (found, executed) in zip(worlds, seen):
-        where = (world, found, executed)
-        (dead, windows), (restarted, windows_then) = found["dead"], found["restarted"]
-        assert dead[:2] == [["NewConnectionError"], 50], where
-        if who is stock:
-            assert restarted[:2] == [["NewConnectionError"], 50], where
-            assert executed == 0, where
-            assert windows_then == {}, where
-            continue
+    with in_place(shim), direct(maxsize=8) as way:
+        way.begin_outage()
+        assert side_by_side(way) == [NewConnectionError] * 8
         # of four tries each, at most the first one has waited
-        assert windows["windows"] == 1, where
-        assert windows["failed"] <= 50, where
-        assert dead[2] >= 1.0, where
-        assert dead[3] > 20, where
-        assert restarted[:2] == [[200], 50], where
-        assert restarted[3] > 5, where
-        assert executed == 50, where
-        assert windows_then["windows"] == 2, where
+        assert way.reconnects["windows"] == 1
+        assert way.reconnects["failed"] <= 8
+
+        way.gate.open()
+        stalepool.install(reconnect_window_s=10)
+        way.begin_outage()
+        pauses = itertools.count(1)
+        sleeper.act = lambda: way.gate.open() if next(pauses) == 16 else None
+        assert side_by_side(way) == [200] * 8
+        assert way.reconnects["windows"] == 2
+        assert way.server.journal.count(method="POST", processed=True) == 8
+        assert way.server.journal.count(method="POST") == 8
 
 
 TWO_COPIES = """
-    import json, sys, time
+    import json
 
     import in_client  # quiets eventlet
     import eventlet
     import urllib3
     import stalepool
+    from gates import Gate
+    from stalepool_testing import FaultServer
+
     stalepool.install(reconnect_window_s=0.5)
     green = eventlet.import_patched("urllib3")
     assert green.connectionpool is not urllib3.connectionpool
-
-    url, control = sys.argv[1:]
-    gate = urllib3.PoolManager()
     ticks = []
 
     def tick():
         while True:
-            eventlet.sleep(0.01)
-            ticks.append(1)
+            ticks.append(eventlet.sleep(0.01))
 
     def wait_in(copy):
-        "How long a request of this copy waits in an outage, and how often others ran meanwhile."
-        pool = copy.connection_from_url(url, retries=False, timeout=10)
-        assert pool.request("GET", "/").status == 200
-        gate.request("GET", control + "shut")
-        began, ticked = time.monotonic(), len(ticks)
-        try:
-            pool.request("POST", "/")
-        except copy.exceptions.NewConnectionError:
-            pass
-        else:
-            raise AssertionError("it is shut")
-        took = time.monotonic() - began, len(ticks) - ticked
-        gate.request("GET", control + "open")
-        pool.close()
-        return took
+        "How often others ran while a request of this copy waited in an outage."
+        with copy.connection_from_url(gate.url, retries=False) as pool:
+            assert pool.request("GET", "/").status == 200
+            gate.shut()
+            before = len(ticks)
+            try:
+                return pool.request("POST", "/").status
+            except copy.exceptions.NewConnectionError:
+                return len(ticks) - before
+            finally:
+                gate.open()
 
     eventlet.spawn_n(tick)
-    eventlet.sleep(0.05)
-    found = [eventlet.spawn(wait_in, copy).wait() for copy in (green, urllib3)]
-    gate.clear()
-    print(json.dumps(found))
+    with FaultServer() as server, Gate(server) as gate:
+        found = [eventlet.spawn(wait_in, copy).wait() for copy in (green, urllib3)]
+    print(json.dumps([found, stalepool.snapshot()["totals"]["reconnects"]]))
 """
+
+
+@pytest.mark.full
+def test_each_copy_of_urllib3_sleeps_in_its_own_way(run_python):
+    """eventlet's ``import_patched`` in an unpatched process: one copy yields, the other sleeps."""
+    (green, native), reconnects = run_python(TWO_COPIES, env=WITH_TESTS)
+    assert 10 < green < 200
+    assert native == 0
+    assert reconnects == {"failed": 2, "windows": 2}
 
 
 def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch):
@@ -579,17 +489,6 @@ def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch):
     with shim(), FaultServer() as server, pool_for(server) as pool:
         assert get(pool) == 200
         assert "keepalive_failed" not in stalepool.snapshot()["fallbacks"]
-
-
-@pytest.mark.full
-def test_each_copy_of_urllib3_sleeps_in_its_own_way(run_python):
-    """eventlet's ``import_patched`` in an unpatched process: one copy yields, the other sleeps."""
-    with FaultServer() as server, Gate(server) as gate, remote_control(gate) as control:
-        green, native = run_python(TWO_COPIES, gate.url, control, env=WITH_TESTS)
-    assert green[0] >= 0.5
-    assert green[1] > 10
-    assert native[0] >= 0.5
-    assert native[1] == 0
 
 
 GREEN_OUTAGES = """

@@ -113,31 +113,10 @@ def test_the_sleep_of_retries_is_mocked(sleeper, monkeypatch, stand_in):
         assert len(sleeper.pauses) == 1
 
 
-def test_nothing_to_sleep_with(connects, monkeypatch):
-    monkeypatch.delattr("urllib3.util.retry.time")
-    with in_place(shim), direct() as way:
-        way.begin_outage()
-        tried = connects.count
-        with pytest.raises(NewConnectionError):
-            way.send("GET")
-        assert connects.count == tried + 1
-
-
 def test_the_class_of_retries_is_mocked():
     began = time.monotonic()
     connect._pause(unittest.mock.Mock(), 60)
     assert time.monotonic() - began < 30
-
-
-def test_a_sleep_that_takes_no_time(connects, monkeypatch):
-    """``mock.patch("time.sleep")``: a window of that would be thousands of connects."""
-    with in_place(shim), direct() as way:
-        way.begin_outage()
-        monkeypatch.setattr(time, "sleep", unittest.mock.Mock())
-        tried = connects.count
-        with pytest.raises(NewConnectionError):
-            way.send("GET")
-        assert connects.count == tried + 1
 
 
 # -- timers ----------------------------------------------------------------------------------------
