@@ -12,7 +12,9 @@ import re
 import sys
 from typing import Any, Dict, Iterator, List, Optional
 
-from .kinds import KINDS, Kind, connect, patch_for
+from worlds import enter
+
+from .kinds import KINDS, Kind
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -29,7 +31,7 @@ def all_cells(name: str) -> Iterator[Cell]:
     from . import faults
 
     kind = KINDS[name]
-    for version in kind.versions:
+    for version in kind.made_as:
         for fault in faults.FAULTS:
             for side in fault.sides if fault.is_possible(kind) else ():
                 cell = {"kind": name, "tls": version, "fault": fault.name, "side": side}
@@ -49,8 +51,7 @@ def one_cell(kind: Kind, version: Optional[str], fault: Any, side: str) -> Cell:
 
     from .faults import SEND, Scene
 
-    client, peer = connect(kind, version)
-    scene = Scene(kind, client, peer, side)
+    scene = Scene(kind, version, side)
     operation = _fail_to_send if side == SEND else _fail_to_receive
     try:
         _exchange(scene)
@@ -64,7 +65,7 @@ def one_cell(kind: Kind, version: Optional[str], fault: Any, side: str) -> Cell:
 def _close(scene: Any) -> None:
     for undo in scene.undo:
         undo()
-    for end in (scene.client, scene.peer.sock):
+    for end in scene.pair:
         with contextlib.suppress(Exception):
             end.close()
 
@@ -72,8 +73,8 @@ def _close(scene: Any) -> None:
 def _exchange(scene: Any) -> None:
     """A request and its answer, whole; the session tickets of TLS 1.3 are read on the way."""
     scene.client.sendall(HEAD)
-    scene.peer.top.receive()
-    scene.peer.top.send(ANSWER)
+    scene.peer.recv(65536)
+    scene.peer.sendall(ANSWER)
     response = http.client.HTTPResponse(scene.client, method="GET")
     response.begin()
     assert response.read() == b"ok"
@@ -86,7 +87,7 @@ def _send_head(scene: Any, fault: Any) -> None:
     if fault.when == IDLE:
         scene.settle()
     else:
-        scene.peer.top.receive()
+        scene.peer.recv(65536)
 
 
 def _fail_to_send(scene: Any, fault: Any) -> Cell:
@@ -182,7 +183,8 @@ def words_of(error: BaseException) -> str:
 
 def main() -> None:
     name = sys.argv[1]
-    patch_for(KINDS[name])
+    if KINDS[name].green:
+        enter(KINDS[name].green)
     found: List[Cell] = list(all_cells(name))
     print(json.dumps(found))
 

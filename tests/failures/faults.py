@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
 import importlib
 import signal
 import socket
+import ssl
 import threading
 import time
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
+from stalepool.sockets.layers import raw_of
+from stalepool_testing import kernel
 from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP, events_on
+from stalepool_testing.tls_sockets import say_goodbye
 
-from .kinds import Kind, Peer, raw_of
+from .kinds import Kind
 
 SEND, RECEIVE = "send", "receive"
 IDLE, READ = "idle", "read"
 
 #: how long before what comes from elsewhere comes: the client waits by then
 SOON_S = 0.02
+
+
+BROKEN = b"\x17\x03\x03\x00\x20" + b"\0" * 32
 
 
 class Alarm(Exception):
@@ -30,18 +38,45 @@ class NotMadeError(Exception):
 
 
 class Scene:
-    """One connection that has carried an exchange, and the two ends of it.
+    """One connection, and the two ends of it.
 
     :param side: the operation that is to meet the fault, ``send`` or ``receive``.
+    :ivar under: the peer's socket below the inner TLS, if there are two layers.
     """
 
-    def __init__(self, kind: Kind, client: Any, peer: Peer, side: str) -> None:
+    def __init__(self, kind: Kind, version: Optional[str], side: str) -> None:
+        from socket_states import KINDS, below
+
         self.kind = kind
-        self.client = client
-        self.raw = raw_of(client)
-        self.peer = peer
+        self.pair = KINDS[kind.made_as[version]].make(2)
+        self.client: Any = self.pair.client
+        self.peer: Any = self.pair.peer
+        self.raw: Any = raw_of(self.client)
+        self.under = below(self.peer)
+        self.is_peer_gone = False
         self.side = side
         self.undo: List[Callable[[], Any]] = []
+        self.client.settimeout(5)
+        self.under.settimeout(5)
+        # what no one reads soon fills them
+        self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        self.under.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+
+    def close_peer(self) -> None:
+        """Send a FIN, and an RST to whatever comes."""
+        self.is_peer_gone = True
+        self.under.close()
+
+    def reset_peer(self) -> None:
+        self.is_peer_gone = True
+        kernel.reset(self.under)
+
+    def send_broken(self, end: Any) -> None:
+        """Send a record that no key fits, of the innermost TLS, from one end of the two."""
+        if self.kind.depth == 1:
+            _socket.socket.send(raw_of(end), BROKEN)  # type: ignore[arg-type]
+        else:
+            (end.outer if end is self.peer else end.socket).sendall(BROKEN)
 
     def wait(self, events: int) -> None:
         """Wait until ``poll`` shows one of these on the client's socket."""
@@ -49,7 +84,7 @@ class Scene:
 
     def settle(self) -> None:
         """Wait for the RST that what was just sent has drawn, where the peer is gone."""
-        if self.peer.is_gone and self.raw.fileno() >= 0:
+        if self.is_peer_gone and self.raw.fileno() >= 0:
             self.wait(POLLHUP)
 
     def soon(self, action: Callable[[], None]) -> None:
@@ -87,61 +122,55 @@ def wait_until(check: Callable[[], bool]) -> None:
 
 
 def _fin(scene: Scene) -> None:
-    scene.peer.close()
+    scene.close_peer()
     scene.wait(POLLRDHUP)
 
 
 def _rst(scene: Scene) -> None:
-    scene.peer.reset()
+    scene.reset_peer()
     scene.wait(POLLHUP)
 
 
 def _half_a_head(scene: Scene) -> None:
-    scene.peer.top.send(b"HTTP/1.1 2")
+    scene.peer.sendall(b"HTTP/1.1 2")
     scene.wait(POLLIN)
-
-
-def _half_a_head_fin(scene: Scene) -> None:
-    _half_a_head(scene)
-    _fin(scene)
-
-
-def _half_a_head_rst(scene: Scene) -> None:
-    _half_a_head(scene)
-    _rst(scene)
 
 
 def _close_notify(scene: Scene) -> None:
-    scene.peer.top.say_goodbye()
+    if scene.kind.depth == 1:
+        say_goodbye(scene.peer)
+    else:
+        scene.peer.say_goodbye()
     scene.wait(POLLIN)
-
-
-def _close_notify_fin(scene: Scene) -> None:
-    _close_notify(scene)
-    _fin(scene)
 
 
 def _fatal_alert(scene: Scene) -> None:
-    scene.peer.top.send_fatal_alert()
+    """The client says garbage, so OpenSSL gives up with bad_record_mac."""
+    scene.send_broken(scene.client)
+    with contextlib.suppress(ssl.SSLError):
+        scene.peer.recv(1)
     scene.wait(POLLIN)
-
-
-def _fatal_alert_fin(scene: Scene) -> None:
-    _fatal_alert(scene)
-    _fin(scene)
 
 
 def _broken_record(scene: Scene) -> None:
-    scene.peer.top.send_broken_record()
+    scene.send_broken(scene.peer)
     scene.wait(POLLIN)
+
+
+def _in_turn(*acts: Callable[[Scene], None]) -> Callable[[Scene], None]:
+    def act(scene: Scene) -> None:
+        for one in acts:
+            one(scene)
+
+    return act
 
 
 def _black_hole(scene: Scene) -> None:
     from stalepool_testing import swallow
 
-    swallow(scene.peer.sock)
+    swallow(scene.under)
     scene.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
-    scene.undo.append(scene.peer.reset)  # or both kernels go on retransmitting
+    scene.undo.append(scene.reset_peer)  # or both kernels go on retransmitting
 
 
 # -- what comes from our own side -----------------------------------------------------------------
@@ -191,7 +220,7 @@ def _tcp_state(raw: Any) -> int:
 
 
 def _peer_closes(scene: Scene) -> None:
-    scene.peer.close()
+    scene.close_peer()
     scene.wait(POLLHUP)
 
 
@@ -230,7 +259,7 @@ class Fault(NamedTuple):
     sides: Tuple[str, ...] = (SEND, RECEIVE)
 
     def is_possible(self, kind: Kind) -> bool:
-        return kind.wrap is not None or not self.needs_tls
+        return None not in kind.made_as or not self.needs_tls
 
     def has_begun(self, kind: Kind) -> bool:
         return self.begun == YES or (self.begun == ALERT and kind.depth > 1)
@@ -243,12 +272,12 @@ FAULTS = (
     Fault("RST while idle, then sent", _rst, True, IDLE),
     Fault("FIN after reading", _fin, True),
     Fault("RST after reading", _rst, True),
-    Fault("FIN in the answer's head", _half_a_head_fin, True, begun=YES),
-    Fault("RST in the answer's head", _half_a_head_rst, True, begun=YES),
+    Fault("FIN in the answer's head", _in_turn(_half_a_head, _fin), True, begun=YES),
+    Fault("RST in the answer's head", _in_turn(_half_a_head, _rst), True, begun=YES),
     Fault("close_notify, no FIN", _close_notify, True, needs_tls=True, begun=ALERT),
-    Fault("close_notify, FIN", _close_notify_fin, True, needs_tls=True, begun=ALERT),
+    Fault("close_notify, FIN", _in_turn(_close_notify, _fin), True, needs_tls=True, begun=ALERT),
     Fault("fatal alert, no FIN", _fatal_alert, False, needs_tls=True, begun=ALERT),
-    Fault("fatal alert, FIN", _fatal_alert_fin, True, needs_tls=True, begun=ALERT),
+    Fault("fatal alert, FIN", _in_turn(_fatal_alert, _fin), True, needs_tls=True, begun=ALERT),
     Fault("broken record, no FIN", _broken_record, False, needs_tls=True, begun=YES),
     Fault("black hole, user timeout", _black_hole, True, IDLE, blocks=True),
     Fault("the caller's timeout", _timeout, False, blocks=True),

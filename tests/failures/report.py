@@ -36,7 +36,8 @@ def run(kinds: Iterable[str]) -> Report:
     :raises RuntimeError: a child failed, with what it said.
     """
     # the cells are about the socket: urllib3 stays as it is
-    environ = dict(os.environ, PYTHONPATH=str(ROOT), STALEPOOL_ENABLED="0")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
+    environ = dict(os.environ, PYTHONPATH=path, STALEPOOL_ENABLED="0")
     children = {
         name: subprocess.Popen(
             [sys.executable, "-m", "tests.failures.cells", name],

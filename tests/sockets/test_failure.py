@@ -42,7 +42,7 @@ def test_there_is_a_cell_for_each_fault_kind_and_operation(cells, request):
     expected = {
         (kind, version, fault.name, side)
         for kind in report.present()
-        for version in KINDS[kind].versions
+        for version in KINDS[kind].made_as
         for fault in FAULTS
         for side in fault.sides
         if fault.is_possible(KINDS[kind])

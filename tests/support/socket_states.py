@@ -7,6 +7,7 @@ state what its peer then does, and the verdict on the client's end.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import socket
 import ssl
 import threading
@@ -173,6 +174,12 @@ class InnerServer:
             self._tls.write(record)
         self.outer.sendall(self._outgoing.read())
 
+    def say_goodbye(self) -> None:
+        """Send a close_notify of the inner layer, and wait for none."""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self.outer.sendall(self._outgoing.read())
+
     def recv(self, size: int) -> bytes:
         return self._through(self._tls.read, size)
 
@@ -182,8 +189,9 @@ class InnerServer:
                 result, wants_more = call(*args), False
             except ssl.SSLWantReadError:
                 wants_more = True
-            if self._outgoing.pending:
-                self.outer.sendall(self._outgoing.read())
+            finally:  # an alert, too
+                if self._outgoing.pending:
+                    self.outer.sendall(self._outgoing.read())
             if not wants_more:
                 return result
             self._incoming.write(self.outer.recv(65536))
