@@ -24,13 +24,13 @@ from stalepool_testing.sockets import REQUEST_TIMEOUT, await_delivery
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def peek(sock: Any) -> Verdict:
+def peek(sock: Any, may_consume: bool = True) -> Verdict:
     """Classify an idle socket as the full check does; UNKNOWN where it cannot be asked."""
     layers = layers_of(sock)
     poll = None if layers is None else liveness.poller(layers.raw)
     if layers is None or poll is None:
         return Verdict.UNKNOWN
-    return liveness.examine(layers, poll)
+    return liveness.examine(layers, poll, may_consume)
 
 
 class Kind(NamedTuple):
@@ -374,16 +374,17 @@ class Seen(NamedTuple):
     timeouts_changed: bool
 
 
-def look(kind: Kind, state: State, timeout: Optional[float]) -> Seen:
+def look(kind: Kind, state: State, timeout: Optional[float], may_consume: bool = True) -> Seen:
     """Bring a new pair into a state and ask for the verdict once, as the full check does.
 
+    :param may_consume: False as in audit.
     :raises AssertionError: where a connection that ought to be usable afterwards is not.
     """
     with kind.make(state.tickets) as pair:
         state.enter(pair)
         pair.client.settimeout(timeout)
         before = _timeouts(pair.client), kernel.unread_bytes(below(pair.client))
-        verdict = peek(pair.client)
+        verdict = peek(pair.client, may_consume)
         after = _timeouts(pair.client), kernel.unread_bytes(below(pair.client))
         if state.is_usable and verdict is Verdict.ALIVE:
             converse(pair)
