@@ -119,38 +119,30 @@ def test_changed_settings_reach_pooled_connections():
         assert read(pooled_connection(pool).sock) == [1, 7, 6, 5]
 
 
-def test_before_the_first_byte_of_tls(monkeypatch):
-    """A handshake with a peer that has vanished is bounded, too."""
+def test_before_the_first_byte(monkeypatch):
+    """Of TLS, or of CONNECT: a handshake with a peer that has vanished is bounded, too."""
     seen = []
     wrap = urllib3.connection.ssl_wrap_socket
-
-    def looking(sock, *args, **kwargs):
-        seen.append(read(sock))
-        return wrap(sock, *args, **kwargs)
-
-    monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", looking)
-    tls = TLS()
-    with shim(), serving(tls=tls) as (_, pool):
-        assert get(pool) == 200
-    assert seen == [OURS]
-
-
-def test_before_the_first_byte_of_connect(monkeypatch):
-    seen = []
     tunnel = urllib3.connection.HTTPConnection._tunnel
 
-    def looking(self):
+    def looking(sock, **kwargs):
+        seen.append(read(sock))
+        return wrap(sock, **kwargs)
+
+    def looking_at_connect(self):
         seen.append(read(self.sock))
         return tunnel(self)
 
-    monkeypatch.setattr(urllib3.connection.HTTPConnection, "_tunnel", looking)
+    monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", looking)
+    monkeypatch.setattr(urllib3.connection.HTTPConnection, "_tunnel", looking_at_connect)
     tls = TLS()
-    with shim(), FaultServer(tls=tls) as server, ConnectProxy() as proxy:
-        url = "http://127.0.0.1:%d" % proxy.port
-        with urllib3.ProxyManager(url, ca_certs=tls.ca_path, retries=False) as manager:
+    with shim(), serving(tls=tls) as (server, pool), ConnectProxy() as proxy:
+        assert get(pool) == 200
+        assert seen == [OURS]
+        with urllib3.ProxyManager(proxy.url, ca_certs=tls.ca_path, retries=False) as manager:
             assert manager.request("GET", server.url).status == 200
-        assert counters(server)["keepalive_armed"] == 1
-    assert seen == [OURS]
+        assert counters(server)["keepalive_armed"] == 2
+    assert seen == [OURS] * 3
 
 
 def test_af_unix_is_left_alone():
@@ -238,21 +230,6 @@ def test_a_kernel_that_refuses(at):
 
 
 # -- the rule by itself --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "theirs, wanted",
-    [
-        ((5, 1, 127), (5, 1, 127)),
-        ((1, 1, 1), (1, 1, 1)),
-        ((6, 1, 1), (5, 1, 2)),
-        ((1, 300, 9), (1, 1, 127)),
-        ((32767, 32767, 127), (5, 1, 127)),
-    ],
-)
-def test_tightened(theirs, wanted):
-    found = keepalive.tightened(Keepalive(5, 1, 127), Keepalive(*theirs))
-    assert found == Keepalive(*wanted)
 
 
 @settings(derandomize=True, database=None, deadline=None)
