@@ -17,7 +17,6 @@ from stalepool_testing import (
     ConnectProxy,
     FaultServer,
     ResetAfter,
-    Respond,
     SurplusWithAnswer,
     kernel,
 )
@@ -68,43 +67,48 @@ def proxied(way, script=()):
         yield proxy, server, Client(lambda: manager.request("GET", server.url).status, pool)
 
 
-@pytest.mark.each_value
-@pytest.mark.parametrize(
-    "step, verdict",
-    [(CloseAfter(0), "closed"), (ResetAfter(0), "reset")],
-    ids=["close", "reset"],
-)
-@pytest.mark.parametrize("way", TUNNELS)
-@WHO
-def test_the_server_ends_the_connection(who, way, step, verdict):
-    """The proxy hands the end on. The next request gets a tunnel of its own, CONNECT and all."""
-    script = [Respond(200), Respond(200), step]
-    with who(), proxied(TUNNELS[way], script) as (proxy, server, through):
-        assert [through.send(), through.send()] == [200, 200]
-        server.wait_idle_step()
-        await_end(through.pool)
+def end_by_the_server(proxy, server, reset):
+    server.perform(ResetAfter(0) if reset else CloseAfter(0))
 
-        assert through.send() == 200
 
-        assert len(proxy.tunnels) == len(server.journal.connections) == 2
-        if who is shim:
-            assert verdicts(server) == {"alive": 1, verdict: 1}
-            assert counters(server)["discards"] == 1
+def end_by_the_proxy(proxy, server, reset):
+    if proxy.tunnels:
+        assert proxy.cut(reset=reset) == 1
+    else:
+        channel = proxy.channels[0]
+        channel.tell(channel.reset if reset else channel.close)
+
+
+#: way through the proxy, who ends the connection; behind a proxy that forwards it is the proxy's
+ENDS = [
+    *[(way, end) for way in TUNNELS for end in (end_by_the_server, end_by_the_proxy)],
+    *[(way, end_by_the_proxy) for way in FORWARDING],
+]
 
 
 @pytest.mark.each_value
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
-@pytest.mark.parametrize("way", TUNNELS)
+@pytest.mark.parametrize("way, end", ENDS)
 @WHO
-def test_the_proxy_ends_the_connection(who, way, reset):
-    with who(), proxied(TUNNELS[way]) as (proxy, server, through):
-        for turn in (1, 2):
-            assert through.send() == 200
-            assert len(proxy.tunnels) == turn
-            assert proxy.cut(reset=reset) == 1
-            await_end(through.pool)
+def test_an_end(who, way, end, reset):
+    """The next request gets a connection of its own, with CONNECT and all.
+
+    A tunnel is counted for the server, what is forwarded for the proxy.
+    """
+    with who(), proxied({**TUNNELS, **FORWARDING}[way]) as (proxy, server, through):
+        assert [through.send(), through.send()] == [200, 200]
+        end(proxy, server, reset)
+        await_arrival(through.pool, events=kernel.POLLRDHUP)  # it has come all the way
+
+        assert through.send() == 200
+
+        assert len(proxy.tunnels) == (2 if way in TUNNELS else 0)
+        assert [entry.method for entry in proxy.forwarded] == ["GET"] * (0 if proxy.tunnels else 3)
+        origin = server if way in TUNNELS else proxy
+        assert len(origin.journal.connections) == 2
         if who is shim:
-            assert verdicts(server) == {"reset" if reset else "closed": 1}
+            assert verdicts(origin) == {"alive": 1, "reset" if reset else "closed": 1}
+            assert counters(origin)["discards"] == 1
 
 
 @pytest.mark.usefixtures("small_reads")
@@ -136,29 +140,3 @@ def test_counted_for_the_far_end(way):
         assert counted == ["https://127.0.0.1:%d" % server.port]
         assert origins[server.origin]["verdicts"] == {"closed": 1, "alive": 1}
         assert origins[server.origin]["keepalive_armed"] == 2
-
-
-@pytest.mark.each_value
-@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
-@pytest.mark.parametrize("way", FORWARDING)
-@WHO
-def test_forwarded(who, way, reset):
-    """The pooled connection is the one to the proxy, and counted for it."""
-    with who(), proxied(FORWARDING[way]) as (proxy, _, through):
-        assert [through.send(), through.send()] == [200, 200]
-        assert len(proxy.journal.connections) == 1
-        channel = proxy.channels[0]
-        channel.tell(channel.reset if reset else channel.close)
-        await_end(through.pool)
-
-        assert through.send() == 200
-
-        assert len(proxy.journal.connections) == 2
-        assert [request.method for request in proxy.forwarded] == ["GET"] * 3
-        if who is shim:
-            assert verdicts(proxy) == {"alive": 1, "reset" if reset else "closed": 1}
-
-
-def await_end(pool):
-    """Wait until the FIN or RST has come all the way."""
-    await_arrival(pool, events=kernel.POLLRDHUP)
