@@ -9,9 +9,12 @@ from __future__ import annotations
 import socket
 import time
 
+import pytest
+
 import stalepool
 from breaks import breaks
 from pools import (
+    await_arrival,
     await_probe,
     counters,
     get,
@@ -29,6 +32,7 @@ from reused import Server
 from stalepool import stats
 from stalepool.connection.state import origin_of
 from stalepool_testing import (
+    CloseAfter,
     FaultServer,
     Respond,
     RespondThenClose,
@@ -59,22 +63,34 @@ def test_at_the_first_check_too():
             assert verdicts(server) == {"idle_too_long": 1}
 
 
-def test_time_counts_from_the_last_data_not_from_the_checkout():
+by_each_limit = pytest.mark.parametrize(
+    "setting, method", [("max_idle_s", "GET"), ("nonidempotent_max_idle_s", "POST")]
+)
+
+
+@by_each_limit
+def test_time_counts_from_the_last_data_not_from_the_checkout(setting, method):
     """An answer that streams for longer than the limit leaves a connection that is fresh."""
-    script = [Respond(200), SlowAnswer(1.2)]
-    with shim(max_idle_s=1.0), serving(script) as (server, pool):
+    with shim(**{setting: 1.0}), serving([Respond(200), SlowAnswer(1.2)]) as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
-        assert get(pool) == 200
+        assert pool.request(method, "/").status == 200
         assert verdicts(server) == {"alive": 2}
         assert len(server.journal.connections) == 1
 
 
-def test_without_tcp_info_time_counts_from_the_last_answer():
-    with shim(max_idle_s=0.05), serving(family=socket.AF_UNIX) as (server, pool):
+@by_each_limit
+def test_without_tcp_info_time_counts_from_the_last_answer(setting, method):
+    with shim(**{setting: 1}), serving(family=socket.AF_UNIX) as (server, pool):
         assert get(pool) == 200
+        assert pool.request(method, "/").status == 200
+        assert len(server.journal.connections) == 1
         let_pass(pool, 1)
-        assert get(pool) == 200
-        assert verdicts(server) == {"idle_too_long": 1}
+        assert pool.request(method, "/").status == 200
+        assert len(server.journal.connections) == 2
+        if setting == "max_idle_s":
+            assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
+        else:
+            assert counters(server)["moved"] == {"idle_setting": 1}
 
 
 def test_an_idle_time_that_nobody_knows_is_not_too_long():
@@ -194,7 +210,10 @@ def test_without_a_poll_urllib3s_own_check_decides():
 def test_without_tcp_info_nothing_more_is_asked():
     with breaks("TCP_INFO's layout", by=None), shim(), serving() as (server, pool):
         assert [get(pool), get(pool), get(pool)] == [200] * 3
-        assert verdicts(server) == {"alive": 2}
+        server.perform(CloseAfter(0))
+        await_arrival(pool)
+        assert get(pool) == 200
+        assert verdicts(server) == {"alive": 2, "closed": 1}
         assert stalepool.snapshot()["fallbacks"] == {}
 
 

@@ -1,7 +1,7 @@
 """POST and PATCH leave an idle connection where the setting asks for it, from any client.
 
 For which reasons, and how a request moves, is in ``test_request_rules_moves``. The kernel's own
-clock says what is idle.
+clock says what is idle, as for ``max_idle_s``: ``test_full_check``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pools import (
     shim,
     verdicts,
 )
-from stalepool_testing import TLS, ConnectProxy, FaultServer, Respond, SlowAnswer
+from stalepool_testing import TLS, ConnectProxy, FaultServer
 
 
 def in_place(max_idle_s, **settings):
@@ -97,24 +97,6 @@ def test_audit_moves_nothing():
         assert get(pool) == 200
         assert pool.request("POST", "/").status == 200
         assert (rode(server), moved(server)) == (0, 1)
-
-
-def test_time_counts_from_the_last_data_not_from_the_checkout():
-    """An answer that streams for longer than the limit leaves a connection that is young."""
-    with in_place(0.3), serving([Respond(200), SlowAnswer(0.6)]) as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        assert pool.request("POST", "/").status == 200
-        assert (rode(server), moved(server)) == (0, 0)
-
-
-def test_without_tcp_info_time_counts_from_the_last_answer():
-    with in_place(1), serving(family=socket.AF_UNIX) as (server, pool):
-        assert get(pool) == 200
-        assert pool.request("POST", "/").status == 200
-        assert rode(server) == 0
-        let_pass(pool, 1)
-        assert pool.request("POST", "/").status == 200
-        assert rode(server) == 1
 
 
 def test_a_socket_of_unknown_kind():
