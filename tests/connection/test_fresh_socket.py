@@ -16,7 +16,6 @@ from replay_tools import ECHO, after_checkout, have, prime, reused, send
 from reused import Server
 from stalepool_testing import (
     FaultServer,
-    Journal,
     ProcessThenClose,
     ProcessThenReset,
     ResetAfter,
@@ -156,32 +155,55 @@ class OpenedByHand(urllib3.connection.HTTPConnection):
         self.auto_open = 0
 
 
+class LogsIn(urllib3.connection.HTTPConnection):
+    """Keeps what is true of one socket alone, and would be of one that is gone."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.session = object()
+
+
+class NotCopied(urllib3.connection.HTTPConnection):
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise LookupError("of the application")
+
+
+#: class -> how many sockets it may open, and whether a request rides the second one
+CLASSES = {
+    Counted: (1, False),  # a fresh connection would be one too many
+    HasAFinalizer: (1, False),
+    OpenedByHand: (1, False),
+    LogsIn: (2, False),
+    NotCopied: (2, True),  # the fresh connection is made without asking it for a copy
+}
+
 #: a request that would be moved, and one that would be replayed
 moved_or_replayed = pytest.mark.parametrize(
-    ("method", "step"), [("POST", ECHO), ("GET", ProcessThenClose())]
+    ("method", "step"),
+    [("POST", ECHO), ("GET", ProcessThenClose())],
+    ids=["moved", "replayed"],
 )
 
 
-def journal_of_neither(cls: Any, method: str, step: Step) -> Journal:
-    """Send a request on a connection of a class, and see that it is not moved or replayed."""
+def assert_sockets(cls: Any, method: str, step: Step, at_most: int, rides_it: bool) -> None:
+    """Send a request on a connection of a class, and see on which socket it went out."""
     with shim(replay="idempotent", nonidempotent_max_idle_s=0), FaultServer([ECHO, step]) as server:
         with pool_for(server) as pool:
             pool.ConnectionCls = cls
             prime(pool)
             outcome = send(server, pool, method)
-            assert (outcome.status, outcome.arrivals) == (200 if step is ECHO else None, 1)
+            assert outcome.status == (200 if rides_it or step is ECHO else None)
+            assert outcome.arrivals == (2 if rides_it and step is not ECHO else 1)
+            assert server.journal[-1].connection == rides_it
+            assert len(server.journal.connections) <= at_most
             assert stalepool.snapshot()["fallbacks"] == {}
-            return server.journal
 
 
-@pytest.mark.parametrize("cls", [Counted, HasAFinalizer, OpenedByHand])
+@pytest.mark.parametrize("cls", CLASSES)
 @moved_or_replayed
-def test_a_class_that_pairs_connect_and_close_has_one_socket(
-    cls: Any, method: str, step: Step
-) -> None:
-    """The fresh connection would be one too many."""
+def test_a_class_of_somebody_else(cls: Any, method: str, step: Step) -> None:
     Counted.free = threading.Semaphore(1)
-    assert len(journal_of_neither(cls, method, step).connections) == 1
+    assert_sockets(cls, method, step, *CLASSES[cls])
 
 
 @moved_or_replayed
@@ -204,38 +226,7 @@ def test_connect_and_close_may_have_been_replaced(
 
     monkeypatch.setattr(connection, "connect", functools.wraps(connect)(acquire))
     monkeypatch.setattr(connection, "close", functools.wraps(close)(release))
-    assert len(journal_of_neither(connection, method, step).connections) == 1
-
-
-class NotCopied(urllib3.connection.HTTPConnection):
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise LookupError("of the application")
-
-
-@moved_or_replayed
-def test_a_class_that_permits_no_copy(method: str, step: Step) -> None:
-    """The fresh connection is made without asking it for one."""
-    with shim(replay="idempotent", nonidempotent_max_idle_s=0), FaultServer([ECHO, step]) as server:
-        with pool_for(server) as pool:
-            pool.ConnectionCls = NotCopied
-            prime(pool)
-            assert send(server, pool, method).status == 200
-            assert len(server.journal.connections) == 2
-
-
-class LogsIn(urllib3.connection.HTTPConnection):
-    """Keeps what is true of one socket alone."""
-
-    def connect(self) -> None:
-        super().connect()
-        self.session = object()
-
-
-@moved_or_replayed
-def test_a_class_that_notes_something_of_its_socket_keeps_it(method: str, step: Step) -> None:
-    """What the class knows would be of a socket that is gone."""
-    journal = journal_of_neither(LogsIn, method, step)
-    assert [entry.connection for entry in journal] == [0, 0]
+    assert_sockets(connection, method, step, at_most=1, rides_it=False)
 
 
 PINNED = """
