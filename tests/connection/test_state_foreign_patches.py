@@ -97,61 +97,53 @@ def test_a_response_class_kept_on_the_instance_holds_no_connection() -> None:
 # -- botocore itself -------------------------------------------------------------------------------
 
 
-def _botocore_sends(session: Any, server: FaultServer, method: str, **options: Any) -> int:
-    from botocore.awsrequest import AWSRequest
-
-    url = server.url + "wanted"
-    request = AWSRequest(method=method, url=url, **options).prepare()
-    return int(session.send(request).status_code)
-
-
-def test_botocore_is_answered() -> None:
-    """Its connection keeps ``response_class`` on the instance, and awaits ``100 Continue``."""
+@contextlib.contextmanager
+def botocore(*script: Any) -> Iterator[Tuple[FaultServer, Any]]:
+    """A server, and a function that sends a request to it, and returns the status."""
     pytest.importorskip("botocore")
+    from botocore.awsrequest import AWSRequest
     from botocore.httpsession import URLLib3Session
 
-    expecting = {"Expect": "100-continue"}
-    script = [
-        Respond(),
-        ProcessThenClose(),
-        Respond(),
-        Respond(),  # with a 100 Continue
-        Respond(),
-        ProcessThenReset(),
-    ]
-    with FaultServer(script) as server:
+    with FaultServer([Respond(), *script]) as server:
         session = URLLib3Session(timeout=20)
+
+        def send(method: str, **options: Any) -> int:
+            request = AWSRequest(method=method, url=server.url + "wanted", **options)
+            return int(session.send(request.prepare()).status_code)
+
         try:
-            assert _botocore_sends(session, server, "GET") == 200
-            assert _botocore_sends(session, server, "GET") == 200
-            for _ in range(2):
-                options = {"data": b"put", "headers": expecting}
-                assert _botocore_sends(session, server, "PUT", **options) == 200
-            assert _botocore_sends(session, server, "PUT", data=b"put") == 200
-            assert len(server.journal) == 7
+            assert send("GET") == 200
+            yield server, send
         finally:
             session.close()
 
 
-def test_botocores_errors_are_stocks() -> None:
-    pytest.importorskip("botocore")
-    from botocore.httpsession import URLLib3Session
+EXPECTING = {"Expect": "100-continue"}
 
-    def send(method: str, **options: Any) -> List[Any]:
-        with FaultServer([Respond(), ProcessThenClose()]) as server:
-            session = URLLib3Session(timeout=20)
-            try:
-                assert _botocore_sends(session, server, "GET") == 200
-                with pytest.raises(Exception) as caught:
-                    _botocore_sends(session, server, method, **options)
-                return [describe_error(caught.value), len(server.journal)]
-            finally:
-                session.close()
 
-    for method, headers in (("POST", {}), ("PUT", {"Expect": "100-continue"})):
-        with stock():
-            expected = send(method, data=b"1", headers=headers)
-        assert send(method, data=b"1", headers=headers) == expected
+def test_botocore_is_answered() -> None:
+    """Its connection keeps ``response_class`` on the instance, and awaits ``100 Continue``."""
+    with_a_continue = [Respond(), Respond()]
+    script = [ProcessThenClose(), Respond(), *with_a_continue, ProcessThenReset()]
+    with botocore(*script) as (server, send):
+        assert send("GET") == 200
+        for _ in range(2):
+            assert send("PUT", data=b"put", headers=EXPECTING) == 200
+        assert send("PUT", data=b"put") == 200
+        assert len(server.journal) == 7
+
+
+@pytest.mark.parametrize("method, headers", [("POST", {}), ("PUT", EXPECTING)])
+def test_botocores_errors_are_stocks(method: str, headers: Any) -> None:
+    def fail() -> List[Any]:
+        with botocore(ProcessThenClose()) as (server, send):
+            with pytest.raises(Exception) as caught:
+                send(method, data=b"1", headers=headers)
+            return [describe_error(caught.value), len(server.journal)]
+
+    with stock():
+        expected = fail()
+    assert fail() == expected
 
 
 # -- sockets that may not be made ------------------------------------------------------------------
@@ -343,46 +335,48 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _closed_connection() -> Any:
-    with primed() as (_, pool):
-        assert outcome(pool, "GET") == 200
-        conn = pool._get_conn()
-        conn.close()
-        return conn
+COPIES = {
+    "copy": copy.copy,
+    "deep copy": copy.deepcopy,
+    "pickle": lambda conn: pickle.loads(pickle.dumps(conn)),
+}
 
 
-@pytest.mark.parametrize(
-    "make", [copy.copy, copy.deepcopy, lambda c: pickle.loads(pickle.dumps(c))]
-)
-def test_a_copy_of_a_closed_connection_is_what_it_is_in_stock(make: Any) -> None:
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_a_closed_connection_is_what_it_is_in_stock(name: str) -> None:
+    """It connects anew."""
+
     def attributes() -> List[str]:
-        conn = make(_closed_connection())
-        assert conn.sock is None
-        return sorted(vars(conn))
+        with primed() as (server, pool):
+            assert outcome(pool, "GET") == 200
+            conn = pool._get_conn()
+            conn.close()
+            assert b"stalepool" not in pickle.dumps(conn)  # it loads without it
+            twin = COPIES[name](conn)
+            assert twin.sock is None
+            found = sorted(vars(twin))
+            twin.request("GET", "/twin")
+            assert twin.getresponse().read() == b""
+            twin.close()
+            assert len(server.journal.connections) == 2
+            return found
 
     with stock():
         expected = attributes()
     assert attributes() == expected
-    assert b"stalepool" not in pickle.dumps(_closed_connection())  # it loads without it
 
 
-def test_a_copied_connection_can_be_used_as_in_stock() -> None:
-    """The copy of an open one shares its socket, a closed one connects anew."""
+def test_a_copy_of_an_open_connection_shares_its_socket() -> None:
     with primed() as (server, pool):
         conn = pool._get_conn()
         twin = copy.copy(conn)
         assert twin.sock is conn.sock
         assert sorted(vars(twin)) == sorted(vars(conn))
-        twin.request("GET", "/twin")
-        assert twin.getresponse().read() == b""
-        conn.request("GET", "/conn")
-        assert conn.getresponse().read() == b""
+        for each in (twin, conn):
+            each.request("GET", "/each")
+            assert each.getresponse().read() == b""
         conn.close()
-        for other in (copy.deepcopy(conn), pickle.loads(pickle.dumps(conn))):
-            other.request("GET", "/other")
-            assert other.getresponse().read() == b""
-            other.close()
-        assert len(server.journal.connections) == 3
+        assert len(server.journal.connections) == 1
 
 
 @pytest.mark.usefixtures("no_collector")
