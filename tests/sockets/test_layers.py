@@ -94,16 +94,12 @@ class Sub(socket.socket):
     pass
 
 
-def test_a_subclass_is_a_socket():
-    with Sub(socket.AF_INET, socket.SOCK_STREAM) as sock:
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_subclass_is_a_socket_and_a_datagram_socket_is_not_tcp(kind):
+    with Sub(socket.AF_INET, kind) as sock:
         taken_apart = layers.layers_of(sock)
         assert taken_apart.raw is sock
-        assert taken_apart.is_tcp
-
-
-def test_a_datagram_socket_is_not_tcp():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        assert not layers.layers_of(sock).is_tcp
+        assert taken_apart.is_tcp is (kind == socket.SOCK_STREAM)
 
 
 def test_tls_before_its_handshake_is_a_plain_socket():
