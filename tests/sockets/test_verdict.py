@@ -31,19 +31,12 @@ def nothing(server: Any, pool: Any) -> None:
     pass
 
 
-def close(server: Any, pool: Any) -> None:
-    server.perform(CloseAfter(0))
-    await_arrival(pool)
+def performed(step: Any) -> Callable[[Any, Any], None]:
+    def happens(server: Any, pool: Any) -> None:
+        server.perform(step)
+        await_arrival(pool)
 
-
-def reset(server: Any, pool: Any) -> None:
-    server.perform(ResetAfter(0))
-    await_arrival(pool)
-
-
-def say_something(server: Any, pool: Any) -> None:
-    server.perform(Surplus(408))
-    await_arrival(pool)
+    return happens
 
 
 def send_in_vain(server: Any, pool: Any) -> None:
@@ -90,10 +83,10 @@ class Scene(NamedTuple):
 
 SCENES: Dict[Verdict, Scene] = {
     Verdict.ALIVE: Scene(nothing, is_kept=True, is_discard=False),
-    Verdict.CLOSED: Scene(close, is_death=True),
-    Verdict.RESET: Scene(reset, is_death=True),
+    Verdict.CLOSED: Scene(performed(CloseAfter(0)), is_death=True),
+    Verdict.RESET: Scene(performed(ResetAfter(0)), is_death=True),
     Verdict.TIMED_OUT: Scene(send_in_vain, is_death=True),
-    Verdict.UNREAD: Scene(say_something),
+    Verdict.UNREAD: Scene(performed(Surplus(408))),
     Verdict.PROBE_UNANSWERED: Scene(
         vanish, is_death=True, settings={"keepalive_idle_s": 1, "keepalive_interval_s": 1}
     ),
