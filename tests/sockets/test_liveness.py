@@ -1,12 +1,12 @@
 """The liveness of a socket: every kind in every state, with every timeout, has its verdict.
 
 That asking does not block needs no clock: with a timeout of None one that waits never comes back.
+Green sockets are in ``test_checkout_never_yields``.
 """
 
 from __future__ import annotations
 
 import errno
-import importlib.util
 import itertools
 import os
 import socket
@@ -16,12 +16,12 @@ import pytest
 
 import stalepool_testing as testing
 from socket_states import (
-    GREEN_KINDS,
     KINDS,
     STATES,
     arm_keepalive,
     is_possible,
     look,
+    may_consume,
     parts_of,
     peek,
     verdict_on,
@@ -29,7 +29,6 @@ from socket_states import (
 from stalepool.sockets import layers, liveness, tcp_info
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import kernel
-from worlds import WITH_TESTS
 
 #: what reading through TLS fails with, while a whole record is there -> the verdict
 READ_FAILS_WITH = {
@@ -66,11 +65,6 @@ CASES = [
 ]
 
 
-def may_consume(kind: str, state: str) -> bool:
-    """Only a whole TLS 1.3 record with no FIN behind it is read: nothing else tells what it is."""
-    return KINDS[kind].tls == "TLSv1.3" and "FIN" not in state and state != "half a record"
-
-
 @pytest.mark.each_value(by=parts_of)
 @pytest.mark.parametrize("kind, state, timeout", CASES)
 def test_verdict(kind, state, timeout):
@@ -79,43 +73,6 @@ def test_verdict(kind, state, timeout):
     assert seen.verdict == verdict_on(kind, state).value
     assert not seen.timeouts_changed
     assert not seen.consumed or may_consume(kind, state)
-
-
-@pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_verdict_on_green_sockets(run_python, world):
-    """The kernel's socket never waits there, whatever timeout its owner has set."""
-    if importlib.util.find_spec(world) is None:
-        pytest.skip("no %s for this Python" % world)
-
-    found = run_python(
-        """
-        import sys
-        import worlds
-        worlds.enter(sys.argv[1])
-        import json
-        from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, look
-        found = [
-            [kind, state, look(KINDS[kind], STATES[state], 1.0 if STATES[state].is_slow else None)]
-            for kind in GREEN_KINDS
-            for state in STATES
-            if is_possible(KINDS[kind], STATES[state])
-            and (not STATES[state].is_slow or kind == "ipv4")
-        ]
-        print(json.dumps(found))
-        """,
-        world,
-        env=WITH_TESTS,
-    )
-
-    assert {kind for kind, *_ in found} == set(GREEN_KINDS)
-    wrong = [
-        (kind, state, verdict, consumed, timeouts_changed)
-        for kind, state, (verdict, consumed, timeouts_changed) in found
-        if verdict != verdict_on(kind, state).value
-        or timeouts_changed
-        or (consumed and not may_consume(kind, state))
-    ]
-    assert wrong == []
 
 
 def test_a_closed_socket_cannot_be_asked():

@@ -72,6 +72,11 @@ def verdict_on(kind: str, state: str) -> Verdict:
     return STATES[state].verdict
 
 
+def may_consume(kind: str, state: str) -> bool:
+    """Only a whole TLS 1.3 record with no FIN behind it is read: nothing else tells what it is."""
+    return KINDS[kind].tls == "TLSv1.3" and "FIN" not in state and state != "half a record"
+
+
 def is_possible(kind: Kind, state: State) -> bool:
     if state.needs_tcp and not kind.is_tcp:
         return False
