@@ -31,13 +31,7 @@ from socket_states import KINDS, STATES, is_possible, verdict_on
 from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
-from stalepool_testing import (
-    TLS,
-    CloseAfter,
-    Respond,
-    SurplusWithAnswer,
-    into_pool,
-)
+from stalepool_testing import TLS, CloseAfter, Respond, SurplusWithAnswer, into_pool
 
 both = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 

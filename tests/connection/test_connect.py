@@ -19,15 +19,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 
 import stalepool
 from gates import Gate
-from outages import (
-    WINDOW_S,
-    Route,
-    as_a_new_thread,
-    both,
-    direct,
-    environ_of,
-    in_place,
-)
+from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, in_place
 from pools import UnknownSocket, counters, get, pool_for, pooled_connection, shim, stock
 from stalepool_testing import TLS, ConnectProxy, FaultServer, Respond, swallow
 from worlds import WITH_TESTS

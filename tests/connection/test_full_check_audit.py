@@ -25,13 +25,7 @@ from pools import (
 from socket_states import arm_keepalive
 from stalepool import stats
 from stalepool.connection.checkout import make_is_connection_dropped
-from stalepool_testing import (
-    TLS,
-    BlackHole,
-    Respond,
-    into_pool,
-    kernel,
-)
+from stalepool_testing import TLS, BlackHole, Respond, into_pool, kernel
 
 
 def test_where_stock_would_drop_what_is_alive():
