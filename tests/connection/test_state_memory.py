@@ -7,7 +7,6 @@ import re
 import socket
 import threading
 import tracemalloc
-import weakref
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -19,7 +18,7 @@ from pools import pooled_connection, shim
 from reused import primed
 from stalepool.clock import monotonic
 from stalepool.connection import state
-from stalepool_testing import Close, FaultServer, Respond, Silence
+from stalepool_testing import FaultServer, Respond, Silence
 
 MB = 1 << 20
 #: the package's files, without stalepool_testing's
@@ -62,24 +61,6 @@ class Sink:
                 while left > 0:
                     left -= channel.recv_into(buffer)
                 channel.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-
-def test_a_failed_replay_leaves_no_frame_behind() -> None:
-    class Local:
-        """Lives in the caller's frame."""
-
-    def call(pool: Any) -> Any:
-        mine = Local()
-        try:
-            pool.request("PUT", "/", body=b"x")
-        except urllib3.exceptions.HTTPError:
-            pass
-        return weakref.ref(mine)
-
-    with shim(replay="idempotent"), primed(Close(), Close()) as (_server, pool):
-        found = call(pool)
-        gc.collect()
-        assert found() is None
 
 
 def test_a_large_body_is_not_copied() -> None:
