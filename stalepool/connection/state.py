@@ -339,7 +339,7 @@ def _is_tls(conn: Any) -> bool:
 @functools.lru_cache(maxsize=256)
 def _origin(is_tls: bool, host: str, port: Any) -> str:
     """Return one string for all connections to an origin, which saves some 70 bytes of each."""
-    scheme = "https" if is_tls else "http"
+    scheme, host = "https" if is_tls else "http", host.strip("[]")  # a tunnel's host has them
     return "%s://%s:%s" % (scheme, "[%s]" % host if ":" in host else host, port)
 
 

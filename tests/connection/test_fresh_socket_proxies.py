@@ -111,7 +111,6 @@ def test_an_end(who, way, end, reset):
             assert verdicts(origin) == {"alive": 1, "reset" if reset else "closed": 1}
             assert counters(origin)["discards"] == 1
             assert counters(origin)["keepalive_armed"] == 2
-        if who is shim and "IPv6" not in way:
             origins = stalepool.snapshot()["origins"]
             assert proxy.origin in origins
             assert [name for name in origins if origins[name]["checkouts"]] == [origin.origin]
