@@ -16,12 +16,9 @@ from raw_client import RawClient
 from stalepool_testing import (
     TLS,
     Bandwidth,
-    BlackHole,
     Blackout,
-    CloseAfter,
     FaultServer,
     Latency,
-    Reset,
     ResetAtNextByte,
     Respond,
     SlowAnswer,
@@ -270,42 +267,6 @@ def test_the_journal_says_what_was_added_and_lifted() -> None:
         r" +\d+\.\d{3} ms  the server    Latency\(seconds=0.2\) added",
         server.report().splitlines()[1],
     )
-
-
-@pytest.mark.parametrize("fault", [Reset(), CloseAfter(0), BlackHole(), 200, None], ids=str)
-def test_what_is_no_fault(fault: Any) -> None:
-    with FaultServer() as server:
-        with pytest.raises(TypeError, match=r"add\(\) takes a fault such as Latency\(0.2\), got "):
-            server.add(fault)
-
-
-def test_the_class_of_a_fault() -> None:
-    with FaultServer() as server:
-        with pytest.raises(TypeError, match=r"got the class Blackout: write Blackout\(...\)"):
-            server.add(Blackout)
-
-
-@pytest.mark.parametrize(
-    "make, error, words",
-    [
-        (lambda: Latency(-1), ValueError, r"Latency\(seconds=-1\): it takes seconds from 0"),
-        (lambda: Latency("1"), TypeError, r"Latency\(seconds='1'\): it takes seconds from 0"),
-        (lambda: Latency(1, "left"), ValueError, "direction='left'.: it takes 'up' or 'down'"),
-        (lambda: Bandwidth(0), ValueError, "bytes_per_s=0.: it takes a whole number from 1"),
-        (lambda: ResetAtNextByte(1), TypeError, "direction=1.: it takes 'up' or 'down'"),
-    ],
-)
-def test_a_wrong_argument(make: Callable[[], Any], error: Any, words: str) -> None:
-    with pytest.raises(error, match=words):
-        make()
-
-
-def test_a_server_that_is_closed() -> None:
-    with FaultServer() as server:
-        latency = server.add(Latency(1))
-    latency.lift()
-    with pytest.raises(ValueError, match=r"the server is closed, Latency.* cannot be added"):
-        server.add(Latency(1))
 
 
 def test_what_the_kernel_cannot_do() -> None:

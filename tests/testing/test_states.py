@@ -32,8 +32,3 @@ def test_options() -> None:
         assert pair.client.family == socket.AF_UNIX
     with stale_socket("tls_unread", version="TLSv1.2") as pair:
         assert pair.client.version() == "TLSv1.2"
-
-
-def test_no_such_state() -> None:
-    with pytest.raises(ValueError, match="'fin' is no stale state: it takes eof, half_closed"):
-        stale_socket("fin")
