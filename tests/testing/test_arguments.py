@@ -33,7 +33,6 @@ from stalepool_testing import (
     SurplusWithAnswer,
     Unavailable,
     ZeroWindow,
-    black_hole,
     echo,
     stale_socket,
 )
@@ -114,7 +113,6 @@ LIST = (
         (lambda: ConnectProxy(tls="yes"), TypeError, r"tls takes TLS\(\) or None, got 'yes'"),
         (lambda: TLS("SSLv3"), ValueError, r"TLSv1\.2, TLSv1\.3.*'SSLv3'"),
         (lambda: stale_socket("fin"), ValueError, "'fin' is no stale state: it takes eof, half_c"),
-        (lambda: black_hole(family=socket.AF_UNIX), Unavailable, "needs TCP"),
         (
             lambda: FaultServer([Respond(), BlackHole()], family=socket.AF_UNIX),
             Unavailable,

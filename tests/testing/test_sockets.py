@@ -11,7 +11,16 @@ import pytest
 import urllib3
 
 import stalepool_testing as testing
-from stalepool_testing import TLS, FaultServer, Unavailable, into_pool, wait_readable
+from stalepool_testing import (
+    TLS,
+    FaultServer,
+    Unavailable,
+    into_pool,
+    stale_socket,
+    stale_states,
+    states,
+    wait_readable,
+)
 from stalepool_testing.kernel import (
     POLLERR,
     POLLHUP,
@@ -22,34 +31,82 @@ from stalepool_testing.kernel import (
     unread_bytes,
     wait_until,
 )
+from stalepool_testing.sockets import REQUEST_TIMEOUT
 from suite import run_pytest
 from worlds import WITH_TESTS
 
 ESTABLISHED, CLOSE, CLOSE_WAIT = 1, 7, 8
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6, "unix": socket.AF_UNIX}
-VERSIONS = ("TLSv1.2", "TLSv1.3")
-each_version = pytest.mark.parametrize("version", VERSIONS)
+
+DEAD = POLLIN | POLLRDHUP
+TLS_12 = {"version": "TLSv1.2"}
+
+#: how to make a state, what poll shows of the client's end, its TCP state, what a read meets there
+STATES = [
+    (testing.healthy, {}, 0, ESTABLISHED, BlockingIOError),
+    (testing.eof, {}, DEAD, CLOSE_WAIT, b""),
+    (testing.half_closed, {}, DEAD, CLOSE_WAIT, b""),
+    (testing.reset, {}, DEAD | POLLERR | POLLHUP, CLOSE, ConnectionResetError),
+    (testing.unread, {}, POLLIN, ESTABLISHED, REQUEST_TIMEOUT),
+    (testing.unread, {"data": b"surprise"}, POLLIN, ESTABLISHED, b"surprise"),
+    (testing.black_hole, {}, 0, ESTABLISHED, BlockingIOError),
+    (testing.tls_healthy, {}, 0, ESTABLISHED, ssl.SSLWantReadError),
+    (testing.tls_healthy, TLS_12, 0, ESTABLISHED, ssl.SSLWantReadError),
+    (testing.close_notify, {}, POLLIN, ESTABLISHED, b""),
+    (testing.close_notify, TLS_12, POLLIN, ESTABLISHED, b""),
+    (testing.close_notify, {"fin": True}, DEAD, CLOSE_WAIT, b""),
+    (testing.close_notify, {"fin": True, **TLS_12}, DEAD, CLOSE_WAIT, b""),
+    (testing.late_ticket, {}, POLLIN, ESTABLISHED, ssl.SSLWantReadError),
+    (testing.surplus_in_tls, {}, 0, ESTABLISHED, REQUEST_TIMEOUT),
+    (testing.surplus_in_tls, {"surplus": b"more", **TLS_12}, 0, ESTABLISHED, b"more"),
+    (testing.tls_unread, {}, POLLIN, ESTABLISHED, REQUEST_TIMEOUT),
+    (testing.tls_unread, {"data": b"surprise", **TLS_12}, POLLIN, ESTABLISHED, b"surprise"),
+]
 
 
-@pytest.fixture(params=sorted(FAMILIES))
-def family(request):
-    return FAMILIES[request.param]
+def is_tls(make):
+    return make.__module__ == "stalepool_testing.tls_sockets"
+
+
+@pytest.mark.parametrize(
+    "make, options, events, state, meets",
+    STATES,
+    ids=["%s(%s)" % (row[0].__name__, row[1] or "") for row in STATES],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_state(make, options, events, state, meets, family):
+    if (make, family) == (testing.black_hole, "unix"):
+        with pytest.raises(Unavailable, match="needs TCP"):
+            make(family=socket.AF_UNIX)
+        return
+    with make(family=FAMILIES[family], **options) as pair:
+        client = pair.client
+        if family != "unix":
+            assert tcp_state(client) == state
+        elif state == CLOSE_WAIT and make is not testing.half_closed:
+            events |= POLLHUP  # a socket pair knows that the other end is closed
+        assert events_on(client) == events
+        length = len(meets) if isinstance(meets, bytes) else 0
+        if is_tls(make):
+            assert client.version() == options.get("version", "TLSv1.3")
+            assert client.pending() == (0 if events else length)
+            assert (unread_bytes(client) > 0) == bool(events)
+        else:
+            assert unread_bytes(client) == length
+        client.setblocking(False)
+        if isinstance(meets, bytes):
+            assert client.recv(1000) == meets
+        else:
+            with pytest.raises(meets):
+                client.recv(1)
+        client.setblocking(True)
+        if make in (testing.healthy, testing.tls_healthy, testing.late_ticket):
+            assert events_on(client) == 0, "both tickets had arrived"
+            assert_talks(pair)
 
 
 def tcp_state(sock):
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0]
-
-
-def is_tcp(sock):
-    return sock.family != socket.AF_UNIX
-
-
-def read_nothing(sock):
-    """A non-blocking read through the TLS layer meets no application data."""
-    sock.setblocking(False)
-    with pytest.raises(ssl.SSLWantReadError):
-        sock.recv(1)
-    sock.setblocking(True)
 
 
 def assert_talks(pair):
@@ -59,58 +116,33 @@ def assert_talks(pair):
     assert pair.client.recv(4) == b"pong"
 
 
-def test_healthy(family):
-    with testing.healthy(family=family) as pair:
-        assert events_on(pair.client) == 0
-        if is_tcp(pair.client):
-            assert tcp_state(pair.client) == ESTABLISHED
-        assert_talks(pair)
-
-
-def test_eof(family):
-    with testing.eof(family=family) as pair:
-        client = pair.client
-        if is_tcp(client):
-            assert events_on(client) == POLLIN | POLLRDHUP
-            assert tcp_state(client) == CLOSE_WAIT
-            client.sendall(b"late")  # taken by the kernel, answered by an RST
-            assert wait_readable(client, events=0) & (POLLERR | POLLHUP)
-            assert tcp_state(client) == CLOSE
-        else:
-            assert events_on(client) & POLLIN
-            with pytest.raises(BrokenPipeError):
-                client.sendall(b"late")
-
-
-def test_half_closed(family):
-    with testing.half_closed(family=family) as pair:
-        assert events_on(pair.client) == POLLIN | POLLRDHUP
-        assert pair.client.recv(1) == b""
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_sent_after_the_fin(family):
+    with testing.half_closed(family=FAMILIES[family]) as pair:
         pair.client.sendall(b"late")
         assert pair.peer.recv(4) == b"late"
-        if is_tcp(pair.client):
-            assert tcp_state(pair.client) == CLOSE_WAIT
-
-
-def test_reset(family):
-    with testing.reset(family=family) as pair:
-        assert events_on(pair.client) & (POLLERR | POLLHUP) == POLLERR | POLLHUP
-        if is_tcp(pair.client):
+    with testing.eof(family=FAMILIES[family]) as pair:
+        if family == "unix":
+            with pytest.raises(BrokenPipeError):
+                pair.client.sendall(b"late")
+        else:
+            pair.client.sendall(b"late")  # taken by the kernel, answered by an RST
+            assert wait_readable(pair.client, events=0) & (POLLERR | POLLHUP)
             assert tcp_state(pair.client) == CLOSE
-        with pytest.raises(ConnectionResetError):
-            pair.client.recv(1)
 
 
-def test_unread(family):
-    with testing.unread(b"surprise", family=family) as pair:
-        assert events_on(pair.client) == POLLIN
-        assert unread_bytes(pair.client) == len(b"surprise")
-        assert pair.client.recv(100, socket.MSG_PEEK) == b"surprise"
+def test_each_stale_state_has_the_name_of_its_function():
+    assert stale_states(tls=False) and stale_states(tls=True)
+    assert stale_states() == stale_states(tls=False) + stale_states(tls=True)
+    by_name = {name: getattr(testing, name) for name in stale_states()}
+    assert by_name == {**states.PLAIN, **states.OVER_TLS}
 
 
-def test_unread_is_a_request_timeout_by_default():
-    with testing.unread() as pair:
-        assert pair.client.recv(1000).startswith(b"HTTP/1.1 408 ")
+def test_options_of_a_stale_state():
+    with stale_socket("eof", family=socket.AF_UNIX) as pair:
+        assert pair.client.family == socket.AF_UNIX
+    with stale_socket("tls_unread", version="TLSv1.2") as pair:
+        assert pair.client.version() == "TLSv1.2"
 
 
 @pytest.mark.parametrize("name", ["ipv4", "ipv6"])
@@ -156,58 +188,14 @@ def test_black_hole_where_filters_are_locked():
             testing.release(pair.peer)
 
 
-@each_version
-def test_tls_healthy(version, family):
-    with testing.tls_healthy(version=version, family=family) as pair:
-        assert pair.client.version() == version
-        assert events_on(pair.client) == 0
-        assert pair.client.pending() == 0
-        assert_talks(pair)
-        assert events_on(pair.client) == 0
-
-
-@each_version
-@pytest.mark.parametrize("fin", [False, True])
-def test_close_notify(version, fin, family):
-    with testing.close_notify(version=version, family=family, fin=fin) as pair:
-        events = events_on(pair.client)
-        assert events & POLLIN
-        assert bool(events & POLLRDHUP) == fin
-        record_type = socket.socket.recv(pair.client, 1, socket.MSG_PEEK)[0]
-        assert record_type == {"TLSv1.2": 21, "TLSv1.3": 23}[version]
-        assert pair.client.recv(1) == b""
-
-
-def test_late_ticket(family):
-    with testing.late_ticket(family=family) as pair:
-        assert events_on(pair.client) == POLLIN
-        assert pair.client.pending() == 0
-        read_nothing(pair.client)
-        assert events_on(pair.client) == 0, "both tickets had arrived"
-        assert_talks(pair)
-
-
-@each_version
-def test_surplus_in_tls(version, family):
-    with testing.surplus_in_tls(version=version, family=family, surplus=b"surplus") as pair:
-        assert pair.client.pending() == len(b"surplus")
-        assert events_on(pair.client) == 0
-        assert pair.client.recv(100) == b"surplus"
-
-
-@each_version
-def test_tls_unread(version, family):
-    with testing.tls_unread(b"surprise", version=version, family=family) as pair:
-        assert events_on(pair.client) == POLLIN
-        assert pair.client.pending() == 0
-        assert pair.client.recv(100) == b"surprise"
-
-
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
 def test_key_update():
     with testing.key_update() as pair:
         assert events_on(pair.client) == POLLIN
-        read_nothing(pair.client)
+        pair.client.setblocking(False)
+        with pytest.raises(ssl.SSLWantReadError):
+            pair.client.recv(1)
+        pair.client.setblocking(True)
         assert events_on(pair.client) == 0
         pair.peer.sendall(b"after the update\n")
         assert pair.client.recv(100) == b"after the update\n"
@@ -255,6 +243,24 @@ def test_certificates_need_trustme_and_their_files_go_with_the_process(run_pytho
     assert not any(map(os.path.exists, paths))
 
 
+def test_threads_that_start_together_have_one_authority(run_python):
+    script = """
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+        from stalepool_testing import TLS
+
+        together = threading.Barrier(6)
+
+        def authority(_):
+            together.wait()
+            return TLS().client_context.get_ca_certs(binary_form=True)[0]
+
+        with ThreadPoolExecutor(6) as executor:
+            print(len(set(executor.map(authority, range(6)))))
+    """
+    assert run_python(script, env=WITH_TESTS) == 1
+
+
 # -- into_pool -----------------------------------------------------------------------------
 
 
@@ -267,7 +273,7 @@ def test_into_pool_rides_the_socket():
         assert len(server.journal.connections) == 1
 
 
-@each_version
+@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
 def test_into_pool_of_https(version):
     tls = TLS(version)
     with FaultServer(tls=tls) as server:
@@ -320,8 +326,7 @@ GREEN = """
     early.close(), _peer.close()
 
     found = {}
-    for name in ("healthy", "eof", "half_closed", "reset", "unread", "black_hole", "tls_healthy",
-                 "close_notify", "late_ticket", "surplus_in_tls", "tls_unread"):
+    for name in sys.argv[1:]:
         with getattr(testing, name)() as pair:
             found[name] = [events_on(pair.client), isinstance(pair.client, ssl.SSLSocket)]
     print(json.dumps(found))
@@ -329,22 +334,11 @@ GREEN = """
 
 
 def test_into_pool_and_every_state_under_eventlet(run_python):
-    # eventlet warns of its own future, cryptography of an old Python
-    found = run_python(GREEN, flags=("-Wignore", "-Werror::ResourceWarning"))
-    dead = POLLIN | POLLRDHUP
-    assert found == {
-        "healthy": [0, False],
-        "eof": [dead, False],
-        "half_closed": [dead, False],
-        "reset": [dead | POLLERR | POLLHUP, False],
-        "unread": [POLLIN, False],
-        "black_hole": [0, False],
-        "tls_healthy": [0, True],
-        "close_notify": [POLLIN, True],
-        "late_ticket": [POLLIN, True],
-        "surplus_in_tls": [0, True],
-        "tls_unread": [POLLIN, True],
+    wanted = {
+        make.__name__: [events, is_tls(make)] for make, options, events, *_ in STATES if not options
     }
+    # eventlet warns of its own future, cryptography of an old Python
+    assert run_python(GREEN, *wanted, flags=("-Wignore", "-Werror::ResourceWarning")) == wanted
 
 
 UNAVAILABLE = """
