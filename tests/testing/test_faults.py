@@ -7,9 +7,11 @@ import re
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
+import urllib3
 
 import lanes
 from raw_client import RawClient
@@ -18,12 +20,15 @@ from stalepool_testing import (
     Bandwidth,
     Blackout,
     FaultServer,
+    Journal,
     Latency,
     ResetAtNextByte,
     Respond,
     SlowAnswer,
     Surplus,
     Unavailable,
+    stalepool_off,
+    stalepool_on,
     wait_readable,
 )
 from stalepool_testing.kernel import wait_until
@@ -294,6 +299,47 @@ def test_many_are_added_and_lifted_while_clients_come_and_go(server: FaultServer
     assert len(server.journal) == 60
     with Client(server) as client:
         assert client.ask() == 200
+
+
+def resets(journal: Journal) -> int:
+    return sum(connection.ended == "reset" for connection in journal.connections)
+
+
+def every_connection_is_reused(journal: Journal) -> bool:
+    """Each client's connection has brought a second request, so the first was answered."""
+    used = [entry.connection for entry in journal]
+    open_ones = [c.number for c in journal.connections if c.ended is None]
+    return len(open_ones) == 4 and all(used.count(number) > 1 for number in open_ones)
+
+
+@pytest.mark.parametrize("shim", lanes.first(1, [stalepool_on, stalepool_off]))
+def test_each_reset_meets_one_request_of_busy_clients(shim: Any, tls: Optional[TLS]) -> None:
+    """The shim sends it again, urllib3 alone loses it."""
+    lost: List[Exception] = []
+    is_over = threading.Event()
+
+    def send_one_after_the_other(url: str) -> None:
+        options = {"ca_certs": tls.ca_path} if tls else {}
+        with urllib3.PoolManager(retries=False, timeout=30.0, **options) as pool:
+            while not is_over.is_set():
+                try:
+                    assert pool.request("GET", url).status == 200
+                except urllib3.exceptions.HTTPError as error:
+                    lost.append(error)
+
+    with shim(), FaultServer(tls=tls) as server, ThreadPoolExecutor(4) as executor:
+        clients = [executor.submit(send_one_after_the_other, server.url) for _ in range(4)]
+        try:
+            for number, direction in enumerate(["up", "down"] * 3, 1):
+                server.journal.wait(every_connection_is_reused, 30, "second request on each")
+                with server.add(ResetAtNextByte(direction), only_open=True):
+                    server.journal.wait(lambda j, n=number: resets(j) == 4 * n, 30, "resets")
+        finally:
+            is_over.set()
+        for client in clients:
+            client.result()
+        assert resets(server.journal) == 24
+        assert len(lost) == (0 if shim is stalepool_on else 24), lost
 
 
 # -- green threads -------------------------------------------------------------------------------
