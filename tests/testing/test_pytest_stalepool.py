@@ -64,28 +64,24 @@ FIXTURES = """
 """
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        (),
-        pytest.param(("-n", "2"), marks=pytest.mark.full),
-        pytest.param(("--timeout", "60"), marks=pytest.mark.full),
-    ],
-    ids=str,
-)
-def test_every_fixture(options: tuple, tmp_path: Path) -> None:
-    assert_passes(run_pytest(tmp_path, FIXTURES, *options, others=bool(options)), 16)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("workers", [(), ("-n", "2")], ids=str)
+@pytest.mark.parametrize("workers", lanes.first(1, ["", "-n 2"]))
 @pytest.mark.parametrize(
     "package, options",
-    [("pytest_randomly", ("-p", "no:random_order")), ("random_order", ("--random-order",))],
+    lanes.first(
+        1,
+        [
+            ("pytest", ""),
+            ("pytest_timeout", "--timeout 60"),
+            ("pytest_randomly", "-p no:random_order"),
+            ("random_order", "--random-order"),
+        ],
+    ),
 )
-def test_in_random_order(package: str, options: tuple, workers: tuple, tmp_path: Path) -> None:
+def test_every_fixture(package: str, options: str, workers: str, tmp_path: Path) -> None:
+    """Alone, and beside other plugins."""
     pytest.importorskip(package)
-    assert_passes(run_pytest(tmp_path, FIXTURES, *options, *workers, others=True), 16)
+    words = options.split() + workers.split()
+    assert_passes(run_pytest(tmp_path, FIXTURES, *words, others=bool(words)), 16)
 
 
 FAILING = """
