@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import sys
+from functools import partial
 from typing import Any, Callable, Dict, List, Set, Tuple
 
 from tracers.tools import TOOLS, Recording
@@ -41,37 +42,40 @@ def main(name: str, order: str, url: str, ca_path: str) -> None:
     elsewhere = _watch_network(int(url.rpartition(":")[2]))
     tool = TOOLS[name]
     recording: Any = None
+    seen: List[str] = []
     for step in ORDERS[order]:
         if step == "tool":
-            recording = tool.set_up()
+            recording = tool.set_up(seen)
         else:
             importlib.import_module(tool.client if step == "client" else step)
     import stalepool
 
     ask = {"urllib3": _with_urllib3, "requests": _with_requests}[tool.client](url, ca_path)
-    said: Dict[str, Any] = {"shim": _play("shim", ask, recording)}
+    play = partial(_play, ask, recording, seen)
+    said: Dict[str, Any] = {"shim": play("shim")}
     said["replays"] = stalepool.snapshot()["totals"]["replays"]
     said["unpatched"] = stalepool.snapshot()["unpatched"]
     said["fallbacks"] = stalepool.snapshot()["fallbacks"]
     said["left"] = stalepool.uninstall()
-    said["stock"] = _play("stock", ask, recording)
+    said["stock"] = play("stock")
     stalepool.install()
-    said["again"] = _play("again", ask, recording)
+    said["again"] = play("again")
     said["elsewhere"] = sorted(elsewhere)
     print(json.dumps(said), flush=True)
     os._exit(0)  # no last words of the tool's to a server that is not there
 
 
-def _play(round_name: str, ask: Ask, recording: Recording) -> Dict[str, Any]:
+def _play(ask: Ask, recording: Recording, seen: List[str], round_name: str) -> Dict[str, Any]:
     """Make the requests of a round; returns for each (what came of it, what the tool saw)."""
     found = {}
     for method, path in REQUESTS:
-        with recording() as seen:
+        seen.clear()
+        with recording():
             try:
                 came: Any = ask(method, "/%s/%s" % (round_name, path))
             except Exception as error:
                 came = _describe(error)
-        found[path] = (came, seen)
+        found[path] = (came, list(seen))
     return found
 
 

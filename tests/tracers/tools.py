@@ -7,12 +7,14 @@ tests are about.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
-#: a context that is one transaction, job or trace of the tool's: yields a list, which has what the
-#: tool recorded of the requests in it once the context is left
-Recording = Callable[[], "contextlib.AbstractContextManager[List[str]]"]
+#: a context that is one transaction, job or trace of the tool's; once it is left, the list that
+#: the tool was set up with has a line for each of the requests in it
+Recording = Callable[[], "contextlib.AbstractContextManager[Any]"]
 
 
 class Tool(NamedTuple):
@@ -24,14 +26,14 @@ class Tool(NamedTuple):
 
     distributions: Tuple[str, ...]
     client: str
-    set_up: Callable[[], Recording]
+    set_up: Callable[[List[str]], Recording]
 
 
 def _line(*parts: Any) -> str:
     return " ".join(str(part) for part in parts)
 
 
-def _newrelic() -> Recording:
+def _newrelic(seen: List[str]) -> Recording:
     """Developer mode: everything is recorded, and the collector's answers are canned."""
     os.environ.update(NEW_RELIC_DEVELOPER_MODE="true", NEW_RELIC_LICENSE_KEY="0" * 40)
     import newrelic.agent
@@ -44,34 +46,24 @@ def _newrelic() -> Recording:
         if name.startswith("detect_"):  # the cloud it runs in, by asking around
             setattr(utilization, name, False)
     application = newrelic.agent.register_application(name="case", timeout=30)
-    recorded: List[Any] = []
     record = Application.record_transaction
 
     def record_transaction(self: Any, data: Any) -> None:
-        recorded.append(data)
+        note(data.root)
         record(self, data)
 
-    Application.record_transaction = record_transaction
-
-    def lines(node: Any) -> Iterator[str]:
+    def note(node: Any) -> None:
         if isinstance(node, ExternalNode):
-            yield _line(node.library, node.method, node.agent_attributes.get("http.statusCode"))
+            status = node.agent_attributes.get("http.statusCode")
+            seen.append(_line(node.library, node.method, status))
         for child in node.children:
-            yield from lines(child)
+            note(child)
 
-    @contextlib.contextmanager
-    def recording() -> Iterator[List[str]]:
-        seen: List[str] = []
-        recorded.clear()
-        with newrelic.agent.BackgroundTask(application, name="case"):
-            yield seen
-        for data in recorded:
-            seen += lines(data.root)
-
-    return recording
+    Application.record_transaction = record_transaction
+    return partial(newrelic.agent.BackgroundTask, application, name="case")
 
 
-def _ddtrace() -> Recording:
+def _ddtrace(seen: List[str]) -> Recording:
     """A trace filter takes every trace away from the writer."""
     os.environ.update(
         DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
@@ -84,76 +76,48 @@ def _ddtrace() -> Recording:
     import ddtrace
     from ddtrace.trace import TraceFilter, tracer
 
-    ended: List[Any] = []
-
     class Keep(TraceFilter):  # type: ignore[misc]
         def process_trace(self, trace: List[Any]) -> None:
-            ended.extend(trace)
+            tags = ("http.method", "http.status_code", "error.type")
+            for span in trace:
+                if span.name != "case":
+                    seen.append(_line(span.name, *(span.get_tag(tag) for tag in tags)))
 
     tracer.configure(trace_processors=[Keep()])
     ddtrace.patch(httplib=True, urllib3=True, requests=True)
-
-    @contextlib.contextmanager
-    def recording() -> Iterator[List[str]]:
-        seen: List[str] = []
-        ended.clear()
-        with tracer.trace("case"):
-            yield seen
-        tags = ("http.method", "http.status_code", "error.type")
-        for span in ended:
-            if span.name != "case":
-                seen.append(_line(span.name, *(span.get_tag(tag) for tag in tags)))
-
-    return recording
+    return partial(tracer.trace, "case")
 
 
-def _opentelemetry(instrumentor: Any) -> Recording:
+def _opentelemetry(client: str, instrumentor: str, seen: List[str]) -> Recording:
     """Two instrumentations: the client's, and the one of http.client's ``send``, for addresses."""
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
     from opentelemetry.util.http.httplib import HttpClientInstrumentor
 
-    exporter = InMemorySpanExporter()
+    class Keep(SpanExporter):  # type: ignore[misc]
+        def export(self, spans: Sequence[Any]) -> None:
+            attributes = ("http.method", "http.status_code", "net.peer.ip")
+            for span in spans:
+                seen.append(_line(*(span.attributes.get(name) for name in attributes)))
+
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    instrumentor.instrument(tracer_provider=provider)
+    provider.add_span_processor(SimpleSpanProcessor(Keep()))
+    module = importlib.import_module("opentelemetry.instrumentation." + client)
+    getattr(module, instrumentor)().instrument(tracer_provider=provider)
     HttpClientInstrumentor().instrument()
-
-    @contextlib.contextmanager
-    def recording() -> Iterator[List[str]]:
-        seen: List[str] = []
-        exporter.clear()
-        yield seen
-        attributes = ("http.method", "http.status_code", "net.peer.ip")
-        for span in exporter.get_finished_spans():
-            seen.append(_line(*(span.attributes.get(name) for name in attributes)))
-
-    return recording
+    return contextlib.nullcontext
 
 
-def _opentelemetry_urllib3() -> Recording:
-    from opentelemetry.instrumentation.urllib3 import URLLib3Instrumentor
-
-    return _opentelemetry(URLLib3Instrumentor())
-
-
-def _opentelemetry_requests() -> Recording:
-    from opentelemetry.instrumentation.requests import RequestsInstrumentor
-
-    return _opentelemetry(RequestsInstrumentor())
-
-
-def _sentry() -> Recording:
+def _sentry(seen: List[str]) -> Recording:
     """A transport of our own."""
     import sentry_sdk
     from sentry_sdk.transport import Transport
 
-    sent: List[Any] = []
-
     class Keep(Transport):  # type: ignore[misc]
         def capture_envelope(self, envelope: Any) -> None:
-            sent.append(envelope)
+            event = envelope.get_transaction_event()
+            for span in event["spans"] if event else ():
+                seen.append(_line(span["op"], span["data"].get("http.response.status_code")))
 
     sentry_sdk.init(
         dsn="https://key@sentry.invalid/1",
@@ -161,33 +125,20 @@ def _sentry() -> Recording:
         traces_sample_rate=1.0,
         auto_session_tracking=False,
     )
-
-    @contextlib.contextmanager
-    def recording() -> Iterator[List[str]]:
-        seen: List[str] = []
-        sent.clear()
-        with sentry_sdk.start_transaction(name="case"):
-            yield seen
-        for envelope in sent:
-            event = envelope.get_transaction_event()
-            for span in event["spans"] if event else ():
-                seen.append(_line(span["op"], span["data"].get("http.response.status_code")))
-
-    return recording
+    return partial(sentry_sdk.start_transaction, name="case")
 
 
-def _elastic() -> Recording:
+def _elastic(seen: List[str]) -> Recording:
     """Threads and metrics are off, and the queue to the server is a list."""
     import elasticapm
-
-    queue: List[Tuple[str, Any]] = []
 
     class Client(elasticapm.Client):  # type: ignore[misc]
         def start_threads(self) -> None:
             pass
 
         def queue(self, event_type: str, data: Any, flush: bool = False) -> None:
-            queue.append((event_type, data))
+            if event_type == "span":
+                seen.append(_line(data["type"], data["subtype"], data["outcome"]))
 
     client = Client(
         service_name="case",
@@ -200,55 +151,32 @@ def _elastic() -> Recording:
     elasticapm.instrument()
 
     @contextlib.contextmanager
-    def recording() -> Iterator[List[str]]:
-        seen: List[str] = []
-        queue.clear()
+    def recording() -> Iterator[None]:
         client.begin_transaction("case")
-        try:
-            yield seen
-        finally:
-            client.end_transaction("case")
-        for event_type, data in queue:
-            if event_type == "span":
-                seen.append(_line(data["type"], data["subtype"], data["outcome"]))
+        yield
+        client.end_transaction("case")
 
     return recording
 
 
-def _xray() -> Recording:
+def _xray(seen: List[str]) -> Recording:
     """An emitter of our own, and no sampling rules to ask for."""
     from aws_xray_sdk.core import patch, xray_recorder
 
     class Keep:
         def send_entity(self, entity: Any) -> None:
-            pass
+            for child in entity.subsegments:
+                http = child.http or {}
+                status = http.get("response", {}).get("status")
+                seen.append(_line(child.namespace, http.get("request", {}).get("method"), status))
+                self.send_entity(child)
 
     xray_recorder.configure(service="case", sampling=False, emitter=Keep(), daemon_address=None)
     patch(("httplib", "requests"))
-
-    def lines(entity: Any) -> Iterator[str]:
-        http = entity.http or {}
-        status = http.get("response", {}).get("status")
-        yield _line(entity.namespace, http.get("request", {}).get("method"), status)
-        for child in entity.subsegments:
-            yield from lines(child)
-
-    @contextlib.contextmanager
-    def recording() -> Iterator[List[str]]:
-        seen: List[str] = []
-        segment = xray_recorder.begin_segment("case")
-        try:
-            yield seen
-        finally:
-            children = list(segment.subsegments)
-            xray_recorder.end_segment()
-        for child in children:
-            seen += lines(child)
-
-    return recording
+    return partial(xray_recorder.in_segment, "case")
 
 
-def _lumigo() -> Recording:
+def _lumigo(seen: List[str]) -> Recording:
     """The wrappers that it puts into a Lambda function; what it saw is in its container."""
     os.environ.update(
         AWS_LAMBDA_FUNCTION_VERSION="1",
@@ -263,10 +191,9 @@ def _lumigo() -> Recording:
     wrap()
 
     @contextlib.contextmanager
-    def recording() -> Iterator[List[str]]:
-        seen: List[str] = []
+    def recording() -> Iterator[None]:
         container = SpansContainer.create_span({}, None, is_new_invocation=True)
-        yield seen
+        yield
         for span in container.spans.values():
             http = span["info"]["httpInfo"]
             status = http.get("response", {}).get("statusCode")
@@ -281,12 +208,12 @@ TOOLS: Dict[str, Tool] = {
     "opentelemetry-urllib3": Tool(
         ("opentelemetry-sdk", "opentelemetry-instrumentation-urllib3"),
         "urllib3",
-        _opentelemetry_urllib3,
+        partial(_opentelemetry, "urllib3", "URLLib3Instrumentor"),
     ),
     "opentelemetry-requests": Tool(
         ("opentelemetry-sdk", "opentelemetry-instrumentation-requests", "requests"),
         "requests",
-        _opentelemetry_requests,
+        partial(_opentelemetry, "requests", "RequestsInstrumentor"),
     ),
     "sentry": Tool(("sentry-sdk",), "urllib3", _sentry),
     "elastic": Tool(("elastic-apm",), "urllib3", _elastic),
