@@ -83,13 +83,6 @@ def test_a_step_behind_connection_close_says_so() -> None:
     assert what_happened(server)[-1] == "0 CloseAfter() not done: the connection is over"
 
 
-def test_what_is_no_http() -> None:
-    with FaultServer() as server, server.connect() as client:
-        client.sendall(b"\x16\x03\x01 hello\r\n\r\n")
-        server.wait_ended()
-    assert "not an HTTP/1 request line" in what_happened(server)[1]
-
-
 def test_what_is_no_tls() -> None:
     with FaultServer(tls=TLS()) as server:
         with socket.create_connection((server.host, server.port)) as client:

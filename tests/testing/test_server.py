@@ -172,13 +172,20 @@ def test_a_client_that_wants_to_close(head):
         assert_eof(client.sock)
 
 
-@pytest.mark.parametrize("head", [b"\x16\x03\x01 hello", b"GET / HTTP/1.1\r\nno colon"])
-def test_what_is_not_http(head):
+@pytest.mark.parametrize(
+    "head, says",
+    [
+        (b"\x16\x03\x01 hello", "not an HTTP/1 request line"),
+        (b"GET / HTTP/1.1\r\nno colon", "not a header line"),
+    ],
+)
+def test_what_is_not_http(head, says):
     with FaultServer() as server, RawClient(server) as client:
         client.sock.sendall(head + b"\r\n\r\n")
         assert client.receive().status == 400
         assert_eof(client.sock)
         assert len(server.journal) == 0
+        assert says in str(server.journal)
 
 
 def test_pipelined_requests():
