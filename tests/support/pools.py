@@ -34,7 +34,6 @@ def forget_what_was_counted() -> None:
 
 @contextlib.contextmanager
 def stock() -> Iterator[None]:
-    """Without the shim."""
     assert stalepool.uninstall() == []
     try:
         yield

@@ -10,7 +10,6 @@ Pair = Tuple[int, Any, int, Any]  # a factor by its number, its value, another o
 
 
 def full_product(factors: Sequence[Sequence[Any]], is_possible: Callable[..., bool]) -> List[Case]:
-    """Every combination that can be."""
     return [case for case in itertools.product(*factors) if is_possible(*case)]
 
 
@@ -31,7 +30,6 @@ def pairwise(factors: Sequence[Sequence[Any]], is_possible: Callable[..., bool])
 
 
 def pairs_of(case: Case) -> FrozenSet[Pair]:
-    """All pairs of values in a case."""
     numbered = list(enumerate(case))
     return frozenset(
         (one, value, other, other_value)

@@ -48,8 +48,6 @@ TLS_VERSIONS = ("plain", "TLSv1.2", "TLSv1.3")
 
 
 class Case(NamedTuple):
-    """One combination of factors."""
-
     situation: str
     method: str
     tls: str
@@ -150,7 +148,6 @@ def is_possible(situation: str, method: str, tls: str, route: str, way: str) -> 
 
 
 def expected(case: Case, has_shim: bool) -> Result:
-    """What must come of a case."""
     row = SITUATIONS[case.situation]
     if not has_shim:
         return Result(row.error, False, 0 if row.before else 1, int(row.is_processed))

@@ -213,7 +213,6 @@ def present() -> Dict[str, int]:
 
 
 def left_over(before: Dict[str, int]) -> Dict[str, int]:
-    """What is there now and was not."""
     return {name: count - before[name] for name, count in present().items() if count > before[name]}
 
 

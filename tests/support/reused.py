@@ -46,7 +46,6 @@ def _end() -> None:
 
 @contextlib.contextmanager
 def stock() -> Iterator[None]:
-    """Without the shim."""
     stalepool.uninstall()
     try:
         yield

@@ -63,7 +63,6 @@ class State(NamedTuple):
 
 
 def verdict_on(kind: str, state: str) -> Verdict:
-    """The verdict that there must be."""
     if (kind, state) == ("tls-in-tls1.3", "late ticket"):
         # the outer layer has application data, and only the inner one could tell that it is none
         return Verdict.UNREAD
