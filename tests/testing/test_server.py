@@ -226,6 +226,7 @@ def test_it_is_written_down_by_the_time_the_client_can_know(step):
         server.wait_request()
     assert seen[-1] is True
     assert not any(seen[:-1]), "not before the last of it"
+    assert server.journal[0].processed
 
 
 def test_an_answer_that_cannot_be_sent_is_none():
@@ -456,6 +457,7 @@ def test_black_hole(plain_or_tls):
             client.ask()
             server.wait_idle_step()
             client.send("POST")
+            assert unread_bytes(server.channels[0].sock) == 0, "not delayed: swallowed"
             assert unacknowledged_bytes(client.sock) > 0
             assert events_on(client.sock) == 0
             server.close()
