@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -19,42 +19,39 @@ def in_force() -> Any:
     return runtime.current
 
 
+@pytest.fixture(autouse=True)
+def install_afterwards() -> Iterator[None]:
+    yield
+    stalepool.install()
+
+
 @pytest.mark.parametrize("settings", [{}, SETTINGS], ids=["defaults", "settings"])
 def test_what_was_in_force_is_in_force_again(settings: dict) -> None:
     stalepool.install(**settings)
     before = in_force()
-    try:
-        with stalepool_on(keepalive_count=3):
-            assert in_force().keepalive_count == 3
-            with stalepool_off():
-                assert not stalepool.is_installed()
-            assert in_force().keepalive_count == 3
-        assert in_force() == before
-    finally:
-        stalepool.install()
+    with stalepool_on(keepalive_count=3):
+        assert in_force().keepalive_count == 3
+        with stalepool_off():
+            assert not stalepool.is_installed()
+        assert in_force().keepalive_count == 3
+    assert in_force() == before
 
 
 def test_off_stays_off() -> None:
     stalepool.uninstall()
-    try:
-        with stalepool_on():
-            assert stalepool.is_installed()
-        assert not stalepool.is_installed()
-        with stalepool_off():
-            pass
-        assert not stalepool.is_installed()
-    finally:
-        stalepool.install()
+    with stalepool_on():
+        assert stalepool.is_installed()
+    assert not stalepool.is_installed()
+    with stalepool_off():
+        pass
+    assert not stalepool.is_installed()
 
 
 def test_a_wrong_setting_changes_nothing() -> None:
     stalepool.install(keepalive_count=3)
-    try:
-        with pytest.raises(stalepool.SettingsError, match="no_such"), stalepool_on(no_such=1):
-            pass
-        assert in_force().keepalive_count == 3
-    finally:
-        stalepool.install()
+    with pytest.raises(stalepool.SettingsError, match="no_such"), stalepool_on(no_such=1):
+        pass
+    assert in_force().keepalive_count == 3
 
 
 def test_an_import_inside_the_block_does_not_switch_it_on(run_python: Callable[..., Any]) -> None:
