@@ -412,32 +412,28 @@ def test_fin_within_does_not_mind_a_request():
             assert len(server.journal) == 1
 
 
-def test_half_close_after():
-    with FaultServer([Respond(), HalfCloseAfter(0)]) as server:
-        with RawClient(server) as client:
-            client.ask()
-            server.wait_idle_step()
-            assert_eof(client.sock)
-            client.send("POST")
-            wait_until(lambda: unacknowledged_bytes(client.sock) == 0, "acknowledgement")
-            assert events_on(client.sock) == POLLIN | POLLRDHUP, "no RST"
-            assert len(server.journal) == 1
-        assert server.wait_ended(0) == "client"
-
-
 @pytest.mark.parametrize(
-    "step, processed", [(HalfCloseThenProcess(), True), (LingeringClose(), False)]
+    "step, is_read, processed",
+    [
+        (HalfCloseAfter(), False, False),
+        (HalfCloseThenProcess(), True, True),
+        (LingeringClose(), True, False),
+    ],
+    ids=str,
 )
-def test_late_request_after_a_half_close(step, processed, plain_or_tls):
+def test_late_request_after_a_half_close(step, is_read, processed, plain_or_tls):
     with FaultServer([Respond(), step], **plain_or_tls) as server:
         with RawClient(server) as client:
             client.ask()
             server.wait_idle_step()
             wait_readable(client.sock, events=POLLRDHUP)
             client.send("POST", "/late", b"10")
-            server.journal.wait(lambda journal: len(journal) == 2 and journal[1].body == b"10")
+            wait_until(lambda: unacknowledged_bytes(client.sock) == 0, "acknowledgement")
+            bodies = [b"", b"10"] if is_read else [b""]
+            server.journal.wait(lambda journal: [entry.body for entry in journal] == bodies)
             assert len(server.journal.processed("POST", "/late")) == processed
-            assert not server.journal[-1].answered
+            assert server.journal.count(answered=True) == 1
+            assert events_on(client.sock) == POLLIN | POLLRDHUP, "no RST"
         assert server.wait_ended(0) == "client"
 
 
