@@ -12,7 +12,7 @@ import pytest
 import stalepool_testing
 from conftest import REPOSITORY
 from stalepool_testing import AnswerStep, Fault, IdleStep, Unavailable, stale_states
-from suite import pytest_in, run_pytest
+from suite import assert_fails, assert_passes, pytest_in, run_pytest
 
 
 def test_importing_them_does_not_import_stalepool(run_python: Callable[..., Any]) -> None:
@@ -89,10 +89,8 @@ def test_each_as_it_stands_on_the_page(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_the_one_of_the_readme_fails_without_the_shim(tmp_path: Path) -> None:
     (test,) = whole_tests_of("README.rst")
-    outcome = run_pytest(tmp_path, test)
-    assert outcome.status == 0 and "1 passed" in outcome.said, outcome.said
-    outcome = run_pytest(tmp_path, test.replace("stalepool_on, ", ""))
-    assert outcome.status == 1 and "ConnectionResetError" in outcome.said, outcome.said
+    assert_passes(run_pytest(tmp_path, test), 1)
+    assert_fails(run_pytest(tmp_path, test.replace("stalepool_on, ", "")), "ConnectionResetError")
 
 
 def test_the_reference_has_every_step_and_state() -> None:
