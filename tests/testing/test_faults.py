@@ -247,7 +247,7 @@ def test_bytes_are_held_up_until_the_end_of_it_or_of_the_server(
         server.close()
 
 
-# -- the handle, the journal -----------------------------------------------------------------------
+# -- the handle, the journal ---------------------------------------------------------------------
 
 
 def test_the_journal_says_what_was_added_and_lifted() -> None:
