@@ -93,6 +93,7 @@ def test_each_state(make, options, events, state, meets, family):
             assert (unread_bytes(client) > 0) == bool(events)
         else:
             assert unread_bytes(client) == length
+        assert client.gettimeout() is pair.peer.gettimeout() is None
         client.setblocking(False)
         if isinstance(meets, bytes):
             assert client.recv(1000) == meets
