@@ -5,233 +5,138 @@ from __future__ import annotations
 import socket
 import threading
 from time import monotonic
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Sequence
 
 import pytest
 
 from breaks import breaks
-from pools import (
-    break_while_idle,
-    counters,
-    get,
-    pool_for,
-    pooled_connection,
-    serving,
-    shim,
-    wait_idle,
-)
+from pools import break_while_idle, counters, get, pooled_connection, shim, wait_idle
 from replay_tools import ECHO, CloseLate, after_checkout, have, prime, reused, send
 from stalepool import stats
 from stalepool.connection import request_rules
-from stalepool_testing import (
-    Close,
-    CloseAfter,
-    FaultServer,
-    ProcessThenClose,
-    ProcessThenReset,
-    Reset,
-    ResetAfter,
-    Respond,
-    Silence,
-    kernel,
-)
+from stalepool_testing import Close, CloseAfter, ResetAfter, Respond, Silence, Step, kernel
 
 
-def is_asked_once(outcome: Any) -> bool:
-    return outcome.error is not None and outcome.arrivals == 1
+def nothing(server: Any, pool: Any) -> None:
+    pass
 
 
-# -- may it be sent again? -----------------------------------------------------------------------
+class Case(NamedTuple):
+    """A request that goes wrong without a rule.
+
+    ``steps``: what the server does after the priming answers, of which there are ``times``.
+    ``act``: what is done to (server, pool) before the request.
+    """
+
+    method: str = "GET"
+    headers: Dict[str, str] = {}
+    settings: Dict[str, Any] = {}
+    steps: Sequence[Step] = ()
+    act: Callable[[Any, Any], None] = nothing
+    times: int = 1
+    body: Callable[[], Any] = lambda: None
 
 
-def an_operator_who_switched_replay_off() -> bool:
-    """An ``Idempotency-Key`` would let any method through, had the setting no rule of its own."""
-    with shim(replay="off"), reused(Reset()) as (server, pool):
-        return is_asked_once(send(server, pool, "POST", headers={"Idempotency-Key": "k"}))
-
-
-def a_server_that_fails_first_requests() -> bool:
-    """It is down, not idle: a connection that never answered has nothing to be stale of."""
-    with shim(replay="idempotent"), FaultServer([Close()], default=ECHO) as server, pool_for(
-        server
-    ) as pool:
-        return is_asked_once(send(server, pool, "GET"))
-
-
-def a_server_that_fails_every_time() -> bool:
+def reset_after_checkout(server: Any, pool: Any) -> None:
     """The send into a dead connection is made good by a replay, whose answer does not come."""
-    with shim(replay="idempotent"), reused(default=Close()) as (server, pool):
-        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
-        return is_asked_once(send(server, pool, "GET"))
+    after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
 
 
-def a_body_that_ends_early() -> bool:
+def half_a_body() -> Iterator[bytes]:
     """urllib3 takes what reading it raises for the connection's end, and waits for an answer. A
     second try would promise as much as the first, and send as little.
     """
-
-    def body() -> Iterator[bytes]:
-        yield b"half of it"
-        raise BrokenPipeError
-
-    with shim(replay="idempotent"), reused(default=Close()) as (server, pool):
-        return is_asked_once(
-            send(server, pool, "PUT", body=body(), headers={"Content-Length": "20"})
-        )
+    yield b"half of it"
+    raise BrokenPipeError
 
 
-def an_operator_whose_puts_add_up() -> bool:
-    """The server acted on it, and then the connection died. A POST would not be on record, too."""
-    with shim(replay="safe"), reused(ProcessThenReset()) as (server, pool):
-        return send(server, pool, "PUT").processed == 1
-
-
-def an_update_of_a_known_version() -> bool:
-    """The first try changed the version: a second one would be told 412, and it was done."""
-    with shim(replay="idempotent"), reused(ProcessThenClose()) as (server, pool):
-        return send(server, pool, "PUT", headers={"If-Match": '"7"'}).processed == 1
-
-
-def a_dialogue() -> bool:
-    """A client that waits for ``100 Continue`` decides itself what it sends again."""
-    with shim(replay="idempotent"), reused(Close()) as (server, pool):
-        return is_asked_once(send(server, pool, "DELETE", headers={"Expect": "100-continue"}))
-
-
-def a_nonce() -> bool:
-    """The server has seen the signature's nonce: a second try would be told 401."""
-    with shim(replay="idempotent"), reused(Close()) as (server, pool):
-        headers = {"Authorization": 'OAuth oauth_nonce="x"'}
-        return is_asked_once(send(server, pool, "GET", headers=headers))
-
-
-def a_connection_that_has_logged_in() -> bool:
-    """Another one would not be who this one is."""
-    with shim(replay="idempotent"), reused(ECHO, Close()) as (server, pool):
-        assert send(server, pool, "GET", headers={"Authorization": "NTLM x"}).status == 200
-        return is_asked_once(send(server, pool, "GET"))
-
-
-#: rule -> what goes wrong without it
-REPLAYS: Dict[str, Callable[[], bool]] = {
-    "switched_off": an_operator_who_switched_replay_off,
-    "fresh_connection": a_server_that_fails_first_requests,
-    "replayed_before": a_server_that_fails_every_time,
-    "method": an_operator_whose_puts_add_up,
-    "precondition": an_update_of_a_known_version,
-    "dialogue": a_dialogue,
-    "credential": a_nonce,
-    "identity": a_connection_that_has_logged_in,
-    "body": a_body_that_ends_early,
+#: of a request that is not answered, and must come to the server once
+REPLAYS = {
+    # a key would let any method through, had the setting no rule of its own
+    "switched_off": Case("POST", {"Idempotency-Key": "k"}, {"replay": "off"}),
+    "fresh_connection": Case(times=0),
+    "replayed_before": Case(act=reset_after_checkout),
+    "method": Case("PUT", settings={"replay": "safe"}),
+    "precondition": Case("PUT", {"If-Match": '"7"'}),
+    "dialogue": Case("DELETE", {"Expect": "100-continue"}),
+    "credential": Case(headers={"Authorization": 'OAuth oauth_nonce="x"'}),
+    "identity": Case(headers={"Authorization": "NTLM x"}),
+    "body": Case("PUT", {"Content-Length": "20"}, body=half_a_body),
 }
 
 
-# -- had the connection died? --------------------------------------------------------------------
+def give_up_meanwhile(server: Any, pool: Any) -> None:
+    """Another thread ends the connection itself, so that the request comes to an end."""
+    sock = pooled_connection(pool).sock
+
+    def give_up() -> None:
+        server.wait_request(2)
+        sock.shutdown(socket.SHUT_RDWR)
+
+    threading.Thread(target=give_up).start()
 
 
-def another_thread_that_gives_up() -> bool:
-    """It ended the connection itself, so that the request comes to an end."""
-    with shim(replay="idempotent"), reused(Silence()) as (server, pool):
-        sock = pooled_connection(pool).sock
-
-        def give_up() -> None:
-            server.wait_request(2)
-            sock.shutdown(socket.SHUT_RDWR)
-
-        thread = threading.Thread(target=give_up)
-        thread.start()
-        outcome = send(server, pool, "GET")
-        thread.join()
-        return is_asked_once(outcome)
-
-
-def a_request_that_kills_its_worker() -> bool:
-    """The server had it for a while, and closed: it would do so again."""
-    with shim(replay="idempotent", replay_within_s=0.1), reused(CloseLate(seconds=0.5)) as (
-        server,
-        pool,
-    ):
-        return is_asked_once(send(server, pool, "GET"))
-
-
+#: the same
 DEATHS = {
-    "not_ended": another_thread_that_gives_up,
-    "peer_had_it": a_request_that_kills_its_worker,
+    "not_ended": Case(steps=[Silence()], act=give_up_meanwhile),
+    "peer_had_it": Case(settings={"replay_within_s": 0.1}, steps=[CloseLate(seconds=0.5)]),
 }
 
 
-# -- may it ride an idle connection? -------------------------------------------------------------
+def near_the_announced_limit(server: Any, pool: Any) -> None:
+    prime(pool)
+    wait_idle(pool, 0.8)
 
 
-def rides(server: Any, pool: Any, reason: str) -> bool:
-    """Send a POST: does it take a fresh connection, for this reason?"""
-    before = len(server.journal.connections)
-    assert send(server, pool, "POST").status == 200
-    is_counted = counters(server)["moved"] == {reason: 1}
-    return is_counted and len(server.journal.connections) == before + 1
+def near_the_observed_limit(server: Any, pool: Any) -> None:
+    """The server has closed three at the same age, two of them a minute ago."""
+    stats.origin(server.origin).knowledge._fins = ((monotonic() - 60, 1.3),) * 2
+    break_while_idle(server, pool, healthy_requests=0)
+    assert get(pool) == 200
+    wait_idle(pool, 1.0)
 
 
-def an_operator_who_wants_no_idle_connection() -> bool:
-    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
-        return rides(server, pool, "idle_setting")
+HINT = Respond(headers={"Keep-Alive": "timeout=1"})
 
-
-def a_server_that_announces_a_second() -> bool:
-    hint = {"Keep-Alive": "timeout=1"}
-    with shim(nonidempotent_max_idle_s="auto"), FaultServer(
-        [Respond(200, headers=hint)], default=ECHO
-    ) as server, pool_for(server) as pool:
-        prime(pool)
-        wait_idle(pool, 0.8)
-        return rides(server, pool, "announced_limit")
-
-
-def a_server_that_has_closed_three_at_the_same_age() -> bool:
-    """Two of them a minute ago."""
-    script = [ECHO, CloseAfter(1.1)]
-    with shim(nonidempotent_max_idle_s="auto"), serving(script, default=ECHO) as (server, pool):
-        knowledge = stats.origin(server.origin).knowledge
-        knowledge._fins = ((monotonic() - 60, 1.3),) * 2
-        break_while_idle(server, pool)
-        assert get(pool) == 200
-        wait_idle(pool, 1.0)
-        return rides(server, pool, "observed_limit")
-
-
+#: of a POST that must take a fresh connection
 MOVES = {
-    "idle_setting": an_operator_who_wants_no_idle_connection,
-    "announced_limit": a_server_that_announces_a_second,
-    "observed_limit": a_server_that_has_closed_three_at_the_same_age,
+    "idle_setting": Case("POST", settings={"nonidempotent_max_idle_s": 0}),
+    "announced_limit": Case("POST", steps=[HINT], act=near_the_announced_limit),
+    "observed_limit": Case("POST", steps=[CloseAfter(1.1)], act=near_the_observed_limit),
 }
-
-
-# -- each rule of each table ---------------------------------------------------------------------
 
 TABLES = {"REPLAY_RULES": REPLAYS, "DEATH_RULES": DEATHS, "MOVE_REASONS": MOVES}
-EVERY_RULE = [(table, rule) for table, scenarios in TABLES.items() for rule in scenarios]
+EVERY_RULE = [(table, rule) for table, cases in TABLES.items() for rule in cases]
 
 
-def name_of(rule: Any) -> str:
-    """A rule's name in the counters: what it is refused for, or moved for."""
-    return str(rule[0])
+def goes_well(table: str, name: str) -> bool:
+    case = TABLES[table][name]
+    settings = {"replay": "idempotent", "nonidempotent_max_idle_s": "auto", **case.settings}
+    default = ECHO if table == "MOVE_REASONS" else Close()
+    with shim(**settings), reused(*case.steps, default=default, times=case.times) as (server, pool):
+        case.act(server, pool)
+        outcome = send(server, pool, case.method, headers=case.headers, body=case.body())
+        if table == "MOVE_REASONS":
+            return bool(counters(server)["moved"] == {name: 1})
+        return outcome.error is not None and outcome.arrivals == 1
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_every_rule_has_a_scenario(table):
-    assert list(TABLES[table]) == [name_of(rule) for rule in getattr(request_rules, table)]
+def test_every_rule_has_a_case(table):
+    assert list(TABLES[table]) == [rule.name for rule in getattr(request_rules, table)]
 
 
 def test_a_limit_is_learnt_from_the_ends_of_connections():
     """No other test has an observed limit on a real socket."""
-    assert a_server_that_has_closed_three_at_the_same_age()
+    assert goes_well("MOVE_REASONS", "observed_limit")
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(("table", "name"), EVERY_RULE, ids=["%s, %s" % row for row in EVERY_RULE])
 def test_without_the_rule_it_goes_wrong(table, name):
-    scenario, rules = TABLES[table][name], getattr(request_rules, table)
-    assert scenario()
-    others = tuple(rule for rule in rules if name_of(rule) != name)
+    rules = getattr(request_rules, table)
+    assert goes_well(table, name)
+    others = tuple(rule for rule in rules if rule.name != name)
     assert len(others) == len(rules) - 1
     with breaks(table, by=others):
-        assert not scenario()
+        assert not goes_well(table, name)
