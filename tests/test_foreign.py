@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import types
 from typing import Any, Callable
 
@@ -59,17 +58,6 @@ def test_an_exception_that_was_not_raised_is_nobodys() -> None:
 
     assert not foreign.is_foreign(Theirs())
     assert not foreign.is_a_sockets_timeout(None)
-
-
-@pytest.mark.full
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
-def test_a_signal_handlers_exception_is_lost_no_more_often_than_without_us(
-    run_python: Callable[..., Any],
-) -> None:
-    """Some are lost in any case, in finalizers of http.client's responses."""
-    script = "from support import injection; injection.alarms(500)"
-    seen = run_python(script, env=WITH_TESTS, flags=["-Wignore"])
-    assert injection.is_as_many(seen["stock"][1], seen["shim"][1]), seen
 
 
 @pytest.mark.parametrize("scene", lanes.first(1, injection.SCENES))

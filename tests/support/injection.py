@@ -1,19 +1,14 @@
-"""Exceptions raised in the midst of a request: by a signal handler, and at each line of ours.
+"""Exceptions raised in the midst of a request, at each line of ours, as by a signal handler.
 
-Both are run in a process of their own, and print what became of the exceptions as JSON.
+Run in a process of its own, which prints what became of the exceptions as JSON.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
-import queue
-import random
-import signal
 import sys
-from time import perf_counter
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import urllib3
@@ -41,90 +36,6 @@ class Script:
             return ProcessThenClose()
         hint = {"Keep-Alive": "timeout=1"} if request.path.startswith("/hint") else {}
         return Respond(headers=hint)
-
-
-# -- a signal handler's ----------------------------------------------------------------------------
-
-
-class Places:
-    """A pool's places without a lock: an exception in ``queue`` itself may leave it locked."""
-
-    def __init__(self, size: int) -> None:
-        self.queue: List[Any] = []
-        self._size = size
-
-    def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
-        if not self.queue:
-            raise queue.Empty
-        return self.queue.pop()
-
-    def put(self, item: Any, block: bool = True) -> None:
-        if len(self.queue) >= self._size:
-            raise queue.Full
-        self.queue.append(item)
-
-    def qsize(self) -> int:
-        return len(self.queue)
-
-
-class Pool(urllib3.HTTPConnectionPool):
-    QueueCls = Places  # type: ignore[assignment]
-
-
-def alarms(count: int) -> None:
-    """Count how many of so many exceptions of a signal handler did not reach who posts.
-
-    With the shim and without by turns, until it has fired so often in both: how many come in time
-    depends on how evenly the machine runs.
-    """
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal fired
-        fired += 1
-        raise Foreign
-
-    fired = 0
-    unraisable: List[Any] = []
-    sys.unraisablehook = unraisable.append
-    signal.signal(signal.SIGALRM, handle)
-    seen = {"stock": [0, 0], "shim": [0, 0]}  # fired, lost
-    options = {"maxsize": 1, "retries": False, "timeout": 20.0}
-    with FaultServer() as server, Pool("127.0.0.1", server.port, **options) as pool:
-        takes_s = _seconds_of(lambda: pool.request("POST", "/", body=b"pay 10"))
-        for name in itertools.cycle(seen):
-            if min(times for times, _ in seen.values()) >= count:
-                break
-            (stalepool.uninstall if name == "stock" else stalepool.install)()
-            pool.request("GET", "/")  # reused from here on
-            fired, reached = 0, 0
-            try:
-                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1.2 * takes_s))
-                pool.request("POST", "/", body=b"pay 10")
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Foreign:
-                reached = 1
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            seen[name][0] += fired
-            seen[name][1] += fired - reached
-    print(json.dumps(seen))
-
-
-def _seconds_of(call: Callable[[], Any], times: int = 50) -> float:
-    """How long a call takes, in the median."""
-    taken = []
-    for _ in range(times):
-        began = perf_counter()
-        call()
-        taken.append(perf_counter() - began)
-    return sorted(taken)[times // 2]
-
-
-def is_as_many(stock: int, shim: int) -> bool:
-    """Tell whether the shim loses no more than stock, as far as counts of rare things tell."""
-    return shim <= stock + 4 * math.sqrt(stock + shim + 1)
-
-
-# -- one at each line of ours ----------------------------------------------------------------------
 
 
 class Injector:
