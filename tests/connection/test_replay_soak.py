@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import Tuple
+from collections import Counter
+from typing import Any, Dict, List, Tuple
 
 import pytest
 
 from conftest import clean_environ
-from replay_soak import Report, SoakServer
-from replay_tools import NON_IDEMPOTENT
-from stalepool_testing import TLS
+from replay_soak import PickFault
+from replay_tools import ECHO, NON_IDEMPOTENT
+from stalepool_testing import TLS, Entry, FaultServer
 from worlds import WITH_TESTS
 
 CLIENT = "from worlds import enter; enter('eventlet'); import replay_soak; replay_soak.main()"
@@ -24,10 +25,12 @@ WARNINGS = ("-Werror", "-Wignore::DeprecationWarning", "-Wignore:unclosed:Resour
 pytestmark = pytest.mark.timeout(LONGEST_S)
 
 
-def soak(requests: int, **environ: str) -> Tuple[Report, Tuple[SoakServer, SoakServer]]:
-    """Let a client loose on two servers, the second with TLS."""
+def soak(requests: int, **environ: str) -> Tuple[Dict[str, Any], List[List[Entry]]]:
+    """Let a client loose on two servers, the second with TLS: its report, and their journals."""
     tls = TLS()
-    with SoakServer("seed") as plain, SoakServer("seed", tls) as encrypted:
+    with FaultServer(default=PickFault("seed")) as plain, FaultServer(
+        default=PickFault("seed"), tls=tls
+    ) as encrypted:
         arguments = [str(requests), "seed", tls.ca_path, plain.url, encrypted.url]
         done = subprocess.run(
             [sys.executable, *WARNINGS, "-c", CLIENT, *arguments],
@@ -38,44 +41,41 @@ def soak(requests: int, **environ: str) -> Tuple[Report, Tuple[SoakServer, SoakS
         )
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
-        return Report(*json.loads(done.stdout)), (plain, encrypted)
+        return json.loads(done.stdout), [list(plain.journal), list(encrypted.journal)]
 
 
 @pytest.mark.slow
 def test_soak(request: pytest.FixtureRequest) -> None:
     requests = request.config.getoption("--soak")
-    report, servers = soak(requests, STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S="0.2")
-    print(
-        "\n%d requests; %s" % (report.requests, [dict(server.fault.picked) for server in servers])
-    )
-    print(report.counters)
-    print({method: len(failed) for method, failed in report.failed.items()})
+    report, journals = soak(requests, STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S="0.2")
+    picked = [
+        Counter(type(entry.step).__name__ for entry in journal if entry.step is not ECHO)
+        for journal in journals
+    ]
+    print("\n%d requests; %s" % (requests, picked))
+    print(report["counters"])
+    print({method: len(failed) for method, failed in report["failed"].items()})
     # every idempotent request answered, no answer given to another
-    assert report.lost == []
-    assert report.wrong == []
+    assert report["lost"] == []
+    assert report["wrong"] == []
     # no other one processed twice, and each that was answered processed
     for method in NON_IDEMPOTENT:
-        processed = {
-            request_id: count
-            for server in servers
-            for (its_method, request_id), count in server.tally.processed.items()
-            if its_method == method
-        }
+        arrived = [entry for journal in journals for entry in journal if entry.method == method]
+        processed = Counter(entry.request_id for entry in arrived if entry.processed)
         assert set(processed.values()) == {1}
-        arrived = [key for server in servers for key in server.tally.arrived if key[0] == method]
-        unanswered = {request_id for _, request_id in arrived} - set(processed)
-        assert unanswered <= set(report.failed[method])
+        unanswered = {entry.request_id for entry in arrived} - set(processed)
+        assert unanswered <= set(report["failed"][method])
     # no descriptor and no green thread left over
-    assert report.left_over == {}
+    assert report["left_over"] == {}
     # and it has all been met
-    assert all(len(server.fault.picked) >= 11 for server in servers)
-    assert report.counters["replays"].keys() == {"ok"}
-    assert report.counters["replays_refused"].keys() <= {"method", "answer_began"}
-    assert report.counters["moved"].keys() >= {"idle_setting"}
+    assert all(len(steps) >= 11 for steps in picked)
+    assert report["counters"]["replays"].keys() == {"ok"}
+    assert report["counters"]["replays_refused"].keys() <= {"method", "answer_began"}
+    assert report["counters"]["moved"].keys() >= {"idle_setting"}
 
 
 @pytest.mark.full
 def test_stock_loses_requests() -> None:
     report, _ = soak(1000, STALEPOOL_ENABLED="0")
-    assert report.lost != []
-    assert report.counters["checkouts"] == 0
+    assert report["lost"] != []
+    assert report["counters"]["checkouts"] == 0

@@ -9,23 +9,19 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections import Counter
-from typing import Any, Dict, List, NamedTuple, Set
+from typing import Any, Dict, List, Set
 
 from replay_tools import BODIES, ECHO, IDEMPOTENT, METHODS, NON_IDEMPOTENT
 from stalepool_testing import (
     AnswerStep,
     Close,
     CloseAfter,
-    Entry,
     Exchange,
-    FaultServer,
     FinWithin,
     HalfAnswer,
     HalfCloseThenProcess,
     HalfStatusLine,
     IdleStep,
-    Journal,
     LingeringClose,
     ProcessThenClose,
     ProcessThenReset,
@@ -63,10 +59,12 @@ FATAL_FAULTS: List[Step] = [HalfAnswer(), HalfStatusLine(), HalfStatusLine(reset
 
 
 class PickFault(AnswerStep):
-    """A fault at random, but for a connection's first request: who replays may rely on that."""
+    """A fault at random, but for a connection's first request: who replays may rely on that.
+
+    The journal has what was picked.
+    """
 
     def __init__(self, seed: str) -> None:
-        self.picked: Counter = Counter()
         self._seed = seed
         self._have_answered: Set[int] = set()  # connections, by their numbers
 
@@ -74,6 +72,7 @@ class PickFault(AnswerStep):
         channel = exchange.channel
         step = self._pick(exchange) if channel.number in self._have_answered else ECHO
         self._have_answered.add(channel.number)
+        exchange.entry.step = step
         if isinstance(step, IdleStep):
             ECHO.answer(exchange)
             if step.idle(channel) and channel.is_open:
@@ -86,62 +85,19 @@ class PickFault(AnswerStep):
         if chance.random() >= FAULTS_IN_A_HUNDRED / 100:
             return ECHO
         is_idempotent = exchange.request.method in IDEMPOTENT
-        step = chance.choice(FAULTS if is_idempotent else FAULTS + FATAL_FAULTS)
-        self.picked[type(step).__name__] += 1
-        return step
-
-
-class Tally(Journal):
-    """A journal that adds up, and forgets the rest: hundreds of thousands of requests fit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.arrived: Counter = Counter()  # by method and request id
-        self.processed: Counter = Counter()
-
-    def _request_arrived(self, connection: int, request: Any, step: Step) -> Entry:
-        entry = Entry(connection, request.method, request.path, request.headers, step)
-        with self._changed:
-            self.arrived[entry.method, entry.request_id] += 1
-        return entry
-
-    def _read(self, entry: Entry, body: bytes, processed: bool) -> None:
-        with self._changed:
-            if processed:
-                self.processed[entry.method, entry.request_id] += 1
-        super()._read(entry, body, processed)
-
-
-class SoakServer(FaultServer):
-    """Meets every request with :class:`PickFault`, and keeps a :class:`Tally`."""
-
-    def __init__(self, seed: str, tls: Any = None) -> None:
-        self.fault = PickFault(seed)
-        super().__init__(default=self.fault, tls=tls)
-        self.journal = self.tally = Tally()
+        return chance.choice(FAULTS if is_idempotent else FAULTS + FATAL_FAULTS)
 
 
 # -- the client ----------------------------------------------------------------------------------
 
 
-class Report(NamedTuple):
-    """What a client saw; plain data.
+def run_client(requests: int, seed: str, urls: List[str], ca_path: str) -> Dict[str, Any]:
+    """Make the requests, in a process that ``worlds.enter("eventlet")`` has made green.
 
-    ``lost``: idempotent requests without an answer. ``wrong``: answers to another request.
-    ``failed``: ids of the others that ended in an error, by method. ``left_over``: descriptors,
-    green threads and the hub's listeners that were not there before.
+    :returns: ``lost``: idempotent requests without an answer. ``wrong``: answers to another
+        request. ``failed``: ids of the others that ended in an error, by method. ``left_over``:
+        descriptors, green threads and the hub's listeners that were not there before.
     """
-
-    requests: int
-    lost: List[List[str]]
-    wrong: List[List[str]]
-    failed: Dict[str, List[str]]
-    left_over: Dict[str, int]
-    counters: Dict[str, Any]
-
-
-def run_client(requests: int, seed: str, urls: List[str], ca_path: str) -> Report:
-    """Make the requests, in a process that ``worlds.enter("eventlet")`` has made green."""
     import eventlet
     import urllib3
 
@@ -186,7 +142,10 @@ def run_client(requests: int, seed: str, urls: List[str], ca_path: str) -> Repor
     counters = stalepool.snapshot()["totals"]
     while pools:
         pools.pop().close()
-    return Report(requests, lost, wrong, failed, left_over(before), counters)
+    return {
+        **{"lost": lost, "wrong": wrong, "failed": failed},
+        **{"left_over": left_over(before), "counters": counters},
+    }
 
 
 def said_by(data: bytes) -> List[str]:
