@@ -1,70 +1,55 @@
-"""The table of what must hold, over all factors: for each pair of them, in full with ``--full``.
+"""Each fault with each method, and on each layer: is the request saved? If not, is it as in stock?
 
-The factors: situation, method, threads or eventlet, plain or TLS 1.2 or 1.3, direct or through
-haproxy or through a proxy, after a full or a fast check. urllib3 1.26 and 2.x: by the environment
-the suite runs in. With ``--full`` it is shown of stock, too, what becomes of each case.
+The table of faults is in :mod:`support.oracle`. With ``--full`` every combination is held against
+what stock does: what was raised, with its arguments and what it was made from, the state of the
+connection and of the pool, how often the server was asked, and what came of the next request.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from typing import List
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from conftest import clean_environ
-from replay_pairs import full_product, pairwise
-from replay_scenes import (
-    FACTORS,
-    FEWER_FACTORS,
-    SITUATIONS,
-    Case,
-    Result,
-    expected,
-    is_possible,
-    play_all,
-)
+import oracle
 from worlds import WITH_TESTS
 
-pytestmark = pytest.mark.timeout(600)  # with --full it takes minutes
+SCRIPT = """
+import sys, worlds
+if sys.argv[1] != "threads": worlds.enter(sys.argv[1])
+import oracle
+oracle.main(*sys.argv[2:])
+"""
 
 
-def play_all_in_eventlet(cases: List[Case], has_shim: bool, haproxy: str) -> List[Result]:
-    script = "from worlds import enter; enter('eventlet'); import replay_scenes as r; r.main()"
-    done = subprocess.run(
-        [sys.executable, "-Werror", "-Wignore::DeprecationWarning", "-c", script],
-        input=json.dumps({"cases": cases, "has_shim": has_shim, "haproxy": haproxy}),
-        env=clean_environ(**WITH_TESTS),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    return [Result(*result) for result in json.loads(done.stdout)]
+#: in a green world a second time, with ``--full``
+NOT_GREEN = ("TLSv1.2", "proxy", "TLS to haproxy")
 
 
-PLAYERS = {"threads": play_all, "eventlet": play_all_in_eventlet}
+def marked(world: str, layer: str) -> Any:
+    marks = [pytest.mark.haproxy] * (layer in oracle.FRONTED)
+    marks += [pytest.mark.full] * (world == "eventlet" and layer in NOT_GREEN)
+    return pytest.param(world, layer, marks=marks)
 
 
-@pytest.mark.each_value
-@pytest.mark.parametrize("has_shim", [False, True], ids=["stock", "shim"])
-@pytest.mark.parametrize("is_behind", [False, pytest.param(True, marks=pytest.mark.haproxy)])
-@pytest.mark.parametrize("world", PLAYERS)
-def test_the_table(world, is_behind, has_shim, request):
-    """In each world every pair of the others; all side by side, those behind haproxy apart."""
-    haproxy = request.getfixturevalue("haproxy_binary") if is_behind else ""
-    if request.config.getoption("--full"):
-        chosen = full_product(FACTORS, is_possible)
-    else:
-        chosen = pairwise(FEWER_FACTORS, is_possible)
-    cases = [case for case in map(Case._make, chosen) if (case.route == "haproxy") == is_behind]
-    results = PLAYERS[world](cases, has_shim, haproxy)
-    assert len(results) == len(cases) > len(SITUATIONS) / 2
-    wrong = {
-        "-".join(case): (result, expected(case, has_shim))
-        for case, result in zip(cases, results)
-        if result != expected(case, has_shim)
-    }
-    assert wrong == {}
+@pytest.mark.timeout(600)  # with --full it takes minutes
+@pytest.mark.parametrize(
+    ("world", "layer"),
+    [marked(world, layer) for world in ("threads", "eventlet") for layer in oracle.LAYERS],
+)
+def test_what_becomes_of_a_request_that_meets_a_fault(run_python, request, world, layer):
+    is_full = request.config.getoption("--full")
+    haproxy = request.getfixturevalue("haproxy_binary") if layer in oracle.FRONTED else ""
+
+    def run(enabled: str) -> Any:
+        environ = {**WITH_TESTS, "STALEPOOL_ENABLED": enabled}
+        # before Python 3.12 a tunnel whose handshake was reset is the collector's, in stock too
+        flags = ["-Wignore::ResourceWarning"] if layer == "tunnel" else []
+        return run_python(SCRIPT, world, layer, is_full, haproxy, env=environ, flags=flags)
+
+    with ThreadPoolExecutor() as executor:
+        shim, *stock = executor.map(run, ("1", "0") if is_full else ("1",))
+    assert oracle.wrong(shim, layer, is_full) == {}
+    if is_full:
+        assert oracle.deviations(stock[0], shim) == []

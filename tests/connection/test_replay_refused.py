@@ -14,7 +14,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import pytest
 
 import stalepool
-from oracle import refuse_early
+from oracle import RefuseEarly
 from pools import counters, pooled_connection, wait_idle
 from reused import asked, outcome, primed, stock
 from stalepool_testing import (
@@ -127,7 +127,7 @@ def test_an_upload_that_is_refused_early_is_begun_once(layer: str) -> None:
 
     def upload() -> Tuple[Any, ...]:
         options = {"tls": tls, "socket_options": small, "receive_buffer": 16384}
-        with primed(refuse_early(), **options) as (server, pool):
+        with primed(RefuseEarly(), **options) as (server, pool):
             seen, counted = outcome(pool, "PUT", body=b"x" * 900_000), counters(server)
             return seen, asked(server), counted.get("replays_refused"), counted.get("replays")
 

@@ -1,21 +1,59 @@
-"""What a caller sees of a request that fails, written down so that two processes can be compared.
+"""Every fault that a request on a pooled connection can meet, and what comes of it.
 
-:func:`main` runs every fault of :data:`FAULTS`, with each method, on a connection that has answered
-before and on a fresh one, and prints what was seen as JSON. Run once with the shim and once without
-it, what differs is the shim's doing: :func:`deviations` says which of it is not permitted.
+:func:`main` runs the faults of :data:`FAULTS`, with each method, on a connection that has answered
+before and on a fresh one, and prints what was seen as JSON. :func:`wrong` judges that by the table.
+Run once with the shim and once without it, what differs is the shim's doing: :func:`deviations`
+says which of it is not permitted.
+
+To be imported after ``worlds.enter()``, in a world that is green.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import re
 import socket
+import ssl
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+
+import urllib3
+
+import stalepool  # noqa: F401  # installs, unless the environment says no
+from pools import counters, pooled_connection
+from replay_routes import FOR_EVER_MS, route_to
+from replay_tools import after_checkout, have, kind_of, wait_for
+from reused import Server
+from stalepool_testing import (
+    TLS,
+    AnswerStep,
+    BlackHole,
+    Close,
+    CloseAfter,
+    Exchange,
+    HalfAnswer,
+    HalfCloseAfter,
+    HalfStatusLine,
+    LingeringClose,
+    ProcessThenClose,
+    ProcessThenReset,
+    Reset,
+    ResetAfter,
+    Respond,
+    Silence,
+    SlowAnswer,
+    Step,
+    Surplus,
+    ZeroWindow,
+    kernel,
+    release,
+    swallow,
+)
+from stalepool_testing.tls import forget_errors
 
 #: of a request's read, in seconds: long enough for a busy machine
 READ_S = 20.0
@@ -25,120 +63,105 @@ SHORT_S = 0.4
 SILENCE_S = 6.2
 
 BODIES = {"GET": None, "POST": b"pay 10", "PUT": b"put"}
+#: how often the connection has answered before: at the first checkout the check is a full one
+ANSWERS = {"GET": 1, "POST": 1, "PUT": 3}
 #: more than both kernels' buffers hold, and less than is recorded
 LARGE = b"x" * 900_000
 SMALL_BUFFERS = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)]
+
+#: layer -> the version of TLS, and the route
+LAYERS: Dict[str, Tuple[Optional[str], str]] = {
+    "plain": (None, "direct"),
+    "TLSv1.2": ("TLSv1.2", "direct"),
+    "TLSv1.3": ("TLSv1.3", "direct"),
+    "proxy": (None, "proxy"),
+    "tunnel": ("TLSv1.3", "proxy"),
+    "haproxy": (None, "haproxy"),
+    "TLS to haproxy": ("TLSv1.3", "haproxy"),
+}
+
+FRONTED = ("haproxy", "TLS to haproxy")
+
+#: when an idle step happens, or that an answer step meets the request
+IDLE, AFTER_CHECKOUT, HEAD_MADE, MET = "while idle", "after checkout", "as its head is made", "met"
 
 
 class Fault(NamedTuple):
     """One thing that goes wrong.
 
-    ``steps``: what the server does after the priming answer. ``act``: what is done to
-    (server, pool) after the priming, before the request. ``read_s``, ``connect_s``: timeouts;
-    sending has the latter.
-    ``is_idle``: it meets the idle connection, not the request. ``is_large``: with a large body.
+    ``step``: what the server does, and ``when``. ``act``: what else is done to (server, pool)
+    before the request. ``methods``: with which it can be told what stock does. ``read_s``,
+    ``connect_s``: timeouts; sending has the latter. ``is_large``: with a large body.
     ``is_for_ever``: each connection meets it.
+
+    ``error``: as the caller sees it where the request is not saved, None: as in stock.
+    ``arrives``: how often the first sending does. ``is_processed``: whether the server acts on it.
+    ``saved_as``: how a request is saved that may be sent again; "tried": in vain; "": it is not.
     """
 
-    steps: Callable[[], List[Any]]
+    step: Optional[Step]
+    when: str = MET
     act: Optional[Callable[[Any, Any], None]] = None
     methods: Tuple[str, ...] = ("GET", "POST", "PUT")
     read_s: float = READ_S
     connect_s: float = READ_S
-    is_idle: bool = False
     is_large: bool = False
     is_for_ever: bool = False
+    error: Optional[str] = "connection"
+    arrives: int = 1
+    is_processed: bool = True
+    saved_as: str = ""
 
 
-def _steps() -> Any:
-    """Steps of this module's own; defined late, since they are made green with the process."""
-    from stalepool_testing import AnswerStep, Exchange
+@dataclass(frozen=True)
+class SendThenEnd(AnswerStep):
+    """Reads the request, sends these bytes, and ends the connection."""
 
-    @dataclass(frozen=True)
-    class SendThenEnd(AnswerStep):
-        """Reads the request, sends these bytes, and ends the connection."""
+    data: bytes
+    reset: bool = False
+    keeps_connection = False
 
-        data: bytes
-        reset: bool = False
-        keeps_connection = False
-
-        def answer(self, exchange: Exchange) -> None:
-            exchange.process()
-            exchange.send(self.data)
-            exchange.end(self.reset)
-
-    @dataclass(frozen=True)
-    class RefuseEarly(AnswerStep):
-        """Answers 413 once it has seen the head, and closes with the body unread: an RST."""
-
-        keeps_connection = False
-
-        def answer(self, exchange: Exchange) -> None:
-            exchange.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-            exchange.channel.flush()
-            exchange.channel.reset()
-
-    return SendThenEnd, RefuseEarly
+    def answer(self, exchange: Exchange) -> None:
+        exchange.process()
+        exchange.send(self.data)
+        exchange.end(self.reset)
 
 
-def send_then_end(data: bytes, reset: bool = False) -> Any:
-    return _steps()[0](data, reset)
+@dataclass(frozen=True)
+class RefuseEarly(AnswerStep):
+    """Answers 413 once it has seen the head, and closes with the body unread: an RST."""
+
+    keeps_connection = False
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        exchange.channel.flush()
+        exchange.channel.reset()
 
 
-def refuse_early() -> Any:
-    return _steps()[1]()
+@dataclass(frozen=True)
+class CutTunnel(AnswerStep):
+    """The request has arrived, and the proxy ends the tunnel it came through. Not processed."""
+
+    reset: bool = False
+    keeps_connection = False
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.throw_away()
+        CUT[id(exchange.channel.journal)](self.reset)
+        exchange.channel.park()
 
 
-def _idle(name: str, *arguments: Any, **keywords: Any) -> Fault:
-    """A fault of ``stalepool_testing`` that meets the idle connection, and has arrived there."""
-
-    def act(server: Any, pool: Any) -> None:
-        import stalepool_testing
-        from stalepool_testing import kernel
-
-        # after the answer was read: http.client would read ahead into what is sent at once
-        server.perform(getattr(stalepool_testing, name)(*arguments, **keywords))
-        kernel.wait_readable(newest_socket(pool))
-
-    return Fault(list, act, is_idle=True)
-
-
-def _met(name: str, *arguments: Any, **keywords: Any) -> Fault:
-    """A fault of ``stalepool_testing`` that meets the request."""
-    options = {key: keywords.pop(key) for key in ("methods", "read_s") if key in keywords}
-
-    def steps() -> List[Any]:
-        import stalepool_testing
-
-        return [getattr(stalepool_testing, name)(*arguments, **keywords)]
-
-    return Fault(steps, **options)
-
-
-def _sent(data: bytes, reset: bool = False) -> Fault:
-    return Fault(lambda: [send_then_end(data, reset)])
+#: by the server's journal: what has the proxy in front of it cut
+CUT: Dict[int, Callable[[bool], Any]] = {}
 
 
 # -- what is done to a primed connection -----------------------------------------------------------
 
 
-def newest_socket(pool: Any) -> Any:
-    """The socket of the connection that the next request takes."""
-    return next(conn.sock for conn in reversed(pool.pool.queue) if conn is not None)
-
-
-def swallow_requests(server: Any, pool: Any) -> None:
-    """From now on nothing that the client sends arrives."""
-    from stalepool_testing import BlackHole
-
-    server.perform(BlackHole())
-
-
 def lose_at_peer(server: Any, pool: Any) -> None:
     """The peer has forgotten the connection, and its RST was lost: it is half open."""
-    from stalepool_testing import ResetAfter, release, swallow
-
-    client = newest_socket(pool)
+    client = pooled_connection(pool).sock
     swallow(client)
     server.perform(ResetAfter(0))
     release(client)
@@ -148,79 +171,181 @@ def stop_listening(server: Any, pool: Any) -> None:
     server.stop_listening()
 
 
-def close_idle_and_stop_listening(server: Any, pool: Any) -> None:
-    from stalepool_testing import CloseAfter, kernel
+def while_its_head_is_made(pool: Any, act: Callable[[Any], None]) -> None:
+    """As late as urllib3 lets anybody in: the headers are being put together."""
+    conn = pooled_connection(pool)
+    stock_putheader, acts = conn.putheader, [act]
 
-    stop_listening(server, pool)
-    server.perform(CloseAfter(0))
-    kernel.wait_readable(newest_socket(pool))
+    def putheader(*args: Any) -> None:
+        if acts:
+            acts.pop()(conn)
+        stock_putheader(*args)
+
+    conn.putheader = putheader
 
 
-_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
-_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+def arrange(fault: Fault, server: Any, pool: Any, is_behind_haproxy: bool) -> None:
+    """Have it happen, at its time."""
+    if fault.act is not None:
+        fault.act(server, pool)
+    if fault.when == MET or fault.step is None:
+        return
+    # behind haproxy nobody else ends the client's connection: its own timeout does
+    act = wait_for(kernel.POLLIN) if is_behind_haproxy else have(server, fault.step)
+    if isinstance(fault.step, BlackHole):
+        server.perform(fault.step)
+    elif fault.when == IDLE:
+        # after the answer was read: http.client would read ahead into what is sent at once
+        act(pooled_connection(pool))
+    else:
+        {AFTER_CHECKOUT: after_checkout, HEAD_MADE: while_its_head_is_made}[fault.when](pool, act)
 
-FAULTS: Dict[str, Fault] = {
-    # while idle
-    "idle: FIN": _idle("CloseAfter", 0),
-    "idle: FIN without close_notify": _idle("CloseAfter", 0, close_notify=False),
-    "idle: RST": _idle("ResetAfter", 0),
-    "idle: half-closed": _idle("HalfCloseAfter", 0),
-    "idle: lingering close": _idle("LingeringClose", 0),
-    "idle: 408": _idle("Surplus", 408, seconds=0),
-    "idle: answer nobody asked for": _idle("Surplus", 200, b"poison", seconds=0),
-    "idle: FIN, and the listener gone": Fault(
-        list, close_idle_and_stop_listening, is_idle=True, methods=("GET", "POST")
-    ),
-    # a body is a send of its own: the RST that the head draws may come before or after that
-    "idle: half-open": Fault(list, lose_at_peer, is_idle=True, methods=("GET",)),
-    "idle: black hole": Fault(list, swallow_requests, read_s=SHORT_S, is_idle=True),
-    # as the request arrives
-    "FIN on arrival": _met("Close", methods=("GET",)),
-    "RST on arrival": _met("Reset", methods=("GET",)),
-    "FIN, acted on": _met("ProcessThenClose"),
-    "close_notify, acted on": _met("ProcessThenClose", close_notify=True),
-    "RST, acted on": _met("ProcessThenReset"),
-    "FIN, and the listener gone": Fault(lambda: _met("ProcessThenClose").steps(), stop_listening),
-    "FIN on every connection": Fault(lambda: _met("ProcessThenClose").steps(), is_for_ever=True),
-    "RST on every connection": Fault(lambda: _met("ProcessThenReset").steps(), is_for_ever=True),
-    "413 before the body was read": Fault(
-        lambda: [refuse_early()], methods=("POST", "PUT"), is_large=True
-    ),
-    "RST before the body was read": Fault(
-        lambda: _met("Reset").steps(), methods=("POST", "PUT"), is_large=True
-    ),
-    "a body is not read": Fault(
-        lambda: _met("ZeroWindow", 60).steps(),
-        methods=("POST", "PUT"),
-        connect_s=2.0,
-        is_large=True,
-    ),
-    # no answer in time
-    "read timeout": _met("Silence", read_s=SHORT_S),
-    "read timeout, after the wait on silence": _met("Silence", read_s=SILENCE_S, methods=("GET",)),
-    "read timeout in the body": _met("SlowAnswer", 60, read_s=SHORT_S),
-    # in the midst of the answer
-    "status line cut by a FIN": _met("HalfStatusLine"),
-    "status line cut by an RST": _met("HalfStatusLine", reset=True),
-    "headers cut by a FIN": _sent(_HEAD[:25]),
-    "headers cut by an RST": _sent(_HEAD[:25], reset=True),
-    "headers end in a FIN": _sent(_HEAD[:-2]),
-    "body cut by a FIN": _met("HalfAnswer"),
-    "body cut by an RST": _met("HalfAnswer", reset=True),
-    "body that never began": _sent(_HEAD),
-    "chunk cut by a FIN": _sent(_CHUNKED + b"5\r\nab"),
-    "chunks without an end": _sent(_CHUNKED + b"2\r\nab\r\n"),
-    "no status line": _sent(b"ouch\r\n\r\n"),
-    "an empty line": _sent(b"\r\n"),
-    "HTTP/3": _sent(b"HTTP/3 200 OK\r\n\r\n"),
-    "a status that is none": _sent(b"HTTP/1.1 ok OK\r\n\r\n"),
-    "a header that is too long": _sent(_HEAD[:-2] + b"X: " + b"x" * 70_000 + b"\r\n\r\n"),
-    "100 Continue, then a FIN": _sent(b"HTTP/1.1 100 Continue\r\n\r\n"),
-    "100 Continue, then an RST": _sent(b"HTTP/1.1 100 Continue\r\n\r\n", reset=True),
+
+# -- the table -------------------------------------------------------------------------------------
+
+#: how an idle connection ends. It is seen before a byte goes out, so every method is saved
+ENDS: Dict[str, Step] = {
+    "FIN": CloseAfter(0),
+    "FIN without close_notify": CloseAfter(0, close_notify=False),
+    "RST": ResetAfter(0),
+    "half-closed": HalfCloseAfter(0),
+    "lingering close": LingeringClose(0),
+    "408": Surplus(408, seconds=0),
+    "answer nobody asked for": Surplus(200, b"poison", seconds=0),
 }
 
+GET, WITH_BODY = ("GET",), ("POST", "PUT")
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
+_CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+AGAIN: Dict[str, Any] = {"saved_as": "replayed"}
+UNPROCESSED: Dict[str, Any] = {**AGAIN, "is_processed": False}
+TRIED: Dict[str, Any] = {"saved_as": "tried"}
+
+
+def _in_the_answer(step: Step, error: Optional[str] = None) -> Fault:
+    return Fault(step, error=error)
+
+
+FAULTS: Dict[str, Fault] = {
+    **{
+        "%s %s" % (name, when): Fault(step, when, saved_as="" if when == IDLE else "kept_off")
+        for name, step in ENDS.items()
+        for when in (IDLE, AFTER_CHECKOUT, HEAD_MADE)
+    },
+    # what no check sees
+    "idle: FIN, and the listener gone": Fault(
+        CloseAfter(0), IDLE, stop_listening, methods=("GET", "POST"), error=None, arrives=0
+    ),
+    # a body is a send of its own: the RST that the head draws may come before or after that
+    "idle: half-open": Fault(None, IDLE, lose_at_peer, GET, arrives=0, **UNPROCESSED),
+    "idle: black hole": Fault(BlackHole(), IDLE, read_s=SHORT_S, error="read timeout", arrives=0),
+    # as the request arrives
+    "FIN on arrival": Fault(Close(), methods=GET, **UNPROCESSED),
+    "RST on arrival": Fault(Reset(), methods=GET, **UNPROCESSED),
+    "FIN, acted on": Fault(ProcessThenClose(), **AGAIN),
+    "close_notify, acted on": Fault(ProcessThenClose(close_notify=True), **AGAIN),
+    "RST, acted on": Fault(ProcessThenReset(), **AGAIN),
+    "FIN, and the listener gone": Fault(ProcessThenClose(), act=stop_listening, **TRIED),
+    "FIN on every connection": Fault(ProcessThenClose(), is_for_ever=True, **TRIED),
+    "RST on every connection": Fault(ProcessThenReset(), is_for_ever=True, **TRIED),
+    "FIN of the tunnel": Fault(CutTunnel(), methods=("GET", "PUT"), **UNPROCESSED),
+    "RST of the tunnel": Fault(CutTunnel(reset=True), methods=("GET", "PUT"), **UNPROCESSED),
+    "413 before the body was read": Fault(
+        RefuseEarly(), methods=WITH_BODY, is_large=True, error=None, is_processed=False
+    ),
+    "RST before the body was read": Fault(Reset(), methods=WITH_BODY, is_large=True, **UNPROCESSED),
+    "a body is not read": Fault(
+        ZeroWindow(60),
+        methods=WITH_BODY,
+        connect_s=2.0,
+        is_large=True,
+        error=None,
+        is_processed=False,
+    ),
+    # no answer in time
+    "read timeout": Fault(Silence(), read_s=SHORT_S, error="read timeout"),
+    "read timeout, after the wait on silence": Fault(
+        Silence(), methods=GET, read_s=SILENCE_S, error="read timeout"
+    ),
+    "read timeout in the body": Fault(SlowAnswer(60), read_s=SHORT_S, error="read timeout"),
+    # in the midst of the answer
+    "status line cut by a FIN": _in_the_answer(HalfStatusLine(), "half an answer"),
+    "status line cut by an RST": _in_the_answer(HalfStatusLine(reset=True)),
+    "headers cut by a FIN": _in_the_answer(SendThenEnd(_HEAD[:25])),
+    "headers cut by an RST": _in_the_answer(SendThenEnd(_HEAD[:25], reset=True)),
+    "headers end in a FIN": _in_the_answer(SendThenEnd(_HEAD[:-2])),
+    "body cut by a FIN": _in_the_answer(HalfAnswer(), "half an answer"),
+    "body cut by an RST": _in_the_answer(HalfAnswer(reset=True)),
+    "body that never began": _in_the_answer(SendThenEnd(_HEAD)),
+    "chunk cut by a FIN": _in_the_answer(SendThenEnd(_CHUNKED + b"5\r\nab")),
+    "chunks without an end": _in_the_answer(SendThenEnd(_CHUNKED + b"2\r\nab\r\n")),
+    "no status line": _in_the_answer(SendThenEnd(b"ouch\r\n\r\n")),
+    "an empty line": _in_the_answer(SendThenEnd(b"\r\n")),
+    "HTTP/3": _in_the_answer(SendThenEnd(b"HTTP/3 200 OK\r\n\r\n")),
+    "a status that is none": _in_the_answer(SendThenEnd(b"HTTP/1.1 ok OK\r\n\r\n")),
+    "a header that is too long": _in_the_answer(
+        SendThenEnd(_HEAD[:-2] + b"X: " + b"x" * 70_000 + b"\r\n\r\n")
+    ),
+    "100 Continue, then a FIN": _in_the_answer(SendThenEnd(b"HTTP/1.1 100 Continue\r\n\r\n")),
+    "100 Continue, then an RST": _in_the_answer(
+        SendThenEnd(b"HTTP/1.1 100 Continue\r\n\r\n", reset=True)
+    ),
+}
+
+#: it answers the others itself, or cannot be told to do them
+BEHIND_HAPROXY = (
+    *("FIN after checkout", "FIN on arrival", "RST on arrival", "FIN, acted on", "RST, acted on"),
+    *("FIN on every connection", "RST on every connection", "read timeout", "body cut by a FIN"),
+)
 #: stock's own outcome varies: the proxy may be told of the RST before it has passed on the answer
-RACES_IN_A_TUNNEL = {"idle: half-open", "413 before the body was read"}
+RACES_IN_A_TUNNEL = ("idle: half-open", "413 before the body was read")
+
+
+class Cell(NamedTuple):
+    fault: str
+    method: str
+    is_reused: bool
+
+    def __str__(self) -> str:
+        return "%s, %s, %s" % (self.fault, self.method, "reused" if self.is_reused else "fresh")
+
+
+def cells(layer: str, is_full: bool) -> List[Cell]:
+    """What is run on a layer.
+
+    In full, everything. If not, each fault with each method on the plain one, and with one of
+    them on each other layer; on connections that have answered.
+    """
+    found = []
+    for number, name in enumerate(FAULTS):
+        fault = FAULTS[name]
+        if not _can_be(name, layer) or (not is_full and _takes_long(name, layer)):
+            continue
+        methods = fault.methods
+        if fault.is_for_ever and layer in FRONTED:
+            methods = GET  # it answers 502 itself, and resets if the body is still to come
+        if layer != "plain" and not is_full:
+            methods = (methods[(number + list(LAYERS).index(layer)) % len(methods)],)
+        found += [Cell(name, method, True) for method in methods]
+        # a fresh connection has no idle time, and no listener that could have gone
+        if is_full and fault.when == MET and fault.act is None and layer not in FRONTED:
+            found += [Cell(name, method, False) for method in methods]
+    # what takes longest begins first
+    return sorted(found, key=lambda cell: -FAULTS[cell.fault].read_s % READ_S)
+
+
+def _takes_long(name: str, layer: str) -> bool:
+    # the proxy takes the body that the server does not read
+    return FAULTS[name].read_s == SILENCE_S or (name, layer) == ("a body is not read", "tunnel")
+
+
+def _can_be(name: str, layer: str) -> bool:
+    if layer in FRONTED:
+        return name in BEHIND_HAPROXY
+    if layer == "tunnel":
+        return name not in RACES_IN_A_TUNNEL
+    return not isinstance(FAULTS[name].step, CutTunnel)
+
 
 # -- what was seen ---------------------------------------------------------------------------------
 
@@ -271,96 +396,58 @@ def _attempt(pool: Any, method: str, path: str, **options: Any) -> Dict[str, Any
     try:
         response = pool.request(method, path, headers={"X-Request-Id": path}, **options)
     except Exception as error:
-        return {"error": describe_error(error)}
+        return {"error": describe_error(error), "kind": kind_of(error)}
     is_own = response.headers.get("X-Request-Id") == path
     return {"status": response.status, "is own": is_own, "data": repr(response.data)}
 
 
-@contextlib.contextmanager
-def pool_to(server: Any, tls: Any, is_tunnelled: bool, **options: Any) -> Iterator[Any]:
-    """A pool for the server, directly or through a CONNECT tunnel."""
-    import urllib3
-
-    from stalepool_testing import ConnectProxy
-
-    make: Any = urllib3.HTTPConnectionPool
-    if tls is not None:
-        make, options["ca_certs"] = urllib3.HTTPSConnectionPool, tls.ca_path
-    if not is_tunnelled:
-        with make(server.host, server.port, **options) as pool:
-            yield pool
-        return
-    with ConnectProxy() as proxy, urllib3.ProxyManager(proxy.url, **options) as client:
-        yield client.connection_from_url(server.url)
-
-
-def run_cell(
-    fault: Fault, method: str, is_reused: bool, tls: Any, is_tunnelled: bool
-) -> Dict[str, Any]:
+def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
     """One request that meets one fault, and one more behind it."""
-    import urllib3
-
-    from reused import Server
-    from stalepool_testing import Respond
-
-    options: Dict[str, Any] = {"maxsize": 2, "retries": False}
+    fault, method, is_reused = FAULTS[cell.fault], cell.method, cell.is_reused
+    version, way = LAYERS[layer]
+    tls = None if version is None else TLS(version)
+    is_behind = way == "haproxy"
+    options: Dict[str, Any] = {"maxsize": 2}
     options["timeout"] = urllib3.Timeout(connect=fault.connect_s, read=fault.read_s)
     patient = urllib3.Timeout(connect=20, read=20)
     began, buffer = time.monotonic(), None
     if fault.is_large:
         options["socket_options"], buffer = SMALL_BUFFERS, 16384
-    steps = fault.steps()
-    script: Any = [Respond(), *steps] if is_reused else steps
+    steps = [fault.step] if fault.when == MET else []
+    times = ANSWERS[method] if is_reused else 0
+    script: Any = [Respond()] * times + steps
     if fault.is_for_ever:
 
         def script(request: Any) -> Any:
             return steps if request.path == "/wanted" else Respond()
 
-    with Server(script, tls=tls, receive_buffer=buffer) as server:
-        with pool_to(server, tls, is_tunnelled, **options) as pool:
-            if is_reused:
-                assert pool.request("GET", "/prime", timeout=patient).status == 200
-            if fault.act is not None:
-                fault.act(server, pool)
-            body = LARGE if fault.is_large else BODIES[method]
-            seen = {"outcome": _attempt(pool, method, "/wanted", body=body)}
-            seen["pool"] = describe_pool(pool)
-            entries = [entry for entry in server.journal if entry.path == "/wanted"]
-            seen["arrivals"] = len(entries)
-            seen["saved"] = saved(server.port)
-            seen["next"] = _attempt(pool, "GET", "/next", timeout=patient)
-            seen["pool then"] = describe_pool(pool)
-            seen["seconds"] = time.monotonic() - began
+    keeps_ms = 200 if is_behind and fault.when != MET else FOR_EVER_MS
+    with Server(script, tls=None if is_behind else tls, receive_buffer=buffer) as server, route_to(
+        server, way, tls, haproxy, keeps_ms
+    ) as route, route.make_pool(**options) as pool:
+        if route.cut is not None:
+            CUT[id(server.journal)] = route.cut
+        for _ in range(times):
+            assert pool.request("GET", "/prime", timeout=patient, retries=3).status == 200
+        before = saved(pool)  # by an earlier cell, whose server had the port
+        arrange(fault, server, pool, is_behind)
+        body = LARGE if fault.is_large else BODIES[method]
+        seen = {"outcome": _attempt(pool, method, "/wanted", body=body)}
+        seen["pool"] = describe_pool(pool)
+        entries = [entry for entry in server.journal if entry.path == "/wanted"]
+        seen["arrivals"] = len(entries)
+        seen["processed"] = sum(entry.processed for entry in entries)
+        seen["saved"] = dict(saved(pool) - before)
+        seen["next"] = _attempt(pool, "GET", "/next", timeout=patient)
+        seen["pool then"] = describe_pool(pool)
+        seen["seconds"] = time.monotonic() - began
     return seen
 
 
-def saved(port: int) -> Dict[str, int]:
-    """What the shim did for an origin: counters that are not 0; ``tried`` saved nothing."""
-    import stalepool
-
-    for name, counters in stalepool.snapshot()["origins"].items():
-        if name.endswith(":%d" % port):
-            counted = {
-                "discards": counters["discards"],
-                "replays": counters["replays"].get("ok", 0),
-                "moved": sum(counters["moved"].values()) - counters["moved"].get("failed", 0),
-                "reconnects": counters["reconnects"].get("ok", 0),
-                "tried": counters["replays"].get("failed", 0),
-            }
-            return {name: count for name, count in counted.items() if count}
-    return {}
-
-
-def cells(left_out: Set[str]) -> Dict[str, Tuple[Fault, str, bool]]:
-    """Everything to be run, by name."""
-    found = {}
-    for name, fault in ((n, f) for n, f in FAULTS.items() if n not in left_out):
-        for method in fault.methods:
-            # a fresh connection has no idle time, and no listener that could have gone
-            for is_reused in (True,) if fault.act is not None else (True, False):
-                key = "%s, %s, %s" % (name, method, "reused" if is_reused else "fresh")
-                found[key] = (fault, method, is_reused)
-    return found
+def saved(pool: Any) -> Counter:
+    """How requests of an origin were saved, by the shim's own count; ``tried`` saved nothing."""
+    counted = counters(pool)
+    return Counter(counted.get("saved", {}), tried=counted.get("replays", {}).get("failed", 0))
 
 
 def _keep_errors_apart() -> None:
@@ -368,9 +455,6 @@ def _keep_errors_apart() -> None:
 
     Client and server do it alike, with the shim and without.
     """
-    import ssl
-
-    from stalepool_testing.tls import forget_errors
 
     def clearing(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -389,30 +473,55 @@ def _keep_errors_apart() -> None:
         setattr(native, name, clearing(getattr(native, name)))
 
 
-def main(world: str, layer: str) -> None:
-    """Run all cells and print what was seen.
-
-    :param world: ``threads``, or what :func:`worlds.enter` takes.
-    :param layer: ``plain``, a version of TLS, or ``tunnel``: TLS 1.3 behind a CONNECT.
-    """
-    if world != "threads":
-        import worlds
-
-        worlds.enter(world)
-    import urllib3  # noqa: F401
-
-    import stalepool  # noqa: F401  # installs, unless the environment says no
-    from stalepool_testing import TLS
-
-    is_tunnelled = layer == "tunnel"
-    tls = None if layer == "plain" else TLS("TLSv1.3" if is_tunnelled else layer)
+def main(layer: str, is_full: str, haproxy: str) -> None:
+    """Run the cells of a layer and print what was seen, by their names."""
     _keep_errors_apart()
-    todo = cells(RACES_IN_A_TUNNEL if is_tunnelled else set())
-    todo = dict(sorted(todo.items(), key=lambda item: -item[1][0].read_s % READ_S))
+    todo = cells(layer, is_full == "True")
     with ThreadPoolExecutor(24) as executor:
-        run = functools.partial(run_cell, tls=tls, is_tunnelled=is_tunnelled)
-        seen = dict(zip(todo, executor.map(lambda cell: run(*cell), todo.values())))
+        run = functools.partial(run_cell, layer=layer, haproxy=haproxy)
+        seen = dict(zip(map(str, todo), executor.map(run, todo)))
     print(json.dumps(seen))
+
+
+# -- what must come of it --------------------------------------------------------------------------
+
+
+def expected(cell: Cell, layer: str) -> Dict[str, Any]:
+    """What must be seen with the shim at its defaults, as far as the table says."""
+    fault = FAULTS[cell.fault]
+    if fault.when != MET and fault.step in ENDS.values() and fault.act is None:
+        saved = {fault.saved_as: 1} if fault.saved_as else {}
+        return {"said": 200, "arrivals": 1, "processed": 1, "saved": saved}
+    processed = int(fault.is_processed and fault.arrives)
+    seen = {"said": fault.error, "arrivals": fault.arrives, "processed": processed, "saved": {}}
+    if cell.method == "POST" or not cell.is_reused or not fault.saved_as:
+        return seen
+    seen["saved"] = {fault.saved_as: 1}
+    if fault.saved_as == "replayed":
+        return {**seen, "said": 200, "arrivals": fault.arrives + 1, "processed": processed + 1}
+    if fault.is_for_ever:
+        seen.update(arrivals=2, processed=2 * processed)
+        if (
+            "haproxy" in layer
+        ):  # the connection is fresh to it: it answers for a server that does not
+            seen.update(said=502, saved={"replayed": 1})
+    return seen
+
+
+def wrong(seen: Dict[str, Any], layer: str, is_full: bool) -> Dict[str, Any]:
+    """What was seen with the shim, and what is expected, where the two differ; by cell."""
+    found = {}
+    for cell in cells(layer, is_full):
+        wanted, outcome = expected(cell, layer), seen[str(cell)]["outcome"]
+        got = {**seen[str(cell)], "said": outcome.get("status", outcome.get("kind"))}
+        if got["said"] == 200 and not outcome["is own"]:
+            got["said"] = "the answer to another request"
+        if wanted["said"] is None:
+            wanted["said"] = got["said"]
+        got = {name: got[name] for name in wanted}
+        if got != wanted:
+            found[str(cell)] = got, wanted, outcome
+    return found
 
 
 # -- what is permitted -----------------------------------------------------------------------------
@@ -425,13 +534,14 @@ def deviations(stock: Dict[str, Any], shim: Dict[str, Any]) -> List[str]:
     request. In the place of anything else it is not.
     """
     assert stock.keys() == shim.keys()
-    found = []
+    found = ["%s: saved by stock" % cell for cell, seen in stock.items() if seen["saved"]]
     for cell, seen in shim.items():
         was = stock[cell]
-        is_saved = _is_an_answer(seen["outcome"]) and set(seen["saved"]) - {"tried"}
-        if is_saved and not _is_an_answer(was["outcome"]):
+        if seen["saved"].keys() - {"tried"}:
+            if "status" not in seen["outcome"] or _is_an_answer(was["outcome"]):
+                found.append("%s: nothing to save" % cell)
             continue
-        was_sent_again = "tried" in seen["saved"] or "replays" in seen["saved"]
+        was_sent_again = seen["saved"].keys() & {"tried", "replayed"}
         for part in ("outcome", "pool", "next", "pool then", "arrivals"):
             if part != "arrivals" or not was_sent_again:
                 found += ["%s: %s%s" % (cell, part, d) for d in _differences(was[part], seen[part])]

@@ -35,9 +35,8 @@ backend back
 
 
 class Route(NamedTuple):
-    """``make_pool``: of one connection to the server, or to who hands it on; takes the caller's
-    timeout. ``cut``: has the proxy end all tunnels, with an RST if it is told so; None where there
-    is none.
+    """``make_pool``: to the server, or to who hands it on; takes urllib3's options. ``cut``: has
+    the proxy end all tunnels, with an RST if it is told so; None where there is none.
     """
 
     make_pool: Callable[..., Any]
@@ -54,24 +53,23 @@ def route_to(
     :param haproxy: its path.
     """
     if name == "direct":
-        yield Route(lambda timeout=10.0: pool_for(server, tls, timeout=timeout))
+        yield Route(lambda **options: pool_for(server, tls, **options))
     elif name == "haproxy":
         with through_haproxy(server, tls, haproxy, keeps_ms) as front:
-            yield Route(lambda timeout=10.0: pool_for(front, tls, timeout=timeout))
+            yield Route(lambda **options: pool_for(front, tls, **options))
     elif tls is None:
-        yield Route(lambda timeout=10.0: _pool_through(server, "http://far.example/", timeout))
+        yield Route(lambda **options: _pool_through(server, "http://far.example/", **options))
     else:
         ca_path = tls.ca_path
         with ConnectProxy() as proxy:
             yield Route(
-                lambda timeout=10.0: _pool_through(proxy, server.url, timeout, ca_certs=ca_path),
+                lambda **options: _pool_through(proxy, server.url, ca_certs=ca_path, **options),
                 proxy.cut,
             )
 
 
-def _pool_through(proxy: Any, url: str, timeout: float, **options: Any) -> Any:
-    manager = urllib3.ProxyManager(proxy.url, retries=False, timeout=timeout, maxsize=1, **options)
-    return manager.connection_from_url(url)
+def _pool_through(proxy: Any, url: str, **options: Any) -> Any:
+    return urllib3.ProxyManager(proxy.url, retries=False, **options).connection_from_url(url)
 
 
 class Front(NamedTuple):
