@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import http.client
 import io
@@ -129,25 +128,6 @@ def test_an_answer_whose_connection_is_gone() -> None:
 
 
 # -- classes of others -----------------------------------------------------------------------------
-
-
-def of_a_partial() -> Any:
-    return staticmethod(functools.partial(http.client.HTTPResponse))
-
-
-def of_ours() -> Any:
-    """Somebody has read it off urllib3's class, and keeps it on http.client's."""
-    return urllib3.connection.HTTPConnection.response_class
-
-
-@pytest.mark.parametrize("make", [of_a_partial, of_ours])
-def test_what_stands_in_the_place_of_http_clients_class(
-    make: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with shim(replay="idempotent"), reused(Close()) as (server, pool):
-        monkeypatch.setattr(http.client.HTTPConnection, "response_class", make())
-        assert send(server, pool, "GET").status == 200
-        assert counters(server)["replays"] == {"ok": 1}
 
 
 def test_the_class_is_one_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 import stalepool
-from pools import get, pooled_connection, serving, shim, stock
-from replay_tools import ECHO, prime, send
+from pools import counters, get, pooled_connection, serving, shim, stock
+from replay_tools import ECHO, prime, reused, send
 from stalepool_testing import TLS, Close, ConnectProxy, FaultServer
 
 shim_with_all = functools.partial(
@@ -42,18 +42,8 @@ class Slim:
         return getattr(self._whole, name)
 
 
-class WithSlimResponses(HTTPConnection):
-    response_class = Slim
-
-
-@pytest.mark.skipif(urllib3.__version__ >= "2", reason="urllib3 2.x makes a response of its own")
-@both
-def test_a_response_without_headers(who):
-    with who(), serving() as (server, pool):
-        pool.ConnectionCls = WithSlimResponses
-        for _ in range(4):
-            assert get(pool) == 200
-        assert len(server.journal.connections) == 1
+class Own(http.client.HTTPResponse):
+    pass
 
 
 class Final(http.client.HTTPResponse):
@@ -92,19 +82,100 @@ class Proxy:
         return getattr(self.whole, name)
 
 
+class WithSlimResponses(HTTPConnection):
+    response_class = Slim
+
+
+class MeddlesWhileSending(HTTPConnection):
+    """As botocore does it where it got a 100 or a 417 while it sent.
+
+    In the place of ours: there is nobody to see whether an answer began.
+    """
+
+    def request(self, *args, **kwargs):
+        super().request(*args, **kwargs)
+        self.response_class = functools.partial(http.client.HTTPResponse)
+
+
+class MeddlesWhenClosed(HTTPConnection):
+    """As botocore does it: back to what it found when it was made."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._original_response_class = self.response_class
+
+    def close(self):
+        super().close()
+        self.response_class = self._original_response_class
+
+
+class HasItsOwn(HTTPConnection):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.response_class = Own
+
+
+class HasAFunction(HTTPConnection):
+    response_class = staticmethod(lambda *a, **kw: http.client.HTTPResponse(*a, **kw))
+
+
+def function(cls):
+    return staticmethod(lambda *args, **kwargs: cls(*args, **kwargs))
+
+
+#: a connection class, or what stands in the place of http.client's response class; and whether a
+#: request is sent once more: not where ours cannot be made of it, or was replaced
+CLASSES = {
+    "Own": (Own, True),
+    "Final": (Final, False),
+    "OfMeta": (OfMeta, False),
+    "Sealed": (Sealed, True),
+    "Proxy": (Proxy, False),
+    "Final, made by a function": (function(Final), False),
+    "OfMeta, made by a function": (function(OfMeta), False),
+    "Sealed, made by a function": (function(Sealed), True),
+    "Proxy, made by a function": (function(Proxy), False),
+    "a partial": (staticmethod(functools.partial(http.client.HTTPResponse)), True),
+    # somebody has read it off urllib3's class, and keeps it on http.client's
+    "ours": (None, True),
+    "WithSlimResponses": (WithSlimResponses, False),
+    "MeddlesWhileSending": (MeddlesWhileSending, False),
+    "MeddlesWhenClosed": (MeddlesWhenClosed, True),
+    "HasItsOwn": (HasItsOwn, False),
+    "HasAFunction": (HasAFunction, False),
+}
+
+
 @both
-@pytest.mark.parametrize("made_by", [Final, OfMeta, Sealed, Proxy])
-@pytest.mark.parametrize(
-    "how",
-    [lambda cls: cls, lambda cls: staticmethod(lambda *args, **kwargs: cls(*args, **kwargs))],
-    ids=["class", "function"],
-)
-def test_a_response_class_that_wants_no_subclass(who, made_by, how, monkeypatch):
-    monkeypatch.setattr(http.client.HTTPConnection, "response_class", how(made_by))
-    with who(), serving() as (server, pool):
-        for _ in range(4):
-            assert get(pool) == 200
-        assert len(server.journal.connections) == 1
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_of_somebody_else(who, name, monkeypatch):
+    cls, is_saved = CLASSES[name]
+    if name == "WithSlimResponses" and urllib3.__version__ >= "2":
+        pytest.skip("urllib3 2.x makes a response of its own")
+    with who():
+        cls = cls or HTTPConnection.response_class
+        is_of_connections = isinstance(cls, type) and issubclass(cls, HTTPConnection)
+        if is_of_connections:
+            monkeypatch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", cls)
+        else:
+            monkeypatch.setattr(http.client.HTTPConnection, "response_class", cls)
+        with reused(ECHO, Close(), times=3) as (server, pool):
+            conn = pooled_connection(pool)
+            before = conn.response_class
+            assert send(server, pool, "GET")[:2] == (200, True)
+            assert len(server.journal.connections) == 1
+            outcome = send(server, pool, "GET")
+            if is_saved and who is not stock:
+                assert outcome[:4] == (200, True, None, 2)
+            else:
+                assert isinstance(outcome.error.__context__, http.client.RemoteDisconnected)
+                assert outcome.arrivals == 1
+            if is_of_connections and name != "MeddlesWhileSending":
+                assert conn.response_class is before
+            assert send(server, pool, "GET")[:2] == (200, True)  # and it goes on living
+            if who is not stock:
+                assert counters(server)["replays_refused"] == {}
+    assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @both

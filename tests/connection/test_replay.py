@@ -150,68 +150,6 @@ def test_an_interim_answer():
         assert counters(server)["replays_refused"] == {"answer_began": 1}
 
 
-class MeddlesWhileSending(urllib3.connection.HTTPConnection):
-    """As botocore does it where it got a 100 or a 417 while it sent."""
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        super().request(*args, **kwargs)
-        self.response_class = functools.partial(http.client.HTTPResponse)
-
-
-class MeddlesWhenClosed(urllib3.connection.HTTPConnection):
-    """As botocore does it: back to what it found when it was made."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._original_response_class = self.response_class
-
-    def close(self) -> None:
-        super().close()
-        self.response_class = self._original_response_class
-
-
-class HasItsOwn(urllib3.connection.HTTPConnection):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.response_class = Response
-
-
-class Response(http.client.HTTPResponse):
-    pass
-
-
-class HasAFunction(urllib3.connection.HTTPConnection):
-    response_class = staticmethod(lambda *a, **kw: http.client.HTTPResponse(*a, **kw))
-
-
-@pytest.mark.parametrize(
-    ("connection_class", "is_saved"),
-    [
-        (MeddlesWhenClosed, True),
-        # in the place of ours: there is nobody to see whether an answer began
-        (MeddlesWhileSending, False),
-        (HasItsOwn, False),
-        (HasAFunction, False),
-    ],
-)
-def test_a_response_class_of_somebody_else(connection_class, is_saved, monkeypatch):
-    monkeypatch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", connection_class)
-    with shim_with_replay(), reused(Close()) as (server, pool):
-        conn = pooled_connection(pool)
-        before = conn.response_class
-        outcome = send(server, pool, "GET")
-        if is_saved:
-            assert outcome[:2] == (200, True), outcome
-        else:
-            assert names_of(outcome.error)[:2] == NO_ANSWER
-            assert outcome.arrivals == 1
-        if connection_class is not MeddlesWhileSending:
-            assert conn.response_class is before
-        assert send(server, pool, "GET")[:2] == (200, True)  # and it goes on living
-        assert fallback.counts() == {}
-        assert counters(server)["replays_refused"] == {}
-
-
 # -- whose failure it is -------------------------------------------------------------------------
 
 
