@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
+import io
 import threading
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 import pytest
+import urllib3
 
 from pools import counters, pooled_connection, shim
 from replay_tools import ECHO, Outcome, kind_of, reused, send
@@ -48,6 +51,9 @@ TOO_LARGE = CONTENT * 105_000
 #: by the one or the other: whether the connection ends while chunks are sent is chance
 CHUNKED = "body or dialogue"
 
+UMLAUTS = b"\xfc" * 1000 if urllib3.__version__ < "2" else b"\xc3\xbc" * 1000
+NUMBERS = array.array("I", range(1000))
+
 BODIES: Dict[str, Body] = {
     "none": Body(lambda _: None, b""),
     "empty": Body(lambda _: b"", b""),
@@ -60,6 +66,10 @@ BODIES: Dict[str, Body] = {
     "file, from 4": Body(a_file, CONTENT[4:], headers=FROM_4),
     "generator": Body(once, CONTENT, headers=LENGTH),
     "file without a length": Body(a_file, CONTENT[4:], CHUNKED),
+    "array": Body(lambda _: NUMBERS, NUMBERS.tobytes(), CHUNKED),
+    "view of an array": Body(lambda _: memoryview(NUMBERS), NUMBERS.tobytes()),
+    "text file": Body(lambda _: io.StringIO("\u00fc" * 1000), UMLAUTS, CHUNKED),
+    "list": Body(lambda _: [b"a", b"b"], b"ab", CHUNKED),
     "chunked": Body(lambda _: CONTENT, CONTENT, CHUNKED, options={"chunked": True}),
     "Expect": Body(lambda _: CONTENT, CONTENT, "dialogue", {"Expect": "100-continue"}),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import codecs
 import http.client
 import io
@@ -225,28 +224,3 @@ def test_a_buffer_that_changes_meanwhile_is_sent_again_as_it_was() -> None:
             assert outcome(pool, "PUT", body=body) == 200
             sent = [entry.body for entry in server.journal if entry.path == "/wanted"]
             assert sent == [b"one", b"one"]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: array.array("I", range(1000)),
-        lambda: memoryview(array.array("I", range(1000))),
-        lambda: io.StringIO("\u00fc" * 1000),
-        lambda: [b"a", b"b"],
-    ],
-    ids=["array", "view of an array", "text file", "list"],
-)
-@pytest.mark.parametrize("is_dead", [False, True], ids=["living", "dead"])
-def test_bodies_of_all_kinds_arrive_whole(make: Any, is_dead: bool) -> None:
-    def send(*steps: Any) -> Tuple[Any, List[bytes]]:
-        with primed(*steps) as (server, pool):
-            seen = outcome(pool, "PUT", body=make())
-            return seen, [entry.body for entry in server.journal if entry.path == "/wanted"]
-
-    with stock():
-        status, [whole] = send()
-    assert status == 200
-    seen, bodies = send(*[ProcessThenClose()] * is_dead)
-    assert bodies == [whole] * len(bodies)
-    assert (seen == 200) is (len(bodies) == 1 + is_dead)
