@@ -9,7 +9,6 @@ import http.client
 import socket
 import weakref
 from dataclasses import dataclass, field
-from errno import ETIMEDOUT
 from typing import Any, ClassVar, Iterator, List, Optional, Tuple
 
 import pytest
@@ -17,6 +16,7 @@ import urllib3
 from urllib3.util import Timeout
 
 from gates import Gate
+from oracle import SendThenEnd
 from pools import (
     VERIFIES_NAMES_ALONE,
     UnknownSocket,
@@ -121,31 +121,21 @@ def test_the_answer_says_so():
 # -- an answer that began ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("reset", "said"), [(False, "half an answer"), (True, "connection")])
-def test_half_a_status_line(reset, said):
-    """With an RST behind it the error is the connection's, and yet the answer had begun."""
-    with shim_with_replay(), reused(HalfStatusLine(reset=reset)) as (server, pool):
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (HalfStatusLine(), "half an answer"),
+        # the error is the connection's
+        (HalfStatusLine(reset=True), "connection"),
+        # http.client says the same of its end as of one without any answer
+        (SendThenEnd(b"HTTP/1.1 100 Continue\r\n\r\n"), "connection"),
+    ],
+    ids=["half a status line", "half a status line, RST", "an interim answer"],
+)
+def test_an_answer_that_began(step, said):
+    with shim_with_replay(), reused(step) as (server, pool):
         outcome = send(server, pool, "GET")
         assert kind_of(outcome.error) == said
-        assert (outcome.arrivals, outcome.processed) == (1, 1)
-        assert counters(server)["replays_refused"] == {"answer_began": 1}
-
-
-@dataclass(frozen=True)
-class ContinueThenClose(Close):
-    """``100 Continue``, which nobody has asked for, and then a FIN. Processed."""
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.process()
-        exchange.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        exchange.channel.close()
-
-
-def test_an_interim_answer():
-    """http.client says the same of its end as of one without any answer."""
-    with shim_with_replay(), reused(ContinueThenClose()) as (server, pool):
-        outcome = send(server, pool, "GET")
-        assert names_of(outcome.error)[:2] == NO_ANSWER
         assert (outcome.arrivals, outcome.processed) == (1, 1)
         assert counters(server)["replays_refused"] == {"answer_began": 1}
 
@@ -160,28 +150,17 @@ def meet_a_black_hole(timeout_s: float, **options: Any) -> Tuple[Any, Any]:
         return send(server, pool, "GET", timeout=timeout_s), counters(server)
 
 
-def until_the_kernel_gives_up() -> Any:
-    options = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)]
-    return meet_a_black_hole(20, socket_options=options)
-
-
 def test_the_kernels_timeout_is_told_from_the_callers():
     """urllib3 calls both "Read timed out" (on Python 3.10 and later): only the errno behind it
     tells them apart."""
+    options = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)]
     with shim_with_replay():
         outcome, counted = meet_a_black_hole(0.3)
         assert (kind_of(outcome.error), outcome.arrivals) == ("read timeout", 0)
         assert counted["replays_refused"] == {}
-        outcome, counted = until_the_kernel_gives_up()
+        outcome, counted = meet_a_black_hole(20, socket_options=options)
         assert (outcome.status, outcome.arrivals) == (200, 1)
         assert counted["gone"] == {"silent_in_request": 1}
-
-
-def test_stock_gives_up_when_the_kernel_does():
-    with stock():
-        outcome, _ = until_the_kernel_gives_up()
-    assert any(getattr(error, "errno", None) == ETIMEDOUT for error in links(outcome.error))
-    assert outcome.arrivals == 0
 
 
 # -- the second try fails too --------------------------------------------------------------------
@@ -278,51 +257,43 @@ def noting(monkeypatch):
     return NoteTheLimit()
 
 
+@dataclass(frozen=True)
+class ResetLate(Reset):
+    """An RST long after the head has arrived, with nothing of the body read. Not processed."""
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.pause(0.5)
+        super().answer(exchange)
+
+
 @pytest.mark.parametrize(
-    ("timeout", "limit_s"),
-    [(Timeout(connect=30, read=3), 3), (Timeout(connect=None, read=None), None)],
-    ids=["read", "none"],
+    ("step", "body", "timeout", "taken_off_s"),
+    [
+        (CloseLate(), None, Timeout(connect=30, read=3), 0.15),
+        (CloseLate(), None, Timeout(connect=None, read=None), None),
+        # as much as is recorded, and the kernel takes little of it: the send fails
+        (ResetLate(), b"x" * 1_000_000, Timeout(connect=3, read=3), 0.5),
+    ],
+    ids=["read", "none", "send"],
 )
-def test_both_tries_together_take_no_longer_than_one(timeout, limit_s, noting):
-    with shim_with_replay(), reused(CloseLate(), noting) as (server, pool):
-        outcome = send(server, pool, "GET", timeout=timeout)
-        assert outcome[:2] == (200, True), outcome
+def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_off_s, noting):
+    small = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
+    limit_s = timeout.read_timeout
+    with shim_with_replay(), reused(step, noting, socket_options=small) as (server, pool):
+        # urllib3 up to 1.26.14 sends within the timeout of the request before
+        pooled_connection(pool).sock.settimeout(limit_s)
+        outcome = send(server, pool, "PUT", body=body, timeout=timeout)
+        assert outcome[:4] == (200, True, None, 2)
+        assert server.journal[-1].body == (body or b"")
         (found_s,) = noting.found_s
         afterwards_s = pooled_connection(pool).sock.gettimeout()
         if limit_s is None:
             assert (found_s, afterwards_s) == (None, None)
             return
-        assert 0 < found_s <= limit_s - 0.15
-        assert 0 < Noting.limits_s[-1] <= limit_s - 0.15
+        assert 0 < found_s <= limit_s - taken_off_s
+        assert 0 < Noting.limits_s[-1] <= limit_s - taken_off_s
         # on the connection that goes on living the caller's own is set again
         assert found_s < afterwards_s <= limit_s
-
-
-@dataclass(frozen=True)
-class ResetLate(Reset):
-    """An RST long after the head has arrived, with nothing of the body read. Not processed."""
-
-    seconds: float = 0.2
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.channel.pause(self.seconds)
-        super().answer(exchange)
-
-
-def test_the_time_a_failed_send_took_is_taken_off_too(noting):
-    """The body is as much as is recorded, and the kernel takes little of it."""
-    small = (socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    body = b"x" * 1_000_000
-    with shim_with_replay(), FaultServer(
-        [ECHO, ResetLate(seconds=0.5), noting], default=ECHO
-    ) as server, pool_for(server, socket_options=[small]) as pool:
-        # urllib3 up to 1.26.14 sends within the timeout of the request before
-        assert pool.request("GET", "/prime", timeout=3.0).status == 200
-        outcome = send(server, pool, "PUT", body=body, timeout=3.0)
-        assert (outcome.status, outcome.arrivals) == (200, 2)
-        assert server.journal[-1].body == body
-        (limit_s,) = noting.found_s
-        assert 0 < limit_s <= 3 - 0.5
 
 
 class SlowProxy(ConnectProxy):
