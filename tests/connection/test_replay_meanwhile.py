@@ -40,6 +40,11 @@ def acting(pool: Any, act: Callable[[], Any]) -> None:
     pooled_connection(pool).__class__ = type("Acting", (Acting,), {"act": staticmethod(act)})
 
 
+def install_anew() -> None:
+    stalepool.uninstall()
+    stalepool.install(**SETTINGS)
+
+
 def test_installed_anew_before_the_end_came() -> None:
     """What is in flight then is forgotten: the error is the caller's."""
 
@@ -47,8 +52,7 @@ def test_installed_anew_before_the_end_came() -> None:
         if request.path != "/wanted":
             return ECHO
         kernel.wait_until(lambda: find(sock).phase is WAITING, "a client that waits")
-        stalepool.uninstall()
-        stalepool.install(**SETTINGS)
+        install_anew()
         return Close()
 
     with shim(**SETTINGS), FaultServer(close) as server, pool_for(server) as pool:
@@ -59,59 +63,35 @@ def test_installed_anew_before_the_end_came() -> None:
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_installed_anew_while_a_socket_is_opened_beside_a_silent_one() -> None:
-    """The old socket is read on, as in stock."""
-    later = AnswerLater(threading.Event())
-
-    def install_anew() -> None:
-        stalepool.uninstall()
-        stalepool.install(**SETTINGS)
-        later.told.set()
-
-    with shim(**SETTINGS), serving([ECHO, later], default=ECHO) as (
-        server,
-        pool,
-    ), nothing_is_acknowledged():
-        prime(pool)
-        acting(pool, install_anew)
-        assert get(pool) == 200
-        assert [entry.connection for entry in server.journal] == [0, 0]
-        server.journal.wait(lambda journal: len(journal.connections) == 2)
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
-def test_closed_before_the_fresh_socket_is_opened() -> None:
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_closed_when_the_fresh_socket_is_opened(when: str) -> None:
     """Nothing is sent on it; stock: the same error."""
     with shim(**SETTINGS), FaultServer([ECHO, ECHO, Close()], default=ECHO) as server:
         with pool_for(server) as pool:
-            prime(pool)
-            prime(pool)  # the next check is a fast one, which does not ask
+            prime(pool, times=2)  # the next check is a fast one, which does not ask
             conn = pooled_connection(pool)
-            with breaks("TCP_INFO", by=lambda layers: conn.close()):
+            if when == "before":
+                with breaks("TCP_INFO", by=lambda layers: conn.close()):
+                    outcome = send(server, pool, "GET")
+            else:
+                acting(pool, lambda: conn.close())
                 outcome = send(server, pool, "GET")
+                server.wait_ended(1)
             assert kind_of(outcome.error) == "connection"
             assert server.journal.count(path="/wanted") == 1
             assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_closed_while_the_fresh_socket_is_opened() -> None:
-    """Nothing is sent on it."""
-    with shim(**SETTINGS), FaultServer([ECHO, Close()], default=ECHO) as server:
-        with pool_for(server) as pool:
-            prime(pool)
-            conn = pooled_connection(pool)
-            acting(pool, lambda: conn.close())
-            outcome = send(server, pool, "GET")
-            assert kind_of(outcome.error) == "connection"
-            server.wait_ended(1)
-            assert server.journal.count(path="/wanted") == 1
-
-
-def test_answered_while_a_socket_is_opened_beside_a_silent_one() -> None:
-    """Nothing is sent on it."""
+@pytest.mark.parametrize("meanwhile", ["answered", "installed anew", "closed"])
+def test_while_a_socket_is_opened_beside_a_silent_one(meanwhile: str) -> None:
+    """The old socket is read on, as in stock, and nothing is sent on the other."""
     later = AnswerLater(threading.Event())
 
-    def answer() -> None:
+    def act() -> None:
+        if meanwhile == "installed anew":
+            install_anew()
+        elif meanwhile == "closed":
+            conn.close()
         later.told.set()
         kernel.wait_until(lambda: kernel.unread_bytes(sock) > 0, "an answer")
 
@@ -120,11 +100,13 @@ def test_answered_while_a_socket_is_opened_beside_a_silent_one() -> None:
         pool,
     ), nothing_is_acknowledged():
         prime(pool)
-        sock = pooled_connection(pool).sock
-        acting(pool, answer)
+        conn = pooled_connection(pool)
+        sock = conn.sock
+        acting(pool, act)
         assert get(pool) == 200
         server.wait_ended(1)
         assert [entry.connection for entry in server.journal] == [0, 0]
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_closed_while_a_silent_ones_answer_comes_on_another() -> None:
