@@ -141,6 +141,16 @@ def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what: str) -
             assert time.monotonic() - began < 20
 
 
+def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
+    """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
+    with shim(nonidempotent_max_idle_s=0), full_backlog() as port, primed() as (_server, pool):
+        pooled_connection(pool).port = port
+        alarm(TimeoutError("the caller's deadline"), 0.05)
+        with pytest.raises(urllib3.exceptions.HTTPError) as raised:
+            pool.request("POST", "/", timeout=10)
+        assert "the caller's deadline" in " ".join(map(str, links(raised.value)))
+
+
 @pytest.mark.parametrize("silence_s", [15, 1], ids=["first wait", "watched"])
 def test_another_thread_closes_the_connection(silence_s: int) -> None:
     """Stock: the file object holds the socket, and the answer is read."""

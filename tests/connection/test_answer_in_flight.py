@@ -117,33 +117,6 @@ def test_an_exception_of_a_connection_class_does_not_reach_a_post() -> None:
             assert stalepool.snapshot()["totals"]["moved"] == {"failed": 1}
 
 
-def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
-    """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
-
-    def serve() -> None:
-        with listener.accept()[0] as channel:
-            channel.recv(4096)
-            channel.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-            channel.recv(1)  # until the client's end
-
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    threading.Thread(target=serve, daemon=True).start()
-    pool = urllib3.HTTPConnectionPool(*listener.getsockname(), retries=False)
-    with shim(nonidempotent_max_idle_s=0), listener, socket.socket() as filler, pool:
-        pool.request("POST", "/")
-        filler.connect(listener.getsockname())  # the queue is full: a second SYN is not answered
-        alarm(TimeoutError("the caller's deadline"), 0.05)
-        with pytest.raises(urllib3.exceptions.HTTPError) as raised:
-            pool.request("POST", "/", timeout=10)
-        chain, link = [], raised.value
-        while link is not None:
-            chain.append(str(link))
-            link = link.__cause__ or link.__context__  # type: ignore[assignment]
-        assert "the caller's deadline" in " ".join(chain)
-
-
 @pytest.mark.full
 def test_an_announced_limit_that_is_outlived_moves_three_posts() -> None:
     """At any pause within its margin each POST would take a fresh connection, for good."""
