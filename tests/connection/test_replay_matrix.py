@@ -52,4 +52,4 @@ def test_what_becomes_of_a_request_that_meets_a_fault(run_python, request, world
         shim, *stock = executor.map(run, ("1", "0") if is_full else ("1",))
     assert oracle.wrong(shim, layer, is_full) == {}
     if is_full:
-        assert oracle.deviations(stock[0], shim) == []
+        assert oracle.deviations(stock[0], shim, layer) == []

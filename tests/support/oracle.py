@@ -491,7 +491,9 @@ def expected(cell: Cell, layer: str) -> Dict[str, Any]:
     fault = FAULTS[cell.fault]
     if fault.when != MET and fault.step in ENDS.values() and fault.act is None:
         saved = {fault.saved_as: 1} if fault.saved_as else {}
-        return {"said": 200, "arrivals": 1, "processed": 1, "saved": saved}
+        seen = {"said": 200, "arrivals": 1, "processed": 1}
+        # on a busy machine haproxy's timeout may have passed before the checkout
+        return seen if layer in FRONTED else {**seen, "saved": saved}
     processed = int(fault.is_processed and fault.arrives)
     seen = {"said": fault.error, "arrivals": fault.arrives, "processed": processed, "saved": {}}
     if cell.method == "POST" or not cell.is_reused or not fault.saved_as:
@@ -501,10 +503,9 @@ def expected(cell: Cell, layer: str) -> Dict[str, Any]:
         return {**seen, "said": 200, "arrivals": fault.arrives + 1, "processed": processed + 1}
     if fault.is_for_ever:
         seen.update(arrivals=2, processed=2 * processed)
-        if (
-            "haproxy" in layer
-        ):  # the connection is fresh to it: it answers for a server that does not
-            seen.update(said=502, saved={"replayed": 1})
+    if fault.is_for_ever and layer in FRONTED:
+        # the connection is fresh to haproxy, which answers for a server that does not
+        seen.update(said=502, saved={"replayed": 1})
     return seen
 
 
@@ -527,7 +528,7 @@ def wrong(seen: Dict[str, Any], layer: str, is_full: bool) -> Dict[str, Any]:
 # -- what is permitted -----------------------------------------------------------------------------
 
 
-def deviations(stock: Dict[str, Any], shim: Dict[str, Any]) -> List[str]:
+def deviations(stock: Dict[str, Any], shim: Dict[str, Any], layer: str) -> List[str]:
     """What the caller saw of the shim though no request was saved, a line each.
 
     An answer is permitted in the place of stock's error, where the shim says that it saved the
@@ -537,6 +538,8 @@ def deviations(stock: Dict[str, Any], shim: Dict[str, Any]) -> List[str]:
     found = ["%s: saved by stock" % cell for cell, seen in stock.items() if seen["saved"]]
     for cell, seen in shim.items():
         was = stock[cell]
+        if layer in FRONTED and cell.startswith("FIN after checkout"):
+            continue  # in stock the timeout may have passed before, and in ours not
         if seen["saved"].keys() - {"tried"}:
             if "status" not in seen["outcome"] or _is_an_answer(was["outcome"]):
                 found.append("%s: nothing to save" % cell)
