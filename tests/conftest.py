@@ -123,6 +123,22 @@ def clean_environ(**variables: str) -> Dict[str, str]:
     return environ
 
 
+def child(
+    *words: object, env: Optional[Dict[str, str]] = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a clean environment with these variables, and keep what it says.
+
+    :param words: if the first one is an option, they are for this Python.
+    """
+    python = [sys.executable] if str(words[0]).startswith("-") else []
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.run(
+        [*python, *map(str, words)],
+        env=clean_environ(**(env or {})),
+        **{"text": True, "timeout": 100, **pipes, **options},
+    )
+
+
 @pytest.fixture
 def run_python() -> Callable[..., Any]:
     """Runs a script in a fresh interpreter, and returns what it printed last, as JSON.
@@ -132,21 +148,8 @@ def run_python() -> Callable[..., Any]:
     """
 
     def run(script: str, *args: object, env: Optional[Dict[str, str]] = None, flags=()) -> Any:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-Werror",
-                "-Wignore::DeprecationWarning",
-                *flags,
-                "-c",
-                textwrap.dedent(script),
-                *map(str, args),
-            ],
-            env=clean_environ(**(env or {})),
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+        words = ["-Werror", "-Wignore::DeprecationWarning", *flags, "-c", textwrap.dedent(script)]
+        done = child(*words, *args, env=env)
         _pass_on_what_is_unavailable(done.stderr)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr

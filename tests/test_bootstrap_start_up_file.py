@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import site
-import subprocess
 import sys
 import sysconfig
 import time
@@ -17,7 +16,7 @@ from typing import Any, Callable
 
 import pytest
 
-from conftest import REPOSITORY, clean_environ
+from conftest import REPOSITORY, child
 from service import SERVICE
 
 START = "stalepool-start.pth"
@@ -32,12 +31,7 @@ BUILD = "import sys; from setuptools import build_meta as b; print(b.build_%s(sy
 
 def build(form: str, sources: Path, target: Path) -> Path:
     """Build as pip does, with the setuptools that is here; returns the file."""
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD % form, str(target)],
-        cwd=str(sources),
-        capture_output=True,
-        text=True,
-    )
+    done = child("-c", BUILD % form, target, cwd=sources)
     assert done.returncode == 0, done.stderr
     return target / done.stdout.split()[-1]
 
@@ -56,25 +50,11 @@ class Installed:
         guests.write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(self, script: str, *args: object, **variables: str) -> Any:
-        environ = clean_environ(**variables)
-        del environ["PYTHONPATH"]
-        return subprocess.run(
-            [str(self.python), "-c", script, *map(str, args)],
-            env=environ,
-            cwd=str(self.python.parent),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        alone = {"PYTHONPATH": "", **variables}
+        return child(self.python, "-c", script, *args, env=alone, cwd=self.python.parent)
 
     def pip(self, *words: object) -> None:
-        done = subprocess.run(
-            [str(self.python), "-m", "pip", "-q", *map(str, words)],
-            env={**clean_environ(), "PYTHONPATH": ""},
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+        done = child(self.python, "-m", "pip", "-q", *words, env={"PYTHONPATH": ""})
         assert done.returncode == 0, done.stderr
 
 

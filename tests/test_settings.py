@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import subprocess
 import sys
 from typing import Any, Callable, Dict, List, Set
 
@@ -15,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import lanes
-from conftest import clean_environ
+from conftest import child
 from stalepool.settings import (
     PREFIX,
     SETTINGS,
@@ -318,13 +317,7 @@ WRONG: List[Dict[str, str]] = [
 
 @pytest.mark.parametrize("variables", lanes.first(1, WRONG))
 def test_a_wrong_variable_is_said_once_and_nothing_is_patched(variables: Dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", REPORT],
-        env=clean_environ(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = child("-c", REPORT, env=variables)
     assert (done.returncode, done.stdout) == (0, "False False\n")
     assert done.stderr.startswith("stalepool: not active in this process: ")
     assert len(done.stderr.splitlines()) == 1
@@ -333,25 +326,15 @@ def test_a_wrong_variable_is_said_once_and_nothing_is_patched(variables: Dict[st
 
 @pytest.mark.full
 def test_what_is_exported_does_not_reach_the_tests_themselves() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", "import conftest, stalepool; print(stalepool.is_installed())"],
-        env=clean_environ(**WITH_TESTS, STALEPOOL_ENABLED="0", STALEPOOL_MODE="junk"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=60,
-    )
-    assert done.stdout == "True\n"
+    script = "import conftest, stalepool; print(stalepool.is_installed())"
+    done = child("-c", script, env={**WITH_TESTS, "STALEPOOL_ENABLED": "0", "STALEPOOL_MODE": "x"})
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def test_a_process_without_stderr_goes_on_all_the_same(tmp_path: Any) -> None:
     proof = "import stalepool, sys; open(sys.argv[1], 'w').write('here')"
-    words = ["sh", sys.executable, "-c", proof, str(tmp_path / "proof")]
-    done = subprocess.run(
-        ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', *words],
-        env=clean_environ(STALEPOOL_MODE="junk"),
-        timeout=60,
-    )
+    start = ["/bin/sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable]
+    done = child(*start, "-c", proof, tmp_path / "proof", env={"STALEPOOL_MODE": "junk"})
     assert done.returncode == 0
     assert (tmp_path / "proof").read_text() == "here"
 

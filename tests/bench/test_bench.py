@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -14,7 +12,7 @@ from bench.figures import FIGURES, Figure
 from bench.processes import ChildFailed
 from bench.quantity import is_met, of_samples, of_share
 from bench.report import insert, load
-from conftest import REPOSITORY
+from conftest import REPOSITORY, child
 
 DOCS = REPOSITORY / "docs"
 
@@ -139,12 +137,8 @@ def test_the_docs_show_the_report_that_lies_beside_them():
 def test_it_runs(tmp_path):
     names = ["check-eventlet", "presend", "get-tls", "import"]
     path = tmp_path / "report.json"
-    ended = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--json", str(path), *names, "memory-plain"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
+    words = ["-m", "bench", "--quick", "--json", path, *names, "memory-plain"]
+    ended = child(*words, cwd=REPOSITORY, timeout=390)
     assert ended.returncode == 0, ended.stderr
     rows = {row["name"]: row for row in json.loads(path.read_text())["figures"]}
     assert set(rows) == {*names, "memory-plain"}

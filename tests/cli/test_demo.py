@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List
 import pytest
 
 import lanes
-from conftest import REPOSITORY, clean_environ
+from conftest import REPOSITORY, child, clean_environ
 from service_process import is_running
 from stalepool.cli.demo import command, report
 from stalepool.cli.demo.cases import CASES, Case, selected
@@ -34,18 +34,14 @@ linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ne
 
 @pytest.fixture
 def environ(tmp_path: Path) -> Dict[str, str]:
-    """The environment of a demo run: its own directory for temporary files, a useless proxy,
+    """The variables of a demo run: its own directory for temporary files, a useless proxy,
     and a setting of the operator's that must not reach nova-api."""
     (tmp_path / "tmp").mkdir()
-    return clean_environ(
-        TMPDIR=str(tmp_path / "tmp"), http_proxy="http://127.0.0.1:9", STALEPOOL_MODE="audit"
-    )
-
-
-def run(words: List[str], environ: Dict[str, str], **options: Any) -> Any:
-    return subprocess.run(
-        words, env=environ, capture_output=True, text=True, timeout=110, **options
-    )
+    return {
+        "TMPDIR": str(tmp_path / "tmp"),
+        "http_proxy": "http://127.0.0.1:9",
+        "STALEPOOL_MODE": "audit",
+    }
 
 
 # -- what it shows ---------------------------------------------------------------------------------
@@ -53,7 +49,7 @@ def run(words: List[str], environ: Dict[str, str], **options: Any) -> Any:
 
 @pytest.mark.full
 def test_the_whole_demo(environ: Dict[str, str], request: pytest.FixtureRequest) -> None:
-    done = run(COMMAND, {**environ, "PYTHONIOENCODING": "ascii"})
+    done = child(*COMMAND, env={**environ, "PYTHONIOENCODING": "ascii"}, timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -73,7 +69,7 @@ def test_the_whole_demo(environ: Dict[str, str], request: pytest.FixtureRequest)
 def test_json_and_logs(environ: Dict[str, str], tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     only = ["--only", "rst-on-arrival", "--only", "fin-idle", "--only", "surplus-408"]
-    done = run([*COMMAND, "--json", *only, "--keep-logs", str(logs)], environ)
+    done = child(*COMMAND, "--json", *only, "--keep-logs", logs, env=environ)
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
     assert data["ok"] is True
@@ -165,8 +161,8 @@ def test_a_machine_that_permits_no_black_hole(tmp_path: Path) -> None:
 
 
 def test_too_few_descriptors_are_said(environ: Dict[str, str]) -> None:
-    words = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *COMMAND, "--json"]
-    done = run(words, environ)
+    limited = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh"]
+    done = child(*limited, *COMMAND, "--json", env=environ)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "stalepool demo: busy-worker needs 2048 open files, and may have 64 (ulimit -Hn)\n"
@@ -187,7 +183,7 @@ def hanging_demo(environ: Dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     only = ["--only", "fin-idle", "--only", "select-hang"]
     with subprocess.Popen(
         [*COMMAND, *only],
-        env=environ,
+        env=clean_environ(**environ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -235,7 +231,7 @@ def test_no_child_is_left_behind(
 def test_closed_streams(environ: Dict[str, str], tmp_path: Path, closed: str, status: str) -> None:
     """Where nobody reads on it ends; where nobody ever read it goes its way."""
     line = f'{{ "$@"; echo $? >{tmp_path}/status; }} {closed}'
-    done = run(["sh", "-c", line, "sh", *COMMAND, "--only", "fin-idle"], environ)
+    done = child("sh", "-c", line, "sh", *COMMAND, "--only", "fin-idle", env=environ)
     assert done.stderr == ""
     assert (tmp_path / "status").read_text() == status + "\n"
 
@@ -252,14 +248,14 @@ def test_nothing_is_imported_from_the_working_directory(
     for name in ("queue", "random", "json", "eventlet", "urllib3", "stalepool"):
         (planted / f"{name}.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'w')\n")
     words = [sys.executable, str(script), "demo", "--only", "fin-idle", "--keep-logs"]
-    done = run([*words, "."], environ, cwd=str(planted))
+    done = child(*words, ".", env=environ, cwd=planted)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"logs:      kept in {planted}\n" in done.stdout
     assert not (tmp_path / "proof").exists()
 
-    gone = ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *words, str(tmp_path / "logs")]
+    start = ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh"]
     (tmp_path / "gone").mkdir()
-    done = run(gone, environ, cwd=str(tmp_path / "gone"))
+    done = child(*start, *words, tmp_path / "logs", env=environ, cwd=tmp_path / "gone")
     assert done.returncode == 0, done.stderr
 
 
@@ -271,11 +267,8 @@ def test_nova_api_runs_what_the_demo_is_a_part_of(environ: Dict[str, str], tmp_p
     other = tmp_path / "other" / "stalepool"
     other.mkdir(parents=True)
     (other / "__init__.py").write_text("raise SystemExit('this is the other one')\n")
-    done = run(
-        [*COMMAND, "--only", "fin-idle"],
-        {**environ, "PYTHONPATH": "../other"},
-        cwd=str(tmp_path / "clone"),
-    )
+    environ = {**environ, "PYTHONPATH": "../other"}
+    done = child(*COMMAND, "--only", "fin-idle", env=environ, cwd=tmp_path / "clone")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

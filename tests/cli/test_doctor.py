@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Tuple
 import pytest
 
 import lanes
-from conftest import REPOSITORY, clean_environ
+from conftest import REPOSITORY, child, clean_environ
 from service_process import is_running
 from stalepool.cli.doctor import facts, finding, process, questions
 from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
@@ -57,19 +57,8 @@ def found_in(done: subprocess.CompletedProcess[str]) -> Found:
 # -- this environment
 
 
-def of_an_environment(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, which has imported nothing yet."""
-    return subprocess.run(
-        [*DOCTOR, *words],
-        env=clean_environ(**variables),
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-
-
 def test_an_environment() -> None:
-    found = found_in(of_an_environment("--json"))
+    found = found_in(child("-m", "stalepool", "doctor", "--json"))  # which has imported nothing yet
     assert found["patches"] == [(OK, "patched: urllib3.connectionpool")]
     assert found["settings"] == [(OK, "the defaults")]
     ((level, says),) = found["keepalive"]
@@ -106,8 +95,8 @@ def test_a_library_that_only_has_the_name(tmp_path: Path) -> None:
     package.mkdir()
     (package / "__init__.py").write_text("from . import connectionpool; __version__ = '4.0'")
     (package / "connectionpool.py").write_text("class HTTPConnectionPool: pass")
-    path = os.pathsep.join([str(tmp_path), clean_environ()["PYTHONPATH"]])
-    done = of_an_environment("--json", PYTHONPATH=path)
+    path = os.pathsep.join(map(str, (tmp_path, REPOSITORY)))
+    done = child("-m", "stalepool", "doctor", "--json", env={"PYTHONPATH": path})
     found = found_in(done)
     assert done.returncode == 2
     assert found["urllib3"] == [(WARNING, "urllib3 4.0")]

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from typing import Any, List
 
 import pytest
 
 import stalepool
-from conftest import clean_environ
+from conftest import child
 from stalepool.cli.main import main
 from stalepool.settings import SETTINGS
 
 COMMANDS = ["run", "path", "status", "doctor", "demo"]
-
-STALEPOOL = [sys.executable, "-m", "stalepool"]
-
-
-def stalepool_into(stdout: Any, word: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*STALEPOOL, word],
-        env=clean_environ(**variables),
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
 
 
 def test_the_version(stalepool_here: Any) -> None:
@@ -104,7 +90,7 @@ def test_a_reader_that_went_away_causes_no_traceback(word: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = stalepool_into(writer, word)
+        done = child("-m", "stalepool", word, stdout=writer)
     finally:
         os.close(writer)
     assert done.stderr == ""
@@ -119,7 +105,8 @@ def test_a_reader_that_went_away_causes_no_traceback(word: str) -> None:
 )
 def test_a_full_disk_is_said_in_one_line(word: str, unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
-        done = stalepool_into(full, word, PYTHONUNBUFFERED=unbuffered)
+        variables = {"PYTHONUNBUFFERED": unbuffered}
+        done = child("-m", "stalepool", word, env=variables, stdout=full)
     assert done.stderr == "stalepool: cannot write to stdout: No space left on device\n"
     assert done.returncode == 1
 
@@ -136,13 +123,8 @@ def test_a_full_disk_is_said_in_one_line(word: str, unbuffered: str) -> None:
 def test_closed_streams_change_nothing_but_what_is_seen(
     words: str, status: int, closed: str
 ) -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", '"$@" %s %s' % (words, closed), "sh", *STALEPOOL],
-        env=clean_environ(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    start = ["/bin/sh", "-c", '"$@" %s %s' % (words, closed), "sh"]
+    done = child(*start, sys.executable, "-m", "stalepool")
     assert done.returncode == status
     assert "Traceback" not in done.stdout + done.stderr
     if closed[:3] == ">&-":

@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 
-from conftest import clean_environ
+from conftest import child
 from service_process import SERVICE, Started
 from stalepool.cli.status import proc
 from stalepool_testing import FaultServer
@@ -59,13 +59,8 @@ def running() -> Iterator[Tuple[Started, Dict[str, str]]]:
 
 
 def asked_as(user: int, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", STATUS % BECOME.format(user=user, is_open=1), "status", *words],
-        env=clean_environ(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    script = STATUS % BECOME.format(user=user, is_open=1)
+    return child("-c", script, "status", *words, env=variables)
 
 
 def test_its_file_is_its_own(running: Any) -> None:
@@ -114,13 +109,8 @@ def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(running: Any)
     started, at = running
 
     def ask(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*without_ptrace(), sys.executable, "-m", "stalepool", "status", *words],
-            env=clean_environ(**variables),
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        command = [*without_ptrace(), sys.executable, "-m", "stalepool", "status"]
+        return child(*command, *words, env=variables)
 
     everybody, unseen = ask(**at), ask(str(started.pid))
     for done in (everybody, unseen):

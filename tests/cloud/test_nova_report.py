@@ -20,7 +20,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from conftest import REPOSITORY, clean_environ
+from conftest import REPOSITORY, child, clean_environ
 from service_process import stalepool_status
 from stalepool.cli.inject import INJECT_DIR
 from stalepool_testing import AnswerStep, Close, Exchange, FaultServer, Reset, Respond
@@ -150,14 +150,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = configured(home, 0, 0)
 
     def run(*command: object) -> None:
-        done = subprocess.run(
-            [str(word) for word in command],
-            env=clean_environ(STALEPOOL_ENABLED="0"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+        off = {"STALEPOOL_ENABLED": "0"}
+        done = child(*command, env=off, stderr=subprocess.STDOUT, timeout=300)
         assert done.returncode == 0, done.stdout
 
     manage = (BIN / "nova-manage", "--config-file", config)

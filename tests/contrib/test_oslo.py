@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable, Iterator
@@ -12,7 +11,7 @@ import pytest
 import urllib3  # noqa: F401  # without it no settings are in force
 
 import stalepool
-from conftest import clean_environ
+from conftest import REPOSITORY, child
 from fresh import run
 from stalepool import runtime
 from stalepool.settings import SETTINGS, Settings
@@ -72,15 +71,9 @@ def test_the_generator_finds_every_option(tmp_path: Path) -> None:
     (metadata / "entry_points.txt").write_text(
         "[oslo.config.opts]\nstalepool = stalepool.contrib.oslo:list_opts\n"
     )
-    environ = clean_environ()
-    environ["PYTHONPATH"] += ":%s" % tmp_path
-    done = subprocess.run(
-        [sys.executable, "-m", "oslo_config.generator", "--namespace", "stalepool"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    path = "%s:%s" % (REPOSITORY, tmp_path)
+    words = ["-m", "oslo_config.generator", "--namespace", "stalepool"]
+    done = child(*words, env={"PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     assert "[stalepool]" in done.stdout
     for name in SETTINGS:

@@ -13,7 +13,7 @@ from fresh import run
 pytest.importorskip("oslo_log", reason="needs oslo.log, as the extra test has it")
 
 SERVICE = """
-import warnings
+import sys, warnings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from oslo_config import cfg
@@ -21,7 +21,7 @@ with warnings.catch_warnings():
 from traffic import meet_a_dead_connection
 conf = cfg.ConfigOpts()
 log.register_options(conf)
-conf(["--config-file", sys.argv[2]])
+conf(["--config-file", sys.argv[1]])
 log.setup(conf, "nova")
 log.getLogger("nova").info("before")
 meet_a_dead_connection()

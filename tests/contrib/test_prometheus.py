@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, child
 from fresh import run
 from service_process import SERVICE, Started, stalepool_status
 from stalepool import stats
@@ -174,9 +173,7 @@ def promtool() -> Callable[..., str]:
         pytest.skip("no promtool on this machine: Debian's package prometheus has it")
 
     def run_tool(*words: object, text: str = "") -> str:
-        done = subprocess.run(
-            [str(tool), *map(str, words)], input=text, capture_output=True, text=True, timeout=60
-        )
+        done = child(tool, *words, input=text)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

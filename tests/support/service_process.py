@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import stalepool
-from conftest import clean_environ
+from conftest import child, clean_environ
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 
@@ -33,13 +33,9 @@ class Started:
     def __init__(
         self, script: str, *args: object, command: Any = (sys.executable,), **variables: str
     ) -> None:
-        environ = clean_environ(**variables)
         self.process = subprocess.Popen(
-            [
-                *[*command, "-c", textwrap.dedent(script) + WAIT],
-                *map(str, args),
-            ],
-            env=environ,
+            [*command, "-c", textwrap.dedent(script) + WAIT, *map(str, args)],
+            env=clean_environ(**variables),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -63,13 +59,7 @@ WAIT = "\nprint('ready', *globals().get('said', ()), flush=True)\nsys.stdin.read
 
 
 def stalepool_status(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stalepool", "status", *words],
-        env=clean_environ(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    return child("-m", "stalepool", "status", *words, env=variables)
 
 
 def is_running(pid: int) -> bool:
