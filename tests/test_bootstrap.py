@@ -87,6 +87,7 @@ class Line(NamedTuple):
         (Line(["-m", "status"], ["python", "-m", "stalepool", "status"]), True),
         (Line(["-m", "status"], ["python", "-mstalepool", "status"]), True),
         (Line(["-m", "8080"], ["python", "-m", "http.server", "8080"]), False),
+        (Line(["-m", "-m", "stalepool"], ["python", "-m", "it", "-m", "stalepool"]), False),
         (Line(["-m", "8080"], []), False),
         (Line(["-m", "8080"], None), False),
         (Line([]), False),

@@ -11,17 +11,15 @@ import pwd
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import textwrap
 import venv
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
 
 import lanes
-from conftest import REPOSITORY, clean_environ
+from conftest import REPOSITORY, child
 from service import SERVICE
 from stalepool.cli import inject, interpreter, owners
 
@@ -30,19 +28,9 @@ STALEPOOL = [sys.executable, "-m", "stalepool"]
 INJECT_DIR = inject.INJECT_DIR
 
 
-def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    options = {"env": clean_environ(), "timeout": 60, **options}
-    return subprocess.run(
-        list(map(str, words)),
-        capture_output=True,
-        text=True,
-        **options,
-    )
-
-
 def path_of(*directories: object) -> Dict[str, str]:
-    """An environment whose PYTHONPATH is these directories."""
-    return clean_environ(PYTHONPATH=os.pathsep.join(map(str, directories)))
+    """The variable that makes these directories the PYTHONPATH."""
+    return {"PYTHONPATH": os.pathsep.join(map(str, directories))}
 
 
 def install(lib: Path) -> Path:
@@ -66,8 +54,8 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def at(lib: Path, **variables: str) -> Dict[str, Any]:
     """What has a command find this installation; "-m" looks in the working directory first."""
-    environ = {"PYTHONPATH": str(lib), "PYTHONDONTWRITEBYTECODE": "1", **variables}
-    return {"env": clean_environ(**environ), "cwd": str(lib)}
+    environ = {**path_of(lib), "PYTHONDONTWRITEBYTECODE": "1", **variables}
+    return {"env": environ, "cwd": lib}
 
 
 @pytest.fixture
@@ -116,7 +104,7 @@ def test_what_was_run_and_its_children_have_it(
         "sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))"
     )
     words = [sys.executable, "-c", parent, service, port]
-    done = run(*STALEPOOL, "run", *words, **at(installation))
+    done = child(*STALEPOOL, "run", *words, **at(installation))
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 
@@ -158,7 +146,7 @@ def lay_out(directory: Path, files: Dict[str, str]) -> Path:
 
 def outcome(*words: object, env: Dict[str, str], **options: Any) -> Any:
     """Exit status, output, and the last thing said on stderr."""
-    done = run(*words, env=env, **options)
+    done = child(*words, env=env, **options)
     return done.returncode, done.stdout, "".join(done.stderr.splitlines()[-1:])
 
 
@@ -178,75 +166,127 @@ def test_what_is_hidden_runs_as_it_would_have(hidden: str, neither: Any, tmp_pat
     assert say(INJECT_DIR, directory) == say(directory) != neither
 
 
-def test_where_nothing_is_hidden_nothing_happens(tmp_path: Path) -> None:
-    nothing = lay_out(tmp_path / "nothing", {"other.py": ""})
-    no_package = lay_out(tmp_path / "no package", {"sitecustomize/readme.txt": ""})
-    environ = path_of(INJECT_DIR, nothing, no_package, REPOSITORY)
-    assert outcome(sys.executable, "-c", IS_ON, env=environ) == (0, "True\n", "")
+# -- what is on the path
 
-
-def test_a_failing_one_leaves_stalepool_on(tmp_path: Path) -> None:
-    directory = lay_out(tmp_path, {"sitecustomize.py": "1 / 0"})
-    done = run(sys.executable, "-c", IS_ON, env=path_of(INJECT_DIR, directory, REPOSITORY))
-    assert done.stdout == "True\n"
-    assert "division by zero" in done.stderr
-
-
-# -- twice
-
-# how newrelic and ddtrace chain: each looks for the next one behind its own directory
-CHAINING = {
-    "by a search of the rest of the path": """
-        import os, sys
-        from importlib.machinery import PathFinder
-        from importlib.util import module_from_spec
-        print("first")
-        here = os.path.dirname(__file__)
-        spec = PathFinder.find_spec("sitecustomize", [p for p in sys.path if p != here])
-        if spec is not None:
-            spec.loader.exec_module(module_from_spec(spec))
-    """,
-    "by an import once more": """
-        import os, sys
-        print("first")
-        here = os.path.dirname(__file__)
-        sys.path.remove(here)
-        ours = sys.modules.pop("sitecustomize")
-        try:
-            import sitecustomize
-        except ImportError:
-            sys.modules["sitecustomize"] = ours
-        finally:
-            sys.path.insert(0, here)
-    """,
+#: a directory -> the files in it
+DIRECTORIES: Dict[str, Dict[str, str]] = {
+    "nothing": {"other.py": ""},
+    "no package": {"sitecustomize/readme.txt": ""},
+    "hidden": {"sitecustomize.py": "print('hidden')"},
+    "package": {
+        "sitecustomize/__init__.py": "from sitecustomize import one\nprint('hidden')",
+        "sitecustomize/one.py": "",
+    },
+    "failing": {"sitecustomize.py": "1 / 0"},
+    "broken": {"stalepool/__init__.py": "1 / 0"},
+    # how newrelic and ddtrace chain: each looks for the next one behind its own directory
+    "searching": {
+        "sitecustomize.py": """
+import os, sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
+print("first")
+here = os.path.dirname(__file__)
+spec = PathFinder.find_spec("sitecustomize", [p for p in sys.path if p != here])
+if spec is not None:
+    spec.loader.exec_module(module_from_spec(spec))
+"""
+    },
+    "importing": {
+        "sitecustomize.py": """
+import os, sys
+print("first")
+here = os.path.dirname(__file__)
+sys.path.remove(here)
+ours = sys.modules.pop("sitecustomize")
+try:
+    import sitecustomize
+except ImportError:
+    sys.modules["sitecustomize"] = ours
+finally:
+    sys.path.insert(0, here)
+"""
+    },
 }
 
 
-@pytest.mark.parametrize("ours_comes", ["first", "last"])
-@pytest.mark.parametrize("chaining", CHAINING)
-def test_tools_that_chain_as_well_run_once_each(
-    chaining: str, ours_comes: str, tmp_path: Path
+@pytest.fixture
+def directories(tmp_path: Path) -> Dict[str, Path]:
+    """Those above; ours, by a link as well, and that of another installation; the repository."""
+    found = {name: lay_out(tmp_path / name, files) for name, files in DIRECTORIES.items()}
+    (tmp_path / "link").symlink_to(INJECT_DIR)
+    shutil.copytree(str(INJECT_DIR), str(tmp_path / "copy"))
+    others = {name: tmp_path / name for name in ("link", "copy")}
+    return {**found, **others, "ours": INJECT_DIR, "repository": REPOSITORY}
+
+
+@functools.lru_cache(maxsize=None)
+def old_python(version: str) -> str:
+    """A Python of this version that runs, from pyenv or from PATH; skips without one."""
+    pyenv = os.path.expanduser("~/.pyenv/versions/%s*/bin/python" % version)
+    for candidate in [*glob.glob(pyenv), shutil.which("python" + version)]:
+        if candidate is not None and child(candidate, "-c", "").returncode == 0:
+            return candidate
+    pytest.skip("no Python %s on this machine" % version)
+
+
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """This Python's version with nothing installed."""
+    directory = tmp_path_factory.mktemp("bare")
+    venv.create(str(directory), symlinks=True)
+    return str(directory / "bin" / "python")
+
+
+class Start(NamedTuple):
+    """What a Python prints that has these directories on its path, and says last on stderr."""
+
+    path: str
+    printed: str
+    last: str = ""
+    python: str = ""  # a version, or "bare"; otherwise this one
+
+
+STARTS = {
+    "nothing hidden": Start("ours, nothing, no package, repository", "True"),
+    "a failing one": Start(
+        "ours, failing, repository", "True", "ZeroDivisionError: division by zero"
+    ),
+    # each of two tools that chain as well runs once
+    "before a tool that searches": Start(
+        "ours, searching, hidden, repository", "first hidden True"
+    ),
+    "behind a tool that searches": Start(
+        "searching, ours, hidden, repository", "first hidden True"
+    ),
+    "before a tool that imports": Start("ours, importing, hidden, repository", "first hidden True"),
+    "behind a tool that imports": Start("importing, ours, hidden, repository", "first hidden True"),
+    "many times": Start("ours, copy, ours, link, hidden, copy, link, repository", "hidden True"),
+    # a Python that cannot have stalepool: it is broken, not installed, or for newer ones only
+    "broken": Start("ours, broken", "False"),
+    "not installed": Start("ours, hidden", "hidden False", python="bare"),
+    "2.7, package": Start("ours, ours, package, repository", "hidden False", python="2.7"),
+    "3.6, package": Start("ours, ours, package, repository", "hidden False", python="3.6"),
+    "2.7, module": Start("ours, ours, hidden, repository", "hidden False", python="2.7"),
+    "3.7, package": Start("ours, ours, package, repository", "hidden False", python="3.7"),
+}
+
+
+@pytest.mark.parametrize("name", lanes.first(len(STARTS) - 2, STARTS))
+def test_what_is_on_the_path(
+    name: str, directories: Dict[str, Path], request: pytest.FixtureRequest
 ) -> None:
-    first = lay_out(tmp_path / "a", {"sitecustomize.py": textwrap.dedent(CHAINING[chaining])})
-    second = lay_out(tmp_path / "b", {"sitecustomize.py": "print('second')"})
-    tools = [INJECT_DIR, first] if ours_comes == "first" else [first, INJECT_DIR]
-    found = outcome(sys.executable, "-c", IS_ON, env=path_of(*tools, second, REPOSITORY))
-    assert found == (0, "first\nsecond\nTrue\n", "")
+    start, python = STARTS[name], sys.executable
+    if start.python:
+        is_bare = start.python == "bare"
+        python = request.getfixturevalue("bare_python") if is_bare else old_python(start.python)
+    environ = path_of(*(directories[each] for each in start.path.split(", ")))
+    status, printed, last = outcome(python, "-B", "-Werror", "-c", IS_ON, env=environ)
+    assert (status, printed.split(), last) == (0, start.printed.split(), start.last)
 
 
-def test_the_directory_many_times_on_the_path(tmp_path: Path) -> None:
-    link, copy = tmp_path / "link", tmp_path / "copy"
-    link.symlink_to(INJECT_DIR)
-    shutil.copytree(str(INJECT_DIR), str(copy))  # that of another installation
-    hidden = lay_out(tmp_path / "hidden", {"sitecustomize.py": "print('hidden')"})
-    places = [INJECT_DIR, copy, INJECT_DIR, link, hidden, copy, link, REPOSITORY]
-    found = outcome(sys.executable, "-c", IS_ON, env=path_of(*places))
-    assert found == (0, "hidden\nTrue\n", "")
-
-
-def test_the_file_run_once_more(tmp_path: Path) -> None:
+def test_the_file_run_once_more(directories: Dict[str, Path], tmp_path: Path) -> None:
     # a second one is on the path, as Debian's in /usr/lib: it hides behind the first, always
-    hidden = lay_out(tmp_path / "first", {"sitecustomize.py": "print('hidden')"})
     never = lay_out(tmp_path / "second", {"sitecustomize.py": "print('never')"})
     script = (
         "import runpy, sys; before = sys.modules['sitecustomize']; runpy.run_path(%r); "
@@ -254,7 +294,7 @@ def test_the_file_run_once_more(tmp_path: Path) -> None:
         "from stalepool.patching import import_hook as hook; print(len([f for f in sys.meta_path "
         "if type(f).__module__ == hook.__name__]))" % str(INJECT_DIR / "sitecustomize.py")
     )
-    environ = path_of(INJECT_DIR, hidden, never, REPOSITORY)
+    environ = path_of(INJECT_DIR, directories["hidden"], never, REPOSITORY)
     found = outcome(sys.executable, "-c", script, env=environ)
     assert found == (0, "hidden\nTrue\n1\n", "")
 
@@ -275,48 +315,6 @@ def test_a_working_directory_that_is_gone(version: str, tmp_path: Path) -> None:
     assert look("elsewhere", INJECT_DIR, "", hidden) == look("elsewhere", "", hidden)
 
 
-# -- a Python that cannot have stalepool: older, or one where it is not installed
-
-
-@functools.lru_cache(maxsize=None)
-def old_python(version: str) -> str:
-    """A Python of this version that runs, from pyenv or from PATH; skips without one."""
-    pyenv = os.path.expanduser("~/.pyenv/versions/%s*/bin/python" % version)
-    for candidate in [*glob.glob(pyenv), shutil.which("python" + version)]:
-        if candidate is not None and run(candidate, "-c", "").returncode == 0:
-            return candidate
-    pytest.skip("no Python %s on this machine" % version)
-
-
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """This Python's version with nothing installed."""
-    directory = tmp_path_factory.mktemp("bare")
-    venv.create(str(directory), symlinks=True)
-    return str(directory / "bin" / "python")
-
-
-CHAINED = {
-    "module": {"sitecustomize.py": "print('hidden')"},
-    "package": {
-        "sitecustomize/__init__.py": "from sitecustomize import one\nprint('hidden')",
-        "sitecustomize/one.py": "",
-    },
-}
-
-
-@pytest.mark.parametrize(
-    ("version", "form"),
-    lanes.first(2, [("2.7", "package"), ("3.6", "package"), ("2.7", "module"), ("3.7", "package")]),
-)
-def test_an_older_python_is_left_alone(version: str, form: str, tmp_path: Path) -> None:
-    hidden = lay_out(tmp_path, CHAINED[form])
-    # the repository is on the path: stalepool could be found, and is not for this Python
-    environ = path_of(INJECT_DIR, INJECT_DIR, hidden, REPOSITORY)
-    found = outcome(old_python(version), "-B", "-Werror", "-c", IS_ON, env=environ)
-    assert found == (0, "hidden\nFalse\n", "")
-
-
 @pytest.mark.parametrize("version", lanes.first(1, ["2.7", "3.6"]))
 def test_an_older_python_reports_a_failing_one(version: str, tmp_path: Path) -> None:
     hidden = lay_out(tmp_path, {"sitecustomize.py": "1 / 0"})
@@ -328,47 +326,31 @@ def test_an_older_python_reports_a_failing_one(version: str, tmp_path: Path) -> 
     assert without[1] == "on\n" and without[2]
 
 
-def test_a_python_without_stalepool_is_left_alone(bare_python: str, tmp_path: Path) -> None:
-    hidden = lay_out(tmp_path, CHAINED["module"])
-    environ = path_of(INJECT_DIR, hidden)
-    found = outcome(bare_python, "-Werror", "-c", IS_ON, env=environ)
-    assert found == (0, "hidden\nFalse\n", "")
-
-
-def test_a_python_with_a_broken_stalepool_is_left_alone(tmp_path: Path) -> None:
-    broken = lay_out(tmp_path, {"stalepool/__init__.py": "1 / 0"})
-    found = outcome(sys.executable, "-c", "print('on')", env=path_of(INJECT_DIR, broken))
-    assert found == (0, "on\n", "")
-
-
 def test_a_python_without_wrapt_says_so_and_works(bare_python: str) -> None:
     script = (
         "import sys, types; name = 'urllib3.connectionpool'; "
         "sys.modules[name] = types.ModuleType(name); "
         "import stalepool; stalepool.install(); print('on')"
     )
-    done = run(bare_python, "-c", script, env=path_of(INJECT_DIR, REPOSITORY))
+    done = child(bare_python, "-c", script, env=path_of(INJECT_DIR, REPOSITORY))
     assert (done.returncode, done.stdout) == (0, "on\n")
     assert len(done.stderr.splitlines()) == 1 and "wrapt" in done.stderr
 
 
 # -- stalepool run
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+BY_EVERYBODY, OF_ANOTHER = "may be written to by everybody", "belongs to 12345,"
 
 WORDS = ["--help", "--", "-x", "", "a b", "--version", "'\"", "\u00fc", "--"]
 
 
 def test_run_becomes_the_command_with_its_arguments_untouched(installation: Path) -> None:
     show = "import json, os, sys; print(json.dumps([os.getpid(), *sys.argv[1:]])); sys.exit(7)"
-    with subprocess.Popen(
-        [*STALEPOOL, "run", sys.executable, "-c", show, *WORDS],
-        **at(installation),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        out, _ = process.communicate(timeout=60)
-    assert json.loads(out) == [process.pid, *WORDS]
-    assert process.returncode == 7
+    start = ["/bin/sh", "-c", 'echo $$; exec "$@"', "sh", *STALEPOOL, "run"]
+    done = child(*start, sys.executable, "-c", show, *WORDS, **at(installation))
+    process_id, shown = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, shown) == (7, [process_id, *WORDS])
 
 
 def test_run_changes_nothing_but_pythonpath_and_signals(
@@ -420,7 +402,7 @@ def test_run_starts_nothing_under_a_wrong_setting(
     # the command as pip installs it
     lay_out(tmp_path, {"stalepool": "import sys, stalepool.cli.main as m; sys.exit(m.main())"})
     command = [sys.executable, *(word.format(tmp_path) for word in words), "run"]
-    done = run(*command, "echo", "started", **at(installation, STALEPOOL_MODE="activ"))
+    done = child(*command, "echo", "started", **at(installation, STALEPOOL_MODE="activ"))
     assert (done.returncode, done.stdout) == (2, "")
     *earlier, line = done.stderr.splitlines()
     assert line.startswith("stalepool run: STALEPOOL_MODE='activ' is not accepted")
@@ -434,23 +416,6 @@ def test_the_kill_switch_goes_before_a_wrong_setting(
     monkeypatch.setenv("STALEPOOL_MODE", "activ")
     monkeypatch.setenv("STALEPOOL_ENABLED", "0")
     assert run_here("echo") == (0, "") and became
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["-c", "import stalepool", "-m", "stalepool"],
-        ["-m", "service", "-m", "stalepool"],
-        ["service.py", "-m", "stalepool"],
-    ],
-    ids=" ".join,
-)
-def test_a_service_says_that_it_goes_without(words: List[str], tmp_path: Path) -> None:
-    lay_out(tmp_path, {"service.py": "import stalepool"})
-    environ = clean_environ(STALEPOOL_MODE="activ")
-    done = run(sys.executable, *words, env=environ, cwd=str(tmp_path))
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("stalepool: not active in this process: STALEPOOL_MODE='activ'")
 
 
 def test_run_needs_its_directory(tmp_path: Path, run_here: Any, became: Any) -> None:
@@ -483,54 +448,42 @@ def _under_a_name_that_pythonpath_splits(tmp_path: Path) -> str:
 def test_an_installation_that_cannot_be_injected(
     broken: Callable[[Path], str], why: str, command: List[str], tmp_path: Path
 ) -> None:
-    place = {"env": clean_environ(PYTHONPATH=broken(tmp_path)), "cwd": str(tmp_path)}
-    done = run(*STALEPOOL, *command, **place)
+    done = child(*STALEPOOL, *command, env=path_of(broken(tmp_path)), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("stalepool %s: " % command[0]) and why in line
 
 
 @pytest.mark.parametrize(
-    ("place", "mode", "is_refused"),
+    ("place", "mode", "owner", "why"),
     [
-        ("stalepool", 0o755, False),
-        ("stalepool/inject/__pycache__/sitecustomize.pyc", 0o666, True),
-        ("stalepool/inject", 0o1777, True),
-        ("stalepool/cli", 0o757, True),
-        (".", 0o777, True),
-        (".", 0o1777, False),
+        ("stalepool/inject/__pycache__/sitecustomize.pyc", 0o666, None, BY_EVERYBODY),
+        ("stalepool/inject", 0o1777, None, BY_EVERYBODY),
+        ("stalepool/cli", 0o757, None, BY_EVERYBODY),
+        (".", 0o777, None, BY_EVERYBODY),
+        (".", 0o1777, None, None),
+        pytest.param("stalepool/patching/import_hook.py", 0o644, 12345, OF_ANOTHER, marks=as_root),
+        pytest.param(".", 0o755, 12345, OF_ANOTHER, marks=as_root),
     ],
 )
-def test_run_refuses_a_directory_others_may_write_to(
-    place: str, mode: int, is_refused: bool, installation: Path, run_here: Any, became: Any
+def test_run_refuses_what_others_may_change(
+    place: str, mode: int, owner: Any, why: Any, installation: Path, run_here: Any, became: Any
 ) -> None:
     changed = installation / place
-    before = changed.stat().st_mode
+    before = changed.stat()
     changed.chmod(mode)
+    if owner is not None:
+        os.chown(str(changed), owner, -1)
     try:
         status, err = run_here("echo")
     finally:
-        changed.chmod(before)
-    assert (status, bool(became)) == ((2, False) if is_refused else (0, True))
-    assert ("%s may be written to by everybody" % changed.resolve() in err) == is_refused
+        os.chown(str(changed), before.st_uid, -1)
+        changed.chmod(before.st_mode)
+    assert (status, bool(became)) == ((0, True) if why is None else (2, False))
+    assert err == "" if why is None else "stalepool run: %s %s" % (changed.resolve(), why) in err
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("place", ["stalepool/patching/import_hook.py", "."])
-def test_run_refuses_what_another_user_owns(
-    place: str, installation: Path, run_here: Any, became: Any
-) -> None:
-    given = installation / place
-    os.chown(str(given), 12345, -1)
-    try:
-        status, err = run_here("echo")
-    finally:
-        os.chown(str(given), 0, -1)
-    assert (status, became) == (2, [])
-    assert "stalepool run: %s belongs to 12345," % given.resolve() in err
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@as_root
 def test_run_takes_what_a_trusted_user_owns(tmp_path: Path, run_here: Any, became: Any) -> None:
     lib = install(tmp_path.resolve() / "lib")
     nobody = pwd.getpwnam("nobody").pw_uid
