@@ -1,7 +1,8 @@
 """A urllib3 or a Python that has changed what the patches rely on: requests go as without the shim.
 
-Each future is the real thing with one part renamed, gone, or taking something else. A process with
-the shim does the same in it as one without, and one warning says what was not found.
+Each future is the real thing with one part renamed, gone, or taking something else: each patch is
+missing in one, and in one nothing is that matters. A process with the shim does the same in it as
+one without, and one warning says what was not found. ``test_patches`` has what else may be found.
 """
 
 from __future__ import annotations
@@ -63,25 +64,6 @@ FUTURES: Dict[str, Future] = {
         "patch_missing",
         "HTTPConnection._new_conn: takes (self, more)",
     ),
-    "the check takes something else": _patch_missing(
-        "connectionpool",
-        """
-        _check = is_connection_dropped
-        def is_connection_dropped(anything):
-            return _check(anything)
-        """,
-        "is_connection_dropped: takes (anything)",
-    ),
-    "send takes whatever it is handed": Future(
-        "connection",
-        (),
-        "",
-        "",
-        """
-        _send = HTTPConnection.send
-        HTTPConnection.send = lambda self, *args: _send(self, *args)
-        """,
-    ),
     "send is handed more": Future(
         "http.client",
         (
@@ -101,12 +83,6 @@ FUTURES: Dict[str, Future] = {
         """,
         "HTTPConnection.response_class: ",
     ),
-    "there is no response_class": Future(
-        "http.client",
-        (("response_class", "answer_class"),),
-        "patch_missing",
-        "HTTPConnection.response_class: not there",
-    ),
     "the socket is computed": Future(
         "connection",
         (),
@@ -118,17 +94,6 @@ FUTURES: Dict[str, Future] = {
         )
         """,
     ),
-    "the connection has slots": Future(
-        "http.client",
-        (
-            (
-                "class HTTPConnection:\n",
-                "class HTTPConnection:\n    __slots__ = '__dict__', 'sock'\n",
-            ),
-        ),
-        "unknown_connection",
-        "HTTPConnection",
-    ),
     "begin is handed more": Future(
         "http.client",
         (
@@ -139,10 +104,7 @@ FUTURES: Dict[str, Future] = {
         "",
     ),
     "the answer's file has another name": Future(
-        "http.client",
-        ((".fp", ".file"),),
-        "answer_failed",
-        "fp",
+        "http.client", ((".fp", ".file"),), "answer_failed", "fp"
     ),
 }
 
@@ -202,7 +164,6 @@ SCRIPT = """
 
 
 def road(name: str) -> Set[Any]:
-    """The reason: what else makes a patch be left out, or not, is in ``test_patches``."""
     return {FUTURES[name].reason or "patch_missing"}
 
 
