@@ -164,7 +164,7 @@ SCRIPT = """
 
 
 def road(name: str) -> Set[Any]:
-    return {FUTURES[name].reason or "patch_missing"}
+    return {(FUTURES[name].reason or "patch_missing", "not there" in FUTURES[name].said)}
 
 
 @pytest.fixture
