@@ -162,20 +162,12 @@ def test_it_moves_with_the_setting(tmp_path: Path, place: Path) -> None:
         assert len(os.listdir(other / place.name)) == 1
 
 
-def a_link(place: Path) -> None:
-    place.symlink_to("/tmp")
-
-
-def a_file(place: Path) -> None:
-    place.write_text("junk")
-
-
-def open_to_all(place: Path) -> None:
+def open_to_all(place: Path, stack: contextlib.ExitStack) -> None:
     place.mkdir()
     place.chmod(0o777)
 
 
-def nobody_elses(place: Path) -> None:
+def nobody_elses(place: Path, stack: contextlib.ExitStack) -> None:
     place.mkdir()
     try:
         os.chown(place, 65534, 65534)
@@ -183,12 +175,41 @@ def nobody_elses(place: Path) -> None:
         pytest.skip("only root can give a directory away")
 
 
-@pytest.mark.parametrize("make", [a_link, a_file, open_to_all, nobody_elses])
+def full_disk(place: Path, stack: contextlib.ExitStack) -> None:
+    """As far as it can be had everywhere: no file of this process may have a byte."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+
+
+BAD: Dict[str, Callable[[Path, contextlib.ExitStack], Any]] = {
+    "a link": lambda place, stack: place.symlink_to("/tmp"),
+    "a file": lambda place, stack: place.write_text("junk"),
+    "open to all": open_to_all,
+    "nobody else's": nobody_elses,
+    "a full disk": full_disk,
+    "/proc": lambda place, stack: None,
+}
+
+
+@pytest.mark.parametrize("name", BAD)
 def test_a_bad_directory_costs_the_status_alone(
-    make: Callable[[Path], None], tmp_path: Path, place: Path, caplog: Any
+    name: str, tmp_path: Path, place: Path, caplog: Any
 ) -> None:
-    make(place)
-    costs_the_status_alone(tmp_path, caplog)
+    with contextlib.ExitStack() as stack:
+        _, pool = stack.enter_context(serving())
+        BAD[name](place, stack)
+        stack.enter_context(kept_in(Path("/proc") if name == "/proc" else tmp_path))
+        fallback.forget()
+        caplog.clear()
+        for _ in range(3):
+            status._make_due()
+            assert get(pool) == 200
+        assert stalepool.snapshot()["fallbacks"] == {"status_failed": 3}
+        assert status.due_at > status.monotonic() + 200
+    lines = [record for record in caplog.records if record.name == "stalepool.fallback"]
+    assert len(lines) == 1 and "status_failed" in lines[0].getMessage()
+    assert name != "a full disk" or list(place.iterdir()) == []
 
 
 def test_the_files_of_children(tmp_path: Path, place: Path) -> None:
@@ -234,35 +255,6 @@ def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog: Any) -> None:
         assert fallback.counts() == {"status_failed": 1}
     said = [record for record in caplog.records if "status_failed" in record.getMessage()]
     assert {record.levelno for record in said} == {logging.INFO}
-
-
-def test_one_that_cannot_be_written_to(caplog: Any) -> None:
-    costs_the_status_alone(Path("/proc"), caplog)
-
-
-def test_a_full_disk(tmp_path: Path, place: Path, caplog: Any) -> None:
-    """As far as it can be had everywhere: no file of this process may have a byte."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with serving():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-        try:
-            costs_the_status_alone(tmp_path, caplog)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list(place.iterdir()) == []
-
-
-def costs_the_status_alone(directory: Path, caplog: Any) -> None:
-    with serving() as (_, pool), kept_in(directory):
-        fallback.forget()
-        caplog.clear()
-        for _ in range(3):
-            status._make_due()
-            assert get(pool) == 200
-        assert stalepool.snapshot()["fallbacks"] == {"status_failed": 3}
-        assert status.due_at > status.monotonic() + 200
-    lines = [record for record in caplog.records if record.name == "stalepool.fallback"]
-    assert len(lines) == 1 and "status_failed" in lines[0].getMessage()
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))

@@ -11,11 +11,11 @@ import pytest
 
 from conftest import REPOSITORY
 from docs import phases, tables
+from stalepool import stats
 from stalepool.cli.doctor.questions import QUESTIONS
+from stalepool.cli.status.explain import EVENTS, VERDICTS
 from stalepool.connection import state
 from stalepool.settings import Settings, contradictions
-
-NAMED = [(page, name) for page, names in tables.PAGES.items() for name in names]
 
 
 def page(name: str) -> str:
@@ -25,16 +25,6 @@ def page(name: str) -> str:
 # -- what is written by docs.tables ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "table"), NAMED, ids=[table for _, table in NAMED])
-def test_a_page_shows_the_table_of_the_code(name: str, table: str) -> None:
-    is_fresh = page(name) == tables.insert(page(name), table, tables.PAGES[name][table]())
-    assert is_fresh, "%s is stale: run python -m docs.tables" % name
-
-
-def test_the_picture_is_drawn_from_the_table() -> None:
-    assert page(tables.PICTURE) == phases.picture()
-
-
 def test_every_table_that_a_page_asks_for_is_written() -> None:
     for path in [REPOSITORY / "README.rst", *(REPOSITORY / "docs").glob("*.rst")]:
         written = tables.PAGES.get(str(path.relative_to(REPOSITORY)), {})
@@ -42,21 +32,24 @@ def test_every_table_that_a_page_asks_for_is_written() -> None:
 
 
 def test_a_stale_page_is_found_and_mended(tmp_path: Path, capsys: Any) -> None:
+    """None is stale now."""
     for name in (*tables.PAGES, tables.PICTURE):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(page(name), "utf-8")
-    assert tables.main(["--check"], tmp_path) == 0
-    readme = tmp_path / "README.rst"
-    readme.write_text(page("README.rst").replace("the kill switch", "x"), "utf-8")
-    assert tables.main(["--check"], tmp_path) == 1
-    assert capsys.readouterr().err == "README.rst is stale: run python -m docs.tables\n"
-    assert tables.main([], tmp_path) == 0
-    assert readme.read_text("utf-8") == page("README.rst")
+    status = tables.main(["--check"], tmp_path)
+    assert (status, capsys.readouterr().err) == (0, "")
+    for name, row in (("README.rst", "the kill switch"), (tables.PICTURE, "IDLE")):
+        file = tmp_path / name
+        file.write_text(page(name).replace(row, "x"), "utf-8")
+        assert tables.main(["--check"], tmp_path) == 1
+        assert capsys.readouterr().err == "%s is stale: run python -m docs.tables\n" % name
+        assert tables.main([], tmp_path) == 0
+        assert file.read_text("utf-8") == page(name)
 
 
 @pytest.mark.parametrize("table", ["verdicts", "moves", "death-rules", "replay-rules", "fallbacks"])
 def test_every_row_says_what_it_means_and_what_to_do(table: str) -> None:
-    (make,) = (tables.PAGES[name][table] for name, each in NAMED if each == table)
+    (make,) = (each[table] for each in tables.PAGES.values() if table in each)
     assert "?" not in make()
 
 
@@ -145,3 +138,18 @@ def test_the_page_has_every_logger() -> None:
         for name in re.findall(r"getLogger\((.*?)\)", path.read_text("utf-8"))
     }
     assert shown == used - {"stalepool"}
+
+
+def test_each_counter_that_the_alerting_page_tells_to_watch_exists() -> None:
+    counters = stats.Origin("").as_dict()
+    named = re.findall(r"``(?:([a-z_]+))?\.([a-z_]+)``", page("docs/alerting.rst"))
+    group, found = "", []
+    for given, name in named:
+        group = given or group  # ``a.b``, ``.c``
+        found.append((group, name))
+        if group == "knowledge":
+            assert name in stats.Knowledge().as_dict()
+        elif group != "stalepool":
+            assert group in counters, group
+            assert name in counters[group] or name in {**EVENTS, **VERDICTS}, (group, name)
+    assert {("replays_refused", "method"), ("saved", "replayed"), ("gone", "reset")} <= set(found)
