@@ -22,18 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 #: rooms whose modules are asked for where none is named; the top one is the package's own
 ROOMS = (".", "sockets", "connection", "patching", "contrib")
 #: not copied
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
-
-#: the process groups of the tests that run now
-_RUNNING: Set[int] = set()
 
 NONE = "NONE"
 AT_IMPORT = "cannot be imported"
@@ -188,14 +184,13 @@ def _output_of(copy: Path, limit_s: float, *words: str) -> Tuple[Optional[int], 
     with subprocess.Popen(
         [sys.executable, *words], cwd=copy, env=environ, text=True, start_new_session=True, **pipes
     ) as child:
-        _RUNNING.add(child.pid)
         try:
             output = child.communicate(timeout=limit_s)[0]
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
             os.killpg(child.pid, signal.SIGKILL)  # and the clients that the tests have started
+            if isinstance(error, KeyboardInterrupt):
+                raise
             return None, child.communicate()[0]
-        finally:
-            _RUNNING.discard(child.pid)
         return child.returncode, output
 
 
@@ -226,37 +221,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.take_out", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help='as in "connection.send"')
     parser.add_argument("--list", action="store_true", help="print what there is, and run nothing")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--limit", type=float, default=300, metavar="S", help="of each run")
     options = parser.parse_args()
     for module in options.modules:
         if not (REPOSITORY / source_of(module)).is_file():
             parser.error("%s is no module of stalepool" % module)
-    lines = [
-        (module, number, "%s:%d %s" % (module, place.line, place.what))
-        for module in options.modules or core()
-        for number, place in enumerate(_places_in(module))
-    ]
-    if options.list:
-        print("\n".join(text for _, _, text in lines))
-        return 0
-    nothing = [
-        (module, None, module + ", whole") for module in dict.fromkeys(x for x, _, _ in lines)
-    ]
+    listed = {module: _places_in(module) for module in options.modules or core()}
     missed = 0
-    with ThreadPoolExecutor(options.jobs) as executor:
-        runs = [executor.submit(run, m, n, options.limit) for m, n, _ in [*nothing, *lines]]
-        try:
-            for (_, number, text), done in zip([*nothing, *lines], runs):
-                found_by, seconds = done.result()
-                missed += number is not None and found_by in (NONE, AT_IMPORT)
-                print("%-90s %s (%d s)" % (text, found_by, seconds), flush=True)
-        except KeyboardInterrupt:
-            executor.shutdown(wait=False, cancel_futures=True)
-            for group in tuple(_RUNNING):
-                os.killpg(group, signal.SIGKILL)
-            return 130
-    print("%d of %d are missed by no test" % (missed, len(lines)))
+    for module, found in listed.items():
+        lines = ["%s:%d %s" % (module, place.line, place.what) for place in found]
+        if options.list:
+            print("".join(line + "\n" for line in lines), end="")
+            continue
+        for number, text in [(None, module + ", whole"), *enumerate(lines)]:
+            try:
+                found_by, seconds = run(module, number, options.limit)
+            except KeyboardInterrupt:
+                return 130
+            missed += number is not None and found_by in (NONE, AT_IMPORT)
+            print("%-90s %s (%d s)" % (text, found_by, seconds), flush=True)
+    if not options.list:
+        print("%d of %d are missed by no test" % (missed, sum(map(len, listed.values()))))
     return 1 if missed else 0
 
 
