@@ -130,13 +130,21 @@ def child(
 
     :param words: if the first one is an option, they are for this Python.
     """
+    return subprocess.run(**_of_a_child(words, env, {"timeout": 100, **options}))
+
+
+def child_that_stays(
+    *words: object, env: Optional[Dict[str, str]] = None, **options: Any
+) -> subprocess.Popen[str]:
+    """Start the same, and wait for nothing."""
+    return subprocess.Popen(**_of_a_child(words, env, options))
+
+
+def _of_a_child(words: Any, env: Any, options: Any) -> Dict[str, Any]:
     python = [sys.executable] if str(words[0]).startswith("-") else []
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.run(
-        [*python, *map(str, words)],
-        env=clean_environ(**(env or {})),
-        **{"text": True, "timeout": 100, **pipes, **options},
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    clean = clean_environ(**(env or {}))
+    return {"args": [*python, *map(str, words)], "env": clean, **pipes, **options}
 
 
 @pytest.fixture

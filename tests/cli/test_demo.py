@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterator, List
 import pytest
 
 import lanes
-from conftest import REPOSITORY, child, clean_environ
+from conftest import REPOSITORY, child, child_that_stays
 from service_process import is_running
 from stalepool.cli.demo import command, report
 from stalepool.cli.demo.cases import CASES, Case, selected
@@ -48,8 +48,17 @@ def environ(tmp_path: Path) -> Dict[str, str]:
 
 
 @pytest.mark.full
-def test_the_whole_demo(environ: Dict[str, str], request: pytest.FixtureRequest) -> None:
-    done = child(*COMMAND, env={**environ, "PYTHONIOENCODING": "ascii"}, timeout=110)
+def test_the_whole_demo(
+    environ: Dict[str, str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Of a copy found through the working directory, with another one on PYTHONPATH."""
+    for package in "stalepool", "stalepool_testing":
+        shutil.copytree(str(REPOSITORY / package), str(tmp_path / "clone" / package))
+    other = tmp_path / "other" / "stalepool"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise SystemExit('this is the other one')\n")
+    environ.update(PYTHONIOENCODING="ascii", PYTHONPATH="../other")
+    done = child(*COMMAND, env=environ, cwd=tmp_path / "clone", timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -181,13 +190,7 @@ def children_of(pid: int) -> List[int]:
 def hanging_demo(environ: Dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A demo with both services running, in the middle of its longest wait."""
     only = ["--only", "fin-idle", "--only", "select-hang"]
-    with subprocess.Popen(
-        [*COMMAND, *only],
-        env=clean_environ(**environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with child_that_stays(*COMMAND, *only, env=environ) as process:
         try:
             assert process.stdout is not None
             while not process.stdout.readline().startswith("fin-idle"):
@@ -257,19 +260,6 @@ def test_nothing_is_imported_from_the_working_directory(
     (tmp_path / "gone").mkdir()
     done = child(*start, *words, tmp_path / "logs", env=environ, cwd=tmp_path / "gone")
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.full
-def test_nova_api_runs_what_the_demo_is_a_part_of(environ: Dict[str, str], tmp_path: Path) -> None:
-    """Here: a copy found through the working directory, with another one on PYTHONPATH."""
-    for package in "stalepool", "stalepool_testing":
-        shutil.copytree(str(REPOSITORY / package), str(tmp_path / "clone" / package))
-    other = tmp_path / "other" / "stalepool"
-    other.mkdir(parents=True)
-    (other / "__init__.py").write_text("raise SystemExit('this is the other one')\n")
-    environ = {**environ, "PYTHONPATH": "../other"}
-    done = child(*COMMAND, "--only", "fin-idle", env=environ, cwd=tmp_path / "clone")
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_command_line_does_not_load_it(run_python: Any) -> None:

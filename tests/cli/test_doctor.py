@@ -15,14 +15,12 @@ from typing import Any, Callable, Dict, List, Tuple
 import pytest
 
 import lanes
-from conftest import REPOSITORY, child, clean_environ
+from conftest import REPOSITORY, child, child_that_stays
 from service_process import is_running
 from stalepool.cli.doctor import facts, finding, process, questions
 from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
 from stalepool.settings import Settings
 from stalepool_testing.kernel import wait_until
-
-DOCTOR = [sys.executable, "-m", "stalepool", "doctor"]
 
 Found = Dict[str, List[Tuple[str, str]]]
 
@@ -206,13 +204,8 @@ def test_a_services_worker_is_judged_and_all_that_it_has_started_is_ended(
 )
 def test_a_signal_ends_the_program_as_well(name: str, status: int) -> None:
     program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-    with subprocess.Popen(
-        [*DOCTOR, "--", sys.executable, "-c", program],
-        env=clean_environ(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as started:
+    words = ["-m", "stalepool", "doctor", "--", sys.executable, "-c", program]
+    with child_that_stays(*words) as started:
         assert started.stderr is not None
         pid = int(started.stderr.readline())
         started.send_signal(getattr(signal, name))

@@ -20,7 +20,7 @@ import wrapt
 
 import stalepool
 from breaks import breaks
-from conftest import clean_environ
+from conftest import child_that_stays
 from pools import get, serving, shim
 from service_process import SERVICE, Started, this_process
 from stalepool import fallback, stats
@@ -392,13 +392,7 @@ def test_the_file_of_an_earlier_process_with_its_pid(
 
 
 def test_watching_ends_with_ctrl_c(answered: Tuple[int, Path]) -> None:
-    watch = subprocess.Popen(
-        [sys.executable, "-m", "stalepool", "status", "--watch", str(answered[0])],
-        env=clean_environ(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    watch = child_that_stays("-m", "stalepool", "status", "--watch", answered[0])
     assert watch.stdout is not None
     assert "saved 0 requests" in watch.stdout.readline()
     watch.send_signal(signal.SIGINT)

@@ -205,22 +205,19 @@ ALERTS: Dict[str, Any] = {
 @pytest.mark.parametrize("alert", ALERTS)
 def test_an_alert_fires(alert: str, promtool: Callable[..., str], tmp_path: Path) -> None:
     series, values, quiet_at, firing_at = ALERTS[alert]
-    for minute, count in ((quiet_at, 0), (firing_at, 1)):
-        name = "count(ALERTS{alertname=%r,alertstate='firing'}) or vector(0)" % alert
-        case = {
-            "interval": "1m",
-            "input_series": [{"series": series, "values": values}],
-            "promql_expr_test": [
-                {
-                    "expr": name,
-                    "eval_time": "%dm" % minute,
-                    "exp_samples": [{"labels": "{}", "value": count}],
-                }
-            ],
+    checks = [
+        {
+            "expr": "count(ALERTS{alertname=%r,alertstate='firing'}) or vector(0)" % alert,
+            "eval_time": "%dm" % minute,
+            "exp_samples": [{"labels": "{}", "value": count}],
         }
-        test = {"rule_files": [str(MONITORING / "alerts.yml")], "evaluation_interval": "1m"}
-        (tmp_path / "test.yml").write_text(json.dumps({**test, "tests": [case]}))
-        promtool("test", "rules", tmp_path / "test.yml")
+        for minute, count in ((quiet_at, 0), (firing_at, 1))
+    ]
+    scraped = [{"series": series, "values": values}]
+    case = {"interval": "1m", "input_series": scraped, "promql_expr_test": checks}
+    test = {"rule_files": [str(MONITORING / "alerts.yml")], "evaluation_interval": "1m"}
+    (tmp_path / "test.yml").write_text(json.dumps({**test, "tests": [case]}))
+    promtool("test", "rules", tmp_path / "test.yml")
 
 
 def dashboard_queries() -> List[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import stalepool
-from conftest import child, clean_environ
+from conftest import child, child_that_stays
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 
@@ -33,14 +33,8 @@ class Started:
     def __init__(
         self, script: str, *args: object, command: Any = (sys.executable,), **variables: str
     ) -> None:
-        self.process = subprocess.Popen(
-            [*command, "-c", textwrap.dedent(script) + WAIT, *map(str, args)],
-            env=clean_environ(**variables),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        words = [*command, "-c", textwrap.dedent(script) + WAIT, *args]
+        self.process = child_that_stays(*words, env=variables, stdin=subprocess.PIPE)
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline().split()
 
