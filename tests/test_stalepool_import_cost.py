@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any, Callable, Set
 
 import pytest
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, child
 
 MOST_MODULES = 10
 
@@ -25,15 +22,8 @@ def modules_added_by(line: str, **variables: str) -> Set[str]:
         "import sys; sys.path.insert(0, %r); before = set(sys.modules); %s; "
         "print(*sorted(set(sys.modules) - before))"
     ) % (str(REPOSITORY), line)
-    environ = {k: v for k, v in os.environ.items() if not k.startswith(("STALEPOOL_", "PYTHON"))}
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", script],
-        env={**environ, **variables},
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = child("-I", "-c", script, env=variables)
+    assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
 

@@ -17,8 +17,6 @@ from conftest import REPOSITORY, child
 DOCS = REPOSITORY / "docs"
 
 
-# -- arithmetic ------------------------------------------------------------------------------------
-
 #: samples -> which of them, in order, bound the median with 95 %, from a table of order statistics
 RANKS = {3: (1, 3), 6: (1, 6), 9: (2, 8), 10: (2, 9), 15: (4, 12), 25: (8, 18), 50: (18, 33)}
 
@@ -46,9 +44,6 @@ def test_the_interval_of_a_share():
 )
 def test_a_bound(bound, value, meets):
     assert is_met(bound, value) == meets
-
-
-# -- how it ends -----------------------------------------------------------------------------------
 
 
 def made_up(name, measure, bound="at most 1"):
@@ -118,18 +113,12 @@ def test_what_is_no_report(content, capsys, tmp_path):
     assert "is not what python -m bench --json writes" in capsys.readouterr().err
 
 
-# -- the docs --------------------------------------------------------------------------------------
-
-
 def test_the_docs_show_the_report_that_lies_beside_them():
     report = load(str(DOCS / "performance.json"))
     assert [row["name"] for row in report["figures"]] == [figure.name for figure in FIGURES]
     page = (DOCS / "performance.rst").read_text("utf-8")
     assert page == insert(page, report)
     assert (DOCS / "checkout-cost.svg").read_text("utf-8") == plot.draw(report)
-
-
-# -- it runs ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.full

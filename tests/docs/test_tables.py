@@ -22,9 +22,6 @@ def page(name: str) -> str:
     return (REPOSITORY / name).read_text("utf-8")
 
 
-# -- what is written by docs.tables ----------------------------------------------------------------
-
-
 def test_every_table_that_a_page_asks_for_is_written() -> None:
     for path in [REPOSITORY / "README.rst", *(REPOSITORY / "docs").glob("*.rst")]:
         written = tables.PAGES.get(str(path.relative_to(REPOSITORY)), {})
@@ -68,9 +65,6 @@ def test_every_contradiction_has_an_example() -> None:
     assert [len(sentences) for sentences in said] == [1] * len(rules.elts)
 
 
-# -- the phases ------------------------------------------------------------------------------------
-
-
 def phases_written() -> Set[str]:
     """The names that the modules of a connection write to ``phase``, or begin a state with."""
     found = set()
@@ -99,9 +93,6 @@ def test_the_table_has_the_phases_that_the_code_writes() -> None:
         name.lower() for name in phases.PLACES
     }
     assert before - {"any"} == set(phases.PLACES) - {"UPGRADED"}, "nothing leads out of it"
-
-
-# -- tables whose words stand on their page, and whose names in the code ---------------------------
 
 
 def first_column(text: str) -> Set[str]:

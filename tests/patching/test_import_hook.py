@@ -29,13 +29,12 @@ def test_everybody_elses_imports_are_asked_for_a_word_alone(finder: Any) -> None
         assert finder.find_spec("of_no_interest") is None
 
 
-@pytest.mark.parametrize("name", ["urllib3_of_theirs", "urllib3.util", "urllib3.no_such_module"])
-def test_what_is_not_patched_is_not_watched(finder: Any, name: str) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["urllib3_of_theirs", "urllib3.util", "urllib3.no_such_module", "no_such_package.urllib3"],
+)
+def test_what_is_not_patched_or_not_found_is_not_watched(finder: Any, name: str) -> None:
     assert finder.find_spec(name, urllib3.__path__) is None
-
-
-def test_what_is_not_found_is_not_there(finder: Any) -> None:
-    assert finder.find_spec("no_such_package.urllib3", []) is None
 
 
 def test_a_finder_that_was_taken_out_meanwhile_finds_nothing(finder: Any) -> None:
@@ -68,14 +67,10 @@ def test_a_part_that_is_loaded_by_its_package_waits_for_it(
     assert finder.load("urllib3.connectionpool", lambda: pool) is pool
 
 
-def test_at_work_it_is_not_off(finder: Any) -> None:
-    assert (finder.is_at_work(), finder.why_off()) == (True, None)
-
-
-def test_what_was_patched_goes_on_where_the_next_copy_fails(
-    finder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(finder, "has_failed", True)
+@pytest.mark.parametrize("has_failed", [False, True])
+def test_at_work_it_is_not_off(finder: Any, has_failed: bool, monkeypatch: Any) -> None:
+    """What was patched goes on where the next copy fails."""
+    monkeypatch.setattr(finder, "has_failed", has_failed)
     assert (finder.is_at_work(), finder.why_off()) == (True, None)
 
 
