@@ -20,7 +20,7 @@ from typing import Any, Dict, List
 
 import pytest
 
-from conftest import REPOSITORY, child, clean_environ
+from conftest import REPOSITORY, child, child_that_stays
 from service_process import stalepool_status
 from stalepool.cli.inject import INJECT_DIR
 from stalepool_testing import AnswerStep, Close, Exchange, FaultServer, Reset, Respond
@@ -98,12 +98,9 @@ class NovaApi:
         path = "%s%s%s" % (INJECT_DIR, os.pathsep, REPOSITORY)
         log = home / ("%s.log" % variables["STALEPOOL_MODE"])
         with log.open("wb") as out:
-            self.process = subprocess.Popen(
-                [BIN / "nova-api", "--config-file", configured(home, self.port, neutron)],
-                env=clean_environ(PYTHONPATH=path, **variables),
-                stdout=out,
-                stderr=out,
-            )
+            words = [BIN / "nova-api", "--config-file", configured(home, self.port, neutron)]
+            environ = {"PYTHONPATH": path, **variables}
+            self.process = child_that_stays(*words, env=environ, stdout=out, stderr=out)
         self.log = log
 
     def __enter__(self) -> NovaApi:
