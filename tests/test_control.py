@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Dict, Iterator
 
 import pytest
 import urllib3
@@ -23,9 +23,9 @@ def installed_again() -> Iterator[None]:
     stalepool.install()
 
 
-def test_undo_is_exact(run_order: Callable[..., Any]) -> None:
-    run_order(
-        """
+#: each in a process of its own
+SCRIPTS: Dict[str, str] = {
+    "undo is exact": """
         import urllib3
         pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
         for _ in range(2):  # urllib3 replaces a function of its own at first use
@@ -46,13 +46,8 @@ def test_undo_is_exact(run_order: Callable[..., Any]) -> None:
             meet_a_dead_connection(urllib3.connectionpool, found=0)
             assert stalepool.uninstall() == []
             stalepool.install()
-        """
-    )
-
-
-def test_undo_reaches_every_copy(run_order: Callable[..., Any]) -> None:
-    run_order(
-        """
+    """,
+    "undo reaches every copy": """
         import stalepool
         copies = []
         for _ in range(2):
@@ -66,13 +61,8 @@ def test_undo_reaches_every_copy(run_order: Callable[..., Any]) -> None:
             meet_a_dead_connection(copy, found=0)
         import urllib3
         assert wrappings(urllib3.connectionpool) == {0}
-        """
-    )
-
-
-def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_order: Callable[..., Any]) -> None:
-    run_order(
-        """
+    """,
+    "before urllib3 it is a matter of the hook alone": """
         finders = list(sys.meta_path)
         import stalepool
         assert stalepool.is_installed()
@@ -90,44 +80,8 @@ def test_before_urllib3_it_is_a_matter_of_the_hook_alone(run_order: Callable[...
         forget("urllib3")
         import urllib3
         assert wrappings(urllib3.connectionpool) == {0}
-        """
-    )
-
-
-def test_a_stranger_that_answers_to_every_name_is_no_trap() -> None:
-    class Stranger:
-        def __call__(self, conn: Any) -> bool:
-            return False
-
-        def __getattr__(self, name: str) -> Stranger:
-            return Stranger()
-
-    with stock(), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(urllib3.connectionpool, "is_connection_dropped", Stranger())
-        stalepool.install()
-        assert stalepool.uninstall() == []
-
-
-def test_connections_that_were_pooled_before(port: int) -> None:
-    def meet_a_dead_connection() -> int:
-        await_arrival(pool)
-        before = deaths()
-        assert get(pool) == 200
-        return deaths() - before
-
-    with stock(), urllib3.HTTPConnectionPool("127.0.0.1", port, retries=False) as pool:
-        assert get(pool) == 200
-        stalepool.install()
-        assert meet_a_dead_connection() == 1  # covered from the first checkout on
-        stalepool.uninstall()
-        assert meet_a_dead_connection() == 0  # stock again
-        stalepool.install()
-        assert meet_a_dead_connection() == 1
-
-
-def test_changing_the_mode(run_order: Callable[..., Any]) -> None:
-    run_order(
-        """
+    """,
+    "changing the mode": """
         import urllib3
 
         def is_connection_dropped(conn):
@@ -160,8 +114,44 @@ def test_changing_the_mode(run_order: Callable[..., Any]) -> None:
         assert stalepool.snapshot()["mode"] == "audit"  # holds for later copies too
         stalepool.install()  # the settings of the environment again
         assert stalepool.snapshot()["mode"] == "active"
-        """
-    )
+    """,
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_in_a_process_of_its_own(name: str, run_order: Callable[..., Any]) -> None:
+    run_order(SCRIPTS[name])
+
+
+def test_a_stranger_that_answers_to_every_name_is_no_trap() -> None:
+    class Stranger:
+        def __call__(self, conn: Any) -> bool:
+            return False
+
+        def __getattr__(self, name: str) -> Stranger:
+            return Stranger()
+
+    with stock(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(urllib3.connectionpool, "is_connection_dropped", Stranger())
+        stalepool.install()
+        assert stalepool.uninstall() == []
+
+
+def test_connections_that_were_pooled_before(port: int) -> None:
+    def meet_a_dead_connection() -> int:
+        await_arrival(pool)
+        before = deaths()
+        assert get(pool) == 200
+        return deaths() - before
+
+    with stock(), urllib3.HTTPConnectionPool("127.0.0.1", port, retries=False) as pool:
+        assert get(pool) == 200
+        stalepool.install()
+        assert meet_a_dead_connection() == 1  # covered from the first checkout on
+        stalepool.uninstall()
+        assert meet_a_dead_connection() == 0  # stock again
+        stalepool.install()
+        assert meet_a_dead_connection() == 1
 
 
 @pytest.mark.usefixtures("installed_again")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Dict
 
 import pytest
 import urllib3
@@ -137,9 +137,9 @@ def test_a_socks_connection(run_order: Callable[..., Any]) -> None:
     )
 
 
-def test_a_copy_that_is_thrown_away_can_go(run_order: Callable[..., Any]) -> None:
-    run_order(
-        """
+#: each in a process of its own
+IMPORTS: Dict[str, str] = {
+    "a copy that is thrown away can go": """
         import gc, typing, weakref
         import stalepool, urllib3
         cls, module = map(
@@ -154,16 +154,8 @@ def test_a_copy_that_is_thrown_away_can_go(run_order: Callable[..., Any]) -> Non
         gc.collect()
         assert cls() is None and module() is None
         assert stalepool.snapshot()["patched"] == []
-        """
-    )
-
-
-# -- imports that run at the same time
-
-
-def test_nothing_is_loaded_while_a_urllib3_is_half_loaded(run_order: Callable[..., Any]) -> None:
-    run_order(
-        """
+    """,
+    "nothing is loaded while a urllib3 is half loaded": """
         seen = []
         for name in "connectionpool", "connection", "util.retry", "response", "poolmanager":
             at_lookup("urllib3." + name, lambda: seen.append(ours()))
@@ -179,13 +171,8 @@ def test_nothing_is_loaded_while_a_urllib3_is_half_loaded(run_order: Callable[..
             del sys.modules["urllib3." + name]
         import urllib3.poolmanager
         assert wrappings(sys.modules["urllib3.connectionpool"]) == {1}
-        """
-    )
-
-
-def test_an_import_that_fails_half_way(run_order: Callable[..., Any]) -> None:
-    run_order(
-        """
+    """,
+    "an import that fails half way": """
         import stalepool
         def fail():
             raise LookupError("half way")
@@ -199,18 +186,11 @@ def test_an_import_that_fails_half_way(run_order: Callable[..., Any]) -> None:
         import urllib3
         assert sys.modules["urllib3.connectionpool"] is half
         assert wrappings(half) == {1}
-        """
-    )
-
-
-def test_another_thread_imports_a_part_while_we_load(run_order: Callable[..., Any]) -> None:
-    """Two threads that import for the first time meet what they would meet in stock.
-
-    In stock the second one may still come to grief, a few times in a hundred, when it arrives in
-    the midst of urllib3's own import. Held here is what is ours: the time that wrapt takes.
-    """
-    run_order(
-        """
+    """,
+    # Two threads that import for the first time meet what they would meet in stock.
+    # In stock the second one may still come to grief, a few times in a hundred, when it arrives in
+    # the midst of urllib3's own import. Held here is what is ours: the time that wrapt takes.
+    "another thread imports a part while we load": """
         import threading
         import stalepool
         failed, others = [], []
@@ -231,5 +211,10 @@ def test_another_thread_imports_a_part_while_we_load(run_order: Callable[..., An
         others[0].join(30)
         assert not failed and not others[0].is_alive(), failed
         assert wrappings(sys.modules["urllib3.connectionpool"]) == {1}
-        """
-    )
+    """,
+}
+
+
+@pytest.mark.parametrize("name", IMPORTS)
+def test_what_is_imported(name: str, run_order: Callable[..., Any]) -> None:
+    run_order(IMPORTS[name])
