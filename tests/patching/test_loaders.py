@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import shutil
 from pathlib import Path
 from typing import Any, Callable
 
@@ -10,6 +10,10 @@ import urllib3
 
 
 def test_a_urllib3_in_a_zip_file(tmp_path: Path, run_order: Callable[..., Any]) -> None:
+    package = Path(urllib3.__file__).parent
+    zipped = shutil.make_archive(
+        str(tmp_path / "urllib3"), "zip", str(package.parent), package.name
+    )
     run_order(
         """
         import importlib.util, inspect, pkgutil
@@ -30,17 +34,8 @@ def test_a_urllib3_in_a_zip_file(tmp_path: Path, run_order: Callable[..., Any]) 
         assert b"urllib3" in pkgutil.get_data("urllib3", "__init__.py")
         check(*copies)
         """,
-        _zipped(tmp_path),
+        zipped,
     )
-
-
-def _zipped(directory: Path) -> Path:
-    package = Path(urllib3.__file__).parent
-    zip_path = directory / "urllib3.zip"
-    with zipfile.ZipFile(zip_path, "w") as archive:
-        for path in package.rglob("*.py"):
-            archive.write(path, path.relative_to(package.parent))
-    return zip_path
 
 
 def test_nobody_sees_a_trace_of_the_hook(run_order: Callable[..., Any]) -> None:
