@@ -169,10 +169,10 @@ def run_python() -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """The port of a server that closes each connection after one answer, unannounced."""
-    from service import closing_server
+    """The port of a server that closes each connection after one answer, without a word."""
+    from stalepool_testing import FaultServer, RespondThenClose
 
-    with closing_server() as server:
+    with FaultServer(default=RespondThenClose(announced=False)) as server:
         yield server.port
 
 

@@ -21,10 +21,10 @@ from typing import Any, Dict, List
 import pytest
 
 from conftest import REPOSITORY, child, child_that_stays
-from service_process import stalepool_status
 from stalepool.cli.inject import INJECT_DIR
 from stalepool_testing import AnswerStep, Close, Exchange, FaultServer, Reset, Respond
 
+STATUS = ["-m", "stalepool", "status"]
 HERE, BIN = Path(__file__).resolve().parent, Path(sys.executable).parent
 
 pytestmark = [
@@ -167,7 +167,7 @@ def shown(api: NovaApi) -> Dict[str, Any]:
     give_up = time.monotonic() + 60
     while time.monotonic() < give_up:
         assert api.servers() == 200
-        (service,) = json.loads(stalepool_status("--json", api.worker).stdout)["services"]
+        (service,) = json.loads(child(*STATUS, "--json", api.worker).stdout)["services"]
         if service["totals"]["gone"].get("failed_in_request") == len(FAULTS):
             return dict(service)
         time.sleep(1)
@@ -185,7 +185,7 @@ def test_how_many_requests_are_saved(home: Path, tmp_path: Path, mode: str) -> N
             statuses[name] = api.servers()
             assert neutron.faults == []
         service = shown(api)
-        report = stalepool_status("--report", api.worker).stdout.splitlines()
+        report = child(*STATUS, "--report", api.worker).stdout.splitlines()
     saved = [name for name in FAULTS if name != "failed on"]
     assert service["command"] == "nova-api" and not service["fallbacks"]
     if mode == "audit":

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import REPOSITORY, child
 from fresh import run
-from service_process import SERVICE, Started, stalepool_status
+from service_process import SERVICE, Started
 from stalepool import stats
 from stalepool.cli.main import main
 from stalepool.cli.status import proc
@@ -133,7 +133,8 @@ def test_processes_are_asked_from_outside(tmp_path: Path) -> None:
         with Started(SERVICE + due, server.port, **at) as service, Started(
             SERVICE, 0, STALEPOOL_MODE="activ", **at
         ) as off:
-            done = stalepool_status("--prometheus", str(service.pid), str(off.pid))
+            words = ["-m", "stalepool", "status", "--prometheus"]
+            done = child(*words, service.pid, off.pid)
     assert (done.returncode, done.stderr) == (0, "")
     found, common = samples(done.stdout), 'pid="%d",' % service.pid
     origin = 'origin="http://127.0.0.1:%d",' % server.port

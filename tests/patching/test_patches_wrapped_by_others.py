@@ -6,7 +6,7 @@ import contextlib
 import functools
 import importlib
 import inspect
-from typing import Any, Dict, Iterator, List, Set, Tuple
+from typing import Any, Iterator, List, Set, Tuple
 
 import pytest
 import urllib3
@@ -105,10 +105,6 @@ def kept(owner: Any, name: str) -> Iterator[Any]:
         put(owner, name, own)
 
 
-def counted() -> Dict[str, Any]:
-    return dict(stalepool.snapshot()["totals"])
-
-
 def rows(module: str, path: str, how: Any, order: str, undo: str) -> Set[Any]:
     return {(module, path, order), (how, order), undo}
 
@@ -140,7 +136,7 @@ def test_a_wrapper_of_others(
         assert (ask(HEALTHY), len(calls)) == (([200] * 3, 1), CALLS[name] * is_asked)
         calls.clear()
         assert (ask(FAULT)[0], bool(calls)) == ([200, 200], is_asked)
-        assert counted()["replays"] == {"ok": 1}
+        assert stalepool.snapshot()["totals"]["replays"] == {"ok": 1}
         assert fallback.counts() == {}
 
         if undo == "ours first":
@@ -159,10 +155,10 @@ def test_a_wrapper_of_others(
         is_there = undo == "ours first" or vars(owner).get(name) is theirs
         assert (vars(owner).get(name, MISSING) is theirs) == is_there
         calls.clear()
-        seen = counted()
+        seen = stalepool.snapshot()["totals"]
         assert (ask(HEALTHY), len(calls)) == (([200] * 3, 1), CALLS[name] * is_there)
         assert ask(FAULT)[0] == [200, 0]
-        assert counted() == seen
+        assert stalepool.snapshot()["totals"] == seen
 
         # switched on again: active in its place, and once only
         stalepool.install()

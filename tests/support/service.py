@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import Iterator
-
-from stalepool_testing import FaultServer, RespondThenClose
 from worlds import SUPPORT
 
 #: begins a client's script: what is not imported at its top is what a test is about
@@ -23,10 +19,3 @@ import urllib3
 check(urllib3.connectionpool)
 print("covered")
 """ % str(SUPPORT)
-
-
-@contextlib.contextmanager
-def closing_server() -> Iterator[FaultServer]:
-    """A server that closes each connection after one answer, without a word."""
-    with FaultServer(default=RespondThenClose(announced=False)) as server:
-        yield server

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import stalepool
-from conftest import child, child_that_stays
+from conftest import child_that_stays
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 
@@ -50,10 +50,6 @@ class Started:
 
 
 WAIT = "\nprint('ready', *globals().get('said', ()), flush=True)\nsys.stdin.read()\n"
-
-
-def stalepool_status(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return child("-m", "stalepool", "status", *words, env=variables)
 
 
 def is_running(pid: int) -> bool:
