@@ -1,8 +1,7 @@
 """The wait on silence: no byte of an answer has come, so the kernel is asked about the peer.
 
 After the first wait TCP_INFO is asked, and for a *suspect* peer a fresh socket is opened beside the
-old one. If it is not known that the origin answers probes, the fresh one is probed, too:
-docs/replay.rst.
+old one. Where only probes are unanswered, the fresh one is probed, too: docs/replay.rst.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from stalepool.sockets.tcp_info import TcpInfo
 #: time for two probes, a second apart, and a margin
 CONFIRM_S = 2.2
 LOOK_EVERY_S = 1.0
-#: what makes a silent peer suspect, and then dead
-SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES, DEAD_PROBES = 4, 3, 5
+#: what makes a silent peer suspect, and what is needed for it to be dead
+SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES, DEAD_PROBES = 4, 1, 3
 #: a request whose first wait would be shorter than this is not watched
 SHORTEST_WAIT_S = 0.5
 #: seconds between probes: to ask now, and to ask seldom where probes are swallowed
@@ -60,8 +59,8 @@ class Watch:
         self.pause_s: Optional[float] = None
         #: a socket that was opened beside the old one
         self.fresh: Any = None
-        self._opened = 0.0
-        self._probes_both = False
+        #: since when that is probed; None: it is not
+        self._probed_since: Optional[float] = None
 
     def close(self) -> None:
         """Close the socket that was opened beside the old one, if there is one."""
@@ -75,7 +74,7 @@ class Watch:
         A socket that was probed before its first byte is not used: under TCP_DEFER_ACCEPT the
         peer's kernel would accept the first data on it 29 s late (measured).
         """
-        if self._probes_both:
+        if self._probed_since is not None:
             self.close()
         fresh, self.fresh = self.fresh, None
         return fresh
@@ -112,9 +111,7 @@ class Watch:
                 return self._keep_waiting()
         if info.unacked:
             return True
-        if self._probes_both:
-            return self._fresh_alone_answers()
-        return info.probes >= DEAD_PROBES
+        return info.probes >= DEAD_PROBES and self._fresh_alone_answers()
 
     def _keep_waiting(self) -> bool:
         """Close the fresh socket: nothing shows that the peer is dead. Returns False."""
@@ -143,27 +140,25 @@ class Watch:
             return False
         if info.unacked:
             return info.retransmits >= SUSPECT_RETRANSMISSIONS
-        is_known = self.state.origin.knowledge.answers_probes
-        return info.probes >= (SUSPECT_PROBES if is_known else 1)
+        return info.probes >= SUSPECT_PROBES
 
     def _open_fresh(self, info: TcpInfo) -> None:
         limit_s = max(0.1, min(BESIDE_S, self.give_up_before - monotonic()))
-        self._probes_both = not (info.unacked or self.state.origin.knowledge.answers_probes)
+        self._probed_since = None
         self.fresh = open_like(self.conn, limit_s, self.state.address)
         if self.fresh is None or info.unacked:
             return
-        self._opened = monotonic()
-        self.pause_s = CONFIRM_S
-        if self._probes_both:
-            for sock in (self.conn.sock, self.fresh):
-                keepalive.probe_every(layers_of(sock), PROBE_AT_ONCE_S, first_too=True)
+        self._probed_since, self.pause_s = monotonic(), CONFIRM_S
+        keepalive.probe_every(layers_of(self.fresh), PROBE_AT_ONCE_S, first_too=True)
 
     def _fresh_alone_answers(self) -> bool:
         """Tell whether the fresh socket's probe was answered; the old one's are known not to be."""
         knowledge, info = self.state.origin.knowledge, tcp_info.ask(layers_of(self.fresh))
-        opened_ms_ago = 1000 * (monotonic() - self._opened)
+        if info is None or self._probed_since is None:
+            return self._keep_waiting()
+        probed_for_ms = 1000 * (monotonic() - self._probed_since)
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
-        if info is not None and info.last_ack_recv_ms < opened_ms_ago - 800 * PROBE_AT_ONCE_S:
+        if info.last_ack_recv_ms < probed_for_ms - 800 * PROBE_AT_ONCE_S:
             knowledge.note_probe_answered()
             return True
         knowledge.note_probes_swallowed()

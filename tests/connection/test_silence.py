@@ -500,7 +500,7 @@ MORE_CASES: Dict[str, Case] = {
     "TLS: acknowledged GET": dies(lambda: acknowledged_and_dead("GET", TLS()), is_sent_again),
     # its peer is suspect in the first half of the time, and found dead in the second
     "known: half in a hurry": times_out(
-        lambda: acknowledged_and_dead("GET", timeout_s=9, idle_s=2.2), after_s=9
+        lambda: acknowledged_and_dead("GET", timeout_s=6, idle_s=2.2), after_s=6
     ),
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
@@ -14,6 +14,8 @@ from delayed_answers import LOST, SILENT
 from pools import get, pooled_connection, serving, shim
 from stalepool.connection.silence import CONFIRM_S, LOOK_EVERY_S, Watch
 from stalepool.connection.state import find
+from stalepool.sockets import keepalive, tcp_info
+from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 WAIT_S = 3.0
@@ -45,10 +47,9 @@ CASES = {
     "a sign of life a second ago": Case([{**LOST, "last_ack_recv_ms": 1000}], MORE_TIME, 2.02),
     "no probe yet": Case([{}], MORE_TIME),
     "first probe": Case([{"probes": 1}], OPENED, CONFIRM_S),
-    "known: two probes": Case([{"probes": 2}], MORE_TIME, probes="answered"),
-    "known: three probes": Case([{"probes": 3}], OPENED, CONFIRM_S, probes="answered"),
-    "known: five probes": Case([{"probes": 3}, {"probes": 5}], DEAD, probes="answered"),
-    "known: four probes": Case([{"probes": 3}, {"probes": 4}], OPENED, probes="answered"),
+    "two probes, the fresh one's answered": Case([{"probes": 1}, {"probes": 2}], OPENED),
+    "three probes, the fresh one's answered": Case([{"probes": 1}, {"probes": 3}], DEAD),
+    "known: first probe": Case([{"probes": 1}], OPENED, CONFIRM_S, probes="answered"),
     "probes are swallowed": Case([{"probes": 9}], MORE_TIME, probes="swallowed"),
     "swallowed, and not acknowledged": Case([LOST, LOST], DEAD, probes="swallowed"),
     "half of the caller's time is over": Case([LOST], MORE_TIME, None, limit_s=8.0),
@@ -78,13 +79,35 @@ def watched(case: Case, pool: Any) -> Iterator[Watch]:
 def test_what_the_kernel_says(name: str) -> None:
     case = CASES[name]
     infos = [None if said is None else TcpInfo(**{**SILENT, **said}) for said in case.said]
-    is_dead = False
-    with shim(replay="idempotent"), serving() as (_, pool):
-        with watched(case, pool) as watch, breaks("TCP_INFO", by=lambda _: infos.pop(0)):
+    is_dead, ask = False, tcp_info.ask
+    with shim(replay="idempotent"), serving() as (_, pool), watched(case, pool) as watch:
+        old = watch.conn.sock
+
+        def say(layers: Any) -> Optional[TcpInfo]:
+            return infos.pop(0) if layers is not None and layers.raw is old else ask(layers)
+
+        with breaks("TCP_INFO", by=say):
             for _ in case.said:
                 is_dead = watch.finds_the_peer_dead() if infos else is_dead
+                if infos and watch.pause_s == CONFIRM_S:
+                    sleep(CONFIRM_S)
             seen = (is_dead, watch.fresh is not None)
             assert (seen, watch.pause_s) == (case.seen, pytest.approx(case.pause_s, abs=0.1))
+
+
+def test_only_the_fresh_socket_is_probed_more_often() -> None:
+    """The application's own count may be small: then a second apart would end a living one."""
+    says = TcpInfo(**{**SILENT, "probes": 3})
+    with shim(replay="idempotent"), serving() as (_, pool):
+        with watched(CASES["first probe"], pool) as watch:
+            old = layers_of(watch.conn.sock)
+            assert old is not None
+            before = keepalive.read(old)
+            with breaks("TCP_INFO", by=lambda _: says):
+                assert not watch.finds_the_peer_dead()
+            fresh: Any = layers_of(watch.fresh)
+            probed: Any = keepalive.read(fresh)
+            assert (keepalive.read(old), probed.interval_s) == (before, 1)
 
 
 def test_nothing_is_done_after_an_uninstall() -> None:
