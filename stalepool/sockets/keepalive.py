@@ -50,7 +50,7 @@ def arm(layers: Layers, settings: Settings) -> bool:
     """
     if settings.keepalive == "off" or not layers.is_tcp or None in _OPTIONS:
         return False
-    if _USER_TIMEOUT and layers.raw.getsockopt(_socket.IPPROTO_TCP, _USER_TIMEOUT):
+    if _USER_TIMEOUT and RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, _USER_TIMEOUT):
         return False
     ours = Keepalive(
         settings.keepalive_idle_s, settings.keepalive_interval_s, settings.keepalive_count
@@ -64,8 +64,8 @@ def arm(layers: Layers, settings: Settings) -> bool:
     if theirs == wanted:
         return False
     for option, value in zip(_OPTIONS, wanted if wanted != present else ()):
-        layers.raw.setsockopt(_socket.IPPROTO_TCP, option, value)  # type: ignore[arg-type]
-    layers.raw.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, option, value)  # type: ignore[arg-type]
+    RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     return True
 
 
@@ -91,7 +91,7 @@ def read(layers: Layers) -> Optional[Keepalive]:
     """Return a socket's keepalive; None if it has none, or the platform does not show it."""
     if not layers.is_tcp or None in _OPTIONS:
         return None
-    is_on = layers.raw.getsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE)
+    is_on = RawSocket.getsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_KEEPALIVE)
     return _read(layers.raw) if is_on else None
 
 
@@ -102,14 +102,14 @@ def probe_every(layers: Optional[Layers], seconds: int, first_too: bool = False)
     """
     if layers is None:
         return
-    layers.raw.setsockopt(_socket.IPPROTO_TCP, _OPTIONS[1], seconds)  # type: ignore[arg-type]
+    RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _OPTIONS[1], seconds)  # type: ignore[arg-type]
     if first_too:
-        layers.raw.setsockopt(_socket.IPPROTO_TCP, _OPTIONS[0], seconds)  # type: ignore[arg-type]
+        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _OPTIONS[0], seconds)  # type: ignore[arg-type]
 
 
 def _read(raw: RawSocket) -> Keepalive:
     return Keepalive(
-        *(raw.getsockopt(_socket.IPPROTO_TCP, option) for option in _OPTIONS)  # type: ignore[arg-type]
+        *(RawSocket.getsockopt(raw, _socket.IPPROTO_TCP, option) for option in _OPTIONS)  # type: ignore[arg-type]
     )
 
 

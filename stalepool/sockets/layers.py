@@ -39,7 +39,9 @@ class Layers(NamedTuple):
     @property
     def has_receive_timeout(self) -> bool:
         """Tell whether SO_RCVTIMEO is set, which ends reads only while the socket is blocking."""
-        return any(self.raw.getsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, 16))  # timeval
+        return any(
+            RawSocket.getsockopt(self.raw, _socket.SOL_SOCKET, _socket.SO_RCVTIMEO, 16)
+        )  # timeval
 
 
 def layers_of(sock: Any) -> Optional[Layers]:

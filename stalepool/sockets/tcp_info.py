@@ -12,7 +12,7 @@ import struct
 from typing import NamedTuple, Optional
 
 from stalepool.foreign import is_foreign
-from stalepool.sockets.layers import Layers
+from stalepool.sockets.layers import Layers, RawSocket
 
 _TCP_INFO = getattr(_socket, "TCP_INFO", None)
 
@@ -77,7 +77,7 @@ def ask(layers: Optional[Layers]) -> Optional[TcpInfo]:
     if layers is None or _TCP_INFO is None or not layers.is_tcp:
         return None
     try:
-        answer = layers.raw.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _FORMAT.size)
+        answer = RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, _TCP_INFO, _FORMAT.size)
     except OSError as error:
         if is_foreign(error):
             raise  # a signal handler's

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 import stalepool_testing as testing
+from breaks import breaks
 from socket_states import arm_keepalive, converse
 from stalepool.sockets import layers, tcp_info
 from stalepool_testing import kernel
@@ -43,12 +44,13 @@ def test_of_a_closed_socket_nothing_is_known():
 def test_a_kernel_that_tells_less(answer):
     """Older kernels have a shorter struct tcp_info: the length that came back is looked at."""
 
-    class Old(socket.socket):
-        def getsockopt(self, *args):
+    class Old:
+        @staticmethod
+        def getsockopt(*args):
             return answer
 
-    with Old() as raw:
-        assert tcp_info.ask(layers.Layers(raw)) is None
+    with testing.healthy() as pair, breaks("TCP_INFO's system call", by=Old):
+        assert tcp_info.ask(layers.layers_of(pair.client)) is None
 
 
 @pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])

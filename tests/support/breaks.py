@@ -43,6 +43,7 @@ PARTS = {
     "status file": "stalepool.status.pass_by",
     "TCP_INFO": "stalepool.sockets.tcp_info.ask",
     "TCP_INFO's layout": "stalepool.sockets.tcp_info._TCP_INFO",
+    "TCP_INFO's system call": "stalepool.sockets.tcp_info.RawSocket",
     "time limit": "stalepool.connection.answer.timeout_of",
     "unregister": "stalepool.patching.import_hook.unregister",
 }
