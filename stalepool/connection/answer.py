@@ -211,7 +211,8 @@ def _learn(response: Answer, state: State, request: Request) -> None:
     if request.first_error is not None:
         response.stalepool_replayed = True
         replay.note_outcome(state, request, "ok")
-    if not state.answers:
+    layers = None if state.answers else layers_of(response.fp.raw._sock)
+    if layers is not None and layers.is_tcp:  # all Unix sockets have one name
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
     hint = response.headers.get("keep-alive")

@@ -1,8 +1,7 @@
 """Opening a socket: keepalive, and the window in which a refused connect is tried again.
 
 Replaces ``HTTPConnection._new_conn``. An outage has one window, and no thread waits longer than one
-window in 30 s: otherwise each of a caller's own retries would wait again. Keepalive is armed before
-the connection's first byte, also before that of TLS or CONNECT.
+window in 30 s: otherwise each of a caller's own retries would wait again.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
                 raise
             first = error
         else:
-            arm(self, sock, settings)
+            note_opened(sock)
             return sock
         # not in the clause above: what is raised here must not have the refusal as its context
         try:
@@ -76,7 +75,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
                 raise_again(first)
         finally:
             del first  # its traceback holds this frame
-        arm(self, sock, settings)
+        note_opened(sock)
         return sock
 
     return _new_conn
@@ -93,15 +92,14 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
 
 @fallback.guarded("keepalive_failed")
 def arm(conn: Any, sock: Any, settings: Settings) -> None:
-    """Remember the socket, and arm keepalive on it.
+    """Arm keepalive, once the application has set its options, which ``connect()`` may do.
 
-    Not armed if the origin swallows probes: keepalive would end living connections.
+    Not if the origin swallows probes: keepalive would end living connections.
     """
     layers, entry = layers_of(sock), stats.origin(origin_of(conn))
-    if layers is None:
+    if layers is None or entry.knowledge.swallows_probes:
         return
-    note_opened(layers.raw)
-    if not entry.knowledge.swallows_probes and keepalive.arm(layers, settings):
+    if keepalive.arm(layers, settings):
         entry.armed.tick()
 
 

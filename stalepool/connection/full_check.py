@@ -11,8 +11,8 @@ import select
 from typing import Any, Callable, Optional, Tuple
 
 from stalepool import fallback, runtime, stats
-from stalepool.connection import connect
 from stalepool.connection import state as states
+from stalepool.connection.connect import arm
 from stalepool.connection.state import State, is_http1
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, liveness, tcp_info
@@ -80,7 +80,7 @@ def _find(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, Optiona
         verdict = _verdict_on_idleness(state, info, armed, settings)
         if verdict is Verdict.ALIVE and not settings.is_audit:
             if state.poll is None:  # the first one since the install
-                connect.arm(conn, conn.sock, settings)
+                arm(conn, conn.sock, settings)
                 armed = keepalive.read(layers)
             _trust(state, layers, poll, armed, settings)
     if verdict in DEATHS:

@@ -10,6 +10,7 @@ from typing import Any, Callable, Optional
 from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
+from stalepool.connection.connect import arm
 from stalepool.connection.state import CHECKED, SENDING, UPGRADED, WAITING, State
 from stalepool.settings import Settings
 from stalepool.sockets import liveness
@@ -59,6 +60,8 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
         if sock is None or not states.is_http1(conn):
             return None
         state = State(conn, states.FRESH)
+        if not settings.is_audit:
+            arm(conn, sock, settings)
     phase, request = state.phase, state.request
     if phase is CHECKED:
         _choose_socket(conn, state, data, settings)

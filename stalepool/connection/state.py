@@ -28,7 +28,7 @@ import sys
 import weakref
 from typing import Any, Dict, Iterator, List, Optional
 
-from stalepool import runtime, stats
+from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
 from stalepool.sockets.layers import RawSocket, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
@@ -285,9 +285,11 @@ def adopt(conn: Any) -> State:
 _opened: Dict[int, int] = {}
 
 
-def note_opened(raw: RawSocket) -> None:
+@fallback.guarded("connect_failed")
+def note_opened(sock: Any) -> None:
     """Remember in which process a socket was opened: its state may begin only later, or never."""
-    if runtime.fork_generation:
+    raw = raw_of(sock)
+    if runtime.fork_generation and raw is not None:
         _opened[raw.fileno()] = runtime.fork_generation
 
 
@@ -310,7 +312,7 @@ def _address_of(conn: Any, sock: Any) -> Optional[str]:
     """
     raw = raw_of(sock)
     try:
-        name: Any = None if raw is None else raw.getpeername()
+        name: Any = None if raw is None else RawSocket.getpeername(raw)
     except OSError:  # it has been reset already
         return None
     if not isinstance(name, tuple) or name[1] != conn.port or any(name[3:]):
@@ -320,26 +322,31 @@ def _address_of(conn: Any, sock: Any) -> Optional[str]:
 
 def origin_of(conn: Any) -> str:
     """Return ``scheme://host:port`` of the server that answers: of a CONNECT tunnel the far end."""
-    host = getattr(conn, "_tunnel_host", None)
-    return peer_of(conn) if host is None else _origin(_is_tls(conn), host, conn._tunnel_port)
+    scheme, host = _scheme_of(conn), getattr(conn, "_tunnel_host", None)
+    if host is None:
+        return _name_of(scheme, conn.host, conn.port)
+    return _name_of(scheme, host, conn._tunnel_port)
 
 
 def peer_of(conn: Any) -> str:
     """Return ``scheme://host:port`` of the peer: the origin, or a proxy."""
-    if getattr(conn, "_tunnel_host", None) is None:
-        return _origin(_is_tls(conn), conn.host, conn.port)
-    proxy = getattr(conn, "proxy", None)  # None: a tunnel that was set by hand
-    return _origin(getattr(proxy, "scheme", "") == "https", conn.host, conn.port)
+    socks, scheme = getattr(conn, "_socks_options", None), _scheme_of(conn)
+    if socks is not None:
+        return _name_of("socks", socks["proxy_host"], socks["proxy_port"])
+    if getattr(conn, "_tunnel_host", None) is not None:
+        # a tunnel that was set by hand has no proxy
+        scheme = getattr(getattr(conn, "proxy", None), "scheme", "http")
+    return _name_of(scheme, conn.host, conn.port)
 
 
-def _is_tls(conn: Any) -> bool:
-    return bool(conn.default_port == 443)
+def _scheme_of(conn: Any) -> str:
+    return "https" if conn.default_port == 443 else "http"
 
 
 @functools.lru_cache(maxsize=256)
-def _origin(is_tls: bool, host: str, port: Any) -> str:
+def _name_of(scheme: str, host: str, port: Any) -> str:
     """Return one string for all connections to an origin, which saves some 70 bytes of each."""
-    scheme, host = "https" if is_tls else "http", host.strip("[]")  # a tunnel's host has them
+    host = host.strip("[]")  # that of a tunnel has them
     return "%s://%s:%s" % (scheme, "[%s]" % host if ":" in host else host, port)
 
 

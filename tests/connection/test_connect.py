@@ -20,7 +20,8 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 import stalepool
 from gates import Gate
 from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, in_place
-from pools import UnknownSocket, counters, get, pool_for, pooled_connection, shim, stock
+from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, stock
+from stalepool import stats
 from stalepool_testing import TLS, ConnectProxy, FaultServer, Respond, swallow
 from worlds import WITH_TESTS
 
@@ -318,6 +319,13 @@ def test_another_failure_is_told_at_once(sleeper, monkeypatch):
             way.send("GET")
         assert len(sleeper.pauses) == 1
         assert way.reconnects == {"failed": 1, "windows": 1}
+
+
+def test_a_unix_socket_is_no_peer_of_its_name():
+    """All of them are called localhost."""
+    with in_place(shim), serving(family=socket.AF_UNIX) as (_, pool):
+        assert get(pool) == 200
+        assert not stats.origin("http://localhost:80").knowledge.has_answered
 
 
 def test_one_peer_is_not_another(sleeper):

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from gates import Gate
 from outages import as_a_new_thread
-from pools import counters, pooled_connection, shim, stock, verdicts
+from pools import counters, get, pool_for, pooled_connection, shim, stock, verdicts
 from stalepool_testing import TLS, Close, FaultServer, Respond
 
 pytest.importorskip("socks", reason="SOCKS needs PySocks")
@@ -99,6 +99,15 @@ def test_a_fin_as_the_request_arrives(tls, who, end):
         if who == "shim":
             assert counters(server)["replays"] == {"ok": 1}
             assert proxy.accepted == 2
+
+
+def test_a_proxy_that_never_answered_is_not_waited_for():
+    """Its target has answered, by another way."""
+    with WHO["shim"](), proxied() as (server, proxy, pool), pool_for(server) as direct:
+        assert get(direct) == 200
+        proxy.shut()
+        assert as_a_new_thread(ask, pool) == "NewConnectionError"
+        assert counters(server)["reconnects"] == {}
 
 
 @pytest.mark.parametrize("who, end", [("stock", "NewConnectionError"), ("shim", 200)])

@@ -18,7 +18,7 @@ import stalepool_testing as testing
 from breaks import breaks
 from pools import await_probe, counters, get, pooled_connection, serving, shim, stock
 from stalepool.settings import Settings
-from stalepool.sockets import keepalive, layers
+from stalepool.sockets import keepalive, layers, tcp_info
 from stalepool.sockets.keepalive import Keepalive
 from stalepool_testing import TLS, ConnectProxy, FaultServer
 
@@ -119,30 +119,68 @@ def test_changed_settings_reach_pooled_connections():
         assert read(pooled_connection(pool).sock) == [1, 7, 6, 5]
 
 
-def test_before_the_first_byte(monkeypatch):
-    """Of TLS, or of CONNECT: a handshake with a peer that has vanished is bounded, too."""
+def test_before_the_first_byte_of_connect(monkeypatch):
     seen = []
     wrap = urllib3.connection.ssl_wrap_socket
-    tunnel = urllib3.connection.HTTPConnection._tunnel
 
     def looking(sock, **kwargs):
         seen.append(read(sock))
         return wrap(sock, **kwargs)
 
-    def looking_at_connect(self):
-        seen.append(read(self.sock))
-        return tunnel(self)
-
     monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", looking)
-    monkeypatch.setattr(urllib3.connection.HTTPConnection, "_tunnel", looking_at_connect)
     tls = TLS()
-    with shim(), serving(tls=tls) as (server, pool), ConnectProxy() as proxy:
-        assert get(pool) == 200
-        assert seen == [OURS]
+    with shim(), FaultServer(tls=tls) as server, ConnectProxy() as proxy:
         with urllib3.ProxyManager(proxy.url, ca_certs=tls.ca_path, retries=False) as manager:
             assert manager.request("GET", server.url).status == 200
-        assert counters(server)["keepalive_armed"] == 2
-    assert seen == [OURS] * 3
+        assert counters(server)["keepalive_armed"] == 1
+    assert seen == [OURS]
+
+
+ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+class SetsItsOptionsLate(urllib3.connection.HTTPConnection):
+    options = ()
+
+    def connect(self):
+        super().connect()
+        for option in self.options:
+            self.sock.setsockopt(*option)
+
+
+@pytest.mark.parametrize(
+    "options, wanted",
+    [
+        ([(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 8000)], UNTOUCHED),
+        ([(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3), ON], OURS),
+        ([(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10), ON], OURS),
+    ],
+)
+def test_options_that_a_class_sets_after_its_connect(monkeypatch, options, wanted):
+    """They are the application's, and compared as a whole; ours are no part of that."""
+    monkeypatch.setattr(SetsItsOptionsLate, "options", options)
+    with shim(), serving() as (_, pool):
+        pool.ConnectionCls = SetsItsOptionsLate
+        assert get(pool) == 200
+        assert read(pooled_connection(pool).sock) == wanted
+
+
+class Strict(socket.socket):
+    """A class of the application, which permits nobody to change, or to ask for, an option."""
+
+    def setsockopt(self, *args):
+        raise LookupError("of the application")
+
+    getsockopt = setsockopt
+
+
+def test_methods_of_a_socket_class_are_not_called():
+    with FaultServer() as server, Strict() as sock:
+        sock.connect((server.host, server.port))
+        taken_apart = layers.layers_of(sock)
+        assert keepalive.arm(taken_apart, Settings())
+        assert keepalive.read(taken_apart) == Keepalive(*OURS[1:])
+        assert tcp_info.ask(taken_apart).state == tcp_info.ESTABLISHED
 
 
 def test_af_unix_is_left_alone():
