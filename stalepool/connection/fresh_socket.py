@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import weakref
+from types import FunctionType
 from typing import Any, Optional
 
-from stalepool import fallback
+from stalepool import fallback, runtime
 from stalepool.clock import monotonic
-from stalepool.connection.connect import PINNED, connect_errors, number_of
+from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
 from stalepool.connection.state import Request, State
 from stalepool.foreign import is_a_sockets_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
@@ -17,7 +18,10 @@ from stalepool.sockets.layers import layers_of, timeout_of
 _logger = logging.getLogger("stalepool.fresh_socket")
 
 #: modules of http.client's and urllib3's own connection classes
-_STOCK = ("http.client", "urllib3.connection")
+_STOCK = ("http.client", "urllib3.connection", "stalepool.connection.connect")
+
+#: hooks that may have been set on a connection itself: a copy would call the original's
+_HOOKS = ("connect", "send", "_new_conn", "_tunnel")
 
 #: what connect() of http.client and urllib3 sets anew on a connection
 _SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
@@ -45,8 +49,10 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     """
     # urllib3 1.26 itself clears it for a tunnel
     is_opened_by_hand = not conn.auto_open and getattr(conn, "_tunnel_host", None) is None
-    cls = type(conn)
-    if is_opened_by_hand or _has_its_own_life(cls) or _pools_check_connections(cls):
+    cls, settings = type(conn), runtime.current
+    if is_opened_by_hand or settings is None or not vars(conn).keys().isdisjoint(_HOOKS):
+        return None
+    if _has_its_own_life(cls) or _pools_check_connections(cls):
         return None
     clone = object.__new__(cls)  # not copy.copy(): that may be somebody's own
     vars(clone).update(vars(conn), sock=None)
@@ -59,6 +65,10 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
         clone.connect()
         if any(before.get(k) is not v for k, v in vars(clone).items() if k not in _SET_BY_CONNECT):
             return None  # it has noted something, such as a session's token, on the copy alone
+        arm(conn, clone.sock, settings)
+        info = tcp_info.ask(layers_of(clone.sock))
+        if info is not None and info.state != tcp_info.ESTABLISHED:
+            return None  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
         fresh, clone.sock = clone.sock, None  # a class may close its socket in __del__
         return fresh
     except connect_errors(conn) as error:
@@ -75,15 +85,17 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
 def _has_its_own_life(cls: Any) -> bool:
     """Tell whether a copy of a connection might release what the connection has acquired.
 
-    So might a finalizer; and so might ``connect()`` and ``close()`` where both are somebody's own.
+    So might a finalizer; and so might ``close()`` where somebody's own opens the socket, too.
     """
-    functions = [getattr(cls, name) for name in ("connect", "close")]
-    modules = [getattr(each, "__globals__", {}).get("__name__", "") for each in functions]
-    return hasattr(cls, "__del__") or not any(module.endswith(_STOCK) for module in modules)
+    opens, opens_tcp, closes = (
+        getattr(getattr(cls, name), "__globals__", {}).get("__name__", "").endswith(_STOCK)
+        for name in ("connect", "_new_conn", "close")
+    )
+    return hasattr(cls, "__del__") or not (closes or (opens and opens_tcp))
 
 
 def _pools_check_connections(cls: Any) -> bool:
-    """Tell whether a pool of this urllib3 has a ``_validate_conn`` of somebody's, as for pinning.
+    """Tell whether a pool of this urllib3 has a hook of somebody's, as for pinning a certificate.
 
     It would not be called for a fresh socket, and a connection does not know its pool.
     """
@@ -91,9 +103,11 @@ def _pools_check_connections(cls: Any) -> bool:
     classes = [module.HTTPConnectionPool for module in modules]
     for each in classes:
         classes += each.__subclasses__()
-    checks = filter(None, (vars(each).get("_validate_conn") for each in classes))
-    names = [module.__name__ for module in modules]
-    return any(getattr(check, "__module__", None) not in names for check in checks)
+    names = ("_validate_conn", "_prepare_proxy")
+    hooks = filter(None, (vars(each).get(name) for each in classes for name in names))
+    # by their code: a decorator's wrapper has the __module__ of what it wraps, and wrapt's has all
+    stock = [id(vars(module)) for module in modules]
+    return not all(type(hook) is FunctionType and id(hook.__globals__) in stock for hook in hooks)
 
 
 def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:

@@ -11,9 +11,12 @@ import pytest
 import urllib3
 
 import stalepool
+from breaks import breaks
+from delayed_answers import SILENT
 from pools import counters, pool_for, pooled_connection, shim
 from replay_tools import ECHO, after_checkout, have, prime, reused, send
 from reused import Server
+from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import (
     FaultServer,
     ProcessThenClose,
@@ -125,6 +128,9 @@ def test_a_replay_goes_where_its_request_went(monkeypatch: pytest.MonkeyPatch) -
             assert (outcome.status, outcome.arrivals) == (200, 2)
 
 
+SYN_SENT = 2  # linux/tcp_states.h
+
+
 class Counted(urllib3.connection.HTTPConnection):
     """At most one connection of the class is open, or the next one waits."""
 
@@ -138,6 +144,25 @@ class Counted(urllib3.connection.HTTPConnection):
         if self.sock is not None:
             self.free.release()
         super().close()
+
+
+class CountedByHalves(Counted):
+    """The same, by the method that opens the TCP connection."""
+
+    def connect(self) -> None:
+        urllib3.connection.HTTPConnection.connect(self)
+
+    def _new_conn(self) -> Any:
+        assert self.free.acquire(timeout=5)
+        return super()._new_conn()
+
+
+class HasAHookOfItsOwn(urllib3.connection.HTTPConnection):
+    """Set on the connection, and bound to it: a copy's would act on the original's socket."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.send = super().send  # type: ignore[method-assign]
 
 
 class HasAFinalizer(urllib3.connection.HTTPConnection):
@@ -171,6 +196,8 @@ class NotCopied(urllib3.connection.HTTPConnection):
 #: class -> how many sockets it may open, and whether a request rides the second one
 CLASSES = {
     Counted: (1, False),  # a fresh connection would be one too many
+    CountedByHalves: (1, False),
+    HasAHookOfItsOwn: (1, False),
     HasAFinalizer: (1, False),
     OpenedByHand: (1, False),
     LogsIn: (2, False),
@@ -227,6 +254,26 @@ def test_connect_and_close_may_have_been_replaced(
     monkeypatch.setattr(connection, "connect", functools.wraps(connect)(acquire))
     monkeypatch.setattr(connection, "close", functools.wraps(close)(release))
     assert_sockets(connection, method, step, at_most=1, rides_it=False)
+
+
+@pytest.mark.parametrize("name", ["_validate_conn", "_prepare_proxy"])
+@moved_or_replayed
+def test_a_hook_of_the_pools_may_have_been_decorated(
+    name: str, method: str, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a pinned certificate, or a proxy's token: no socket goes without it."""
+    pool = urllib3.HTTPSConnectionPool
+    hook = functools.wraps(getattr(pool, name))(lambda *args: None)
+    monkeypatch.setattr(pool, name, hook)
+    assert_sockets(urllib3.connection.HTTPConnection, method, step, at_most=1, rides_it=False)
+
+
+def test_a_socket_that_is_not_connected_yet_takes_no_place() -> None:
+    """Under TCP_FASTOPEN_CONNECT the SYN goes out with the first data."""
+    says = {**SILENT, "state": SYN_SENT}
+    with breaks("TCP_INFO", by=lambda _: TcpInfo(**says)):
+        connection = urllib3.connection.HTTPConnection
+        assert_sockets(connection, "POST", ECHO, at_most=2, rides_it=False)
 
 
 PINNED = """
