@@ -12,12 +12,12 @@ FROZEN = """
     import os, sys, threading
     import freezegun
     import stalepool
-    from reused import primed, outcome
+    from replay_tools import outcome, reused
 
     stalepool.install(reconnect_window_s=0.3)
 
     def refused(order):
-        with primed() as (server, pool):
+        with reused() as (server, pool):
             server.stop_listening()
             pool.pool.queue[-1].close()
             for is_frozen in order:
@@ -55,10 +55,10 @@ MOVED = """
         freezegun.freeze_time("2026-01-01").start()
     import stalepool
     from delayed_answers import AnswerLater
-    from reused import primed, outcome
+    from replay_tools import outcome, reused
 
     told, sleep = threading.Event(), time.sleep
-    with primed(AnswerLater(told), timeout=8.0) as (server, pool):
+    with reused(AnswerLater(told), timeout=8.0) as (server, pool):
         with freezegun.freeze_time("2026-01-01") as frozen:
             threading.Timer(0.3, frozen.tick, [60]).start()
             threading.Timer(2.0, told.set).start()  # the first wait is 1.5 s

@@ -13,21 +13,22 @@ import urllib3
 
 import stalepool
 from breaks import breaks
-from gates import Gate
 from logs import listening, output_of
+from outages import outage
 from pools import (
     await_arrival,
     break_while_idle,
     counters,
+    end_while_idle,
     get,
-    pool_for,
     pooled_connection,
     serving,
     shim,
     verdicts,
 )
+from replay_tools import reused
 from stalepool import fallback
-from stalepool_testing import TLS, Close, CloseAfter, FaultServer, Respond
+from stalepool_testing import TLS, Close, CloseAfter, Respond
 
 
 @pytest.fixture
@@ -66,8 +67,7 @@ def test_a_discard_says_whose_why_and_how_old(listen, tls):
 
 def test_an_idle_time_that_nobody_knows(listen, pretend_fork):
     """A connection of another process is not even asked."""
-    with shim(), serving() as (server, pool):
-        assert get(pool) == 200
+    with shim(), reused() as (server, pool):
         heard = listen()
         pretend_fork()
         assert get(pool) == 200
@@ -166,8 +166,7 @@ def test_a_handler_that_posts_is_not_called_again(listen):
             assert get(pool) == 200
 
     service, handler = logging.getLogger("service"), Posts()
-    with shim(), serving() as (_, pool), breaks("full check"):
-        assert get(pool) == 200
+    with shim(), reused() as (_, pool), breaks("full check"):
         logging.root.addHandler(handler)
         try:
             service.warning("something")
@@ -260,8 +259,7 @@ def test_a_line_carries_the_place_it_is_from(listen):
         heard = listen()
         break_while_idle(server, pool)
         assert get(pool) == 200
-        server.perform(CloseAfter(0))
-        await_arrival(pool)
+        end_while_idle(server, pool)
         with breaks("full check"):
             assert get(pool) == 200
         fallback.fall_back("patch_missing", "by hand")
@@ -297,23 +295,13 @@ def test_many_lines_of_one_message(listen, clock):
     assert heard.lines[-2:] == ["sent 25 (15 such lines were left out before)", "sent 26"]
 
 
-@contextlib.contextmanager
-def outage(**settings):
-    """A pool whose origin has answered, and refuses now; and its gate."""
-    with shim(**settings), FaultServer() as server, Gate(server) as gate, pool_for(gate) as pool:
-        assert get(pool) == 200
-        gate.shut()
-        await_arrival(pool)
-        yield pool, gate
-
-
 def test_a_reconnect_that_was_made_is_said(listen):
-    with outage(reconnect_window_s=5) as (pool, gate):
+    with outage(window_s=5) as way:
         heard = listen(level=logging.INFO)
-        back = threading.Timer(0.1, gate.open)
+        back = threading.Timer(0.1, way.gate.open)
         back.start()
         try:
-            assert get(pool) == 200
+            assert get(way.pool) == 200
         finally:
             back.join()
         (record,) = heard.records
@@ -324,8 +312,8 @@ def test_a_reconnect_that_was_made_is_said(listen):
 
 
 def test_a_reconnect_in_vain_is_the_callers_error_and_no_line(listen):
-    with outage(reconnect_window_s=0.2) as (pool, _):
+    with outage(window_s=0.2) as way:
         heard = listen(level=logging.INFO)
         with pytest.raises(urllib3.exceptions.NewConnectionError):
-            get(pool)
+            get(way.pool)
     assert heard.lines == []

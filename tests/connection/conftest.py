@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Any, Iterator, List
 
 import pytest
+import urllib3
 
 import stalepool
 from outages import Sleeper
@@ -29,3 +30,34 @@ def sleeper(monkeypatch: pytest.MonkeyPatch) -> Sleeper:
     sleeper = Sleeper()
     monkeypatch.setattr("urllib3.util.retry.time", sleeper)
     return sleeper
+
+
+class Connects:
+    """What urllib3 connects with.
+
+    :ivar hosts: where to, each time.
+    :ivar failed: the errors, in order.
+    :ivar act: what is done before each connect, if anything.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._stock = urllib3.util.connection.create_connection
+        self.hosts: List[str] = []
+        self.failed: List[OSError] = []
+        self.act: Any = None
+        monkeypatch.setattr(urllib3.util.connection, "create_connection", self._create)
+
+    def _create(self, address: Any, *args: Any, **options: Any) -> Any:
+        self.hosts.append(address[0])
+        try:
+            if self.act is not None:
+                self.act()
+            return self._stock(address, *args, **options)
+        except OSError as error:
+            self.failed.append(error)
+            raise
+
+
+@pytest.fixture
+def connects(monkeypatch: pytest.MonkeyPatch) -> Connects:
+    return Connects(monkeypatch)

@@ -15,24 +15,12 @@ import urllib3
 
 import stalepool
 from delayed_answers import nothing_is_acknowledged
-from pools import counters, get, pool_for, serving, shim, stock
+from pools import counters, get, serving, shim, stock
 from replay_tools import ECHO, reused, send
-from stalepool_testing import (
-    TLS,
-    AnswerStep,
-    Close,
-    Exchange,
-    FaultServer,
-    Reset,
-    Respond,
-    Silence,
-)
+from stalepool_testing import TLS, AnswerStep, Close, Exchange, FaultServer, Reset, Respond, Silence
 from stalepool_testing.tls_sockets import say_goodbye
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-# -- what becomes of the request -------------------------------------------------------------------
 
 
 def test_sent_again_and_answered() -> None:
@@ -68,9 +56,6 @@ def test_a_late_answer_is_awaited() -> None:
         outcome = send(server, pool, "GET")
         assert (outcome.status, outcome.arrivals) == (200, 1)
         assert counters(server)["replays"] == {}
-
-
-# -- what is not looked after ----------------------------------------------------------------------
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall() -> None:
@@ -127,9 +112,6 @@ def test_an_answer_whose_connection_is_gone() -> None:
         assert server.journal.count(path="/wanted") == 1
 
 
-# -- classes of others -----------------------------------------------------------------------------
-
-
 def test_the_class_is_one_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stock: the class that stands in http.client, from every connection."""
 
@@ -140,9 +122,6 @@ def test_the_class_is_one_and_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     cls = urllib3.connection.HTTPConnection
     assert issubclass(cls.response_class, Own)
     assert cls("127.0.0.1").response_class is cls.response_class
-
-
-# -- what is learnt --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -171,10 +150,8 @@ def test_a_receive_timeout_of_the_kernels_ends_the_request(silence_s: Any) -> No
     options = [(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)]
     ends = []
     for who in (stock(), shim(replay="idempotent", silence_s=silence_s)):
-        with who, FaultServer([Respond(200), Silence()]) as server:
-            with pool_for(server, timeout=None, socket_options=options) as pool:
-                assert get(pool) == 200
-                with pytest.raises(urllib3.exceptions.ProtocolError) as caught:
-                    get(pool)
-                ends.append((str(caught.value), len(server.journal)))
+        with who, reused(Silence(), timeout=None, socket_options=options) as (server, pool):
+            with pytest.raises(urllib3.exceptions.ProtocolError) as caught:
+                get(pool)
+            ends.append((str(caught.value), len(server.journal)))
     assert ends[0] == ends[1]

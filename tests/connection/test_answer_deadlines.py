@@ -15,8 +15,7 @@ import lanes
 from breaks import breaks
 from delayed_answers import AnswerLater
 from pools import DEFAULTS, counters, pooled_connection, shim
-from replay_tools import after_checkout, have, links
-from reused import asked, primed
+from replay_tools import after_checkout, asked, have, links, reused
 from stalepool_testing import Close, CloseAfter, Silence
 from stalepool_testing.kernel import POLLRDHUP
 from worlds import WITH_TESTS
@@ -37,7 +36,7 @@ class Deadline(Exception):
 def test_an_alarm_ends_the_wait(alarm: Any, kind: Any, timeout: Any, steps: Any) -> None:
     """Stock: it ends the wait for the first answer; a replay's is one more wait to be ended."""
     error = kind("two seconds")
-    with shim(replay="idempotent"), primed(*steps) as (server, pool):
+    with shim(replay="idempotent"), reused(*steps) as (server, pool):
         began = time.monotonic()
         alarm(error)
         with pytest.raises(BaseException, match=r"two seconds|Read timed out") as raised:
@@ -54,7 +53,7 @@ def test_an_alarm_while_another_connections_end_is_handled(alarm: Any) -> None:
 
     And the socket has the caller's own timeout again.
     """
-    with shim(replay="idempotent"), primed(Silence()) as (server, pool):
+    with shim(replay="idempotent"), reused(Silence()) as (server, pool):
         sock = pooled_connection(pool).sock
         with pytest.raises(Deadline) as raised:
             try:
@@ -128,7 +127,7 @@ def full_backlog() -> Iterator[int]:
 def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what: str) -> None:
     """Stock: the error comes at once. By the time of the fresh one the origin swallows SYNs."""
     with shim(**DEFAULTS), full_backlog() as port:
-        with primed(*[Close()] * (what == "replay")) as (server, pool):
+        with reused(*[Close()] * (what == "replay")) as (server, pool):
             conn = pooled_connection(pool)
             pool.timeout = urllib3.Timeout()
             conn.timeout, conn.port = None, port
@@ -143,7 +142,7 @@ def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what: str) -
 
 def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
     """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
-    with shim(nonidempotent_max_idle_s=0), full_backlog() as port, primed() as (_server, pool):
+    with shim(nonidempotent_max_idle_s=0), full_backlog() as port, reused() as (_server, pool):
         pooled_connection(pool).port = port
         alarm(TimeoutError("the caller's deadline"), 0.05)
         with pytest.raises(urllib3.exceptions.HTTPError) as raised:
@@ -156,7 +155,7 @@ def test_another_thread_closes_the_connection(silence_s: int) -> None:
     """Stock: the file object holds the socket, and the answer is read."""
     told = threading.Event()
     with shim(replay="idempotent", silence_s=silence_s):
-        with primed(AnswerLater(told)) as (_server, pool):
+        with reused(AnswerLater(told)) as (_server, pool):
             conn = pooled_connection(pool)
             threading.Timer(0.3, conn.close).start()
             threading.Timer(0.4 if silence_s == 15 else 1.3, told.set).start()

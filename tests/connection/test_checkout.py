@@ -49,8 +49,7 @@ HEALTHY = [
 @both
 def test_a_healthy_connection_is_reused(who, family, version):
     """Of other clients in ``test_replay_clients``."""
-    tls = None if version is None else TLS(version)
-    with who(), serving(family=family, tls=tls) as (server, pool):
+    with who(), serving(family=family, tls=version) as (server, pool):
         assert [get(pool) for _ in range(5)] == [200] * 5
         assert len(server.journal.connections) == 1
         if who is shim:
@@ -119,9 +118,7 @@ def test_each_dead_state(who, kind, state):
 
     At the fast check in ``test_checkout_never_yields``.
     """
-    version = KINDS[kind].tls
-    tls = None if version is None else TLS(version)
-    with who(), serving(tls=tls) as (server, pool):
+    with who(), serving(tls=KINDS[kind].tls) as (server, pool):
         with KINDS[kind].make(STATES[state].tickets) as pair:
             STATES[state].enter(pair)
             into_pool(pool, pair.client)
@@ -170,8 +167,7 @@ def test_a_surplus_that_is_read_with_its_answer(who, monkeypatch):
 @both
 def test_a_late_ticket(who):
     """Stock throws a healthy connection away; it is kept, and carries the next request."""
-    tls = TLS("TLSv1.3", num_tickets=2)
-    with who(), serving(tls=tls) as (server, pool):
+    with who(), serving(tls=TLS("TLSv1.3", num_tickets=2)) as (server, pool):
         into_pool(pool, server.connect())
         await_arrival(pool)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import errno
+import functools
 import itertools
 import socket
 import time
@@ -19,27 +20,22 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 
 import stalepool
 from gates import Gate
-from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, in_place
-from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, stock
+from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, in_place, outage
+from pools import UnknownSocket, get, pool_for, pooled_connection, serving, shim, stock
+from replay_routes import proxied
+from replay_tools import links
 from stalepool import stats
-from stalepool_testing import TLS, ConnectProxy, FaultServer, Respond, swallow
+from stalepool_testing import TLS, FaultServer, Respond, swallow
 from worlds import WITH_TESTS
 
 
 @contextlib.contextmanager
 def through_proxy(tls=None) -> Iterator[Route]:
     """The gate is in front of the proxy: a tunnel if the server speaks TLS."""
-    ca_certs = None if tls is None else tls.ca_path
-    with FaultServer(tls=tls) as server, ConnectProxy() as proxy, Gate(proxy) as gate:
-        with urllib3.ProxyManager(gate.url, ca_certs=ca_certs, retries=False, timeout=10) as client:
-            pool = client.connection_from_url(server.url)
-            yield Route(
-                server,
-                gate,
-                pool,
-                lambda method: as_a_new_thread(client.request, method, server.url).status,
-                gate if tls is None else server,
-            )
+    with proxied(tls=tls, is_gated=True) as way:
+        send = functools.partial(as_a_new_thread, way.send)
+        origin = way.front if tls is None else way.server
+        yield Route(way.server, way.front, way.pool, send, origin)
 
 
 @contextlib.contextmanager
@@ -58,39 +54,12 @@ def through_requests() -> Iterator[Route]:
 
 ROUTES = {
     "plain": direct,
-    "tls": lambda: direct(TLS()),
+    "tls": lambda: direct(tls=TLS()),
     "ipv6": lambda: direct(family=socket.AF_INET6),
     "proxy": through_proxy,
     "tunnel": lambda: through_proxy(TLS()),
     "requests": through_requests,
 }
-
-
-@pytest.fixture
-def refusals(monkeypatch):
-    """The errors with which connects failed, in order."""
-    failed = []
-    connection = urllib3.util.connection
-    stock_create = connection.create_connection
-
-    def create_connection(*args, **kwargs):
-        try:
-            return stock_create(*args, **kwargs)
-        except OSError as error:
-            failed.append(error)
-            raise
-
-    monkeypatch.setattr(connection, "create_connection", create_connection)
-    return failed
-
-
-def is_made_from(error, cause):
-    """Whether a client library made the one error from the other, however many steps away."""
-    seen = []
-    while error is not None and error is not cause and error not in seen:
-        seen.append(error)
-        error = error.__cause__ or error.__context__ or getattr(error, "reason", None)
-    return error is cause
 
 
 # -- back within the window ------------------------------------------------------------------------
@@ -134,8 +103,7 @@ def test_the_connection_is_not_closed_in_between(sleeper, monkeypatch):
 
 def test_a_handshake_is_not_pressed_for_time(sleeper):
     """Open again as the window closes: what is left of it is no limit for what comes then."""
-    with in_place(shim), direct(TLS()) as way:
-        way.begin_outage()
+    with outage(tls=TLS()) as way:
         way.gate.delay_s = WINDOW_S
 
         def open_late():
@@ -202,41 +170,40 @@ NOT_TRIED_AGAIN = {
 
 
 @pytest.mark.parametrize("name", NOT_TRIED_AGAIN)
-def test_not_tried_again(sleeper, refusals, monkeypatch, name):
+def test_not_tried_again(sleeper, connects, monkeypatch, name):
     case = NOT_TRIED_AGAIN[name]
     tls = TLS() if case.act is reset_the_handshake else None
-    with in_place(shim, **case.settings), direct(tls) as way:
+    with in_place(shim, **case.settings), direct(tls=tls) as way:
         if name == "never answered":
             way.gate.shut()
         else:
             way.begin_outage()
         case.act(way, monkeypatch)
-        tries = len(refusals) + way.gate.accepted
+        tries = len(connects.failed) + way.gate.accepted
         sleeper.pauses.clear()
         with pytest.raises(case.error):
             way.send("GET")
-        assert len(refusals) + way.gate.accepted == tries + 1
+        assert len(connects.failed) + way.gate.accepted == tries + 1
         assert len(sleeper.pauses) == (case.act is mock_sleep)
         assert way.reconnects == case.reconnects
 
 
-def test_the_window_is_over(sleeper, refusals):
+def test_the_window_is_over(sleeper, connects):
     """The first error; then failure at once, until it has answered; then a new window."""
-    with in_place(shim), direct() as way:
-        way.begin_outage()
+    with outage() as way:
         began = time.monotonic()
         with pytest.raises(NewConnectionError) as first:
             way.send("POST")
         took_s = time.monotonic() - began
-        assert is_made_from(first.value, refusals[0])
+        assert connects.failed[0] in links(first.value)
         assert took_s >= WINDOW_S
-        assert len(refusals) == 1 + len(sleeper.pauses) > 3
+        assert len(connects.failed) == 1 + len(sleeper.pauses) > 3
         assert way.reconnects == {"failed": 1, "windows": 1}
 
-        tried, slept = len(refusals), len(sleeper.pauses)
+        tried, slept = len(connects.failed), len(sleeper.pauses)
         with pytest.raises(NewConnectionError):
             way.send("GET")
-        assert (len(refusals), len(sleeper.pauses)) == (tried + 1, slept)
+        assert (len(connects.failed), len(sleeper.pauses)) == (tried + 1, slept)
         assert way.reconnects == {"failed": 1, "windows": 1}
 
         way.gate.open()
@@ -252,43 +219,39 @@ def test_the_window_is_over(sleeper, refusals):
 def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper, headers):
     """Its listener is gone, what it holds lives on: a graceful restart, or a server that drains."""
     script = [Respond(200), Respond(200, headers=headers)]
-    with in_place(shim), FaultServer(script) as server, Gate(server) as gate:
-        with pool_for(gate) as old, pool_for(gate) as new:
-            assert get(old) == 200
-            gate.stop_listening()
-            with pytest.raises(NewConnectionError):
-                as_a_new_thread(get, new)
-            assert get(old) == 200
-            with pytest.raises(NewConnectionError):
-                as_a_new_thread(get, new)
-            assert counters(gate)["reconnects"] == {"failed": 1, "windows": 1}
+    with in_place(shim), direct(script) as way, pool_for(way.gate) as new:
+        assert get(way.pool) == 200
+        way.gate.stop_listening()
+        with pytest.raises(NewConnectionError):
+            as_a_new_thread(get, new)
+        assert get(way.pool) == 200
+        with pytest.raises(NewConnectionError):
+            as_a_new_thread(get, new)
+        assert way.reconnects == {"failed": 1, "windows": 1}
 
 
 @pytest.mark.parametrize("limit_s, waits", [(1.0, True), (0.9, False)])
-def test_never_past_the_connect_timeout(sleeper, refusals, limit_s, waits):
+def test_never_past_the_connect_timeout(sleeper, connects, limit_s, waits):
     """A caller in a hurry has another node to go to; the outage is noticed all the same."""
-    with in_place(shim, reconnect_window_s=60), direct(timeout=limit_s) as way:
-        way.begin_outage()
+    with outage(window_s=60, timeout=limit_s) as way:
         with pytest.raises(NewConnectionError) as caught:
             way.send("POST")
-        assert is_made_from(caught.value, refusals[0])
-        assert (len(sleeper.pauses) > 2, len(refusals) > 1) == (waits, waits)
+        assert connects.failed[0] in links(caught.value)
+        assert (len(sleeper.pauses) > 2, len(connects.failed) > 1) == (waits, waits)
         assert sum(sleeper.pauses) <= limit_s
         assert way.reconnects == ({"failed": 1, "windows": 1} if waits else {"windows": 1})
 
 
 def test_without_a_connect_timeout_the_window_is_the_limit(sleeper):
-    with in_place(shim), direct(timeout=None) as way:
-        way.begin_outage()
+    with outage(timeout=None) as way:
         with pytest.raises(NewConnectionError):
             way.send("POST")
         assert WINDOW_S / 2 < sum(sleeper.pauses) <= WINDOW_S
 
 
-def test_a_try_that_hangs_does_not_outlast_the_window(sleeper, refusals):
+def test_a_try_that_hangs_does_not_outlast_the_window(sleeper, connects):
     """Refused, then no answer to a SYN at all: the host has gone after its service."""
-    with in_place(shim), direct(timeout=60) as way:
-        way.begin_outage()
+    with outage(timeout=60) as way:
 
         def vanish():
             way.gate.open()
@@ -299,14 +262,13 @@ def test_a_try_that_hangs_does_not_outlast_the_window(sleeper, refusals):
         with pytest.raises(NewConnectionError) as caught:
             way.send("POST")
         assert time.monotonic() - began < 30
-        assert is_made_from(caught.value, refusals[0])
-        assert isinstance(refusals[-1], socket.timeout)
+        assert connects.failed[0] in links(caught.value)
+        assert isinstance(connects.failed[-1], socket.timeout)
         assert way.reconnects == {"failed": 1, "windows": 1}
 
 
 def test_another_failure_is_told_at_once(sleeper, monkeypatch):
-    with in_place(shim), direct() as way:
-        way.begin_outage()
+    with outage() as way:
 
         def lose_the_network():
             def unreachable(*args, **kwargs):
@@ -386,8 +348,7 @@ def test_an_interrupted_pause_leaves_the_connection_as_it_was(sleeper):
     def interrupt():
         raise Interrupted
 
-    with in_place(shim), direct() as way:
-        way.begin_outage()
+    with outage() as way:
         conn = pooled_connection(way.pool)
         sleeper.after(2, interrupt)
         with pytest.raises(Interrupted):
@@ -413,8 +374,7 @@ def test_many_at_once(sleeper):
         with ThreadPoolExecutor(8) as executor:
             return list(executor.map(post, [way] * 8))
 
-    with in_place(shim), direct(maxsize=8) as way:
-        way.begin_outage()
+    with outage(maxsize=8) as way:
         assert side_by_side(way) == [NewConnectionError] * 8
         # of four tries each, at most the first one has waited
         assert way.reconnects["windows"] == 1
@@ -486,7 +446,7 @@ def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch):
         "create_connection",
         lambda *args, **options: UnknownSocket(connect(*args, **options)),
     )
-    with shim(), FaultServer() as server, pool_for(server) as pool:
+    with shim(), serving() as (_, pool):
         assert get(pool) == 200
         assert "keepalive_failed" not in stalepool.snapshot()["fallbacks"]
 

@@ -7,7 +7,6 @@ import itertools
 import socket
 import time
 import unittest.mock
-from typing import Any, List
 
 import pytest
 import urllib3
@@ -16,34 +15,11 @@ from urllib3.exceptions import NewConnectionError
 import stalepool
 from breaks import breaks
 from gates import Gate, remote_control
-from outages import WINDOW_S, as_a_new_thread, direct, environ_of, in_place
-from pools import counters, get, pool_for, pooled_connection, shim, stock
+from outages import WINDOW_S, direct, environ_of, in_place, outage
+from pools import counters, pooled_connection, serving, shim, stock
 from stalepool import stats
 from stalepool.connection import connect
 from stalepool_testing import Close, FaultServer, Respond
-
-
-@pytest.fixture
-def connects(monkeypatch):
-    """A list that grows by one with every connect, and what is done in its place, if anything."""
-    return Connects(monkeypatch)
-
-
-class Connects:
-    def __init__(self, monkeypatch: Any) -> None:
-        self._stock = urllib3.util.connection.create_connection
-        self.count = 0
-        self.hosts: List[str] = []
-        self.act: Any = None
-        monkeypatch.setattr(urllib3.util.connection, "create_connection", self._create)
-
-    def _create(self, *args: Any, **kwargs: Any) -> Any:
-        self.count += 1
-        self.hosts.append(args[0][0])
-        if self.act is not None:
-            self.act()
-        return self._stock(*args, **kwargs)
-
 
 # -- one connect -----------------------------------------------------------------------------------
 
@@ -71,16 +47,15 @@ def test_a_replay_whose_connect_is_refused(sleeper):
     def answer(_):
         step = next(answers)
         if isinstance(step, Close):
-            gate.stop_listening()
+            way.gate.stop_listening()
         return step
 
-    with in_place(shim, replay="idempotent"), FaultServer(answer) as server:
-        with Gate(server) as gate, pool_for(gate) as pool:
-            assert get(pool) == 200
-            sleeper.after(1, gate.open)
-            assert as_a_new_thread(get, pool) == 200
-            assert counters(gate)["replays"] == {"ok": 1}
-            assert counters(gate)["reconnects"] == {"ok": 1, "windows": 1}
+    with in_place(shim, replay="idempotent"), direct(answer) as way:
+        assert way.send("GET") == 200
+        sleeper.after(1, way.gate.open)
+        assert way.send("GET") == 200
+        assert counters(way.gate)["replays"] == {"ok": 1}
+        assert way.reconnects == {"ok": 1, "windows": 1}
 
 
 def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
@@ -92,7 +67,7 @@ def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
 
 
 def test_no_keepalive_is_armed_towards_who_swallows_probes():
-    with shim(), FaultServer() as server, pool_for(server) as pool:
+    with shim(), serving() as (server, pool):
         stats.origin(server.origin).knowledge.note_probes_swallowed()
         assert pool.request("GET", "/").status == 200
         sock = pooled_connection(pool).sock
@@ -106,8 +81,7 @@ def test_no_keepalive_is_armed_towards_who_swallows_probes():
 def test_the_sleep_of_retries_is_mocked(sleeper, monkeypatch, stand_in):
     """It is not ours to use, and its place not the only one to find the copy's clock in."""
     monkeypatch.setattr(urllib3.util.retry.Retry, "sleep", stand_in)
-    with in_place(shim), direct() as way:
-        way.begin_outage()
+    with outage() as way:
         sleeper.after(1, way.gate.open)
         assert way.send("GET") == 200
         assert len(sleeper.pauses) == 1
@@ -132,8 +106,7 @@ def ring() -> None:
 
 @pytest.mark.parametrize("late_s", [0, WINDOW_S], ids=["in the window", "as it closes"])
 def test_a_timer_goes_off_in_a_try(sleeper, connects, late_s):
-    with in_place(shim), direct() as way:
-        way.begin_outage()
+    with outage() as way:
 
         def ring_late():
             time.sleep(late_s)
@@ -152,8 +125,7 @@ def test_a_timer_goes_off_in_a_try(sleeper, connects, late_s):
 @pytest.mark.parametrize("at", ["first try", "second try"])
 def test_a_timer_goes_off_while_the_caller_handles_a_refusal(sleeper, connects, at):
     """Python makes the one the context of the other, which is no reason for another try."""
-    with in_place(shim), direct() as way:
-        way.begin_outage()
+    with outage() as way:
 
         def set_alarm():
             connects.act = ring

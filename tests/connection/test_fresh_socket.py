@@ -13,9 +13,8 @@ import urllib3
 import stalepool
 from breaks import breaks
 from delayed_answers import SILENT
-from pools import counters, pool_for, pooled_connection, shim
+from pools import counters, pooled_connection, shim
 from replay_tools import ECHO, after_checkout, have, prime, reused, send
-from reused import Server
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import (
     FaultServer,
@@ -37,14 +36,12 @@ def test_a_request_that_moves_rides_the_fresh_socket() -> None:
 
 
 def test_where_none_can_be_had_it_stays() -> None:
-    with shim(nonidempotent_max_idle_s=0), Server(default=ECHO) as server:
-        with pool_for(server) as pool:
-            prime(pool)
-            server.stop_listening()
-            assert send(server, pool, "POST").status == 200
-            assert counters(server)["moved"] == {"failed": 1}
-            assert [entry.connection for entry in server.journal] == [0, 0]
-            assert stalepool.snapshot()["fallbacks"] == {}
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        server.stop_listening()
+        assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {"failed": 1}
+        assert [entry.connection for entry in server.journal] == [0, 0]
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 class ClosedMeanwhile(urllib3.connection.HTTPConnection):
@@ -61,17 +58,15 @@ class ClosedMeanwhile(urllib3.connection.HTTPConnection):
 
 
 def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
-    with shim(nonidempotent_max_idle_s=0), FaultServer(default=ECHO) as server:
-        with pool_for(server) as pool:
-            pool.ConnectionCls = ClosedMeanwhile
-            prime(pool)
-            ClosedMeanwhile.original = pooled_connection(pool)
-            outcome = send(server, pool, "POST")
-            # as in stock: http.client opens a third socket and sends, but reads no answer; so
-            # whether the server has seen the request by now is a race
-            assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
-            assert counters(server)["moved"] == {}
-            server.wait_ended(1)
+    cls = ClosedMeanwhile
+    with shim(nonidempotent_max_idle_s=0), reused(connection_class=cls) as (server, pool):
+        cls.original = pooled_connection(pool)
+        outcome = send(server, pool, "POST")
+        # as in stock: http.client opens a third socket and sends, but reads no answer; so
+        # whether the server has seen the request by now is a race
+        assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
+        assert counters(server)["moved"] == {}
+        server.wait_ended(1)
 
 
 def test_the_address_of_a_connection_that_was_reset_is_known() -> None:
@@ -214,16 +209,14 @@ moved_or_replayed = pytest.mark.parametrize(
 
 def assert_sockets(cls: Any, method: str, step: Step, at_most: int, rides_it: bool) -> None:
     """Send a request on a connection of a class, and see on which socket it went out."""
-    with shim(replay="idempotent", nonidempotent_max_idle_s=0), FaultServer([ECHO, step]) as server:
-        with pool_for(server) as pool:
-            pool.ConnectionCls = cls
-            prime(pool)
-            outcome = send(server, pool, method)
-            assert outcome.status == (200 if rides_it or step is ECHO else None)
-            assert outcome.arrivals == (2 if rides_it and step is not ECHO else 1)
-            assert server.journal[-1].connection == rides_it
-            assert len(server.journal.connections) <= at_most
-            assert stalepool.snapshot()["fallbacks"] == {}
+    settings = {"replay": "idempotent", "nonidempotent_max_idle_s": 0}
+    with shim(**settings), reused(step, connection_class=cls) as (server, pool):
+        outcome = send(server, pool, method)
+        assert outcome.status == (200 if rides_it or step is ECHO else None)
+        assert outcome.arrivals == (2 if rides_it and step is not ECHO else 1)
+        assert server.journal[-1].connection == rides_it
+        assert len(server.journal.connections) <= at_most
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -281,7 +274,8 @@ PINNED = """
 
     import in_client  # quiets eventlet
     import eventlet, stalepool, urllib3
-    from reused import Server, outcome
+    from pools import Server
+    from replay_tools import outcome
     from stalepool_testing import ProcessThenClose, Respond
 
     green = eventlet.import_patched("urllib3")

@@ -14,12 +14,11 @@ import pytest
 import stalepool
 from breaks import breaks
 from pools import (
-    await_arrival,
     await_probe,
     counters,
+    end_while_idle,
     get,
     let_pass,
-    pool_for,
     pooled_connection,
     serving,
     shim,
@@ -27,19 +26,10 @@ from pools import (
     verdicts,
     wait_idle,
 )
-from replay_tools import after_checkout
-from reused import Server
+from replay_tools import after_checkout, reused
 from stalepool import stats
 from stalepool.connection.state import origin_of
-from stalepool_testing import (
-    CloseAfter,
-    FaultServer,
-    Respond,
-    RespondThenClose,
-    SlowAnswer,
-    release,
-    swallow,
-)
+from stalepool_testing import Respond, RespondThenClose, SlowAnswer, release, swallow
 
 
 def test_idle_too_long():
@@ -80,8 +70,7 @@ def test_time_counts_from_the_last_data_not_from_the_checkout(setting, method):
 
 @by_each_limit
 def test_without_tcp_info_time_counts_from_the_last_answer(setting, method):
-    with shim(**{setting: 1}), serving(family=socket.AF_UNIX) as (server, pool):
-        assert get(pool) == 200
+    with shim(**{setting: 1}), reused(family=socket.AF_UNIX) as (server, pool):
         assert pool.request(method, "/").status == 200
         assert len(server.journal.connections) == 1
         let_pass(pool, 1)
@@ -108,8 +97,7 @@ def test_an_idle_time_that_nobody_knows_is_not_too_long():
 
 
 def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
-    with shim(), serving() as (server, pool):
-        assert get(pool) == 200
+    with shim(), reused() as (server, pool):
         for seconds_ago in (20, 10, 0):
             with breaks("clock of the counters", by=lambda ago=seconds_ago: time.monotonic() - ago):
                 stats.origin(origin_of(pooled_connection(pool))).knowledge.note_fin(1.0)
@@ -160,8 +148,7 @@ def test_the_last_announcement_on_a_connection_counts():
 
 
 def test_junk_is_ignored():
-    server = FaultServer(default=Respond(200, headers={"Keep-Alive": "timeout=\xb2, \xff=;"}))
-    with shim(), server, pool_for(server) as pool:
+    with shim(), serving(default=announcing("\xb2, \xff=;")) as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
         assert verdicts(server) == {"alive": 1}
 
@@ -192,8 +179,7 @@ def test_a_connection_that_urllib3_has_closed_is_opened_without_a_word():
 
 
 def test_a_socket_that_was_closed_behind_urllib3s_back_is_none():
-    with shim(), serving() as (server, pool):
-        assert get(pool) == 200
+    with shim(), reused() as (server, pool):
         pooled_connection(pool).sock.close()
         assert get(pool) == 200
         assert verdicts(server) == {"no_socket": 1}
@@ -210,8 +196,7 @@ def test_without_a_poll_urllib3s_own_check_decides():
 def test_without_tcp_info_nothing_more_is_asked():
     with breaks("TCP_INFO's layout", by=None), shim(), serving() as (server, pool):
         assert [get(pool), get(pool), get(pool)] == [200] * 3
-        server.perform(CloseAfter(0))
-        await_arrival(pool)
+        end_while_idle(server, pool)
         assert get(pool) == 200
         assert verdicts(server) == {"alive": 2, "closed": 1}
         assert stalepool.snapshot()["fallbacks"] == {}
@@ -220,7 +205,7 @@ def test_without_tcp_info_nothing_more_is_asked():
 def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
     """The request could not move, and the path healed: the next one, soon after, has no reason."""
     settings = {"keepalive_idle_s": 1, "keepalive_interval_s": 1, "reconnect_window_s": 0}
-    with shim(**settings), Server() as server, pool_for(server) as pool:
+    with shim(**settings), serving() as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
         server.stop_listening()
         (channel,) = server.channels

@@ -13,7 +13,7 @@ import urllib3
 
 import stalepool_testing as testing
 from pools import await_arrival, get, serving, shim, stock, verdicts
-from stalepool_testing import TLS, into_pool
+from stalepool_testing import into_pool
 from worlds import WITH_TESTS
 
 
@@ -45,8 +45,7 @@ def answer_one_request(terminal):
 @pytest.mark.parametrize("command", [b"k\n", b"K\n"], ids=["update", "update-and-ask-for-one"])
 def test_key_updates(openssl, command):
     """Each makes a healthy connection readable: at the full check, then at the fast one."""
-    tls = TLS("TLSv1.3")
-    with shim(), serving(tls=tls) as (server, pool):
+    with shim(), serving(tls="TLSv1.3") as (server, pool):
         into_pool(pool, openssl.client)
         for _ in range(3):
             answering = answer_one_request(openssl.peer)
@@ -59,8 +58,7 @@ def test_key_updates(openssl, command):
 
 
 def test_stock_throws_a_connection_away_for_a_key_update(openssl):
-    tls = TLS("TLSv1.3")
-    with stock(), serving(tls=tls) as (server, pool):
+    with stock(), serving(tls="TLSv1.3") as (server, pool):
         into_pool(pool, openssl.client)
         assert get(pool) == 200
         assert len(server.journal.connections) == 1

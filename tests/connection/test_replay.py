@@ -9,30 +9,34 @@ import http.client
 import socket
 import weakref
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Iterator, List, Optional, Tuple
+from typing import Any, ClassVar, Iterator, List, Tuple
 
 import pytest
 import urllib3
 from urllib3.util import Timeout
 
-from gates import Gate
 from oracle import SendThenEnd
+from outages import direct
 from pools import (
     VERIFIES_NAMES_ALONE,
     UnknownSocket,
     counters,
-    pool_for,
     pooled_connection,
+    serving,
     shim,
     stock,
 )
+from replay_routes import Proxied, proxied
 from replay_tools import (
     ECHO,
+    NO_ANSWER,
     CloseLate,
     after_checkout,
+    asked,
     have,
     kind_of,
     links,
+    outcome,
     prime,
     reused,
     send,
@@ -45,7 +49,6 @@ from stalepool_testing import (
     Close,
     ConnectProxy,
     Exchange,
-    FaultServer,
     HalfStatusLine,
     ProcessThenReset,
     Reset,
@@ -55,14 +58,6 @@ from stalepool_testing import (
 )
 
 shim_with_replay = functools.partial(shim, replay="idempotent")
-
-#: what stock raises where no answer came; urllib3 1.26 has an error of its own behind it
-NO_ANSWER = ["ProtocolError", "RemoteDisconnected"]
-
-
-def names_of(error: Optional[BaseException]) -> List[str]:
-    return [type(link).__name__ for link in links(error)]
-
 
 # -- the setting -------------------------------------------------------------------------------
 
@@ -88,11 +83,10 @@ def test_each_setting(policy, method, refused_by):
 
 
 def test_a_first_request_is_not_repeated():
-    with shim_with_replay(), FaultServer([Close()], default=ECHO) as server:
-        with pool_for(server) as pool:
-            outcome = send(server, pool, "GET")
-            assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
-            assert counters(server)["replays_refused"] == {"fresh_connection": 1}
+    with shim_with_replay(), serving([Close()]) as (server, pool):
+        outcome = send(server, pool, "GET")
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
+        assert counters(server)["replays_refused"] == {"fresh_connection": 1}
 
 
 def test_audit_sends_nothing_again():
@@ -204,17 +198,14 @@ def test_the_second_try_cannot_connect():
     def answer(request: Any) -> Step:
         if request.path != "/wanted":
             return ECHO
-        gate.stop_listening()
+        way.gate.stop_listening()
         return Close()
 
-    with shim_with_replay(reconnect_window_s=0), FaultServer(answer) as server, Gate(
-        server
-    ) as gate, pool_for(gate) as pool:
-        prime(pool)
-        outcome = send(server, pool, "GET")
-        assert names_of(outcome.error)[:2] == NO_ANSWER
-        assert outcome.arrivals == 1
-        assert counters(gate)["replays"] == {"failed": 1}
+    with shim_with_replay(reconnect_window_s=0), direct(answer) as way:
+        prime(way.pool)
+        assert outcome(way.pool, "GET") == NO_ANSWER
+        assert asked(way.server) == 1
+        assert counters(way.gate)["replays"] == {"failed": 1}
 
 
 # -- how long it may take --------------------------------------------------------------------------
@@ -306,33 +297,18 @@ class SlowProxy(ConnectProxy):
 
 
 @contextlib.contextmanager
-def tunnelled(
-    *steps: Step,
-    proxy_class: Any = ConnectProxy,
-    proxy_tls: Optional[TLS] = None,
-    default: Any = ECHO,
-) -> Iterator[Tuple[FaultServer, ConnectProxy, Any]]:
-    """A server, a proxy, and a pool with a tunnel through it that has answered."""
-    tls = TLS()
-    with FaultServer([ECHO, *steps], tls=tls, default=default) as server, proxy_class(
-        tls=proxy_tls
-    ) as proxy, urllib3.ProxyManager(
-        proxy.url, ca_certs=tls.ca_path, retries=False, timeout=10.0
-    ) as manager:
-        pool = manager.connection_from_url(server.url)
-        prime(pool)
-        yield server, proxy, pool
+def tunnelled(*steps: Step, default: Any = ECHO, **options: Any) -> Iterator[Proxied]:
+    """A tunnel that has answered."""
+    with proxied([ECHO, *steps], tls=TLS(), default=default, **options) as way:
+        prime(way.pool)
+        yield way
 
 
 def test_the_time_a_tunnel_takes_is_taken_off_too(noting):
-    with shim_with_replay(), tunnelled(CloseLate(), noting, proxy_class=SlowProxy) as (
-        server,
-        proxy,
-        pool,
-    ):
-        outcome = send(server, pool, "GET", timeout=Timeout(connect=30, read=10))
+    with shim_with_replay(), tunnelled(CloseLate(), noting, proxy_class=SlowProxy) as way:
+        outcome = send(way.server, way.pool, "GET", timeout=Timeout(connect=30, read=10))
         assert outcome.status == 200
-        assert len(proxy.tunnels) == 2
+        assert len(way.proxy.tunnels) == 2
         assert 0 < Noting.limits_s[-1] <= 10 - 0.15
         (found_s,) = noting.found_s
         assert 0 < found_s <= 10 - 0.15 - 0.25
@@ -340,11 +316,11 @@ def test_the_time_a_tunnel_takes_is_taken_off_too(noting):
 
 def test_a_tunnel_that_takes_longer_than_is_left():
     """The first error, and no request in it."""
-    with shim_with_replay(), tunnelled(CloseLate(), proxy_class=SlowProxy) as (server, _, pool):
-        outcome = send(server, pool, "GET", timeout=Timeout(connect=30, read=0.3))
+    with shim_with_replay(), tunnelled(CloseLate(), proxy_class=SlowProxy) as way:
+        outcome = send(way.server, way.pool, "GET", timeout=Timeout(connect=30, read=0.3))
         assert kind_of(outcome.error) == "connection"
         assert outcome.arrivals == 1
-        assert counters(server)["replays"] == {"failed": 1}
+        assert counters(way.server)["replays"] == {"failed": 1}
 
 
 # -- what is left alone --------------------------------------------------------------------------
@@ -367,12 +343,12 @@ def test_the_first_error_through_a_tunnel():
     """urllib3 2.x words it by whether its proxy was reached, and that must be the first one's."""
     chains = []
     for who in (stock, shim_with_replay):
-        with who(), tunnelled(default=Reset()) as (server, _, pool):
-            after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
-            outcome = send(server, pool, "PUT")
+        with who(), tunnelled(default=Reset()) as way:
+            after_checkout(way.pool, have(way.server, ResetAfter(), kernel.POLLRDHUP))
+            outcome = send(way.server, way.pool, "PUT")
             chains.append([type(link) for link in links(outcome.error)])
             if who is not stock:
-                assert counters(server)["replays"] == {"failed": 1}
+                assert counters(way.server)["replays"] == {"failed": 1}
     # where sending raises a ConnectionError (Python 3.8, 3.13), urllib3 swallows it and raises what
     # reading says then; a replay that failed leaves the first error alone to be raised
     if not any(issubclass(link, ConnectionError) for link in chains[1]):
@@ -381,9 +357,9 @@ def test_the_first_error_through_a_tunnel():
 
 @pytest.mark.skipif(VERIFIES_NAMES_ALONE, reason="needs urllib3 1.26.7 or later")
 def test_a_tls_in_tls_tunnel():
-    with shim_with_replay(), tunnelled(Close(), proxy_tls=TLS()) as (server, proxy, pool):
-        assert send(server, pool, "GET")[:2] == (200, True)
-        assert len(proxy.tunnels) == 2
+    with shim_with_replay(), tunnelled(Close(), proxy_tls=TLS()) as way:
+        assert send(way.server, way.pool, "GET")[:2] == (200, True)
+        assert len(way.proxy.tunnels) == 2
 
 
 def test_a_replayed_connection_goes_on_living():

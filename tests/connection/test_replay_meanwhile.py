@@ -12,11 +12,10 @@ import urllib3
 import stalepool
 from breaks import breaks
 from delayed_answers import AnswerLater, nothing_is_acknowledged
-from pools import counters, get, pool_for, pooled_connection, serving, shim
-from replay_tools import ECHO, after_checkout, have, kind_of, prime, send
-from reused import Server
+from pools import counters, get, pooled_connection, serving, shim
+from replay_tools import ECHO, after_checkout, have, kind_of, prime, reused, send
 from stalepool.connection.state import WAITING, find
-from stalepool_testing import Close, FaultServer, ResetAfter, kernel
+from stalepool_testing import Close, ResetAfter, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 
@@ -55,7 +54,7 @@ def test_installed_anew_before_the_end_came() -> None:
         install_anew()
         return Close()
 
-    with shim(**SETTINGS), FaultServer(close) as server, pool_for(server) as pool:
+    with shim(**SETTINGS), serving(close) as (server, pool):
         prime(pool)
         sock = pooled_connection(pool).sock
         outcome = send(server, pool, "GET")
@@ -66,20 +65,19 @@ def test_installed_anew_before_the_end_came() -> None:
 @pytest.mark.parametrize("when", ["before", "while"])
 def test_closed_when_the_fresh_socket_is_opened(when: str) -> None:
     """Nothing is sent on it; stock: the same error."""
-    with shim(**SETTINGS), FaultServer([ECHO, ECHO, Close()], default=ECHO) as server:
-        with pool_for(server) as pool:
-            prime(pool, times=2)  # the next check is a fast one, which does not ask
-            conn = pooled_connection(pool)
-            if when == "before":
-                with breaks("TCP_INFO", by=lambda layers: conn.close()):
-                    outcome = send(server, pool, "GET")
-            else:
-                acting(pool, lambda: conn.close())
+    # the next check is a fast one, which does not ask
+    with shim(**SETTINGS), reused(Close(), times=2) as (server, pool):
+        conn = pooled_connection(pool)
+        if when == "before":
+            with breaks("TCP_INFO", by=lambda layers: conn.close()):
                 outcome = send(server, pool, "GET")
-                server.wait_ended(1)
-            assert kind_of(outcome.error) == "connection"
-            assert server.journal.count(path="/wanted") == 1
-            assert stalepool.snapshot()["fallbacks"] == {}
+        else:
+            acting(pool, lambda: conn.close())
+            outcome = send(server, pool, "GET")
+            server.wait_ended(1)
+        assert kind_of(outcome.error) == "connection"
+        assert server.journal.count(path="/wanted") == 1
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @pytest.mark.parametrize("meanwhile", ["answered", "installed anew", "closed"])
@@ -95,11 +93,7 @@ def test_while_a_socket_is_opened_beside_a_silent_one(meanwhile: str) -> None:
         later.told.set()
         kernel.wait_until(lambda: kernel.unread_bytes(sock) > 0, "an answer")
 
-    with shim(**SETTINGS), serving([ECHO, later], default=ECHO) as (
-        server,
-        pool,
-    ), nothing_is_acknowledged():
-        prime(pool)
+    with shim(**SETTINGS), reused(later) as (server, pool), nothing_is_acknowledged():
         conn = pooled_connection(pool)
         sock = conn.sock
         acting(pool, act)
@@ -139,8 +133,7 @@ def test_a_send_that_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> N
             raise ConnectionResetError("by theirs")
         stock_send(self, data)
 
-    with shim(**SETTINGS), FaultServer(default=ECHO) as server, pool_for(server) as pool:
-        prime(pool)
+    with shim(**SETTINGS), reused() as (server, pool):
         monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_close)
         outcome = send(server, pool, "GET")
         assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
@@ -150,12 +143,10 @@ def test_a_send_that_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_send_that_fails_when_nobody_listens_any_more() -> None:
     """The error is the send's, and not that of the connect."""
-    with shim(reconnect_window_s=0, **SETTINGS), Server(default=ECHO) as server:
-        with pool_for(server) as pool:
-            prime(pool)
-            server.stop_listening()
-            after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
-            outcome = send(server, pool, "GET")
-            assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
-            assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
-            assert counters(server)["replays"] == {"failed": 1}
+    with shim(reconnect_window_s=0, **SETTINGS), reused() as (server, pool):
+        server.stop_listening()
+        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
+        outcome = send(server, pool, "GET")
+        assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
+        assert counters(server)["replays"] == {"failed": 1}

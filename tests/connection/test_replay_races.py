@@ -69,8 +69,7 @@ def test_a_connection_that_was_replaced_meanwhile():
 @pytest.mark.parametrize("name", ["FIN", "FIN without close_notify", "RST", "half-closed"])
 def test_replay_alone_would_do_for_some(name, version):
     """Without the pre-send check the request goes into the dead connection, and out again."""
-    tls = None if version is None else TLS(version)
-    with shim(replay="idempotent"), reused(tls=tls) as (server, pool):
+    with shim(replay="idempotent"), reused(tls=version) as (server, pool):
         after_checkout(pool, have(server, ENDS[name], kernel.POLLRDHUP))
         assert send(server, pool, "PUT") == (200, True, None, 1, 1)
         assert counters(server)["replays"] == {"ok": 1}
@@ -86,8 +85,7 @@ def test_without_the_presend_check():
 
 def test_a_healthy_connection_is_kept():
     """TLS tickets that are there to be read are no reason to take another one."""
-    tls = TLS(num_tickets=2)
-    with shim_with_presend_check(), reused(tls=tls) as (server, pool):
+    with shim_with_presend_check(), reused(tls=TLS(num_tickets=2)) as (server, pool):
         for method in METHODS:
             assert send(server, pool, method)[:2] == (200, True)
         assert len(server.journal.connections) == 1

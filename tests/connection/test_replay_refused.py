@@ -15,10 +15,9 @@ import pytest
 
 import stalepool
 from oracle import RefuseEarly
-from pools import counters, pooled_connection, wait_idle
-from reused import asked, outcome, primed, stock
+from pools import counters, in_stock, pooled_connection, wait_idle
+from replay_tools import NO_ANSWER, asked, outcome, reused
 from stalepool_testing import (
-    TLS,
     AnswerStep,
     Exchange,
     ProcessThenClose,
@@ -28,12 +27,6 @@ from stalepool_testing import (
 )
 
 pytestmark = pytest.mark.usefixtures("defaults")
-
-
-#: what stock raises where no answer came
-NO_ANSWER = ["ProtocolError", "RemoteDisconnected"]
-
-# -- by what the request is ------------------------------------------------------------------------
 
 
 class Case(NamedTuple):
@@ -70,7 +63,7 @@ TWICE = {
 @pytest.mark.parametrize("name", ONCE)
 def test_an_answer_that_is_lost_is_the_callers_error(name: str) -> None:
     case = ONCE[name]
-    with primed(ProcessThenClose()) as (server, pool):
+    with reused(ProcessThenClose()) as (server, pool):
         assert outcome(pool, case.method, headers=case.headers, body=case.body) == NO_ANSWER
         assert asked(server) == 1
         assert counters(server)["replays_refused"] == {case.refused_by: 1}
@@ -79,12 +72,9 @@ def test_an_answer_that_is_lost_is_the_callers_error(name: str) -> None:
 @pytest.mark.parametrize("name", TWICE)
 def test_a_request_that_may_be_repeated_is_answered(name: str) -> None:
     case = TWICE[name]
-    with primed(ProcessThenClose()) as (server, pool):
+    with reused(ProcessThenClose()) as (server, pool):
         assert outcome(pool, case.method, headers=case.headers, body=case.body) == 200
         assert asked(server) == 2
-
-
-# -- by how the connection ended -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -102,50 +92,46 @@ class FailLate(AnswerStep):
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
-@pytest.mark.parametrize("layer", ["plain", "TLSv1.3"])
-def test_a_server_that_fails_on_a_request_is_not_asked_again(layer: str, reset: bool) -> None:
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+def test_a_server_that_fails_on_a_request_is_not_asked_again(version: Any, reset: bool) -> None:
     """A gateway that gives up (FIN), a worker that the request kills (RST).
 
     A connection that died at once is the other side of that rule.
     """
-    tls = None if layer == "plain" else TLS(layer)
-    with primed(FailLate(0, reset), tls=tls) as (server, pool):
+    with reused(FailLate(0, reset), tls=version) as (server, pool):
         assert outcome(pool, "GET") == 200
         assert asked(server) == 2
     stalepool.install(replay_within_s=0.1)
-    with primed(FailLate(0.3, reset), tls=tls) as (server, pool):
+    with reused(FailLate(0.3, reset), tls=version) as (server, pool):
         assert isinstance(outcome(pool, "GET"), list)
         assert asked(server) == 1
         assert counters(server)["replays_refused"] == {"peer_had_it": 1}
 
 
-@pytest.mark.parametrize("layer", ["plain", "TLSv1.2", "TLSv1.3"])
-def test_an_upload_that_is_refused_early_is_begun_once(layer: str) -> None:
+@pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
+def test_an_upload_that_is_refused_early_is_begun_once(version: Any) -> None:
     """A 413 lies unread behind the RST that ends the connection."""
-    tls = None if layer == "plain" else TLS(layer)
     small = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)]
 
     def upload() -> Tuple[Any, ...]:
-        options = {"tls": tls, "socket_options": small, "receive_buffer": 16384}
-        with primed(RefuseEarly(), **options) as (server, pool):
+        options = {"tls": version, "socket_options": small, "receive_buffer": 16384}
+        with reused(RefuseEarly(), **options) as (server, pool):
             seen, counted = outcome(pool, "PUT", body=b"x" * 900_000), counters(server)
             return seen, asked(server), counted.get("replays_refused"), counted.get("replays")
 
-    with stock():
-        seen, times, *_ = upload()
+    seen, times, *_ = in_stock(upload)
     assert times == 1
     assert upload() == (seen, 1, {"answer_began": 1}, {})
 
 
-@pytest.mark.parametrize("layer", ["plain", "TLSv1.3"])
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
 @pytest.mark.parametrize("how", ["SHUT_RDWR", "SHUT_WR", "SHUT_RD"])
 def test_a_request_that_another_thread_aborts_is_asked_once(
-    layer: str, how: str, request: pytest.FixtureRequest
+    version: Any, how: str, request: pytest.FixtureRequest
 ) -> None:
     """The peer answers our FIN with its own, or with an RST, at once."""
-    tls = None if layer == "plain" else TLS(layer)
     for method in ("GET", "PUT") * (25 if request.config.getoption("--full") else 2):
-        with primed(Silence(), tls=tls) as (server, pool):
+        with reused(Silence(), tls=version) as (server, pool):
             sock = pooled_connection(pool).sock
 
             def abort(server: Any = server, sock: Any = sock) -> None:
@@ -159,9 +145,6 @@ def test_a_request_that_another_thread_aborts_is_asked_once(
             assert isinstance(seen, list) and asked(server) == 1, (method, seen, asked(server))
 
 
-# -- by whom the connection speaks for -------------------------------------------------------------
-
-
 def test_a_bound_connections_requests_are_not_sent_on_another() -> None:
     """NTLM's identity is the connection's: a request on a fresh one would be nobody's.
 
@@ -172,7 +155,7 @@ def test_a_bound_connections_requests_are_not_sent_on_another() -> None:
         Respond(401, headers={"WWW-Authenticate": "NTLM TlRMTVNTUAAC"}),
         Respond(200, headers={"Keep-Alive": "timeout=1"}),
     ]
-    with primed(*handshake, Respond(), Respond(), ProcessThenReset()) as (server, pool):
+    with reused(*handshake, Respond(), Respond(), ProcessThenReset()) as (server, pool):
         assert pool.request("POST", "/login").status == 401
         for token, status in (("AAAB", 401), ("AAAD", 200)):
             headers = {"Authorization": "NTLM " + token}

@@ -203,8 +203,9 @@ class Pair:
         self.settings = Settings(replay_within_s=replay_within_s)
         self.request = request_of()
 
-    def death(self, error: Any = None) -> Attempt:
-        return Attempt(self.settings, knows(), self.request, self.ours, error)
+    def refused_by(self, error: Any = None) -> Any:
+        tried = Attempt(self.settings, knows(), self.request, self.ours, error)
+        return request_rules.first_refusal(request_rules.DEATH_RULES, tried)
 
     def __enter__(self) -> Pair:
         return self
@@ -217,7 +218,7 @@ class Pair:
 def test_what_has_ended_soon_had_died():
     with Pair(replay_within_s=60) as pair:
         pair.peers.close()
-        assert request_rules.first_refusal(request_rules.DEATH_RULES, pair.death()) is None
+        assert pair.refused_by() is None
 
 
 @pytest.mark.parametrize(
@@ -232,9 +233,7 @@ def test_what_has_ended_soon_had_died():
 )
 def test_what_stands_has_not_ended(error):
     with Pair(replay_within_s=60) as pair:
-        assert (
-            request_rules.first_refusal(request_rules.DEATH_RULES, pair.death(error)) == "not_ended"
-        )
+        assert pair.refused_by(error) == "not_ended"
 
 
 def test_who_had_the_request_and_closed_late_has_failed_on_it():
@@ -242,9 +241,9 @@ def test_who_had_the_request_and_closed_late_has_failed_on_it():
         pair.ours.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert pair.peers.recv(100)
         pair.peers.close()
-        assert request_rules.first_refusal(request_rules.DEATH_RULES, pair.death()) == "peer_had_it"
+        assert pair.refused_by() == "peer_had_it"
         silent = OSError(errno.EHOSTUNREACH, "unreachable")  # the kernel gave up: nobody closed
-        assert request_rules.first_refusal(request_rules.DEATH_RULES, pair.death(silent)) is None
+        assert pair.refused_by(silent) is None
 
 
 # -- may it ride an idle connection? -------------------------------------------------------------
@@ -287,14 +286,9 @@ def reason(**facts: Any) -> Any:
     return request_rules.reason_to_move(chosen, knows(**facts), request)
 
 
-@pytest.mark.parametrize(("name", "facts"), REASONS)
-def test_each_reason_to_move(name, facts):
+@pytest.mark.parametrize(("name", "facts"), [*REASONS, *((None, facts) for facts in NO_REASONS)])
+def test_the_reasons_to_move(name, facts):
     assert reason(**facts) == name
-
-
-@pytest.mark.parametrize("facts", NO_REASONS)
-def test_no_reason_to_move(facts):
-    assert reason(**facts) is None
 
 
 def test_unanswered_probes_are_a_reason_for_whatever_it_is():

@@ -24,9 +24,10 @@ from urllib3.exceptions import HTTPError
 from breaks import breaks
 from gates import Gate
 from network import FAR, DistantHost
-from pools import DEFAULTS, counters, get, pool_for, pooled_connection, shim, stock
+from pools import DEFAULTS, counters, get, pool_for, shim, stock
+from replay_routes import proxied
 from replay_tools import Case, side_by_side, wrong, wrong_in_stock
-from stalepool_testing import TLS, Close, ConnectProxy, FaultServer, Respond, swallow
+from stalepool_testing import TLS, Close, FaultServer, Respond, swallow
 from worlds import beside
 
 WHO = {"stock": stock, "shim": lambda: shim(**DEFAULTS)}
@@ -102,7 +103,7 @@ def names() -> Iterator[None]:
 
 
 class Recorder:
-    """Connections of a pool write down whether the kept one was open when they were opened.
+    """Connections of a pool write down whether the one before was open when they were opened.
 
     And how long each operation of that might take.
     """
@@ -110,15 +111,16 @@ class Recorder:
     def __init__(self, pool: Any) -> None:
         self.opened: List[bool] = []
         self.limits_s: List[Any] = []
-        self.kept: Any = None
+        self.before: Any = None
         recorder, base = self, HTTPSConnection if pool.scheme == "https" else HTTPConnection
 
         class Recording(base):  # type: ignore[misc, valid-type]
             def connect(self) -> None:
-                kept = recorder.kept
-                recorder.opened.append(kept is not None and kept.fileno() >= 0)
+                before = recorder.before
+                recorder.opened.append(before is not None and before.fileno() >= 0)
                 recorder.limits_s.append(self.timeout)
                 super().connect()
+                recorder.before = self.sock
 
         pool.ConnectionCls = Recording
 
@@ -168,9 +170,7 @@ def posts(
         with pool_for(server, tls, **options) as pool:
             pool.host = pool._tunnel_host = "127.0.0.1" if name is None else name.host
             recorder = Recorder(pool)
-            ends = ask(pool, pauses_s[:1])
-            recorder.kept = pooled_connection(pool).sock
-            ends += ask(pool, pauses_s[1:])
+            ends = ask(pool, pauses_s)
             addresses = [each for each in map(own_address, server.channels) if each]
             lookups = 0 if name is None else name.lookups
             return seen_at(
@@ -221,7 +221,6 @@ def draining() -> Seen:
     with FaultServer(default=LIMITED) as server, Gate(server) as gate, pool_for(gate) as pool:
         recorder = Recorder(pool)
         assert get(pool) == 200
-        recorder.kept = pooled_connection(pool).sock
         gate.stop_listening()
         ends = ask(pool, (NEAR_S, NEAR_S))
         return seen_at(server, ends, gate, opened=recorder.opened)
@@ -229,15 +228,13 @@ def draining() -> Seen:
 
 def through_a_proxy() -> Seen:
     """TLS inside a CONNECT tunnel; the proxy sees the name, and the certificate is checked."""
-    tls = TLS()
-    with FaultServer(default=LIMITED, tls=tls) as server, ConnectProxy() as proxy:
-        with urllib3.ProxyManager(proxy.url, ca_certs=tls.ca_path, retries=False) as manager:
-            ends = []
-            for pause_s in NEAR:
-                time.sleep(pause_s)
-                url = "https://localhost:%d/" % server.port
-                ends.append(manager.request("POST", url, body=b"x", timeout=20.0).status)
-            return seen_at(server, ends)
+    with proxied(default=LIMITED, tls=TLS()) as way:
+        ends = []
+        for pause_s in NEAR:
+            time.sleep(pause_s)
+            url = "https://localhost:%d/" % way.server.port
+            ends.append(way.manager.request("POST", url, body=b"x", timeout=20.0).status)
+        return seen_at(way.server, ends)
 
 
 def fresh_one_ends() -> Seen:
@@ -387,24 +384,15 @@ def test_under_eventlet(run_python):
 OPENED = 3
 
 
-class SeenFarAway(NamedTuple):
-    """What became of POSTs over TLS.
-
-    ``round_trips``: for each POST, counted on the link. ``limits_s``: of each operation that opens
-    a connection, for each of them.
-    """
-
-    ends: List[Any]
-    on: List[int]
-    moved: Dict[str, int]
-    round_trips: List[int]
-    limits_s: List[float]
-
-
 def far_away(
     pauses_s: Any, round_trip_s: float = 0.05, server_class: Any = FaultServer, default: Any = None
-) -> SeenFarAway:
-    """POSTs apart, to a server on another host; each case has a network of its own."""
+) -> List[Any]:
+    """POSTs apart over TLS, to a server on another host; each case has a network of its own.
+
+    Returns how they ended, the numbers of the connections that they came on, what was moved, the
+    round trips of each, as counted on the link, and for each connection the limit on each
+    operation that opened it.
+    """
     host, tls = DistantHost(round_trip_s / 2), TLS()
     with host.inside():
         server = server_class(default=default, tls=tls, host=FAR)
@@ -417,10 +405,10 @@ def far_away(
             ends += ask(pool, [0])
             round_trips.append(host.round_trips - before)
         seen = seen_at(server, ends)
-        return SeenFarAway(ends, seen.on, seen.moved, round_trips, recorder.limits_s)
+        return [ends, seen.on, seen.moved, round_trips, recorder.limits_s]
 
 
-FAR_AWAY: Dict[str, Callable[[], SeenFarAway]] = {
+FAR_AWAY: Dict[str, Callable[[], List[Any]]] = {
     "apart": lambda: far_away((0, APART_S, APART_S)),
     "near": lambda: far_away(NEAR, default=LIMITED),
     # one round trip takes longer than the 0.25 s

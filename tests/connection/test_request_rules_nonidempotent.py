@@ -11,7 +11,6 @@ import socket
 
 import pytest
 import requests
-import urllib3
 
 from pools import (
     VERIFIES_NAMES_ALONE,
@@ -24,7 +23,9 @@ from pools import (
     shim,
     verdicts,
 )
-from stalepool_testing import TLS, ConnectProxy, FaultServer
+from replay_routes import proxied
+from replay_tools import reused
+from stalepool_testing import TLS
 
 
 def in_place(max_idle_s, **settings):
@@ -40,9 +41,6 @@ def rode(server):
     return server.journal[-1].connection
 
 
-# -- by every way ----------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def by_ipv6():
     with serving(family=socket.AF_INET6) as (server, pool):
@@ -51,21 +49,18 @@ def by_ipv6():
 
 @contextlib.contextmanager
 def through_a_proxy(tls=None, proxy_tls=None):
-    with FaultServer(tls=tls) as server, ConnectProxy(tls=proxy_tls) as proxy:
-        options = {"ca_certs": TLS().ca_path, "retries": False, "timeout": 10}
-        with urllib3.ProxyManager(proxy.url, **options) as manager:
-            origin = proxy if tls is None else server
-            yield origin, lambda method: manager.request(method, server.url).status
+    with proxied(tls=tls, proxy_tls=proxy_tls) as way:
+        yield way.proxy if tls is None else way.server, way.send
 
 
 @contextlib.contextmanager
 def through_requests():
-    tls = TLS()
-    with FaultServer(tls=tls) as server, ConnectProxy() as proxy, requests.Session() as session:
+    with proxied(tls=TLS()) as way, requests.Session() as session:
         session.trust_env = False
-        session.verify = tls.ca_path
-        session.proxies = {"https": proxy.url}
-        yield server, lambda method: session.request(method, server.url, timeout=10).status_code
+        session.verify = TLS().ca_path
+        session.proxies = {"https": way.proxy.url}
+        url = way.server.url
+        yield way.server, lambda method: session.request(method, url, timeout=10).status_code
 
 
 WAYS = {
@@ -88,21 +83,16 @@ def test_by_every_way(way):
         assert verdicts(origin) == {"alive": 3}
 
 
-# -- what moves, and for how long it was idle ------------------------------------------------------
-
-
 def test_audit_moves_nothing():
     """It counts what active mode would have moved."""
-    with in_place(0, mode="audit"), serving() as (server, pool):
-        assert get(pool) == 200
+    with in_place(0, mode="audit"), reused() as (server, pool):
         assert pool.request("POST", "/").status == 200
         assert (rode(server), moved(server)) == (0, 1)
 
 
 def test_a_socket_of_unknown_kind():
     """Its idle time counts from the last answer, too."""
-    with in_place(1), serving() as (server, pool):
-        assert get(pool) == 200
+    with in_place(1), reused() as (server, pool):
         conn = pooled_connection(pool)
         conn.sock = UnknownSocket(conn.sock)
         assert get(pool) == 200

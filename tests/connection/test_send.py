@@ -10,23 +10,12 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 import stalepool
-from pools import (
-    counters,
-    get,
-    passing_through,
-    pool_for,
-    pooled_connection,
-    serving,
-    shim,
-    stock,
-)
+from pools import counters, get, passing_through, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, after_checkout, have, reused, send
 from stalepool_testing import (
-    FaultServer,
     ProcessThenReset,
     ResetAfter,
     ResetAtNextByte,
-    Respond,
     Surplus,
     kernel,
 )
@@ -72,9 +61,7 @@ def test_a_second_request_in_one_checkout_is_not_taken_for_the_firsts_body(who: 
         yield b"c" * 1000
 
     settings = {} if who is stock else {"replay": "idempotent"}
-    with who(**settings), serving(default=Respond(200)) as (server, pool):
-        pool.ConnectionCls = SignsIn
-        assert get(pool) == 200
+    with who(**settings), reused(connection_class=SignsIn) as (server, pool):
         conn = pooled_connection(pool)
         with pytest.raises(HTTPError):
             pool.request("POST", "/", body=body(), headers={"Content-Length": "3000"})
@@ -108,7 +95,7 @@ def test_a_connection_that_has_no_socket_is_not_looked_after(
 
 def test_a_readable_connection_that_carries_an_identity_is_not_left() -> None:
     """Another one would not be who this one is."""
-    with shim(presend_check=True), FaultServer(default=ECHO) as server, pool_for(server) as pool:
+    with shim(presend_check=True), serving(default=ECHO) as (server, pool):
         headers = {"Authorization": "NTLM x"}
         assert pool.request("GET", "/", headers=headers).status == 200
         sock = pooled_connection(pool).sock

@@ -13,8 +13,9 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 
 from oracle import describe_error
-from reused import asked, outcome, primed, stock
-from stalepool_testing import AnswerStep, CloseAfter, Exchange, ProcessThenClose, Respond, kernel
+from pools import end_while_idle, in_stock
+from replay_tools import asked, outcome, reused
+from stalepool_testing import AnswerStep, Exchange, ProcessThenClose, Respond
 
 SIX_BYTES = {"Content-Length": "6"}
 
@@ -122,7 +123,7 @@ def test_what_reading_a_body_raises_is_the_callers(name: str, kind: Any, is_dead
 
     def send() -> Tuple[Any, int]:
         error, step = RAISED[name](), CloseOnHalf() if is_dead else Respond()
-        with primed(step, timeout=3.0 if is_dead else 0.3) as (server, pool):
+        with reused(step, timeout=3.0 if is_dead else 0.3) as (server, pool):
             body = kind(error, server.wait_ended if is_dead else _nothing)
             try:
                 seen: Any = pool.request("PUT", "/wanted", body=body, headers=SIX_BYTES).status
@@ -130,17 +131,15 @@ def test_what_reading_a_body_raises_is_the_callers(name: str, kind: Any, is_dead
                 seen = describe_error(caught)
             return seen, asked(server)
 
-    with stock():
-        expected, _ = send()
     seen, times = send()
-    assert seen == expected
+    assert seen == in_stock(send)[0]
     assert times <= 1
 
 
 def test_an_exception_out_of_a_body_is_the_very_object() -> None:
     for make in (Frozen, KeyboardInterrupt):
         error = make()
-        with primed() as (_, pool):
+        with reused() as (_, pool):
             with pytest.raises(make) as caught:
                 pool.request("PUT", "/wanted", body=Failing(error), headers=SIX_BYTES)
         assert caught.value is error
@@ -152,14 +151,13 @@ def test_a_body_is_asked_what_stock_asks_it(kind: Any) -> None:
 
     def send(method: str, *steps: Any) -> List[str]:
         body = kind(b"put")
-        with primed(*steps) as (server, pool):
+        with reused(*steps) as (server, pool):
             assert outcome(pool, method, body=body, headers={"Content-Length": "3"}) == 200
             sent = [entry.body for entry in server.journal if entry.path == "/wanted"]
             assert sent == [b"put"] * (1 + len(steps))
             return body.calls
 
-    with stock():
-        expected = send("PUT")
+    expected = in_stock(send, "PUT")
     assert send("PUT") == send("POST") == send("PUT", ProcessThenClose()) == expected
 
 
@@ -172,14 +170,12 @@ def test_what_a_reader_has_read_ahead_arrives(tmp_path: Path, is_dead: bool) -> 
     def send(*steps: Any) -> Tuple[Any, List[int]]:
         with codecs.getreader("utf-8")(open(path, "rb")) as body:
             assert len(body.readline()) == 60
-            with primed(*steps) as (server, pool):
+            with reused(*steps) as (server, pool):
                 seen = outcome(pool, "PUT", body=body, headers={"Content-Length": "10000"})
                 return seen, [len(e.body) for e in server.journal if e.path == "/wanted"]
 
-    with stock():
-        expected, _ = send()  # urllib3 1.26 does not take text from such a file
     seen, sizes = send(*[ProcessThenClose()] * is_dead)
-    assert seen == expected
+    assert seen == in_stock(send)[0]  # urllib3 1.26 does not take text from such a file
     assert seen != 200 or sizes == [10_000] * (1 + is_dead)
 
 
@@ -193,10 +189,9 @@ def test_a_generator_is_consumed_once() -> None:
                 taken.append(1)
                 yield part
 
-        with primed(*[ProcessThenClose()] * (not is_idle)) as (server, pool):
+        with reused(*[ProcessThenClose()] * (not is_idle)) as (server, pool):
             if is_idle:
-                server.perform(CloseAfter(0))
-                kernel.wait_readable(pool.pool.queue[-1].sock)
+                end_while_idle(server, pool)
             seen = outcome(pool, "PUT", body=parts())
             assert (seen == 200) is is_idle, seen
             assert len(taken) == 3
@@ -220,7 +215,7 @@ def test_a_buffer_that_changes_meanwhile_is_sent_again_as_it_was() -> None:
     buffer = bytearray(b"one")
     for body in (buffer, memoryview(buffer)):
         buffer[:] = b"one"
-        with primed(MutateThenClose(buffer)) as (server, pool):
+        with reused(MutateThenClose(buffer)) as (server, pool):
             assert outcome(pool, "PUT", body=body) == 200
             sent = [entry.body for entry in server.journal if entry.path == "/wanted"]
             assert sent == [b"one", b"one"]

@@ -24,9 +24,8 @@ import network
 import stalepool
 from delayed_answers import ReadThenBlackHole
 from network import CutServer
-from pools import DEFAULTS, counters, get, pool_for, pooled_connection, shim, stock
+from pools import DEFAULTS, Server, counters, get, pool_for, pooled_connection, shim, stock
 from replay_tools import Case, side_by_side, wrong, wrong_in_stock
-from reused import Server
 from stalepool_testing import (
     TLS,
     AnswerStep,
@@ -85,17 +84,9 @@ def outcome(server: FaultServer, send: Callable[[], Any]) -> Outcome:
     took_s = time.monotonic() - began
     arrived = [entry.connection for entry in list(server.journal)[before:] if entry.processed]
     counted = counters(server)
-    return Outcome(
-        end,
-        took_s,
-        arrived,
-        len(server.journal.connections),
-        counted.get("replays", {}),
-        counted.get("moved", {}),
-        counted.get("verdicts", {}),
-        counted.get("gone", {}),
-        counted.get("knowledge", {}).get("keepalive_probes", ""),
-    )
+    found = {name: counted.get(name, {}) for name in ("replays", "moved", "verdicts", "gone")}
+    probes = counted.get("knowledge", {}).get("keepalive_probes", "")
+    return Outcome(end, took_s, arrived, len(server.journal.connections), probes=probes, **found)
 
 
 def ask(server: FaultServer, pool: Any, method: str = "GET") -> Outcome:
@@ -113,7 +104,7 @@ def answered(
         yield server, pool
 
 
-# -- what lives: a gap in the network --------------------------------------------------------------
+# -- what lives ------------------------------------------------------------------------------------
 
 
 def across_a_gap(
@@ -172,8 +163,6 @@ def body_across_a_gap(gap_s: float) -> Outcome:
         return outcome(server, read)
 
 
-# -- what lives: a peer that does not read ---------------------------------------------------------
-
 #: less than is recorded for a replay, more than a small receive buffer
 SOME_BODY = b"x" * 700_000
 LARGE_BODY = b"x" * 4_000_000
@@ -183,9 +172,6 @@ def unread_for(seconds: float, method: str, body: bytes) -> Outcome:
     """The peer reads only after a while; what is sent until then fills its buffer."""
     with answered(FaultServer([Respond(200), ZeroWindow(seconds)])) as (server, pool):
         return outcome(server, lambda: pool.request(method, "/", body=body).status)
-
-
-# -- what lives: a firewall that swallows probes ---------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -226,9 +212,6 @@ def idle_behind_a_filter() -> Outcome:
             return int(pool.request("POST", "/", body=b"x").status)
 
         return outcome(server, lambda: {post() for _ in range(3)}.pop())
-
-
-# -- what lives: a neighbour that is away ----------------------------------------------------------
 
 
 def neighbours() -> List[Outcome]:
@@ -295,33 +278,33 @@ def acknowledged_and_dead(
         return ask(server, pool, method)
 
 
-def fall_silent(server: FaultServer) -> None:
-    """Its connection drops silently; the answer before is acknowledged, and not sent again."""
-    server.channels[0].flush()
-    swallow(server.channels[0].sock)
-
-
 def unacknowledged_and_dead(
-    method: str, tls: Optional[TLS] = None, timeout_s: Optional[float] = None
+    method: str,
+    tls: Optional[TLS] = None,
+    timeout_s: Optional[float] = None,
+    default: Any = None,
+    idle_s: float = 0.0,
+    is_known: bool = False,
+    is_gone: bool = False,
 ) -> Outcome:
-    """The connection drops silently before the request, which nobody acknowledges."""
-    with answered(FaultServer(tls=tls), timeout_s or limit_s(), tls) as (server, pool):
-        fall_silent(server)
-        return ask(server, pool, method)
+    """The connection drops silently before the request, which nobody acknowledges.
 
-
-def silent_in_the_pool(is_known: bool) -> Outcome:
-    """The connection drops silently while it is idle, and probes go unanswered.
-
+    :param default: what a fresh connection meets.
+    :param idle_s: the connection is idle for so long then, and probes go unanswered.
     :param is_known: the origin has answered a probe before.
+    :param is_gone: the listener has gone as well: a fresh connection is refused.
     """
-    with answered(FaultServer(), limit_s()) as (server, pool):
+    server = Server([Respond(200)] * (1 + is_known), tls=tls, default=default)
+    with answered(server, timeout_s or limit_s(), tls) as (server, pool):
         if is_known:
             time.sleep(2.2)
             assert get(pool) == 200
-        fall_silent(server)
-        time.sleep(3.2)
-        return ask(server, pool, "POST")
+        server.channels[0].flush()  # the answer before is acknowledged, and not sent again
+        swallow(server.channels[0].sock)
+        if is_gone:
+            server.stop_listening()
+        time.sleep(idle_s)
+        return ask(server, pool, method)
 
 
 def half_open(idle_s: float) -> Outcome:
@@ -343,20 +326,9 @@ def half_open(idle_s: float) -> Outcome:
         return ask(server, pool)
 
 
-def nobody_answers() -> Outcome:
-    """The fresh connection is accepted, and the request read; that is all."""
-    server = FaultServer([Respond(200)], default=Silence())
-    with answered(server, limit_s(NOBODY_LIMIT_S)) as (server, pool):
-        fall_silent(server)
-        return ask(server, pool)
-
-
-def nobody_listens() -> Outcome:
-    """The listener has gone as well: a fresh connection is refused."""
-    with answered(Server(), limit_s(NOBODY_LIMIT_S)) as (server, pool):
-        fall_silent(server)
-        server.stop_listening()
-        return ask(server, pool)
+def in_vain(**options: Any) -> Outcome:
+    """The same, and no fresh connection gets an answer either."""
+    return unacknowledged_and_dead("GET", timeout_s=limit_s(NOBODY_LIMIT_S), **options)
 
 
 # -- what has to be seen ---------------------------------------------------------------------------
@@ -365,23 +337,21 @@ def nobody_listens() -> Outcome:
 NOTICED_S = 3 + 2.2 + 3
 
 
-def is_waited_for(seen: Outcome) -> bool:
+def shows(**expected: Any) -> Callable[[Outcome], bool]:
+    return lambda seen: all(getattr(seen, name) == expected[name] for name in expected)
+
+
+def is_waited_for(seen: Outcome, **more: Any) -> bool:
     """It was answered, acted on once, and on the connection that it was on."""
-    return seen.end in (200, "200000 bytes") and seen.arrived == [0] and not seen.replays
+    is_it = seen.end in (200, "200000 bytes") and seen.arrived == [0] and not seen.replays
+    return is_it and shows(**more)(seen)
 
 
-def is_left_alone(seen: Outcome) -> bool:
-    """Not even a connection was opened beside it."""
-    return is_waited_for(seen) and seen.connections == 1
-
-
-def is_known_to_be_filtered(seen: Outcome) -> bool:
-    return is_waited_for(seen) and seen.probes == "swallowed"
-
-
-def is_not_tried_again(seen: Outcome) -> bool:
-    """One connection was opened beside it, once, to see whether that one's probes are answered."""
-    return is_known_to_be_filtered(seen) and seen.connections == 2
+#: not even a connection was opened beside it
+is_left_alone = functools.partial(is_waited_for, connections=1)
+is_known_to_be_filtered = functools.partial(is_waited_for, probes="swallowed")
+#: one connection was opened beside it, once, to see whether that one's probes are answered
+is_not_tried_again = functools.partial(is_known_to_be_filtered, connections=2)
 
 
 def is_sent_again(seen: Outcome, before: Sequence[int] = (0,)) -> bool:
@@ -396,8 +366,7 @@ def is_sent_again(seen: Outcome, before: Sequence[int] = (0,)) -> bool:
     )
 
 
-def is_sent_on(seen: Outcome) -> bool:
-    return is_sent_again(seen, before=())
+is_sent_on = functools.partial(is_sent_again, before=())
 
 
 def is_accepted_at_once(seen: Outcome) -> bool:
@@ -419,10 +388,6 @@ def is_the_callers_timeout(
 def waits_for_all_of_its_time(seen: Outcome) -> bool:
     is_it = seen.end == "ReadTimeoutError" and seen.took_s >= STOCK_LIMIT_S
     return is_it and seen.connections == 1
-
-
-def shows(**expected: Any) -> Callable[[Outcome], bool]:
-    return lambda seen: all(getattr(seen, name) == expected[name] for name in expected)
 
 
 OTHER_SOCKET = {"end": 200, "arrived": [1], "connections": 2}
@@ -469,8 +434,10 @@ CASES: Dict[str, Case] = {
     "acknowledged GET": dies(lambda: acknowledged_and_dead("GET"), is_sent_again),
     "unacknowledged GET": dies(lambda: unacknowledged_and_dead("GET"), is_sent_on),
     "TLS: unacknowledged GET": dies(lambda: unacknowledged_and_dead("GET", TLS()), is_sent_on),
-    "pool: POST": dies(lambda: silent_in_the_pool(is_known=False), is_moved),
-    "known: pool: POST": dies(lambda: silent_in_the_pool(is_known=True), is_found_dead),
+    "pool: POST": dies(lambda: unacknowledged_and_dead("POST", idle_s=3.2), is_moved),
+    "known: pool: POST": dies(
+        lambda: unacknowledged_and_dead("POST", idle_s=3.2, is_known=True), is_found_dead
+    ),
     "half-open GET": Case(lambda: half_open(0), is_reset, meets_the_reset),
     "half-open GET, probed": Case(lambda: half_open(1.6), takes_another_socket, meets_the_reset),
     "deferring server": dies(
@@ -478,9 +445,12 @@ CASES: Dict[str, Case] = {
     ),
     "in a hurry": times_out(lambda: acknowledged_and_dead("GET", timeout_s=4), after_s=4),
     "nobody answers": times_out(
-        nobody_answers, after_s=NOBODY_LIMIT_S, arrived=[1], replays={"failed": 1}
+        lambda: in_vain(default=Silence()),  # it accepts, and reads the request; that is all
+        after_s=NOBODY_LIMIT_S,
+        arrived=[1],
+        replays={"failed": 1},
     ),
-    "nobody listens": times_out(nobody_listens, after_s=NOBODY_LIMIT_S, arrived=[]),
+    "nobody listens": times_out(lambda: in_vain(is_gone=True), after_s=NOBODY_LIMIT_S, arrived=[]),
 }
 
 #: they differ from those in what the kernel says, or in the method

@@ -9,10 +9,10 @@ import pytest
 import urllib3
 
 from pools import shim
+from replay_tools import reused
 from stalepool.connection import silence
 from stalepool.connection.state import Request
 from stalepool.settings import Settings
-from stalepool_testing import FaultServer
 
 
 class Case(NamedTuple):
@@ -91,9 +91,7 @@ def test_a_socket_of_unknown_kind_waits_as_in_stock(
         return make(sock)
 
     monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
-    with shim(replay="idempotent", silence_s=7), FaultServer() as server:
-        with urllib3.HTTPConnectionPool(server.host, server.port, retries=False) as pool:
-            assert pool.request("GET", "/").status == 200
-            Told.limits.clear()
-            assert pool.request("GET", "/").status == 200
-            assert (7.0 in Told.limits) is waits
+    with shim(replay="idempotent", silence_s=7), reused(timeout=None) as (_, pool):
+        Told.limits.clear()
+        assert pool.request("GET", "/").status == 200
+        assert (7.0 in Told.limits) is waits

@@ -20,8 +20,8 @@ import pytest
 import urllib3
 
 from oracle import describe_error, describe_pool
-from pools import await_arrival, pooled_connection
-from reused import asked, outcome, primed, stock
+from pools import end_while_idle, in_stock, pool_for, pooled_connection, serving
+from replay_tools import asked, outcome, reused
 from stalepool_testing import (
     TLS,
     CloseAfter,
@@ -34,12 +34,6 @@ from stalepool_testing import (
 )
 
 pytestmark = pytest.mark.usefixtures("defaults")
-
-
-def end_while_idle(server: FaultServer, pool: Any) -> None:
-    """The server closes the pooled connection, and that has arrived."""
-    server.perform(CloseAfter(0))
-    await_arrival(pool)
 
 
 @pytest.fixture
@@ -57,7 +51,7 @@ def no_collector() -> Iterator[None]:
 
 def test_a_partial_in_the_place_of_a_response_class_is_called() -> None:
     """botocore's habit: the class is kept on the instance, and now and then a partial of it."""
-    with primed(Respond(), Respond(), ProcessThenClose()) as (server, pool):
+    with reused(Respond(), Respond(), ProcessThenClose()) as (server, pool):
         conn = pooled_connection(pool)
         kept = conn.response_class
         assert issubclass(kept, http.client.HTTPResponse)
@@ -89,9 +83,7 @@ def test_a_response_class_kept_on_the_instance_holds_no_connection() -> None:
             del conn
             return connection() is not None, sock() is not None
 
-    with stock():
-        expected = lives_on()
-    assert lives_on() == expected
+    assert lives_on() == in_stock(lives_on)
 
 
 # -- botocore itself -------------------------------------------------------------------------------
@@ -141,9 +133,7 @@ def test_botocores_errors_are_stocks(method: str, headers: Any) -> None:
                 send(method, data=b"1", headers=headers)
             return [describe_error(caught.value), len(server.journal)]
 
-    with stock():
-        expected = fail()
-    assert fail() == expected
+    assert fail() == in_stock(fail)
 
 
 # -- sockets that may not be made ------------------------------------------------------------------
@@ -157,7 +147,7 @@ def test_a_guard_against_sockets_is_obeyed() -> None:
     guard = pytest.importorskip("pytest_socket")
 
     def send(step: Any) -> List[Any]:
-        with primed(Respond(), step) as (server, pool):
+        with reused(Respond(), step) as (server, pool):
             guard.disable_socket()
             try:
                 assert outcome(pool, "POST") == 200
@@ -170,9 +160,7 @@ def test_a_guard_against_sockets_is_obeyed() -> None:
             return [describe_error(caught.value), asked(server)]
 
     for step in (Respond(), ProcessThenClose()):
-        with stock():
-            expected = send(step)
-        assert send(step) == expected
+        assert send(step) == in_stock(send, step)
 
 
 # -- logs that are posted --------------------------------------------------------------------------
@@ -213,9 +201,7 @@ def root_at_debug(handler: logging.Handler) -> Iterator[None]:
 )
 def test_a_record_that_is_posted_makes_no_records(kind: str, default: Any) -> None:
     """Two records are two posts, whatever a post meets."""
-    with FaultServer(default=default) as server, urllib3.HTTPConnectionPool(
-        "127.0.0.1", server.port, maxsize=1, retries=False, timeout=20.0
-    ) as pool:
+    with serving(default=default) as (server, pool):
         poster = Poster(pool)
         records: Any = queue.Queue()
         handler: Any = poster
@@ -276,9 +262,7 @@ def test_a_connection_class_of_somebody_else_fails_as_it_does(
 
     def send() -> Tuple[Any, Any, Dict[str, Any]]:
         with FaultServer([Respond(), *steps]) as server:
-            pool = urllib3.HTTPConnectionPool(
-                "127.0.0.1", server.port, maxsize=1, retries=False, timeout=20.0
-            )
+            pool = pool_for(server)
             pool.ConnectionCls = cls
             assert pool.request("GET", "/prime").status == 200
             if fault == "idle":
@@ -292,9 +276,7 @@ def test_a_connection_class_of_somebody_else_fails_as_it_does(
                 pool.close()
             return seen, asked(server), state
 
-    with stock():
-        expected = send()
-    found = send()
+    expected, found = in_stock(send), send()
     is_saved = found[0] == 200 and expected[0] != 200 and method == "GET" and len(steps) == 1
     assert is_saved or found == expected
 
@@ -307,7 +289,7 @@ def test_make_request_by_hand_on_a_connection_that_dies_fails_as_it_does(
     timeout: Any, is_checked_out: bool, method: str
 ) -> None:
     def send() -> Tuple[Any, int, Any]:
-        with primed(ProcessThenClose()) as (server, pool):
+        with reused(ProcessThenClose()) as (server, pool):
             conn = pool._get_conn() if is_checked_out else pooled_connection(pool)
             try:
                 response = pool._make_request(conn, method, "/wanted", timeout=timeout)
@@ -318,10 +300,8 @@ def test_make_request_by_hand_on_a_connection_that_dies_fails_as_it_does(
             conn.close()
             return seen, asked(server), state
 
-    with stock():
-        expected = send()
     found = send()
-    assert found == expected or (is_checked_out and method == "GET" and found[:2] == (200, 2))
+    assert found == in_stock(send) or (is_checked_out and method == "GET" and found[:2] == (200, 2))
 
 
 # -- copies, and what is let go --------------------------------------------------------------------
@@ -347,7 +327,7 @@ def test_a_copy_of_a_closed_connection_is_what_it_is_in_stock(name: str) -> None
     """It connects anew."""
 
     def attributes() -> List[str]:
-        with primed() as (server, pool):
+        with reused(default=Respond()) as (server, pool):
             assert outcome(pool, "GET") == 200
             conn = pool._get_conn()
             conn.close()
@@ -361,13 +341,11 @@ def test_a_copy_of_a_closed_connection_is_what_it_is_in_stock(name: str) -> None
             assert len(server.journal.connections) == 2
             return found
 
-    with stock():
-        expected = attributes()
-    assert attributes() == expected
+    assert attributes() == in_stock(attributes)
 
 
 def test_a_copy_of_an_open_connection_shares_its_socket() -> None:
-    with primed() as (server, pool):
+    with reused(default=Respond()) as (server, pool):
         conn = pool._get_conn()
         twin = copy.copy(conn)
         assert twin.sock is conn.sock
@@ -380,11 +358,10 @@ def test_a_copy_of_an_open_connection_shares_its_socket() -> None:
 
 
 @pytest.mark.usefixtures("no_collector")
-@pytest.mark.parametrize("layer", ["plain", "TLSv1.3"])
-def test_a_socket_that_is_let_go_is_closed(layer: str) -> None:
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+def test_a_socket_that_is_let_go_is_closed(version: Any) -> None:
     """By a client that keeps the connection, and sets its ``sock`` to None."""
-    tls = None if layer == "plain" else TLS(layer)
-    with primed(tls=tls) as (_, pool):
+    with reused(tls=version) as (_, pool):
         assert outcome(pool, "GET") == 200
         conn = pool._get_conn()
         descriptor = conn.sock.fileno()
@@ -396,10 +373,7 @@ def test_a_socket_that_is_let_go_is_closed(layer: str) -> None:
 @pytest.mark.usefixtures("no_collector")
 def test_nothing_is_left_of_idle_tls_connections_that_the_server_ended() -> None:
     """The pool keeps the connection objects; their sockets and TLS layers go at once."""
-    tls = TLS()
-    with FaultServer(tls=tls) as server, urllib3.HTTPSConnectionPool(
-        "127.0.0.1", server.port, maxsize=3, retries=False, ca_certs=tls.ca_path, timeout=20.0
-    ) as pool:
+    with serving(tls=TLS(), maxsize=3) as (server, pool):
         taken = [pool._get_conn() for _ in range(3)]
         for conn in taken:
             conn.request("GET", "/")

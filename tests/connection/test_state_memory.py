@@ -14,8 +14,8 @@ import pytest
 import urllib3
 
 from breaks import breaks
-from pools import pooled_connection, shim
-from reused import primed
+from pools import pooled_connection, serving, shim
+from replay_tools import reused
 from stalepool.clock import monotonic
 from stalepool.connection import state
 from stalepool_testing import FaultServer, Respond, Silence
@@ -34,7 +34,7 @@ def recorded() -> int:
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 def test_a_failed_request_leaves_no_body_behind(method: str) -> None:
     """Stock: nothing is left, either."""
-    with shim(replay="idempotent"), primed(Silence()) as (_server, pool):
+    with shim(replay="idempotent"), reused(Silence()) as (_server, pool):
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             pool.request(method, "/", body=b"x" * (MB // 2), timeout=0.3)
         assert recorded() < MB // 8
@@ -88,7 +88,7 @@ def test_a_stream_in_chunks_is_not_recorded(method: str) -> None:
         assert found is not None and found.request is not None
         held.append(sum(map(len, found.request.sent)))
 
-    with shim(replay="idempotent"), primed(Respond(200)) as (_server, pool):
+    with shim(replay="idempotent"), reused(Respond(200)) as (_server, pool):
         conn = pooled_connection(pool)
         assert pool.request(method, "/", body=body(conn)).status == 200
     assert held and held[0] < 500
@@ -96,28 +96,26 @@ def test_a_stream_in_chunks_is_not_recorded(method: str) -> None:
 
 def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
     """What the lines of the package have allocated, and hold after two requests on each."""
-    with shim(replay="idempotent"), FaultServer() as server:
-        options = {"maxsize": 60, "timeout": 20.0}
-        with urllib3.HTTPConnectionPool(server.host, server.port, **options) as pool:
+    with shim(replay="idempotent"), serving(maxsize=60) as (_, pool):
 
-            def held() -> int:
-                found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, OURS)])
-                return sum(trace.size for trace in found.traces)
+        def held() -> int:
+            found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, OURS)])
+            return sum(trace.size for trace in found.traces)
 
-            def use(count: int) -> None:
-                taken = [pool._get_conn() for _ in range(count)]
-                for conn in taken:
-                    for _ in range(2):
-                        _checked(conn)
-                for conn in taken:
-                    pool._put_conn(conn)
+        def use(count: int) -> None:
+            taken = [pool._get_conn() for _ in range(count)]
+            for conn in taken:
+                for _ in range(2):
+                    _checked(conn)
+            for conn in taken:
+                pool._put_conn(conn)
 
-            tracemalloc.start()
-            use(10)
-            before = held()
-            use(60)
-            assert 0 < (held() - before) / 50 < 1000
-            tracemalloc.stop()
+        tracemalloc.start()
+        use(10)
+        before = held()
+        use(60)
+        assert 0 < (held() - before) / 50 < 1000
+        tracemalloc.stop()
 
 
 def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 import lanes
 import stalepool
-from pools import await_arrival, pool_for, shim
+from pools import await_arrival, end_while_idle, pool_for, shim
 from replay_tools import ECHO, IDEMPOTENT, METHODS, after_checkout, have, send
 from stalepool import runtime
 from stalepool.connection import state
@@ -117,8 +117,7 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: self.model.phase is not FRESH and not self.model.has_ended)
     @rule(end=st.sampled_from(ENDS))
     def the_server_ends_it(self, end: Any) -> None:
-        self.server.perform(end)
-        await_arrival(self.pool)
+        end_while_idle(self.server, self.pool, end)
         self.model.has_ended = True
 
     @rule()

@@ -22,9 +22,6 @@ COPY = urllib3.connectionpool
 MISSING: Any = object()
 
 
-# -- their wrappers: each notes its calls in a list
-
-
 def by_wrapt(owner: Any, name: str, calls: List[str]) -> Any:
     def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         calls.append(name)

@@ -77,8 +77,7 @@ def test_policies(application, policy):
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
 def test_a_connection_pooled_before(version):
     """It is armed at its next checkout, once."""
-    tls = None if version is None else TLS(version)
-    with serving(tls=tls, socket_options=socket_options([1, 60, 15, 4])) as (server, pool):
+    with serving(tls=version, socket_options=socket_options([1, 60, 15, 4])) as (server, pool):
         with stock():
             assert get(pool) == 200
         with shim():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import socket
 from typing import Any, Callable, Dict, NamedTuple
@@ -11,9 +12,9 @@ import pytest
 import stalepool
 from pools import (
     UnknownSocket,
-    await_arrival,
     await_probe,
     counters,
+    end_while_idle,
     get,
     pooled_connection,
     serving,
@@ -21,6 +22,7 @@ from pools import (
     verdicts,
     wait_idle,
 )
+from replay_tools import reused
 from socket_states import KINDS, STATES
 from stalepool import stats
 from stalepool.sockets.verdict import Verdict
@@ -32,11 +34,7 @@ def nothing(server: Any, pool: Any) -> None:
 
 
 def performed(step: Any) -> Callable[[Any, Any], None]:
-    def happens(server: Any, pool: Any) -> None:
-        server.perform(step)
-        await_arrival(pool)
-
-    return happens
+    return functools.partial(end_while_idle, step=step)
 
 
 def send_in_vain(server: Any, pool: Any) -> None:
@@ -110,8 +108,7 @@ def test_what_follows_from_a_verdict(
     """In audit the same is counted, and urllib3 decides."""
     scene = SCENES[verdict]
     caplog.set_level(logging.DEBUG, "stalepool.checkout")
-    with shim(mode=mode, **scene.settings), serving() as (server, pool):
-        assert get(pool) == 200
+    with shim(mode=mode, **scene.settings), reused() as (server, pool):
         scene.happens(server, pool)
         assert get(pool) == 200
         assert verdicts(server) == {verdict.value: 1}
@@ -140,8 +137,7 @@ def test_bytes_of_an_earlier_record() -> None:
 
 def test_a_connection_of_the_parents(pretend_fork: Callable[[], None]) -> None:
     """``FOREIGN_PROCESS``"""
-    with shim(), serving() as (server, pool):
-        assert get(pool) == 200
+    with shim(), reused() as (server, pool):
         pretend_fork()
         assert get(pool) == 200
         assert verdicts(server) == {"foreign_process": 1}

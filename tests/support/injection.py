@@ -11,11 +11,10 @@ import os
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-import urllib3
-
 import stalepool
-from pools import await_arrival, let_pass, pooled_connection
-from stalepool_testing import CloseAfter, FaultServer, ProcessThenClose, Respond, kernel
+from pools import end_while_idle, let_pass, pooled_connection, serving
+from replay_tools import after_checkout, have
+from stalepool_testing import CloseAfter, FaultServer, ProcessThenClose, Respond
 
 _OURS = os.path.dirname(os.path.abspath(stalepool.__file__)) + os.sep
 
@@ -73,11 +72,6 @@ def _nothing(server: FaultServer, pool: Any) -> None:
     pass
 
 
-def _close_idle(server: FaultServer, pool: Any) -> None:
-    server.perform(CloseAfter(0))
-    await_arrival(pool)
-
-
 def _close_connection(server: FaultServer, pool: Any) -> None:
     pooled_connection(pool).close()
 
@@ -88,15 +82,7 @@ def _make_full_check_due(server: FaultServer, pool: Any) -> None:
 
 def _close_after_checkout(server: FaultServer, pool: Any) -> None:
     """The FIN arrives between the look at checkout and the first byte."""
-    stock = pool._validate_conn
-
-    def _validate_conn(conn: Any) -> None:
-        del pool._validate_conn
-        server.perform(CloseAfter(0))
-        kernel.wait_readable(conn.sock)
-        stock(conn)
-
-    pool._validate_conn = _validate_conn
+    after_checkout(pool, have(server, CloseAfter(0)))
 
 
 #: name -> (method, path, path of the answer before, what is done meanwhile, settings)
@@ -108,7 +94,7 @@ SCENES: Dict[str, Tuple[str, str, str, Callable[[FaultServer, Any], None], Dict[
     "POST": ("POST", "/", "/", _nothing, {}),
     "GET": ("GET", "/", "/", _nothing, {}),
     "GET, new socket": ("GET", "/", "/", _close_connection, {}),
-    "GET, closed while idle": ("GET", "/", "/", _close_idle, {}),
+    "GET, closed while idle": ("GET", "/", "/", end_while_idle, {}),
     "POST, closed after the checkout": ("POST", "/", "/", _close_after_checkout, {}),
 }
 
@@ -125,9 +111,7 @@ def injected(name: str) -> None:
     lost: List[str] = []
     broken: List[str] = []
     stalepool.install(**settings)
-    with FaultServer(Script()) as server, urllib3.HTTPConnectionPool(
-        "127.0.0.1", server.port, maxsize=1, retries=False, timeout=20.0
-    ) as pool:
+    with serving(Script()) as (server, pool):
         place = None
         for line in itertools.count():
             try:  # whatever has happened to it, the pool goes on

@@ -24,10 +24,9 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import urllib3
 
 import stalepool  # noqa: F401  # installs, unless the environment says no
-from pools import counters, pooled_connection
+from pools import Server, counters, pooled_connection
 from replay_routes import FOR_EVER_MS, route_to
 from replay_tools import after_checkout, have, kind_of, wait_for
-from reused import Server
 from stalepool_testing import (
     TLS,
     AnswerStep,
@@ -424,10 +423,10 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
 
     keeps_ms = 200 if is_behind and fault.when != MET else FOR_EVER_MS
     with Server(script, tls=None if is_behind else tls, receive_buffer=buffer) as server, route_to(
-        server, way, tls, haproxy, keeps_ms
-    ) as route, route.make_pool(**options) as pool:
-        if route.cut is not None:
-            CUT[id(server.journal)] = route.cut
+        server, way, tls, haproxy, keeps_ms, **options
+    ) as (pool, cut):
+        if cut is not None:
+            CUT[id(server.journal)] = cut
         for _ in range(times):
             assert pool.request("GET", "/prime", timeout=patient, retries=3).status == 200
         before = saved(pool)  # by an earlier cell, whose server had the port

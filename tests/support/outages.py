@@ -63,14 +63,22 @@ class Route(NamedTuple):
 
 
 @contextlib.contextmanager
-def direct(tls=None, family=socket.AF_INET, **options) -> Iterator[Route]:
-    with FaultServer(tls=tls, family=family) as server, Gate(server, family) as gate:
+def direct(script=(), *, tls=None, family=socket.AF_INET, **options) -> Iterator[Route]:
+    with FaultServer(script, tls=tls, family=family) as server, Gate(server, family) as gate:
         with pool_for(gate, tls, **options) as pool:
 
             def send(method):
                 return as_a_new_thread(pool.request, method, "/").status
 
             yield Route(server, gate, pool, send, gate)
+
+
+@contextlib.contextmanager
+def outage(window_s=WINDOW_S, **options) -> Iterator[Route]:
+    """With the shim: a server that has answered, and refuses now."""
+    with in_place(shim, reconnect_window_s=window_s), direct(**options) as way:
+        way.begin_outage()
+        yield way
 
 
 class Sleeper:

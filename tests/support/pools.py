@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
 
 import urllib3
 
@@ -13,7 +13,8 @@ from stalepool import fallback, stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of
-from stalepool_testing import TLS, AnswerStep, FaultServer, kernel
+from stalepool_testing import TLS, AnswerStep, CloseAfter, FaultServer, IdleStep, kernel
+from stalepool_testing.wire import Ended
 
 #: what comes after the checkout would make up for what it missed
 CHECKOUT_ALONE = {"replay": "off", "presend_check": False, "nonidempotent_max_idle_s": "off"}
@@ -39,6 +40,12 @@ def stock() -> Iterator[None]:
         yield
     finally:
         stalepool.install()
+
+
+def in_stock(call: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns without the shim."""
+    with stock():
+        return call(*args)
 
 
 @contextlib.contextmanager
@@ -89,17 +96,48 @@ def pool_for(server: Any, tls: Optional[TLS] = None, **options: Any) -> Any:
     return urllib3.HTTPSConnectionPool(server.host, server.port, **options)
 
 
+class Server(FaultServer):
+    """A fault server that can stop listening, and keeps its port from everybody else."""
+
+    _kept: Optional[socket.socket] = None
+
+    def stop_listening(self) -> None:
+        """No new connection is accepted from now on; those that stand go on."""
+        self._doorbell.tell(_end)
+        self._acceptor.join(10)
+        self._kept = socket.socket(self.family, socket.SOCK_STREAM)
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(self._address)
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # nor is it shared
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            if self._kept is not None:
+                self._kept.close()
+
+
+def _end() -> None:
+    raise Ended
+
+
 @contextlib.contextmanager
 def serving(
     script: Any = (),
     *,
-    tls: Optional[TLS] = None,
+    tls: Union[TLS, str, None] = None,
     family: int = socket.AF_INET,
     default: Optional[AnswerStep] = None,
+    receive_buffer: Optional[int] = None,
     **options: Any,
-) -> Iterator[Tuple[FaultServer, Any]]:
-    """A fault server, and a pool of one connection to it."""
-    server = FaultServer(script, tls=tls, family=family, default=default)
+) -> Iterator[Tuple[Server, Any]]:
+    """A fault server, and a pool of one connection to it, whose ``options`` are the pool's.
+
+    :param tls: that of both, or its version.
+    """
+    tls = TLS(tls) if isinstance(tls, str) else tls
+    server = Server(script, tls=tls, family=family, default=default, receive_buffer=receive_buffer)
     with server, pool_for(server, tls, **options) as pool:
         yield server, pool
 
@@ -143,6 +181,12 @@ def break_while_idle(server: FaultServer, pool: Any, healthy_requests: int = 1) 
     for _ in range(healthy_requests):
         assert get(pool) == 200
     server.wait_idle_step()
+    await_arrival(pool)
+
+
+def end_while_idle(server: FaultServer, pool: Any, step: Optional[IdleStep] = None) -> None:
+    """The server closes the pooled connection, or does what it is told, and that has arrived."""
+    server.perform(step or CloseAfter(0))
     await_arrival(pool)
 
 

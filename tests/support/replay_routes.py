@@ -7,10 +7,11 @@ import os
 import socket
 import subprocess
 import tempfile
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
 
 import urllib3
 
+from gates import Gate
 from pools import pool_for
 from stalepool_testing import TLS, ConnectProxy, FaultServer
 
@@ -34,42 +35,77 @@ backend back
 """
 
 
-class Route(NamedTuple):
-    """``make_pool``: to the server, or to who hands it on; takes urllib3's options. ``cut``: has
-    the proxy end all tunnels, with an RST if it is told so; None where there is none.
-    """
-
-    make_pool: Callable[..., Any]
-    cut: Optional[Callable[[bool], Any]] = None
-
-
 @contextlib.contextmanager
 def route_to(
-    server: FaultServer, name: str, tls: Optional[TLS], haproxy: str, keeps_ms: int = FOR_EVER_MS
-) -> Iterator[Route]:
-    """Lay a route. To a server without TLS a proxy is the server itself: clients make no tunnels.
+    server: FaultServer,
+    name: str,
+    tls: Optional[TLS],
+    haproxy: str,
+    keeps_ms: int = FOR_EVER_MS,
+    **options: Any,
+) -> Iterator[Tuple[Any, Optional[Callable[[bool], Any]]]]:
+    """A pool to the server, or to who hands it on; and what has the proxy end all tunnels, with an
+    RST if it is told so, None where there is none.
+
+    To a server without TLS a proxy is the server itself: clients make no tunnels.
 
     :param tls: the server's; behind haproxy, haproxy's.
     :param haproxy: its path.
+    :param options: the pool's.
     """
-    if name == "direct":
-        yield Route(lambda **options: pool_for(server, tls, **options))
-    elif name == "haproxy":
-        with through_haproxy(server, tls, haproxy, keeps_ms) as front:
-            yield Route(lambda **options: pool_for(front, tls, **options))
-    elif tls is None:
-        yield Route(lambda **options: _pool_through(server, "http://far.example/", **options))
-    else:
-        ca_path = tls.ca_path
-        with ConnectProxy() as proxy:
-            yield Route(
-                lambda **options: _pool_through(proxy, server.url, ca_certs=ca_path, **options),
-                proxy.cut,
-            )
+    cut = None
+    with contextlib.ExitStack() as stack:
+        if name == "direct":
+            pool = pool_for(server, tls, **options)
+        elif name == "haproxy":
+            front = stack.enter_context(through_haproxy(server, tls, haproxy, keeps_ms))
+            pool = pool_for(front, tls, **options)
+        elif tls is None:
+            pool = _manager(server, **options).connection_from_url("http://far.example/")
+        else:
+            proxy = stack.enter_context(ConnectProxy())
+            pool, cut = _manager(proxy, **options).connection_from_url(server.url), proxy.cut
+        yield stack.enter_context(pool), cut
 
 
-def _pool_through(proxy: Any, url: str, **options: Any) -> Any:
-    return urllib3.ProxyManager(proxy.url, retries=False, **options).connection_from_url(url)
+def _manager(proxy: Any, **options: Any) -> Any:
+    options = {"ca_certs": TLS().ca_path, "retries": False, "timeout": 10.0, **options}
+    return urllib3.ProxyManager(proxy.url, **options)
+
+
+class Proxied(NamedTuple):
+    """A server, a proxy, and a client that reaches the one through the other.
+
+    ``front``: where the client finds the proxy, a gate or the proxy itself. ``pool``: the client's.
+    """
+
+    server: FaultServer
+    proxy: ConnectProxy
+    front: Any
+    manager: Any
+    pool: Any
+
+    def send(self, method: str = "GET") -> int:
+        return int(self.manager.request(method, self.server.url).status)
+
+
+@contextlib.contextmanager
+def proxied(
+    script: Any = (),
+    *,
+    tls: Optional[TLS] = None,
+    proxy_tls: Optional[TLS] = None,
+    family: int = socket.AF_INET,
+    default: Any = None,
+    proxy_class: Any = ConnectProxy,
+    is_gated: bool = False,
+) -> Iterator[Proxied]:
+    """Through a tunnel if the server speaks TLS; forwarded if it does not."""
+    server = FaultServer(script, tls=tls, family=family, default=default)
+    proxy = proxy_class(tls=proxy_tls, family=family)
+    with server, proxy, Gate(proxy) if is_gated else contextlib.nullcontext(proxy) as front:
+        with _manager(front) as manager:
+            yield Proxied(server, proxy, front, manager, manager.connection_from_url(server.url))
 
 
 class Front(NamedTuple):

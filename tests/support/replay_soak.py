@@ -88,9 +88,6 @@ class PickFault(AnswerStep):
         return chance.choice(FAULTS if is_idempotent else FAULTS + FATAL_FAULTS)
 
 
-# -- the client ----------------------------------------------------------------------------------
-
-
 def run_client(requests: int, seed: str, urls: List[str], ca_path: str) -> Dict[str, Any]:
     """Make the requests, in a process that ``worlds.enter("eventlet")`` has made green.
 

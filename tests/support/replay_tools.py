@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import urllib3
 
-from pools import forget_what_was_counted, pool_for, stock
+from pools import Server, forget_what_was_counted, serving, stock
 from stalepool_testing import (
     TLS,
     Close,
@@ -31,6 +31,9 @@ METHODS = IDEMPOTENT + NON_IDEMPOTENT
 BODIES = {"PUT": b"put", "POST": b"pay 10", "PATCH": b"add 1"}
 
 ECHO = Respond(200, echo)
+
+#: what :func:`outcome` says where no answer came; urllib3 1.26 has an error of its own behind it
+NO_ANSWER = ["ProtocolError", "RemoteDisconnected"]
 
 _serial = itertools.count()
 
@@ -64,20 +67,20 @@ class CloseLate(Close):
 @contextlib.contextmanager
 def reused(
     *steps: Step,
-    tls: Optional[TLS] = None,
     default: Step = ECHO,
     method: str = "GET",
     times: int = 1,
+    connection_class: Any = None,
     **options: Any,
-) -> Iterator[Tuple[FaultServer, Any]]:
+) -> Iterator[Tuple[Server, Any]]:
     """A server, and a pool with a connection that has answered; the steps meet what comes next.
 
     :param method: what it has answered.
     :param times: how often, see :func:`prime`.
+    :param options: those of :func:`pools.serving`.
     """
-    with FaultServer([ECHO] * times + list(steps), tls=tls, default=default) as server, pool_for(
-        server, tls, **options
-    ) as pool:
+    with serving([ECHO] * times + list(steps), default=default, **options) as (server, pool):
+        pool.ConnectionCls = connection_class or pool.ConnectionCls
         prime(pool, method, times)
         yield server, pool
 
@@ -113,6 +116,19 @@ def arrived(server: Any, request_id: str) -> Tuple[int, int]:
     """How often a request came to the server, and how often the server acted on it."""
     entries = [entry for entry in server.journal if entry.request_id == request_id]
     return len(entries), sum(entry.processed for entry in entries)
+
+
+def outcome(pool: Any, method: str, **options: Any) -> Any:
+    """The status of the answer, or the names of the error's class and of its cause's."""
+    try:
+        return pool.request(method, "/wanted", **options).status
+    except Exception as error:
+        return [type(link).__name__ for link in links(error)[:2]]
+
+
+def asked(server: FaultServer) -> int:
+    """How often the request under test came to the server."""
+    return server.journal.count(path="/wanted")
 
 
 # -- errors ------------------------------------------------------------------------------------
