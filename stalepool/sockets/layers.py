@@ -39,9 +39,8 @@ class Layers(NamedTuple):
     @property
     def has_receive_timeout(self) -> bool:
         """Tell whether SO_RCVTIMEO is set, which ends reads only while the socket is blocking."""
-        return any(
-            RawSocket.getsockopt(self.raw, _socket.SOL_SOCKET, _socket.SO_RCVTIMEO, 16)
-        )  # timeval
+        timeval = RawSocket.getsockopt(self.raw, _socket.SOL_SOCKET, _socket.SO_RCVTIMEO, 16)
+        return any(timeval)
 
 
 def layers_of(sock: Any) -> Optional[Layers]:
