@@ -61,6 +61,11 @@ def is_timeout(error: Optional[BaseException]) -> bool:
     return of_eventlet or (isinstance(error, (TimeoutError, _socket.timeout)) and not error.errno)
 
 
+def is_in_a_sockets_words(error: Optional[BaseException]) -> bool:
+    """Tell whether it is a timeout with a socket's text, which a signal handler may use, too."""
+    return is_timeout(error) and "timed out" in str(error)
+
+
 def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
     """Tell whether it is the timeout of a socket, and not a signal handler's or a timer's.
 
@@ -68,7 +73,7 @@ def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bo
 
     :param conn: a connection whose class may raise timeouts of its own.
     """
-    if error is None or not is_timeout(error) or "timed out" not in str(error):
+    if error is None or not is_in_a_sockets_words(error):
         return False
     module = _raised_in(error)
     return not module or _is_called_by_us(module) or module in _modules_of(conn)
