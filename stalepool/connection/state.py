@@ -288,8 +288,8 @@ _opened: Dict[int, int] = {}
 @fallback.guarded("connect_failed")
 def note_opened(sock: Any) -> None:
     """Remember in which process a socket was opened: its state may begin only later, or never."""
-    raw = raw_of(sock)
-    if runtime.fork_generation and raw is not None:
+    raw = raw_of(sock) if runtime.fork_generation else None
+    if raw is not None:
         _opened[raw.fileno()] = runtime.fork_generation
 
 
