@@ -94,9 +94,6 @@ def pass_by() -> None:
     due_at = _file_due_at if interval_s is None else min(_file_due_at, _summarized_at + interval_s)
 
 
-# -- the log ---------------------------------------------------------------------------------------
-
-
 def _say_that_it_is_active(now: Dict[str, Any]) -> None:
     fallback.log(
         *(_logger, logging.WARNING if now["unpatched"] else logging.INFO),
@@ -126,9 +123,6 @@ def _leave() -> None:
     current = runtime.current
     if current is not None and current.summary_s is not None:
         _summarize(snapshot(describe_hook()))
-
-
-# -- changes ---------------------------------------------------------------------------------------
 
 
 def _make_due() -> None:

@@ -148,9 +148,10 @@ def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
     except OSError:
         _posix.unlink(temporary, dir_fd=directory)
         raise
-    if written != "%s/%s" % (path, name):
+    replaced = "%s/%s" % (path, name)
+    if written != replaced:
         take_away()
-    written = "%s/%s" % (path, name)
+    written = replaced
 
 
 def take_away() -> None:
