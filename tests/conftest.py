@@ -20,6 +20,7 @@ import pytest
 
 import lanes
 from breaks import breaks
+from errors import links
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -89,21 +90,15 @@ def _skip_what_is_unavailable(item: pytest.Item) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reasons = [cause for cause in _chain(error) if isinstance(cause, Unavailable)]
-        said = "\n".join(map(str, _chain(error)))  # a child's traceback included
+        met = links(error)  # it may have been wrapped on the way
+        reasons = [cause for cause in met if isinstance(cause, Unavailable)]
+        said = "\n".join(map(str, met))  # a child's traceback included
         for package in item.config.getoption("--without"):
             if re.search("No (module named '|package metadata was found for )" + package, said):
                 pytest.skip("needs %s, which this platform does not have" % package)
         if not reasons or item.config.getoption("--require-black-hole"):
             raise
         pytest.skip(str(reasons[0]))
-
-
-def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
-    """The exception and those behind it: what it met may have been wrapped on the way."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _pass_on_what_is_unavailable(stderr: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List
+from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
 import urllib3
@@ -38,6 +38,7 @@ class Connects:
     :ivar hosts: where to, each time.
     :ivar failed: the errors, in order.
     :ivar act: what is done before each connect, if anything.
+    :ivar leads_to: by host, the address that is connected to in its place.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +46,7 @@ class Connects:
         self.hosts: List[str] = []
         self.failed: List[OSError] = []
         self.act: Any = None
+        self.leads_to: Dict[str, Tuple[str, int]] = {}
         monkeypatch.setattr(urllib3.util.connection, "create_connection", self._create)
 
     def _create(self, address: Any, *args: Any, **options: Any) -> Any:
@@ -52,7 +54,7 @@ class Connects:
         try:
             if self.act is not None:
                 self.act()
-            return self._stock(address, *args, **options)
+            return self._stock(self.leads_to.get(address[0], address), *args, **options)
         except OSError as error:
             self.failed.append(error)
             raise

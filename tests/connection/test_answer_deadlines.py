@@ -14,8 +14,9 @@ import urllib3
 import lanes
 from breaks import breaks
 from delayed_answers import AnswerLater
+from errors import links
 from pools import DEFAULTS, counters, pooled_connection, shim
-from replay_tools import after_checkout, asked, have, links, reused
+from replay_tools import after_checkout, asked, have, reused
 from stalepool_testing import Close, CloseAfter, Silence
 from stalepool_testing.kernel import POLLRDHUP
 from worlds import WITH_TESTS

@@ -19,11 +19,11 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 import stalepool
+from errors import links
 from gates import Gate
 from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, in_place, outage
 from pools import UnknownSocket, get, pool_for, pooled_connection, serving, shim, stock
 from replay_routes import proxied
-from replay_tools import links
 from stalepool import stats
 from stalepool_testing import TLS, FaultServer, Respond, swallow
 from worlds import WITH_TESTS
@@ -267,14 +267,14 @@ def test_a_try_that_hangs_does_not_outlast_the_window(sleeper, connects):
         assert way.reconnects == {"failed": 1, "windows": 1}
 
 
-def test_another_failure_is_told_at_once(sleeper, monkeypatch):
+def test_another_failure_is_told_at_once(sleeper, connects):
+    def unreachable():
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
     with outage() as way:
 
         def lose_the_network():
-            def unreachable(*args, **kwargs):
-                raise OSError(errno.ENETUNREACH, "Network is unreachable")
-
-            monkeypatch.setattr(urllib3.util.connection, "create_connection", unreachable)
+            connects.act = unreachable
 
         sleeper.after(1, lose_the_network)
         with pytest.raises(NewConnectionError, match="Network is unreachable"):

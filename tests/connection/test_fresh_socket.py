@@ -78,21 +78,12 @@ def test_the_address_of_a_connection_that_was_reset_is_known() -> None:
 
 
 @pytest.mark.parametrize("ends", [ProcessThenClose(), ProcessThenReset()])
-def test_a_peer_at_another_port_is_looked_up(ends: Step, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_at_another_port_is_looked_up(ends: Step, connects: Any) -> None:
     """Somebody's patch leads a name to a forwarder; its address alone is that of a stranger."""
-    connect = urllib3.util.connection.create_connection
-
     with FaultServer([ECHO, ends]) as forwarder, FaultServer() as stranger, shim(
         replay="idempotent"
     ):
-
-        def lead(address: Any, *args: Any, **options: Any) -> Any:
-            is_its = address[0] == "api.internal"
-            return connect(
-                (forwarder.host, forwarder.port) if is_its else address, *args, **options
-            )
-
-        monkeypatch.setattr(urllib3.util.connection, "create_connection", lead)
+        connects.leads_to["api.internal"] = forwarder.host, forwarder.port
         with urllib3.HTTPConnectionPool("api.internal", stranger.port, retries=False) as pool:
             prime(pool)
             outcome = send(forwarder, pool, "PUT")
@@ -100,22 +91,14 @@ def test_a_peer_at_another_port_is_looked_up(ends: Step, monkeypatch: pytest.Mon
             assert len(stranger.journal) == 0
 
 
-def test_a_replay_goes_where_its_request_went(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_goes_where_its_request_went(connects: Any) -> None:
     """A name may lead to another backend for another tenant. The kernel forgets where a RST led."""
-    connect = urllib3.util.connection.create_connection
-    leads_to = "127.0.0.1"
-
-    def lead(address: Any, *args: Any, **options: Any) -> Any:
-        host = leads_to if address[0] == "api.internal" else address[0]
-        return connect((host, address[1]), *args, **options)
-
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", lead)
     with shim(replay="idempotent"), FaultServer([ECHO, ECHO, ProcessThenReset()]) as mine:
+        connects.leads_to["api.internal"] = "127.0.0.1", mine.port
         with urllib3.HTTPConnectionPool("api.internal", mine.port, retries=False) as pool:
-            prime(pool)
-            prime(pool)
+            prime(pool, times=2)
             with socket.create_server(("127.0.0.2", mine.port)):
-                leads_to = "127.0.0.2"
+                connects.leads_to["api.internal"] = "127.0.0.2", mine.port
                 of_another_tenant = urllib3.connection.HTTPConnection("api.internal", mine.port)
                 of_another_tenant.connect()
                 outcome = send(mine, pool, "PUT", timeout=2.0)

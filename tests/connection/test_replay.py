@@ -15,6 +15,7 @@ import pytest
 import urllib3
 from urllib3.util import Timeout
 
+from errors import links
 from oracle import SendThenEnd
 from outages import direct
 from pools import (
@@ -35,7 +36,6 @@ from replay_tools import (
     asked,
     have,
     kind_of,
-    links,
     outcome,
     prime,
     reused,

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import urllib3
 
+from errors import links
 from pools import Server, forget_what_was_counted, serving, stock
 from stalepool_testing import (
     TLS,
@@ -132,15 +133,6 @@ def asked(server: FaultServer) -> int:
 
 
 # -- errors ------------------------------------------------------------------------------------
-
-
-def links(error: Optional[BaseException]) -> List[BaseException]:
-    """An error and all that it was made from."""
-    found: List[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def kind_of(error: Optional[BaseException]) -> Optional[str]:
