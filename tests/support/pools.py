@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from time import monotonic
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
 
 import urllib3
@@ -213,18 +214,21 @@ def let_pass(pool: Any, seconds: float) -> None:
 
 
 def wait_idle(sock: Any, seconds: float) -> None:
-    """Wait until no data has come in for so long, by the kernel's clock.
+    """Wait until no data has come in for so long, by the kernel's clock, nor an answer by ours.
 
-    It counts in ticks of up to 10 ms, and may be ahead by one.
+    The kernel counts in ticks of up to 10 ms, and may be ahead by one; and on a busy machine data
+    have come in some time before the answer is read.
 
     :param sock: a connection's socket, or a pool with one connection.
     """
-    layers = layers_of(pooled_connection(sock).sock if hasattr(sock, "pool") else sock)
-    kernel.wait_until(
-        lambda: tcp_info.ask(layers).last_data_recv_ms >= seconds * 1000 + 20,
-        "%s idle seconds" % seconds,
-        10,
-    )
+    sock = pooled_connection(sock).sock if hasattr(sock, "pool") else sock
+    layers, remembered = layers_of(sock), state.find(sock)
+
+    def is_idle() -> bool:
+        is_read_late = remembered is not None and monotonic() - remembered.used_at < seconds
+        return not is_read_late and tcp_info.ask(layers).last_data_recv_ms >= seconds * 1000 + 20
+
+    kernel.wait_until(is_idle, "%s idle seconds" % seconds, 10)
 
 
 def await_probe(sock: Any) -> None:
