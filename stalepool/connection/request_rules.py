@@ -68,13 +68,15 @@ class Rule(NamedTuple):
     """``name``: its name in the counters. ``holds``: whether it permits the replay, or the move."""
 
     name: str
-    holds: Callable[[Attempt], Any]
+    holds: Callable[..., Any]  # of an Attempt; for a move, of the settings and the state
 
 
 def _may_be_stale(state: State, request: Request) -> bool:
     """Tell whether the connection was reused, or its origin's reconnect window is open."""
+    if request.is_reused:
+        return True
     knowledge = state.origin.knowledge
-    return request.is_reused or (knowledge.has_answered and knowledge.window_left_s > 0)
+    return knowledge.has_answered and knowledge.window_left_s > 0
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:
@@ -112,7 +114,8 @@ REPLAY_RULES = (
 
 def begins_a_request(data: Any) -> bool:
     """Tell whether data is the head of a request; a piece of a body may look like one."""
-    return type(data) is bytes and _is_a_request_line(data) is not None
+    is_a_head = type(data) is bytes and data.endswith(b"\r\n\r\n")  # seldom true for a body
+    return is_a_head and _is_a_request_line(data) is not None
 
 
 def is_worth_a_record(state: State, request: Request) -> bool:
@@ -167,29 +170,30 @@ def _moves_on_evidence(settings: Settings, knowledge: Knowledge) -> bool:
     return settings.nonidempotent_max_idle_s == AUTO and not knowledge.moves_stopped_for_s
 
 
-def _is_past_the_setting(attempt: Attempt) -> bool:
-    limit_s = attempt.settings.nonidempotent_max_idle_s
-    return isinstance(limit_s, (int, float)) and _idle_s(attempt.state) >= limit_s
+def _is_past_the_setting(settings: Settings, state: State) -> bool:
+    limit_s = settings.nonidempotent_max_idle_s
+    return isinstance(limit_s, (int, float)) and _idle_s(state) >= limit_s
 
 
-def _is_near_the_announced_limit(attempt: Attempt) -> bool:
-    knowledge, limit_s = attempt.state.origin.knowledge, attempt.state.idle_limit_s
-    if limit_s in (None, knowledge.untrue_limit_s):
+def _is_near_the_announced_limit(settings: Settings, state: State) -> bool:
+    limit_s = state.idle_limit_s
+    if limit_s is None:
         return False
-    if not _moves_on_evidence(attempt.settings, knowledge):
+    knowledge = state.origin.knowledge
+    if limit_s == knowledge.untrue_limit_s or not _moves_on_evidence(settings, knowledge):
         return False
-    idle_s = _idle_s(attempt.state)
+    idle_s = _idle_s(state)
     if idle_s > limit_s:
         knowledge.note_outlived(limit_s)
     return _is_near(idle_s, limit_s)
 
 
-def _is_near_the_observed_limit(attempt: Attempt) -> bool:
-    knowledge = attempt.state.origin.knowledge
+def _is_near_the_observed_limit(settings: Settings, state: State) -> bool:
+    knowledge = state.origin.knowledge
     limit_s = knowledge.observed_idle_limit_s
-    if limit_s is None or not _moves_on_evidence(attempt.settings, knowledge):
+    if limit_s is None or not _moves_on_evidence(settings, knowledge):
         return False
-    return _is_near(_idle_s(attempt.state), limit_s)
+    return _is_near(_idle_s(state), limit_s)
 
 
 #: reasons for which a request that is not idempotent takes a fresh socket
@@ -206,9 +210,10 @@ def reason_to_move(settings: Settings, state: State, request: Request) -> Option
         return None
     if state.move_for is not None:
         return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
-    attempt = Attempt(settings, state, request)
-    found = next((reason.name for reason in MOVE_REASONS if reason.holds(attempt)), None)
-    return None if found is None or has_a_key(request.head) else found
+    for reason in MOVE_REASONS:
+        if reason.holds(settings, state):
+            return None if has_a_key(request.head) else reason.name
+    return None
 
 
 def keep_alive_hint_s(value: str) -> Optional[float]:

@@ -34,10 +34,10 @@ def first_wait_s(request: Request, settings: Settings) -> Optional[float]:
 
     ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
     """
-    wait_s = None if settings.is_audit else settings.silence_s
-    if wait_s is None or not request.is_reused or request.is_replayed or not request.is_recorded:
+    if not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
-    if not request_rules.may_be_repeated(request, settings.replay):
+    wait_s = None if settings.is_audit else settings.silence_s
+    if wait_s is None or not request_rules.may_be_repeated(request, settings.replay):
         return None
     if request.limit_s is not None:
         wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - 0.3)

@@ -30,7 +30,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.sockets.layers import RawSocket, raw_of
+from stalepool.sockets.layers import RawSocket, layers_of, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
@@ -69,10 +69,11 @@ class Request:
         self.connect_timeout = conn.timeout
         #: monotonic time of the first byte, and of the last once that is out
         self.sent_at = monotonic()
-        is_kept = type(data) is bytes and len(data) <= RECORD_LIMIT
+        #: every byte that went out is in the record
+        self.is_recorded = type(data) is bytes and len(data) <= RECORD_LIMIT
         #: the bytes, as they went out; after more than RECORD_LIMIT the head alone
-        self.sent: List[bytes] = [data if is_kept else b""]
-        self.size = len(self.sent[0]) or RECORD_LIMIT + 1
+        self.sent: List[bytes] = [data if self.is_recorded else b""]
+        self.size = len(self.sent[0])
         #: from the bytes: while a tunnel is opened, the connection has the last request's
         self.method = str(self.sent[0].partition(b" ")[0], "latin-1").upper()
 
@@ -80,20 +81,19 @@ class Request:
         """Note more bytes that go out; a file or an iterable is consumed as it goes."""
         is_bytes = isinstance(data, (bytes, bytearray, memoryview))
         self.size += memoryview(data).nbytes if is_bytes else RECORD_LIMIT + 1
-        if self.is_recorded:
+        if self.size <= RECORD_LIMIT:
             self.sent.append(bytes(data))
         else:
             self.keep_the_head_alone()
 
     def keep_the_head_alone(self) -> None:
         """Record no more: the request is too large, or will not be sent again whatever happens."""
-        self.size = RECORD_LIMIT + 1
+        self.is_recorded = False
         del self.sent[1:]
 
     def drop_record(self) -> None:
         """Forget the bytes: the request was answered, or has failed for good."""
-        self.size = RECORD_LIMIT + 1
-        self.sent, self.first_error = [b""], None
+        self.is_recorded, self.sent, self.first_error = False, [b""], None
 
     @property
     def left_s(self) -> Optional[float]:
@@ -104,11 +104,6 @@ class Request:
         if self.limit_s is None:
             return None
         return max(NOTHING_LEFT_S, self.sent_at + self.limit_s - monotonic())
-
-    @property
-    def is_recorded(self) -> bool:
-        """Tell whether every byte that went out is in the record."""
-        return self.size <= RECORD_LIMIT
 
     @property
     def is_whole(self) -> bool:
@@ -273,11 +268,11 @@ def adopt(conn: Any) -> State:
     Whether it has answered is not known. So its next request is not replayed; but a refused connect
     to its peer is tried again.
     """
-    state = State(conn, IDLE)
-    stats.origin(peer_of(conn)).knowledge.has_answered = True
+    state, layers = State(conn, IDLE), layers_of(conn.sock)
     # 0: opened before the install, by the first process
-    raw = raw_of(conn.sock)
-    state.fork_generation = 0 if raw is None else _opened.get(raw.fileno(), 0)
+    state.fork_generation = 0 if layers is None else _opened.get(layers.raw.fileno(), 0)
+    if layers is not None and layers.is_tcp:  # all Unix sockets have one name
+        stats.origin(peer_of(conn)).knowledge.has_answered = True
     return state
 
 

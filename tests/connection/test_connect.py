@@ -283,10 +283,15 @@ def test_another_failure_is_told_at_once(sleeper, connects):
         assert way.reconnects == {"failed": 1, "windows": 1}
 
 
-def test_a_unix_socket_is_no_peer_of_its_name():
+@pytest.mark.parametrize("is_older", [False, True], ids=["pooled since", "pooled before"])
+def test_a_unix_socket_is_no_peer_of_its_name(is_older):
     """All of them are called localhost."""
-    with in_place(shim), serving(family=socket.AF_UNIX) as (_, pool):
-        assert get(pool) == 200
+    with serving(family=socket.AF_UNIX) as (_, pool):
+        if is_older:
+            with stock():
+                assert get(pool) == 200
+        with in_place(shim):
+            assert get(pool) == 200
         assert not stats.origin("http://localhost:80").knowledge.has_answered
 
 
