@@ -9,7 +9,6 @@ from __future__ import annotations
 import _socket
 import _thread
 import errno
-import functools
 import logging
 import random
 import sys
@@ -56,10 +55,9 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         if settings is None or settings.is_audit or not is_http1(self):
             return stock()
         address = getattr(self, PINNED, None)
-        if address is not None and not hasattr(self, "_socks_options"):
-            stock = functools.partial(_connect_to, self, address, stock)
+        is_pinned = address is not None and not hasattr(self, "_socks_options")
         try:
-            sock = stock()
+            sock = _connect_to(self, address, stock) if is_pinned else stock()
         except connect_errors(self) as error:
             wait_s = _enter_window(self, error, settings)
             if not wait_s:
@@ -68,7 +66,8 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         else:
             note_opened(sock)
             return sock
-        # not in the clause above: what is raised here must not have the refusal as its context
+        # not in the clause above: what is raised here must not have the refusal as its context. An
+        # address that refuses may be a node that is gone, so the name is looked up now
         try:
             sock = _try_again(stock, self, wait_s, module)
             if sock is None:
@@ -142,7 +141,8 @@ def is_refusal(error: BaseException) -> bool:
     urllib3 2.x keeps the kernel's error as cause, 1.26 only as context; PySocks as an attribute.
     """
     made_from = error.__cause__ or error.__context__
-    links = (error, made_from, getattr(made_from, "socket_err", None))
+    is_of_pysocks = type(made_from).__name__ == "ProxyConnectionError"  # not in its negotiation
+    links = (error, made_from, getattr(made_from, "socket_err", None) if is_of_pysocks else None)
     return any(getattr(link, "errno", None) in _REFUSALS for link in links)
 
 

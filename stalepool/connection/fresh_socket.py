@@ -21,7 +21,7 @@ _logger = logging.getLogger("stalepool.fresh_socket")
 _STOCK = ("http.client", "urllib3.connection", "stalepool.connection.connect")
 
 #: hooks that may have been set on a connection itself: a copy would call the original's
-_HOOKS = ("connect", "send", "_new_conn", "_tunnel")
+_HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
 
 #: what connect() of http.client and urllib3 sets anew on a connection
 _SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")

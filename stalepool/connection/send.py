@@ -60,7 +60,8 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
         if sock is None or not states.is_http1(conn):
             return None
         state = State(conn, states.FRESH)
-        if not settings.is_audit:
+        # connect() sends a CONNECT, and perhaps sets options after that
+        if not settings.is_audit and data[:8] != b"CONNECT ":
             arm(conn, sock, settings)
     phase, request = state.phase, state.request
     if phase is CHECKED:

@@ -25,6 +25,8 @@ LOOK_EVERY_S = 1.0
 SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES, DEAD_PROBES = 4, 1, 3
 #: a request whose first wait would be shorter than this is not watched
 SHORTEST_WAIT_S = 0.5
+#: the first wait ends so much early: else a caller's deadline of as many seconds looks like its end
+OFF_ROUND_S = 0.3
 #: seconds between probes: to ask now, and to ask seldom where probes are swallowed
 PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
 
@@ -32,7 +34,7 @@ PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
 def first_wait_s(request: Request, settings: Settings) -> Optional[float]:
     """Return the seconds of the first wait; None for a request that is not watched.
 
-    ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T.
+    ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T, less :data:`OFF_ROUND_S`.
     """
     if not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
@@ -41,7 +43,7 @@ def first_wait_s(request: Request, settings: Settings) -> Optional[float]:
         return None
     if request.limit_s is not None:
         wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - 0.3)
-    return wait_s if wait_s >= SHORTEST_WAIT_S else None
+    return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S else None
 
 
 class Watch:

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 from gates import Gate
 from outages import as_a_new_thread
 from pools import counters, get, pool_for, pooled_connection, shim, stock, verdicts
-from stalepool_testing import TLS, Close, FaultServer, Respond
+from stalepool_testing import TLS, Close, FaultServer, Respond, kernel
 
 pytest.importorskip("socks", reason="SOCKS needs PySocks")
 
@@ -29,6 +29,9 @@ class SocksProxy(Gate):
             client.settimeout(10)
             _, methods = struct.unpack("BB", _read(client, 2))
             _read(client, methods)
+            if self.resets:
+                kernel.reset(client)
+                return server.close()
             client.sendall(b"\5\0")
             _, _, _, kind = struct.unpack("BBBB", _read(client, 4))
             size = {1: 4, 4: 16}.get(kind) or _read(client, 1)[0]
@@ -106,6 +109,16 @@ def test_a_proxy_that_never_answered_is_not_waited_for():
     with WHO["shim"](), proxied() as (server, proxy, pool), pool_for(server) as direct:
         assert get(direct) == 200
         proxy.shut()
+        assert as_a_new_thread(ask, pool) == "NewConnectionError"
+        assert counters(server)["reconnects"] == {}
+
+
+def test_a_proxy_that_resets_is_not_waited_for():
+    """It listens, and will not lead to this target; waiting changes nothing of that."""
+    with WHO["shim"](), proxied() as (server, proxy, pool):
+        assert ask(pool) == 200
+        pooled_connection(pool).close()
+        proxy.resets = True
         assert as_a_new_thread(ask, pool) == "NewConnectionError"
         assert counters(server)["reconnects"] == {}
 

@@ -13,7 +13,7 @@ import urllib3
 import stalepool
 from breaks import breaks
 from delayed_answers import SILENT
-from pools import counters, pooled_connection, shim
+from pools import Server, counters, pooled_connection, shim
 from replay_tools import ECHO, after_checkout, have, prime, reused, send
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import (
@@ -106,6 +106,19 @@ def test_a_replay_goes_where_its_request_went(connects: Any) -> None:
             assert (outcome.status, outcome.arrivals) == (200, 2)
 
 
+def test_a_node_that_is_gone_is_not_waited_for(connects: Any) -> None:
+    """Its name leads to another one by now. A fresh socket goes to the address first."""
+    with shim(replay="idempotent"), Server([ECHO, ECHO, ProcessThenReset()]) as gone:
+        connects.leads_to["api.internal"] = "127.0.0.1", gone.port
+        with urllib3.HTTPConnectionPool("api.internal", gone.port, retries=False) as pool:
+            prime(pool, times=2)
+            gone.stop_listening()
+            with FaultServer(host="127.0.0.2") as another:
+                connects.leads_to["api.internal"] = "127.0.0.2", another.port
+                assert send(another, pool, "PUT").status == 200
+            assert connects.hosts == ["api.internal", "127.0.0.1", "api.internal"]
+
+
 SYN_SENT = 2  # linux/tcp_states.h
 
 
@@ -135,12 +148,15 @@ class CountedByHalves(Counted):
         return super()._new_conn()
 
 
-class HasAHookOfItsOwn(urllib3.connection.HTTPConnection):
+def with_a_hook(name: str) -> Any:
     """Set on the connection, and bound to it: a copy's would act on the original's socket."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.send = super().send  # type: ignore[method-assign]
+    class Hooked(urllib3.connection.HTTPConnection):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            setattr(self, name, getattr(super(), name))
+
+    return Hooked
 
 
 class HasAFinalizer(urllib3.connection.HTTPConnection):
@@ -175,7 +191,10 @@ class NotCopied(urllib3.connection.HTTPConnection):
 CLASSES = {
     Counted: (1, False),  # a fresh connection would be one too many
     CountedByHalves: (1, False),
-    HasAHookOfItsOwn: (1, False),
+    **{
+        with_a_hook(name): (1, False)
+        for name in ("connect", "close", "send", "_new_conn", "_tunnel")
+    },
     HasAFinalizer: (1, False),
     OpenedByHand: (1, False),
     LogsIn: (2, False),

@@ -9,18 +9,18 @@ import time
 import keystoneauth1.session
 import pytest
 import requests
-import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
-from pools import await_probe, counters, get, pooled_connection, serving, shim, stock
+from pools import await_probe, counters, get, pool_for, pooled_connection, serving, shim, stock
+from replay_routes import proxied
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, layers, tcp_info
 from stalepool.sockets.keepalive import Keepalive
-from stalepool_testing import TLS, ConnectProxy, FaultServer
+from stalepool_testing import TLS, FaultServer
 
 OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
 OURS = [1, 5, 1, 127]
@@ -118,35 +118,10 @@ def test_changed_settings_reach_pooled_connections():
         assert read(pooled_connection(pool).sock) == [1, 7, 6, 5]
 
 
-def test_before_the_first_byte_of_connect(monkeypatch):
-    seen = []
-    wrap = urllib3.connection.ssl_wrap_socket
-
-    def looking(sock, **kwargs):
-        seen.append(read(sock))
-        return wrap(sock, **kwargs)
-
-    monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", looking)
-    tls = TLS()
-    with shim(), FaultServer(tls=tls) as server, ConnectProxy() as proxy:
-        with urllib3.ProxyManager(proxy.url, ca_certs=tls.ca_path, retries=False) as manager:
-            assert manager.request("GET", server.url).status == 200
-        assert counters(server)["keepalive_armed"] == 1
-    assert seen == [OURS]
-
-
 ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-class SetsItsOptionsLate(urllib3.connection.HTTPConnection):
-    options = ()
-
-    def connect(self):
-        super().connect()
-        for option in self.options:
-            self.sock.setsockopt(*option)
-
-
+@pytest.mark.parametrize("is_tunnel", [False, True], ids=["direct", "tunnel"])
 @pytest.mark.parametrize(
     "options, wanted",
     [
@@ -155,13 +130,21 @@ class SetsItsOptionsLate(urllib3.connection.HTTPConnection):
         ([(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10), ON], OURS),
     ],
 )
-def test_options_that_a_class_sets_after_its_connect(monkeypatch, options, wanted):
+def test_options_that_a_class_sets_after_its_connect(options, wanted, is_tunnel):
     """They are the application's, and compared as a whole; ours are no part of that."""
-    monkeypatch.setattr(SetsItsOptionsLate, "options", options)
-    with shim(), serving() as (_, pool):
-        pool.ConnectionCls = SetsItsOptionsLate
-        assert get(pool) == 200
-        assert read(pooled_connection(pool).sock) == wanted
+    with shim(), proxied(tls=TLS() if is_tunnel else None) as way:
+        pool = way.pool if is_tunnel else pool_for(way.server)
+
+        class SetsItsOptionsLate(pool.ConnectionCls):
+            def connect(self):
+                super().connect()
+                for option in options:
+                    layers.raw_of(self.sock).setsockopt(*option)
+
+        with pool:
+            pool.ConnectionCls = SetsItsOptionsLate
+            assert get(pool) == 200
+            assert read(pooled_connection(pool).sock) == wanted
 
 
 class Strict(socket.socket):
