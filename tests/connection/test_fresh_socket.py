@@ -203,9 +203,7 @@ CLASSES = {
 
 #: a request that would be moved, and one that would be replayed
 moved_or_replayed = pytest.mark.parametrize(
-    ("method", "step"),
-    [("POST", ECHO), ("GET", ProcessThenClose())],
-    ids=["moved", "replayed"],
+    ("method", "step"), [("POST", ECHO), ("GET", ProcessThenClose())], ids=["moved", "replayed"]
 )
 
 

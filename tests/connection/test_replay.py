@@ -64,11 +64,7 @@ shim_with_replay = functools.partial(shim, replay="idempotent")
 
 @pytest.mark.parametrize(
     ("policy", "method", "refused_by"),
-    [
-        ("off", "GET", "switched_off"),
-        ("safe", "GET", None),
-        ("safe", "PUT", "method"),
-    ],
+    [("off", "GET", "switched_off"), ("safe", "GET", None), ("safe", "PUT", "method")],
 )
 def test_each_setting(policy, method, refused_by):
     with shim(replay=policy), reused(ProcessThenReset()) as (server, pool):
