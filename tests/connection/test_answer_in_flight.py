@@ -12,13 +12,12 @@ from typing import Any, Iterator
 
 import pytest
 import urllib3
-from urllib3.connection import HTTPConnection
 
 import stalepool
 from delayed_answers import AnswerLater
 from pools import pooled_connection, serving, shim
-from replay_tools import ECHO, NO_ANSWER, outcome, reused
-from stalepool_testing import Close, Respond
+from replay_tools import ECHO, NO_ANSWER, outcome, reused, side_by_side
+from stalepool_testing import Close, Respond, kernel
 
 BODY = b"x" * 10
 LENGTH = {"Content-Length": "10"}
@@ -41,65 +40,29 @@ def test_a_record_from_before_an_uninstall_is_not_sent() -> None:
         assert [entry.path for entry in server.journal].count("/a") == 1
 
 
-def test_a_close_during_a_replay() -> None:
-    """Stock: the first error. The replay's answer does as well."""
-    came, told = threading.Event(), threading.Event()
-    with shim(replay="idempotent"), reused(Close(), AnswerLater(told, came)) as (_server, pool):
+@pytest.mark.parametrize("how", ["close", "shutdown"])
+def test_another_thread_ends_a_replay(how: str) -> None:
+    """Stock: the error comes at once. A watchdog has the socket that is waited at, not the dead.
+
+    After a close the answer to the replay does as well.
+    """
+    later = AnswerLater(threading.Event())
+    with shim(replay="idempotent"), reused(Close(), later) as (_server, pool):
         conn = pooled_connection(pool)
-
-        def close() -> None:
-            assert came.wait(20)
-            conn.close()
-            told.set()
-
-        closer = threading.Thread(target=close)
-        closer.start()
-        assert outcome(pool, "GET") in (200, NO_ANSWER)
-        closer.join()
-
-
-def test_a_shutdown_ends_a_replay() -> None:
-    """Stock: the error comes at once. A watchdog has the socket that is waited at, not the dead."""
-    came, told = threading.Event(), threading.Event()
-    with shim(replay="idempotent"), reused(Close(), AnswerLater(told, came)) as (_server, pool):
-        conn = pooled_connection(pool)
-
         dead = conn.sock
 
-        def abort() -> None:
-            assert came.wait(20)
-            give_up = time.monotonic() + 5
-            while conn.sock is dead and time.monotonic() < give_up:
-                time.sleep(0.001)
+        def end() -> None:
+            assert later.came.wait(20)
+            if how == "close":
+                conn.close()
+                later.told.set()
+                return
+            kernel.wait_until(lambda: conn.sock is not dead, "a fresh socket")
             conn.sock.shutdown(socket.SHUT_RDWR)
 
-        watchdog = threading.Thread(target=abort)
-        watchdog.start()
-        assert outcome(pool, "GET", timeout=None) == NO_ANSWER
-        watchdog.join()
-        told.set()
-
-
-class OneAtATime(HTTPConnection):
-    """An application's class that refuses a second connection, by an exception of its own."""
-
-    class TooMany(Exception):
-        pass
-
-    is_open = False
-
-    def connect(self) -> None:
-        if OneAtATime.is_open:
-            raise self.TooMany
-        super().connect()
-        OneAtATime.is_open = True
-
-
-def test_an_exception_of_a_connection_class_does_not_reach_a_post() -> None:
-    OneAtATime.is_open = False
-    with shim(nonidempotent_max_idle_s=0), reused(connection_class=OneAtATime) as (_, pool):
-        assert pool.request("POST", "/").status == 200
-        assert stalepool.snapshot()["totals"]["moved"] == {"failed": 1}
+        _, seen = side_by_side([end, lambda: outcome(pool, "GET", timeout=None)])
+        later.told.set()
+        assert seen == NO_ANSWER or (how == "close" and seen == 200)
 
 
 @pytest.mark.full

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import copy
 import copyreg
 import functools
@@ -17,7 +16,7 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 import stalepool
-from pools import counters, get, pooled_connection, serving, shim, stock
+from pools import counters, get, pool_for, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, prime, reused, send
 from stalepool_testing import TLS, Close, ConnectProxy, FaultServer
 
@@ -210,38 +209,24 @@ def test_a_class_that_is_made_from_the_response_class(who):
 # -- a tunnel of its own ---------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def tunnelling_by_itself(tls, *steps):
-    """A pool without a proxy whose connections set their tunnel themselves."""
-    base = urllib3.HTTPConnectionPool if tls is None else urllib3.HTTPSConnectionPool
-    options = {} if tls is None else {"ca_certs": tls.ca_path}
-    with FaultServer([ECHO, *steps], tls=tls, default=ECHO) as server, ConnectProxy() as proxy:
-
-        class Own(base):
-            def _new_conn(self):
-                conn = super()._new_conn()
-                conn.set_tunnel(server.host, server.port)
-                return conn
-
-        with Own(proxy.host, proxy.port, maxsize=1, retries=False, timeout=10, **options) as pool:
-            prime(pool)
-            yield server, proxy, pool
-
-
-@both
 @pytest.mark.parametrize("tls", [None, TLS()], ids=["plain", "tls"])
-def test_a_tunnel_that_the_application_opens(who, tls):
+def test_a_tunnel_that_the_application_opens(tls):
     """A fresh socket is opened by its connection's own ``connect()``, through the same tunnel."""
-    with who(), tunnelling_by_itself(tls, ECHO, Close()) as (server, proxy, pool):
+    script = [ECHO, ECHO, Close()]
+    server, proxy = FaultServer(script, tls=tls, default=ECHO), ConnectProxy()
+    with shim_with_all(), server, proxy, pool_for(proxy, tls) as pool:
+
+        class Tunnelling(pool.ConnectionCls):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                self.set_tunnel(server.host, server.port)
+
+        pool.ConnectionCls = Tunnelling
+        prime(pool)
         assert send(server, pool, "POST")[:2] == (200, True)  # moves: asked to at once
-        outcome = send(server, pool, "PUT")  # its connection ends
-        if who is stock:
-            assert (outcome.status, outcome.arrivals) == (None, 1)
-            assert len(proxy.tunnels) == 1
-        else:
-            assert (outcome.status, outcome.is_own_answer, outcome.arrivals) == (200, True, 2)
-            assert len(proxy.tunnels) == 3
-            assert stalepool.snapshot()["fallbacks"] == {}
+        assert send(server, pool, "PUT")[:4] == (200, True, None, 2)  # its connection ends
+        assert len(proxy.tunnels) == 3
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_classes_of_one_test_each_do_not_pile_up(monkeypatch):
@@ -252,8 +237,9 @@ def test_classes_of_one_test_each_do_not_pile_up(monkeypatch):
             own = type("Own", (http.client.HTTPResponse,), {})
             alive.append(weakref.ref(own))
             monkeypatch.setattr(http.client.HTTPConnection, "response_class", own)
-            assert issubclass(HTTPConnection("127.0.0.1").response_class, own)
+            cls = HTTPConnection("127.0.0.1").response_class
+            assert issubclass(cls, own) and cls is HTTPConnection.response_class
             monkeypatch.undo()
-            del own
+            del own, cls
         gc.collect()
     assert sum(reference() is not None for reference in alive) < 100

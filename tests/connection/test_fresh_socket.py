@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import socket
 import threading
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar
 
 import pytest
 import urllib3
@@ -13,8 +13,8 @@ import urllib3
 import stalepool
 from breaks import breaks
 from delayed_answers import SILENT
-from pools import Server, counters, pooled_connection, shim
-from replay_tools import ECHO, after_checkout, have, prime, reused, send
+from pools import counters, pooled_connection, shim
+from replay_tools import ECHO, acting, after_checkout, have, prime, reused, send
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import (
     FaultServer,
@@ -44,23 +44,10 @@ def test_where_none_can_be_had_it_stays() -> None:
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-class ClosedMeanwhile(urllib3.connection.HTTPConnection):
-    """One that another thread closes while a second socket is opened."""
-
-    original: ClassVar[Optional[Any]] = None
-
-    def connect(self) -> None:
-        super().connect()
-        cls = type(self)
-        if cls.original is not None:
-            cls.original.close()
-            cls.original = None
-
-
 def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
-    cls = ClosedMeanwhile
-    with shim(nonidempotent_max_idle_s=0), reused(connection_class=cls) as (server, pool):
-        cls.original = pooled_connection(pool)
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        closes = [pooled_connection(pool).close]
+        acting(pool, lambda: closes.pop()() if closes else None)
         outcome = send(server, pool, "POST")
         # as in stock: http.client opens a third socket and sends, but reads no answer; so
         # whether the server has seen the request by now is a race
@@ -182,6 +169,18 @@ class LogsIn(urllib3.connection.HTTPConnection):
         self.session = object()
 
 
+class OneAtATime(urllib3.connection.HTTPConnection):
+    """Refuses a second connection by an exception of its own."""
+
+    is_first: ClassVar[bool]
+
+    def connect(self) -> None:
+        is_first, OneAtATime.is_first = self.is_first, False
+        if not is_first:
+            raise LookupError("of the application")
+        super().connect()
+
+
 class NotCopied(urllib3.connection.HTTPConnection):
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise LookupError("of the application")
@@ -198,6 +197,7 @@ CLASSES = {
     HasAFinalizer: (1, False),
     OpenedByHand: (1, False),
     LogsIn: (2, False),
+    OneAtATime: (1, False),
     NotCopied: (2, True),  # the fresh connection is made without asking it for a copy
 }
 
@@ -216,13 +216,15 @@ def assert_sockets(cls: Any, method: str, step: Step, at_most: int, rides_it: bo
         assert outcome.arrivals == (2 if rides_it and step is not ECHO else 1)
         assert server.journal[-1].connection == rides_it
         assert len(server.journal.connections) <= at_most
-        assert stalepool.snapshot()["fallbacks"] == {}
+        failed = {"fresh_socket_failed": 1} if cls is OneAtATime else {}
+        assert stalepool.snapshot()["fallbacks"] == failed
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 @moved_or_replayed
 def test_a_class_of_somebody_else(cls: Any, method: str, step: Step) -> None:
     Counted.free = threading.Semaphore(1)
+    OneAtATime.is_first = True
     assert_sockets(cls, method, step, *CLASSES[cls])
 
 

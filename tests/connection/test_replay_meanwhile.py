@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
-from typing import Any, Callable, ClassVar
+from typing import Any
 
 import pytest
 import urllib3
@@ -13,30 +13,11 @@ import stalepool
 from breaks import breaks
 from delayed_answers import AnswerLater, nothing_is_acknowledged
 from pools import counters, get, pooled_connection, serving, shim
-from replay_tools import ECHO, after_checkout, have, kind_of, prime, reused, send
+from replay_tools import ECHO, acting, after_checkout, have, kind_of, prime, reused, send
 from stalepool.connection.state import WAITING, find
 from stalepool_testing import Close, ResetAfter, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
-
-
-def nothing() -> None:
-    pass
-
-
-class Acting(urllib3.connection.HTTPConnection):
-    """Does something each time that it has connected."""
-
-    act: ClassVar[Callable[[], Any]] = nothing
-
-    def connect(self) -> None:
-        super().connect()
-        type(self).act()
-
-
-def acting(pool: Any, act: Callable[[], Any]) -> None:
-    """Have a pool's connections act from now on."""
-    pooled_connection(pool).__class__ = type("Acting", (Acting,), {"act": staticmethod(act)})
 
 
 def install_anew() -> None:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 import urllib3
 
 from errors import links
-from pools import Server, forget_what_was_counted, serving, stock
+from pools import Server, forget_what_was_counted, pooled_connection, serving, stock
 from stalepool_testing import (
     TLS,
     Close,
@@ -167,6 +167,19 @@ def after_checkout(pool: Any, act: Callable[[Any], None]) -> None:
         stock(conn)
 
     pool._validate_conn = _validate_conn
+
+
+def acting(pool: Any, act: Callable[[], Any]) -> None:
+    """Have something done each time that the pool's connection, or a copy of it, has connected."""
+    conn = pooled_connection(pool)
+    cls: Any = type(conn)
+
+    class Acting(cls):
+        def connect(self) -> None:
+            super().connect()
+            act()
+
+    conn.__class__ = Acting
 
 
 def have(server: FaultServer, step: IdleStep, events: int = kernel.POLLIN) -> Callable[[Any], None]:
