@@ -16,10 +16,10 @@ import stalepool
 from breaks import breaks
 from gates import Gate, remote_control
 from outages import WINDOW_S, direct, environ_of, in_place, outage
-from pools import counters, pooled_connection, serving, shim, stock
+from pools import pooled_connection, serving, shim, stock
 from stalepool import stats
 from stalepool.connection import connect
-from stalepool_testing import Close, FaultServer, Respond
+from stalepool_testing import FaultServer
 
 # -- one connect -----------------------------------------------------------------------------------
 
@@ -37,24 +37,6 @@ def test_what_a_connect_says_of_a_restart(sleeper, connects, name):
 
         connects.act = refuse
         assert way.send("POST") == 200
-        assert way.reconnects == {"ok": 1, "windows": 1}
-
-
-def test_a_replay_whose_connect_is_refused(sleeper):
-    """The peer closes as the request arrives, and listens again a moment later."""
-    answers = iter([Respond(200), Close(), Respond(200)])
-
-    def answer(_):
-        step = next(answers)
-        if isinstance(step, Close):
-            way.gate.stop_listening()
-        return step
-
-    with in_place(shim, replay="idempotent"), direct(answer) as way:
-        assert way.send("GET") == 200
-        sleeper.after(1, way.gate.open)
-        assert way.send("GET") == 200
-        assert counters(way.gate)["replays"] == {"ok": 1}
         assert way.reconnects == {"ok": 1, "windows": 1}
 
 
@@ -104,9 +86,13 @@ def ring() -> None:
     raise Alarm
 
 
-@pytest.mark.parametrize("late_s", [0, WINDOW_S], ids=["in the window", "as it closes"])
-def test_a_timer_goes_off_in_a_try(sleeper, connects, late_s):
+@pytest.mark.parametrize(
+    "late_s", [None, 0, WINDOW_S], ids=["in a pause", "in a try", "in the last try"]
+)
+def test_a_timer_goes_off(sleeper, connects, late_s):
+    """The connection has the caller's timeout again."""
     with outage() as way:
+        conn = pooled_connection(way.pool)
 
         def ring_late():
             time.sleep(late_s)
@@ -115,10 +101,11 @@ def test_a_timer_goes_off_in_a_try(sleeper, connects, late_s):
         def set_alarm():
             connects.act = ring_late
 
-        sleeper.after(1, set_alarm)
+        sleeper.after(1, ring if late_s is None else set_alarm)
         with pytest.raises(Alarm):
             way.send("GET")
         assert len(sleeper.pauses) == 1
+        assert conn.timeout == 10
         assert way.reconnects == {"failed": 1, "windows": 1}
 
 

@@ -190,18 +190,23 @@ def test_the_first_error_reaches_the_caller(step, monkeypatch):
     assert chains[0][-1][0] is KeyError
 
 
-def test_the_second_try_cannot_connect():
+@pytest.mark.parametrize("window_s", [0, 0.4], ids=["no window", "a window"])
+def test_the_connect_of_the_second_try_is_refused(window_s, sleeper):
+    """The peer closes as the request arrives, and listens again a moment later."""
+
     def answer(request: Any) -> Step:
-        if request.path != "/wanted":
+        if request.path != "/wanted" or way.gate.accepted > 1:
             return ECHO
         way.gate.stop_listening()
         return Close()
 
-    with shim_with_replay(reconnect_window_s=0), direct(answer) as way:
+    with shim_with_replay(reconnect_window_s=window_s), direct(answer) as way:
         prime(way.pool)
-        assert outcome(way.pool, "GET") == NO_ANSWER
-        assert asked(way.server) == 1
-        assert counters(way.gate)["replays"] == {"failed": 1}
+        sleeper.after(1, way.gate.open)
+        assert outcome(way.pool, "GET") == (200 if window_s else NO_ANSWER)
+        assert asked(way.server) == (2 if window_s else 1)
+        assert counters(way.gate)["replays"] == {"ok" if window_s else "failed": 1}
+        assert way.reconnects == ({"ok": 1, "windows": 1} if window_s else {})
 
 
 # -- how long it may take --------------------------------------------------------------------------
