@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any, Callable, ContextManager, Dict, Iterator, Tuple
 
 import pytest
@@ -20,51 +21,30 @@ from stalepool_testing import Close, FaultServer
 WITH_REPLAY = {"replay": "idempotent"}
 
 
-#: sends one request to a URL, and returns the status, 0 for an error
+#: sends one request to a URL, and returns the status
 Call = Callable[[str, str], int]
 
 
 @contextlib.contextmanager
 def with_urllib3(retries: Any) -> Iterator[Call]:
     with urllib3.PoolManager(retries=retries, timeout=10.0) as manager:
-
-        def call(method: str, url: str) -> int:
-            try:
-                return int(manager.request(method, url, body=BODIES.get(method)).status)
-            except urllib3.exceptions.HTTPError:
-                return 0
-
-        yield call
+        yield lambda method, url: manager.request(method, url, body=BODIES.get(method)).status
 
 
 @contextlib.contextmanager
 def with_requests(retries: Any) -> Iterator[Call]:
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=retries))
-
-        def call(method: str, url: str) -> int:
-            try:
-                return session.request(method, url, data=BODIES.get(method), timeout=10).status_code
-            except requests.ConnectionError:
-                return 0
-
-        yield call
+        send = functools.partial(session.request, timeout=10)
+        yield lambda method, url: send(method, url, data=BODIES.get(method)).status_code
 
 
 @contextlib.contextmanager
 def with_keystoneauth1(retries: int) -> Iterator[Call]:
     options = {"connect_retries": retries, "connect_retry_delay": 0.001, "raise_exc": False}
     with requests.Session() as below:
-        session = Session(session=below)
-
-        def call(method: str, url: str) -> int:
-            try:
-                answer = session.request(url, method, data=BODIES.get(method), **options)
-                return int(answer.status_code)
-            except ConnectFailure:
-                return 0
-
-        yield call
+        send = functools.partial(Session(session=below).request, **options)
+        yield lambda method, url: send(url, method, data=BODIES.get(method)).status_code
 
 
 CLIENTS: Dict[str, Callable[[], ContextManager[Call]]] = {
@@ -77,9 +57,13 @@ CLIENTS: Dict[str, Callable[[], ContextManager[Call]]] = {
 
 
 def wanted(call: Call, method: str, server: FaultServer) -> Tuple[int, int]:
-    """What a client sees whose connection has answered, and how often its request arrived."""
+    """The status, 0 for an error, on a connection that has answered; how often it arrived."""
     assert call("GET", server.url + "prime") == 200
-    return call(method, server.url + "wanted"), server.journal.count(path="/wanted")
+    try:
+        status = call(method, server.url + "wanted")
+    except (urllib3.exceptions.HTTPError, requests.ConnectionError, ConnectFailure):
+        status = 0
+    return status, server.journal.count(path="/wanted")
 
 
 @pytest.mark.parametrize("name", CLIENTS)
