@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
-import threading
 from typing import Any, Iterator, Optional, Tuple
 
 import pytest
@@ -25,30 +23,16 @@ class SocksProxy(Gate):
     """A SOCKS5 proxy without passwords (RFC 1928) that leads to one server, whatever is asked."""
 
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            client.settimeout(10)
-            _, methods = struct.unpack("BB", _read(client, 2))
-            _read(client, methods)
-            if self.resets:
-                kernel.reset(client)
-                return server.close()
+        def read(size: int) -> bytes:
+            return client.recv(size, socket.MSG_WAITALL)
+
+        with contextlib.suppress(OSError, IndexError):  # the client has gone
+            read(read(2)[1])  # the methods that it offers
             client.sendall(b"\5\0")
-            _, _, _, kind = struct.unpack("BBBB", _read(client, 4))
-            size = {1: 4, 4: 16}.get(kind) or _read(client, 1)[0]
-            _read(client, size + 2)
+            kind = read(4)[3]
+            read(({1: 4, 4: 16}.get(kind) or read(1)[0]) + 2)
             client.sendall(b"\5\0\0\1" + bytes(6))
-            client.settimeout(None)
         super()._relay(client, server)
-
-
-def _read(sock: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        data = sock.recv(size - len(found))
-        if not data:
-            raise ConnectionError("the client has gone")
-        found += data
-    return found
 
 
 @contextlib.contextmanager
@@ -124,14 +108,12 @@ def test_a_proxy_that_resets_is_not_waited_for():
 
 
 @pytest.mark.parametrize("who, end", [("stock", "NewConnectionError"), ("shim", 200)])
-def test_a_proxy_that_is_restarted(who, end):
+def test_a_proxy_that_is_restarted(sleeper, who, end):
     """Stock: the connect is refused, and that is the caller's error."""
     with WHO[who](), proxied() as (server, proxy, pool):
         assert ask(pool) == 200
         proxy.shut()
-        opening = threading.Timer(0.3, proxy.open)
-        opening.start()
+        sleeper.after(1, proxy.open)
         assert as_a_new_thread(ask, pool) == end
-        opening.join()
         if who == "shim":
             assert counters(server)["reconnects"] == {"windows": 1, "ok": 1}
