@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import logging
 import socket
-import threading
 import unittest.mock
 
 import pytest
@@ -15,7 +14,7 @@ from urllib3.connection import HTTPConnection
 import stalepool
 import stalepool_testing as testing
 from pools import EVERYTHING, get, pool_for, pooled_connection, serving, shim, stock, verdicts
-from stalepool_testing import TLS, FaultServer, Respond, kernel
+from stalepool_testing import TLS, FaultServer, Respond
 
 
 def outcome(conn):
@@ -121,55 +120,23 @@ def test_http2_is_left_to_urllib3(http2_connection, state):
             assert stalepool.snapshot()["totals"]["checkouts"] == 0
 
 
-class Http2Server:
-    """Answers every request with 200 and "ok", over TLS; no more HTTP/2 than that takes."""
+class Http2Server(FaultServer):
+    """Answers every request with 200 and "ok"; no more HTTP/2 than that takes."""
 
-    family, host = socket.AF_INET, "127.0.0.1"
-
-    def __init__(self, tls):
-        self._tls = tls
-        self._listener = socket.create_server((self.host, 0))
-        self.port = self._listener.getsockname()[1]
-        self.connections = 0
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        kernel.shutdown(self._listener, socket.SHUT_RDWR)
-        self._thread.join(10)
-        self._listener.close()
-
-    def _serve(self):
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            with self._tls.wrap_server(sock) as secured:
-                secured.do_handshake()
-                self._converse(secured)
-
-    def _converse(self, sock):
+    def _serve_requests(self, channel):
         import h2.config
         import h2.connection
         import h2.events
 
         http2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
         http2.initiate_connection()
-        sock.sendall(http2.data_to_send())
-        while True:
-            data = sock.recv(65536)
-            if not data:
-                return
+        channel.sock.sendall(http2.data_to_send())
+        while data := channel.sock.recv(65536):
             for event in http2.receive_data(data):
                 if isinstance(event, h2.events.StreamEnded):
                     http2.send_headers(event.stream_id, [(":status", "200")])
                     http2.send_data(event.stream_id, b"ok", end_stream=True)
-            sock.sendall(http2.data_to_send())
+            channel.sock.sendall(http2.data_to_send())
 
 
 def test_http2_requests(http2_connection):
@@ -177,11 +144,11 @@ def test_http2_requests(http2_connection):
     tls = TLS("TLSv1.3")
     found = []
     for who in stock, shim:
-        with who(), Http2Server(tls) as server, pool_for(server, tls) as pool:
+        with who(), Http2Server(tls=tls) as server, pool_for(server, tls) as pool:
             pool.ConnectionCls = http2_connection
             answers = [pool.request("GET", "/").data for _ in range(3)]
             assert answers == [b"ok"] * 3
-            found.append(server.connections)
+            found.append(len(server.journal.connections))
     assert found[0] == found[1]
 
 
