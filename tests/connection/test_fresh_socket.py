@@ -14,16 +14,9 @@ import stalepool
 from breaks import breaks
 from delayed_answers import SILENT
 from pools import counters, pooled_connection, shim
-from replay_tools import ECHO, acting, after_checkout, have, prime, reused, send
+from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import (
-    FaultServer,
-    ProcessThenClose,
-    ProcessThenReset,
-    ResetAfter,
-    Step,
-    kernel,
-)
+from stalepool_testing import FaultServer, ProcessThenClose, ProcessThenReset, Step
 from worlds import WITH_TESTS
 
 
@@ -54,14 +47,6 @@ def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
         assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
         assert counters(server)["moved"] == {}
         server.wait_ended(1)
-
-
-def test_the_address_of_a_connection_that_was_reset_is_known() -> None:
-    """The kernel has forgotten it."""
-    with shim(replay="idempotent"), reused(default=ECHO) as (server, pool):
-        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
-        assert send(server, pool, "GET").status == 200
-        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @pytest.mark.parametrize("ends", [ProcessThenClose(), ProcessThenReset()])

@@ -32,16 +32,6 @@ from stalepool.connection.state import origin_of
 from stalepool_testing import Respond, RespondThenClose, SlowAnswer, release, swallow
 
 
-def test_idle_too_long():
-    with shim(max_idle_s=0.5), serving() as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        wait_idle(pool, 0.5)
-        assert get(pool) == 200
-        assert len(server.journal.connections) == 2
-        assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
-        assert counters(server)["died_idle_s"] == {}  # a rule of ours, nobody died
-
-
 def test_at_the_first_check_too():
     """A connection pooled before the shim came has an age, too; its server announces more."""
     with serving(default=announcing(60)) as (server, pool):
