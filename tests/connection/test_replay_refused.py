@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import socket
-from dataclasses import dataclass
 from typing import Any, Dict, NamedTuple, Tuple
 
 import pytest
@@ -16,15 +15,8 @@ import pytest
 import stalepool
 from oracle import RefuseEarly
 from pools import counters, in_stock, pooled_connection, wait_idle
-from replay_tools import NO_ANSWER, asked, outcome, reused, side_by_side
-from stalepool_testing import (
-    AnswerStep,
-    Exchange,
-    ProcessThenClose,
-    ProcessThenReset,
-    Respond,
-    Silence,
-)
+from replay_tools import NO_ANSWER, CloseLate, ResetLate, asked, outcome, reused, side_by_side
+from stalepool_testing import ProcessThenClose, ProcessThenReset, Respond, Silence, Step
 
 pytestmark = pytest.mark.usefixtures("defaults")
 
@@ -62,32 +54,12 @@ def test_an_answer_that_is_lost(name: str) -> None:
         assert counters(server)["replays_refused"] == refused
 
 
-@dataclass(frozen=True)
-class FailLate(AnswerStep):
-    """Reads the request, works on it for a while, and dies of it."""
-
-    seconds: float
-    reset: bool = False
-    keeps_connection = False
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.process()
-        exchange.channel.pause(self.seconds)
-        exchange.end(self.reset)
-
-
-@pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
+@pytest.mark.parametrize("step", [CloseLate(0.3), ResetLate(0.3)], ids=["FIN", "RST"])
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
-def test_a_server_that_fails_on_a_request_is_not_asked_again(version: Any, reset: bool) -> None:
-    """A gateway that gives up (FIN), a worker that the request kills (RST).
-
-    A connection that died at once is the other side of that rule.
-    """
-    with reused(FailLate(0, reset), tls=version) as (server, pool):
-        assert outcome(pool, "GET") == 200
-        assert asked(server) == 2
+def test_a_server_that_fails_on_a_request_is_not_asked_again(version: Any, step: Step) -> None:
+    """A gateway that gives up (FIN), a worker that the request kills (RST)."""
     stalepool.install(replay_within_s=0.1)
-    with reused(FailLate(0.3, reset), tls=version) as (server, pool):
+    with reused(step, tls=version) as (server, pool):
         assert isinstance(outcome(pool, "GET"), list)
         assert asked(server) == 1
         assert counters(server)["replays_refused"] == {"peer_had_it": 1}

@@ -20,6 +20,7 @@ from stalepool_testing import (
     Exchange,
     FaultServer,
     IdleStep,
+    Reset,
     Respond,
     Step,
     echo,
@@ -57,6 +58,17 @@ class Outcome(NamedTuple):
 @dataclass(frozen=True)
 class CloseLate(Close):
     """A FIN that long after the request has arrived. Not processed."""
+
+    seconds: float = 0.2
+
+    def answer(self, exchange: Exchange) -> None:
+        exchange.channel.pause(self.seconds)
+        super().answer(exchange)
+
+
+@dataclass(frozen=True)
+class ResetLate(Reset):
+    """An RST that long after the head has arrived, with nothing of the body read. Not processed."""
 
     seconds: float = 0.2
 
