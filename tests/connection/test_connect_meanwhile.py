@@ -86,48 +86,31 @@ def ring() -> None:
     raise Alarm
 
 
-@pytest.mark.parametrize(
-    "late_s", [None, 0, WINDOW_S], ids=["in a pause", "in a try", "in the last try"]
-)
-def test_a_timer_goes_off(sleeper, connects, late_s):
-    """The connection has the caller's timeout again."""
-    with outage() as way:
-        conn = pooled_connection(way.pool)
-
-        def ring_late():
-            time.sleep(late_s)
-            ring()
-
-        def set_alarm():
-            connects.act = ring_late
-
-        sleeper.after(1, ring if late_s is None else set_alarm)
-        with pytest.raises(Alarm):
-            way.send("GET")
-        assert len(sleeper.pauses) == 1
-        assert conn.timeout == 10
-        assert way.reconnects == {"failed": 1, "windows": 1}
-
-
-@pytest.mark.parametrize("at", ["first try", "second try"])
+@pytest.mark.parametrize("at", ["the first try", "a pause", "a try", "the last try"])
 def test_a_timer_goes_off_while_the_caller_handles_a_refusal(sleeper, connects, at):
     """Python makes the one the context of the other, which is no reason for another try."""
+
+    def ring_while_it_connects():
+        time.sleep(WINDOW_S if at == "the last try" else 0)
+        ring()
+
+    def set_alarm():
+        connects.act = ring_while_it_connects
+
     with outage() as way:
-
-        def set_alarm():
-            connects.act = ring
-
-        if at == "first try":
+        conn, is_first = pooled_connection(way.pool), at == "the first try"
+        sleeper.after(1, ring if at == "a pause" else set_alarm)
+        if is_first:
             set_alarm()
-        else:
-            sleeper.after(1, set_alarm)
         with pytest.raises(Alarm) as raised:
             try:
                 raise ConnectionRefusedError(111, "of another peer")
             except ConnectionRefusedError:
                 way.send("GET")
-        assert len(sleeper.pauses) == (0 if at == "first try" else 1)
         assert "of another peer" in str(raised.value.__context__)
+        assert conn.timeout == 10
+        assert len(sleeper.pauses) == (0 if is_first else 1)
+        assert way.reconnects == ({} if is_first else {"failed": 1, "windows": 1})
 
 
 # -- peers that are known, and how long ------------------------------------------------------------
