@@ -29,18 +29,6 @@ both = pytest.mark.parametrize("who", [stock, shim_with_all], ids=["stock", "shi
 # -- a response of its own -------------------------------------------------------------------------
 
 
-class Slim:
-    """With what urllib3 1.26 takes of a response, and no more."""
-
-    def __init__(self, sock, *args, **kwargs):
-        self._whole = http.client.HTTPResponse(sock, *args, **kwargs)
-
-    def __getattr__(self, name):
-        if name == "headers":
-            raise AttributeError(name)
-        return getattr(self._whole, name)
-
-
 class Own(http.client.HTTPResponse):
     pass
 
@@ -81,10 +69,6 @@ class Proxy:
         return getattr(self.whole, name)
 
 
-class WithSlimResponses(HTTPConnection):
-    response_class = Slim
-
-
 class MeddlesWhileSending(HTTPConnection):
     """As botocore does it where it got a 100 or a 417 while it sent.
 
@@ -114,10 +98,6 @@ class HasItsOwn(HTTPConnection):
         self.response_class = Own
 
 
-class HasAFunction(HTTPConnection):
-    response_class = staticmethod(lambda *a, **kw: http.client.HTTPResponse(*a, **kw))
-
-
 def function(cls):
     return staticmethod(lambda *args, **kwargs: cls(*args, **kwargs))
 
@@ -137,11 +117,9 @@ CLASSES = {
     "a partial": (staticmethod(functools.partial(http.client.HTTPResponse)), True),
     # somebody has read it off urllib3's class, and keeps it on http.client's
     "ours": (None, True),
-    "WithSlimResponses": (WithSlimResponses, False),
     "MeddlesWhileSending": (MeddlesWhileSending, False),
     "MeddlesWhenClosed": (MeddlesWhenClosed, True),
     "HasItsOwn": (HasItsOwn, False),
-    "HasAFunction": (HasAFunction, False),
 }
 
 
@@ -149,8 +127,6 @@ CLASSES = {
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_of_somebody_else(who, name, monkeypatch):
     cls, is_saved = CLASSES[name]
-    if name == "WithSlimResponses" and urllib3.__version__ >= "2":
-        pytest.skip("urllib3 2.x makes a response of its own")
     with who():
         cls = cls or HTTPConnection.response_class
         is_of_connections = isinstance(cls, type) and issubclass(cls, HTTPConnection)
