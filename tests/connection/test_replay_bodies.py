@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import io
 import threading
 from dataclasses import dataclass, field
@@ -94,29 +95,16 @@ class ResetWhenTold(Reset):
         super().answer(exchange)
 
 
-@pytest.fixture
-def make_body(tmp_path):
-    """Makes a body; closes it in the end if it is a file."""
-    made = []
-
-    def make(body: Body) -> Any:
-        made.append(body.make(tmp_path))
-        return made[-1]
-
-    yield make
-    for body in made:
-        getattr(body, "close", str)()
-
-
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies(name, make_body):
+def test_bodies(name, tmp_path):
     """Each arrives on a connection that lives; on one that ends it is sent again, if it may be."""
     body = BODIES[name]
     with shim(**WITH_REPLAY), reused(ECHO, Close()) as (server, pool):
 
         def put() -> Outcome:
-            made = make_body(body)
-            return send(server, pool, "PUT", body=made, headers=body.headers, **body.options)
+            made = body.make(tmp_path)
+            with contextlib.closing(made) if hasattr(made, "close") else contextlib.nullcontext():
+                return send(server, pool, "PUT", body=made, headers=body.headers, **body.options)
 
         assert put() == (200, True, None, 1, 1)
         assert server.journal[-1].body == body.arrives
