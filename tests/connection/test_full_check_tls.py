@@ -5,7 +5,6 @@ Each kind of TLS socket in each dead state is in ``test_checkout``.
 
 from __future__ import annotations
 
-import threading
 import warnings
 
 import pytest
@@ -13,6 +12,7 @@ import urllib3
 
 import stalepool_testing as testing
 from pools import await_arrival, get, serving, shim, stock, verdicts
+from replay_tools import side_by_side
 from stalepool_testing import into_pool
 from worlds import WITH_TESTS
 
@@ -28,18 +28,12 @@ def openssl():
         yield pair
 
 
-def answer_one_request(terminal):
+def answer(terminal):
     """What ``s_server``'s terminal says comes from the client; what is typed there goes to it."""
-
-    def answer():
-        said = b""
-        while b"\r\n\r\n" not in said:
-            said += terminal.recv(65536)
-        terminal.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    return thread
+    said = b""
+    while b"\r\n\r\n" not in said:
+        said += terminal.recv(65536)
+    terminal.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
 @pytest.mark.parametrize("command", [b"k\n", b"K\n"], ids=["update", "update-and-ask-for-one"])
@@ -48,9 +42,7 @@ def test_key_updates(openssl, command):
     with shim(), serving(tls="TLSv1.3") as (server, pool):
         into_pool(pool, openssl.client)
         for _ in range(3):
-            answering = answer_one_request(openssl.peer)
-            assert get(pool) == 200
-            answering.join(10)
+            assert side_by_side([lambda: get(pool), lambda: answer(openssl.peer)]) == [200, None]
             openssl.peer.sendall(command)
             await_arrival(pool)
         assert verdicts(server) == {"alive": 3}
