@@ -9,6 +9,7 @@ import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 import pytest
+from urllib3.exceptions import NewConnectionError
 
 from gates import Gate
 from pools import await_arrival, counters, pool_for, shim, stock
@@ -55,6 +56,12 @@ class Route(NamedTuple):
     @property
     def reconnects(self) -> dict:
         return counters(self.origin).get("reconnects", {})
+
+    def is_refused(self, method: str = "GET") -> NewConnectionError:
+        """Send a request that gets no connection; its error."""
+        with pytest.raises(NewConnectionError) as caught:
+            self.send(method)
+        return caught.value
 
     def begin_outage(self) -> None:
         """It has answered, and refuses now."""
