@@ -6,6 +6,7 @@ import http.client
 import logging
 import socket
 import unittest.mock
+from types import SimpleNamespace
 
 import pytest
 import urllib3
@@ -13,6 +14,7 @@ from urllib3.connection import HTTPConnection
 
 import stalepool
 import stalepool_testing as testing
+from breaks import raises
 from pools import EVERYTHING, get, pool_for, pooled_connection, serving, shim, stock, verdicts
 from stalepool_testing import TLS, FaultServer, Respond
 
@@ -26,18 +28,6 @@ def outcome(conn):
 
 
 # -- objects ---------------------------------------------------------------------------------------
-
-
-class RaisingFileno:
-    def fileno(self):
-        raise OSError("no descriptor")
-
-
-class NoSock:
-    """AppEngine's kind: there is no socket anybody could look at."""
-
-    def __init__(self):
-        self.host, self.port = "localhost", 80
 
 
 class ComputedSock(HTTPConnection):
@@ -65,7 +55,8 @@ ODDITIES = {
     "MagicMock": lambda sock: unittest.mock.MagicMock(),
     "Mock that has nothing": lambda sock: unittest.mock.Mock(spec=[]),
     "None": lambda sock: None,
-    "no sock": lambda sock: NoSock(),
+    # AppEngine's kind: there is no socket anybody could look at
+    "no sock": lambda sock: SimpleNamespace(host="localhost", port=80),
     "http.client's own": lambda sock: real(sock, http.client.HTTPConnection),
     "computed sock": lambda sock: real(sock, ComputedSock),
     "mock socket": lambda sock: real(unittest.mock.MagicMock()),
@@ -73,7 +64,7 @@ ODDITIES = {
     "mock that claims to be a socket": lambda sock: real(
         unittest.mock.Mock(spec=socket.socket, fileno=sock.fileno)
     ),
-    "raising fileno": lambda sock: real(RaisingFileno()),
+    "raising fileno": lambda sock: real(unittest.mock.Mock(fileno=raises)),
     NO_WEAK_REFERENCES: lambda sock: real(object()),
 }
 
