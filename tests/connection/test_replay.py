@@ -167,8 +167,8 @@ def test_the_connect_of_the_second_try_is_refused(window_s, sleeper):
 # -- how long it may take --------------------------------------------------------------------------
 
 
-class Noting(urllib3.connection.HTTPConnection):
-    """Notes the limits on its connects, and its sockets."""
+class Noting:
+    """Mixed into connections: notes the limits on their connects, and their sockets."""
 
     limits_s: ClassVar[List[Any]] = []
     socks: ClassVar[List[Any]] = []
@@ -177,10 +177,6 @@ class Noting(urllib3.connection.HTTPConnection):
         self.limits_s.append(self.timeout)
         super().connect()
         self.socks.append(self.sock)
-
-
-class NotingHTTPS(Noting, urllib3.connection.HTTPSConnection):
-    pass
 
 
 @dataclass(frozen=True)
@@ -197,10 +193,11 @@ class NoteTheLimit(AnswerStep):
 @pytest.fixture
 def noting(monkeypatch):
     """Has all connections of urllib3 note their limits; they come with one that notes the other."""
-    monkeypatch.setattr(urllib3.HTTPConnectionPool, "ConnectionCls", Noting)
-    monkeypatch.setattr(urllib3.HTTPSConnectionPool, "ConnectionCls", NotingHTTPS)
-    monkeypatch.setattr(Noting, "limits_s", [])
-    monkeypatch.setattr(Noting, "socks", [])
+    for pool in (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool):
+        cls = type("Noting", (Noting, pool.ConnectionCls), {})
+        monkeypatch.setattr(pool, "ConnectionCls", cls)
+    Noting.limits_s.clear()
+    Noting.socks.clear()
     return NoteTheLimit()
 
 
