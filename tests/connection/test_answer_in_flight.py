@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import Any, Iterator
 
 import pytest
@@ -15,7 +14,7 @@ import urllib3
 
 import stalepool
 from delayed_answers import AnswerLater
-from pools import pooled_connection, serving, shim
+from pools import let_pass, pooled_connection, serving, shim
 from replay_tools import ECHO, NO_ANSWER, outcome, reused, side_by_side
 from stalepool_testing import Close, Respond, kernel
 
@@ -65,12 +64,12 @@ def test_another_thread_ends_a_replay(how: str) -> None:
         assert seen == NO_ANSWER or (how == "close" and seen == 200)
 
 
-@pytest.mark.full
 def test_an_announced_limit_that_is_outlived_moves_three_posts() -> None:
     """At any pause within its margin each POST would take a fresh connection, for good."""
     limited = Respond(headers={"Keep-Alive": "timeout=1"})
-    with shim(nonidempotent_max_idle_s="auto"), serving(default=limited) as (server, pool):
+    settings = {"nonidempotent_max_idle_s": "auto"}
+    with shim(**settings), serving(family=socket.AF_UNIX, default=limited) as (server, pool):
         for _ in range(6):
             assert pool.request("POST", "/").status == 200
-            time.sleep(1.1)
+            let_pass(pool, 1.1)
         assert len({entry.connection for entry in server.journal}) == 4
