@@ -7,11 +7,10 @@ import socket
 import pytest
 
 import stalepool
+from outages import both
 from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, shim, stock, verdicts
 from replay_routes import proxied
-from stalepool_testing import TLS, CloseAfter, ResetAfter, SurplusWithAnswer, kernel
-
-WHO = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+from stalepool_testing import TLS, SurplusWithAnswer, kernel
 
 #: a tunnel through a proxy: who speaks TLS, and the family
 TUNNELS = {
@@ -29,10 +28,6 @@ FORWARDING = {
 }
 
 
-def end_by_the_server(way, reset):
-    way.server.perform(ResetAfter(0) if reset else CloseAfter(0))
-
-
 def end_by_the_proxy(way, reset):
     if way.proxy.tunnels:
         assert way.proxy.cut(reset=reset) == 1
@@ -41,26 +36,21 @@ def end_by_the_proxy(way, reset):
         channel.tell(channel.reset if reset else channel.close)
 
 
-#: way through the proxy, who ends the connection; behind a proxy that forwards it is the proxy's
-ENDS = [
-    *[(name, end) for name in TUNNELS for end in (end_by_the_server, end_by_the_proxy)],
-    *[(name, end_by_the_proxy) for name in FORWARDING],
-]
-
-
 @pytest.mark.each_value
 @pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
-@pytest.mark.parametrize("name, end", ENDS)
-@WHO
-def test_an_end(who, name, end, reset):
+@pytest.mark.parametrize("name", [*TUNNELS, *FORWARDING])
+@both
+def test_an_end_by_the_proxy(who, name, reset):
     """The next request gets a connection of its own, with CONNECT and all.
+
+    An end by the server, in a tunnel, is in ``test_replay_matrix``.
 
     A tunnel is counted for the server, whoever is at fault; what is forwarded, for the proxy. The
     proxy's own entry has its own scheme.
     """
     with who(), proxied(**{**TUNNELS, **FORWARDING}[name]) as way:
         assert [way.send(), way.send()] == [200, 200]
-        end(way, reset)
+        end_by_the_proxy(way, reset)
         await_arrival(way.pool, events=kernel.POLLRDHUP)  # it has come all the way
 
         assert way.send() == 200
@@ -81,7 +71,7 @@ def test_an_end(who, name, end, reset):
 
 @pytest.mark.usefixtures("small_reads")
 @pytest.mark.parametrize("name", [name for name in TUNNELS if "IPv6" not in name])
-@WHO
+@both
 def test_a_surplus_inside_the_tunnel(who, name):
     """In the inner TLS layer where there are two; stock takes it for the next answer."""
     with who(), proxied([SurplusWithAnswer(surplus_status=404)], **TUNNELS[name]) as way:
