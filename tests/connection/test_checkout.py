@@ -13,6 +13,7 @@ import urllib3
 
 import stalepool
 from breaks import breaks
+from outages import both
 from pools import (
     break_while_idle,
     counters,
@@ -30,8 +31,6 @@ from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
 from stalepool_testing import CloseAfter, Respond, SurplusWithAnswer, into_pool
-
-both = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 
 #: family, TLS version
 HEALTHY = [
