@@ -35,48 +35,26 @@ class Deadline(Exception):
 @pytest.mark.parametrize("timeout", [None, 60.0])
 @pytest.mark.parametrize("steps", [[Silence()], [Close(), Silence()]], ids=["wait", "replay"])
 def test_an_alarm_ends_the_wait(alarm: Any, kind: Any, timeout: Any, steps: Any) -> None:
-    """Stock: it ends the wait for the first answer; a replay's is one more wait to be ended."""
+    """Stock: it ends the wait for the first answer; a replay's is one more wait to be ended.
+
+    Also while the caller handles another connection's end, which Python makes its context.
+    """
     error = kind("two seconds")
     with shim(replay="idempotent"), reused(*steps) as (server, pool):
-        began = time.monotonic()
-        alarm(error)
+        began, sock = time.monotonic(), pooled_connection(pool).sock
         with pytest.raises(BaseException, match=r"two seconds|Read timed out") as raised:
-            pool.request("GET", "/wanted", timeout=timeout)
-        assert time.monotonic() - began < 5
-        assert asked(server) <= len(steps)
-        assert counters(server)["replays_refused"] == {}
-    is_its_cause = error in (raised.value.__cause__, raised.value.__context__)
-    assert raised.value is error or (is_its_cause and kind in (TimeoutError, ValueError))
-
-
-def test_an_alarm_as_the_first_wait_ends(alarm: Any) -> None:
-    """Both take a round number of seconds, and the handler has a socket's words."""
-    error = TimeoutError("the job timed out")
-    with shim(replay="idempotent", silence_s=1), reused(Silence()) as (_, pool):
-        began = time.monotonic()
-        alarm(error, seconds=1.0)
-        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-            pool.request("GET", "/wanted", timeout=30.0)
-        assert time.monotonic() - began < 5
-
-
-def test_an_alarm_while_another_connections_end_is_handled(alarm: Any) -> None:
-    """Python makes what the caller is handling the context of whatever comes next.
-
-    And the socket has the caller's own timeout again.
-    """
-    with shim(replay="idempotent"), reused(Silence()) as (server, pool):
-        sock = pooled_connection(pool).sock
-        with pytest.raises(Deadline) as raised:
             try:
                 raise ConnectionResetError(104, "of another connection")
             except ConnectionResetError:
-                alarm(Deadline("two seconds"))
-                pool.request("GET", "/wanted", timeout=60.0)
-        assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
-        assert sock.gettimeout() == 60.0
-        assert asked(server) == 1
+                alarm(error)
+                pool.request("GET", "/wanted", timeout=timeout)
+        assert time.monotonic() - began < 5
+        assert asked(server) <= len(steps)
         assert counters(server)["replays_refused"] == {}
+        assert sock.gettimeout() == timeout
+    is_its_cause = error in (raised.value.__cause__, raised.value.__context__)
+    assert raised.value is error or (is_its_cause and kind in (TimeoutError, ValueError))
+    assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
 
 
 GREEN = """
