@@ -13,14 +13,11 @@ import urllib3
 
 import stalepool
 from breaks import breaks
-from gates import Gate, remote_control
 from outages import WINDOW_S, direct, environ_of, in_place, outage
 from pools import pooled_connection, serving, shim, stock
 from stalepool import stats
 from stalepool.connection import connect
 from stalepool_testing import FaultServer
-
-# -- one connect -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["ECONNRESET", "ECONNABORTED"])
@@ -55,9 +52,6 @@ def test_no_keepalive_is_armed_towards_who_swallows_probes():
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
 
 
-# -- mocks -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("stand_in", [time.sleep, lambda *args: None])
 def test_the_sleep_of_retries_is_mocked(sleeper, monkeypatch, stand_in):
     """It is not ours to use, and its place not the only one to find the copy's clock in."""
@@ -72,9 +66,6 @@ def test_the_class_of_retries_is_mocked():
     began = time.monotonic()
     connect._pause(unittest.mock.Mock(), 60)
     assert time.monotonic() - began < 30
-
-
-# -- timers ----------------------------------------------------------------------------------------
 
 
 class Alarm(Exception):
@@ -112,9 +103,6 @@ def test_a_timer_goes_off_while_the_caller_handles_a_refusal(sleeper, connects, 
         assert way.reconnects == ({} if is_first else {"failed": 1, "windows": 1})
 
 
-# -- peers that are known, and how long ------------------------------------------------------------
-
-
 @pytest.mark.parametrize("answers", [0, 1])
 def test_a_connection_pooled_before_the_shim_came(sleeper, answers):
     """Its peer has answered this process, whether or not anybody was there to note it."""
@@ -147,18 +135,19 @@ def test_peers_beyond_those_that_are_told_apart_are_never_waited_for():
 
 
 FORKED = """
-    import contextvars, json, os, sys
+    import contextvars, json, os
 
     import urllib3
     import stalepool
+    from gates import Gate
+    from stalepool_testing import FaultServer
+
     stalepool.install(reconnect_window_s=0.3)
-    url, control = sys.argv[1:]
-    gate = urllib3.PoolManager()
 
     def windows():
         "How many there have been in this process, after two more requests in vain."
         for _ in range(2):
-            with urllib3.connection_from_url(url, retries=False, timeout=10) as pool:
+            with urllib3.connection_from_url(gate.url, retries=False, timeout=10) as pool:
                 try:
                     contextvars.Context().run(pool.request, "POST", "/")
                 except urllib3.exceptions.NewConnectionError:
@@ -166,29 +155,22 @@ FORKED = """
             raise AssertionError("it is shut")
         return stalepool.snapshot()["totals"]["reconnects"].get("windows", 0)
 
-    with urllib3.connection_from_url(url) as pool:
-        assert pool.request("GET", "/").status == 200
-    gate.request("GET", control + "shut")
-    gate.clear()
-    found = [windows()]
-    ear, mouth = os.pipe()
-    if os.fork() == 0:
-        os.write(mouth, json.dumps(windows()).encode())
-        os._exit(0)
-    os.close(mouth)
-    with open(ear, "rb") as child:
-        found.append(json.loads(child.read()))
-    os.wait()
-    found.append(windows())
+    with FaultServer() as server, Gate(server) as gate:
+        with urllib3.connection_from_url(gate.url) as pool:
+            assert pool.request("GET", "/").status == 200
+        gate.shut()
+        found = [windows()]
+        child = os.fork()
+        if child == 0:
+            os._exit(windows())
+        found += [os.waitpid(child, 0)[1], windows()]
     print(json.dumps(found))
 """
 
 
 def test_a_child_waits_for_no_peer_of_its_parents(run_python):
     """It has answered another process: children forked one after another would each wait."""
-    with FaultServer() as server, Gate(server) as gate, remote_control(gate) as control:
-        found = run_python(FORKED, gate.url, control, env=environ_of(shim))
-    assert found == [1, 0, 1]
+    assert run_python(FORKED, env=environ_of(shim)) == [1, 0, 1]
 
 
 def test_pauses_grow_and_are_jittered():

@@ -6,9 +6,9 @@ import contextlib
 import socket
 import threading
 import time
-from typing import Any, Iterator, List, Tuple
+from typing import Any, List, Tuple
 
-from stalepool_testing import FaultServer, Respond, kernel
+from stalepool_testing import kernel
 from stalepool_testing.sockets import loopback
 
 
@@ -107,16 +107,3 @@ class Gate:
                     if not data:
                         return
                     target.sendall(data)
-
-
-@contextlib.contextmanager
-def remote_control(gate: Gate) -> Iterator[str]:
-    """A URL for a client in another process: below it, ``shut`` and ``open`` work the gate."""
-    acts = {"/shut": gate.shut, "/open": gate.open}
-
-    def obey(request: Any) -> Any:
-        acts[request.path]()
-        return Respond(200)
-
-    with FaultServer(obey) as server:
-        yield server.url
