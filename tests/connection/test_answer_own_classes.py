@@ -26,9 +26,6 @@ shim_with_all = functools.partial(
 both = pytest.mark.parametrize("who", [stock, shim_with_all], ids=["stock", "shim"])
 
 
-# -- a response of its own -------------------------------------------------------------------------
-
-
 class Own(http.client.HTTPResponse):
     pass
 
@@ -180,9 +177,6 @@ def test_a_class_that_is_made_from_the_response_class(who):
         own = conn.response_class = type("Own", (conn.response_class,), {})
         answer = pool.request("GET", "/")._original_response
         assert type(answer) is own and type(copy.copy(answer)) is own
-
-
-# -- a tunnel of its own ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tls", [None, TLS()], ids=["plain", "tls"])

@@ -128,9 +128,6 @@ def test_a_surplus_in_the_segment_of_the_answer_before(who, read_size, verdict, 
             assert verdicts(server) == {verdict: 1}
 
 
-# -- what the shim keeps, or has not seen from its beginning -----------------------------------
-
-
 def test_a_check_that_somebody_has_put_in_urllib3s_place_is_asked_too(monkeypatch):
     """It may have reasons of its own."""
     with stock():
@@ -139,9 +136,6 @@ def test_a_check_that_somebody_has_put_in_urllib3s_place_is_asked_too(monkeypatc
             assert [get(pool), get(pool)] == [200, 200]
             assert len(server.journal.connections) == 2
             assert verdicts(server) == {"alive": 1}
-
-
-# -- sharing -------------------------------------------------------------------------------------
 
 
 class Deadline(RuntimeError):

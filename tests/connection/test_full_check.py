@@ -83,9 +83,6 @@ def test_an_idle_time_that_nobody_knows_is_not_too_long():
             assert len(server.journal.connections) == 1
 
 
-# -- what the origin has shown -------------------------------------------------------------------
-
-
 def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
     with shim(), reused() as (server, pool):
         for seconds_ago in (20, 10, 0):
@@ -143,9 +140,6 @@ def test_junk_is_ignored():
         assert verdicts(server) == {"alive": 1}
 
 
-# -- a connection bound to an identity -----------------------------------------------------------
-
-
 def test_no_limit_closes_a_connection_that_carries_an_identity():
     """NTLM: who the client is was said once, on this connection; a fresh one is nobody's."""
     headers = {"Authorization": "NTLM TlRMTVNTUAADAAAA"}
@@ -155,9 +149,6 @@ def test_no_limit_closes_a_connection_that_carries_an_identity():
         assert get(pool) == 200
         assert verdicts(server) == {"alive": 1}
         assert len(server.journal.connections) == 1
-
-
-# -- what is not even asked ------------------------------------------------------------------------
 
 
 def test_a_connection_that_urllib3_has_closed_is_opened_without_a_word():

@@ -27,9 +27,6 @@ def outcome(conn):
         return type(error)
 
 
-# -- objects ---------------------------------------------------------------------------------------
-
-
 class ComputedSock(HTTPConnection):
     """As vcrpy's stub does it."""
 
@@ -87,9 +84,6 @@ def test_stocks_word_comes_out(name, peer, caplog):
     assert [record.levelno for record in said] == [logging.WARNING]
 
 
-# -- HTTP/2 ----------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def http2_connection():
     """urllib3's own class; a factory. The older 2.x have none, and 1.26 not."""
@@ -143,9 +137,6 @@ def test_http2_requests(http2_connection):
     assert found[0] == found[1]
 
 
-# -- vcrpy -----------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_vcrpy_records_and_replays(tmp_path, who):
     """Its stub computes its ``sock``, and is left to urllib3: it talks to a tape, not to a peer."""
@@ -174,9 +165,6 @@ def test_vcrpy_records_and_replays(tmp_path, who):
                 assert stalepool.snapshot()["fallbacks"] == {"unknown_connection": before + 1}
 
     assert recorded == replayed == [b"recorded"] * 3
-
-
-# -- another protocol ------------------------------------------------------------------------------
 
 
 @pytest.mark.each_value

@@ -17,7 +17,15 @@ from urllib3.util import Timeout
 from errors import links
 from oracle import SendThenEnd
 from outages import direct
-from pools import VERIFIES_NAMES_ALONE, UnknownSocket, counters, pooled_connection, shim, stock
+from pools import (
+    DEFAULTS,
+    VERIFIES_NAMES_ALONE,
+    UnknownSocket,
+    counters,
+    pooled_connection,
+    shim,
+    stock,
+)
 from replay_routes import Proxied, proxied
 from replay_tools import (
     ECHO,
@@ -50,8 +58,6 @@ from stalepool_testing import (
 )
 
 shim_with_replay = functools.partial(shim, replay="idempotent")
-
-# -- the setting -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -89,9 +95,6 @@ def test_the_answer_says_so():
         assert not hasattr(answers[0], "stalepool_replayed")
 
 
-# -- an answer that began ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("step", "said"),
     [
@@ -111,9 +114,6 @@ def test_an_answer_that_began(step, said):
         assert counters(server)["replays_refused"] == {"answer_began": 1}
 
 
-# -- whose failure it is -------------------------------------------------------------------------
-
-
 def test_a_request_that_the_kernel_gave_up_is_sent_again():
     """urllib3 says "Read timed out", as of the caller's own: only the errno tells them apart."""
     options = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)]
@@ -122,9 +122,6 @@ def test_a_request_that_the_kernel_gave_up_is_sent_again():
         outcome = send(server, pool, "GET", timeout=20)
         assert (outcome.status, outcome.arrivals) == (200, 1)
         assert counters(server)["gone"] == {"silent_in_request": 1}
-
-
-# -- the second try fails too --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", [Close(), Reset()], ids=repr)
@@ -248,8 +245,10 @@ def tunnelled(*steps: Step, default: Any = ECHO, **options: Any) -> Iterator[Pro
         yield way
 
 
-def test_the_time_a_tunnel_takes_is_taken_off_too(noting):
-    with shim_with_replay(), tunnelled(CloseLate(), noting, proxy_class=SlowProxy) as way:
+@pytest.mark.parametrize("proxy_tls", [None] if VERIFIES_NAMES_ALONE else [None, TLS()])
+def test_the_time_a_tunnel_takes_is_taken_off_too(noting, proxy_tls):
+    options = {"proxy_class": SlowProxy, "proxy_tls": proxy_tls}
+    with shim_with_replay(), tunnelled(CloseLate(), noting, **options) as way:
         outcome = send(way.server, way.pool, "GET", timeout=Timeout(connect=30, read=10))
         assert outcome.status == 200
         assert len(way.proxy.tunnels) == 2
@@ -267,14 +266,9 @@ def test_a_tunnel_that_takes_longer_than_is_left():
         assert counters(way.server)["replays"] == {"failed": 1}
 
 
-# -- what is left alone --------------------------------------------------------------------------
-
-
 def test_a_socket_of_unknown_kind():
     """It cannot be asked anything. Its requests go out, and what fails is the caller's."""
-    with shim_with_replay(presend_check=True, nonidempotent_max_idle_s="auto"), reused(
-        ECHO, Close()
-    ) as (server, pool):
+    with shim(**DEFAULTS), reused(ECHO, Close()) as (server, pool):
         pooled_connection(pool).sock = UnknownSocket(pooled_connection(pool).sock)
         assert send(server, pool, "POST")[:2] == (200, True)
         outcome = send(server, pool, "GET")
@@ -297,13 +291,6 @@ def test_the_first_error_through_a_tunnel():
     # reading says then; a replay that failed leaves the first error alone to be raised
     if not any(issubclass(link, ConnectionError) for link in chains[1]):
         assert chains[0] == chains[1]
-
-
-@pytest.mark.skipif(VERIFIES_NAMES_ALONE, reason="needs urllib3 1.26.7 or later")
-def test_a_tls_in_tls_tunnel():
-    with shim_with_replay(), tunnelled(Close(), proxy_tls=TLS()) as way:
-        assert send(way.server, way.pool, "GET")[:2] == (200, True)
-        assert len(way.proxy.tunnels) == 2
 
 
 def test_nothing_is_left_on_the_connection_nor_in_memory():
