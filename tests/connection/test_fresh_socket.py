@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import socket
-import threading
 from typing import Any, ClassVar
 
 import pytest
 import urllib3
+from urllib3.connection import HTTPConnection
 
 import stalepool
 from breaks import breaks
@@ -71,7 +71,7 @@ def test_a_replay_goes_where_its_request_went(connects: Any) -> None:
             prime(pool, times=2)
             with socket.create_server(("127.0.0.2", mine.port)):
                 connects.leads_to["api.internal"] = "127.0.0.2", mine.port
-                of_another_tenant = urllib3.connection.HTTPConnection("api.internal", mine.port)
+                of_another_tenant = HTTPConnection("api.internal", mine.port)
                 of_another_tenant.connect()
                 outcome = send(mine, pool, "PUT", timeout=2.0)
                 of_another_tenant.close()
@@ -94,33 +94,27 @@ def test_a_node_that_is_gone_is_not_waited_for(connects: Any) -> None:
 SYN_SENT = 2  # linux/tcp_states.h
 
 
-class Counted(urllib3.connection.HTTPConnection):
-    """At most one connection of the class is open, or the next one waits."""
-
-    free: ClassVar[threading.Semaphore]
+class Counted(HTTPConnection):
+    """At most one may be open: ``connect()`` acquires what ``close()`` releases."""
 
     def connect(self) -> None:
-        assert self.free.acquire(timeout=5)
         super().connect()
 
     def close(self) -> None:
-        if self.sock is not None:
-            self.free.release()
         super().close()
 
 
-class CountedByHalves(Counted):
+class CountedByHalves(HTTPConnection):
     """The same, by the method that opens the TCP connection."""
 
-    def connect(self) -> None:
-        urllib3.connection.HTTPConnection.connect(self)
-
     def _new_conn(self) -> Any:
-        assert self.free.acquire(timeout=5)
         return super()._new_conn()
 
+    def close(self) -> None:
+        super().close()
 
-def with_a_hook(name: str) -> Any:
+
+class HasAHookOfItsOwn(HTTPConnection):
     """Set on the connection, and bound to it: a copy's would act on the original's socket."""
 
     class Hooked(urllib3.connection.HTTPConnection):
@@ -131,14 +125,14 @@ def with_a_hook(name: str) -> Any:
     return Hooked
 
 
-class HasAFinalizer(urllib3.connection.HTTPConnection):
+class HasAFinalizer(HTTPConnection):
     """What it stops is shared with a copy: a helper, a tunnel."""
 
     def __del__(self) -> None:
         """Stop it."""
 
 
-class OpenedByHand(urllib3.connection.HTTPConnection):
+class OpenedByHand(HTTPConnection):
     """It does not connect by itself."""
 
     def connect(self) -> None:
@@ -146,7 +140,7 @@ class OpenedByHand(urllib3.connection.HTTPConnection):
         self.auto_open = 0
 
 
-class LogsIn(urllib3.connection.HTTPConnection):
+class LogsIn(HTTPConnection):
     """Keeps what is true of one socket alone, and would be of one that is gone."""
 
     def connect(self) -> None:
@@ -154,7 +148,7 @@ class LogsIn(urllib3.connection.HTTPConnection):
         self.session = object()
 
 
-class OneAtATime(urllib3.connection.HTTPConnection):
+class OneAtATime(HTTPConnection):
     """Refuses a second connection by an exception of its own."""
 
     is_first: ClassVar[bool]
@@ -166,7 +160,7 @@ class OneAtATime(urllib3.connection.HTTPConnection):
         super().connect()
 
 
-class NotCopied(urllib3.connection.HTTPConnection):
+class NotCopied(HTTPConnection):
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise LookupError("of the application")
 
@@ -208,7 +202,6 @@ def assert_sockets(cls: Any, method: str, step: Step, at_most: int, rides_it: bo
 @pytest.mark.parametrize("cls", CLASSES)
 @moved_or_replayed
 def test_a_class_of_somebody_else(cls: Any, method: str, step: Step) -> None:
-    Counted.free = threading.Semaphore(1)
     OneAtATime.is_first = True
     assert_sockets(cls, method, step, *CLASSES[cls])
 
@@ -218,22 +211,11 @@ def test_connect_and_close_may_have_been_replaced(
     method: str, step: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By functions that acquire and release, as those of :class:`Counted` do."""
-    connection = urllib3.connection.HTTPConnection
-    connect, close = connection.connect, connection.close
-    free = threading.Semaphore(1)
-
-    def acquire(self: Any) -> None:
-        assert free.acquire(timeout=5)
-        connect(self)
-
-    def release(self: Any) -> None:
-        if self.sock is not None:
-            free.release()
-        close(self)
-
-    monkeypatch.setattr(connection, "connect", functools.wraps(connect)(acquire))
-    monkeypatch.setattr(connection, "close", functools.wraps(close)(release))
-    assert_sockets(connection, method, step, at_most=1, rides_it=False)
+    for name in ("connect", "close"):
+        stocks = getattr(HTTPConnection, name)
+        theirs = functools.wraps(stocks)(lambda self, call=stocks: call(self))
+        monkeypatch.setattr(HTTPConnection, name, theirs)
+    assert_sockets(HTTPConnection, method, step, at_most=1, rides_it=False)
 
 
 @pytest.mark.parametrize("name", ["_validate_conn", "_prepare_proxy"])
@@ -245,15 +227,14 @@ def test_a_hook_of_the_pools_may_have_been_decorated(
     pool = urllib3.HTTPSConnectionPool
     hook = functools.wraps(getattr(pool, name))(lambda *args: None)
     monkeypatch.setattr(pool, name, hook)
-    assert_sockets(urllib3.connection.HTTPConnection, method, step, at_most=1, rides_it=False)
+    assert_sockets(HTTPConnection, method, step, at_most=1, rides_it=False)
 
 
 def test_a_socket_that_is_not_connected_yet_takes_no_place() -> None:
     """Under TCP_FASTOPEN_CONNECT the SYN goes out with the first data."""
     says = {**SILENT, "state": SYN_SENT}
     with breaks("TCP_INFO", by=lambda _: TcpInfo(**says)):
-        connection = urllib3.connection.HTTPConnection
-        assert_sockets(connection, "POST", ECHO, at_most=2, rides_it=False)
+        assert_sockets(HTTPConnection, "POST", ECHO, at_most=2, rides_it=False)
 
 
 PINNED = """
