@@ -32,15 +32,18 @@ from stalepool.connection.state import origin_of
 from stalepool_testing import Respond, RespondThenClose, SlowAnswer, release, swallow
 
 
-def test_at_the_first_check_too():
-    """A connection pooled before the shim came has an age, too; its server announces more."""
-    with serving(default=announcing(60)) as (server, pool):
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["TCP", "Unix"])
+def test_a_connection_pooled_before_the_shim_came(family):
+    """The kernel knows its age, whatever is announced; where it is no TCP it counts from now on."""
+    is_known = family == socket.AF_INET
+    with serving(family=family, default=announcing(60)) as (server, pool):
         with stock():
             assert get(pool) == 200
-        with shim(max_idle_s=0.2):
-            wait_idle(pool, 0.2)
+        with shim(max_idle_s=0.2 if is_known else 5):
+            if is_known:
+                wait_idle(pool, 0.2)
             assert get(pool) == 200
-            assert verdicts(server) == {"idle_too_long": 1}
+            assert verdicts(server) == {"idle_too_long" if is_known else "alive": 1}
 
 
 by_each_limit = pytest.mark.parametrize(
@@ -70,17 +73,6 @@ def test_without_tcp_info_time_counts_from_the_last_answer(setting, method):
             assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
         else:
             assert counters(server)["moved"] == {"idle_setting": 1}
-
-
-def test_an_idle_time_that_nobody_knows_is_not_too_long():
-    """Pooled before the shim came, and no TCP that could be asked: it counts from now on."""
-    with serving(family=socket.AF_UNIX) as (server, pool):
-        with stock():
-            assert get(pool) == 200
-        with shim(max_idle_s=5):
-            assert get(pool) == 200
-            assert verdicts(server) == {"alive": 1}
-            assert len(server.journal.connections) == 1
 
 
 def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
