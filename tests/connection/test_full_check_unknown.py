@@ -27,18 +27,6 @@ def outcome(conn):
         return type(error)
 
 
-class ComputedSock(HTTPConnection):
-    """As vcrpy's stub does it."""
-
-    @property
-    def sock(self):
-        return self.__dict__.get("the_sock")
-
-    @sock.setter
-    def sock(self, value):
-        self.__dict__["the_sock"] = value
-
-
 def real(sock, cls=HTTPConnection):
     conn = cls("localhost", 80)
     conn.sock = sock
@@ -55,7 +43,6 @@ ODDITIES = {
     # AppEngine's kind: there is no socket anybody could look at
     "no sock": lambda sock: SimpleNamespace(host="localhost", port=80),
     "http.client's own": lambda sock: real(sock, http.client.HTTPConnection),
-    "computed sock": lambda sock: real(sock, ComputedSock),
     "mock socket": lambda sock: real(unittest.mock.MagicMock()),
     "mock socket with a descriptor": lambda sock: real(unittest.mock.Mock(fileno=sock.fileno)),
     "mock that claims to be a socket": lambda sock: real(
