@@ -103,9 +103,7 @@ def test_an_answer_whose_connection_is_gone() -> None:
         (401, "WWW-Authenticate", 'Basic realm="x"', False),
     ],
 )
-def test_a_challenge_may_bind_the_connection(
-    status: int, header: str, challenge: str, is_bound: bool
-) -> None:
+def test_a_challenge_may_bind_the_connection(status, header, challenge, is_bound):
     """An identity is going to be spoken on it: another connection would not be who this one is."""
     script = [Respond(status, headers={header: challenge}), Close()]
     with shim(replay="idempotent"), serving(script, default=ECHO) as (server, pool):

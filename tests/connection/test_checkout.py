@@ -32,17 +32,12 @@ from stalepool.connection import state
 from stalepool.sockets import tcp_info
 from stalepool_testing import CloseAfter, Respond, SurplusWithAnswer, into_pool
 
-#: family, TLS version
-HEALTHY = [
-    (socket.AF_INET, None),
-    (socket.AF_INET6, None),
-    (socket.AF_UNIX, None),
-    (socket.AF_INET, "TLSv1.2"),
-    (socket.AF_INET, "TLSv1.3"),
-]
 
-
-@pytest.mark.parametrize(("family", "version"), HEALTHY)
+@pytest.mark.parametrize(
+    "family, version",
+    [(family, None) for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)]
+    + [(socket.AF_INET, version) for version in ("TLSv1.2", "TLSv1.3")],
+)
 @both
 def test_a_healthy_connection_is_reused(who, family, version):
     """Of other clients in ``test_replay_clients``."""

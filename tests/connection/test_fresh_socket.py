@@ -207,9 +207,7 @@ def test_a_class_of_somebody_else(cls: Any, method: str, step: Step) -> None:
 
 
 @moved_or_replayed
-def test_connect_and_close_may_have_been_replaced(
-    method: str, step: Step, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connect_and_close_may_have_been_replaced(method, step, monkeypatch):
     """By functions that acquire and release, as those of :class:`Counted` do."""
     for name in ("connect", "close"):
         stocks = getattr(HTTPConnection, name)
@@ -220,9 +218,7 @@ def test_connect_and_close_may_have_been_replaced(
 
 @pytest.mark.parametrize("name", ["_validate_conn", "_prepare_proxy"])
 @moved_or_replayed
-def test_a_hook_of_the_pools_may_have_been_decorated(
-    name: str, method: str, step: Step, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hook_of_the_pools_may_have_been_decorated(name, method, step, monkeypatch):
     """As for a pinned certificate, or a proxy's token: no socket goes without it."""
     pool = urllib3.HTTPSConnectionPool
     hook = functools.wraps(getattr(pool, name))(lambda *args: None)

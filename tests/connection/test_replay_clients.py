@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import Any, Callable, ContextManager, Dict, Iterator, Tuple
 
 import pytest
 import requests
@@ -21,18 +20,17 @@ from stalepool_testing import Close, FaultServer
 WITH_REPLAY = {"replay": "idempotent"}
 
 
-#: sends one request to a URL, and returns the status
-Call = Callable[[str, str], int]
+# each gives a function that sends one request to a URL, and returns the status
 
 
 @contextlib.contextmanager
-def with_urllib3(retries: Any) -> Iterator[Call]:
+def with_urllib3(retries):
     with urllib3.PoolManager(retries=retries, timeout=10.0) as manager:
         yield lambda method, url: manager.request(method, url, body=BODIES.get(method)).status
 
 
 @contextlib.contextmanager
-def with_requests(retries: Any) -> Iterator[Call]:
+def with_requests(retries):
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=retries))
         send = functools.partial(session.request, timeout=10)
@@ -40,14 +38,14 @@ def with_requests(retries: Any) -> Iterator[Call]:
 
 
 @contextlib.contextmanager
-def with_keystoneauth1(retries: int) -> Iterator[Call]:
+def with_keystoneauth1(retries):
     options = {"connect_retries": retries, "connect_retry_delay": 0.001, "raise_exc": False}
     with requests.Session() as below:
         send = functools.partial(Session(session=below).request, **options)
         yield lambda method, url: send(url, method, data=BODIES.get(method)).status_code
 
 
-CLIENTS: Dict[str, Callable[[], ContextManager[Call]]] = {
+CLIENTS = {
     "urllib3, retries=False": lambda: with_urllib3(False),
     "urllib3, Retry(3)": lambda: with_urllib3(Retry(3, backoff_factor=0)),
     "requests": lambda: with_requests(0),
@@ -56,7 +54,7 @@ CLIENTS: Dict[str, Callable[[], ContextManager[Call]]] = {
 }
 
 
-def wanted(call: Call, method: str, server: FaultServer) -> Tuple[int, int]:
+def wanted(call, method, server):
     """The status, 0 for an error, on a connection that has answered; how often it arrived."""
     assert call("GET", server.url + "prime") == 200
     try:

@@ -83,9 +83,7 @@ def test_an_upload_that_is_refused_early_is_begun_once(version: Any) -> None:
 
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
 @pytest.mark.parametrize("how", ["SHUT_RDWR", "SHUT_WR", "SHUT_RD"])
-def test_a_request_that_another_thread_aborts_is_asked_once(
-    version: Any, how: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_request_that_another_thread_aborts_is_asked_once(version, how, request):
     """The peer answers our FIN with its own, or with an RST, at once."""
     for method in ("GET", "PUT") * (25 if request.config.getoption("--full") else 2):
         with reused(Silence(), tls=version) as (server, pool):
