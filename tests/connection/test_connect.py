@@ -101,10 +101,6 @@ def test_a_handshake_is_not_pressed_for_time(sleeper):
 # -- never, not at once, not any more --------------------------------------------------------------
 
 
-def nothing_more(way, patched):
-    pass
-
-
 def reset_each_connection(way, patched):
     """A listener that is back and resets every connection does not open new windows."""
     way.is_refused()
@@ -120,33 +116,30 @@ def reset_the_handshake(way, patched):
     way.gate.open()
 
 
-def take_the_clock_away(way, patched):
-    patched.delattr("urllib3.util.retry.time")
-
-
-def mock_sleep(way, patched):
-    """``mock.patch("time.sleep")``: a window of that would be thousands of connects."""
-    patched.setattr(time, "sleep", unittest.mock.Mock())
-
-
 class Case(NamedTuple):
     """``act``: what happens in the outage. ``reconnects``: what was counted after the request."""
 
-    act: Callable[..., None]
+    act: Callable[..., None] = lambda way, patched: None
     reconnects: Dict[str, int] = {}
     settings: Dict[str, Any] = {}
     error: Any = NewConnectionError
 
 
 IN_VAIN = {"failed": 1, "windows": 1}
+NO_SLEEP = "a sleep that takes no time"
 NOT_TRIED_AGAIN = {
-    "never answered": Case(nothing_more),
+    "never answered": Case(),
     "connected, not answered": Case(reset_each_connection, IN_VAIN),
     "a reset handshake": Case(reset_the_handshake, error=HTTPError),
-    "no window": Case(nothing_more, settings={"reconnect_window_s": 0}),
-    "audit": Case(nothing_more, settings={"mode": "audit"}),
-    "nothing to sleep with": Case(take_the_clock_away, IN_VAIN),
-    "a sleep that takes no time": Case(mock_sleep, IN_VAIN),
+    "no window": Case(settings={"reconnect_window_s": 0}),
+    "audit": Case(settings={"mode": "audit"}),
+    "nothing to sleep with": Case(
+        lambda way, patched: patched.delattr("urllib3.util.retry.time"), IN_VAIN
+    ),
+    # a window of that would be thousands of connects
+    NO_SLEEP: Case(
+        lambda way, patched: patched.setattr(time, "sleep", unittest.mock.Mock()), IN_VAIN
+    ),
 }
 
 
@@ -165,7 +158,7 @@ def test_not_tried_again(sleeper, connects, monkeypatch, name):
         with pytest.raises(case.error):
             way.send("GET")
         assert len(connects.failed) + way.gate.accepted == tries + 1
-        assert len(sleeper.pauses) == (case.act is mock_sleep)
+        assert len(sleeper.pauses) == (name == NO_SLEEP)
         assert way.reconnects == case.reconnects
 
 
