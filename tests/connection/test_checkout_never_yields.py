@@ -36,10 +36,8 @@ GREEN = """
         "How often anything switched anywhere, and the result."
         seen = []
         greenlet.settrace(lambda event, ends: seen.append(event))
-        try:
-            result = urllib3.connectionpool.is_connection_dropped(conn)
-        finally:
-            greenlet.settrace(None)
+        result = urllib3.connectionpool.is_connection_dropped(conn)
+        greenlet.settrace(None)
         return len(seen), result
 
     def new_connection(sock):

@@ -12,11 +12,12 @@ from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, shim, stock, ve
 from replay_routes import proxied
 from stalepool_testing import TLS, SurplusWithAnswer, kernel
 
+SECURED = TLS("TLSv1.3")
 #: a tunnel through a proxy: who speaks TLS, and the family
 TUNNELS = {
-    "CONNECT": {"tls": TLS("TLSv1.3")},
-    "CONNECT, IPv6": {"tls": TLS("TLSv1.3"), "family": socket.AF_INET6},
-    "TLS in TLS": {"tls": TLS("TLSv1.3"), "proxy_tls": TLS("TLSv1.3")},
+    "CONNECT": {"tls": SECURED},
+    "CONNECT, IPv6": {"tls": SECURED, "family": socket.AF_INET6},
+    "TLS in TLS": {"tls": SECURED, "proxy_tls": SECURED},
 }
 if VERIFIES_NAMES_ALONE:
     TUNNELS = {"CONNECT": TUNNELS["CONNECT"]}
@@ -24,7 +25,7 @@ if VERIFIES_NAMES_ALONE:
 FORWARDING = {
     "http": {},
     "http, IPv6": {"family": socket.AF_INET6},
-    "https": {"proxy_tls": TLS("TLSv1.3")},
+    "https": {"proxy_tls": SECURED},
 }
 
 

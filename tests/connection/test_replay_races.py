@@ -5,7 +5,6 @@ How each end is seen is in ``test_replay_matrix``.
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Iterator
 
 import pytest
@@ -15,8 +14,6 @@ from pools import counters, pooled_connection, shim
 from replay_tools import METHODS, after_checkout, have, kind_of, reused, send
 from stalepool_testing import TLS, Close, CloseAfter, kernel
 
-shim_with_presend_check = functools.partial(shim, presend_check=True)
-
 
 @pytest.mark.parametrize(
     "options",
@@ -25,7 +22,7 @@ shim_with_presend_check = functools.partial(shim, presend_check=True)
 )
 def test_whatever_it_carries(options):
     """What could not be sent twice has not been sent at all."""
-    with shim_with_presend_check(), reused() as (server, pool):
+    with shim(presend_check=True), reused() as (server, pool):
         for number in (1, 2):
             after_checkout(pool, have(server, CloseAfter(), kernel.POLLRDHUP))
             outcome = send(server, pool, "POST", body=iter([b"on", b"ce"]), **options)
@@ -36,7 +33,7 @@ def test_whatever_it_carries(options):
 
 def test_it_looks_before_the_first_byte_and_never_again():
     """Between head and body would be too late: the server has seen the head."""
-    with shim_with_presend_check(), reused(Close()) as (server, pool):
+    with shim(presend_check=True), reused(Close()) as (server, pool):
 
         def body() -> Iterator[bytes]:
             kernel.wait_readable(conn.sock)
@@ -57,7 +54,7 @@ def test_a_connection_that_was_replaced_meanwhile():
         conn.connect()
         old.close()
 
-    with shim_with_presend_check(), reused() as (server, pool):
+    with shim(presend_check=True), reused() as (server, pool):
         after_checkout(pool, replace)
         assert send(server, pool, "POST")[:3] == (200, True, None)
         assert len(server.journal.connections) == 2
@@ -85,7 +82,7 @@ def test_without_the_presend_check():
 
 def test_a_healthy_connection_is_kept():
     """TLS tickets that are there to be read are no reason to take another one."""
-    with shim_with_presend_check(), reused(tls=TLS(num_tickets=2)) as (server, pool):
+    with shim(presend_check=True), reused(tls=TLS(num_tickets=2)) as (server, pool):
         for method in METHODS:
             assert send(server, pool, method)[:2] == (200, True)
         assert len(server.journal.connections) == 1
