@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from conftest import clean_environ
+from conftest import child
 from replay_soak import PickFault
 from replay_tools import ECHO, NON_IDEMPOTENT
 from stalepool_testing import TLS, Entry, FaultServer
@@ -31,14 +29,8 @@ def soak(requests: int, **environ: str) -> Tuple[Dict[str, Any], List[List[Entry
     with FaultServer(default=PickFault("seed")) as plain, FaultServer(
         default=PickFault("seed"), tls=tls
     ) as encrypted:
-        arguments = [str(requests), "seed", tls.ca_path, plain.url, encrypted.url]
-        done = subprocess.run(
-            [sys.executable, *WARNINGS, "-c", CLIENT, *arguments],
-            env=clean_environ(**WITH_TESTS, **environ),
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_S,
-        )
+        words = [*WARNINGS, "-c", CLIENT, requests, "seed", tls.ca_path, plain.url, encrypted.url]
+        done = child(*words, env={**WITH_TESTS, **environ}, timeout=LONGEST_S)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return json.loads(done.stdout), [list(plain.journal), list(encrypted.journal)]
