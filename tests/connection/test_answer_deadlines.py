@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import threading
 import time
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 import urllib3
@@ -101,39 +99,26 @@ def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str, hub:
     assert run_python(GREEN, world, env={**WITH_TESTS, **hub}) == "done"
 
 
-@contextlib.contextmanager
-def full_backlog() -> Iterator[int]:
-    """The port of a listener that answers no SYN: its queue is full."""
-    with contextlib.ExitStack() as stack:
-        full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
-        yield full.getsockname()[1]
-
-
 @pytest.mark.parametrize("what", ["replay", "move"])
 def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what: str) -> None:
     """Stock: the error comes at once. By the time of the fresh one the origin swallows SYNs."""
-    with shim(**DEFAULTS), full_backlog() as port:
-        with reused(*[Close()] * (what == "replay")) as (server, pool):
-            conn = pooled_connection(pool)
-            pool.timeout = urllib3.Timeout()
-            conn.timeout, conn.port = None, port
-            if what == "move":
-                after_checkout(pool, have(server, CloseAfter(0), POLLRDHUP))
-            began = time.monotonic()
-            with breaks("limit of a %s's connect" % what, by=0.5):
-                with pytest.raises(urllib3.exceptions.ProtocolError):
-                    pool.request("GET" if what == "replay" else "POST", "/", timeout=None)
-            assert time.monotonic() - began < 20
+    with shim(**DEFAULTS), reused(*[Close()] * (what == "replay")) as (server, pool):
+        server.answer_no_connect()
+        pool.timeout = urllib3.Timeout()
+        pooled_connection(pool).timeout = None
+        if what == "move":
+            after_checkout(pool, have(server, CloseAfter(0), POLLRDHUP))
+        began = time.monotonic()
+        with breaks("limit of a %s's connect" % what, by=0.5):
+            with pytest.raises(urllib3.exceptions.ProtocolError):
+                pool.request("GET" if what == "replay" else "POST", "/", timeout=None)
+        assert time.monotonic() - began < 20
 
 
 def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
     """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
-    with shim(nonidempotent_max_idle_s=0), full_backlog() as port, reused() as (_server, pool):
-        pooled_connection(pool).port = port
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        server.answer_no_connect()
         alarm(TimeoutError("the caller's deadline"), 0.05)
         with pytest.raises(urllib3.exceptions.HTTPError) as raised:
             pool.request("POST", "/", timeout=10)

@@ -14,7 +14,7 @@ from stalepool import fallback, stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of
-from stalepool_testing import TLS, AnswerStep, CloseAfter, FaultServer, IdleStep, kernel
+from stalepool_testing import TLS, AnswerStep, CloseAfter, FaultServer, IdleStep, kernel, swallow
 from stalepool_testing.wire import Ended
 
 #: what comes after the checkout would make up for what it missed
@@ -110,6 +110,10 @@ class Server(FaultServer):
         self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._kept.bind(self._address)
         self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # nor is it shared
+
+    def answer_no_connect(self) -> None:
+        """From now on a connect is not even refused: no SYN gets through."""
+        swallow(self._sock)
 
     def close(self) -> None:
         try:
