@@ -72,20 +72,16 @@ class Alarm(Exception):
     """What a caller has a timer raise: ``eventlet.Timeout(1, Alarm)``, or a signal's handler."""
 
 
-def ring() -> None:
-    raise Alarm
-
-
 @pytest.mark.parametrize("at", ["the first try", "a pause", "a try", "the last try"])
 def test_a_timer_goes_off_while_the_caller_handles_a_refusal(sleeper, connects, at):
     """Python makes the one the context of the other, which is no reason for another try."""
 
-    def ring_while_it_connects():
+    def ring():
         time.sleep(WINDOW_S if at == "the last try" else 0)
-        ring()
+        raise Alarm
 
     def set_alarm():
-        connects.act = ring_while_it_connects
+        connects.act = ring
 
     with outage() as way:
         conn, is_first = pooled_connection(way.pool), at == "the first try"

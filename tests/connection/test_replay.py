@@ -7,7 +7,6 @@ import functools
 import gc
 import socket
 import weakref
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Iterator, List
 
 import pytest
@@ -176,11 +175,11 @@ class Noting:
         self.socks.append(self.sock)
 
 
-@dataclass(frozen=True)
 class NoteTheLimit(AnswerStep):
     """Notes how long the client waits for the answer, and answers."""
 
-    found_s: List[Any] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.found_s: List[Any] = []
 
     def answer(self, exchange: Exchange) -> None:
         self.found_s.append(Noting.socks[-1].gettimeout())
