@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import socket
 from time import monotonic
 from types import SimpleNamespace
-from typing import Any, Iterable, List
+from typing import Any, Iterable
 
 import pytest
 import urllib3
@@ -17,38 +16,29 @@ from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge
+from stalepool_testing import healthy
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
-ALL_METHODS = (*SAFE, "PUT", "DELETE", "POST", "PATCH", "CONNECT", "LOCK", "")
-POLICIES = ("off", "safe", "idempotent")
 
 
-def knows(**facts: Any) -> Any:
+def knows(died_at: Any = (), **facts: Any) -> Any:
     """The state of a connection, as far as the rules look at it."""
     knowledge = Knowledge()
     knowledge.has_answered = facts.pop("has_answered", True)
     knowledge.window_until = monotonic() + 60 if facts.pop("window_is_open", False) else None
-    died_at = facts.pop("died_at", ())
-    for seconds_ago, age_s in zip(range(200 * len(died_at), 0, -200), died_at):
+    knowledge.untrue_limit_s = facts.pop("untrue_limit_s", None)
+    for number, age_s in enumerate(died_at):
+        seconds_ago = 200 * (len(died_at) - number)
         with breaks("clock of the counters", by=lambda ago=seconds_ago: monotonic() - ago):
             knowledge.note_fin(age_s)
-    knowledge.untrue_limit_s = facts.pop("untrue_limit_s", None)
     if facts.pop("moves_are_stopped", False):
         knowledge.stop_moves()
     state = {
-        "phase": WAITING,
-        "is_bound": False,
-        "idle_limit_s": None,
-        "move_for": None,
-        "sock": lambda: None,
-        "idle_s": lambda info: IDLE_S,
+        **{"phase": WAITING, "is_bound": False, "idle_limit_s": None, "move_for": None},
+        **{"sock": lambda: None, "idle_s": lambda info: IDLE_S},
         "origin": SimpleNamespace(knowledge=knowledge),
     }
     return SimpleNamespace(**{**state, **facts})
-
-
-#: the connections of requests, which hold them weakly
-_conns: List[Any] = []
 
 
 def request_of(
@@ -59,11 +49,8 @@ def request_of(
     is_replayed: bool = False,
 ) -> Request:
     """A request that has gone out."""
-    conn = urllib3.connection.HTTPConnection("127.0.0.1")
-    conn._method = method  # type: ignore[attr-defined]
-    _conns[:] = [conn]
     head = "\r\n".join(["%s / HTTP/1.1" % method, "Host: x", *headers, "", ""])
-    request = Request(conn, head.encode(), is_reused)
+    request = Request(urllib3.connection.HTTPConnection("a"), head.encode(), is_reused)
     for part in body:
         request.record(part)
     request.is_replayed = is_replayed
@@ -77,16 +64,7 @@ def attempt(replay: str = "idempotent", **facts: Any) -> Attempt:
     return Attempt(Settings(replay=replay), knows(**facts), request)
 
 
-def refusal(**facts: Any) -> Any:
-    return request_rules.first_refusal(request_rules.REPLAY_RULES, attempt(**facts))
-
-
 # -- may it be sent again? -----------------------------------------------------------------------
-
-
-def test_a_get_whose_reused_connection_ended_is_sent_again():
-    assert refusal() is None
-
 
 LENGTH = "Content-Length: 10"
 LARGE = b"x" * RECORD_LIMIT
@@ -124,126 +102,87 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "facts"), REFUSED)
-def test_what_each_rule_refuses(name, facts):
-    assert refusal(**facts) == name
+SENT_AGAIN = [
+    {},
+    {"method": "get"},
+    {"is_reused": False, "window_is_open": True},
+    {"method": "PUT", "body": [b"0123", b"456789"], "headers": [LENGTH]},
+    {"method": "PUT", "body": [bytearray(b"0123"), memoryview(b"456789")], "headers": [LENGTH]},
+    {"method": "PUT", "body": [b"half"], "headers": [LENGTH], "phase": SENDING},
+    {"method": "POST", "headers": ["Idempotency-Key: k"]},
+    {"method": "POST", "headers": ["x-idempotency-key: k"], "replay": "safe"},
+    {"method": "PUT", "headers": ["If-Match: x", "Idempotency-Key: k"]},
+    {"method": "PUT", "headers": ["If-Modified-Since: x", "If-Range: x"]},
+    {"headers": ["If-Match: x", "If-None-Match: x", "If-Unmodified-Since: x", "If: x"]},
+    {"headers": ["Authorization: Basic x"]},
+    {"headers": ["Authorization: Bearer oauth"]},
+    {"headers": ["X-Upgrade: h2c", "X-Note: Expect: 100-continue"]},
+]
 
 
-@pytest.mark.parametrize(
-    "facts",
-    [
-        {"method": "get"},
-        {"is_reused": False, "window_is_open": True},
-        {"method": "PUT", "body": [b"0123", b"456789"], "headers": [LENGTH]},
-        {"method": "PUT", "body": [bytearray(b"0123"), memoryview(b"456789")], "headers": [LENGTH]},
-        {"method": "PUT", "body": [b"half"], "headers": [LENGTH], "phase": SENDING},
-        {"method": "POST", "headers": ["Idempotency-Key: k"]},
-        {"method": "POST", "headers": ["x-idempotency-key: k"], "replay": "safe"},
-        {"method": "PUT", "headers": ["If-Match: x", "Idempotency-Key: k"]},
-        {"method": "PUT", "headers": ["If-Modified-Since: x", "If-Range: x"]},
-        {"headers": ["If-Match: x", "If-None-Match: x", "If-Unmodified-Since: x", "If: x"]},
-        {"headers": ["Authorization: Basic x"]},
-        {"headers": ["Authorization: Bearer oauth"]},
-        {"headers": ["X-Upgrade: h2c", "X-Note: Expect: 100-continue"]},
-    ],
-)
-def test_what_is_sent_again(facts):
-    assert refusal(**facts) is None
+@pytest.mark.parametrize(("name", "facts"), [*REFUSED, *((None, facts) for facts in SENT_AGAIN)])
+def test_what_is_sent_again_and_what_each_rule_refuses(name, facts):
+    tried = attempt(**facts)
+    assert request_rules.first_refusal(request_rules.REPLAY_RULES, tried) == name
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", request_rules.METHODS)
 def test_methods_by_setting(policy):
     """Written out once more: this is what the documentation promises."""
     wanted = {"off": (), "safe": SAFE, "idempotent": (*SAFE, "PUT", "DELETE")}[policy]
     assert request_rules.METHODS[policy] == set(wanted)
-    sent_again = {method for method in ALL_METHODS if refusal(method=method, replay=policy) is None}
-    assert sent_again == set(wanted)
 
 
 # -- is its body worth a record? -----------------------------------------------------------------
 
-WORTH_IT = [
-    {},
-    {"method": "PUT"},
-    {"is_reused": False, "window_is_open": True},
-    {"method": "POST", "headers": ["Idempotency-Key: k"]},
+WORTH_A_RECORD = [
+    (True, {}),
+    (True, {"method": "PUT"}),
+    (True, {"is_reused": False, "window_is_open": True}),
+    (True, {"method": "POST", "headers": ["Idempotency-Key: k"]}),
     # a piece of its body is recorded, and the window has closed since
-    {"is_reused": False, "body": [b"x"]},
-]
-#: it would not be sent again whatever happens, and may be large
-NOT_WORTH_IT = [
-    {"is_reused": False},
-    {"body": [b"x" * (1 << 20)]},
-    {"method": "POST"},
-    {"method": "POST", "headers": ["X-Dempotency-Key: k"]},
-    {"method": "PUT", "headers": ["Transfer-Encoding: chunked"]},
-    {"method": "PUT", "headers": ["TRANSFER-ENCODING: chunked"]},
+    (True, {"is_reused": False, "body": [b"x"]}),
+    # it would not be sent again whatever happens, and may be large
+    (False, {"is_reused": False}),
+    (False, {"body": [LARGE]}),
+    (False, {"method": "POST"}),
+    (False, {"method": "POST", "headers": ["X-Dempotency-Key: k"]}),
+    (False, {"method": "PUT", "headers": ["TRANSFER-ENCODING: chunked"]}),
 ]
 
 
-@pytest.mark.parametrize(
-    ("facts", "is_worth_it"),
-    [*((facts, True) for facts in WORTH_IT), *((facts, False) for facts in NOT_WORTH_IT)],
-)
-def test_a_body_is_recorded_where_it_may_be_sent_again(facts, is_worth_it):
+@pytest.mark.parametrize(("is_worth_it", "facts"), WORTH_A_RECORD)
+def test_a_body_is_recorded_where_it_may_be_sent_again(is_worth_it, facts):
     tried = attempt(**facts)
     assert request_rules.is_worth_a_record(tried.state, tried.request) is is_worth_it
 
 
 # -- had the connection died? --------------------------------------------------------------------
 
+STANDS, ENDED = False, True
+RESET = ConnectionResetError(errno.ECONNRESET, "raised by somebody")
 
-class Pair:
-    """Two ends of a connection, and the other end's failure that was met long after the request."""
-
-    def __init__(self, replay_within_s: float) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.ours = socket.create_connection(listener.getsockname())
-            self.peers, _ = listener.accept()
-        self.settings = Settings(replay_within_s=replay_within_s)
-        self.request = request_of()
-
-    def refused_by(self, error: Any = None) -> Any:
-        tried = Attempt(self.settings, knows(), self.request, self.ours, error)
-        return request_rules.first_refusal(request_rules.DEATH_RULES, tried)
-
-    def __enter__(self) -> Pair:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.ours.close()
-        self.peers.close()
+#: who refuses; the setting, what the peer did once it had the request, what was raised
+DEATHS = [
+    (None, 60, ENDED, None),
+    ("not_ended", 60, STANDS, RESET),
+    ("peer_had_it", 0, ENDED, None),
+    # the kernel gave up: nobody closed
+    (None, 0, ENDED, OSError(errno.EHOSTUNREACH, "unreachable")),
+]
 
 
-def test_what_has_ended_soon_had_died():
-    with Pair(replay_within_s=60) as pair:
-        pair.peers.close()
-        assert pair.refused_by() is None
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        socket.timeout("timed out"),
-        ConnectionResetError(errno.ECONNRESET, "raised by somebody: the connection stands"),
-        KeyboardInterrupt(),
-        ValueError("a header"),
-    ],
-    ids=repr,
-)
-def test_what_stands_has_not_ended(error):
-    with Pair(replay_within_s=60) as pair:
-        assert pair.refused_by(error) == "not_ended"
-
-
-def test_who_had_the_request_and_closed_late_has_failed_on_it():
-    with Pair(replay_within_s=0) as pair:
-        pair.ours.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        assert pair.peers.recv(100)
-        pair.peers.close()
-        assert pair.refused_by() == "peer_had_it"
-        silent = OSError(errno.EHOSTUNREACH, "unreachable")  # the kernel gave up: nobody closed
-        assert pair.refused_by(silent) is None
+@pytest.mark.parametrize(("name", "within_s", "has_ended", "error"), DEATHS)
+def test_who_had_the_request_and_ended_late_has_failed_on_it(name, within_s, has_ended, error):
+    """What ended soon had died; what stands has not ended. More of that: ``test_failure``."""
+    with healthy() as pair:
+        pair.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert pair.peer.recv(100)
+        if has_ended:
+            pair.peer.close()
+        settings = Settings(replay_within_s=within_s)
+        tried = Attempt(settings, knows(), request_of(), pair.client, error)
+        assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) == name
 
 
 # -- may it ride an idle connection? -------------------------------------------------------------
@@ -257,6 +196,9 @@ REASONS = [
     ("announced_limit", {"idle_limit_s": 99.0}),
     ("announced_limit", {"idle_limit_s": 101.0}),
     ("observed_limit", OF_100),
+    # whatever it is, and whatever is set
+    ("probe_unanswered", {"move_for": "probe_unanswered", "setting": "off"}),
+    ("probe_unanswered", {"move_for": "probe_unanswered", "method": "GET"}),
 ]
 
 NO_REASONS = [
@@ -274,6 +216,7 @@ NO_REASONS = [
     {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},
     {"setting": 0, "headers": ["Idempotency-Key: k"]},
     {"setting": 0, "is_bound": True},
+    {"move_for": "probe_unanswered", "is_bound": True},
     *({"setting": 0, "method": method} for method in (*SAFE, "PUT", "DELETE")),
 ]
 
@@ -291,24 +234,20 @@ def test_the_reasons_to_move(name, facts):
     assert reason(**facts) == name
 
 
-def test_unanswered_probes_are_a_reason_for_whatever_it_is():
-    """But for a connection that carries an identity."""
-    for method in ALL_METHODS:
-        facts = {"method": method, "setting": "off", "move_for": "probe_unanswered"}
-        assert reason(**facts) == "probe_unanswered"
-        assert reason(is_bound=True, **facts) is None
+ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": DEATHS, "MOVE_REASONS": REASONS}
+
+
+@pytest.mark.parametrize("table", ROWS)
+def test_every_rule_has_a_row(table):
+    rules = {rule.name for rule in getattr(request_rules, table)}
+    assert rules <= {row[0] for row in ROWS[table]}
 
 
 # -- what a header tells --------------------------------------------------------------------------
 
 CHALLENGES = {
-    "NTLM": True,
-    "Negotiate": True,
-    "Kerberos": True,
-    'Basic realm="x", Negotiate': True,
-    'Basic realm="x"': False,
-    "Bearer": False,
-    "": False,
+    **dict.fromkeys(("NTLM", "Negotiate", "Kerberos", 'Basic realm="x", Negotiate'), True),
+    **dict.fromkeys(('Basic realm="x"', "Bearer", ""), False),
 }
 
 
