@@ -97,16 +97,13 @@ def test_what_the_kernel_says(name: str) -> None:
 
 def test_only_the_fresh_socket_is_probed_more_often() -> None:
     """The application's own count may be small: then a second apart would end a living one."""
-    says = TcpInfo(**{**SILENT, "probes": 3})
     with shim(replay="idempotent"), serving() as (_, pool):
         with watched(CASES["first probe"], pool) as watch:
-            old = layers_of(watch.conn.sock)
-            assert old is not None
+            old: Any = layers_of(watch.conn.sock)
             before = keepalive.read(old)
-            with breaks("TCP_INFO", by=lambda _: says):
+            with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 3})):
                 assert not watch.finds_the_peer_dead()
-            fresh: Any = layers_of(watch.fresh)
-            probed: Any = keepalive.read(fresh)
+            probed: Any = keepalive.read(layers_of(watch.fresh))  # type: ignore[arg-type]
             assert (keepalive.read(old), probed.interval_s) == (before, 1)
 
 
