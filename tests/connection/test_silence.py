@@ -24,6 +24,7 @@ import network
 import stalepool
 from delayed_answers import ReadThenBlackHole
 from network import CutServer
+from oracle import lose_at_peer
 from pools import DEFAULTS, Server, counters, get, pool_for, pooled_connection, shim, stock
 from replay_tools import Case, side_by_side, wrong, wrong_in_stock
 from stalepool_testing import (
@@ -33,6 +34,7 @@ from stalepool_testing import (
     FaultServer,
     Respond,
     Silence,
+    SlowAnswer,
     ZeroWindow,
     release,
     swallow,
@@ -134,20 +136,10 @@ def across_a_gap(
         return seen
 
 
-class HalfTheBody(AnswerStep):
-    """The first half of the body, a pause, and the other half."""
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.process()
-        answer = exchange.answer_bytes(200, b"x" * 200_000)
-        exchange.send(answer[:100_000])
-        exchange.channel.pause(0.6)
-        exchange.send_last(answer[100_000:])
-
-
 def body_across_a_gap(gap_s: float) -> Outcome:
     """The caller reads the body; the network goes away in its midst."""
-    with answered(CutServer([Respond(200), HalfTheBody()])) as (server, pool):
+    in_halves = SlowAnswer(1.2, body=b"x" * 200_000, pieces=2)
+    with answered(CutServer([Respond(200), in_halves])) as (server, pool):
         client = pooled_connection(pool).sock
 
         def read() -> Any:
@@ -214,30 +206,22 @@ def idle_behind_a_filter() -> Outcome:
         return outcome(server, lambda: {post() for _ in range(3)}.pop())
 
 
-def neighbours() -> List[Outcome]:
+def across_the_wire() -> Outcome:
     """The host on the other end of the wire answers no ARP request for a while."""
     neighbour = network.Neighbour()
-    script = [Respond(200), Respond(200, delay_s=6.0)]
     with neighbour.inside():
-        servers = {method: FaultServer(script, host=network.FAR) for method in ("GET", "POST")}
+        server = FaultServer([Respond(200), Respond(200, delay_s=6.0)], host=network.FAR)
 
     def go_away() -> None:
-        for server in servers.values():
-            server.wait_request(2)
+        server.wait_request(2)
         time.sleep(0.3)
         neighbour.leave()
         time.sleep(5.0)
         neighbour.come_back()
 
-    def across_the_wire(method: str) -> Outcome:
-        with answered(servers[method]) as (server, pool):
-            return ask(server, pool, method)
-
-    away = threading.Thread(target=go_away)
-    away.start()
-    seen = side_by_side([functools.partial(across_the_wire, method) for method in servers])
-    away.join()
-    return seen
+    with answered(server) as (_, pool):
+        seen = side_by_side([lambda: ask(server, pool), go_away])
+    return seen[0]
 
 
 # -- what is dead ----------------------------------------------------------------------------------
@@ -307,22 +291,11 @@ def unacknowledged_and_dead(
         return ask(server, pool, method)
 
 
-def half_open(idle_s: float) -> Outcome:
-    """The peer has forgotten the connection, and the client has not heard of that.
-
-    :param idle_s: long enough for a probe, which is answered by an RST, or 0.
-    """
-    with answered(FaultServer(), limit_s()) as (server, pool):
-        channel, client = server.channels[0], pooled_connection(pool).sock
-        server_ended = threading.Event()
-
-        def forget() -> None:
-            network.lose_at_peer(client, channel)
-            server_ended.set()
-
-        channel.tell(forget)
-        assert server_ended.wait(10)
-        time.sleep(idle_s)
+def half_open() -> Outcome:
+    """The peer has forgotten the connection; the client hears of that by the answer to a probe."""
+    with answered(Server(), limit_s()) as (server, pool):
+        lose_at_peer(server, pool)
+        time.sleep(1.6)
         return ask(server, pool)
 
 
@@ -390,13 +363,12 @@ def waits_for_all_of_its_time(seen: Outcome) -> bool:
     return is_it and seen.connections == 1
 
 
-OTHER_SOCKET = {"end": 200, "arrived": [1], "connections": 2}
-takes_another_socket = shows(**OTHER_SOCKET, replays={})
+OTHER_SOCKET = {"end": 200, "arrived": [1], "connections": 2, "replays": {}}
+takes_another_socket = shows(**OTHER_SOCKET)
 #: a probe went unanswered, as the check at the checkout has found, or the request as it went out
-is_found_dead = shows(**OTHER_SOCKET, replays={}, verdicts={"alive": 1, "probe_unanswered": 1})
-is_moved = shows(**OTHER_SOCKET, replays={}, moved={"probe_unanswered": 1})
-#: the peer's RST came in answer to the request
-is_reset = shows(**OTHER_SOCKET, replays={"ok": 1})
+is_found_dead = shows(**OTHER_SOCKET, verdicts={"alive": 1, "probe_unanswered": 1})
+is_moved = shows(**OTHER_SOCKET, moved={"probe_unanswered": 1})
+#: the peer's RST comes in answer to the request
 meets_the_reset = shows(end="ProtocolError", arrived=[])
 #: three requests, in stock; here the first took a fresh connection, which was silent, too
 rode_one_connection = shows(end=200, arrived=[0, 0, 0])
@@ -438,8 +410,7 @@ CASES: Dict[str, Case] = {
     "known: pool: POST": dies(
         lambda: unacknowledged_and_dead("POST", idle_s=3.2, is_known=True), is_found_dead
     ),
-    "half-open GET": Case(lambda: half_open(0), is_reset, meets_the_reset),
-    "half-open GET, probed": Case(lambda: half_open(1.6), takes_another_socket, meets_the_reset),
+    "half-open GET, probed": Case(half_open, takes_another_socket, meets_the_reset),
     "deferring server": dies(
         lambda: acknowledged_and_dead("GET", server_class=DeferringServer), is_accepted_at_once
     ),
@@ -521,8 +492,8 @@ def test_under_eventlet(run_python):
 def test_a_neighbour_that_is_away(who):
     """Stock: 200, when the neighbour is back. A user timeout would end it: no route to host."""
     with who():
-        (seen,) = side_by_side([neighbours])  # in a thread, whose network is another one
-    assert all(map(is_waited_for, seen)), seen
+        (seen,) = side_by_side([across_the_wire])  # in a thread, whose network is another one
+    assert is_waited_for(seen), seen
 
 
 def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
