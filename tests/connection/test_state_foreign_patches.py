@@ -8,10 +8,8 @@ import functools
 import gc
 import http.client
 import logging
-import logging.handlers
 import os
 import pickle
-import queue
 import warnings
 import weakref
 from typing import Any, Dict, Iterator, List, Tuple
@@ -166,59 +164,18 @@ def test_a_guard_against_sockets_is_obeyed() -> None:
 # -- logs that are posted --------------------------------------------------------------------------
 
 
-class Poster(logging.Handler):
-    """Posts each record."""
+def test_a_record_that_is_posted_makes_no_records(caplog: pytest.LogCaptureFixture) -> None:
+    """By whoever collects all there is, at DEBUG: a post that meets a dead connection is none more.
 
-    def __init__(self, pool: Any) -> None:
-        super().__init__()
-        self._pool = pool
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._pool.request("POST", "/log", body=record.getMessage().encode())
-
-
-@contextlib.contextmanager
-def root_at_debug(handler: logging.Handler) -> Iterator[None]:
-    """Everything is logged, but for what the client says that the records are posted with."""
-    root = logging.getLogger()
-    level = root.level
-    handler.addFilter(lambda record: not record.name.startswith("urllib3"))
-    root.addHandler(handler)
-    root.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.removeHandler(handler)
-
-
-@pytest.mark.each_value
-@pytest.mark.parametrize("kind", ["in a queue", "at once"])
-@pytest.mark.parametrize(
-    "default",
-    [Respond(), RespondThenClose(announced=False), Respond(headers={"Keep-Alive": "timeout=0"})],
-    ids=["kept", "closed each time", "announced to end"],
-)
-def test_a_record_that_is_posted_makes_no_records(kind: str, default: Any) -> None:
-    """Two records are two posts, whatever a post meets."""
-    with serving(default=default) as (server, pool):
-        poster = Poster(pool)
-        records: Any = queue.Queue()
-        handler: Any = poster
-        listener = logging.handlers.QueueListener(records, poster)
-        if kind == "in a queue":
-            handler = logging.handlers.QueueHandler(records)
-            listener.start()
-        with root_at_debug(handler):
-            for number in (1, 2):
-                logging.getLogger("application").info("record %d", number)
-                server.wait_request(number)
-                if isinstance(default, RespondThenClose):
-                    server.wait_ended(number - 1)
-            if kind == "in a queue":
-                listener.stop()
-        assert records.empty()  # a record of the last post would be there
-        assert [entry.body for entry in server.journal] == [b"record 1", b"record 2"]
+    Of a handler that posts at once: ``test_fallback_logs``.
+    """
+    caplog.set_level(logging.DEBUG)
+    with serving(default=RespondThenClose(announced=False)) as (server, pool):
+        for number in (1, 2):
+            logging.getLogger("application").info("record %d", number)
+            assert pool.request("POST", "/log", body=caplog.messages[-1]).status == 200
+            server.wait_ended(number - 1)
+    assert not [record for record in caplog.records if record.name.startswith("stalepool")]
 
 
 # -- connection classes of others ------------------------------------------------------------------
