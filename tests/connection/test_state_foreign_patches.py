@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import gc
-import http.client
 import logging
 import os
 import pickle
@@ -21,67 +19,15 @@ from oracle import describe_error, describe_pool
 from pools import end_while_idle, in_stock, pool_for, pooled_connection, serving
 from replay_tools import asked, outcome, reused
 from stalepool_testing import (
-    TLS,
     CloseAfter,
     FaultServer,
     ProcessThenClose,
     ProcessThenReset,
     Respond,
     RespondThenClose,
-    kernel,
 )
 
 pytestmark = pytest.mark.usefixtures("defaults")
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """What is let go is gone at once: the collector, and what it complains of, is off."""
-    gc.disable()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-    gc.enable()
-
-
-# -- response classes of others -------------------------------------------------------------------
-
-
-def test_a_partial_in_the_place_of_a_response_class_is_called() -> None:
-    """botocore's habit: the class is kept on the instance, and now and then a partial of it."""
-    with reused(Respond(), Respond(), ProcessThenClose()) as (server, pool):
-        conn = pooled_connection(pool)
-        kept = conn.response_class
-        assert issubclass(kept, http.client.HTTPResponse)
-        conn.response_class = kept
-        assert outcome(pool, "GET") == 200
-        made = []
-
-        def make(sock: Any, *args: Any, note: Any, **kwargs: Any) -> Any:
-            made.append(note)
-            return kept(sock, *args, **kwargs)
-
-        conn.response_class = functools.partial(make, note="here")
-        assert outcome(pool, "GET") == 200
-        conn.response_class = kept
-        assert outcome(pool, "GET") == 200
-        assert made == ["here"]
-        assert asked(server) == 4
-
-
-@pytest.mark.usefixtures("no_collector")
-def test_a_response_class_kept_on_the_instance_holds_no_connection() -> None:
-    def lives_on() -> Tuple[bool, bool]:
-        with FaultServer() as server:
-            conn = urllib3.connection.HTTPConnection("127.0.0.1", server.port, timeout=20)
-            conn.response_class = conn.response_class
-            conn.request("GET", "/")
-            assert conn.getresponse().read() == b""
-            connection, sock = weakref.ref(conn), weakref.ref(conn.sock)
-            del conn
-            return connection() is not None, sock() is not None
-
-    assert lives_on() == in_stock(lives_on)
 
 
 # -- botocore itself -------------------------------------------------------------------------------
@@ -210,19 +156,21 @@ class CloseRaisesOSError(CloseRaises):
 @pytest.mark.each_value
 @pytest.mark.parametrize("cls", [ConnectsOnce, CloseRaises, CloseRaisesOSError])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("fault", ["FIN", "RST", "idle", "none"])
+@pytest.mark.parametrize(
+    "fault", [ProcessThenClose(), ProcessThenReset(), CloseAfter(0), Respond()], ids=repr
+)
 def test_a_connection_class_of_somebody_else_fails_as_it_does(
-    cls: Any, method: str, fault: str
+    cls: Any, method: str, fault: Any
 ) -> None:
     """Where the request was not saved, with its own error."""
-    steps = {"FIN": [ProcessThenClose()], "RST": [ProcessThenReset()]}.get(fault, [])
+    is_idle = fault == CloseAfter(0)
 
     def send() -> Tuple[Any, Any, Dict[str, Any]]:
-        with FaultServer([Respond(), *steps]) as server:
+        with FaultServer([Respond(), *([] if is_idle else [fault])]) as server:
             pool = pool_for(server)
             pool.ConnectionCls = cls
             assert pool.request("GET", "/prime").status == 200
-            if fault == "idle":
+            if is_idle:
                 end_while_idle(server, pool)
             try:
                 seen: Any = pool.request(method, "/wanted").status
@@ -234,23 +182,21 @@ def test_a_connection_class_of_somebody_else_fails_as_it_does(
             return seen, asked(server), state
 
     expected, found = in_stock(send), send()
-    is_saved = found[0] == 200 and expected[0] != 200 and method == "GET" and len(steps) == 1
+    is_saved = found[0] == 200 != expected[0] and method == "GET" and not is_idle
     assert is_saved or found == expected
 
 
 @pytest.mark.each_value
-@pytest.mark.parametrize("timeout", [3.0, None])
 @pytest.mark.parametrize("is_checked_out", [True, False])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_make_request_by_hand_on_a_connection_that_dies_fails_as_it_does(
-    timeout: Any, is_checked_out: bool, method: str
+    is_checked_out: bool, method: str
 ) -> None:
     def send() -> Tuple[Any, int, Any]:
         with reused(ProcessThenClose()) as (server, pool):
             conn = pool._get_conn() if is_checked_out else pooled_connection(pool)
             try:
-                response = pool._make_request(conn, method, "/wanted", timeout=timeout)
-                seen: Any = response.status
+                seen: Any = pool._make_request(conn, method, "/wanted", timeout=None).status
             except Exception as error:
                 seen = describe_error(error)
             state = [conn.sock is None, conn._HTTPConnection__state]
@@ -263,20 +209,16 @@ def test_make_request_by_hand_on_a_connection_that_dies_fails_as_it_does(
 
 # -- copies, and what is let go --------------------------------------------------------------------
 
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
-
-
 COPIES = {
     "copy": copy.copy,
     "deep copy": copy.deepcopy,
     "pickle": lambda conn: pickle.loads(pickle.dumps(conn)),
 }
+
+
+def ask(conn: Any) -> None:
+    conn.request("GET", "/")
+    assert conn.getresponse().read() == b""
 
 
 @pytest.mark.parametrize("name", COPIES)
@@ -290,10 +232,8 @@ def test_a_copy_of_a_closed_connection_is_what_it_is_in_stock(name: str) -> None
             conn.close()
             assert b"stalepool" not in pickle.dumps(conn)  # it loads without it
             twin = COPIES[name](conn)
-            assert twin.sock is None
             found = sorted(vars(twin))
-            twin.request("GET", "/twin")
-            assert twin.getresponse().read() == b""
+            ask(twin)
             twin.close()
             assert len(server.journal.connections) == 2
             return found
@@ -304,47 +244,50 @@ def test_a_copy_of_a_closed_connection_is_what_it_is_in_stock(name: str) -> None
 def test_a_copy_of_an_open_connection_shares_its_socket() -> None:
     with reused(default=Respond()) as (server, pool):
         conn = pool._get_conn()
-        twin = copy.copy(conn)
-        assert twin.sock is conn.sock
-        assert sorted(vars(twin)) == sorted(vars(conn))
-        for each in (twin, conn):
-            each.request("GET", "/each")
-            assert each.getresponse().read() == b""
+        for each in (copy.copy(conn), conn):
+            ask(each)
         conn.close()
         assert len(server.journal.connections) == 1
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is let go is gone at once: the collector, and what it complains of, is off."""
+    gc.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_response_class_kept_on_the_instance_holds_no_connection() -> None:
+    """Botocore's habit."""
+    with FaultServer() as server:
+        conn = urllib3.connection.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        conn.response_class = conn.response_class
+        ask(conn)
+        kept = weakref.ref(conn), weakref.ref(conn.sock)
+        del conn
+        assert [each() for each in kept] == [None, None]
+
+
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
-def test_a_socket_that_is_let_go_is_closed(version: Any) -> None:
-    """By a client that keeps the connection, and sets its ``sock`` to None."""
-    with reused(tls=version) as (_, pool):
-        assert outcome(pool, "GET") == 200
+@pytest.mark.parametrize("is_ended_by", ["client", "server"])
+def test_a_socket_that_is_let_go_is_closed(version: Any, is_ended_by: str) -> None:
+    """By a client that sets its ``sock`` to None, or by a check that finds its end.
+
+    The connection object is kept; the socket and its TLS layer go at once.
+    """
+    with reused(tls=version) as (server, pool):
+        if is_ended_by == "server":
+            end_while_idle(server, pool)
+        sock = weakref.ref(pooled_connection(pool).sock)
+        descriptor = pooled_connection(pool).sock.fileno()
         conn = pool._get_conn()
-        descriptor = conn.sock.fileno()
-        assert _is_open(descriptor)
-        conn.sock = None
-        assert not _is_open(descriptor)
-
-
-@pytest.mark.usefixtures("no_collector")
-def test_nothing_is_left_of_idle_tls_connections_that_the_server_ended() -> None:
-    """The pool keeps the connection objects; their sockets and TLS layers go at once."""
-    with serving(tls=TLS(), maxsize=3) as (server, pool):
-        taken = [pool._get_conn() for _ in range(3)]
-        for conn in taken:
-            conn.request("GET", "/")
-            assert conn.getresponse().read() == b""
-        sockets = [weakref.ref(conn.sock) for conn in taken]
-        descriptors = [conn.sock.fileno() for conn in taken]
-        for conn in taken:
-            pool._put_conn(conn)
-        for number in range(3):
-            server.perform(CloseAfter(0), connection=number)
-        for sock in sockets:
-            kernel.wait_readable(sock())
-        del conn, sock, taken
-        taken = [pool._get_conn() for _ in range(3)]
-        assert all(conn.sock is None for conn in taken)
-        assert not any(sock() for sock in sockets)
-        assert not any(_is_open(descriptor) for descriptor in descriptors)
+        if is_ended_by == "client":
+            conn.sock = None
+        assert conn.sock is None and sock() is None
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
