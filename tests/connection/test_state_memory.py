@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import re
-import socket
-import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any, Iterator
@@ -15,10 +12,10 @@ import urllib3
 
 from breaks import breaks
 from pools import pooled_connection, serving, shim
-from replay_tools import reused
+from replay_tools import reused, side_by_side
 from stalepool.clock import monotonic
 from stalepool.connection import state
-from stalepool_testing import FaultServer, Respond, Silence
+from stalepool_testing import FaultServer, Respond, Silence, healthy, into_pool
 
 MB = 1 << 20
 #: the package's files, without stalepool_testing's
@@ -31,109 +28,83 @@ def recorded() -> int:
     return sum(sum(map(len, each.sent)) for each in requests)
 
 
-@pytest.mark.parametrize("method", ["PUT", "POST"])
-def test_a_failed_request_leaves_no_body_behind(method: str) -> None:
+def test_a_failed_request_leaves_no_body_behind() -> None:
     """Stock: nothing is left, either."""
     with shim(replay="idempotent"), reused(Silence()) as (_server, pool):
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-            pool.request(method, "/", body=b"x" * (MB // 2), timeout=0.3)
+            pool.request("PUT", "/", body=b"x" * (MB // 2), timeout=0.3)
         assert recorded() < MB // 8
-
-
-class Sink:
-    """A server that keeps nothing of what it reads; answers each request once it has it all."""
-
-    def __init__(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self) -> None:
-        channel, _ = self.listener.accept()
-        buffer = bytearray(1 << 16)
-        with self.listener, channel:
-            while True:
-                head = channel.recv(4096)
-                if not head:
-                    return
-                top, _, rest = head.partition(b"\r\n\r\n")
-                left = int(re.search(rb"ength: (\d+)", top)[1]) - len(rest)  # type: ignore[index]
-                while left > 0:
-                    left -= channel.recv_into(buffer)
-                channel.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
 
 def test_a_large_body_is_not_copied() -> None:
     """Stock: sent as it is. A second one of its size may be more than a container has."""
-    sink, body = Sink(), bytearray(32 * MB)
-    with shim(replay="idempotent"):
-        with urllib3.HTTPConnectionPool("127.0.0.1", sink.port, retries=False) as pool:
+    body, buffer = bytearray(32 * MB), bytearray(1 << 16)
+
+    def serve() -> None:
+        """Keep nothing of what is read."""
+        left = len(body) - len(pair.peer.recv(4096).partition(b"\r\n\r\n")[2])
+        while left > 0:
+            left -= pair.peer.recv_into(buffer)
+        pair.peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with shim(replay="idempotent"), healthy() as pair:
+        with urllib3.HTTPConnectionPool("127.0.0.1", 1, retries=False) as pool:
+            into_pool(pool, pair.client)
             for method in ("POST", "PUT"):
                 tracemalloc.start()
-                assert pool.request(method, "/", body=memoryview(body)).status == 200
+                side_by_side([serve, lambda m=method: pool.request(m, "/", body=memoryview(body))])
                 peak = tracemalloc.get_traced_memory()[1]
                 tracemalloc.stop()
                 assert peak < 4 * MB, (method, peak)
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
-def test_a_stream_in_chunks_is_not_recorded(method: str) -> None:
+def test_a_stream_in_chunks_is_not_recorded() -> None:
     """It would never be sent again."""
     held = []
 
     def body(conn: Any) -> Iterator[bytes]:
         for _ in range(100):
             yield b"0123456789"
-        found = state.find(conn.sock)
-        assert found is not None and found.request is not None
-        held.append(sum(map(len, found.request.sent)))
+        held.append(sum(map(len, state.find(conn.sock).request.sent)))  # type: ignore[union-attr]
 
     with shim(replay="idempotent"), reused(Respond(200)) as (_server, pool):
-        conn = pooled_connection(pool)
-        assert pool.request(method, "/", body=body(conn)).status == 200
-    assert held and held[0] < 500
+        assert pool.request("PUT", "/", body=body(pooled_connection(pool))).status == 200
+    assert held[0] < 500
 
 
 def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
     """What the lines of the package have allocated, and hold after two requests on each."""
     with shim(replay="idempotent"), serving(maxsize=60) as (_, pool):
 
-        def held() -> int:
-            found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, OURS)])
-            return sum(trace.size for trace in found.traces)
-
-        def use(count: int) -> None:
+        def use(count: int) -> int:
             taken = [pool._get_conn() for _ in range(count)]
             for conn in taken:
                 for _ in range(2):
                     _checked(conn)
             for conn in taken:
                 pool._put_conn(conn)
+            found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, OURS)])
+            return sum(trace.size for trace in found.traces)
 
         tracemalloc.start()
-        use(10)
-        before = held()
-        use(60)
-        assert 0 < (held() - before) / 50 < 1000
+        before = use(10)
+        assert 0 < (use(60) - before) / 50 < 1000
         tracemalloc.stop()
 
 
 def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
     """Bodies of uploads raise, and then hardly a new connection is opened."""
 
-    class Fails(Exception):
-        pass
-
     def body() -> Iterator[bytes]:
         yield bytes(MB // 2)
-        raise Fails
+        raise LookupError("of the application")
 
     with shim(replay="idempotent"), FaultServer() as server:
         at = server.host, server.port
         conns = [urllib3.connection.HTTPConnection(*at, timeout=20.0) for _ in range(10)]
         for conn in conns:
             _checked(conn)
-            with pytest.raises(Fails):
+            with pytest.raises(LookupError):
                 conn.request("PUT", "/", body=body(), headers={"Content-Length": str(MB)})
         for conn in conns:
             conn.close()
@@ -146,8 +117,8 @@ def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
 # -- what is dropped, in each phase ----------------------------------------------------------------
 
 
-def _idle(conn: Any) -> None:
-    conn.request("GET", "/")
+def _idle(conn: Any, path: str = "/") -> None:
+    conn.request("GET", path)
     conn.getresponse().read()
 
 
@@ -166,20 +137,8 @@ def _waiting(conn: Any) -> None:
     _checked(conn)
     conn.timeout = 0.1
     conn.sock.settimeout(0.1)
-    conn.request("GET", "/silence")
     with pytest.raises(OSError, match="timed out"):
-        conn.getresponse()
-
-
-def _upgraded(conn: Any) -> None:
-    conn.request("GET", "/upgrade")
-    conn.getresponse()
-
-
-def _answer(request: Any) -> Any:
-    if request.path == "/upgrade":
-        return Respond(101, headers={"Connection": "Upgrade", "Upgrade": "tcp"})
-    return Silence() if request.path == "/silence" else Respond()
+        _idle(conn, "/silence")
 
 
 #: phase -> what brings a connection into it
@@ -188,7 +147,11 @@ PHASES = {
     state.CHECKED: _checked,
     state.SENDING: _sending,
     state.WAITING: _waiting,
-    state.UPGRADED: _upgraded,
+    state.UPGRADED: lambda conn: _idle(conn, "/upgrade"),
+}
+ANSWERS = {
+    "/upgrade": Respond(101, headers={"Connection": "Upgrade", "Upgrade": "tcp"}),
+    "/silence": Silence(),
 }
 
 
@@ -197,17 +160,20 @@ PHASES = {
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_connection_that_is_dropped_is_gone_in_every_phase(phase: str) -> None:
     """Its descriptor is closed at once; its state is the next thing to be swept."""
-    with shim(replay="idempotent"), FaultServer(_answer) as server:
+
+    def answer(request: Any) -> Any:
+        return ANSWERS.get(request.path, Respond())
+
+    with shim(replay="idempotent"), FaultServer(answer) as server:
         gc.freeze()  # all there was before need not be looked at
         conn = urllib3.connection.HTTPConnection(server.host, server.port, timeout=20.0)
         PHASES[phase](conn)
-        found = state.find(conn.sock)
-        assert found is not None and found.phase is phase
-        sock = found.sock
+        found: Any = state.find(conn.sock)
+        assert found.phase is phase
         del conn
         gc.collect()
         gc.unfreeze()
-        assert sock() is None
+        assert found.sock() is None
         server.wait_ended()
         state._sweep()
         assert found not in state._states.values()
