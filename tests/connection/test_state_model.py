@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 
 import lanes
 import stalepool
+from breaks import breaks
 from pools import await_arrival, end_while_idle, pool_for, shim
 from replay_tools import ECHO, IDEMPOTENT, METHODS, after_checkout, have, send
 from stalepool import runtime
@@ -89,18 +90,19 @@ class Walk(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model, self.script = Model(), []  # type: Model, list[Any]
+        self.model, self.script = Model(), []  # type: Model, List[Any]
         self.open = contextlib.ExitStack()
         self.open.enter_context(shim(**SETTINGS))
-        self.open.enter_context(forks_taken_back())
-        self.server = self.open.enter_context(FaultServer(self.answer, tls=self.tls))
+        # put back in the end
+        self.open.enter_context(breaks("number of forks", by=runtime.fork_generation))
+        self.open.enter_context(breaks("sockets that were opened", by=dict(state._opened)))
+        self.server = self.open.enter_context(
+            FaultServer(lambda _: (self.script or [ECHO]).pop(), tls=self.tls)
+        )
         self.pool = self.open.enter_context(pool_for(self.server, self.tls))
 
     def teardown(self) -> None:
         self.open.close()
-
-    def answer(self, request: Any) -> Any:
-        return self.script.pop() if self.script else ECHO
 
     # -- what happens while it idles
 
@@ -206,17 +208,6 @@ class Walk(RuleBasedStateMachine):
     @invariant()
     def nothing_is_strange(self) -> None:
         assert stalepool.snapshot()["fallbacks"] == {}
-
-
-@contextlib.contextmanager
-def forks_taken_back() -> Iterator[None]:
-    generation, opened = runtime.fork_generation, dict(state._opened)
-    try:
-        yield
-    finally:
-        runtime.fork_generation = generation
-        state._opened.clear()
-        state._opened.update(opened)
 
 
 @pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
