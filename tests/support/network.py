@@ -88,16 +88,6 @@ class CutServer(FaultServer):
                 release(sock)
 
 
-def lose_at_peer(client: Any, channel: Any) -> None:
-    """Make a half-open connection: the peer has forgotten it, and the client does not know.
-
-    The peer's RST is lost. What the client sends from now on is answered by another one.
-    """
-    swallow(raw_of(client))  # type: ignore[arg-type]
-    channel.reset()
-    release(raw_of(client))  # type: ignore[arg-type]
-
-
 # -- network namespaces ----------------------------------------------------------------------------
 
 _CLONE_NEWNET = 0x40000000
