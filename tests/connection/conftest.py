@@ -33,27 +33,22 @@ def sleeper(monkeypatch: pytest.MonkeyPatch) -> Sleeper:
 
 
 class Connects:
-    """What urllib3 connects with.
-
-    :ivar hosts: where to, each time.
-    :ivar failed: the errors, in order.
-    :ivar act: what is done before each connect, if anything.
-    :ivar leads_to: by host, the address that is connected to in its place.
-    """
+    """What urllib3 connects with."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._stock = urllib3.util.connection.create_connection
         self.hosts: List[str] = []
         self.failed: List[OSError] = []
-        self.act: Any = None
+        #: done before each connect
+        self.act: Any = lambda: None
+        #: host -> the address that is connected to in its place
         self.leads_to: Dict[str, Tuple[str, int]] = {}
         monkeypatch.setattr(urllib3.util.connection, "create_connection", self._create)
 
     def _create(self, address: Any, *args: Any, **options: Any) -> Any:
         self.hosts.append(address[0])
         try:
-            if self.act is not None:
-                self.act()
+            self.act()
             return self._stock(self.leads_to.get(address[0], address), *args, **options)
         except OSError as error:
             self.failed.append(error)
