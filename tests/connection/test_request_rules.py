@@ -57,11 +57,12 @@ def request_of(
     return request
 
 
-def attempt(replay: str = "idempotent", **facts: Any) -> Attempt:
+def attempt(replay: str = "idempotent", setting: Any = "auto", **facts: Any) -> Attempt:
     """An attempt that every rule consents to, with some facts otherwise."""
     of_request = ("method", "headers", "body", "is_reused", "is_replayed")
     request = request_of(**{name: facts.pop(name) for name in of_request if name in facts})
-    return Attempt(Settings(replay=replay), knows(**facts), request)
+    settings = Settings(replay=replay, nonidempotent_max_idle_s=setting)
+    return Attempt(settings, knows(**facts), request)
 
 
 # -- may it be sent again? -----------------------------------------------------------------------
@@ -220,17 +221,11 @@ NO_REASONS = [
 ]
 
 
-def reason(**facts: Any) -> Any:
-    """The reason for which a POST, :data:`IDLE_S` after the last answer, takes a fresh socket."""
-    chosen = Settings(nonidempotent_max_idle_s=facts.pop("setting", "auto"))
-    of_request = {name: facts.pop(name) for name in ("method", "headers") if name in facts}
-    request = request_of(**{"method": "POST", **of_request})
-    return request_rules.reason_to_move(chosen, knows(**facts), request)
-
-
 @pytest.mark.parametrize(("name", "facts"), [*REASONS, *((None, facts) for facts in NO_REASONS)])
 def test_the_reasons_to_move(name, facts):
-    assert reason(**facts) == name
+    """For which a POST, :data:`IDLE_S` after the last answer, takes a fresh socket."""
+    settings, state, request, *_ = attempt(**{"method": "POST", **facts})
+    assert request_rules.reason_to_move(settings, state, request) == name
 
 
 ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": DEATHS, "MOVE_REASONS": REASONS}

@@ -64,7 +64,6 @@ def watched(case: Case, pool: Any) -> Iterator[Watch]:
     conn = pooled_connection(pool)
     state: Any = find(conn.sock)
     state.checked()
-    conn._method = case.method
     request = state.request_begins(conn, b"%s / HTTP/1.1\r\n\r\n" % case.method.encode())
     request.sent_at, request.wait_s, request.limit_s = monotonic() - 4, WAIT_S, case.limit_s
     if case.probes == "answered":
