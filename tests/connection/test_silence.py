@@ -237,17 +237,11 @@ def acknowledged_and_dead(
     method: str,
     tls: Optional[TLS] = None,
     timeout_s: Optional[float] = None,
-    idle_s: float = 0.0,
     server_class: Any = FaultServer,
 ) -> Outcome:
-    """The request is acknowledged, and acted on; then nothing comes, for any probe either.
-
-    :param idle_s: idle for so long before: probes are answered meanwhile, and that is known.
-    """
-    dying = server_class([Respond(200), Respond(200), ReadThenBlackHole()], tls=tls)
+    """The request is acknowledged, and acted on; then nothing comes, for any probe either."""
+    dying = server_class([Respond(200), ReadThenBlackHole()], tls=tls)
     with answered(dying, timeout_s or limit_s(), tls) as (server, pool):
-        time.sleep(idle_s)
-        assert get(pool) == 200
         return ask(server, pool, method)
 
 
@@ -415,14 +409,9 @@ MORE_CASES: Dict[str, Case] = {
     "acknowledged POST": times_out(lambda: acknowledged_and_dead("POST")),
     "unacknowledged PUT": dies(lambda: unacknowledged_and_dead("PUT"), is_sent_on),
     "unacknowledged POST": times_out(lambda: unacknowledged_and_dead("POST"), arrived=[]),
-    "known: acknowledged GET": dies(
-        lambda: acknowledged_and_dead("GET", idle_s=2.2), is_sent_again
-    ),
     "TLS: acknowledged GET": dies(lambda: acknowledged_and_dead("GET", TLS()), is_sent_again),
     # its peer is suspect in the first half of the time, and found dead in the second
-    "known: half in a hurry": times_out(
-        lambda: acknowledged_and_dead("GET", timeout_s=6, idle_s=2.2), after_s=6
-    ),
+    "half in a hurry": times_out(lambda: acknowledged_and_dead("GET", timeout_s=6), after_s=6),
 }
 
 #: a few of each kind where the world is another one
@@ -511,12 +500,9 @@ DEFAULT_NUMBERS: Dict[str, Case] = {
     "large POST unread": lives(lambda: unread_for(25, "POST", LARGE_BODY)),
     "GET behind a filter": lives(lambda: behind_a_filter("GET", 25)),
     "POST behind a filter": lives(lambda: behind_a_filter("POST", 25)),
-    # of an origin not known to answer probes, the first fresh socket is for probes alone
+    # the first fresh socket is for probes alone
     "acknowledged GET": dies_late(lambda: acknowledged_and_dead("GET", timeout_s=PATIENT_S), 0, 2),
     "unacknowledged PUT": dies_late(lambda: unacknowledged_and_dead("PUT", timeout_s=PATIENT_S), 1),
-    "known: acknowledged GET": dies_late(
-        lambda: acknowledged_and_dead("GET", timeout_s=PATIENT_S, idle_s=11), 0, 1
-    ),
 }
 
 

@@ -30,7 +30,7 @@ class Case(NamedTuple):
     said: List[Optional[Dict[str, Any]]]
     seen: Tuple[bool, bool]
     pause_s: Optional[float] = LOOK_EVERY_S
-    probes: str = "unknown"
+    are_swallowed: bool = False
     limit_s: Optional[float] = None
     method: str = "GET"
 
@@ -49,9 +49,8 @@ CASES = {
     "first probe": Case([{"probes": 1}], OPENED, CONFIRM_S),
     "two probes, the fresh one's answered": Case([{"probes": 1}, {"probes": 2}], OPENED),
     "three probes, the fresh one's answered": Case([{"probes": 1}, {"probes": 3}], DEAD),
-    "known: first probe": Case([{"probes": 1}], OPENED, CONFIRM_S, probes="answered"),
-    "probes are swallowed": Case([{"probes": 9}], MORE_TIME, probes="swallowed"),
-    "swallowed, and not acknowledged": Case([LOST, LOST], DEAD, probes="swallowed"),
+    "probes are swallowed": Case([{"probes": 9}], MORE_TIME, are_swallowed=True),
+    "swallowed, and not acknowledged": Case([LOST, LOST], DEAD, are_swallowed=True),
     "half of the caller's time is over": Case([LOST], MORE_TIME, None, limit_s=8.0),
     "a method that is not replayed": Case([LOST], MORE_TIME, None, method="POST"),
 }
@@ -66,9 +65,7 @@ def watched(case: Case, pool: Any) -> Iterator[Watch]:
     state.checked()
     request = state.request_begins(conn, b"%s / HTTP/1.1\r\n\r\n" % case.method.encode())
     request.sent_at, request.wait_s, request.limit_s = monotonic() - 4, WAIT_S, case.limit_s
-    if case.probes == "answered":
-        state.origin.knowledge.note_probe_answered()
-    elif case.probes == "swallowed":
+    if case.are_swallowed:
         state.origin.knowledge.note_probes_swallowed()
     with contextlib.closing(Watch(conn, state, request)) as watch:
         yield watch
