@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import Iterator, List
+from typing import Any, Iterator, List
 
 import pytest
 import urllib3
@@ -116,14 +116,16 @@ class Broken(AnswerStep):
         raise KeyError("a mistake")
 
 
-def test_a_wait_ends_as_soon_as_the_server_has_failed() -> None:
-    server = FaultServer([Broken()])
+@pytest.mark.parametrize("script", [[Broken()], Broken().answer], ids=["a step", "a function"])
+def test_a_wait_ends_as_soon_as_the_server_has_failed(script: Any) -> None:
+    server = FaultServer(script)
     with pytest.raises(urllib3.exceptions.HTTPError):
         get(server)
     with pytest.raises(KeyError, match="a mistake"):
         server.wait_request(2, timeout_s=60)
     with pytest.raises(KeyError):
         server.close()
+    assert server.journal.connections[0].ended == "stopped"
 
 
 def test_an_error_that_leaves_the_block_takes_the_journal_along() -> None:

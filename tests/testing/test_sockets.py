@@ -8,29 +8,19 @@ import socket
 import ssl
 
 import pytest
-import urllib3
 
 import stalepool_testing as testing
+from pools import pool_for
 from stalepool_testing import (
     TLS,
     FaultServer,
     Unavailable,
     into_pool,
-    stale_socket,
-    stale_states,
+    kernel,
     states,
     wait_readable,
 )
-from stalepool_testing.kernel import (
-    POLLERR,
-    POLLHUP,
-    POLLIN,
-    POLLRDHUP,
-    events_on,
-    unacknowledged_bytes,
-    unread_bytes,
-    wait_until,
-)
+from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
 from stalepool_testing.sockets import REQUEST_TIMEOUT
 from suite import run_pytest
 from worlds import WITH_TESTS
@@ -85,14 +75,14 @@ def test_each_state(make, options, events, state, meets, family):
             assert tcp_state(client) == state
         elif state == CLOSE_WAIT and make is not testing.half_closed:
             events |= POLLHUP  # a socket pair knows that the other end is closed
-        assert events_on(client) == events
+        assert kernel.events_on(client) == events
         length = len(meets) if isinstance(meets, bytes) else 0
         if is_tls(make):
             assert client.version() == options.get("version", "TLSv1.3")
             assert client.pending() == (0 if events else length)
-            assert (unread_bytes(client) > 0) == bool(events)
+            assert (kernel.unread_bytes(client) > 0) == bool(events)
         else:
-            assert unread_bytes(client) == length
+            assert kernel.unread_bytes(client) == length
         assert client.gettimeout() is pair.peer.gettimeout() is None
         client.setblocking(False)
         if isinstance(meets, bytes):
@@ -102,7 +92,7 @@ def test_each_state(make, options, events, state, meets, family):
                 client.recv(1)
         client.setblocking(True)
         if make in (testing.healthy, testing.tls_healthy, testing.late_ticket):
-            assert events_on(client) == 0, "both tickets had arrived"
+            assert kernel.events_on(client) == 0, "both tickets had arrived"
             assert_talks(pair)
 
 
@@ -132,17 +122,14 @@ def test_what_is_sent_after_the_fin(family):
             assert tcp_state(pair.client) == CLOSE
 
 
-def test_each_stale_state_has_the_name_of_its_function():
-    assert stale_states(tls=False) and stale_states(tls=True)
-    assert stale_states() == stale_states(tls=False) + stale_states(tls=True)
-    by_name = {name: getattr(testing, name) for name in stale_states()}
+def test_each_stale_state_has_the_name_of_its_function_and_its_options():
+    plain, over_tls = (testing.stale_states(tls=tls) for tls in (False, True))
+    assert plain and over_tls and testing.stale_states() == plain + over_tls
+    by_name = {name: getattr(testing, name) for name in testing.stale_states()}
     assert by_name == {**states.PLAIN, **states.OVER_TLS}
-
-
-def test_options_of_a_stale_state():
-    with stale_socket("eof", family=socket.AF_UNIX) as pair:
+    with testing.stale_socket("eof", family=socket.AF_UNIX) as pair:
         assert pair.client.family == socket.AF_UNIX
-    with stale_socket("tls_unread", version="TLSv1.2") as pair:
+    with testing.stale_socket("tls_unread", version="TLSv1.2") as pair:
         assert pair.client.version() == "TLSv1.2"
 
 
@@ -153,12 +140,12 @@ def test_black_hole(name):
         wait_readable(pair.client)
         assert pair.client.recv(100) == b"one way"
         pair.client.sendall(b"lost")
-        assert unacknowledged_bytes(pair.client) == 4
-        assert events_on(pair.peer) == 0
+        assert kernel.unacknowledged_bytes(pair.client) == 4
+        assert kernel.events_on(pair.peer) == 0
         testing.release(pair.peer)
         wait_readable(pair.peer)  # what the kernel sends again comes through
         assert pair.peer.recv(4) == b"lost"
-        wait_until(lambda: unacknowledged_bytes(pair.client) == 0, "acknowledgement")
+        kernel.wait_until(lambda: kernel.unacknowledged_bytes(pair.client) == 0, "acknowledgement")
         testing.release(pair.peer)  # which swallows nothing any more
         assert_talks(pair)
 
@@ -182,12 +169,12 @@ def test_black_hole_where_filters_are_locked():
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
 def test_key_update():
     with testing.key_update() as pair:
-        assert events_on(pair.client) == POLLIN
+        assert kernel.events_on(pair.client) == POLLIN
         pair.client.setblocking(False)
         with pytest.raises(ssl.SSLWantReadError):
             pair.client.recv(1)
         pair.client.setblocking(True)
-        assert events_on(pair.client) == 0
+        assert kernel.events_on(pair.client) == 0
         pair.peer.sendall(b"after the update\n")
         assert pair.client.recv(100) == b"after the update\n"
 
@@ -204,11 +191,6 @@ def test_pair_unpacks_and_closes_twice():
     pair.close()
     pair.close()
     assert client.fileno() == peer.fileno() == -1
-
-
-def test_wait_readable_gives_up():
-    with testing.healthy() as pair, pytest.raises(TimeoutError):
-        wait_readable(pair.client, timeout_s=0.01)
 
 
 def test_certificates_need_trustme_and_their_files_go_with_the_process(run_python):
@@ -255,45 +237,32 @@ def test_threads_that_start_together_have_one_authority(run_python):
 # -- into_pool -----------------------------------------------------------------------------
 
 
-def test_into_pool_rides_the_socket():
-    with FaultServer() as server:
-        with urllib3.HTTPConnectionPool("127.0.0.1", server.port) as pool:
-            connection = into_pool(pool, server.connect())
-            assert pool.request("GET", "/").status == 200
-            assert pool.pool.queue[-1] is connection
-        assert len(server.journal.connections) == 1
-
-
-@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
-def test_into_pool_of_https(version):
-    tls = TLS(version)
-    with FaultServer(tls=tls) as server:
-        with urllib3.HTTPSConnectionPool("127.0.0.1", server.port, ca_certs=tls.ca_path) as pool:
-            into_pool(pool, server.connect())
-            assert pool.request("GET", "/").status == 200
+@pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
+def test_into_pool_rides_the_socket(version):
+    tls = version and TLS(version)
+    with FaultServer(tls=tls) as server, pool_for(server, tls) as pool:
+        connection = into_pool(pool, server.connect())
+        assert pool.request("GET", "/").status == 200
+        assert pool.pool.queue[-1] is connection
         assert len(server.journal.connections) == 1
 
 
 @pytest.mark.parametrize("state", [testing.eof, testing.reset, testing.unread])
 def test_into_pool_of_a_dead_socket(state):
-    with FaultServer() as server, state() as pair:
-        with urllib3.HTTPConnectionPool("127.0.0.1", server.port) as pool:
-            into_pool(pool, pair.client)
-            assert pool.request("GET", "/", retries=False).status == 200
+    with FaultServer() as server, state() as pair, pool_for(server) as pool:
+        into_pool(pool, pair.client)
+        assert pool.request("GET", "/").status == 200
         assert pair.client.fileno() == -1, "the pool found out, and closed it"
         assert len(server.journal.connections) == 1
 
 
 def test_into_pool_keeps_what_is_there_below():
-    with FaultServer() as server:
-        with urllib3.HTTPConnectionPool("127.0.0.1", server.port, maxsize=2) as pool:
-            first = into_pool(pool, server.connect())
-            second = into_pool(pool, server.connect())
-            assert list(pool.pool.queue) == [first, second]
-            sock = server.connect()
-            with sock, pytest.raises(ValueError, match="maxsize"):
-                into_pool(pool, sock)
-            assert list(pool.pool.queue) == [first, second]
+    with FaultServer() as server, pool_for(server, maxsize=2) as pool:
+        first = into_pool(pool, server.connect())
+        second = into_pool(pool, server.connect())
+        with server.connect() as sock, pytest.raises(ValueError, match="maxsize"):
+            into_pool(pool, sock)
+        assert list(pool.pool.queue) == [first, second]
 
 
 GREEN = """
