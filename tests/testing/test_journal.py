@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 from typing import Any, Iterator, List
 
 import pytest
 import urllib3
 
 from stalepool_testing import (
-    TLS,
     AnswerStep,
     CloseAfter,
     FaultServer,
@@ -81,14 +79,6 @@ def test_a_step_behind_connection_close_says_so() -> None:
     with FaultServer([Respond(200), CloseAfter(0)]) as server:
         get(server, headers={"Connection": "close"})
     assert what_happened(server)[-1] == "0 CloseAfter() not done: the connection is over"
-
-
-def test_what_is_no_tls() -> None:
-    with FaultServer(tls=TLS()) as server:
-        with socket.create_connection((server.host, server.port)) as client:
-            client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            server.wait_ended()
-    assert any("no TLS handshake: " in line for line in what_happened(server))
 
 
 def test_waits_name_what_they_waited_for() -> None:

@@ -565,6 +565,7 @@ def test_a_client_that_refuses_the_certificate():
             with pytest.raises(urllib3.exceptions.SSLError):
                 pool.request("GET", "/")
         assert server.wait_ended(0) == "client"
+        assert "no TLS handshake: " in str(server.journal)
 
 
 def test_addresses():

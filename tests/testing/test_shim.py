@@ -54,7 +54,10 @@ def test_a_wrong_setting_changes_nothing() -> None:
     assert in_force().keepalive_count == 3
 
 
-def test_an_import_inside_the_block_does_not_switch_it_on(run_python: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("kill_switch", ["1", "0"])
+def test_an_import_inside_a_block_changes_nothing(
+    kill_switch: str, run_python: Callable[..., Any]
+) -> None:
     run_python(
         """
         import urllib3
@@ -65,17 +68,6 @@ def test_an_import_inside_the_block_does_not_switch_it_on(run_python: Callable[.
         with stalepool_on():
             assert stalepool.is_installed()
         assert not stalepool.is_installed()
-        """
-    )
-
-
-def test_on_in_spite_of_the_kill_switch(run_python: Callable[..., Any]) -> None:
-    run_python(
-        """
-        from stalepool_testing import stalepool_on
-        with stalepool_on():
-            import stalepool
-            assert stalepool.is_installed()
         """,
-        env={"STALEPOOL_ENABLED": "0"},
+        env={"STALEPOOL_ENABLED": kill_switch},
     )
