@@ -19,7 +19,6 @@ import urllib3
 import wrapt
 
 import stalepool
-from breaks import breaks
 from conftest import child_that_stays
 from pools import get, serving, shim
 from service_process import SERVICE, Started, this_process
@@ -30,17 +29,16 @@ from stalepool.cli.status.page import learnt
 from stalepool.cli.status.services import Service
 from stalepool.connection import request_rules
 from stalepool.sockets.verdict import Verdict
-from stalepool.stats import summed
 from stalepool_testing import Close, FaultServer, ResetAfter, Respond
 
 pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 
-USER = os.geteuid()
+AT = "STALEPOOL_STATUS_DIR"
 
 
 @pytest.fixture
 def at(tmp_path: Path) -> Dict[str, str]:
-    return {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+    return {AT: str(tmp_path)}
 
 
 @pytest.fixture
@@ -60,8 +58,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuple[int, Pa
     """A service that has had an answer: its pid, and its status file."""
     directory = tmp_path_factory.mktemp("status")
     with FaultServer() as server:
-        variables = {"STALEPOOL_STATUS_DIR": str(directory)}
-        with Started(SERVICE + "ask()", server.port, **variables) as service:
+        with Started(SERVICE + "ask()", server.port, **{AT: str(directory)}) as service:
             (path,) = directory.glob("*/*")
             yield service.pid, path
     assert service.err == ""
@@ -116,7 +113,7 @@ def test_what_a_process_that_was_killed_has_left_is_swept(
     with Started(SERVICE + "ask()", flaky.port, **at) as service:
         service.process.kill()
     assert len(list(place.iterdir())) == 1
-    monkeypatch.setenv("STALEPOOL_STATUS_DIR", at["STALEPOOL_STATUS_DIR"])
+    monkeypatch.setenv(AT, at[AT])
     status()
     assert list(place.iterdir()) == []
 
@@ -183,9 +180,9 @@ def test_a_service_in_a_container(flaky: Any, status: Any) -> None:
     assert process["status"]["pid"] == 1 and process["pid"] > 1
 
 
-OFF = {
-    "kill switch": ({"STALEPOOL_ENABLED": "0"}, "", "STALEPOOL_ENABLED=0"),
-    "wrong setting": ({"STALEPOOL_MODE": "activ"}, "", "STALEPOOL_MODE='activ' is not"),
+OFF: Dict[str, Tuple[Dict[str, Any], str, str]] = {
+    "kill switch": ({"STALEPOOL_ENABLED": "0"}, "import stalepool", "STALEPOOL_ENABLED=0"),
+    "wrong setting": ({"STALEPOOL_MODE": "activ"}, "import stalepool", "MODE='activ' is not"),
     "no wrapt": ({}, "sys.modules['wrapt'] = None\n" + SERVICE, "import of wrapt halted"),
     "by hand": ({}, SERVICE + "stalepool.uninstall()", "uninstall() was called"),
     "a patch that does not fit": (
@@ -194,7 +191,14 @@ OFF = {
         + SERVICE,
         "NOT patched: urllib3.connectionpool.is_connection_dropped: takes (c)",
     ),
-    "no file": ({"STALEPOOL_STATUS_DIR": "off"}, "", "keeps no status file: STALEPOOL_STATUS_DIR="),
+    "no file": ({AT: "off"}, "import stalepool", "keeps no status file: %s=" % AT),
+    "no place for a file": (
+        {AT: "/nonexistent/x"},
+        SERVICE + "ask()",
+        "its Python has no stalepool, or it cannot write below /nonexistent/x",
+    ),
+    "a switch": ({AT: None, "STALEPOOL": "1"}, "", "no status: it has not imported urllib3"),
+    "a setting": ({AT: None, "STALEPOOL_KEEPALIVE_COUNT": "1"}, "", "it has not imported urllib3"),
 }
 
 
@@ -203,13 +207,14 @@ def test_it_says_why_the_shim_is_off_or_is_not_seen(
     name: str, at: Dict[str, str], flaky: Any, status: Any
 ) -> None:
     variables, script, words = OFF[name]
-    script = "import sys\n" + (script or "import stalepool")
-    with Started(script, flaky.port, **{**at, **variables}) as service:
+    given = {each: value for each, value in {**at, **variables}.items() if value is not None}
+    with Started("import sys\n" + script, flaky.port, **given) as service:
         done = status(service.pid)
-    assert done.returncode == 1
+    assert (done.returncode, done.stderr) == (1, "")
     assert words in done.stdout
     # the fallback is one line more
     assert len(done.stdout.splitlines()) <= 2 + (name == "a patch that does not fit")
+    assert service.err.count("\n") <= 1
 
 
 def test_the_options_of_a_script_are_not_its_pythons(tmp_path: Path) -> None:
@@ -226,28 +231,13 @@ def test_the_options_of_a_script_are_not_its_pythons(tmp_path: Path) -> None:
 # -- bad input -------------------------------------------------------------------------------------
 
 
-def test_a_process_that_is_not_there(status: Any) -> None:
-    done = status(999999999)
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "999999999" in done.stdout and "no such process" in done.stdout
-
-
-def test_a_process_without_the_shim(status: Any) -> None:
-    for variable in ("STALEPOOL", "STALEPOOL_KEEPALIVE_COUNT"):
-        with Started("import sys", **{variable: "1"}) as silent:
-            assert "no status: it has not imported urllib3" in status(silent.pid).stdout
+def test_a_process_that_is_not_there_or_has_no_shim(status: Any) -> None:
     with subprocess.Popen(["sleep", "60"]) as other:
-        done = status(other.pid)
+        for pid, words in (999999999, "no such process"), (other.pid, find.WITHOUT):
+            done = status(pid)
+            assert (done.returncode, done.stderr) == (1, "")
+            assert str(pid) in done.stdout and words in done.stdout
         other.kill()
-    assert done.returncode == 1 and find.WITHOUT in done.stdout
-
-
-def test_a_process_that_can_keep_no_file(flaky: Any, status: Any) -> None:
-    with Started(SERVICE + "ask()", flaky.port, STALEPOOL_STATUS_DIR="/nonexistent/x") as service:
-        done = status(service.pid)
-    says = "its Python has no stalepool, or it cannot write below /nonexistent/x"
-    assert says in done.stdout and (done.returncode, done.stderr) == (1, "")
-    assert service.err.count("\n") == 1
 
 
 def test_what_was_written_long_ago_says_so() -> None:
@@ -305,7 +295,7 @@ def test_a_directory_open_to_all_is_named(
 ) -> None:
     pid, path = answered
     place = path.parent
-    monkeypatch.setenv("STALEPOOL_STATUS_DIR", str(place.parent))
+    monkeypatch.setenv(AT, str(place.parent))
     place.chmod(0o777)
     try:
         done = status(pid)
@@ -349,7 +339,7 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
         for changed in with_junk(whole):
             (tmp_path / "file").write_text(json.dumps(changed))
             try:
-                read = find._read(directory, "file", USER)
+                read = find._read(directory, "file", os.geteuid())
             except ValueError:
                 continue
             taken += 1
@@ -361,15 +351,9 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path: Path) -> None:
     finally:
         os.close(directory)
     assert find._is_a_status(whole) and taken > 50
-
-
-@pytest.mark.parametrize("edge", ["e", "1..2", "", "nan"])
-def test_an_age_that_is_no_number(edge: str) -> None:
-    with shim():
-        (seen,) = this_process().seen
-    assert find._is_a_status(seen)
-    seen["totals"]["died_idle_s"] = {edge: 1}
-    assert not find._is_a_status(seen)
+    for edge in ("e", "1..2", "", "nan"):  # an age that is no number
+        whole["totals"]["died_idle_s"] = {edge: 1}
+        assert not find._is_a_status(whole)
 
 
 def test_nothing_reaches_the_terminal_but_text(changed: Tuple[int, Path], status: Any) -> None:
@@ -430,28 +414,16 @@ def test_every_name_that_is_counted_is_explained() -> None:
 
 def test_what_was_learnt_is_said_in_words() -> None:
     """Of two workers, each of which knows something."""
-    now = [1000.0]
-
-    def seen_by(origin: stats.Origin) -> Dict[str, Any]:
-        known = {"knowledge": origin.knowledge.as_dict()}
-        return {"written_at": time.time(), "origins": {"http://a:1": {**origin.as_dict(), **known}}}
-
-    one, other = stats.Origin(""), stats.Origin("")
-    with breaks("clock of the counters", by=lambda: now[0]):
-        for _ in range(3):
-            now[0] += 60
-            one.knowledge.note_fin(5.01)
-            one.count_death(5.01)
-        other.knowledge.note_probes_swallowed()
-        other.knowledge.stop_moves()
-        workers = [seen_by(one), seen_by(other)]
-    service = Service([Process(n, "u", "x", b"", worker) for n, worker in enumerate(workers)])
-    total = summed([worker["origins"]["http://a:1"] for worker in workers])
-    limit, probes, moves = learnt(service, "http://a:1", total)
-    assert limit == "closes idle connections at about 5.01 s (3 deaths)"
-    assert probes == "swallows keepalive probes"
-    clock = time.strftime("%H:%M", time.localtime(time.time() + stats.NO_MOVES_FOR_S))
-    assert moves in (
-        "no moves until %s: the last one failed or was slow" % each
-        for each in (clock, time.strftime("%H:%M", time.localtime(time.time() + 299)))
+    now, nothing = time.time(), stats.Knowledge().as_dict()
+    known = (
+        {**nothing, "observed_idle_limit_s": 5.01},
+        {**nothing, "keepalive_probes": "swallowed", "moves_stopped_for_s": 300.0},
     )
+    workers = [{"written_at": now, "origins": {"http://a:1": {"knowledge": k}}} for k in known]
+    service = Service([Process(n, "u", "x", b"", worker) for n, worker in enumerate(workers)])
+    assert learnt(service, "http://a:1", {"died_idle_s": {"5.01": 3}}) == [
+        "closes idle connections at about 5.01 s (3 deaths)",
+        "swallows keepalive probes",
+        "no moves until %s: the last one failed or was slow"
+        % time.strftime("%H:%M", time.localtime(now + 300)),
+    ]
