@@ -56,9 +56,11 @@ def found_in(done: subprocess.CompletedProcess[str]) -> Found:
 
 
 def test_an_environment() -> None:
-    found = found_in(child("-m", "stalepool", "doctor", "--json"))  # which has imported nothing yet
+    # which has imported nothing yet
+    done = child("-m", "stalepool", "doctor", "--json", env={"STALEPOOL_SILENCE_S": "20"})
+    found = found_in(done)
     assert found["patches"] == [(OK, "patched: urllib3.connectionpool")]
-    assert found["settings"] == [(OK, "the defaults")]
+    assert found["settings"] == [(OK, "silence_s=20.0")]
     ((level, says),) = found["keepalive"]
     assert level == OK and "SO_KEEPALIVE 1, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1" in says
     ((_, says),) = found["versions"]
@@ -67,25 +69,10 @@ def test_an_environment() -> None:
     assert "tcp_retries2 " in says
 
 
-@pytest.mark.parametrize(
-    ("variables", "level", "says"),
-    [
-        ({"STALEPOOL_ENABLED": "0"}, WARNING, "STALEPOOL_ENABLED is off"),
-        ({"STALEPOOL_KEEPALIVE": "off", "STALEPOOL_KEEPALIVE_COUNT": "3"}, WARNING,
-         "keepalive=off: "),
-        ({"STALEPOOL_MODE": "audit"}, OK, "mode=audit"),
-        ({"STALEPOOL_MODE": "activ"}, ERROR, "STALEPOOL_MODE='activ' is not accepted"),
-    ],
-)  # fmt: skip
-def test_settings_in_the_environment(
-    variables: Dict[str, str], level: str, says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    found = questions.ask_all({**FACTS, "settings": facts.of_machine()["settings"]})
-    assert (level, says) in [
-        (each.level, each.says[: len(says)]) for each in found if each.question == "settings"
-    ]
+def test_a_wrong_setting_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STALEPOOL_MODE", "activ")
+    ((level, says, _),) = questions.settings(facts.of_machine())
+    assert level == ERROR and says.startswith("STALEPOOL_MODE='activ' is not accepted")
 
 
 def test_a_library_that_only_has_the_name(tmp_path: Path) -> None:
@@ -345,6 +332,8 @@ ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT"
     [
         ("python", {"implementation": "pypy"}, [ERROR]),
         ("python", {"system": "Darwin"}, [WARNING]),
+        ("settings", {"settings": Settings(enabled=False)}, [WARNING]),
+        ("settings", {"settings": Settings(keepalive="off", keepalive_count=3)}, [OK, WARNING]),
         ("urllib3", {"versions": {"urllib3": "1.25.11"}}, [WARNING]),
         ("urllib3", {"versions": {"urllib3": "3.0.0"}}, [WARNING]),
         ("urllib3", {"versions": {"urllib3": "1.26.20"}}, []),
