@@ -14,23 +14,9 @@ import pytest
 import urllib3
 
 import lanes
+import stalepool_testing as testing
 from raw_client import RawClient
-from stalepool_testing import (
-    TLS,
-    Bandwidth,
-    Blackout,
-    FaultServer,
-    Journal,
-    Latency,
-    ResetAtNextByte,
-    Respond,
-    SlowAnswer,
-    Surplus,
-    Unavailable,
-    stalepool_off,
-    stalepool_on,
-    wait_readable,
-)
+from stalepool_testing import TLS, Bandwidth, Blackout, FaultServer, Latency, ResetAtNextByte
 from stalepool_testing.kernel import wait_until
 from worlds import WITH_TESTS
 
@@ -92,7 +78,7 @@ def said(server: FaultServer) -> List[str]:
 def test_it_takes_longer(fault: Any, least_s: float, tls: Optional[TLS]) -> None:
     """On a connection that is open, and on a new one with its handshake."""
     body = b"x" * 1000
-    with FaultServer(default=Respond(200, body=body), tls=tls) as server:
+    with FaultServer(default=testing.Respond(body=body), tls=tls) as server:
         with Client(server) as client, server.add(fault):
             assert seconds(lambda: client.ask("POST", body=body)) >= least_s
             with Client(server) as another:
@@ -101,8 +87,8 @@ def test_it_takes_longer(fault: Any, least_s: float, tls: Optional[TLS]) -> None
 
 
 def test_latencies_add_up_and_meet_each_write(tls: Optional[TLS]) -> None:
-    with FaultServer([SlowAnswer(0, pieces=3)], tls=tls) as server, Client(server) as client:
-        with server.add(Latency(0.01)), server.add(Latency(0.02)):
+    with FaultServer([testing.SlowAnswer(0, pieces=3)], tls=tls) as server:
+        with Client(server) as client, server.add(Latency(0.01)), server.add(Latency(0.02)):
             assert seconds(client.ask) >= 4 * 0.03  # the head, and three pieces
 
 
@@ -116,11 +102,11 @@ def test_a_request_is_late_before_it_is_processed(server: FaultServer) -> None:
 
 
 def test_of_several_bandwidths_the_smallest_counts_and_lifting_it_sets_the_answer_free() -> None:
-    with FaultServer(default=Respond(200, body=b"x" * 10000)) as server:
+    with FaultServer(default=testing.Respond(body=b"x" * 10000)) as server:
         with Client(server) as client, server.add(Bandwidth(10**6)):
             slow = server.add(Bandwidth(10))
             client.send()
-            wait_readable(client.sock)
+            testing.wait_readable(client.sock)
             slow.lift()
             assert client.receive() == 200
 
@@ -153,19 +139,19 @@ def test_a_fin_is_no_byte(server: FaultServer) -> None:
 
 
 def test_reset_in_the_middle_of_an_answer() -> None:
-    with FaultServer(default=Respond(200, body=b"x" * 10000)) as server:
+    with FaultServer(default=testing.Respond(body=b"x" * 10000)) as server:
         with Client(server) as client, server.add(Bandwidth(10000)):
             client.send()
-            wait_readable(client.sock)
+            testing.wait_readable(client.sock)
             with server.add(ResetAtNextByte("down")), pytest.raises(ConnectionError):
                 client.receive()
 
 
 def test_what_a_step_sends_unasked_meets_them() -> None:
-    with FaultServer([Respond(200)]) as server, Client(server) as client:
+    with FaultServer() as server, Client(server) as client:
         assert client.ask() == 200
         with server.add(Latency(0.04)):
-            assert seconds(lambda: server.perform(Surplus(408, seconds=0))) >= 0.04
+            assert seconds(lambda: server.perform(testing.Surplus(408, seconds=0))) >= 0.04
 
 
 def test_blackout(server: FaultServer) -> None:
@@ -174,7 +160,7 @@ def test_blackout(server: FaultServer) -> None:
         with server.add(Blackout()):
             client.send()
             with pytest.raises(TimeoutError):
-                wait_readable(client.sock, 0.1)
+                testing.wait_readable(client.sock, 0.1)
             with pytest.raises(socket.timeout):
                 server.connect(timeout_s=0.1)
             assert len(server.journal) == 1
@@ -189,7 +175,7 @@ def test_two_blackouts_end_with_the_second() -> None:
         first.lift()
         client.send()
         with pytest.raises(TimeoutError):
-            wait_readable(client.sock, 0.1)
+            testing.wait_readable(client.sock, 0.1)
         second.lift()
         assert client.receive() == 200
 
@@ -224,7 +210,7 @@ def test_a_server_that_stops_in_a_blackout_sends_its_fin(server: FaultServer) ->
         assert client.ask() == 200
         server.add(Blackout())
         server.close()
-        wait_readable(client.sock)
+        testing.wait_readable(client.sock)
         assert client.sock.recv(1) == b""
 
 
@@ -266,25 +252,25 @@ def test_the_journal_says_what_was_added_and_lifted() -> None:
 
 def test_what_the_kernel_cannot_do() -> None:
     with FaultServer(family=socket.AF_UNIX) as server:
-        with pytest.raises(Unavailable, match="needs TCP"):
+        with pytest.raises(testing.Unavailable, match="needs TCP"):
             server.add(Blackout())
         assert said(server) == []
         with Client(server) as client, server.add(Latency(0.04)):
             assert seconds(client.ask) >= 0.04
 
 
-def resets(journal: Journal) -> int:
+def resets(journal: testing.Journal) -> int:
     return sum(connection.ended == "reset" for connection in journal.connections)
 
 
-def every_connection_is_reused(journal: Journal) -> bool:
+def every_connection_is_reused(journal: testing.Journal) -> bool:
     """Each client's connection has brought a second request, so the first was answered."""
     used = [entry.connection for entry in journal]
     open_ones = [c.number for c in journal.connections if c.ended is None]
     return len(open_ones) == 4 and all(used.count(number) > 1 for number in open_ones)
 
 
-@pytest.mark.parametrize("shim", lanes.first(1, [stalepool_on, stalepool_off]))
+@pytest.mark.parametrize("shim", lanes.first(1, [testing.stalepool_on, testing.stalepool_off]))
 def test_each_reset_meets_one_request_of_busy_clients(shim: Any, tls: Optional[TLS]) -> None:
     """The shim sends it again, urllib3 alone loses it. Other faults in between leave nothing."""
     lost: List[Exception] = []
@@ -313,7 +299,7 @@ def test_each_reset_meets_one_request_of_busy_clients(shim: Any, tls: Optional[T
         for client in clients:
             client.result()
         assert resets(server.journal) == 24
-        assert len(lost) == (0 if shim is stalepool_on else 24), lost
+        assert len(lost) == (0 if shim is testing.stalepool_on else 24), lost
 
 
 # -- green threads -------------------------------------------------------------------------------
