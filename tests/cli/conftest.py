@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -23,9 +23,7 @@ def signals_of_a_terminal() -> Iterator[None]:
 
 
 @pytest.fixture
-def stalepool_here(
-    capfd: pytest.CaptureFixture[str],
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def stalepool_here(capfd: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
     """``stalepool WORDS`` in this process, with the result of :func:`subprocess.run`."""
 
     def stalepool_here(*words: object) -> subprocess.CompletedProcess[str]:

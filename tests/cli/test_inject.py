@@ -274,9 +274,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize("name", lanes.first(len(STARTS) - 2, STARTS))
-def test_what_is_on_the_path(
-    name: str, directories: Dict[str, Path], request: pytest.FixtureRequest
-) -> None:
+def test_what_is_on_the_path(name: str, directories: Dict[str, Path], request: Any) -> None:
     start, python = STARTS[name], sys.executable
     if start.python:
         is_bare = start.python == "bare"
@@ -512,9 +510,7 @@ FIRST_LINES: Dict[str, List[str]] = {
 
 
 @pytest.mark.parametrize("first_line", FIRST_LINES)
-def test_the_python_of_a_script(
-    first_line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_python_of_a_script(first_line: str, tmp_path: Path, monkeypatch: Any) -> None:
     for directory in (tmp_path, tmp_path / "a b"):
         a_script(directory, "python3", "")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -56,9 +56,6 @@ def test_one_process(one_process: str) -> None:
     assert found['stalepool_saved_total{how="replayed",origin="%s"}' % origin] == 0
     assert found["stalepool_active"] == 1
     assert found['stalepool_keepalive_armed_total{origin="%s"}' % origin] == 2
-
-
-def test_every_counter_has_a_family(one_process: str) -> None:
     for name in (*stats.GROUPS, "gone", "saved", "discards", "keepalive_armed", "fallbacks"):
         assert "# TYPE stalepool_%s_total counter" % name in one_process
 
@@ -144,9 +141,7 @@ def test_processes_are_asked_from_outside(tmp_path: Path) -> None:
     assert (found[active % service.pid], found[active % off.pid]) == (1, 0)
 
 
-def test_nobody_to_be_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nobody_to_be_asked(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setenv("STALEPOOL_STATUS_DIR", str(tmp_path))
     assert main(["status", "--prometheus", str(2**22 + 1)]) == 0
     said = capsys.readouterr()
@@ -154,9 +149,7 @@ def test_nobody_to_be_asked(
     assert set(samples(said.out).values()) == {0}
 
 
-def test_without_prometheus_client_it_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_prometheus_client_it_says_so(monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     assert main(["status", "--prometheus"]) == 2
     said = capsys.readouterr().err

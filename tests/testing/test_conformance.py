@@ -56,14 +56,6 @@ def test_urllib3(options: tuple, tmp_path: Path) -> None:
     assert row(outcome, "RST after it was processed") == "ok ProtocolError"
 
 
-@pytest.mark.full
-def test_requests_loses_what_the_race_takes(tmp_path: Path) -> None:
-    outcome = run_suite(tmp_path, "requests", "-k", "RST")
-    assert_fails(outcome, "2 failed, 4 passed")
-    assert row(outcome, "RST while idle") == "ok ok"
-    assert row(outcome, "RST as the request arrives") == "ConnectionError ConnectionError"
-
-
 def test_a_client_of_ones_own_that_sends_twice(tmp_path: Path) -> None:
     outcome = run_suite(tmp_path, "mine:Client", "-k", "processed")
     assert_fails(outcome, "2 failed, 2 passed")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
@@ -46,7 +46,5 @@ SCRIPT = """
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["gevent", "eventlet"]))
-def test_a_switch_is_seen_and_without_a_hub_it_says_so(
-    world: str, run_python: Callable[..., Any]
-) -> None:
+def test_a_switch_is_seen_and_without_a_hub_it_says_so(world: str, run_python: Any) -> None:
     run_python(SCRIPT, world, env=WITH_TESTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator
+from typing import Any, Iterator
 
 import pytest
 
@@ -55,9 +55,7 @@ def test_a_wrong_setting_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("kill_switch", ["1", "0"])
-def test_an_import_inside_a_block_changes_nothing(
-    kill_switch: str, run_python: Callable[..., Any]
-) -> None:
+def test_an_import_inside_a_block_changes_nothing(kill_switch: str, run_python: Any) -> None:
     run_python(
         """
         import urllib3
