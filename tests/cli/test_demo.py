@@ -6,11 +6,10 @@ import json
 import re
 import shutil
 import signal
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict
 
 import pytest
 
@@ -29,7 +28,6 @@ from stalepool_testing.kernel import wait_until
 COMMAND = [sys.executable, "-m", "stalepool", "demo"]
 
 pytestmark = pytest.mark.skipif(find_spec("eventlet") is None, reason="the demo needs eventlet")
-linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 
 
 @pytest.fixture
@@ -179,26 +177,7 @@ def test_too_few_descriptors_are_said(environ: Dict[str, str]) -> None:
 # -- started, stopped and read in odd ways ---------------------------------------------------------
 
 
-def children_of(pid: int) -> List[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [child for child in map(int, children) if is_running(child)]
-
-
-@pytest.fixture
-def hanging_demo(environ: Dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A demo with both services running, in the middle of its longest wait."""
-    only = ["--only", "fin-idle", "--only", "select-hang"]
-    with child_that_stays(*COMMAND, *only, env=environ) as process:
-        try:
-            assert process.stdout is not None
-            while not process.stdout.readline().startswith("fin-idle"):
-                assert process.poll() is None
-            yield process
-        finally:
-            process.kill()
-
-
-@linux_only
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
 @pytest.mark.parametrize(
     ("number", "status"),
     lanes.first(
@@ -212,14 +191,20 @@ def hanging_demo(environ: Dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     ),
 )
 def test_no_child_is_left_behind(
-    hanging_demo: subprocess.Popen[str], tmp_path: Path, number: int, status: int
+    environ: Dict[str, str], tmp_path: Path, number: int, status: int
 ) -> None:
-    children = children_of(hanging_demo.pid)
-    assert len(children) == 2
-    hanging_demo.send_signal(number)
-    _, err = hanging_demo.communicate(timeout=30)
-    assert hanging_demo.returncode == status
-    assert err == ""
+    """With both services running, in the middle of its longest wait."""
+    only = ["--only", "fin-idle", "--only", "select-hang"]
+    with child_that_stays(*COMMAND, *only, env=environ) as demo:
+        assert demo.stdout is not None
+        while not demo.stdout.readline().startswith("fin-idle"):
+            assert demo.poll() is None
+        found = Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()
+        children = [pid for pid in map(int, found) if is_running(pid)]
+        assert len(children) == 2
+        demo.send_signal(number)
+        _, err = demo.communicate(timeout=30)
+    assert (demo.returncode, err) == (status, "")
     wait_until(lambda: not any(map(is_running, children)), "end of both services", 30)
     if number != signal.SIGKILL:
         assert list((tmp_path / "tmp").iterdir()) == []

@@ -148,17 +148,18 @@ def test_a_native_program(stalepool_here: Any) -> None:
     assert "printed" in done.stderr
 
 
-def test_a_program_that_hides_its_pythonpath(findings: Any) -> None:
-    status, found = findings("--", sys.executable, "-I", "-c", "import urllib3")
-    assert (status, found["command"]) == (
-        2,
-        [(ERROR, "stalepool did not start in %s" % sys.executable)],
-    )
-
-
-def test_no_such_program(findings: Any) -> None:
-    status, found = findings("--", "no-such-program", "--json")
-    assert (status, list(found)) == (2, ["command"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([sys.executable, "-I", "-c", "import urllib3"], "stalepool did not start in /"),
+        (["no-such-program", "--json"], "no-such-program: No such file"),
+    ],
+    ids=["hides its PYTHONPATH", "not there"],
+)
+def test_a_program_that_cannot_be_asked(words: List[str], says: str, findings: Any) -> None:
+    status, found = findings("--", *words)
+    ((level, text),) = found.pop("command")
+    assert (status, level, found) == (2, ERROR, {}) and text.startswith(says)
 
 
 SERVICE = """
@@ -369,11 +370,8 @@ def test_judgement(question: str, known: Dict[str, Any], levels: List[str]) -> N
     assert all(bool(each.remedy) == (each.level != OK) for each in found)
 
 
-def test_all_is_well_here() -> None:
+def test_a_table_of_all_that_is_well_of_nothing_and_of_long_words() -> None:
     assert finding.worst(questions.ask_all(FACTS)) == OK
-
-
-def test_a_table_without_findings_and_with_long_words() -> None:
     assert finding.table([]) == "0 ok, 0 to look at, 0 wrong"
     text = finding.table([Finding("x", ERROR, "a" * 200 + " b", "c " * 100)])
     assert "a" * 200 in text and text.endswith("1 wrong")

@@ -253,16 +253,6 @@ def test_a_pid_that_is_none(word: str, status: Any) -> None:
     assert done.returncode == 2 and "PID" in done.stderr
 
 
-def replaced_by_a_fifo(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def replaced_by_a_link(path: Path) -> None:
-    path.rename(path.with_name("other"))
-    path.symlink_to("other")
-
-
 GARBAGE: Dict[str, Callable[[Path], Any]] = {
     "no JSON": lambda path: path.write_text("{"),
     "not even text": lambda path: path.write_bytes(b"\xff\x00" * 9),
@@ -271,8 +261,8 @@ GARBAGE: Dict[str, Callable[[Path], Any]] = {
     "empty": lambda path: path.write_text(""),
     "of another version": lambda path: path.write_text('{"version": "9", "pid": 1}'),
     "too large": lambda path: os.truncate(path, find.LARGEST_FILE + 1),
-    "a fifo": replaced_by_a_fifo,
-    "a link": replaced_by_a_link,
+    "a fifo": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a link": lambda path: (path.rename(path.with_name("other")), path.symlink_to("other")),
 }
 
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from worlds import WITH_TESTS
+
 pytest.importorskip("keystoneauth1")
 
 
 def test_it_is_said_once_a_process(run_python):
-    run_python("""
+    run_python(
+        """
         import logging
         import stalepool
+        from logs import Records
         from keystoneauth1 import adapter, exceptions, noauth, session
         from stalepool_testing import FaultServer, ProcessThenReset, Respond
 
-        said = []
-        class Keeper(logging.Handler):
-            def emit(self, record):
-                said.append((record.name, record.levelname, record.getMessage()))
-        logging.getLogger("stalepool").addHandler(Keeper())
+        said = Records()
+        logging.getLogger("stalepool").addHandler(said)
         logging.getLogger("keystoneauth").addHandler(logging.NullHandler())
 
         def post(server, **options):
@@ -40,17 +41,19 @@ def test_it_is_said_once_a_process(run_python):
 
         script = [Respond(200), ProcessThenReset(), Respond(200)]
         with FaultServer(script) as server:
-            assert post(server) == 1 and not said, said
+            assert post(server) == 1 and not said.records, said.lines
         with FaultServer(script) as server:
             assert post(server, connect_retries=3) == 2  # that is what it does
         with FaultServer(script) as server:
             assert post(server, connect_retries=2) == 2
-        (name, level, message), = said
-        assert (name, level) == ("stalepool.keystone", "WARNING"), said
-        assert "connect_retries=3" in message and "POST" in message
+        record, = said.records
+        assert (record.name, record.levelname) == ("stalepool.keystone", "WARNING"), said.lines
+        assert "connect_retries=3" in said.lines[0] and "POST" in said.lines[0]
         assert is_wrapped()
         assert stalepool.uninstall() == []
         assert not is_wrapped()
         stalepool.install()  # as in a process that has imported keystoneauth1 before
         assert is_wrapped()
-    """)
+    """,
+        env=WITH_TESTS,
+    )

@@ -46,11 +46,8 @@ def test_what_the_file_says_goes_before_the_variables(
     assert found == {**Settings().as_dict(), **said, "replay": "safe"}
 
 
-def test_a_file_that_says_nothing(install: Callable[[str], Any]) -> None:
+def test_a_file_that_says_nothing_and_the_kill_switch(install: Callable[[str], Any]) -> None:
     assert install("") == Settings().as_dict()
-
-
-def test_the_kill_switch(install: Callable[[str], Any]) -> None:
     assert install("enabled = false\n") is None
 
 
