@@ -35,7 +35,6 @@ from stalepool.contrib import prometheus
 from traffic import meet_a_dead_connection
 registry = prometheus_client.CollectorRegistry()
 registry.register(prometheus.Collector())
-before = prometheus_client.generate_latest(registry)
 print("#", meet_a_dead_connection())
 prometheus.write()  # nothing, in one process
 print(prometheus_client.generate_latest(registry).decode())
