@@ -59,14 +59,6 @@ def logged(directory: Path, *options: str) -> List[List[str]]:
     return [[each["level"], each["logger"], each["said"]] for each in found if each is not None]
 
 
-@pytest.mark.full
-def test_it_stands_in_the_services_log(tmp_path: Path) -> None:
-    before, active = logged(tmp_path, "log_file = %s/nova.log" % tmp_path)
-    assert before == ["INFO", "nova", "before"]
-    assert active[:2] == ["INFO", "stalepool.status"]
-    assert re.match(r"stalepool \S+ is active in process \d+, mode active; ", active[2])
-
-
 def test_default_log_levels_silence_all_and_raise_one(tmp_path: Path) -> None:
     """As docs/status.rst has it; lines of others stay at their level."""
     levels = "default_log_levels = urllib3=WARN,stalepool=WARN,stalepool.checkout=DEBUG"
