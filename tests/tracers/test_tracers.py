@@ -7,7 +7,7 @@ Each case is a process of its own (:mod:`tracers.case`), and skips where its too
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Callable, List
+from typing import Any, Callable, Iterator, List
 
 import pytest
 
@@ -19,16 +19,11 @@ from worlds import WITH_TESTS
 SCRIPT = "import sys; from tracers import case; case.main(*sys.argv[1:])"
 
 
-def _tools() -> List[Any]:
-    return [
-        pytest.param(name, marks=_skip_without(tool.distributions)) for name, tool in TOOLS.items()
-    ]
-
-
-def _skip_without(distributions: Any) -> Any:
-    missing = [name for name in distributions if not _is_installed(name)]
-    reason = "needs %s, as in tox -e tracers" % ", ".join(missing)
-    return pytest.mark.skipif(bool(missing), reason=reason)
+def _tools() -> Iterator[Any]:
+    for name, tool in TOOLS.items():
+        missing = [each for each in tool.distributions if not _is_installed(each)]
+        reason = "needs %s, as in tox -e tracers" % ", ".join(missing)
+        yield pytest.param(name, marks=pytest.mark.skipif(bool(missing), reason=reason))
 
 
 def _is_installed(distribution: str) -> bool:
@@ -53,7 +48,7 @@ class Script:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("tool", _tools())
+@pytest.mark.parametrize("tool", list(_tools()))
 def test_a_tool_and_the_shim_do_not_disturb_each_other(
     tool: str, order: str, scheme: str, run_python: Callable[..., Any]
 ) -> None:
