@@ -42,9 +42,6 @@ def environ(tmp_path: Path) -> Dict[str, str]:
     }
 
 
-# -- what it shows ---------------------------------------------------------------------------------
-
-
 @pytest.mark.full
 def test_the_whole_demo(environ: Dict[str, str], tmp_path: Path, request: Any) -> None:
     """Of a copy found through the working directory, with another one on PYTHONPATH."""

@@ -52,9 +52,6 @@ def found_in(done: subprocess.CompletedProcess[str]) -> Found:
     return found
 
 
-# -- this environment
-
-
 def test_an_environment() -> None:
     # which has imported nothing yet
     done = child("-m", "stalepool", "doctor", "--json", env={"STALEPOOL_SILENCE_S": "20"})
@@ -89,8 +86,6 @@ def test_a_library_that_only_has_the_name(tmp_path: Path) -> None:
     assert (ERROR, place) in found["patches"]
     assert [level for level, _ in found["keepalive"]] == [WARNING]
 
-
-# -- a program
 
 GREEN = "import eventlet; eventlet.monkey_patch(); import urllib3"
 GREEN_LATE = "import urllib3, eventlet; eventlet.monkey_patch()"
@@ -241,8 +236,6 @@ def test_a_program_that_closes_every_descriptor(tmp_path: Path) -> None:
     assert process.facts_of([sys.executable, "-c", program]) == {}
     assert (tmp_path / "file").read_bytes() == b""
 
-
-# -- a file of settings
 
 UNIT = """
     [Unit]

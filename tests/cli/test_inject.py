@@ -93,9 +93,6 @@ def became(monkeypatch: pytest.MonkeyPatch) -> List[Tuple[List[str], Dict[str, s
     return found
 
 
-# -- a service, and a server that really closes
-
-
 def test_what_was_run_and_its_children_have_it(
     port: int, installation: Path, tmp_path: Path
 ) -> None:
@@ -166,8 +163,6 @@ def test_what_is_hidden_runs_as_it_would_have(hidden: str, neither: Any, tmp_pat
     directory = lay_out(tmp_path, HIDDEN[hidden])
     assert say(INJECT_DIR, directory) == say(directory) != neither
 
-
-# -- what is on the path
 
 #: a directory -> the files in it
 DIRECTORIES: Dict[str, Dict[str, str]] = {

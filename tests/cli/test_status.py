@@ -386,9 +386,6 @@ def test_origins_of_which_there_is_nothing_to_tell_are_one_line() -> None:
     assert text.endswith("  no connection was reused yet to 2 origins")
 
 
-# -- words -----------------------------------------------------------------------------------------
-
-
 def test_every_name_that_is_counted_is_explained() -> None:
     names = [verdict.value for verdict in Verdict] + list(fallback.REASONS)
     names += [rule.name for rule in request_rules.REPLAY_RULES]

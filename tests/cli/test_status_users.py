@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 import pytest
 
@@ -98,18 +98,13 @@ def test_another_user_is_told_who_may_ask(running: Any) -> None:
     assert asked.stderr == everybody.stderr == ""
 
 
-def without_ptrace() -> List[str]:
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("no setpriv on this machine: Debian's package util-linux has it")
-    return [setpriv, "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
-
-
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here: see util-linux")
 def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(running: Any) -> None:
     started, at = running
 
     def ask(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [*without_ptrace(), sys.executable, "-m", "stalepool", "status"]
+        without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+        command = [*without, sys.executable, "-m", "stalepool", "status"]
         return child(*command, *words, env=variables)
 
     everybody, unseen = ask(**at), ask(str(started.pid))

@@ -116,9 +116,6 @@ def test_a_directory_that_is_gone_costs_no_request(tmp_path: Path) -> None:
     assert json.loads(text)["metrics_failed"] >= 1
 
 
-# -- stalepool status --prometheus
-
-
 @pytest.mark.full
 @pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 def test_processes_are_asked_from_outside(tmp_path: Path) -> None:
@@ -154,9 +151,6 @@ def test_without_prometheus_client_it_says_so(monkeypatch: Any, capsys: Any) -> 
     said = capsys.readouterr().err
     assert said.startswith("stalepool status: --prometheus needs prometheus_client in ")
     assert said.count("\n") == 1
-
-
-# -- promtool
 
 
 @pytest.fixture

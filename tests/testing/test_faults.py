@@ -62,9 +62,6 @@ def said(server: FaultServer) -> List[str]:
     return [what for _, connection, what in server.journal.lines if connection is None]
 
 
-# -- each of them --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "fault, least_s",
     [
@@ -228,9 +225,6 @@ def test_bytes_are_held_up_until_the_end_of_it_or_of_the_server(
         server.close()
 
 
-# -- the handle, the journal ---------------------------------------------------------------------
-
-
 def test_the_journal_says_what_was_added_and_lifted() -> None:
     with FaultServer() as server:
         with server.add(Latency(0.2)) as latency:
@@ -301,8 +295,6 @@ def test_each_reset_meets_one_request_of_busy_clients(shim: Any, tls: Optional[T
         assert resets(server.journal) == 24
         assert len(lost) == (0 if shim is testing.stalepool_on else 24), lost
 
-
-# -- green threads -------------------------------------------------------------------------------
 
 GREEN = """
     import sys

@@ -538,9 +538,6 @@ def test_addresses():
         assert server.origin.startswith("http+unix://%2F")
 
 
-# -- green threads -------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
 def test_a_client_that_goes_is_no_error_of_its_green_neighbour(world, run_python):
     found = run_python(

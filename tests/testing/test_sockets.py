@@ -225,9 +225,6 @@ def test_certificates_need_trustme_have_one_authority_and_go_with_the_process(ru
     assert not any(map(os.path.exists, paths))
 
 
-# -- into_pool -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
 def test_into_pool_rides_the_socket(version):
     tls = version and TLS(version)
