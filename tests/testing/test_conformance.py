@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 import comparison
 from conftest import REPOSITORY
+from stalepool_testing import TLS, FaultServer, Respond
 from stalepool_testing.conformance import plugin
 from stalepool_testing.conformance.cases import CASES
 from stalepool_testing.conformance.clients import CLIENTS, factory_of
@@ -98,15 +100,9 @@ def test_the_comparison_page_has_every_case() -> None:
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_each_known_client_sends_requests(name: str) -> None:
-    if name != "urllib3":
-        pytest.importorskip(name)
-    from stalepool_testing import TLS, FaultServer, Respond
-
+    pytest.importorskip(name)
     tls = TLS()
     with FaultServer(default=Respond(202), tls=tls) as server:
-        client = factory_of(name)(tls.ca_path)
-        try:
+        with contextlib.closing(factory_of(name)(tls.ca_path)) as client:
             assert client.request("POST", server.url, b"body") == 202
-        finally:
-            client.close()
         assert server.journal[0].body == b"body"

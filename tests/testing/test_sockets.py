@@ -263,7 +263,6 @@ GREEN = """
     from stalepool_testing import FaultServer, into_pool
     from stalepool_testing.kernel import events_on
 
-    assert type(socket.socket).__name__ == "type" and socket.socket.__name__ == "GreenSocket"
     with FaultServer() as server, testing.eof() as pair:
         with urllib3.HTTPConnectionPool("127.0.0.1", server.port) as pool:
             into_pool(pool, pair.client)
