@@ -151,10 +151,11 @@ def test_what_a_step_sends_unasked_meets_them() -> None:
             assert seconds(lambda: server.perform(testing.Surplus(408, seconds=0))) >= 0.04
 
 
-def test_blackout(server: FaultServer) -> None:
+def test_blackouts_end_with_the_last(server: FaultServer) -> None:
     with Client(server) as client:
         assert client.ask() == 200
         with server.add(Blackout()):
+            server.add(Blackout()).lift()
             client.send()
             with pytest.raises(TimeoutError):
                 testing.wait_readable(client.sock, 0.1)
@@ -164,17 +165,6 @@ def test_blackout(server: FaultServer) -> None:
         assert client.receive() == 200, "the client's kernel has sent it again"
         with Client(server) as new:
             assert new.ask() == 200
-
-
-def test_two_blackouts_end_with_the_second() -> None:
-    with FaultServer() as server, Client(server) as client:
-        first, second = server.add(Blackout()), server.add(Blackout())
-        first.lift()
-        client.send()
-        with pytest.raises(TimeoutError):
-            testing.wait_readable(client.sock, 0.1)
-        second.lift()
-        assert client.receive() == 200
 
 
 def test_a_client_that_has_just_connected_is_met() -> None:
