@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict
 
 import pytest
 
@@ -108,11 +109,10 @@ print(json.dumps(stalepool.snapshot()["fallbacks"]))
 
 
 def test_a_directory_that_is_gone_costs_no_request(tmp_path: Path) -> None:
-    (tmp_path / "gone").mkdir()
-    script = "import urllib3.connectionpool, prometheus_client, os; os.rmdir(%r)" % str(
-        tmp_path / "gone"
-    )
-    text = run(script + BROKEN, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "gone"))
+    gone = str(tmp_path / "gone")
+    os.mkdir(gone)
+    script = "import urllib3.connectionpool, prometheus_client, os; os.rmdir(%r)" % gone
+    text = run(script + BROKEN, PROMETHEUS_MULTIPROC_DIR=gone)
     assert json.loads(text)["metrics_failed"] >= 1
 
 
@@ -207,16 +207,11 @@ def test_an_alert_fires(alert: str, promtool: Callable[..., str], tmp_path: Path
     promtool("test", "rules", tmp_path / "test.yml")
 
 
-def dashboard_queries() -> List[str]:
-    text = (MONITORING / "dashboard.json").read_text()
-    panels = json.loads(text)["panels"]
-    return [target["expr"] for panel in panels for target in panel["targets"]]
-
-
 def test_the_dashboard_asks_for_what_there_is(
     one_process: str, promtool: Callable[..., str], tmp_path: Path
 ) -> None:
-    queries = [query.replace("$__rate_interval", "5m") for query in dashboard_queries()]
+    text = (MONITORING / "dashboard.json").read_text().replace("$__rate_interval", "5m")
+    queries = [each["expr"] for panel in json.loads(text)["panels"] for each in panel["targets"]]
     known = {line.split()[2] for line in one_process.splitlines() if line.startswith("# TYPE")}
     for query in queries:
         assert any(name in query for name in known), query

@@ -72,13 +72,9 @@ def test_the_table_has_the_phases_that_the_code_writes() -> None:
     assert before - {"any"} == set(phases.PLACES) - {"UPGRADED"}, "nothing leads out of it"
 
 
-def first_column(text: str) -> Set[str]:
-    return set(re.findall(r"^``(\w+)`` ", text, re.MULTILINE))
-
-
 def test_the_page_has_every_question_of_the_doctor() -> None:
     section = page("docs/operating.rst").partition("the doctor\n---")[2].partition("\n---")[0]
-    assert first_column(section) == set(QUESTIONS)
+    assert set(re.findall(r"^``(\w+)`` ", section, re.MULTILINE)) == set(QUESTIONS)
 
 
 def test_the_house_has_every_module() -> None:
