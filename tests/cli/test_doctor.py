@@ -292,12 +292,6 @@ def test_a_file_that_cannot_be_read(place: str, tmp_path: Path, stalepool_here: 
     assert done.stdout.startswith("error    file  %s: " % (tmp_path / place))
 
 
-def test_a_file_and_a_program_at_once(stalepool_here: Any) -> None:
-    done = stalepool_here("doctor", "--env", os.devnull, "--", "true")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "stalepool doctor: --env FILE and CMD do not go together\n"
-
-
 # -- judgement: facts that this machine does not have
 
 FACTS: Dict[str, Any] = {

@@ -62,6 +62,10 @@ def test_every_command_has_help(command: str, stalepool_here: Any, monkeypatch: 
         (["\x1b"], r"'\x1b' is not a command: the nearest is '"),
         (["run", "--"], "run: CMD is missing"),
         (["run", "--", "", "x"], "run: CMD is missing"),
+        (["run", "--trust", "no-such-user", "x"], "this machine has no user 'no-such-user'"),
+        (["status", "1.5"], "PID"),
+        (["status", ""], "PID"),
+        (["doctor", "--env", os.devnull, "--", "true"], "--env FILE and CMD do not go together"),
     ],
 )
 def test_wrong_usage(words: List[str], says: str, stalepool_here: Any) -> None:

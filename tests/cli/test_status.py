@@ -247,12 +247,6 @@ def test_what_was_written_long_ago_says_so() -> None:
     assert ["  as of 10 min ago: " in text for text in pages] == [False, True]
 
 
-@pytest.mark.parametrize("word", ["x", "1.5", ""])
-def test_a_pid_that_is_none(word: str, status: Any) -> None:
-    done = status(word)
-    assert done.returncode == 2 and "PID" in done.stderr
-
-
 GARBAGE: Dict[str, Callable[[Path], Any]] = {
     "no JSON": lambda path: path.write_text("{"),
     "not even text": lambda path: path.write_bytes(b"\xff\x00" * 9),
