@@ -222,10 +222,6 @@ GREEN_KINDS = ("ipv4", "unix", "tls1.2", "tls1.3")
 # -- states ----------------------------------------------------------------------------------
 
 
-def _nothing(pair: Pair) -> None:
-    pass
-
-
 def _close(pair: Pair) -> None:
     pair.peer.close()
     _await(pair, kernel.POLLRDHUP)
@@ -243,12 +239,6 @@ def _reset(pair: Pair) -> None:
     _await(pair, 0)
 
 
-def _fin_then_reset(pair: Pair) -> None:
-    _half_close(pair)
-    kernel.reset(below(pair.peer))
-    _await(pair, 0)
-
-
 def _surplus(pair: Pair) -> None:
     pair.peer.sendall(REQUEST_TIMEOUT)
     await_delivery(Pair(below(pair.client), below(pair.peer)))
@@ -259,23 +249,8 @@ def _surplus_in_tls(pair: Pair) -> None:
     assert pair.client.recv(len(ANSWER)) == ANSWER
 
 
-def _surplus_then_fin(pair: Pair) -> None:
-    pair.peer.sendall(REQUEST_TIMEOUT)
-    _close(pair)
-
-
 def _ticket(pair: Pair) -> None:
     await_delivery(Pair(below(pair.client), below(pair.peer)))
-
-
-def _ticket_then_fin(pair: Pair) -> None:
-    _ticket(pair)
-    _close(pair)
-
-
-def _ticket_then_surplus(pair: Pair) -> None:
-    _ticket(pair)
-    _surplus(pair)
 
 
 def _goodbye(pair: Pair) -> None:
@@ -283,29 +258,32 @@ def _goodbye(pair: Pair) -> None:
     _await(pair, kernel.POLLIN)
 
 
-def _goodbye_then_fin(pair: Pair) -> None:
-    _goodbye(pair)
-    _close(pair)
+def in_turn(*acts: Callable[[Any], None]) -> Callable[[Any], None]:
+    """One thing after the other."""
+
+    def act(pair: Any) -> None:
+        for each in acts:
+            each(pair)
+
+    return act
 
 
-def _half_a_record(pair: Pair) -> None:
-    # a record that announces 64 bytes and brings 10
-    _socket.socket.send(raw_of(below(pair.peer)), b"\x17\x03\x03\x00\x40" + b"\0" * 10)
-    await_delivery(Pair(below(pair.client), below(pair.peer)))
+def _record(length: int, brought: int) -> Callable[[Pair], None]:
+    """A record that announces so many bytes and brings so many, which no key fits."""
 
+    def send(pair: Pair) -> None:
+        record = b"\x17\x03\x03\x00%c" % length + b"\0" * brought
+        _socket.socket.send(raw_of(below(pair.peer)), record)
+        await_delivery(Pair(below(pair.client), below(pair.peer)))
 
-def _broken_record(pair: Pair) -> None:
-    _socket.socket.send(raw_of(below(pair.peer)), b"\x17\x03\x03\x00\x20" + b"\0" * 32)
-    await_delivery(Pair(below(pair.client), below(pair.peer)))
+    return send
 
 
 def _fatal_alert(pair: Pair) -> None:
     # what the client says is garbage, so the server's TLS layer gives up with an alert
     _socket.socket.send(raw_of(below(pair.client)), b"\x17\x03\x03\x00\x20" + b"\0" * 32)
-    try:
+    with contextlib.suppress(ssl.SSLError):
         below(pair.peer).recv(1)
-    except ssl.SSLError:
-        pass
     _await(pair, kernel.POLLIN)
 
 
@@ -337,33 +315,29 @@ def arm_keepalive(sock: Any, count: int) -> None:
     """A probe after a second, the shortest there is."""
     raw = raw_of(sock)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_KEEPIDLE, 1),
-        (socket.TCP_KEEPINTVL, 1),
-        (socket.TCP_KEEPCNT, count),
-    ):
-        raw.setsockopt(socket.IPPROTO_TCP, option, value)
+    for name, value in ("KEEPIDLE", 1), ("KEEPINTVL", 1), ("KEEPCNT", count):
+        raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_" + name), value)
 
 
 STATES: Dict[str, State] = {
-    "healthy": State(_nothing, Verdict.ALIVE, is_usable=True),
+    "healthy": State(in_turn(), Verdict.ALIVE, is_usable=True),
     "closed": State(_close, Verdict.CLOSED),
     "half-closed": State(_half_close, Verdict.CLOSED),
     "reset": State(_reset, Verdict.RESET),
-    "FIN, RST": State(_fin_then_reset, Verdict.CLOSED, needs_tcp=True),
+    "FIN, RST": State(in_turn(_half_close, _reset), Verdict.CLOSED, needs_tcp=True),
     "surplus": State(_surplus, Verdict.UNREAD),
     "swallowed": State(_swallow, Verdict.ALIVE, needs_tcp=True),
     "kernel gave up": State(_user_timeout, Verdict.TIMED_OUT, needs_tcp=True, is_slow=True),
     "surplus in TLS": State(_surplus_in_tls, Verdict.TLS_PENDING, "any"),
-    "surplus, FIN": State(_surplus_then_fin, Verdict.UNREAD),
+    "surplus, FIN": State(in_turn(_surplus, _close), Verdict.UNREAD),
     "close_notify": State(_goodbye, Verdict.CLOSED, "any"),
-    "close_notify, FIN": State(_goodbye_then_fin, Verdict.CLOSED, "any"),
-    "half a record": State(_half_a_record, Verdict.UNREAD, "any"),
-    "broken record": State(_broken_record, Verdict.CLOSED, "TLSv1.3"),
+    "close_notify, FIN": State(in_turn(_goodbye, _close), Verdict.CLOSED, "any"),
+    "half a record": State(_record(64, brought=10), Verdict.UNREAD, "any"),
+    "broken record": State(_record(32, brought=32), Verdict.CLOSED, "TLSv1.3"),
     "fatal alert": State(_fatal_alert, Verdict.CLOSED, "any"),
     "late ticket": State(_ticket, Verdict.ALIVE, "TLSv1.3", tickets=2, is_usable=True),
-    "late ticket, FIN": State(_ticket_then_fin, Verdict.CLOSED, "TLSv1.3", tickets=2),
-    "late ticket, surplus": State(_ticket_then_surplus, Verdict.UNREAD, "TLSv1.3", tickets=2),
+    "late ticket, FIN": State(in_turn(_ticket, _close), Verdict.CLOSED, "TLSv1.3", tickets=2),
+    "late ticket, surplus": State(in_turn(_ticket, _surplus), Verdict.UNREAD, "TLSv1.3", tickets=2),
 }
 
 
