@@ -6,10 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import List, Optional, Sequence
 
-from .kinds import KINDS
-from .report import Report, is_wrong, label, present, run
+from .report import Report, is_wrong, label, run
 from .table import about, as_rst, insert, text_of
 
 
@@ -17,23 +16,19 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     options = _parser().parse_args(arguments)
     reports: List[Report] = [json.loads(Path(path).read_text()) for path in options.merge]
     if not options.no_run:
-        report = run(options.only or present())
+        report = run()
         reports = [other for other in reports if label(other) != label(report)] + [report]
         if options.json:
             Path(options.json).write_text(json.dumps(report) + "\n")
-        shown = [cell for cell in report["cells"] if options.cells or _is_remarkable(cell)]
-        for cell in shown:
-            print(text_of(cell))
+        for cell in report["cells"]:
+            if is_wrong(cell) or "skipped" in cell:
+                print(text_of(cell))
     if options.rst:
         page = Path(options.rst)
         page.write_text(insert(page.read_text(), as_rst(reports)))
     for report in reports:
         _sum_up(report)
     return int(any(is_wrong(cell) for report in reports for cell in report["cells"]))
-
-
-def _is_remarkable(cell: Dict[str, Any]) -> bool:
-    return is_wrong(cell) or "skipped" in cell
 
 
 def _sum_up(report: Report) -> None:
@@ -49,8 +44,6 @@ def _parser() -> argparse.ArgumentParser:
         "Exit status 1 where a judgement is wrong.",
     )
     add = parser.add_argument
-    add("--only", metavar="KIND", action="append", choices=sorted(KINDS), help="this kind alone")
-    add("--cells", action="store_true", help="print every cell, not only those that are wrong")
     add("--json", metavar="FILE", help="write this interpreter's report there")
     add("--merge", metavar="FILE", nargs="+", default=[], help="take in other reports, too")
     add("--rst", metavar="PAGE", help="write the table into this page, between its two comments")

@@ -9,7 +9,6 @@ import signal
 import socket
 import ssl
 import threading
-import time
 from typing import Any, Callable, List, NamedTuple, Optional, Tuple
 
 from stalepool.sockets.layers import raw_of
@@ -53,7 +52,6 @@ class Scene:
         self.peer: Any = self.pair.peer
         self.raw: Any = raw_of(self.client)
         self.under = below(self.peer)
-        self.is_peer_gone = False
         self.side = side
         self.undo: List[Callable[[], Any]] = []
         self.client.settimeout(5)
@@ -61,15 +59,6 @@ class Scene:
         # what no one reads soon fills them
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         self.under.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-
-    def close_peer(self) -> None:
-        """Send a FIN, and an RST to whatever comes."""
-        self.is_peer_gone = True
-        self.under.close()
-
-    def reset_peer(self) -> None:
-        self.is_peer_gone = True
-        kernel.reset(self.under)
 
     def send_broken(self, end: Any) -> None:
         """Send a record that no key fits, of the innermost TLS, from one end of the two."""
@@ -84,7 +73,7 @@ class Scene:
 
     def settle(self) -> None:
         """Wait for the RST that what was just sent has drawn, where the peer is gone."""
-        if self.is_peer_gone and self.raw.fileno() >= 0:
+        if self.under.fileno() < 0 <= self.raw.fileno():
             self.wait(POLLHUP)
 
     def soon(self, action: Callable[[], None]) -> None:
@@ -107,27 +96,26 @@ def names_of(events: int) -> str:
 
 
 def wait_until(check: Callable[[], bool]) -> None:
-    """Look every half millisecond for 5 s.
+    """Look for 5 s.
 
     :raises NotMadeError: it does not hold in time.
     """
-    until = time.monotonic() + 5
-    while not check():
-        if time.monotonic() > until:
-            raise NotMadeError("the fault did not reach the client within 5 s")
-        time.sleep(0.0005)
+    try:
+        kernel.wait_until(check, "the fault at the client")
+    except TimeoutError as error:
+        raise NotMadeError(str(error)) from error
 
 
 # -- what the peer does ---------------------------------------------------------------------------
 
 
 def _fin(scene: Scene) -> None:
-    scene.close_peer()
+    scene.under.close()
     scene.wait(POLLRDHUP)
 
 
 def _rst(scene: Scene) -> None:
-    scene.reset_peer()
+    kernel.reset(scene.under)
     scene.wait(POLLHUP)
 
 
@@ -170,7 +158,7 @@ def _black_hole(scene: Scene) -> None:
 
     swallow(scene.under)
     scene.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
-    scene.undo.append(scene.reset_peer)  # or both kernels go on retransmitting
+    scene.undo.append(lambda: kernel.reset(scene.under))  # or both kernels go on retransmitting
 
 
 # -- what comes from our own side -----------------------------------------------------------------
@@ -211,21 +199,15 @@ def _shut_down(how: int, then: Optional[Callable[[Scene], None]] = None) -> Call
     return act
 
 
-#: the state of a connection whose own FIN has been acknowledged
-_FIN_WAIT2 = 5
-
-
-def _tcp_state(raw: Any) -> int:
-    return _socket.socket.getsockopt(raw, socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
-
-
 def _peer_closes(scene: Scene) -> None:
-    scene.close_peer()
+    scene.under.close()
     scene.wait(POLLHUP)
 
 
 def _peer_resets(scene: Scene) -> None:
-    wait_until(lambda: _tcp_state(scene.raw) == _FIN_WAIT2)  # our FIN is acknowledged
+    ask = _socket.socket.getsockopt
+    fin_wait_2 = b"\5"  # our FIN is acknowledged
+    wait_until(lambda: ask(scene.raw, socket.IPPROTO_TCP, socket.TCP_INFO, 1) == fin_wait_2)
     _rst(scene)
 
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, List
 
 from .kinds import KINDS
 
@@ -30,8 +30,8 @@ def present() -> List[str]:
     ]
 
 
-def run(kinds: Iterable[str]) -> Report:
-    """Every cell of these kinds, and what they were made with.
+def run() -> Report:
+    """Every cell of the kinds that are present, and what they were made with.
 
     :raises RuntimeError: a child failed, with what it said.
     """
@@ -46,7 +46,7 @@ def run(kinds: Iterable[str]) -> Report:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        for name in kinds
+        for name in present()
     }
     cells: List[Dict[str, Any]] = []
     failed: List[str] = []
