@@ -1,4 +1,4 @@
-"""The way into urllib3: copies inside other packages, and parallel imports.
+"""The copies of urllib3 in a process, under whatever name.
 
 Each script runs in a process of its own; what it asserts of a request is counted at the server.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable
 
 import pytest
 import urllib3
@@ -137,9 +137,9 @@ def test_a_socks_connection(run_order: Callable[..., Any]) -> None:
     )
 
 
-#: each in a process of its own
-IMPORTS: Dict[str, str] = {
-    "a copy that is thrown away can go": """
+def test_a_copy_that_is_thrown_away_can_go(run_order: Callable[..., Any]) -> None:
+    run_order(
+        """
         import gc, typing, weakref
         import stalepool, urllib3
         cls, module = map(
@@ -154,67 +154,5 @@ IMPORTS: Dict[str, str] = {
         gc.collect()
         assert cls() is None and module() is None
         assert stalepool.snapshot()["patched"] == []
-    """,
-    "nothing is loaded while a urllib3 is half loaded": """
-        seen = []
-        for name in "connectionpool", "connection", "util.retry", "response", "poolmanager":
-            at_lookup("urllib3." + name, lambda: seen.append(ours()))
-        def ours():
-            return {m for m in sys.modules if m.partition(".")[0] in ("stalepool", "wrapt")}
-        import stalepool
-        before = ours()
-        import urllib3
-        assert seen and all(found == before for found in seen), seen
-        assert {"wrapt", "stalepool.patching.patches"} <= ours()
-        # a module that comes later
-        for name in "connectionpool", "poolmanager":
-            del sys.modules["urllib3." + name]
-        import urllib3.poolmanager
-        assert wrappings(sys.modules["urllib3.connectionpool"]) == {1}
-    """,
-    "an import that fails half way": """
-        import stalepool
-        def fail():
-            raise LookupError("half way")
-        at_lookup("urllib3.poolmanager", fail)
-        try:
-            import urllib3
-        except LookupError:
-            pass
-        half = sys.modules["urllib3.connectionpool"]
-        assert "wrapt" not in sys.modules and "urllib3" not in sys.modules
-        import urllib3
-        assert sys.modules["urllib3.connectionpool"] is half
-        assert wrappings(half) == {1}
-    """,
-    # Two threads that import for the first time meet what they would meet in stock.
-    # In stock the second one may still come to grief, a few times in a hundred, when it arrives in
-    # the midst of urllib3's own import. Held here is what is ours: the time that wrapt takes.
-    "another thread imports a part while we load": """
-        import threading
-        import stalepool
-        failed, others = [], []
-
-        def go(name):
-            try:
-                __import__(name)
-            except BaseException as error:
-                failed.append((name, error))
-
-        def meanwhile():
-            others.append(threading.Thread(target=go, args=["urllib3.connectionpool"]))
-            others[0].start()
-            others[0].join(0.3)  # it waits for the package, or has failed by then
-
-        at_lookup("wrapt", meanwhile)
-        go("requests")
-        others[0].join(30)
-        assert not failed and not others[0].is_alive(), failed
-        assert wrappings(sys.modules["urllib3.connectionpool"]) == {1}
-    """,
-}
-
-
-@pytest.mark.parametrize("name", IMPORTS)
-def test_what_is_imported(name: str, run_order: Callable[..., Any]) -> None:
-    run_order(IMPORTS[name])
+        """
+    )

@@ -50,23 +50,6 @@ def test_a_load_that_ends_after_an_uninstall_patches_nothing(finder: Any) -> Non
     assert not hasattr(urllib3.connectionpool.is_connection_dropped, "__wrapped__")
 
 
-def test_a_load_that_failed_patches_nothing(finder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finder, "patch", fail)
-    with pytest.raises(ZeroDivisionError):
-        finder.load("urllib3", lambda: 1 / 0)
-    assert finder.being_loaded == []
-
-
-def test_a_part_that_is_loaded_by_its_package_waits_for_it(
-    finder: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is patched while the package is half loaded."""
-    monkeypatch.setattr(finder, "patch", fail)
-    monkeypatch.setattr(finder, "being_loaded", ["urllib3"])
-    pool = urllib3.connectionpool
-    assert finder.load("urllib3.connectionpool", lambda: pool) is pool
-
-
 @pytest.mark.parametrize("has_failed", [False, True])
 def test_at_work_it_is_not_off(finder: Any, has_failed: bool, monkeypatch: Any) -> None:
     """What was patched goes on where the next copy fails."""

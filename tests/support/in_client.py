@@ -5,11 +5,9 @@ Imports next to nothing: the scripts are about who is imported when.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import select
 import sys
-import threading
 import warnings
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -104,21 +102,6 @@ def deaths() -> int:
     import stalepool
 
     return int(stalepool.snapshot()["totals"]["verdicts"].get("closed", 0))
-
-
-def import_in_threads(name: str) -> None:
-    """Import a module in eight threads that begin together."""
-    start = threading.Barrier(8)
-
-    def import_it() -> None:
-        start.wait()
-        importlib.import_module(name)
-
-    threads = [threading.Thread(target=import_it) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 def forget(package: str) -> None:
