@@ -7,14 +7,13 @@ one without, and one warning says what was not found. ``test_patches`` has what 
 
 from __future__ import annotations
 
-import json
+import importlib
 import shutil
 import textwrap
 from pathlib import Path
-from typing import Any, Callable, Dict, NamedTuple, Set, Tuple
+from typing import Any, Callable, Dict, NamedTuple, Sequence, Set, Tuple
 
 import pytest
-import urllib3
 
 from worlds import WITH_TESTS
 
@@ -22,33 +21,28 @@ from worlds import WITH_TESTS
 class Future(NamedTuple):
     """What is changed, and what is said of it."""
 
-    module: str  # of urllib3, or http.client
-    changes: Tuple[Tuple[str, str], ...]  # what stands there, and what does then
-    reason: str  # of :data:`stalepool.fallback.REASONS`
+    module: str
     said: str
+    changes: Sequence[Tuple[str, str]] = ()  # what stands there, and what does then
     added: str = ""  # at the module's end
-
-
-def _patch_missing(module: str, added: str, said: str) -> Future:
-    return Future(module, (), "patch_missing", said, added)
+    reason: str = "patch_missing"  # of :data:`stalepool.fallback.REASONS`
 
 
 FUTURES: Dict[str, Future] = {
-    "the connection has another name": _patch_missing(
-        "connectionpool",
-        "Connection = HTTPConnection; del HTTPConnection",
+    "the connection has another name": Future(
+        "urllib3.connectionpool",
         "HTTPConnection.send: not there",
+        added="Connection = HTTPConnection; del HTTPConnection",
     ),
-    "the response has another name": _patch_missing(
-        "connectionpool",
-        "for name in 'HTTPResponse', 'BaseHTTPResponse': globals().pop(name, None)",
+    "the response has another name": Future(
+        "urllib3.connectionpool",
         "stalepool_replayed: not there",
+        added="for name in 'HTTPResponse', 'BaseHTTPResponse': globals().pop(name, None)",
     ),
     "the check is handed more": Future(
-        "connectionpool",
-        (("is_connection_dropped(conn)", "is_connection_dropped(conn, True)"),),
-        "patch_missing",
+        "urllib3.connectionpool",
         "is_connection_dropped: takes (conn, is_idle)",
+        [("is_connection_dropped(conn)", "is_connection_dropped(conn, True)")],
         """
         _check = is_connection_dropped
         def is_connection_dropped(conn, is_idle):
@@ -56,79 +50,65 @@ FUTURES: Dict[str, Future] = {
         """,
     ),
     "a new connection is handed more": Future(
-        "connection",
-        (
+        "urllib3.connection",
+        "HTTPConnection._new_conn: takes (self, more)",
+        [
             ("def _new_conn(self)", "def _new_conn(self, more=None)"),
             ("self._new_conn()", "self._new_conn(None)"),
-        ),
-        "patch_missing",
-        "HTTPConnection._new_conn: takes (self, more)",
+        ],
     ),
     "send is handed more": Future(
         "http.client",
-        (
+        "HTTPConnection.send: takes (self, data, is_last)",
+        [
             ("def send(self, data)", "def send(self, data, is_last=False)"),
             ("self.send(msg)", "self.send(msg, True)"),
-        ),
-        "patch_missing",
-        "HTTPConnection.send: takes (self, data, is_last)",
+        ],
     ),
-    "an answer is made of something else": _patch_missing(
-        "connection",
-        """
+    "an answer is made of something else": Future(
+        "urllib3.connection",
+        "HTTPConnection.response_class: ",
+        added="""
         from http.client import HTTPResponse as _Response
         def _make(raw, debuglevel=0, method=None, url=None):
             return _Response(raw, debuglevel, method, url)
         HTTPConnection.response_class = staticmethod(_make)
         """,
-        "HTTPConnection.response_class: ",
     ),
     "the socket is computed": Future(
-        "connection",
-        (),
-        "unknown_connection",
+        "urllib3.connection",
         "HTTPConnection",
-        """
+        added="""
         HTTPConnection.sock = property(
             lambda self: vars(self).get("socket"), lambda self, sock: vars(self).update(socket=sock)
         )
         """,
+        reason="unknown_connection",
     ),
     "begin is handed more": Future(
         "http.client",
-        (
+        "",
+        [
             ("def begin(self)", "def begin(self, *, most_headers=None)"),
             ("response.begin()", "response.begin(most_headers=9)"),
-        ),
-        "",
-        "",
+        ],
+        reason="",
     ),
     "the answer's file has another name": Future(
-        "http.client", ((".fp", ".file"),), "answer_failed", "fp"
+        "http.client", "fp", [(".fp", ".file")], reason="answer_failed"
     ),
 }
 
 
 SCRIPT = """
-    import http, importlib.util, json, sys, types
+    import json, sys
     from in_client import wait_for_fin, warnings_logged
 
-    directory, changes = sys.argv[1], json.loads(sys.argv[2])
-    if changes is None:
-        sys.path.insert(0, directory)
-    else:
-        spec = importlib.util.find_spec("http.client")
-        source = spec.loader.get_source("http.client")
-        for old, new in changes:
-            assert old in source, old
-            source = source.replace(old, new)
-        http.client = sys.modules["http.client"] = types.ModuleType("http.client")
-        vars(http.client).update(__spec__=spec, __file__=spec.origin)
-        exec(compile(source, spec.origin, "exec"), vars(http.client))
-
+    directory, module = sys.argv[1:]
+    sys.path.insert(0, directory)
     records = warnings_logged()
     import stalepool, urllib3
-    assert changes is not None or urllib3.__file__.startswith(directory)
+    assert sys.modules[module].__file__.startswith(directory)
     from stalepool_testing import CloseAfter, FaultServer, ProcessThenClose, Respond
 
     statuses = []
@@ -172,13 +152,16 @@ def play(tmp_path: Path, run_python: Callable[..., Any]) -> Callable[[Future, st
     """Runs the script with a future, and with the shim or without it."""
 
     def run(future: Future, enabled: str) -> Any:
-        is_pythons = future.module == "http.client"
-        if not is_pythons:
-            doctor(shutil.copytree(Path(urllib3.__file__).parent, tmp_path / "urllib3"), future)
-        changes = json.dumps(future.changes if is_pythons else None)
-        return run_python(
-            SCRIPT, tmp_path, changes, env={**WITH_TESTS, "STALEPOOL_ENABLED": enabled}
-        )
+        package, _, module = future.module.partition(".")
+        original = Path(str(importlib.import_module(package).__file__)).parent
+        path = Path(shutil.copytree(original, tmp_path / package)) / (module + ".py")
+        source = path.read_text(encoding="utf-8")
+        for old, new in future.changes:
+            assert old in source, old
+            source = source.replace(old, new)
+        path.write_text(source + "\n" + textwrap.dedent(future.added), encoding="utf-8")
+        environ = {**WITH_TESTS, "STALEPOOL_ENABLED": enabled}
+        return run_python(SCRIPT, tmp_path, future.module, env=environ)
 
     return run
 
@@ -214,13 +197,3 @@ def test_requests_go_as_without_the_shim(name: str, play: Any) -> None:
         assert any(future.said in line for line in seen["unpatched"])
         # what is left of the patches works
         assert seen["closed"] == (0 if "is_connection_dropped" in future.said else 1)
-
-
-def doctor(package: str, future: Future) -> None:
-    """Change a copy of urllib3 into that of the future."""
-    path = Path(package) / (future.module + ".py")
-    source = path.read_text(encoding="utf-8")
-    for old, new in future.changes:
-        assert old in source, old
-        source = source.replace(old, new)
-    path.write_text(source + "\n" + textwrap.dedent(future.added), encoding="utf-8")
