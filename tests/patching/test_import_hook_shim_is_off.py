@@ -13,7 +13,7 @@ from pools import serving
 from stalepool.patching import import_hook
 
 WHY_OFF = {
-    "a wrong setting": ({"STALEPOOL_MODE": "activ"}, "", "STALEPOOL_MODE='activ' is not accepted"),
+    "a wrong setting": ({"STALEPOOL_MODE": "a\nb"}, "", r"STALEPOOL_MODE='a\nb' is not accepted"),
     "no wrapt": ({}, "import sys; sys.modules['wrapt'] = None\n", "the import hook failed: Modul"),
 }
 
@@ -25,8 +25,8 @@ def test_where_it_is_off_the_services_own_log_says_so(name):
     script = "for _ in range(3): pool.request('GET', '/')\nimport urllib3.connectionpool as p\n"
     script += "print(hasattr(p.HTTPConnectionPool._new_conn, '__wrapped__'))"
     with serving() as (server, _):
-        out, _ = output_of(script, server, first=first, **variables)
-    assert out[1:] == ["False"]
+        out, err = output_of(script, server, first=first, **variables)
+    assert out[1:] == ["False"] and len(err) == 1  # said where nobody had set up a log yet
     assert out[0].startswith("WARNING stalepool.status ")
     assert "stalepool is not active in this process: " + words in out[0]
 
