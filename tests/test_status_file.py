@@ -13,7 +13,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Set
 
 import pytest
 import urllib3
@@ -22,6 +22,7 @@ import lanes
 import stalepool
 from breaks import breaks
 from pools import get, serving, shim
+from replay_tools import side_by_side
 from service_process import SERVICE, Started
 from stalepool import fallback, status, status_file
 from stalepool.cli.status import proc
@@ -110,24 +111,21 @@ def test_a_request_that_fails_writes_it_too(tmp_path: Path, place: Path) -> None
 def test_a_reader_always_finds_it_whole(tmp_path: Path, place: Path) -> None:
     with kept_in(tmp_path), serving() as (_, pool):
         get(pool)
-        name, stop, seen = own_file(place), threading.Event(), []
+        name, stop = own_file(place), threading.Event()
 
-        def read() -> None:
+        def read() -> Set[int]:
+            seen = set()
             while not stop.is_set():
-                seen.append(json.loads(name.read_text())["pid"])
+                seen.add(json.loads(name.read_text())["pid"])
+            return seen
 
-        reader = threading.Thread(target=read)
-        reader.start()
-        writers = [
-            threading.Thread(target=lambda: [pass_by_now() for _ in range(50)]) for _ in range(3)
-        ]
-        for thread in writers:
-            thread.start()
-        for thread in writers:
-            thread.join()
-        stop.set()
-        reader.join()
-        assert set(seen) == {os.getpid()}
+        def write() -> None:
+            try:
+                side_by_side([lambda: [pass_by_now() for _ in range(50)]] * 3)
+            finally:
+                stop.set()
+
+        assert side_by_side([read, write])[0] == {os.getpid()}
         assert os.listdir(place) == [name.name]
         assert stalepool.snapshot()["fallbacks"] == {}
 
@@ -137,29 +135,26 @@ def test_uninstalled_it_says_so(tmp_path: Path, place: Path) -> None:
         pass_by_now()
         assert json.loads(own_file(place).read_text())["off_because"] is None
         stalepool.uninstall()
+        pass_by_now()  # nothing is due
         seen = json.loads(own_file(place).read_text())
         assert (seen["installed"], seen["mode"]) == (False, None)
         assert seen["off_because"] == "stalepool.uninstall() was called"
-
-
-def test_switched_off_there_is_none(tmp_path: Path, place: Path) -> None:
-    with kept_in(tmp_path), serving() as (_, pool):
-        own_file(place)
-        stalepool.install(status_dir="off")
-        get(pool)
-        assert status.due_at == float("inf")
-        stalepool.uninstall()
-        assert os.listdir(place) == [] and status_file.written is None
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_it_moves_with_the_setting(tmp_path: Path, place: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    with kept_in(tmp_path):
+    with kept_in(tmp_path), serving() as (_, pool):
         own_file(place)
         stalepool.install(status_dir=str(other))
         assert os.listdir(place) == []
-        assert len(os.listdir(other / place.name)) == 1
+        own_file(other / place.name)
+        stalepool.install(status_dir="off")
+        get(pool)
+        assert status.due_at == float("inf")
+        stalepool.uninstall()
+        assert os.listdir(other / place.name) == [] and status_file.written is None
 
 
 def open_to_all(place: Path, stack: contextlib.ExitStack) -> None:
@@ -234,15 +229,10 @@ def test_a_request_in_a_handler_at_exit_leaves_no_file(
 ) -> None:
     """One that was registered before urllib3 was imported is called after ours."""
     late = "import atexit\natexit.register(lambda: ask())\n"
-    at_once = (
-        "from stalepool import status_file as file\n"
-        "file.INTERVAL_S = file.INTERVAL_RATIO = 0\n"
-        "ask()"
-    )
+    at_once = "from stalepool import status_file as file; file.INTERVAL_S = file.INTERVAL_RATIO = 0"
+    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
     with FaultServer() as server:
-        run_python(
-            late + SERVICE + at_once, server.port, env={"STALEPOOL_STATUS_DIR": str(tmp_path)}
-        )
+        run_python(late + SERVICE + at_once + "\nask()", server.port, env=here)
         assert len(server.journal) == 2
     assert list(place.iterdir()) == []
 
@@ -291,36 +281,26 @@ with open(os.path.join(sys.argv[2], place, name)) as file:
 """
 
 
-def test_it_is_never_written_between_a_check_and_its_request(tmp_path: Path) -> None:
+def test_it_is_never_written_between_a_check_and_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that is written, sent and checked, in the order in which it happens."""
     events: List[str] = []
     with kept_in(tmp_path, presend_check=True), serving() as (_, pool):
         get(pool)
-        conn = pool.pool.queue[-1]
-        stock_send, stock_pass = type(conn).send, status.pass_by
-        poolmodule = sys.modules["urllib3.connectionpool"]
-        stock_check = poolmodule.is_connection_dropped
-        conn.send = lambda data: events.append("send") or stock_send(conn, data)
-        writes = breaks("status file", by=lambda: events.append("write") or stock_pass())
-        with writes, pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                poolmodule,
-                "is_connection_dropped",
-                lambda conn: events.append("check") or stock_check(conn),
-            )
+
+        def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *args: events.append(name) or call(*args)
+
+        monkeypatch.setattr(pool.pool.queue[-1], "send", noted("send", pool.pool.queue[-1].send))
+        check = noted("check", urllib3.connectionpool.is_connection_dropped)
+        monkeypatch.setattr(urllib3.connectionpool, "is_connection_dropped", check)
+        with breaks("status file", by=noted("write", status.pass_by)):
             for _ in range(3):
                 status._make_due()
                 assert get(pool) == 200
-        del conn.send
+        monkeypatch.undo()
     assert events == ["check", "send", "write"] * 3
-
-
-def test_nothing_is_due_while_nothing_is_installed(tmp_path: Path) -> None:
-    with kept_in(tmp_path):
-        fallback.forget()
-        stalepool.uninstall()
-        pass_by_now()
-        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @pytest.mark.parametrize(
