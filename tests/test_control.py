@@ -13,6 +13,7 @@ import lanes
 import stalepool
 from in_client import attributes, deaths, wrappings
 from pools import await_arrival, get, stock
+from replay_tools import side_by_side
 from stalepool import fallback, runtime
 
 
@@ -76,44 +77,17 @@ SCRIPTS: Dict[str, str] = {
         check(urllib3.connectionpool)
         from stalepool import runtime
         assert runtime.current.max_idle_s == 7
-        stalepool.uninstall()
-        forget("urllib3")
-        import urllib3
-        assert wrappings(urllib3.connectionpool) == {0}
-    """,
-    "changing the mode": """
-        import urllib3
-
-        def is_connection_dropped(conn):
-            return False  # a urllib3 that trusts every connection
-
-        urllib3.connectionpool.is_connection_dropped = is_connection_dropped
-        import stalepool
-
-        def outcome():
-            pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
-            answer(pool)
-            wait_for_fin(pool)
-            try:
-                answer(pool)
-                return "answered"
-            except urllib3.exceptions.ProtocolError:
-                return "failed"
-            finally:
-                pool.close()
-
-        for mode, expected in ("audit", "failed"), ("active", "answered"), ("audit", "failed"):
-            before = deaths()
-            stalepool.install(mode=mode)
-            assert stalepool.snapshot()["mode"] == mode
-            assert outcome() == expected
-            assert deaths() == before + 1
+        stalepool.install(mode="audit")
         forget("urllib3")
         import urllib3
         check(urllib3.connectionpool)
         assert stalepool.snapshot()["mode"] == "audit"  # holds for later copies too
         stalepool.install()  # the settings of the environment again
         assert stalepool.snapshot()["mode"] == "active"
+        stalepool.uninstall()
+        forget("urllib3")
+        import urllib3
+        assert wrappings(urllib3.connectionpool) == {0}
     """,
 }
 
@@ -216,16 +190,13 @@ def test_without_wrapt_it_says_that_it_is_off(
 
 
 @pytest.mark.usefixtures("installed_again")
-def test_the_kill_switch_and_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_install_starts_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STALEPOOL_ENABLED", "0")
     for settings, is_on in ({}, False), ({"enabled": True}, True), ({"enabled": False}, False):
         stalepool.install(**settings)
         assert stalepool.is_installed() == is_on
         assert wrappings(urllib3.connectionpool) == {int(is_on)}
-
-
-@pytest.mark.usefixtures("installed_again")
-def test_install_starts_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STALEPOOL_ENABLED")
     monkeypatch.setenv("STALEPOOL_MODE", "audit")
     monkeypatch.setenv("STALEPOOL_MAX_IDLE_S", "9")
     stalepool.install()
@@ -236,28 +207,24 @@ def test_install_starts_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("installed_again")
 def test_switching_under_traffic(port: int) -> None:
-    stop, failures = threading.Event(), []
+    stop = threading.Event()
 
     def ask() -> None:
+        while not stop.is_set():
+            assert get(pool) == 200
+
+    def switch() -> None:
         try:
-            while not stop.is_set():
-                assert get(pool) == 200
-        except BaseException as error:
-            failures.append(error)
+            for _ in range(12):
+                stalepool.uninstall()
+                stalepool.install(mode="audit")
+                stalepool.install()
+        finally:
+            stop.set()
 
     fallback.forget()
     with urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=4, retries=5) as pool:
-        threads = [threading.Thread(target=ask) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for _ in range(12):
-            stalepool.uninstall()
-            stalepool.install(mode="audit")
-            stalepool.install()
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert not failures, failures
+        side_by_side([ask] * 4 + [switch])
     assert fallback.counts() == {}
     assert wrappings(urllib3.connectionpool) == {1}
 
