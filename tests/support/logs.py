@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import subprocess
-import sys
 
-from conftest import clean_environ
+from conftest import child
 
 
 class Records(logging.Handler):
@@ -65,12 +63,5 @@ pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
 
 
 def output_of(script, server, *, first="", **variables):
-    done = subprocess.run(
-        [sys.executable, "-c", first + LATE + script, str(server.port)],
-        env=clean_environ(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    done = child("-c", first + LATE + script, server.port, env=variables, check=True)
     return done.stdout.splitlines(), done.stderr.splitlines()

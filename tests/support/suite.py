@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from conftest import clean_environ
+from conftest import child
 
 
 class Outcome(NamedTuple):
@@ -30,15 +29,8 @@ def pytest_in(directory: Path, *words: str, others: bool = False, **environ: str
     :param others: with all plugins that are installed; loading them takes half a second.
     """
     alone = {} if others else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
-        cwd=directory,
-        env=clean_environ(**alone, **environ),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=100,
-    )
+    words = ("-m", "pytest", "-p", "no:cacheprovider", *words)
+    done = child(*words, cwd=directory, env={**alone, **environ}, stderr=subprocess.STDOUT)
     return Outcome(done.returncode, done.stdout)
 
 
