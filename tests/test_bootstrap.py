@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple
 
 import pytest
 
@@ -71,38 +71,28 @@ def test_what_fails_is_said_and_not_raised(capsys: Any) -> None:
     assert "not active in this process: RuntimeError('broken')" in capsys.readouterr().err
 
 
-class Line(NamedTuple):
-    """``argv``: as it is while Python starts. ``words``: the whole line, if the system has it."""
+#: argv as it is while Python starts; the whole line, None before Python 3.10; is it the command?
+LINES = [
+    (COMMAND, None, True),
+    (SERVICE, None, False),
+    (["-c", "x"], ["python", "-c", "pass", "x"], False),
+    (["-m", "status"], ["python", "-m", "stalepool", "status"], True),
+    (["-m", "status"], ["python", "-mstalepool", "status"], True),
+    (["-m", "8080"], ["python", "-m", "http.server", "8080"], False),
+    (["-m", "-m", "stalepool"], ["python", "-m", "it", "-m", "stalepool"], False),
+    (["-m", "8080"], [], False),
+    (["-m", "8080"], None, False),
+    ([], None, False),
+    (None, None, False),  # as in a program that embeds Python
+]
 
-    argv: Optional[List[str]]
-    words: Optional[List[str]] = None
 
-
-@pytest.mark.parametrize(
-    ("line", "is_ours"),
-    [
-        (Line(COMMAND), True),
-        (Line(SERVICE), False),
-        (Line(["-c", "x"], ["python", "-c", "pass", "x"]), False),
-        (Line(["-m", "status"], ["python", "-m", "stalepool", "status"]), True),
-        (Line(["-m", "status"], ["python", "-mstalepool", "status"]), True),
-        (Line(["-m", "8080"], ["python", "-m", "http.server", "8080"]), False),
-        (Line(["-m", "-m", "stalepool"], ["python", "-m", "it", "-m", "stalepool"]), False),
-        (Line(["-m", "8080"], []), False),
-        (Line(["-m", "8080"], None), False),
-        (Line([]), False),
-        (Line(None), False),
-    ],
-)
-def test_the_command_is_known(line: Line, is_ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if line.argv is None:  # as in a program that embeds Python
-        monkeypatch.delattr(sys, "argv")
-    else:
-        monkeypatch.setattr(sys, "argv", line.argv)
-    if line.words is None:  # before Python 3.10
-        monkeypatch.delattr(sys, "orig_argv", raising=False)
-    else:
-        monkeypatch.setattr(sys, "orig_argv", line.words, raising=False)
+@pytest.mark.parametrize(("argv", "line", "is_ours"), LINES)
+def test_the_command_is_known(argv: Any, line: Any, is_ours: bool, monkeypatch: Any) -> None:
+    for name, words in {"argv": argv, "orig_argv": line}.items():
+        monkeypatch.setattr(sys, name, words, raising=False)
+        if words is None:
+            monkeypatch.delattr(sys, name)
     assert bootstrap.is_the_command() is is_ours
 
 
