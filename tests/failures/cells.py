@@ -6,18 +6,27 @@ A process of its own for each kind: a green library patches the whole of it.
 from __future__ import annotations
 
 import contextlib
-import http.client  # the order matters: only what is patched later is green
+import http.client
 import json
 import re
 import sys
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, Optional
 
 from worlds import enter
 
 from .kinds import KINDS, Kind
 
+NAME = sys.argv[1]
+if KINDS[NAME].green:
+    enter(KINDS[NAME].green)  # what is imported below asks who has patched the process
+
+from stalepool.sockets import failure  # noqa: E402
+from stalepool_testing import Unavailable  # noqa: E402
+from stalepool_testing.tls_sockets import ANSWER  # noqa: E402
+
+from .faults import FAULTS, IDLE, SEND, NotMadeError, Scene, names_of, poll_now  # noqa: E402
+
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PART = b"x" * 1000
 MORE_THAN_FITS = b"x" * (1 << 20)
 
@@ -28,11 +37,9 @@ Cell = Dict[str, Any]
 
 
 def all_cells(name: str) -> Iterator[Cell]:
-    from . import faults
-
     kind = KINDS[name]
     for version in kind.made_as:
-        for fault in faults.FAULTS:
+        for fault in FAULTS:
             for side in fault.sides if fault.is_possible(kind) else ():
                 cell = {"kind": name, "tls": version, "fault": fault.name, "side": side}
                 cell.update(one_cell(kind, version, fault, side))
@@ -47,10 +54,6 @@ def one_cell(kind: Kind, version: Optional[str], fault: Any, side: str) -> Cell:
         failed send ``begun`` and ``begun_right``; the last four None where nothing failed;
         ``skipped`` where this machine cannot make the fault.
     """
-    from stalepool_testing import Unavailable
-
-    from .faults import SEND, Scene
-
     scene = Scene(kind, version, side)
     operation = _fail_to_send if side == SEND else _fail_to_receive
     try:
@@ -81,8 +84,6 @@ def _exchange(scene: Any) -> None:
 
 
 def _send_head(scene: Any, fault: Any) -> None:
-    from .faults import IDLE
-
     scene.client.sendall(HEAD)
     if fault.when == IDLE:
         scene.settle()
@@ -91,8 +92,6 @@ def _send_head(scene: Any, fault: Any) -> None:
 
 
 def _fail_to_send(scene: Any, fault: Any) -> Cell:
-    from .faults import IDLE
-
     try:
         if fault.when == IDLE:
             fault.act(scene)
@@ -111,8 +110,6 @@ def _fail_to_send(scene: Any, fault: Any) -> Cell:
 
 def _fail_to_receive(scene: Any, fault: Any) -> Cell:
     """As ``connection.answer`` does: await the first byte, then let http.client read the head."""
-    from .faults import IDLE
-
     if fault.when == IDLE:
         fault.act(scene)
     try:
@@ -133,18 +130,11 @@ def _fail_to_receive(scene: Any, fault: Any) -> Cell:
 
 
 def _nothing_failed(scene: Any) -> Cell:
-    from .faults import names_of, poll_now
-
     cell: Cell = dict.fromkeys(("judged", "right", "begun", "begun_right"))
     return {"raised": "nothing", "poll": names_of(poll_now(scene.raw)), **cell}
 
 
 def _ask(scene: Any, fault: Any, error: Optional[BaseException], after_send: bool = False) -> Cell:
-    from stalepool.sockets import failure
-    from stalepool_testing import Unavailable
-
-    from .faults import NotMadeError, names_of, poll_now
-
     if isinstance(error, (Unavailable, NotMadeError)):
         raise error
     if fault.then is not None:
@@ -181,13 +171,4 @@ def words_of(error: BaseException) -> str:
     return "%s(%s)" % (name, said if len(said) <= 80 else said[:77] + "...")
 
 
-def main() -> None:
-    name = sys.argv[1]
-    if KINDS[name].green:
-        enter(KINDS[name].green)
-    found: List[Cell] = list(all_cells(name))
-    print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()
+print(json.dumps(list(all_cells(NAME))))
