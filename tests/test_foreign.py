@@ -21,35 +21,31 @@ CALLED = [
 ]
 
 
-def failing_in(name: str, raised: str = "Theirs") -> Callable[[], Any]:
+def failing_in(name: str, raised: str) -> Callable[[], Any]:
     """A function of a module of this name, which raises."""
     module = types.ModuleType(name)
     exec("class Theirs(Exception): pass\ndef fail(): raise %s('x')" % raised, vars(module))
     return module.fail  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("name", CALLED)
-def test_what_is_raised_by_who_we_call_is_caught(name: str) -> None:
-    assert fallback.guarded("check_failed", "caught")(failing_in(name))() == "caught"
+#: the module that raises, what it raises -> whether that passes through our guard
+RAISED = [
+    *((name, "Theirs", False) for name in CALLED),
+    # the interpreter called it: a signal handler, a timer, a tracer
+    ("of_the_application", "Theirs", True),
+    ("of_the_application", "TimeoutError", True),  # nothing that is guarded waits
+    ("of_the_application", "ValueError", False),  # it cannot be told from one that we caused
+]
 
 
-def test_what_is_raised_by_anybody_else_passes_through() -> None:
-    """The interpreter called it: a signal handler, a timer, a tracer."""
-    with pytest.raises(Exception, match="x"):
-        fallback.guarded("check_failed")(failing_in("of_the_application"))()
-
-
-def test_a_builtin_exception_is_ours_whoever_raised_it() -> None:
-    """It cannot be told from one that we caused."""
-    fail = failing_in("of_the_application", "ValueError")
-    assert fallback.guarded("check_failed", "caught")(fail)() == "caught"
-
-
-def test_a_timeout_is_the_callers() -> None:
-    """Nothing that is guarded waits."""
-    fail = failing_in("of_the_application", "TimeoutError")
-    with pytest.raises(TimeoutError):
-        fallback.guarded("check_failed")(fail)()
+@pytest.mark.parametrize(("module", "raised", "passes"), RAISED)
+def test_whose_exception_it_is(module: str, raised: str, passes: bool) -> None:
+    call = fallback.guarded("check_failed", "caught")(failing_in(module, raised))
+    if passes:
+        with pytest.raises(Exception, match="x"):
+            call()
+    else:
+        assert call() == "caught"
 
 
 def test_an_exception_that_was_not_raised_is_nobodys() -> None:
