@@ -29,10 +29,6 @@ from stalepool.sockets.verdict import Verdict
 from stalepool_testing import BlackHole, CloseAfter, ResetAfter, Surplus, into_pool, kernel
 
 
-def nothing(server: Any, pool: Any) -> None:
-    pass
-
-
 def performed(step: Any) -> Callable[[Any, Any], None]:
     return functools.partial(end_while_idle, step=step)
 
@@ -50,14 +46,6 @@ def vanish(server: Any, pool: Any) -> None:
     stats.origin(server.origin).knowledge.note_probe_answered()
     server.perform(BlackHole())
     await_probe(pooled_connection(pool).sock)
-
-
-def idle(server: Any, pool: Any) -> None:
-    wait_idle(pool, 0.05)
-
-
-def close_behind_urllib3s_back(server: Any, pool: Any) -> None:
-    pooled_connection(pool).sock.close()
 
 
 def wrap(server: Any, pool: Any) -> None:
@@ -80,7 +68,7 @@ class Scene(NamedTuple):
 
 
 SCENES: Dict[Verdict, Scene] = {
-    Verdict.ALIVE: Scene(nothing, is_kept=True, is_discard=False),
+    Verdict.ALIVE: Scene(lambda *_: None, is_kept=True, is_discard=False),
     Verdict.CLOSED: Scene(performed(CloseAfter(0)), is_death=True),
     Verdict.RESET: Scene(performed(ResetAfter(0)), is_death=True),
     Verdict.TIMED_OUT: Scene(send_in_vain, is_death=True),
@@ -88,8 +76,12 @@ SCENES: Dict[Verdict, Scene] = {
     Verdict.PROBE_UNANSWERED: Scene(
         vanish, is_death=True, settings={"keepalive_idle_s": 1, "keepalive_interval_s": 1}
     ),
-    Verdict.IDLE_TOO_LONG: Scene(idle, stock_keeps=True, settings={"max_idle_s": 0.05}),
-    Verdict.NO_SOCKET: Scene(close_behind_urllib3s_back, is_discard=False),
+    Verdict.IDLE_TOO_LONG: Scene(
+        lambda _, pool: wait_idle(pool, 0.05), stock_keeps=True, settings={"max_idle_s": 0.05}
+    ),
+    Verdict.NO_SOCKET: Scene(  # closed behind urllib3's back
+        lambda _, pool: pooled_connection(pool).sock.close(), is_discard=False
+    ),
     Verdict.UNKNOWN: Scene(wrap, is_kept=True, is_discard=False),
 }
 
@@ -130,7 +122,7 @@ def test_bytes_of_an_earlier_record() -> None:
         into_pool(pool, pair.client)
         assert get(pool) == 200
         assert verdicts(server) == {"tls_pending": 1}
-        assert_it_followed(Scene(nothing), server, connections=1)
+        assert_it_followed(SCENES[Verdict.UNREAD], server, connections=1)
 
 
 def test_a_connection_of_the_parents(pretend_fork: Callable[[], None]) -> None:
@@ -139,7 +131,7 @@ def test_a_connection_of_the_parents(pretend_fork: Callable[[], None]) -> None:
         pretend_fork()
         assert get(pool) == 200
         assert verdicts(server) == {"foreign_process": 1}
-        assert_it_followed(Scene(nothing), server)
+        assert_it_followed(SCENES[Verdict.UNREAD], server)
 
 
 def assert_it_followed(scene: Scene, server: Any, connections: int = 2) -> None:
