@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 import ssl
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -218,32 +218,12 @@ def wait_for(events: int) -> Callable[[Any], Any]:
 def side_by_side(calls: Sequence[Callable[[], Any]], at_once: int = 16) -> List[Any]:
     """What the calls return, in their order; each in a thread, green where threads are.
 
-    :raises BaseException: the first one a call raised, when all are done.
+    :raises BaseException: what the first of them raised, when all are done.
     """
     assert TLS().ca_path  # made here, once, and not by several threads at a time
-    results: Dict[int, Any] = {}
-    errors: List[BaseException] = []
-    waiting = list(enumerate(calls))[::-1]
-
-    def work() -> None:
-        while waiting:
-            try:
-                number, call = waiting.pop()
-            except IndexError:
-                return
-            try:
-                results[number] = call()
-            except BaseException as error:
-                errors.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(min(at_once, len(waiting)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return [results[number] for number in range(len(calls))]
+    with ThreadPoolExecutor(at_once) as executor:
+        running = [executor.submit(call) for call in calls]
+    return [call.result() for call in running]
 
 
 class Case(NamedTuple):
