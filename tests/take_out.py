@@ -154,7 +154,7 @@ def test_files_of(module: str) -> List[str]:
     return [str(path.relative_to(REPOSITORY)) for path in named]
 
 
-def run(module: str, number: Optional[int], limit_s: float) -> Tuple[str, float]:
+def run(module: str, number: Optional[int]) -> Tuple[str, float]:
     """Run a module's tests in a copy of the checkout, without its place of this number.
 
     :returns: the test that failed, or one of the constants above; and the seconds it took.
@@ -170,14 +170,14 @@ def run(module: str, number: Optional[int], limit_s: float) -> Tuple[str, float]
             places(tree)[number].take_out()
             source.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
         began = time.monotonic()
-        if _output_of(copy, limit_s, "-c", "import stalepool.%s" % module)[0] != 0:
+        if _output_of(copy, "-c", "import stalepool.%s" % module)[0] != 0:
             return AT_IMPORT, time.monotonic() - began
         words = ["-m", "pytest", "-xq", "-rfE", "-p", "no:cacheprovider", *files]
-        status, output = _output_of(copy, limit_s, *words)
+        status, output = _output_of(copy, *words)
         return _verdict(status, output), time.monotonic() - began
 
 
-def _output_of(copy: Path, limit_s: float, *words: str) -> Tuple[Optional[int], str]:
+def _output_of(copy: Path, *words: str) -> Tuple[Optional[int], str]:
     """The status and the output of a Python in the copy; None: it had to be ended."""
     environ = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
@@ -185,7 +185,7 @@ def _output_of(copy: Path, limit_s: float, *words: str) -> Tuple[Optional[int], 
         [sys.executable, *words], cwd=copy, env=environ, text=True, start_new_session=True, **pipes
     ) as child:
         try:
-            output = child.communicate(timeout=limit_s)[0]
+            output = child.communicate(timeout=300)[0]
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
             os.killpg(child.pid, signal.SIGKILL)  # and the clients that the tests have started
             if isinstance(error, KeyboardInterrupt):
@@ -221,7 +221,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.take_out", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help='as in "connection.send"')
     parser.add_argument("--list", action="store_true", help="print what there is, and run nothing")
-    parser.add_argument("--limit", type=float, default=300, metavar="S", help="of each run")
     options = parser.parse_args()
     for module in options.modules:
         if not (REPOSITORY / source_of(module)).is_file():
@@ -235,7 +234,7 @@ def main() -> int:
             continue
         for number, text in [(None, module + ", whole"), *enumerate(lines)]:
             try:
-                found_by, seconds = run(module, number, options.limit)
+                found_by, seconds = run(module, number)
             except KeyboardInterrupt:
                 return 130
             missed += number is not None and found_by in (NONE, AT_IMPORT)
