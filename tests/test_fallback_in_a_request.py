@@ -7,16 +7,7 @@ import urllib3
 
 import stalepool
 from breaks import breaks
-from pools import (
-    EVERYTHING,
-    break_while_idle,
-    counters,
-    get,
-    pooled_connection,
-    serving,
-    shim,
-    verdicts,
-)
+from pools import EVERYTHING, break_while_idle, get, pooled_connection, serving, shim
 from stalepool_testing import CloseAfter, Respond
 
 #: part -> how often the check of a reused connection counts it
@@ -61,11 +52,8 @@ def test_a_broken_part_leaves_it_to_urllib3(part, peer, method):
 
 def test_a_broken_runtime():
     class Broken:
-        @property
-        def settings(self):
-            raise RuntimeError("broken")
-
-        is_audit = settings
+        def __getattr__(self, name):
+            raise RuntimeError(name)
 
     with shim(), serving() as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
@@ -73,5 +61,4 @@ def test_a_broken_runtime():
             conn = pooled_connection(pool)
             assert urllib3.connectionpool.is_connection_dropped(conn) is False
         assert get(pool) == 200
-        assert verdicts(server)["alive"] >= 2
-        assert counters(server)["discards"] == 0
+        assert len(server.journal.connections) == 1
