@@ -211,10 +211,6 @@ def _peer_resets(scene: Scene) -> None:
     _rst(scene)
 
 
-def _own_close(scene: Scene) -> None:
-    scene.client.close()
-
-
 #: no answer has begun; one has; a TLS alert lies unread, which is none, but through two layers of
 #: TLS it cannot be told from one, and a request is rather not sent again
 NO, YES, ALERT = "no", "yes", "alert"
@@ -247,8 +243,6 @@ class Fault(NamedTuple):
         return self.begun == YES or (self.begun == ALERT and kind.depth > 1)
 
 
-_both_ways = _shut_down(socket.SHUT_RDWR)
-
 FAULTS = (
     Fault("FIN while idle, then sent", _fin, True, IDLE),
     Fault("RST while idle, then sent", _rst, True, IDLE),
@@ -266,10 +260,10 @@ FAULTS = (
     Fault("the caller's timeout, then FIN", _timeout, False, blocks=True, then=_fin),
     Fault("a signal handler's exception", _alarm, False, blocks=True),
     Fault("a signal handler's exception, then FIN", _alarm, False, blocks=True, then=_fin),
-    Fault("own shutdown, both ways", _both_ways, False),
+    Fault("own shutdown, both ways", _shut_down(socket.SHUT_RDWR), False),
     Fault("own shutdown, peer closes", _shut_down(socket.SHUT_RDWR, _peer_closes), False),
     Fault("own shutdown, peer resets", _shut_down(socket.SHUT_RDWR, _peer_resets), False),
     Fault("own shutdown, for reading", _shut_down(socket.SHUT_RD), False, sides=(RECEIVE,)),
     Fault("own shutdown, for writing", _shut_down(socket.SHUT_WR), False, sides=(SEND,)),
-    Fault("own close", _own_close, False, sides=(SEND,)),
+    Fault("own close", lambda scene: scene.client.close(), False, sides=(SEND,)),
 )

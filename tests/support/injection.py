@@ -68,18 +68,6 @@ class Injector:
         return self._at_line
 
 
-def _nothing(server: FaultServer, pool: Any) -> None:
-    pass
-
-
-def _close_connection(server: FaultServer, pool: Any) -> None:
-    pooled_connection(pool).close()
-
-
-def _make_full_check_due(server: FaultServer, pool: Any) -> None:
-    let_pass(pool, 10)
-
-
 def _close_after_checkout(server: FaultServer, pool: Any) -> None:
     """The FIN arrives between the look at checkout and the first byte."""
     after_checkout(pool, have(server, CloseAfter(0)))
@@ -87,13 +75,13 @@ def _close_after_checkout(server: FaultServer, pool: Any) -> None:
 
 #: name -> (method, path, path of the answer before, what is done meanwhile, settings)
 SCENES: Dict[str, Tuple[str, str, str, Callable[[FaultServer, Any], None], Dict[str, Any]]] = {
-    "GET, full check": ("GET", "/", "/", _make_full_check_due, {}),
-    "GET, sent again": ("GET", "/dies/%d", "/", _nothing, {}),
-    "POST, its answer lost": ("POST", "/dies/%d", "/", _nothing, {}),
-    "POST, moved": ("POST", "/", "/hint", _nothing, {"nonidempotent_max_idle_s": 0}),
-    "POST": ("POST", "/", "/", _nothing, {}),
-    "GET": ("GET", "/", "/", _nothing, {}),
-    "GET, new socket": ("GET", "/", "/", _close_connection, {}),
+    "GET, full check": ("GET", "/", "/", lambda _, pool: let_pass(pool, 10), {}),
+    "GET, sent again": ("GET", "/dies/%d", "/", lambda *_: None, {}),
+    "POST, its answer lost": ("POST", "/dies/%d", "/", lambda *_: None, {}),
+    "POST, moved": ("POST", "/", "/hint", lambda *_: None, {"nonidempotent_max_idle_s": 0}),
+    "POST": ("POST", "/", "/", lambda *_: None, {}),
+    "GET": ("GET", "/", "/", lambda *_: None, {}),
+    "GET, new socket": ("GET", "/", "/", lambda _, pool: pooled_connection(pool).close(), {}),
     "GET, closed while idle": ("GET", "/", "/", end_while_idle, {}),
     "POST, closed after the checkout": ("POST", "/", "/", _close_after_checkout, {}),
 }
