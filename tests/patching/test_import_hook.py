@@ -8,6 +8,7 @@ from typing import Any, Iterator
 
 import pytest
 import urllib3
+import wrapt
 
 import stalepool
 from breaks import breaks
@@ -37,44 +38,34 @@ def test_what_is_not_patched_or_not_found_is_not_watched(finder: Any, name: str)
     assert finder.find_spec(name, urllib3.__path__) is None
 
 
-def test_a_finder_that_was_taken_out_meanwhile_finds_nothing(finder: Any) -> None:
-    """The interpreter goes on through the list that it began with."""
+def test_a_finder_that_was_taken_out_meanwhile_finds_and_patches_nothing(finder: Any) -> None:
+    """The interpreter goes on through the list that it began with, or through a load."""
     stalepool.uninstall()
     assert finder.find_spec("urllib3.connectionpool", urllib3.__path__) is None
-
-
-def test_a_load_that_ends_after_an_uninstall_patches_nothing(finder: Any) -> None:
-    stalepool.uninstall()
     pool = urllib3.connectionpool
     assert finder.load("urllib3.connectionpool", lambda: pool) is pool
-    assert not hasattr(urllib3.connectionpool.is_connection_dropped, "__wrapped__")
+    assert not hasattr(pool.is_connection_dropped, "__wrapped__")
 
 
-@pytest.mark.parametrize("has_failed", [False, True])
-def test_at_work_it_is_not_off(finder: Any, has_failed: bool, monkeypatch: Any) -> None:
-    """What was patched goes on where the next copy fails."""
-    monkeypatch.setattr(finder, "has_failed", has_failed)
-    assert (finder.is_at_work(), finder.why_off()) == (True, None)
+#: attributes of the finder, what stands for wrapt -> why nothing is patched, None if something is
+OFF = {
+    "at work": ({}, wrapt, None),
+    "the next copy has failed": ({"has_failed": True}, wrapt, None),
+    "refused": ({"refused": "a wrong setting"}, wrapt, "a wrong setting"),
+    "no wrapt": ({"loaded": None}, None, "wrapt cannot be imported"),
+    # it has no spec, so it must not be looked up
+    "a stub of wrapt": ({"loaded": None}, ModuleType("wrapt"), None),
+}
 
 
-def test_refused_it_says_why(finder: Any) -> None:
-    import_hook.register(refused="a wrong setting")
-    assert not stalepool.is_installed()
-    assert stalepool.snapshot()["off_because"] == "a wrong setting"
-
-
-def test_without_wrapt_it_says_so(finder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(finder, "loaded", None)
-    monkeypatch.setitem(sys.modules, "wrapt", None)
-    assert not finder.is_at_work()
-    assert finder.why_off() == "wrapt cannot be imported"
+@pytest.mark.parametrize("name", OFF)
+def test_why_it_is_off(name: str, finder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    attributes, module, why = OFF[name]
+    for attribute, value in attributes.items():
+        monkeypatch.setattr(finder, attribute, value)
+    monkeypatch.setitem(sys.modules, "wrapt", module)
+    assert (finder.is_at_work(), finder.why_off()) == (why is None, why)
 
 
 def test_where_nothing_was_patched_nothing_is_undone() -> None:
     assert import_hook._Finder().retire() == []
-
-
-def test_whoever_stands_for_wrapt_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stub that has no spec cannot be."""
-    monkeypatch.setitem(sys.modules, "wrapt", ModuleType("wrapt"))
-    assert import_hook._wrapt_is_there()
