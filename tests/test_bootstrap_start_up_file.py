@@ -8,7 +8,7 @@ import shutil
 import site
 import sys
 import sysconfig
-import time
+import timeit
 import venv
 from importlib.metadata import version
 from pathlib import Path
@@ -138,13 +138,8 @@ def test_uninstalling_takes_it_away(wheels: dict[str, Path], tmp_path: Path) -> 
     assert (done.stdout, done.stderr) == ("False\n", "")
 
 
-def best_of(function: Callable[[], object], rounds: int = 500) -> float:
-    best = float("inf")
-    for _ in range(rounds):
-        began = time.perf_counter()
-        function()
-        best = min(best, time.perf_counter() - began)
-    return best
+def best_of(function: Callable[[], object]) -> float:
+    return min(timeit.repeat(function, number=1, repeat=500))
 
 
 def test_it_costs_less_than_one_empty_module(
