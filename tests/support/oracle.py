@@ -15,7 +15,6 @@ import json
 import re
 import socket
 import ssl
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import urllib3
 import stalepool  # noqa: F401  # installs, unless the environment says no
 from pools import Server, counters, pooled_connection
 from replay_routes import FOR_EVER_MS, route_to
-from replay_tools import after_checkout, have, kind_of, wait_for
+from replay_tools import after_checkout, have, kind_of, once_before, wait_for
 from stalepool_testing import (
     TLS,
     AnswerStep,
@@ -173,14 +172,7 @@ def stop_listening(server: Any, pool: Any) -> None:
 def while_its_head_is_made(pool: Any, act: Callable[[Any], None]) -> None:
     """As late as urllib3 lets anybody in: the headers are being put together."""
     conn = pooled_connection(pool)
-    stock_putheader, acts = conn.putheader, [act]
-
-    def putheader(*args: Any) -> None:
-        if acts:
-            acts.pop()(conn)
-        stock_putheader(*args)
-
-    conn.putheader = putheader
+    once_before(conn, "putheader", lambda *_: act(conn))
 
 
 def arrange(fault: Fault, server: Any, pool: Any, is_behind_haproxy: bool) -> None:
@@ -410,7 +402,7 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
     options: Dict[str, Any] = {"maxsize": 2}
     options["timeout"] = urllib3.Timeout(connect=fault.connect_s, read=fault.read_s)
     patient = urllib3.Timeout(connect=20, read=20)
-    began, buffer = time.monotonic(), None
+    buffer = None
     if fault.is_large:
         options["socket_options"], buffer = SMALL_BUFFERS, 16384
     steps = [fault.step] if fault.when == MET else []
@@ -440,7 +432,6 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
         seen["saved"] = dict(saved(pool) - before)
         seen["next"] = _attempt(pool, "GET", "/next", timeout=patient)
         seen["pool then"] = describe_pool(pool)
-        seen["seconds"] = time.monotonic() - began
     return seen
 
 

@@ -166,19 +166,23 @@ def kind_of(error: Optional[BaseException]) -> Optional[str]:
 # -- what happens between the checkout and the first byte ---------------------------------------
 
 
+def once_before(owner: Any, method: str, act: Callable[..., Any]) -> None:
+    """Have something done, once, as a method of an object is called; it is given what that is."""
+    stock_method, acts = getattr(owner, method), [act]
+
+    def call(*args: Any) -> Any:
+        if acts:
+            acts.pop()(*args)
+        return stock_method(*args)
+
+    setattr(owner, method, call)
+
+
 def after_checkout(pool: Any, act: Callable[[Any], None]) -> None:
     """Have something done to the pool's connection, once, when the next request has checked it
     out, and nothing of that request has been sent.
     """
-    stock = pool._validate_conn
-    acts = [act]
-
-    def _validate_conn(conn: Any) -> None:
-        if acts:
-            acts.pop()(conn)
-        stock(conn)
-
-    pool._validate_conn = _validate_conn
+    once_before(pool, "_validate_conn", act)
 
 
 def acting(pool: Any, act: Callable[[], Any]) -> None:
