@@ -11,7 +11,6 @@ import datetime
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import venv
 from pathlib import Path
@@ -41,13 +40,10 @@ class Column(NamedTuple):
 
 
 COLUMNS = [
-    Column("urllib3"),
-    Column("urllib3", with_stalepool=True),
-    Column("requests"),
-    Column("requests", with_stalepool=True),
-    Column("httpx"),
-    Column("aiohttp"),
-    Column("niquests"),
+    Column(client, with_stalepool)
+    for client in TOLD[:-1]
+    for with_stalepool in (False, True)
+    if not with_stalepool or client in ("urllib3", "requests")
 ]
 
 #: (case, method) -> what the suite said
@@ -103,10 +99,8 @@ def insert(page: str, tables: str) -> str:
     return marks.insert(page, BEGIN, END, tables)
 
 
-def main(arguments: Sequence[str] = ()) -> None:
-    argparse.ArgumentParser(prog="python -m tests.comparison", description=__doc__).parse_args(
-        arguments
-    )
+def main() -> None:
+    argparse.ArgumentParser(prog="python -m tests.comparison", description=__doc__).parse_args()
     results: Dict[Column, Cells] = {}
     versions: Dict[str, str] = {}
     for clients in ENVIRONMENTS:
@@ -132,4 +126,4 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
