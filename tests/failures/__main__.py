@@ -6,38 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import List
 
 from .report import Report, is_wrong, label, run
-from .table import about, as_rst, insert, text_of
+from .table import about, as_rst, insert
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
-    options = _parser().parse_args(arguments)
-    reports: List[Report] = [json.loads(Path(path).read_text()) for path in options.merge]
-    if not options.no_run:
-        report = run()
-        reports = [other for other in reports if label(other) != label(report)] + [report]
-        if options.json:
-            Path(options.json).write_text(json.dumps(report) + "\n")
-        for cell in report["cells"]:
-            if is_wrong(cell) or "skipped" in cell:
-                print(text_of(cell))
-    if options.rst:
-        page = Path(options.rst)
-        page.write_text(insert(page.read_text(), as_rst(reports)))
-    for report in reports:
-        _sum_up(report)
-    return int(any(is_wrong(cell) for report in reports for cell in report["cells"]))
-
-
-def _sum_up(report: Report) -> None:
-    cells = [cell for cell in report["cells"] if cell.get("raised", "nothing") != "nothing"]
-    right = sum(not is_wrong(cell) for cell in cells)
-    print("%s: right in %d of %d cells" % (about(report), right, len(cells)))
-
-
-def _parser() -> argparse.ArgumentParser:
+def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.failures",
         description="What failed operations raise, what their sockets say, and what is judged. "
@@ -48,7 +23,24 @@ def _parser() -> argparse.ArgumentParser:
     add("--merge", metavar="FILE", nargs="+", default=[], help="take in other reports, too")
     add("--rst", metavar="PAGE", help="write the table into this page, between its two comments")
     add("--no-run", action="store_true", help="only what --merge takes in")
-    return parser
+    options = parser.parse_args()
+    reports: List[Report] = [json.loads(Path(path).read_text()) for path in options.merge]
+    if not options.no_run:
+        report = run()
+        reports = [other for other in reports if label(other) != label(report)] + [report]
+        if options.json:
+            Path(options.json).write_text(json.dumps(report) + "\n")
+        for cell in report["cells"]:
+            if is_wrong(cell) or "skipped" in cell:
+                print(cell)
+    if options.rst:
+        page = Path(options.rst)
+        page.write_text(insert(page.read_text(), as_rst(reports)))
+    for report in reports:
+        failed = [cell for cell in report["cells"] if cell.get("raised", "nothing") != "nothing"]
+        right = sum(not is_wrong(cell) for cell in failed)
+        print("%s: right in %d of %d cells" % (about(report), right, len(failed)))
+    return int(any(is_wrong(cell) for report in reports for cell in report["cells"]))
 
 
 if __name__ == "__main__":

@@ -18,26 +18,6 @@ HEADER = ("fault", "at", "raised", "poll(0)", "judged", "seen with")
 Seen = Set[Tuple[Any, str]]
 
 
-def text_of(cell: Dict[str, Any]) -> str:
-    """One cell as a line, for the terminal."""
-    if "skipped" in cell:
-        outcome = "skipped: %s" % cell["skipped"]
-    else:
-        outcome = "%s | %s | %s%s" % (
-            cell["raised"],
-            cell["poll"],
-            judgement(cell),
-            "   <-- WRONG" if is_wrong(cell) else "",
-        )
-    return "%-15s %-7s %-38s %-7s %s" % (
-        cell["kind"],
-        cell["tls"] or "-",
-        cell["fault"],
-        cell["side"],
-        outcome,
-    )
-
-
 def judgement(cell: Dict[str, Any]) -> str:
     judged = cell["judged"]
     words = {True: "ended", False: "not ended", None: "-"}.get(judged, str(judged))

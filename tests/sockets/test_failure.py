@@ -31,7 +31,7 @@ def cells():
 
 @pytest.mark.full
 def test_the_judgement_is_right_in_every_cell(cells):
-    assert [table.text_of(cell) for cell in cells if report.is_wrong(cell)] == []
+    assert [cell for cell in cells if report.is_wrong(cell)] == []
 
 
 @pytest.mark.full
@@ -48,9 +48,8 @@ def test_every_fault_is_made_and_noticed_by_some_operation(cells, request):
     missed = wanted - {(cell["kind"], cell["tls"], cell["fault"]) for cell in noticed}
     # eventlet's TLS socket sends nothing, and says nothing, once it was shut down
     assert {case[::2] for case in missed} <= {("eventlet ssl", "own shutdown, for writing")}
-    skipped = [table.text_of(cell) for cell in cells if "skipped" in cell]
-    if skipped and request.config.getoption("--require-black-hole"):
-        pytest.fail("\n".join(skipped))
+    skipped = [cell for cell in cells if "skipped" in cell]
+    assert skipped == [] or not request.config.getoption("--require-black-hole")
 
 
 RESET, TIMEOUT = ConnectionResetError(errno.ECONNRESET, "said so"), socket.timeout("timed out")
