@@ -62,17 +62,15 @@ def test_what_looks_different(name: str) -> None:
     assert patches._unexpected(function, ("conn",)) == problem
 
 
-def test_a_wrapper_that_does_not_show_ours() -> None:
+def test_a_wrapper_that_does_not_show_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """urllib3 stays as the other tool has left it: ours is in there, as a pass-through."""
     pool = urllib3.connectionpool
-    ours = pool.is_connection_dropped
-    theirs = pool.is_connection_dropped = functools.partial(ours)
-    try:
-        assert stalepool.uninstall() == ["urllib3.connectionpool.is_connection_dropped"]
-        stalepool.install()
-        assert pool.is_connection_dropped is theirs
-    finally:
-        pool.is_connection_dropped = ours
+    theirs = functools.partial(pool.is_connection_dropped)
+    monkeypatch.setattr(pool, "is_connection_dropped", theirs)
+    assert stalepool.uninstall() == ["urllib3.connectionpool.is_connection_dropped"]
+    stalepool.install()
+    assert pool.is_connection_dropped is theirs
+    monkeypatch.undo()
     assert stalepool.uninstall() == []
     stalepool.install()
 

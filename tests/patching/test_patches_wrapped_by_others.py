@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import inspect
-from typing import Any, Iterator, List, Set, Tuple
+from typing import Any, List, Set, Tuple
 
 import pytest
 import urllib3
@@ -19,7 +18,6 @@ from stalepool import fallback
 from stalepool_testing import Close, Respond, Step
 
 COPY = urllib3.connectionpool
-MISSING: Any = object()
 
 
 def by_wrapt(owner: Any, name: str, calls: List[str]) -> Any:
@@ -85,23 +83,6 @@ def ask(steps: List[Step]) -> Tuple[List[int], int]:
         return statuses, len(server.journal.connections)
 
 
-def put(owner: Any, name: str, value: Any) -> None:
-    if value is not MISSING:
-        setattr(owner, name, value)
-    elif name in vars(owner):
-        delattr(owner, name)
-
-
-@contextlib.contextmanager
-def kept(owner: Any, name: str) -> Iterator[Any]:
-    """Stock's own attribute, which is there again afterwards whatever happens."""
-    own = vars(owner).get(name, MISSING)
-    try:
-        yield own
-    finally:
-        put(owner, name, own)
-
-
 def rows(module: str, path: str, how: Any, order: str, undo: str) -> Set[Any]:
     return {(module, path, order), (how, order), undo}
 
@@ -118,12 +99,12 @@ def test_a_wrapper_of_others(
     owner = getattr(owner, owner_name) if owner_name else owner
     is_around_ours = order == "theirs on top" and not module.startswith("http")
     calls: List[str] = []
-    with stock(), kept(owner, name) as own:
+    with stock(), pytest.MonkeyPatch.context() as patched:
+        own = vars(owner).get(name)
         if order == "theirs on top":
             stalepool.install()
-        before = vars(owner).get(name, MISSING)
         theirs = how(owner, name, calls)
-        setattr(owner, name, theirs)
+        patched.setattr(owner, name, theirs)
         stalepool.install()
         forget_what_was_counted()
 
@@ -142,7 +123,7 @@ def test_a_wrapper_of_others(
             assert all(name in caplog.text for name in left)
         else:
             if vars(owner)[name] is theirs:
-                put(owner, name, before)
+                patched.undo()
                 calls.clear()
                 assert (ask(FAULT)[0], calls) == ([200, 200], [])
             assert stalepool.uninstall() == []
@@ -150,7 +131,7 @@ def test_a_wrapper_of_others(
 
         # without ours theirs is called as before, if it is still there
         is_there = undo == "ours first" or vars(owner).get(name) is theirs
-        assert (vars(owner).get(name, MISSING) is theirs) == is_there
+        assert (vars(owner).get(name) is theirs) == is_there
         calls.clear()
         seen = stalepool.snapshot()["totals"]
         assert (ask(HEALTHY), len(calls)) == (([200] * 3, 1), CALLS[name] * is_there)
@@ -168,10 +149,10 @@ def test_a_wrapper_of_others(
 
         stalepool.uninstall()
         if vars(owner).get(name) is theirs:
-            put(owner, name, before)
+            patched.undo()
         stalepool.install()
         assert stalepool.uninstall() == []
         assert wrappings(COPY) == {0}
-        assert vars(owner).get(name, MISSING) is own
+        assert vars(owner).get(name) is own
         for cls in urllib3.connection.HTTPConnection, urllib3.connection.HTTPSConnection:
             assert not {"send", "response_class"} & set(vars(cls))
