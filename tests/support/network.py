@@ -21,11 +21,9 @@ from time import monotonic
 from typing import Any, Deque, Iterator, List, Set, Tuple
 
 from stalepool.sockets.layers import raw_of
-from stalepool_testing import FaultServer, Unavailable, release, swallow
+from stalepool_testing import FaultServer, Unavailable, blackhole, release, swallow
 
 # -- filters on sockets ----------------------------------------------------------------------------
-
-_SO_ATTACH_FILTER = 26
 
 #: classic BPF on a TCP segment, from its header on: (code, jump if true, jump if false, operand)
 _DROP_EMPTY: Tuple[Tuple[int, int, int, int], ...] = (
@@ -47,10 +45,7 @@ def swallow_empty(sock: socket.socket) -> None:
     program = b"".join(struct.pack("HBBI", *line) for line in _DROP_EMPTY)
     buffer = ctypes.create_string_buffer(program, len(program))
     filter_ = struct.pack("HP", len(_DROP_EMPTY), ctypes.addressof(buffer))
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
-    except OSError as error:
-        raise Unavailable(error.errno, "the kernel refuses a socket filter: %s" % error) from error
+    blackhole._set(sock, blackhole._SO_ATTACH_FILTER, filter_)
 
 
 class CutServer(FaultServer):
