@@ -106,12 +106,15 @@ class Import(NamedTuple):
     line: int
     is_at_module_level: bool
 
-    def __str__(self) -> str:
-        return "stalepool.%s, line %d, imports %s" % (self.by, self.line, self.of)
+    @property
+    def package(self) -> str:
+        return self.of.partition(".")[0]
 
     @property
-    def is_of_ours(self) -> bool:
-        return self.of.partition(".")[0] == "stalepool"
+    def of_ours(self) -> str:
+        """The name as in :func:`modules`; empty for what is not ours."""
+        rest = self.of.partition(".")[2] or "stalepool"
+        return rest if self.package == "stalepool" else ""
 
 
 @functools.lru_cache(maxsize=None)
@@ -144,10 +147,6 @@ def _names(node: ast.stmt) -> Iterator[str]:
         for alias in node.names:
             full = "%s.%s" % (node.module, alias.name)
             yield full if full.partition(".")[2] in MODULES else node.module
-
-
-def _ours(full_name: str) -> str:
-    return full_name.partition(".")[2] or "stalepool"
 
 
 def room_of(name: str) -> Tuple[int, str]:
@@ -187,9 +186,9 @@ def test_imports_go_down_the_house() -> None:
     assert_none(
         found
         for found in imports()
-        if found.is_of_ours
-        and room_of(_ours(found.of)) != room_of(found.by)
-        and room_of(_ours(found.of))[0] >= room_of(found.by)[0]
+        if found.of_ours
+        and room_of(found.of_ours) != room_of(found.by)
+        and room_of(found.of_ours)[0] >= room_of(found.by)[0]
     )
 
 
@@ -197,10 +196,9 @@ def test_no_circle_inside_a_room() -> None:
     """Imports inside functions count, too."""
     needs: Dict[str, Set[str]] = {name: set() for name in MODULES}
     for found in imports():
-        name = _ours(found.of)
-        is_its_own = (name + ".").startswith(found.by + ".")  # as a package imports its modules
-        if found.is_of_ours and not is_its_own:
-            needs[found.by].add(name)
+        # but for what a package imports of its own
+        if found.of_ours and not (found.of_ours + ".").startswith(found.by + "."):
+            needs[found.by].add(found.of_ours)
     while needs:
         free = [name for name, needed in needs.items() if not needed & set(needs)]
         assert free, "a circle among %s" % sorted(needs)
@@ -212,9 +210,7 @@ def test_start_up_imports_nothing_dear() -> None:
     assert_none(
         found
         for found in imports()
-        if found.by in AT_START_UP
-        and found.is_at_module_level
-        and found.of.partition(".")[0] not in CHEAP
+        if found.by in AT_START_UP and found.is_at_module_level and found.package not in CHEAP
     )
 
 
@@ -226,7 +222,7 @@ def test_guests_are_imported_only_where_the_table_says() -> None:
     for found in imports():
         hosts = [host for host in GUESTS if (found.by + ".").startswith(host + ".")]
         known = library.union({"stalepool"}, *(GUESTS[host] for host in hosts))
-        assert found.of.partition(".")[0] in known, found
+        assert found.package in known, found
 
 
 def test_the_walk_sees_what_it_should() -> None:
