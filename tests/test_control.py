@@ -48,21 +48,6 @@ SCRIPTS: Dict[str, str] = {
             assert stalepool.uninstall() == []
             stalepool.install()
     """,
-    "undo reaches every copy": """
-        import stalepool
-        copies = []
-        for _ in range(2):
-            import urllib3
-            copies.append(urllib3.connectionpool)
-            forget("urllib3")
-        check(*copies)
-        assert stalepool.uninstall() == []
-        for copy in copies:
-            assert wrappings(copy) == {0}
-            meet_a_dead_connection(copy, found=0)
-        import urllib3
-        assert wrappings(urllib3.connectionpool) == {0}
-    """,
     "before urllib3 it is a matter of the hook alone": """
         finders = list(sys.meta_path)
         import stalepool

@@ -105,10 +105,13 @@ def test_names_that_end_alike(run_order: Callable[..., Any], tmp_path: Path) -> 
         import tool.vendored.urllib3, urllib3
         sys.modules["tool.packages.urllib3"] = urllib3
         sys.modules["tool.packages.urllib3.connectionpool"] = urllib3.connectionpool
-        stalepool.uninstall()
+        copies = tool.vendored.urllib3.connectionpool, urllib3.connectionpool
+        check(*copies)
+        assert stalepool.uninstall() == []
+        for copy in copies:
+            assert wrappings(copy) == {0}
         stalepool.install()
-        for copy in tool.vendored.urllib3, urllib3:
-            assert wrappings(copy.connectionpool) == {1}
+        check(*copies)
         expected = ["tool.vendored.urllib3.connectionpool", "urllib3.connectionpool"]
         assert stalepool.snapshot()["patched"] == expected, stalepool.snapshot()
         """,
