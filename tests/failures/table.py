@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List, Sequence, Set, Tuple
+import functools
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from docs import marks
 
@@ -14,8 +15,8 @@ END = ".. end of the table that tests.failures writes"
 
 HEADER = ("fault", "at", "raised", "poll(0)", "judged", "seen with")
 
-#: one interpreter's view of one kind: (TLS version or None, label of the interpreter)
-Seen = Set[Tuple[Any, str]]
+#: of one kind: TLS version, empty without -> the labels of the interpreters, in their order
+Seen = Dict[str, List[str]]
 
 
 def judgement(cell: Dict[str, Any]) -> str:
@@ -37,17 +38,21 @@ def rows_of(reports: Sequence[Report]) -> List[Tuple[str, ...]]:
                 for cell in report["cells"]
                 if (cell["fault"], cell["side"]) == (fault.name, side) and "skipped" not in cell
             ]
-            for (raised, judged), group in _alike(cells).items():
+            alike = _grouped(
+                ((cell["raised"], judgement(cell)), (cell, name))
+                for cell, name in cells
+                if cell["raised"] != "nothing"
+            )
+            for (raised, judged), group in alike.items():
                 polls = [cell["poll"] for cell, _ in group]
                 rows.append((fault.name, side, raised, _bits(polls), judged, _seen(group, cells)))
     return rows
 
 
-def _alike(cells: Iterable[Tuple[Dict[str, Any], str]]) -> Dict[Tuple[str, str], List[Any]]:
-    found: Dict[Tuple[str, str], List[Any]] = {}
-    for cell, name in cells:
-        if cell["raised"] != "nothing":
-            found.setdefault((cell["raised"], judgement(cell)), []).append((cell, name))
+def _grouped(pairs: Iterable[Tuple[Any, Any]]) -> Dict[Any, List[Any]]:
+    found: Dict[Any, List[Any]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
     return found
 
 
@@ -63,43 +68,32 @@ def _bits(polls: Sequence[str]) -> str:
 def _seen(group: List[Any], cells: List[Any]) -> str:
     """The kinds, those that have the same to add to them together."""
     possible = _by_kind(cells)
-    kinds_by_rest: Dict[str, List[str]] = {}
-    for kind, seen in _by_kind(group).items():
-        kinds_by_rest.setdefault(_which(seen, possible[kind]), []).append(kind)
-    if [len(kinds) for kinds in kinds_by_rest.values()] == [len(possible)] and "" in kinds_by_rest:
+    kinds_by_rest = _grouped(
+        (_which(seen, possible[kind]), kind) for kind, seen in _by_kind(group).items()
+    )
+    if len(kinds_by_rest.get("", ())) == len(possible):
         return "all"
     return "; ".join(", ".join(kinds) + rest for rest, kinds in kinds_by_rest.items())
 
 
 def _by_kind(cells: List[Any]) -> Dict[str, Seen]:
-    found: Dict[str, Seen] = {}
-    for cell, name in cells:
-        found.setdefault(cell["kind"], set()).add((cell["tls"], name))
-    return found
+    kinds = _grouped((cell["kind"], (cell["tls"] or "", name)) for cell, name in cells)
+    in_order = functools.partial(sorted, key=lambda pair: (pair[0], _in_order(pair[1])))
+    return {kind: _grouped(in_order(set(seen))) for kind, seen in kinds.items()}
 
 
 def _which(seen: Seen, possible: Seen) -> str:
     """Nothing where it is all of them; else which TLS versions and which interpreters."""
     if seen == possible:
         return ""
-    by_names: Dict[Tuple[str, ...], List[str]] = {}
-    for version in sorted({version for version, _ in possible}, key=str):
-        names = _names(seen, version)
-        if names:
-            complete = names == _names(possible, version)
-            by_names.setdefault(() if complete else names, []).append(version)
-    versions = {version for version, _ in possible}
     parts = []
-    for names, spoken in by_names.items():
-        words = [version for version in spoken if version]
-        if len(spoken) == len(versions):
-            words = []
+    for names, versions in _grouped(
+        (() if names == possible[version] else tuple(names), version)
+        for version, names in seen.items()
+    ).items():
+        words = versions if len(versions) < len(possible) else []
         parts.append(" ".join([*words, *(["on"] if words and names else []), *names]))
     return " (%s)" % ", ".join(parts)
-
-
-def _names(seen: Seen, version: Any) -> Tuple[str, ...]:
-    return tuple(sorted((name for other, name in seen if other == version), key=_in_order))
 
 
 def _in_order(name: str) -> Tuple[int, ...]:
