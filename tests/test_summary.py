@@ -54,6 +54,10 @@ def test_durations(seconds: float, words: str) -> None:
     assert summary.duration(seconds) == words
 
 
+def test_a_setting_is_shown_as_its_variable_has_it() -> None:
+    assert [summary.shown(value) for value in (None, False, True, 5)] == ["off", "off", "on", "5"]
+
+
 def test_a_reset_connection_is_no_request_saved() -> None:
     with shim(), serving([Respond(200), ResetAfter(0)]) as (server, pool):
         get(pool)
