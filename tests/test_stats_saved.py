@@ -12,10 +12,9 @@ from typing import Dict, Tuple
 import pytest
 
 import stalepool
-from gates import Gate
+from outages import outage
 from pools import (
     DEFAULTS,
-    await_arrival,
     await_probe,
     counters,
     pool_for,
@@ -73,23 +72,14 @@ def test_an_answer_of_another_request_over_tls() -> None:
 
 
 def test_a_listener_that_is_away_for_a_moment() -> None:
-    def lost() -> bool:
-        with FaultServer(default=ECHO) as server, Gate(server) as gate, pool_for(gate) as pool:
-            prime(pool)
-            gate.shut()
-            await_arrival(pool)
-            back = threading.Timer(0.1, gate.open)
-            back.start()
-            try:
-                outcome = send(server, pool, "POST", timeout=5.0)
-            finally:
-                back.join()
-            return outcome.status != 200
-
-    with stock():
-        assert lost()
-    with shim(**ON):
-        assert not lost()
+    """Stock loses it: ``connection/test_connect``."""
+    with outage(window_s=5) as way:
+        back = threading.Timer(0.1, way.gate.open)
+        back.start()
+        try:
+            assert way.send("POST") == 200
+        finally:
+            back.join()
         saved = stalepool.snapshot()["totals"]["saved"]
     assert saved == {"replayed": 0, "kept_off": 0, "reconnected": 1}
 
