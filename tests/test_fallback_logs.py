@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-import threading
 
 import pytest
 import urllib3
@@ -257,14 +256,9 @@ def test_many_lines_of_one_message(listen):
 
 
 def test_a_reconnect_that_was_made_is_said(listen):
-    with outage(window_s=5) as way:
+    with outage(window_s=5, back_in_s=0.1) as way:
         heard = listen(level=logging.INFO)
-        back = threading.Timer(0.1, way.gate.open)
-        back.start()
-        try:
-            assert get(way.pool) == 200
-        finally:
-            back.join()
+        assert get(way.pool) == 200
         (record,) = heard.records
     said = r"http://127\.0\.0\.1:\d+: a refused connect was tried again for \d\.\d\d s: ok$"
     assert re.match(said, record.getMessage())

@@ -6,7 +6,6 @@ The faults that a single request meets are in ``connection/test_replay_matrix``.
 
 from __future__ import annotations
 
-import threading
 from typing import Dict, Tuple
 
 import pytest
@@ -73,13 +72,8 @@ def test_an_answer_of_another_request_over_tls() -> None:
 
 def test_a_listener_that_is_away_for_a_moment() -> None:
     """Stock loses it: ``connection/test_connect``."""
-    with outage(window_s=5) as way:
-        back = threading.Timer(0.1, way.gate.open)
-        back.start()
-        try:
-            assert way.send("POST") == 200
-        finally:
-            back.join()
+    with outage(window_s=5, back_in_s=0.1) as way:
+        assert way.send("POST") == 200
         saved = stalepool.snapshot()["totals"]["saved"]
     assert saved == {"replayed": 0, "kept_off": 0, "reconnected": 1}
 

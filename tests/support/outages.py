@@ -81,10 +81,12 @@ def direct(script=(), *, tls=None, family=socket.AF_INET, **options) -> Iterator
 
 
 @contextlib.contextmanager
-def outage(window_s=WINDOW_S, **options) -> Iterator[Route]:
-    """With the shim: a server that has answered, and refuses now."""
+def outage(window_s=WINDOW_S, back_in_s=None, **options) -> Iterator[Route]:
+    """With the shim: a server that has answered, and refuses now; for so long."""
     with in_place(shim, reconnect_window_s=window_s), direct(**options) as way:
         way.begin_outage()
+        if back_in_s is not None:
+            threading.Timer(back_in_s, way.gate.open).start()
         yield way
 
 
