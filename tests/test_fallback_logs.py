@@ -81,20 +81,7 @@ def test_nothing_on_the_healthy_path(listen):
     assert heard.lines == []
 
 
-# -- WARNING: once a process and reason ------------------------------------------------------------
-
-
-def test_a_fallback_is_said_once_a_reason(listen):
-    with shim():
-        heard = listen()
-        for _ in range(3):
-            fallback.fall_back("check_failed", "first words")
-            fallback.fall_back("keepalive_failed", "other words")
-        assert fallback.counts() == {"check_failed": 3, "keepalive_failed": 3}
-
-    assert [record.levelno for record in heard.records] == [logging.WARNING] * 2
-    assert "first words" in heard.lines[0] and "check_failed" in heard.lines[0]
-    assert "other words" in heard.lines[1] and "keepalive_failed" in heard.lines[1]
+# -- WARNING: each fallback, as in test_fallback ---------------------------------------------------
 
 
 def test_nothing_is_logged_while_the_interpreter_ends(listen, monkeypatch):
