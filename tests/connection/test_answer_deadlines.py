@@ -55,6 +55,17 @@ def test_an_alarm_ends_the_wait(alarm: Any, kind: Any, timeout: Any, steps: Any)
     assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
 
 
+def test_an_alarm_as_the_first_wait_ends(alarm: Any) -> None:
+    """Both take a round number of seconds, and the handler has a socket's words."""
+    error = TimeoutError("the job timed out")
+    with shim(replay="idempotent", silence_s=1), reused(Silence()) as (_, pool):
+        began = time.monotonic()
+        alarm(error, seconds=1.0)
+        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+            pool.request("GET", "/wanted", timeout=30.0)
+        assert time.monotonic() - began < 5
+
+
 GREEN = """
     import json, sys
     from worlds import enter

@@ -12,7 +12,7 @@ from gates import Gate
 from outages import as_a_new_thread
 from pools import counters, get, pool_for, pooled_connection, shim, stock, verdicts
 from replay_tools import NO_ANSWER, outcome
-from stalepool_testing import TLS, Close, FaultServer, Respond
+from stalepool_testing import TLS, Close, FaultServer, Respond, kernel
 
 pytest.importorskip("socks", reason="SOCKS needs PySocks")
 
@@ -30,6 +30,9 @@ class SocksProxy(Gate):
 
         with contextlib.suppress(OSError, IndexError):  # the client has gone
             read(read(2)[1])  # the methods that it offers
+            if self.resets:
+                kernel.reset(client)
+                return server.close()
             client.sendall(b"\5\0")
             kind = read(4)[3]
             read(({1: 4, 4: 16}.get(kind) or read(1)[0]) + 2)
@@ -83,6 +86,16 @@ def test_a_proxy_that_never_answered_is_not_waited_for():
         assert get(direct) == 200
         proxy.shut()
         assert as_a_new_thread(outcome, pool, "GET") == REFUSED
+        assert counters(server)["reconnects"] == {}
+
+
+def test_a_proxy_that_resets_is_not_waited_for():
+    """It listens, and will not lead to this target; waiting changes nothing of that."""
+    with WHO["shim"](), proxied() as (server, proxy, pool):
+        assert get(pool) == 200
+        pooled_connection(pool).close()
+        proxy.resets = True
+        assert as_a_new_thread(outcome, pool, "GET")[0] == "NewConnectionError"
         assert counters(server)["reconnects"] == {}
 
 

@@ -13,7 +13,7 @@ from urllib3.connection import HTTPConnection
 import stalepool
 from breaks import breaks
 from delayed_answers import SILENT
-from pools import counters, pooled_connection, shim
+from pools import Server, counters, pooled_connection, shim
 from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import FaultServer, ProcessThenClose, ProcessThenReset, Step
@@ -114,10 +114,10 @@ class CountedByHalves(HTTPConnection):
         super().close()
 
 
-class HasAHookOfItsOwn(HTTPConnection):
+def with_a_hook(name: str) -> Any:
     """Set on the connection, and bound to it: a copy's would act on the original's socket."""
 
-    class Hooked(urllib3.connection.HTTPConnection):
+    class Hooked(HTTPConnection):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             setattr(self, name, getattr(super(), name))

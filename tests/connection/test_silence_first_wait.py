@@ -49,7 +49,8 @@ def test_the_first_wait(name: str) -> None:
     request = Request(urllib3.connection.HTTPConnection("a"), head, case.is_reused)
     request.limit_s, request.is_replayed = case.limit_s, case.is_replayed
     settings = Settings(**{"silence_s": 10, "replay": "idempotent", **case.settings})
-    assert silence.first_wait_s(request, settings) == pytest.approx(case.wait_s)
+    wanted = None if case.wait_s is None else case.wait_s - silence.OFF_ROUND_S
+    assert silence.first_wait_s(request, settings) == pytest.approx(wanted)
 
 
 class Told(UnknownSocket):
@@ -73,4 +74,4 @@ def test_a_socket_of_unknown_kind_waits_as_in_stock() -> None:
         sock = pooled_connection(pool).sock = Told(pooled_connection(pool).sock)
         for _ in range(2):  # the second one on a connection that has answered
             assert get(pool) == 200
-        assert 7.0 not in sock.limits
+        assert not any(sock.limits)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
-from pools import counters, get, pooled_connection, serving, shim, stock
+from pools import counters, get, pool_for, pooled_connection, serving, shim, stock
+from replay_routes import proxied
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, layers, tcp_info
 from stalepool.sockets.keepalive import Keepalive
@@ -112,6 +113,7 @@ def test_changed_settings_reach_pooled_connections():
 ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
+@pytest.mark.parametrize("is_tunnel", [False, True], ids=["direct", "tunnel"])
 @pytest.mark.parametrize(
     "options, wanted",
     [
@@ -120,19 +122,21 @@ ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         ([(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10), ON], OURS),
     ],
 )
-def test_options_that_a_class_sets_after_its_connect(options, wanted):
+def test_options_that_a_class_sets_after_its_connect(options, wanted, is_tunnel):
     """They are the application's, and compared as a whole; ours are no part of that."""
+    with shim(), proxied(tls=TLS() if is_tunnel else None) as way:
+        pool = way.pool if is_tunnel else pool_for(way.server)
 
-    class SetsItsOptionsLate(urllib3.connection.HTTPConnection):
-        def connect(self):
-            super().connect()
-            for option in options:
-                self.sock.setsockopt(*option)
+        class SetsItsOptionsLate(pool.ConnectionCls):
+            def connect(self):
+                super().connect()
+                for option in options:
+                    layers.raw_of(self.sock).setsockopt(*option)
 
-    with shim(), serving() as (_, pool):
-        pool.ConnectionCls = SetsItsOptionsLate
-        assert get(pool) == 200
-        assert read(pooled_connection(pool).sock) == wanted
+        with pool:
+            pool.ConnectionCls = SetsItsOptionsLate
+            assert get(pool) == 200
+            assert read(pooled_connection(pool).sock) == wanted
 
 
 class Strict(socket.socket):
