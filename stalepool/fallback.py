@@ -37,8 +37,7 @@ REASONS = {
 _counts = {reason: Counter() for reason in REASONS}
 #: reason -> the detail of the first fallback
 first_details: Dict[str, str] = {}
-#: the most lines of one message, above DEBUG
-LINES_A_MINUTE = 10
+LINES_A_MINUTE = 10  #: the most lines of one message, above DEBUG
 
 #: message -> (when its minute began, lines in it)
 _lines: Dict[str, Tuple[float, int]] = {}
@@ -47,13 +46,16 @@ _logger = logging.getLogger("stalepool.fallback")
 _top = logging.getLogger("stalepool")
 
 
-def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def guarded(
+    reason: str, default: Any = None, catches_foreign: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: where the function raises, count a fallback and return ``default``.
 
     After start-up only this and :func:`log` have an ``except Exception``. What others have raised
     passes, see :mod:`stalepool.foreign`, as do ``KeyboardInterrupt`` and ``eventlet.Timeout``.
 
     :param reason: one of :data:`REASONS`.
+    :param catches_foreign: nothing passes: an audit hook's veto looks like a signal's exception.
     """
 
     def guard(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +64,7 @@ def guarded(reason: str, default: Any = None) -> Callable[[Callable[..., Any]], 
             try:
                 return function(*args)
             except Exception as error:
-                if is_foreign(error, *args[:1]):
+                if not catches_foreign and is_foreign(error, *args[:1]):
                     raise
                 fall_back(reason, repr(error), stacklevel=3)
                 return default
@@ -100,9 +102,9 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
     # dictConfig and fileConfig disable all existing loggers that they do not name, which is seldom
     # intended; to silence a logger, set its level
     logger.disabled = False
-    if sys.is_finalizing() or not _is_wanted(logger, level) or _is_in_a_log_handler():
-        return
     try:
+        if sys.is_finalizing() or not _is_wanted(logger, level) or _is_in_a_log_handler():
+            return
         left_out = _lines_left_out(message) if level > logging.DEBUG else 0
         if left_out is None:
             return

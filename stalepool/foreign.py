@@ -23,7 +23,7 @@ def is_foreign(error: BaseException, called: Any = None) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
     Three kinds are foreign: timeouts, since guarded code waits only to open a socket, and catches
-    its own; what an eventlet timer raised in a waiting green thread; exceptions other than builtins
+    its own; what a timer raised in a waiting green thread; exceptions other than builtins
     whose class or innermost frame is in no package that we call. A builtin that a signal handler
     raises cannot be told from ours, so guarded blocks are small.
 
@@ -32,7 +32,7 @@ def is_foreign(error: BaseException, called: Any = None) -> bool:
     module = _raised_in(error)
     if not module:
         return False
-    if module.startswith("eventlet.hubs.") or is_timeout(error):
+    if module.startswith(("eventlet.hubs.", "gevent._g")) or is_timeout(error):
         return True
     if type(error).__module__ == "builtins":
         return False

@@ -15,8 +15,7 @@ from stalepool.settings import Settings
 #: the settings in force; None while nothing is installed: patched functions are pass-throughs
 current: Optional[Settings] = None
 
-#: number of forks from the first process to this one
-fork_generation = 0
+fork_generation = 0  #: number of forks from the first process to this one
 
 _on_change: List[Callable[[], None]] = []
 

@@ -21,8 +21,7 @@ _logger = logging.getLogger("stalepool.status")
 #: the packages whose versions are shown, if they are loaded
 _SHOWN = ("stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests")
 
-#: seconds until a failed write is tried again
-AFTER_FAILURE_S = 300.0
+AFTER_FAILURE_S = 300.0  #: seconds until a failed write is tried again
 
 #: monotonic time at which the next answer is to call :func:`pass_by`
 due_at = 0.0

@@ -70,7 +70,7 @@ def start_ticks(stat: bytes) -> int:
     return int(stat.rpartition(b")")[2].split()[19])
 
 
-@fallback.guarded("status_failed")
+@fallback.guarded("status_failed", catches_foreign=True)
 def write(now: Dict[str, Any], began: float) -> Optional[float]:
     """Replace the file; returns the monotonic time of the next write, None if it failed."""
     global _chosen
@@ -154,6 +154,7 @@ def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
     written = replaced
 
 
+@fallback.guarded("status_failed", catches_foreign=True)
 def take_away() -> None:
     """Delete the file, if there is one."""
     global written

@@ -149,6 +149,21 @@ def test_a_handler_that_raises(listen):
         assert len(server.journal.connections) == 3
 
 
+def test_a_handler_whose_class_has_no_module(caplog):
+    """Nothing about handlers is taken for granted."""
+
+    class Odd(logging.NullHandler):
+        __module__ = None
+
+    caplog.set_level(logging.INFO)
+    with shim(replay="idempotent"), reused(Close()) as (_, pool):
+        logging.root.addHandler(Odd())
+        try:
+            assert get(pool) == 200
+        finally:
+            logging.root.handlers.pop()
+
+
 # -- the process: active or not --------------------------------------------------------------------
 
 

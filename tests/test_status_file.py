@@ -237,6 +237,22 @@ def test_a_request_in_a_handler_at_exit_leaves_no_file(
     assert list(place.iterdir()) == []
 
 
+def test_a_sandbox_that_forbids_it(tmp_path: Path, run_python: Callable[..., Any]) -> None:
+    """By an audit hook, whose own exception looks like one of a signal handler."""
+    veto = """
+import os, sys
+class Veto(Exception): pass
+def hook(event, args):
+    if event in ("os.mkdir", "os.rename", "os.remove"): raise Veto(event)
+sys.addaudithook(hook)
+"""
+    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+    with FaultServer() as server:
+        flags = ("-B",)  # Python's own files
+        run_python(veto + SERVICE + "ask(); ask()", server.port, env=here, flags=flags)
+        assert len(server.journal) == 2
+
+
 def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog: Any) -> None:
     """A program without a log would get it on stderr."""
     caplog.set_level(logging.INFO)

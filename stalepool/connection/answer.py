@@ -9,7 +9,7 @@ from __future__ import annotations
 import copyreg
 import functools
 from abc import ABCMeta
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from typing import Any, Callable, Dict, Optional
 
 from stalepool import fallback, runtime, stats, status
@@ -56,6 +56,9 @@ class Answer:
                 error = caught
             if not first:
                 first = _recover(self, state, request, error)
+                if not first:  # with pyOpenSSL a second read at the end is an SSLError
+                    ended, self.fp, request.wait_s = self.fp, BytesIO(), None
+                    ended.close()
             elif request.wait_s is not None:
                 self.fp.raw._sock.settimeout(request.limit_s)
             super().begin(*args, **options)  # type: ignore[misc]

@@ -29,12 +29,9 @@ PINNED = "_stalepool_pinned"
 _REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
-#: a caller whose connect timeout is shorter does not wait
-SHORTEST_PATIENCE_S = 1.0
-#: timeout of the last try, at the end of the window
-SHORTEST_TRY_S = 0.01
-#: a thread waits for one window in this time, all origins together
-BUDGET_PERIOD_S = 30.0
+SHORTEST_PATIENCE_S = 1.0  #: a caller whose connect timeout is shorter does not wait
+SHORTEST_TRY_S = 0.01  #: timeout of the last try, at the end of the window
+BUDGET_PERIOD_S = 30.0  #: a thread waits for one window in this time, all origins together
 
 _logger = logging.getLogger("stalepool.connect")
 
@@ -54,7 +51,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         settings, stock = runtime.current, original(self)
         if settings is None or settings.is_audit or not is_http1(self):
             return stock()
-        address = getattr(self, PINNED, None)
+        address: Any = getattr(self, PINNED, None)
         is_pinned = address is not None and not hasattr(self, "_socks_options")
         try:
             sock = _connect_to(self, address, stock) if is_pinned else stock()

@@ -29,8 +29,7 @@ _SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
 #: the connectionpool of each copy of urllib3
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
-#: limit for opening a socket beside a silent one, in seconds: a SYN and two retransmissions
-BESIDE_S = 5.0
+BESIDE_S = 5.0  #: seconds to open a socket beside a silent one: a SYN, two retransmissions
 #: limits for each operation of a move, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 
@@ -103,8 +102,9 @@ def _pools_check_connections(cls: Any) -> bool:
     classes = [module.HTTPConnectionPool for module in modules]
     for each in classes:
         classes += each.__subclasses__()
+    makers = [each for each in classes if issubclass(cls, each.ConnectionCls)]
     names = ("_validate_conn", "_prepare_proxy")
-    hooks = filter(None, (vars(each).get(name) for each in classes for name in names))
+    hooks = filter(None, (vars(each).get(name) for each in makers for name in names))
     # by their code: a decorator's wrapper has the __module__ of what it wraps, and wrapt's has all
     stock = [id(vars(module)) for module in modules]
     return not all(type(hook) is FunctionType and id(hook.__globals__) in stock for hook in hooks)

@@ -73,10 +73,8 @@ class Rule(NamedTuple):
 
 def _may_be_stale(state: State, request: Request) -> bool:
     """Tell whether the connection was reused, or its origin's reconnect window is open."""
-    if request.is_reused:
-        return True
-    knowledge = state.origin.knowledge
-    return knowledge.has_answered and knowledge.window_left_s > 0
+    known = None if request.is_reused else state.origin.knowledge
+    return known is None or (known.has_answered and known.window_left_s > 0)
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:
@@ -112,10 +110,9 @@ REPLAY_RULES = (
 )
 
 
-def begins_a_request(data: Any) -> bool:
+def begins_a_request(data: Any) -> Any:
     """Tell whether data is the head of a request; a piece of a body may look like one."""
-    is_a_head = type(data) is bytes and data.endswith(b"\r\n\r\n")  # seldom true for a body
-    return is_a_head and _is_a_request_line(data) is not None
+    return type(data) is bytes and data.endswith(b"\r\n\r\n") and _is_a_request_line(data)
 
 
 def is_worth_a_record(state: State, request: Request) -> bool:

@@ -18,13 +18,11 @@ from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
-#: time for two probes, a second apart, and a margin
-CONFIRM_S = 2.2
+CONFIRM_S = 2.2  #: time for two probes, a second apart, and a margin
 LOOK_EVERY_S = 1.0
 #: what makes a silent peer suspect, and what is needed for it to be dead
 SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES, DEAD_PROBES = 4, 1, 3
-#: a request whose first wait would be shorter than this is not watched
-SHORTEST_WAIT_S = 0.5
+SHORTEST_WAIT_S = 0.5  #: a request whose first wait would be shorter than this is not watched
 #: the first wait ends so much early: else a caller's deadline of as many seconds looks like its end
 OFF_ROUND_S = 0.3
 #: seconds between probes: to ask now, and to ask seldom where probes are swallowed
@@ -66,18 +64,12 @@ class Watch:
 
     def close(self) -> None:
         """Close the socket that was opened beside the old one, if there is one."""
-        fresh, self.fresh = self.fresh, None
+        fresh = self.take_fresh()
         if fresh is not None:
             fresh.close()
 
     def take_fresh(self) -> Any:
-        """Hand over the socket that was opened beside the old one; None: open another.
-
-        A socket that was probed before its first byte is not used: under TCP_DEFER_ACCEPT the
-        peer's kernel would accept the first data on it 29 s late (measured).
-        """
-        if self._probed_since is not None:
-            self.close()
+        """Hand over the socket that was opened beside the old one; None: open another."""
         fresh, self.fresh = self.fresh, None
         return fresh
 
@@ -85,8 +77,7 @@ class Watch:
     def finds_the_peer_dead(self) -> bool:
         """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
 
-        :returns: True once the peer is dead and :attr:`fresh` is open; False: keep waiting,
-            for :attr:`pause_s`.
+        :returns: True once the peer is dead; False: keep waiting, for :attr:`pause_s`.
         """
         self.pause_s = LOOK_EVERY_S
         layers = layers_of(self.conn.sock)
@@ -162,6 +153,9 @@ class Watch:
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
         if info.last_ack_recv_ms < probed_for_ms - 800 * PROBE_AT_ONCE_S:
             knowledge.note_probe_answered()
+            # not for use: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would accept the
+            # first data 29 s late (measured)
+            self.close()
             return True
         knowledge.note_probes_swallowed()
         keepalive.probe_every(layers_of(self.conn.sock), PROBE_RARELY_S)

@@ -39,8 +39,7 @@ SENDING, WAITING, UPGRADED = "sending", "waiting", "upgraded"
 #: bytes of a request, head included, that are recorded for a replay
 RECORD_LIMIT = 1 << 20
 
-#: what is left of a limit that has run out
-NOTHING_LEFT_S = 0.001
+NOTHING_LEFT_S = 0.001  #: what is left of a limit that has run out
 
 _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.I).search
 

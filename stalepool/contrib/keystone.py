@@ -34,13 +34,11 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
         if retries is None:
             retries = getattr(instance, "_connect_retries", 0)
         if retries and runtime.current is not None and next(_met) == 0:
-            fallback.log(
-                _logger,
-                logging.WARNING,
+            text = (
                 "a keystoneauth1 session has connect_retries=%s: a POST whose answer is lost will "
-                "be sent, and processed, again; with stalepool it can be 0",
-                retries,
+                "be sent, and processed, again; with stalepool it can be 0"
             )
+            fallback.log(_logger, logging.WARNING, text, retries)
         return wrapped(*args, **kwargs)
 
     return wrapt.FunctionWrapper(original, request)

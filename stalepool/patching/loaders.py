@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -11,11 +13,20 @@ if TYPE_CHECKING:
     Watch = Callable[[str, Callable[[], Any]], Any]
 
 
+#: asks a finder that has ``find_module`` alone, as old agents have; until Python 3.11
+_ask_legacy: Any = getattr(sys.modules["_frozen_importlib"], "_find_spec_legacy", lambda *_: None)
+
+
 def find(finders: List[Any], fullname: str, path: Any, target: Any) -> Optional[ModuleSpec]:
     """Ask finders as the import system does; the first spec counts."""
-    asked = (getattr(finder, "find_spec", None) for finder in finders)
-    specs = (find_spec(fullname, path, target) for find_spec in asked if find_spec is not None)
-    return next((spec for spec in specs if spec is not None), None)
+    for finder in finders:
+        if hasattr(finder, "find_spec"):
+            spec: Optional[ModuleSpec] = finder.find_spec(fullname, path, target)
+        else:
+            spec = _ask_legacy(finder, fullname, path)
+        if spec is not None:
+            return spec
+    return None
 
 
 def watched(spec: Optional[ModuleSpec], watch: Watch) -> Optional[ModuleSpec]:

@@ -27,8 +27,7 @@ _SILENT_ENDS = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH
 #: used if the socket cannot be asked: errnos of an ended connection, from tcp(7) and send(2)
 _ENDS = _SILENT_ENDS | {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}
 
-#: a poll may time out this many seconds too early
-_EARLY_S = 0.05
+_EARLY_S = 0.05  #: a poll may time out this many seconds too early
 
 _LONGEST_ALERT_LENGTH = 24  # in TLS 1.3: alert 2, inner type 1, tag 16, and some padding
 

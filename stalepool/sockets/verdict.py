@@ -56,10 +56,7 @@ TABLE = {
     Verdict.UNREAD: (Action.DISCARD, "unread bytes that answer no request of ours"),
     Verdict.TLS_PENDING: (Action.DISCARD, "bytes of an earlier record left in the TLS layer"),
     Verdict.PROBE_UNANSWERED: (Action.DISCARD, "a keepalive probe has not been answered"),
-    Verdict.IDLE_TOO_LONG: (
-        Action.DISCARD,
-        "idle longer than max_idle_s, or Keep-Alive: timeout=0",
-    ),
+    Verdict.IDLE_TOO_LONG: (Action.DISCARD, "idle for max_idle_s, or Keep-Alive: timeout=0"),
     Verdict.FOREIGN_PROCESS: (Action.DISCARD, "opened before fork(), belongs to the parent"),
     Verdict.NO_SOCKET: (Action.DISCARD, "no open socket on the connection object"),
     Verdict.UNKNOWN: (Action.DEFER, "a class or socket that cannot be asked"),

@@ -217,13 +217,13 @@ def test_connect_and_close_may_have_been_replaced(method, step, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["_validate_conn", "_prepare_proxy"])
+@pytest.mark.parametrize("cls", [urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool])
 @moved_or_replayed
-def test_a_hook_of_the_pools_may_have_been_decorated(name, method, step, monkeypatch):
-    """As for a pinned certificate, or a proxy's token: no socket goes without it."""
-    pool = urllib3.HTTPSConnectionPool
-    hook = functools.wraps(getattr(pool, name))(lambda *args: None)
-    monkeypatch.setattr(pool, name, hook)
-    assert_sockets(HTTPConnection, method, step, at_most=1, rides_it=False)
+def test_a_hook_of_the_pools_may_have_been_decorated(name, cls, method, step, monkeypatch):
+    """As for a pinned certificate, or a proxy's token: no socket that it is for goes without it."""
+    monkeypatch.setattr(cls, name, functools.wraps(getattr(cls, name))(lambda *args: None))
+    is_for_tls = cls is urllib3.HTTPSConnectionPool
+    assert_sockets(HTTPConnection, method, step, 1 + is_for_tls, rides_it=is_for_tls)
 
 
 def test_a_socket_that_is_not_connected_yet_takes_no_place() -> None:

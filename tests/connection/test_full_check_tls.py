@@ -69,7 +69,9 @@ PYOPENSSL = """
     from pools import await_arrival, counters, get, pooled_connection, serving
     from pools import shim, stock, verdicts
     from replay_tools import reused, send
-    from stalepool_testing import Close, CloseAfter, Reset, Respond, SurplusWithAnswer, TLS
+    from stalepool_testing import (
+        Close, CloseAfter, ProcessThenClose, Reset, Respond, SurplusWithAnswer, TLS,
+    )
 
     def idle(tls):
         script = [
@@ -89,6 +91,10 @@ PYOPENSSL = """
             status, counted = send(server, pool, method).status, counters(server)
             return [status, counted["replays"], counted["replays_refused"]]
 
+    def lost(who, tls):
+        with who, reused(ProcessThenClose(), tls=tls) as (server, pool):
+            return type(send(server, pool, "POST").error).__name__
+
     said = []
     for version in ("TLSv1.2", "TLSv1.3"):
         tls = TLS(version)
@@ -99,7 +105,7 @@ PYOPENSSL = """
         steps = [Close(), Close(close_notify=True), Reset()]
         is_green = "eventlet" in sys.argv
         again = [] if is_green else [replays("PUT", step, tls) for step in steps]
-        said.append([stock_said, shim_said, again])
+        said.append([stock_said, shim_said, again, [lost(stock(), tls), lost(shim(), tls)]])
     print(json.dumps(said))
 """
 
@@ -120,12 +126,15 @@ def test_pyopenssl_in_place_of_ssl(run_python, world):
     """``urllib3.contrib.pyopenssl``; stock takes the surplus in its buffer for an answer, too.
 
     A request that met the end of a connection, in pyOpenSSL's own words, is sent again. With
-    threads only: a green process does not end after that, with urllib3 1.26.
+    threads only: a green process does not end after that, with urllib3 1.26. One that is not sent
+    again has stock's error: a second read at the end is an SSLError, after which urllib3's Retry
+    sends a POST, too.
     """
     # 1.26's WrappedSocket leaves its socket to the collector if a file is open, in stock, too
     flags = ["-Wignore::ResourceWarning"] if urllib3.__version__.startswith("1.") else []
-    for in_stock, ours, replays in run_python(PYOPENSSL, world, env=WITH_TESTS, flags=flags):
+    for in_stock, ours, replays, lost in run_python(PYOPENSSL, world, env=WITH_TESTS, flags=flags):
         assert in_stock == ["WrappedSocket", [200, 200, 200, 200, 404], 2, {}]
         seen = {"alive": 2, "closed": 1, "tls_pending": 1}
         assert ours == ["WrappedSocket", [200] * 5, 3, seen]
         assert replays == ([[200, {"ok": 1}, {}]] * 3 if world == "threads" else [])
+        assert lost == ["ProtocolError"] * 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import logging
 import socket
+import time
 import unittest.mock
 from types import SimpleNamespace
 
@@ -69,6 +70,15 @@ def test_stocks_word_comes_out(name, peer, caplog):
             assert fallbacks == {reason: 3}
     said = [record for record in caplog.records if "(%s)" % reason in record.getMessage()]
     assert [record.levelno for record in said] == [logging.WARNING]
+
+
+def test_a_connection_that_was_put_back_unused():
+    with shim(keepalive_idle_s=1), serving() as (_, pool):
+        assert get(pool) == 200
+        pool._put_conn(pool._get_conn())
+        time.sleep(1.1)  # for the next check to be a full one
+        assert get(pool) == 200
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @pytest.fixture

@@ -196,6 +196,18 @@ ORDERS: Dict[str, str] = {
         assert sorted(seen) == ["after", "before", "late"], seen
         check(urllib3.connectionpool)
     """,
+    "a finder that has find_module alone": """
+        import warnings
+        seen = []
+        class Finder:
+            def find_module(self, fullname, path=None):
+                seen.append(fullname)
+        sys.meta_path.insert(0, Finder())
+        warnings.simplefilter("ignore", ImportWarning)  # Python 3.10 and 3.11 speak of it
+        import stalepool, urllib3
+        assert ("urllib3.connectionpool" in seen) is (sys.version_info < (3, 12)), seen
+        check(urllib3.connectionpool)
+    """,
     **{
         "another finder %s ours" % where: """
             import importlib.machinery
