@@ -66,6 +66,25 @@ def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():
         assert verdicts(server) == {"alive": 21}
 
 
+def test_six_requests_on_six_dead_connections():
+    """A burst leaves several connections; each is found dead as its turn comes."""
+
+    def burst(pool):
+        responses = [pool.request("GET", "/", preload_content=False) for _ in range(6)]
+        assert [response.status for response in responses] == [200] * 6
+        for response in responses:
+            response.read()
+            response.release_conn()
+
+    with shim(), serving(default=Respond(200, b"x"), maxsize=6) as (server, pool):
+        burst(pool)
+        for number in range(6):
+            server.perform(CloseAfter(0), connection=number)
+        burst(pool)
+        assert verdicts(server) == {"closed": 6}
+        assert len(server.journal.connections) == 12
+
+
 # -- every state -------------------------------------------------------------------------------
 
 DEAD = [
