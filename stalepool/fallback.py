@@ -16,6 +16,7 @@ from stalepool.clock import monotonic
 from stalepool.foreign import is_foreign, passed_through
 from stalepool.stats import Counter
 
+_F = Callable[..., Any]
 #: all reasons, with their meaning: a closed set, so that counting them takes bounded memory
 REASONS = {
     "check_failed": "a check failed; urllib3's own check decides",
@@ -46,9 +47,7 @@ _logger = logging.getLogger("stalepool.fallback")
 _top = logging.getLogger("stalepool")
 
 
-def guarded(
-    reason: str, default: Any = None, catches_foreign: bool = False
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def guarded(reason: str, default: Any = None, catches_foreign: bool = False) -> Callable[[_F], _F]:
     """Decorator: where the function raises, count a fallback and return ``default``.
 
     After start-up only this and :func:`log` have an ``except Exception``. What others have raised
@@ -58,7 +57,7 @@ def guarded(
     :param catches_foreign: nothing passes: an audit hook's veto looks like a signal's exception.
     """
 
-    def guard(function: Callable[..., Any]) -> Callable[..., Any]:
+    def guard(function: _F) -> _F:
         @functools.wraps(function)
         def call(*args: Any) -> Any:
             try:

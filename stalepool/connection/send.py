@@ -60,8 +60,9 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
         if sock is None or not states.is_http1(conn):
             return None
         state = State(conn, states.FRESH)
-        # connect() sends a CONNECT, and perhaps sets options after that
-        if not settings.is_audit and data[:8] != b"CONNECT ":
+        # connect() itself sends a CONNECT, and may set options after that
+        is_a_connect = type(data) is bytes and data.startswith(b"CONNECT ")
+        if not is_a_connect and not settings.is_audit:
             arm(conn, sock, settings)
     phase, request = state.phase, state.request
     if phase is CHECKED:

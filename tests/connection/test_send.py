@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
 from typing import Any, Iterator, List
 
 import pytest
@@ -91,3 +93,11 @@ def test_what_is_written_by_hand_has_a_method_of_its_own() -> None:
             response.begin()
         conn.close()
         assert server.journal.count(path="/pay") == 1
+
+
+def test_what_is_written_by_hand_may_be_a_file() -> None:
+    with shim(), serving() as (server, pool):
+        with contextlib.closing(pool._get_conn()) as conn:
+            conn.send(io.BytesIO(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+            server.wait_request()
+        assert stalepool.snapshot()["fallbacks"] == {}
