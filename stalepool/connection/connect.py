@@ -9,6 +9,7 @@ from __future__ import annotations
 import _socket
 import _thread
 import errno
+import functools
 import logging
 import random
 import sys
@@ -51,10 +52,11 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         settings, stock = runtime.current, original(self)
         if settings is None or settings.is_audit or not is_http1(self):
             return stock()
-        address: Any = getattr(self, PINNED, None)
-        is_pinned = address is not None and not hasattr(self, "_socks_options")
+        address = getattr(self, PINNED, None)
+        if address is not None and not hasattr(self, "_socks_options"):
+            stock = functools.partial(_connect_to, self, address, stock)
         try:
-            sock = _connect_to(self, address, stock) if is_pinned else stock()
+            sock = stock()
         except connect_errors(self) as error:
             wait_s = _enter_window(self, error, settings)
             if not wait_s:
@@ -63,8 +65,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         else:
             note_opened(sock)
             return sock
-        # not in the clause above: what is raised here must not have the refusal as its context. An
-        # address that refuses may be a node that is gone, so the name is looked up now
+        # not in the clause above: what is raised here must not have the refusal as its context
         try:
             sock = _try_again(stock, self, wait_s, module)
             if sock is None:

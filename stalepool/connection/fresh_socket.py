@@ -30,6 +30,7 @@ _SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
 BESIDE_S = 5.0  #: seconds to open a socket beside a silent one: a SYN, two retransmissions
+AFTER_END_S = 2.0  #: the same after an end: the peer was there a moment ago; one retransmission
 #: limits for each operation of a move, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 
@@ -54,12 +55,10 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     if _has_its_own_life(cls) or _pools_check_connections(cls):
         return None
     clone = object.__new__(cls)  # not copy.copy(): that may be somebody's own
-    vars(clone).update(vars(conn), sock=None)
+    vars(clone).update(vars(conn), sock=None, **{PINNED: address})
     clone._HTTPConnection__response = None  # the original's, which the copy must not close
     clone.timeout = timeout
     try:
-        if address is not None:
-            setattr(clone, PINNED, address)
         before = dict(vars(clone))
         clone.connect()
         if any(before.get(k) is not v for k, v in vars(clone).items() if k not in _SET_BY_CONNECT):

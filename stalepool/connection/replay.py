@@ -13,7 +13,7 @@ from typing import Any, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import BESIDE_S, open_like, shorter, take
+from stalepool.connection.fresh_socket import AFTER_END_S, BESIDE_S, open_like, shorter, take
 from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import SENDING, Request, State
 from stalepool.settings import Settings
@@ -121,8 +121,9 @@ def _send_record(conn: Any, state: State, request: Request, fresh: Any = None) -
     request.is_replayed = True
     sock, is_sent = state.sock(), False
     if fresh is None:
-        limits = BESIDE_S, request.connect_timeout, request.left_s
-        fresh = open_like(conn, shorter(*limits), state.address)
+        # the name is looked up, as for urllib3's own retry: the node may be gone
+        limits = BESIDE_S if request.is_silent else AFTER_END_S, request.connect_timeout
+        fresh = open_like(conn, shorter(*limits, request.left_s))
         if fresh is None:
             return None
     since, limit_s = monotonic(), request.left_s

@@ -86,8 +86,7 @@ def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> No
     request, reason = state.request_begins(conn, data), None
     if settings.presend_check and state.poll is not None and state.poll.poll(0):
         reason = _reason_in_readable(conn, state, settings)
-    if reason is None:
-        reason = request_rules.reason_to_move(settings, state, request)
+    reason = reason or request_rules.reason_to_move(settings, state, request)
     if reason is None:
         return
     if settings.is_audit:

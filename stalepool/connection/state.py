@@ -21,11 +21,11 @@ any                 the socket is another one       none      urllib3 alone
 from __future__ import annotations
 
 import functools
-import http.client
 import re
 import select
 import sys
 import weakref
+from http.client import HTTPConnection  # by its own name: vcrpy replaces it in the module
 from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import fallback, runtime, stats
@@ -351,7 +351,7 @@ def is_http1(conn: Any) -> bool:
     Stubs, such as vcrpy's, have no connection behind them; their ``sock`` is computed.
     """
     cls = type(conn)  # not to be kept: a copy of urllib3 may be deleted
-    if not issubclass(cls, http.client.HTTPConnection) or hasattr(cls, "sock"):
+    if not issubclass(cls, HTTPConnection) or hasattr(cls, "sock"):
         return False
     modules = " ".join([base.__module__ for base in cls.__mro__]) + " "
     return "urllib3.connection " in modules and ".http2." not in modules

@@ -101,7 +101,13 @@ NO_WRAPT = "import sys; sys.modules['wrapt'] = None; import urllib3"
         [
             ("eventlet", GREEN_LATE, "order", WARNING, "eventlet's monkey_patch() came after "),
             ("gevent", GEVENT, "order", OK, "gevent's monkey_patch() came before urllib3"),
-            ("wrapt", NO_URLLIB3, "urllib3", WARNING, "no urllib3: it was not imported"),
+            (
+                "wrapt",
+                NO_URLLIB3,
+                "urllib3",
+                WARNING,
+                "no urllib3: no watched process imported it",
+            ),
             ("wrapt", NO_WRAPT, "patches", ERROR, "nothing is patched: wrapt is missing"),
             ("eventlet", GREEN, "order", OK, "eventlet's monkey_patch() came before urllib3"),
         ],

@@ -23,7 +23,7 @@ PARTS = {
     "layers": "stalepool.connection.full_check.layers_of",
     "limit of a move": "stalepool.connection.fresh_socket.MOVE_S",
     "limit of a move's connect": "stalepool.connection.fresh_socket.BESIDE_S",
-    "limit of a replay's connect": "stalepool.connection.replay.BESIDE_S",
+    "limit of a replay's connect": "stalepool.connection.replay.AFTER_END_S",
     "liveness": "stalepool.sockets.liveness.examine",
     "MOVE_REASONS": "stalepool.connection.request_rules.MOVE_REASONS",
     "number of forks": "stalepool.runtime.fork_generation",

@@ -71,8 +71,12 @@ def versions(facts: Facts) -> Answers:
 def urllib3(facts: Facts) -> Answers:
     version = facts["versions"].get("urllib3")
     if "import_error" in facts or not version:
-        why = facts.get("import_error", "it was not imported")
-        yield WARNING, "no urllib3: %s" % why, "Look at the Python that the service really runs in."
+        why = facts.get("import_error", "no watched process imported it")
+        remedy = (
+            "Look at the Python that the service really runs in. Workers that were spawned, not "
+        )
+        remedy += "forked, are not watched: stalepool status shows them."
+        yield WARNING, "no urllib3: %s" % why, remedy
         return
     numbers = tuple(int(n) for n in version.split(".")[:2] if n.isdigit())
     if not _OLDEST_URLLIB3 <= numbers < _UNKNOWN_URLLIB3:
