@@ -101,12 +101,12 @@ def _pools_check_connections(cls: Any) -> bool:
     classes = [module.HTTPConnectionPool for module in modules]
     for each in classes:
         classes += each.__subclasses__()
-    makers = [each for each in classes if issubclass(cls, each.ConnectionCls)]
-    names = ("_validate_conn", "_prepare_proxy")
-    hooks = filter(None, (vars(each).get(name) for each in makers for name in names))
+    made = ((each, each.ConnectionCls) for each in classes)  # by a class; or by any function
+    makers = [each for each, of in made if not isinstance(of, type) or issubclass(cls, of)]
+    hooks = [getattr(m, n, None) for m in makers for n in ("_validate_conn", "_prepare_proxy")]
     # by their code: a decorator's wrapper has the __module__ of what it wraps, and wrapt's has all
     stock = [id(vars(module)) for module in modules]
-    return not all(type(hook) is FunctionType and id(hook.__globals__) in stock for hook in hooks)
+    return not all(type(h) is FunctionType and id(h.__globals__) in stock for h in hooks if h)
 
 
 def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:

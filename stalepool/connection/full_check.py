@@ -48,7 +48,7 @@ def _check(conn: Any, settings: Settings) -> Action:
     if state.phase is states.CHECKED:
         info = tcp_info.ask(layers_of(conn.sock))
         # not if it was put back unused: no data went out since; the kernel's clock is coarse
-        if info is None or info.last_data_sent_ms / 1000 < state.idle_s(None) - 0.05:
+        if info is not None and info.last_data_sent_ms / 1000 < state.idle_s(None) - 0.05:
             fallback.fall_back("requests_unseen", type(conn))
     verdict, idle_s = _find(conn, state, settings)
     _report(conn, state, verdict, idle_s, settings)

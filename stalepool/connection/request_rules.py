@@ -112,7 +112,7 @@ REPLAY_RULES = (
 
 def begins_a_request(data: Any) -> Any:
     """Tell whether data is the head of a request; a piece of a body may look like one."""
-    return type(data) is bytes and data.endswith(b"\r\n\r\n") and _is_a_request_line(data)
+    return type(data) is bytes and _is_a_request_line(data)
 
 
 def is_worth_a_record(state: State, request: Request) -> bool:

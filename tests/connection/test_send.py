@@ -62,6 +62,19 @@ def test_a_second_request_in_one_checkout_is_not_taken_for_the_firsts_body() -> 
         assert server.journal.count(method="POST") == 1
 
 
+def test_a_second_request_in_one_piece_is_not_taken_for_the_firsts_body() -> None:
+    """As botocore's connection sends them: the head does not end what is sent."""
+    with shim(replay="idempotent"), reused(default=ECHO) as (server, pool):
+        with contextlib.closing(pool._get_conn()) as conn:
+            conn.response_class = http.client.HTTPResponse
+            conn.request("GET", "/")
+            http.client.HTTPConnection.getresponse(conn).read()
+            have(server, ResetAfter(), kernel.POLLRDHUP)(conn)
+            with pytest.raises(ConnectionError):
+                conn.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+        assert len(server.journal.connections) == 1
+
+
 def test_a_connection_that_has_no_socket_is_not_looked_after(monkeypatch: Any) -> None:
     """As of what records and plays HTTP back."""
     kept: List[bytes] = []

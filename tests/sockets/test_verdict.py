@@ -107,7 +107,7 @@ def test_what_follows_from_a_verdict(
         is_kept = scene.is_kept or (mode == "audit" and scene.stock_keeps)
         assert_it_followed(scene._replace(is_kept=is_kept), server)
         is_unknown = verdict is Verdict.UNKNOWN
-        fallbacks = {"unknown_connection": 1, "requests_unseen": 1} if is_unknown else {}
+        fallbacks = {"unknown_connection": 1} if is_unknown else {}
         assert stalepool.snapshot()["fallbacks"].items() <= fallbacks.items()
     said = [record.getMessage() for record in caplog.records]
     action = "discards" if mode == "active" else "would discard"
