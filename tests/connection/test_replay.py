@@ -13,6 +13,7 @@ import pytest
 import urllib3
 from urllib3.util import Timeout
 
+import stalepool_testing as testing
 from errors import links
 from oracle import SendThenEnd
 from outages import direct
@@ -41,20 +42,7 @@ from replay_tools import (
     send,
 )
 from stalepool import fallback
-from stalepool_testing import (
-    TLS,
-    AnswerStep,
-    BlackHole,
-    Close,
-    ConnectProxy,
-    Exchange,
-    HalfStatusLine,
-    ProcessThenReset,
-    Reset,
-    ResetAfter,
-    Step,
-    kernel,
-)
+from stalepool_testing import TLS, AnswerStep, BlackHole, Close, HalfStatusLine, Reset, Step, kernel
 
 shim_with_replay = functools.partial(shim, replay="idempotent")
 
@@ -71,7 +59,10 @@ shim_with_replay = functools.partial(shim, replay="idempotent")
     ids=["off", "safe, PUT", "safe, GET", "a first request", "audit"],
 )
 def test_each_setting(settings, method, times, counted):
-    with shim_with_replay(**settings), reused(ProcessThenReset(), times=times) as (server, pool):
+    with shim_with_replay(**settings), reused(testing.ProcessThenReset(), times=times) as (
+        server,
+        pool,
+    ):
         outcome = send(server, pool, method)
         is_saved = counted == ("replays", "ok")
         assert kind_of(outcome.error) == (None if is_saved else "connection")
@@ -181,7 +172,7 @@ class NoteTheLimit(AnswerStep):
     def __init__(self) -> None:
         self.found_s: List[Any] = []
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange: testing.Exchange) -> None:
         self.found_s.append(Noting.socks[-1].gettimeout())
         ECHO.answer(exchange)
 
@@ -227,7 +218,7 @@ def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_
         assert found_s < afterwards_s <= limit_s
 
 
-class SlowProxy(ConnectProxy):
+class SlowProxy(testing.ConnectProxy):
     """Takes its time with every tunnel but the first."""
 
     def _tunnel(self, channel: Any, request: Any) -> None:
@@ -281,7 +272,7 @@ def test_the_first_error_through_a_tunnel():
     chains = []
     for who in (stock, shim_with_replay):
         with who(), tunnelled(default=Reset()) as way:
-            after_checkout(way.pool, have(way.server, ResetAfter(), kernel.POLLRDHUP))
+            after_checkout(way.pool, have(way.server, testing.ResetAfter(), kernel.POLLRDHUP))
             outcome = send(way.server, way.pool, "PUT")
             chains.append([type(link) for link in links(outcome.error)])
             if who is not stock:

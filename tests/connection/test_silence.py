@@ -22,23 +22,13 @@ from urllib3.exceptions import HTTPError
 import lanes
 import network
 import stalepool
+import stalepool_testing as testing
 from delayed_answers import ReadThenBlackHole
 from network import CutServer
 from oracle import lose_at_peer
 from pools import DEFAULTS, Server, counters, get, pool_for, pooled_connection, shim, stock
 from replay_tools import Case, side_by_side, wrong, wrong_in_stock
-from stalepool_testing import (
-    TLS,
-    AnswerStep,
-    Exchange,
-    FaultServer,
-    Respond,
-    Silence,
-    SlowAnswer,
-    ZeroWindow,
-    release,
-    swallow,
-)
+from stalepool_testing import TLS, AnswerStep, Exchange, FaultServer, Respond, Silence, SlowAnswer
 from worlds import beside
 
 #: the wait on silence and the probes in a fifth of their time, and as many probes as ever
@@ -158,7 +148,7 @@ LARGE_BODY = b"x" * 4_000_000
 
 def unread_for(seconds: float, method: str, body: bytes) -> Outcome:
     """The peer reads only after a while; what is sent until then fills its buffer."""
-    with answered(FaultServer([Respond(200), ZeroWindow(seconds)])) as (server, pool):
+    with answered(FaultServer([Respond(200), testing.ZeroWindow(seconds)])) as (server, pool):
         return outcome(server, lambda: pool.request(method, "/", body=body).status)
 
 
@@ -171,7 +161,7 @@ class RespondThroughFilter(AnswerStep):
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
         exchange.channel.pause(self.delay_s)
-        release(exchange.channel.sock)
+        testing.release(exchange.channel.sock)
         exchange.respond(200)
         exchange.channel.flush()
         network.swallow_empty(exchange.channel.sock)
@@ -267,7 +257,7 @@ def unacknowledged_and_dead(
             time.sleep(2.2)
             assert get(pool) == 200
         server.channels[0].flush()  # the answer before is acknowledged, and not sent again
-        swallow(server.channels[0].sock)
+        testing.swallow(server.channels[0].sock)
         if is_gone:
             server.stop_listening()
         time.sleep(idle_s)

@@ -15,17 +15,11 @@ from typing import Any, Dict, Iterator, List, Tuple
 import pytest
 import urllib3
 
+import stalepool_testing as testing
 from oracle import describe_error, describe_pool
 from pools import end_while_idle, in_stock, pool_for, pooled_connection, serving
 from replay_tools import asked, outcome, reused
-from stalepool_testing import (
-    CloseAfter,
-    FaultServer,
-    ProcessThenClose,
-    ProcessThenReset,
-    Respond,
-    RespondThenClose,
-)
+from stalepool_testing import CloseAfter, FaultServer, ProcessThenClose, ProcessThenReset, Respond
 
 pytestmark = pytest.mark.usefixtures("defaults")
 
@@ -116,7 +110,7 @@ def test_a_record_that_is_posted_makes_no_records(caplog: pytest.LogCaptureFixtu
     Of a handler that posts at once: ``test_fallback_logs``.
     """
     caplog.set_level(logging.DEBUG)
-    with serving(default=RespondThenClose(announced=False)) as (server, pool):
+    with serving(default=testing.RespondThenClose(announced=False)) as (server, pool):
         for number in (1, 2):
             logging.getLogger("application").info("record %d", number)
             assert pool.request("POST", "/log", body=caplog.messages[-1]).status == 200

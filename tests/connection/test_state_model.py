@@ -24,34 +24,23 @@ from hypothesis.stateful import (
 
 import lanes
 import stalepool
+import stalepool_testing as testing
 from breaks import breaks
 from pools import await_arrival, end_while_idle, pool_for, shim
 from replay_tools import ECHO, IDEMPOTENT, METHODS, after_checkout, have, send
 from stalepool import runtime
 from stalepool.connection import state
 from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, UPGRADED
-from stalepool_testing import (
-    TLS,
-    Close,
-    CloseAfter,
-    FaultServer,
-    HalfCloseAfter,
-    Reset,
-    ResetAfter,
-    Respond,
-    Surplus,
-    into_pool,
-    kernel,
-)
+from stalepool_testing import TLS, Close, CloseAfter, FaultServer, HalfCloseAfter, Surplus, kernel
 
 pytestmark = pytest.mark.timeout(600)  # with --full
 
 SETTINGS = {"replay": "idempotent", "presend_check": True}
 
 #: by which a server ends a connection that idles
-ENDS = [CloseAfter(0), ResetAfter(0), HalfCloseAfter(0), Surplus(408, seconds=0)]
+ENDS = [CloseAfter(0), testing.ResetAfter(0), HalfCloseAfter(0), Surplus(408, seconds=0)]
 #: with which it meets a request
-MEETS = [Close(), Reset()]
+MEETS = [Close(), testing.Reset()]
 
 UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 
@@ -110,7 +99,7 @@ class Walk(RuleBasedStateMachine):
     def a_connection_from_before_the_shim_came(self, is_pooled: bool) -> None:
         """Over TLS its session tickets lie unread."""
         if is_pooled:
-            into_pool(self.pool, self.server.connect())
+            testing.into_pool(self.pool, self.server.connect())
             kernel.wait_until(lambda: self.server.channels, "accepted", 5)
             if self.tls is not None:
                 await_arrival(self.pool)
@@ -173,7 +162,7 @@ class Walk(RuleBasedStateMachine):
     @precondition(lambda self: self.model.phase is not UPGRADED)
     @rule()
     def upgrade(self) -> None:
-        self.script.append(Respond(101, headers=UPGRADE))
+        self.script.append(testing.Respond(101, headers=UPGRADE))
         assert self.model.request("GET", None)
         assert self.pool.request("GET", "/", headers=UPGRADE).status == 101
         self.model.phase = UPGRADED

@@ -23,34 +23,11 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import urllib3
 
 import stalepool  # noqa: F401  # installs, unless the environment says no
+import stalepool_testing as testing
 from pools import Server, counters, pooled_connection
 from replay_routes import FOR_EVER_MS, route_to
 from replay_tools import after_checkout, have, kind_of, once_before, wait_for
-from stalepool_testing import (
-    TLS,
-    AnswerStep,
-    BlackHole,
-    Close,
-    CloseAfter,
-    Exchange,
-    HalfAnswer,
-    HalfCloseAfter,
-    HalfStatusLine,
-    LingeringClose,
-    ProcessThenClose,
-    ProcessThenReset,
-    Reset,
-    ResetAfter,
-    Respond,
-    Silence,
-    SlowAnswer,
-    Step,
-    Surplus,
-    ZeroWindow,
-    kernel,
-    release,
-    swallow,
-)
+from stalepool_testing import AnswerStep, BlackHole, CloseAfter, Exchange, ProcessThenClose, Step
 from stalepool_testing.tls import forget_errors
 
 #: of a request's read, in seconds: long enough for a busy machine
@@ -160,9 +137,9 @@ CUT: Dict[int, Callable[[bool], Any]] = {}
 def lose_at_peer(server: Any, pool: Any) -> None:
     """The peer has forgotten the connection, and its RST was lost: it is half open."""
     client = pooled_connection(pool).sock
-    swallow(client)
-    server.perform(ResetAfter(0))
-    release(client)
+    testing.swallow(client)
+    server.perform(testing.ResetAfter(0))
+    testing.release(client)
 
 
 def stop_listening(server: Any, pool: Any) -> None:
@@ -182,7 +159,7 @@ def arrange(fault: Fault, server: Any, pool: Any, is_behind_haproxy: bool) -> No
     if fault.when == MET or fault.step is None:
         return
     # behind haproxy nobody else ends the client's connection: its own timeout does
-    act = wait_for(kernel.POLLIN) if is_behind_haproxy else have(server, fault.step)
+    act = wait_for(testing.kernel.POLLIN) if is_behind_haproxy else have(server, fault.step)
     if isinstance(fault.step, BlackHole):
         server.perform(fault.step)
     elif fault.when == IDLE:
@@ -198,11 +175,11 @@ def arrange(fault: Fault, server: Any, pool: Any, is_behind_haproxy: bool) -> No
 ENDS: Dict[str, Step] = {
     "FIN": CloseAfter(0),
     "FIN without close_notify": CloseAfter(0, close_notify=False),
-    "RST": ResetAfter(0),
-    "half-closed": HalfCloseAfter(0),
-    "lingering close": LingeringClose(0),
-    "408": Surplus(408, seconds=0),
-    "answer nobody asked for": Surplus(200, b"poison", seconds=0),
+    "RST": testing.ResetAfter(0),
+    "half-closed": testing.HalfCloseAfter(0),
+    "lingering close": testing.LingeringClose(0),
+    "408": testing.Surplus(408, seconds=0),
+    "answer nobody asked for": testing.Surplus(200, b"poison", seconds=0),
 }
 
 GET, WITH_BODY = ("GET",), ("POST", "PUT")
@@ -231,22 +208,24 @@ FAULTS: Dict[str, Fault] = {
     "idle: half-open": Fault(None, IDLE, lose_at_peer, GET, arrives=0, **UNPROCESSED),
     "idle: black hole": Fault(BlackHole(), IDLE, read_s=SHORT_S, error="read timeout", arrives=0),
     # as the request arrives
-    "FIN on arrival": Fault(Close(), methods=GET, **UNPROCESSED),
-    "RST on arrival": Fault(Reset(), methods=GET, **UNPROCESSED),
+    "FIN on arrival": Fault(testing.Close(), methods=GET, **UNPROCESSED),
+    "RST on arrival": Fault(testing.Reset(), methods=GET, **UNPROCESSED),
     "FIN, acted on": Fault(ProcessThenClose(), **AGAIN),
     "close_notify, acted on": Fault(ProcessThenClose(close_notify=True), **AGAIN),
-    "RST, acted on": Fault(ProcessThenReset(), **AGAIN),
+    "RST, acted on": Fault(testing.ProcessThenReset(), **AGAIN),
     "FIN, and the listener gone": Fault(ProcessThenClose(), act=stop_listening, **TRIED),
     "FIN on every connection": Fault(ProcessThenClose(), is_for_ever=True, **TRIED),
-    "RST on every connection": Fault(ProcessThenReset(), is_for_ever=True, **TRIED),
+    "RST on every connection": Fault(testing.ProcessThenReset(), is_for_ever=True, **TRIED),
     "FIN of the tunnel": Fault(CutTunnel(), methods=("GET", "PUT"), **UNPROCESSED),
     "RST of the tunnel": Fault(CutTunnel(reset=True), methods=("GET", "PUT"), **UNPROCESSED),
     "413 before the body was read": Fault(
         RefuseEarly(), methods=WITH_BODY, is_large=True, error=None, is_processed=False
     ),
-    "RST before the body was read": Fault(Reset(), methods=WITH_BODY, is_large=True, **UNPROCESSED),
+    "RST before the body was read": Fault(
+        testing.Reset(), methods=WITH_BODY, is_large=True, **UNPROCESSED
+    ),
     "a body is not read": Fault(
-        ZeroWindow(60),
+        testing.ZeroWindow(60),
         methods=WITH_BODY,
         connect_s=2.0,
         is_large=True,
@@ -254,20 +233,20 @@ FAULTS: Dict[str, Fault] = {
         is_processed=False,
     ),
     # no answer in time
-    "read timeout": Fault(Silence(), read_s=SHORT_S, error="read timeout"),
+    "read timeout": Fault(testing.Silence(), read_s=SHORT_S, error="read timeout"),
     "read timeout, after the wait on silence": Fault(
-        Silence(), methods=GET, read_s=SILENCE_S, error="read timeout"
+        testing.Silence(), methods=GET, read_s=SILENCE_S, error="read timeout"
     ),
     # eventlet 0.33 says it in words of its own over TLS
-    "read timeout in the body": Fault(SlowAnswer(60), read_s=SHORT_S, error=None),
+    "read timeout in the body": Fault(testing.SlowAnswer(60), read_s=SHORT_S, error=None),
     # in the midst of the answer
-    "status line cut by a FIN": _in_the_answer(HalfStatusLine(), "half an answer"),
-    "status line cut by an RST": _in_the_answer(HalfStatusLine(reset=True)),
+    "status line cut by a FIN": _in_the_answer(testing.HalfStatusLine(), "half an answer"),
+    "status line cut by an RST": _in_the_answer(testing.HalfStatusLine(reset=True)),
     "headers cut by a FIN": _in_the_answer(SendThenEnd(_HEAD[:25])),
     "headers cut by an RST": _in_the_answer(SendThenEnd(_HEAD[:25], reset=True)),
     "headers end in a FIN": _in_the_answer(SendThenEnd(_HEAD[:-2])),
-    "body cut by a FIN": _in_the_answer(HalfAnswer(), "half an answer"),
-    "body cut by an RST": _in_the_answer(HalfAnswer(reset=True)),
+    "body cut by a FIN": _in_the_answer(testing.HalfAnswer(), "half an answer"),
+    "body cut by an RST": _in_the_answer(testing.HalfAnswer(reset=True)),
     "body that never began": _in_the_answer(SendThenEnd(_HEAD)),
     "chunk cut by a FIN": _in_the_answer(SendThenEnd(_CHUNKED + b"5\r\nab")),
     "chunks without an end": _in_the_answer(SendThenEnd(_CHUNKED + b"2\r\nab\r\n")),
@@ -397,7 +376,7 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
     """One request that meets one fault, and one more behind it."""
     fault, method, is_reused = FAULTS[cell.fault], cell.method, cell.is_reused
     version, way = LAYERS[layer]
-    tls = None if version is None else TLS(version)
+    tls = None if version is None else testing.TLS(version)
     is_behind = way == "haproxy"
     options: Dict[str, Any] = {"maxsize": 2}
     options["timeout"] = urllib3.Timeout(connect=fault.connect_s, read=fault.read_s)
@@ -407,11 +386,11 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
         options["socket_options"], buffer = SMALL_BUFFERS, 16384
     steps = [fault.step] if fault.when == MET else []
     times = ANSWERS[method] if is_reused else 0
-    script: Any = [Respond()] * times + steps
+    script: Any = [testing.Respond()] * times + steps
     if fault.is_for_ever:
 
         def script(request: Any) -> Any:
-            return steps if request.path == "/wanted" else Respond()
+            return steps if request.path == "/wanted" else testing.Respond()
 
     keeps_ms = 200 if is_behind and fault.when != MET else FOR_EVER_MS
     with Server(script, tls=None if is_behind else tls, receive_buffer=buffer) as server, route_to(

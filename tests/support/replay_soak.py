@@ -11,27 +11,9 @@ import random
 import sys
 from typing import Any, Dict, List, Set
 
+import stalepool_testing as testing
 from replay_tools import BODIES, ECHO, IDEMPOTENT, METHODS, NON_IDEMPOTENT
-from stalepool_testing import (
-    AnswerStep,
-    Close,
-    CloseAfter,
-    Exchange,
-    FinWithin,
-    HalfAnswer,
-    HalfCloseThenProcess,
-    HalfStatusLine,
-    IdleStep,
-    LingeringClose,
-    ProcessThenClose,
-    ProcessThenReset,
-    Reset,
-    ResetAfter,
-    Respond,
-    Step,
-    SurplusWithAnswer,
-    echo,
-)
+from stalepool_testing import AnswerStep, Close, Exchange, HalfStatusLine, Respond, Step, echo
 
 GREEN_THREADS = 100
 CONNECTIONS = 60  # fewer than threads: connections go from hand to hand
@@ -41,21 +23,21 @@ TLS_IN_A_HUNDRED = 10
 #: what may happen to any request on a reused connection, or behind its answer
 FAULTS: List[Step] = [
     Close(),
-    Reset(),
-    ProcessThenClose(),
-    ProcessThenReset(),
-    CloseAfter(),
-    ResetAfter(),
-    FinWithin(0.005),
-    HalfCloseThenProcess(),
-    LingeringClose(linger_s=0.2),
-    SurplusWithAnswer(408, body=echo),
+    testing.Reset(),
+    testing.ProcessThenClose(),
+    testing.ProcessThenReset(),
+    testing.CloseAfter(),
+    testing.ResetAfter(),
+    testing.FinWithin(0.005),
+    testing.HalfCloseThenProcess(),
+    testing.LingeringClose(linger_s=0.2),
+    testing.SurplusWithAnswer(408, body=echo),
     Respond(200, echo, delay_s=0.02),
     Respond(200, echo, {"Keep-Alive": "timeout=1"}),
     Respond(503, echo),
 ]
 #: errors as ever, whatever the method: only where an error is allowed
-FATAL_FAULTS: List[Step] = [HalfAnswer(), HalfStatusLine(), HalfStatusLine(reset=True)]
+FATAL_FAULTS: List[Step] = [testing.HalfAnswer(), HalfStatusLine(), HalfStatusLine(reset=True)]
 
 
 class PickFault(AnswerStep):
@@ -73,7 +55,7 @@ class PickFault(AnswerStep):
         step = self._pick(exchange) if channel.number in self._have_answered else ECHO
         self._have_answered.add(channel.number)
         exchange.entry.step = step
-        if isinstance(step, IdleStep):
+        if isinstance(step, testing.IdleStep):
             ECHO.answer(exchange)
             if step.idle(channel) and channel.is_open:
                 step.afterwards(channel)

@@ -12,27 +12,17 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 import urllib3
 
+import stalepool_testing as testing
 from errors import links
 from pools import Server, forget_what_was_counted, pooled_connection, serving, stock
-from stalepool_testing import (
-    TLS,
-    Close,
-    Exchange,
-    FaultServer,
-    IdleStep,
-    Reset,
-    Respond,
-    Step,
-    echo,
-    kernel,
-)
+from stalepool_testing import Close, Exchange, FaultServer, IdleStep, Reset, Respond, Step, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
 NON_IDEMPOTENT = ("POST", "PATCH")
 METHODS = IDEMPOTENT + NON_IDEMPOTENT
 BODIES = {"PUT": b"put", "POST": b"pay 10", "PATCH": b"add 1"}
 
-ECHO = Respond(200, echo)
+ECHO = Respond(200, testing.echo)
 
 #: what :func:`outcome` says where no answer came; urllib3 1.26 has an error of its own behind it
 NO_ANSWER = ["ProtocolError", "RemoteDisconnected"]
@@ -224,7 +214,7 @@ def side_by_side(calls: Sequence[Callable[[], Any]], at_once: int = 16) -> List[
 
     :raises BaseException: what the first of them raised, when all are done.
     """
-    assert TLS().ca_path  # made here, once, and not by several threads at a time
+    assert testing.TLS().ca_path  # made here, once, and not by several threads at a time
     with ThreadPoolExecutor(at_once) as executor:
         running = [executor.submit(call) for call in calls]
     return [call.result() for call in running]
