@@ -15,7 +15,7 @@ from delayed_answers import SILENT
 from pools import counters, pooled_connection, shim
 from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import FaultServer, ProcessThenClose, ProcessThenReset, Step
+from stalepool_testing import FaultServer, Latency, ProcessThenClose, ProcessThenReset, Step
 from worlds import WITH_TESTS
 
 
@@ -36,6 +36,16 @@ def test_where_none_can_be_had_it_stays() -> None:
         assert counters(server)["reconnects"] == {}
         assert [entry.connection for entry in server.journal] == [0, 0]
         assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@pytest.mark.parametrize(("rtt_us", "moved"), [(0, "failed"), (100_000, "idle_setting")])
+def test_a_move_may_take_eight_round_trips(rtt_us: int, moved: str) -> None:
+    """Or 0.25 s, if that is longer: this handshake takes more, as that of a host far away does."""
+    says = TcpInfo(**{**SILENT, "rtt_us": rtt_us})
+    with shim(nonidempotent_max_idle_s=0), reused(tls="TLSv1.3") as (server, pool):
+        with server.add(Latency(0.4)), breaks("TCP_INFO", by=lambda _: says):
+            assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {moved: 1}
 
 
 def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:

@@ -14,7 +14,7 @@ import urllib3
 
 import stalepool_testing as testing
 from errors import links
-from pools import Server, forget_what_was_counted, pooled_connection, serving, stock
+from pools import Server, pooled_connection, serving
 from stalepool_testing import Close, Exchange, FaultServer, IdleStep, Reset, Respond, Step, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
@@ -220,26 +220,11 @@ def side_by_side(calls: Sequence[Callable[[], Any]], at_once: int = 16) -> List[
     return [call.result() for call in running]
 
 
-class Case(NamedTuple):
-    """What takes seconds, and what judges that which was seen: with the shim, and without it."""
+def wrong(cases: Dict[str, Tuple[Callable[[], Any], Callable[[Any], Any]]]) -> Dict[str, Any]:
+    """What was seen of those cases that are not right; all are played at once.
 
-    play: Callable[[], Any]
-    is_right: Callable[[Any], bool]
-    in_stock: Callable[[Any], bool]
-
-
-def wrong(cases: Dict[str, Case], check: str = "is_right") -> Dict[str, Any]:
-    """What was seen of those cases that are not right; all are played at once."""
-    seen = side_by_side([case.play for case in cases.values()], at_once=len(cases))
-    return {
-        name: outcome
-        for (name, case), outcome in zip(cases.items(), seen)
-        if not getattr(case, check)(outcome)
-    }
-
-
-def wrong_in_stock(cases: Dict[str, Case]) -> Dict[str, Any]:
-    """The same without the shim."""
-    with stock():
-        forget_what_was_counted()
-        return wrong(cases, "in_stock")
+    :param cases: name -> what takes seconds, and what judges that which was seen.
+    """
+    seen = side_by_side([play for play, _ in cases.values()], at_once=len(cases))
+    judged = zip(cases.items(), seen)
+    return {name: outcome for (name, (_, is_right)), outcome in judged if not is_right(outcome)}
