@@ -1,20 +1,53 @@
-"""A soak: what holds for one request holds for twenty thousand of them, all at once."""
+"""A soak: what holds for one request holds for twenty thousand of them, all at once.
+
+The server lives in the test's process, on native threads; its client, a hundred green threads, in
+one of its own. Which fault a request meets is drawn from its id: the same each time, but for what
+the races make of it.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
+import os
+import random
 from collections import Counter
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Set
 
 import pytest
+import urllib3
 
+import stalepool
+import stalepool_testing as testing
 from conftest import child
-from replay_soak import PickFault
-from replay_tools import ECHO, NON_IDEMPOTENT
-from stalepool_testing import TLS, Entry, FaultServer
-from worlds import WITH_TESTS
+from replay_tools import BODIES, ECHO, IDEMPOTENT, METHODS, NON_IDEMPOTENT
+from stalepool_testing import TLS, Exchange, FaultServer, HalfStatusLine, Respond, Step, echo
+from worlds import beside
 
-CLIENT = "from worlds import enter; enter('eventlet'); import replay_soak; replay_soak.main()"
+GREEN_THREADS = 100
+CONNECTIONS = 60  # fewer than threads: connections go from hand to hand
+FAULTS_IN_A_HUNDRED = 12
+TLS_IN_A_HUNDRED = 10
+
+#: what may happen to any request on a reused connection, or behind its answer
+FAULTS: List[Step] = [
+    testing.Close(),
+    testing.Reset(),
+    testing.ProcessThenClose(),
+    testing.ProcessThenReset(),
+    testing.CloseAfter(),
+    testing.ResetAfter(),
+    testing.FinWithin(0.005),
+    testing.HalfCloseThenProcess(),
+    testing.LingeringClose(linger_s=0.2),
+    testing.SurplusWithAnswer(408, body=echo),
+    Respond(200, echo, delay_s=0.02),
+    Respond(200, echo, {"Keep-Alive": "timeout=1"}),
+    Respond(503, echo),
+]
+#: errors as ever, whatever the method: only where an error is allowed
+FATAL_FAULTS: List[Step] = [testing.HalfAnswer(), HalfStatusLine(), HalfStatusLine(reset=True)]
+
 LONGEST_S = 1800
 #: eventlet leaves a TLS socket whose handshake failed to its finalizer, which closes it and warns.
 #: Descriptors that stay open are counted in the client itself
@@ -23,30 +56,122 @@ WARNINGS = ("-Werror", "-Wignore::DeprecationWarning", "-Wignore:unclosed:Resour
 pytestmark = pytest.mark.timeout(LONGEST_S)
 
 
-def soak(requests: int, **environ: str) -> Tuple[Dict[str, Any], List[List[Entry]]]:
-    """Let a client loose on two servers, the second with TLS: its report, and their journals."""
-    tls = TLS()
-    with FaultServer(default=PickFault("seed")) as plain, FaultServer(
-        default=PickFault("seed"), tls=tls
-    ) as encrypted:
-        words = [*WARNINGS, "-c", CLIENT, requests, "seed", tls.ca_path, plain.url, encrypted.url]
-        done = child(*words, env={**WITH_TESTS, **environ}, timeout=LONGEST_S)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return json.loads(done.stdout), [list(plain.journal), list(encrypted.journal)]
+class PickFault(testing.AnswerStep):
+    """A fault at random, but for a connection's first request; the journal has what was picked."""
+
+    def __init__(self) -> None:
+        self._have_answered: Set[int] = set()  # connections, by their numbers
+
+    def answer(self, exchange: Exchange) -> None:
+        channel = exchange.channel
+        step: Any = ECHO
+        chance = random.Random("seed" + exchange.request.request_id)
+        if channel.number in self._have_answered and chance.random() < FAULTS_IN_A_HUNDRED / 100:
+            is_idempotent = exchange.request.method in IDEMPOTENT
+            step = chance.choice(FAULTS if is_idempotent else FAULTS + FATAL_FAULTS)
+        self._have_answered.add(channel.number)
+        exchange.entry.step = step
+        if isinstance(step, testing.IdleStep):
+            ECHO.answer(exchange)
+            if step.idle(channel) and channel.is_open:
+                step.afterwards(channel)
+        else:
+            step.answer(exchange)
+
+
+# -- the client, in a process that is green --------------------------------------------------------
+
+CLIENT = """
+import sys
+from worlds import enter
+enter("eventlet")
+import test_replay_soak
+test_replay_soak.run_client(*sys.argv[1:])
+"""
+
+
+def run_client(requests: str, ca_path: str, *urls: str) -> None:
+    """Print ``lost``: idempotent requests without an answer. ``wrong``: answers to another request.
+    ``failed``: ids of the others that ended in an error, by method. ``left_over``: descriptors,
+    green threads and the hub's listeners that were not there before.
+    """
+    import eventlet
+
+    lost: List[Any] = []
+    wrong: List[Any] = []
+    failed: Dict[str, List[str]] = {method: [] for method in NON_IDEMPOTENT}
+
+    def one_request(pool: Any, method: str, request_id: str) -> None:
+        body, headers = BODIES.get(method), {"X-Request-Id": request_id}
+        try:
+            answer = pool.request(method, "/" + request_id, body=body, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            if method in IDEMPOTENT:
+                lost.append([method, request_id, repr(error)])
+            else:
+                failed[method].append(request_id)
+            return
+        said = json.loads(answer.data)
+        is_own = said["method"] == method and said["request_id"] == request_id
+        if answer.status not in (200, 503) or not is_own or said["body"].encode() != (body or b""):
+            wrong.append([method, request_id, answer.status, said])
+
+    def green_thread(number: int) -> None:
+        chance = random.Random("seed-%d" % number)
+        for count in range(int(requests) // GREEN_THREADS):
+            pool = pools[chance.random() < TLS_IN_A_HUNDRED / 100]
+            one_request(pool, chance.choice(METHODS), "%d-%d" % (number, count))
+            eventlet.sleep(chance.expovariate(500))
+
+    before = present()
+    options: Any = {"maxsize": CONNECTIONS, "block": True, "retries": False, "timeout": 30.0}
+    certified = [{}, {"ca_certs": ca_path}]
+    pools = [urllib3.connection_from_url(u, **options, **ca) for u, ca in zip(urls, certified)]
+    threads = [eventlet.spawn(green_thread, number) for number in range(GREEN_THREADS)]
+    while threads:
+        threads.pop().wait()
+    counters = stalepool.snapshot()["totals"]
+    while pools:
+        pools.pop().close()
+    found = {"lost": lost, "wrong": wrong, "failed": failed, "counters": counters}
+    print(json.dumps({**found, "left_over": present() - before}))
+
+
+def present() -> Counter:
+    """How many descriptors, green threads and listeners of the hub there are."""
+    import greenlet
+    from eventlet import hubs
+
+    gc.collect()
+    hub = hubs.get_hub()
+    green = [thing for thing in gc.get_objects() if isinstance(thing, greenlet.greenlet)]
+    return Counter(
+        descriptors=len(os.listdir("/proc/self/fd")),
+        green_threads=sum(not thread.dead for thread in green),
+        listeners=len(hub.get_readers()) + len(hub.get_writers()),
+    )
+
+
+# -- what came of it -------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_soak(request: pytest.FixtureRequest) -> None:
-    requests = request.config.getoption("--soak")
-    report, journals = soak(requests, STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S="0.2")
+    tls = TLS()
+    with FaultServer(default=PickFault()) as plain, FaultServer(
+        default=PickFault(), tls=tls
+    ) as encrypted:
+        words = [request.config.getoption("--soak"), tls.ca_path, plain.url, encrypted.url]
+        env = {**beside(__file__), "STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S": "0.2"}
+        done = child(*WARNINGS, "-c", CLIENT, *words, env=env, timeout=LONGEST_S)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        report = json.loads(done.stdout)
+        journals = [list(plain.journal), list(encrypted.journal)]
     picked = [
         Counter(type(entry.step).__name__ for entry in journal if entry.step is not ECHO)
         for journal in journals
     ]
-    print("\n%d requests; %s" % (requests, picked))
-    print(report["counters"])
-    print({method: len(failed) for method, failed in report["failed"].items()})
+    print("\n%s; %s" % (picked, report["counters"]))
     # every idempotent request answered, no answer given to another
     assert report["lost"] == []
     assert report["wrong"] == []
@@ -64,10 +189,3 @@ def test_soak(request: pytest.FixtureRequest) -> None:
     assert report["counters"]["replays"].keys() == {"ok"}
     assert report["counters"]["replays_refused"].keys() <= {"method", "answer_began"}
     assert report["counters"]["moved"].keys() >= {"idle_setting"}
-
-
-@pytest.mark.full
-def test_stock_loses_requests() -> None:
-    report, _ = soak(1000, STALEPOOL_ENABLED="0")
-    assert report["lost"] != []
-    assert report["counters"]["checkouts"] == 0
