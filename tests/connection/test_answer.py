@@ -15,19 +15,12 @@ import pytest
 import urllib3
 
 import stalepool
-from delayed_answers import nothing_is_acknowledged
 from pools import counters, get, serving, shim, stock
 from replay_tools import ECHO, reused, send
 from stalepool_testing import TLS, AnswerStep, Close, Exchange, FaultServer, Respond, Silence
 from stalepool_testing.tls_sockets import say_goodbye
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def test_a_silent_peer_is_left_for_another_that_answers() -> None:
-    with shim(replay="idempotent", silence_s=1), reused(Silence()) as (server, pool):
-        with nothing_is_acknowledged():
-            assert send(server, pool, "GET")[:4] == (200, True, None, 2)
 
 
 @dataclass(frozen=True)
@@ -45,13 +38,6 @@ def test_a_close_notify_without_a_fin(version: str) -> None:
     """The kernel knows of no end."""
     with shim(replay="idempotent"), reused(SayGoodbye(), tls=TLS(version)) as (server, pool):
         assert send(server, pool, "GET")[:4] == (200, True, None, 2)
-
-
-def test_a_late_answer_is_awaited() -> None:
-    with shim(replay="idempotent", silence_s=1), reused(Respond(delay_s=1.3)) as (server, pool):
-        outcome = send(server, pool, "GET")
-        assert (outcome.status, outcome.arrivals) == (200, 1)
-        assert counters(server)["replays"] == {}
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall() -> None:

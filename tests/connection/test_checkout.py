@@ -25,7 +25,6 @@ from pools import (
     stock,
     verdicts,
 )
-from replay_tools import side_by_side
 from socket_states import KINDS, STATES, is_possible, verdict_on
 from stalepool import stats
 from stalepool.connection import state
@@ -194,18 +193,3 @@ def test_a_check_while_another_thread_checks():
         assert urllib3.connectionpool.is_connection_dropped(conn) is True
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 1}
         assert get(pool) == 200
-
-
-@pytest.mark.full
-def test_many_threads_check_one_connection():
-    """Never an exception, never a wrong word, whoever of them is first."""
-    with shim(), serving() as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        conn = pooled_connection(pool)
-
-        def look():
-            return any(urllib3.connectionpool.is_connection_dropped(conn) for _ in range(500))
-
-        assert side_by_side([look] * 4) == [False] * 4
-        assert get(pool) == 200
-        assert len(server.journal.connections) == 1

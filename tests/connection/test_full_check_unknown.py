@@ -16,8 +16,8 @@ from urllib3.connection import HTTPConnection
 import stalepool
 import stalepool_testing as testing
 from breaks import raises
-from pools import EVERYTHING, get, pool_for, pooled_connection, serving, shim, stock, verdicts
-from stalepool_testing import TLS, FaultServer, Respond
+from pools import EVERYTHING, get, pooled_connection, serving, shim, stock, verdicts
+from stalepool_testing import FaultServer, Respond
 
 
 def outcome(conn):
@@ -109,38 +109,6 @@ def test_http2_is_left_to_urllib3(http2_connection, state):
             assert outcome(conn) is wanted is (state != "open")
             assert stalepool.snapshot()["fallbacks"] == {"unknown_connection": 1}
             assert stalepool.snapshot()["totals"]["checkouts"] == 0
-
-
-class Http2Server(FaultServer):
-    """Answers every request with 200 and "ok"; no more HTTP/2 than that takes."""
-
-    def _serve_requests(self, channel):
-        import h2.config
-        import h2.connection
-        import h2.events
-
-        http2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
-        http2.initiate_connection()
-        channel.sock.sendall(http2.data_to_send())
-        while data := channel.sock.recv(65536):
-            for event in http2.receive_data(data):
-                if isinstance(event, h2.events.StreamEnded):
-                    http2.send_headers(event.stream_id, [(":status", "200")])
-                    http2.send_data(event.stream_id, b"ok", end_stream=True)
-            channel.sock.sendall(http2.data_to_send())
-
-
-def test_http2_requests(http2_connection):
-    """Whole requests: nothing of ours gets in their way."""
-    tls = TLS("TLSv1.3")
-    found = []
-    for who in stock, shim:
-        with who(), Http2Server(tls=tls) as server, pool_for(server, tls) as pool:
-            pool.ConnectionCls = http2_connection
-            answers = [pool.request("GET", "/").data for _ in range(3)]
-            assert answers == [b"ok"] * 3
-            found.append(len(server.journal.connections))
-    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])

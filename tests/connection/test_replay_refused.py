@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import socket
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple
 
 import pytest
 
 import stalepool
-from oracle import RefuseEarly
-from pools import counters, in_stock, pooled_connection, wait_idle
+from pools import counters, pooled_connection, wait_idle
 from replay_tools import NO_ANSWER, CloseLate, ResetLate, asked, outcome, reused, side_by_side
 from stalepool_testing import ProcessThenClose, ProcessThenReset, Respond, Silence, Step
 
@@ -63,22 +62,6 @@ def test_a_server_that_fails_on_a_request_is_not_asked_again(version: Any, step:
         assert isinstance(outcome(pool, "GET"), list)
         assert asked(server) == 1
         assert counters(server)["replays_refused"] == {"peer_had_it": 1}
-
-
-@pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
-def test_an_upload_that_is_refused_early_is_begun_once(version: Any) -> None:
-    """A 413 lies unread behind the RST that ends the connection."""
-    small = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)]
-
-    def upload() -> Tuple[Any, ...]:
-        options = {"tls": version, "socket_options": small, "receive_buffer": 16384}
-        with reused(RefuseEarly(), **options) as (server, pool):
-            seen, counted = outcome(pool, "PUT", body=b"x" * 900_000), counters(server)
-            return seen, asked(server), counted.get("replays_refused"), counted.get("replays")
-
-    seen, times, *_ = in_stock(upload)
-    assert times == 1
-    assert upload() == (seen, 1, {"answer_began": 1}, {})
 
 
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])

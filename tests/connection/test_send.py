@@ -12,9 +12,10 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 import stalepool
+from oracle import ENDS
 from pools import counters, get, passing_through, pooled_connection, serving, shim
 from replay_tools import ECHO, after_checkout, have, reused, send
-from stalepool_testing import ProcessThenReset, ResetAfter, ResetAtNextByte, Surplus, kernel
+from stalepool_testing import ProcessThenReset, ResetAtNextByte, Surplus, kernel
 
 
 def test_uninstalled_it_passes_through() -> None:
@@ -25,12 +26,38 @@ def test_uninstalled_it_passes_through() -> None:
         assert seen["fallbacks"] == {} and seen["origins"] == {}
 
 
-def test_a_failed_send_is_made_good() -> None:
-    """The connection is reset after its checkout, so that the send fails, and not the read."""
-    with shim(replay="idempotent"), reused(default=ECHO) as (server, pool):
-        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
-        assert send(server, pool, "PUT")[:4] == (200, True, None, 1)
+def test_a_connection_that_was_replaced_meanwhile():
+    """What is remembered is of a socket, and says nothing of another one."""
+
+    def replace(conn: Any) -> None:
+        old, conn.sock = conn.sock, None
+        conn.connect()
+        old.close()
+
+    with shim(presend_check=True), reused() as (server, pool):
+        after_checkout(pool, replace)
+        assert send(server, pool, "POST")[:3] == (200, True, None)
+        assert len(server.journal.connections) == 2
+        assert counters(server)["moved"] == {}
+
+
+@pytest.mark.each_value
+@pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
+@pytest.mark.parametrize("name", ["FIN", "FIN without close_notify", "RST", "half-closed"])
+def test_replay_alone_would_do_for_some(name, version):
+    """Without the pre-send check the request goes into the dead connection, and out again."""
+    with shim(replay="idempotent"), reused(tls=version) as (server, pool):
+        after_checkout(pool, have(server, ENDS[name], kernel.POLLRDHUP))
+        assert send(server, pool, "PUT") == (200, True, None, 1, 1)
         assert counters(server)["replays"] == {"ok": 1}
+
+
+def test_without_the_presend_check():
+    """What lies there is taken for the answer, as in stock."""
+    with shim(presend_check=False), reused() as (server, pool):
+        after_checkout(pool, have(server, ENDS["answer nobody asked for"]))
+        outcome = send(server, pool, "GET")
+        assert (outcome.status, outcome.is_own_answer) == (200, False)
 
 
 class SignsIn(urllib3.connection.HTTPConnection):
