@@ -13,19 +13,17 @@ import unittest.mock
 from typing import Any, Callable, Dict, Iterator, NamedTuple
 
 import pytest
-import requests
 import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 import stalepool
 from errors import links
-from gates import Gate
 from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, in_place, outage
 from pools import UnknownSocket, get, pool_for, pooled_connection, serving, shim, stock
 from replay_routes import proxied
 from replay_tools import side_by_side
 from stalepool import stats
-from stalepool_testing import TLS, FaultServer, Respond, swallow
+from stalepool_testing import TLS, Respond, swallow
 from worlds import WITH_TESTS
 
 
@@ -38,31 +36,13 @@ def through_proxy(tls=None) -> Iterator[Route]:
         yield Route(way.server, way.front, way.pool, send, origin)
 
 
-@contextlib.contextmanager
-def through_requests() -> Iterator[Route]:
-    with FaultServer() as server, Gate(server) as gate, requests.Session() as session:
-        session.trust_env = False
-
-        def send(method):
-            return as_a_new_thread(session.request, method, gate.url, timeout=10).status_code
-
-        assert send("GET") == 200
-        pools = session.get_adapter(gate.url).poolmanager.pools
-        (key,) = pools.keys()
-        yield Route(server, gate, pools[key], send, gate)
-
-
 ROUTES = {
     "plain": direct,
     "tls": lambda: direct(tls=TLS()),
     "ipv6": lambda: direct(family=socket.AF_INET6),
     "proxy": through_proxy,
     "tunnel": lambda: through_proxy(TLS()),
-    "requests": through_requests,
 }
-
-
-# -- back within the window ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -73,7 +53,7 @@ def test_back_within_the_window(sleeper, who, route):
         way.begin_outage()
         sleeper.after(1, way.gate.open)
         if who is stock:
-            with pytest.raises((HTTPError, requests.ConnectionError)):
+            with pytest.raises(HTTPError):
                 way.send("POST")
             assert sleeper.pauses == []
         else:
@@ -96,9 +76,6 @@ def test_a_handshake_is_not_pressed_for_time(sleeper):
         assert way.send("POST") == 200
         assert pooled_connection(way.pool).timeout == 10
         assert pooled_connection(way.pool).sock.gettimeout() == 10
-
-
-# -- never, not at once, not any more --------------------------------------------------------------
 
 
 def reset_each_connection(way, patched):
@@ -289,9 +266,6 @@ def test_what_is_left_of_a_threads_window_serves_the_next_origin(sleeper):
 
         as_a_new_thread(ask_both)
         assert a.reconnects == b.reconnects == {"ok": 1, "windows": 1}
-
-
-# -- many at once, two copies, eventlet ------------------------------------------------------------
 
 
 def test_many_at_once(sleeper):

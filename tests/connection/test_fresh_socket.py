@@ -19,25 +19,6 @@ from stalepool_testing import FaultServer, Latency, ProcessThenClose, ProcessThe
 from worlds import WITH_TESTS
 
 
-def test_a_request_that_moves_rides_the_fresh_socket() -> None:
-    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
-        assert send(server, pool, "POST").status == 200
-        assert counters(server)["moved"] == {"idle_setting": 1}
-        assert [entry.connection for entry in server.journal] == [0, 1]
-        server.wait_ended(0)
-
-
-def test_where_none_can_be_had_it_stays() -> None:
-    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
-        server.stop_listening()
-        with breaks("limit of a move", by=2.0):  # as where a round trip is long
-            assert send(server, pool, "POST").status == 200
-        assert counters(server)["moved"] == {"failed": 1}
-        assert counters(server)["reconnects"] == {}
-        assert [entry.connection for entry in server.journal] == [0, 0]
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
 @pytest.mark.parametrize(("rtt_us", "moved"), [(0, "failed"), (100_000, "idle_setting")])
 def test_a_move_may_take_eight_round_trips(rtt_us: int, moved: str) -> None:
     """Or 0.25 s, if that is longer: this handshake takes more, as that of a host far away does."""

@@ -8,9 +8,9 @@ import pytest
 
 import stalepool
 from outages import both
-from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, shim, stock, verdicts
+from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, shim, verdicts
 from replay_routes import proxied
-from stalepool_testing import TLS, SurplusWithAnswer, kernel
+from stalepool_testing import TLS, kernel
 
 SECURED = TLS("TLSv1.3")
 #: a tunnel through a proxy: who speaks TLS, and the family
@@ -68,18 +68,3 @@ def test_an_end_by_the_proxy(who, name, reset):
             origins = stalepool.snapshot()["origins"]
             assert way.proxy.origin in origins
             assert [name for name in origins if origins[name]["checkouts"]] == [origin.origin]
-
-
-@pytest.mark.usefixtures("small_reads")
-@pytest.mark.parametrize("name", [name for name in TUNNELS if "IPv6" not in name])
-@both
-def test_a_surplus_inside_the_tunnel(who, name):
-    """In the inner TLS layer where there are two; stock takes it for the next answer."""
-    with who(), proxied([SurplusWithAnswer(surplus_status=404)], **TUNNELS[name]) as way:
-        statuses = [way.send(), way.send()]
-        if who is stock:
-            assert statuses == [200, 404]
-        else:
-            assert statuses == [200, 200]
-            assert verdicts(way.server) == {"tls_pending": 1}
-            assert len(way.proxy.tunnels) == 2

@@ -86,9 +86,6 @@ def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
         assert counters(server)["knowledge"]["observed_idle_limit_s"] is None
 
 
-# -- what the server announces -------------------------------------------------------------------
-
-
 def announcing(seconds, **more):
     return Respond(200, headers={"Keep-Alive": "timeout=%s" % seconds}, **more)
 

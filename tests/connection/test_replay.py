@@ -19,7 +19,6 @@ from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
 from outages import direct
 from pools import (
     DEFAULTS,
-    VERIFIES_NAMES_ALONE,
     UnknownSocket,
     counters,
     pooled_connection,
@@ -141,41 +140,24 @@ def test_the_connect_of_the_second_try_is_refused(window_s, sleeper):
         assert way.reconnects == ({"ok": 1, "windows": 1} if window_s else {})
 
 
-# -- how long it may take --------------------------------------------------------------------------
+class NoteTheLimit(AnswerStep):
+    """Notes how long the client waits for the answer, and answers."""
+
+    def answer(self, exchange: testing.Exchange) -> None:
+        Noting.limits_s.append(Noting.newest.gettimeout())
+        ECHO.answer(exchange)
 
 
-class Noting:
-    """Mixed into connections: notes the limits on their connects, and their sockets."""
+class Noting(urllib3.connection.HTTPConnection):
+    """Notes the limits on its connects."""
 
     limits_s: ClassVar[List[Any]] = []
-    socks: ClassVar[List[Any]] = []
+    newest: ClassVar[Any] = None
 
     def connect(self) -> None:
         self.limits_s.append(self.timeout)
         super().connect()
-        self.socks.append(self.sock)
-
-
-class NoteTheLimit(AnswerStep):
-    """Notes how long the client waits for the answer, and answers."""
-
-    def __init__(self) -> None:
-        self.found_s: List[Any] = []
-
-    def answer(self, exchange: testing.Exchange) -> None:
-        self.found_s.append(Noting.socks[-1].gettimeout())
-        ECHO.answer(exchange)
-
-
-@pytest.fixture
-def noting(monkeypatch):
-    """Has all connections of urllib3 note their limits; they come with one that notes the other."""
-    for pool in (urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool):
-        cls = type("Noting", (Noting, pool.ConnectionCls), {})
-        monkeypatch.setattr(pool, "ConnectionCls", cls)
-    Noting.limits_s.clear()
-    Noting.socks.clear()
-    return NoteTheLimit()
+        Noting.newest = self.sock
 
 
 @pytest.mark.parametrize(
@@ -188,22 +170,22 @@ def noting(monkeypatch):
     ],
     ids=["read", "none", "send"],
 )
-def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_off_s, noting):
+def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_off_s):
     small = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
-    limit_s = timeout.read_timeout
-    with shim_with_replay(), reused(step, noting, socket_options=small) as (server, pool):
+    limit_s, options = timeout.read_timeout, {"connection_class": Noting, "socket_options": small}
+    with shim_with_replay(), reused(step, NoteTheLimit(), **options) as (server, pool):
         # urllib3 up to 1.26.14 sends within the timeout of the request before
         pooled_connection(pool).sock.settimeout(limit_s)
         outcome = send(server, pool, "PUT", body=body, timeout=timeout)
         assert outcome[:4] == (200, True, None, 2)
         assert server.journal[-1].body == (body or b"")
-        (found_s,) = noting.found_s
+        connect_s, found_s = Noting.limits_s[-2:]
         afterwards_s = pooled_connection(pool).sock.gettimeout()
         if limit_s is None:
             assert (found_s, afterwards_s) == (None, None)
             return
         assert 0 < found_s <= limit_s - taken_off_s
-        assert 0 < Noting.limits_s[-1] <= limit_s - taken_off_s
+        assert 0 < connect_s <= limit_s - taken_off_s
         # on the connection that goes on living the caller's own is set again
         assert found_s < afterwards_s <= limit_s
 
@@ -223,18 +205,6 @@ def tunnelled(*steps: Step, default: Any = ECHO, **options: Any) -> Iterator[Pro
     with proxied([ECHO, *steps], tls=TLS(), default=default, **options) as way:
         prime(way.pool)
         yield way
-
-
-@pytest.mark.parametrize("proxy_tls", [None] if VERIFIES_NAMES_ALONE else [None, TLS()])
-def test_the_time_a_tunnel_takes_is_taken_off_too(noting, proxy_tls):
-    options = {"proxy_class": SlowProxy, "proxy_tls": proxy_tls}
-    with shim_with_replay(), tunnelled(CloseLate(), noting, **options) as way:
-        outcome = send(way.server, way.pool, "GET", timeout=Timeout(connect=30, read=10))
-        assert outcome.status == 200
-        assert len(way.proxy.tunnels) == 2
-        assert 0 < Noting.limits_s[-1] <= 10 - 0.15
-        (found_s,) = noting.found_s
-        assert 0 < found_s <= 10 - 0.15 - 0.25
 
 
 def test_a_tunnel_that_takes_longer_than_is_left():

@@ -5,16 +5,14 @@ from __future__ import annotations
 import array
 import contextlib
 import io
-import threading
-from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 import pytest
 import urllib3
 
-from pools import counters, pooled_connection, shim
+from pools import counters, shim
 from replay_tools import ECHO, Outcome, kind_of, reused, send
-from stalepool_testing import Close, Exchange, Reset, kernel
+from stalepool_testing import Close
 
 WITH_REPLAY = {"replay": "idempotent"}
 CONTENT = b"0123456789"
@@ -84,17 +82,6 @@ BODIES: Dict[str, Body] = {
 }
 
 
-@dataclass(frozen=True)
-class ResetWhenTold(Reset):
-    """An RST when the client says so."""
-
-    told: threading.Event = field(default_factory=threading.Event)
-
-    def answer(self, exchange: Exchange) -> None:
-        assert self.told.wait(10)
-        super().answer(exchange)
-
-
 @pytest.mark.parametrize("name", BODIES)
 def test_bodies(name, tmp_path):
     """Each arrives on a connection that lives; on one that ends it is sent again, if it may be."""
@@ -120,21 +107,3 @@ def test_bodies(name, tmp_path):
             ((refusal, count),) = counters(server)["replays_refused"].items()
             assert refusal in body.refused_by.split(" or ")
             assert count == 1
-
-
-def test_a_body_of_which_a_part_is_out():
-    """Up to a megabyte is recorded and goes out again; what is read later just follows."""
-    parts, step = [CONTENT, CONTENT, TOO_LARGE], ResetWhenTold()
-
-    def body() -> Iterator[bytes]:
-        yield parts[0]
-        step.told.set()
-        kernel.wait_readable(sock, events=kernel.POLLRDHUP)
-        yield from parts[1:]
-
-    headers = {"Content-Length": str(len(b"".join(parts)))}
-    with shim(**WITH_REPLAY), reused(step) as (server, pool):
-        sock = pooled_connection(pool).sock
-        outcome = send(server, pool, "PUT", body=body(), headers=headers)
-        assert outcome == (200, True, None, 2, 1)
-        assert server.journal[-1].body == b"".join(parts)

@@ -65,8 +65,6 @@ def attempt(replay: str = "idempotent", setting: Any = "auto", **facts: Any) -> 
     return Attempt(settings, knows(**facts), request)
 
 
-# -- may it be sent again? -----------------------------------------------------------------------
-
 LENGTH = "Content-Length: 10"
 LARGE = b"x" * RECORD_LIMIT
 
@@ -133,8 +131,6 @@ def test_methods_by_setting():
     assert {name: set(wanted[name]) for name in wanted} == request_rules.METHODS
 
 
-# -- is its body worth a record? -----------------------------------------------------------------
-
 WORTH_A_RECORD = [
     (True, {}),
     (True, {"method": "PUT"}),
@@ -156,8 +152,6 @@ def test_a_body_is_recorded_where_it_may_be_sent_again(is_worth_it, facts):
     tried = attempt(**facts)
     assert request_rules.is_worth_a_record(tried.state, tried.request) is is_worth_it
 
-
-# -- had the connection died? --------------------------------------------------------------------
 
 STANDS, ENDED = False, True
 RESET = ConnectionResetError(errno.ECONNRESET, "raised by somebody")
@@ -184,8 +178,6 @@ def test_who_had_the_request_and_ended_late_has_failed_on_it(name, within_s, has
         tried = Attempt(settings, knows(), request_of(), pair.client, error)
         assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) == name
 
-
-# -- may it ride an idle connection? -------------------------------------------------------------
 
 IDLE_S = 100.0
 OF_100 = {"died_at": (100.0, 101.0, 105.0)}
@@ -236,8 +228,6 @@ def test_every_rule_has_a_row(table):
     rules = {rule.name for rule in getattr(request_rules, table)}
     assert rules <= {row[0] for row in ROWS[table]}
 
-
-# -- what a header tells --------------------------------------------------------------------------
 
 CHALLENGES = {
     **dict.fromkeys(("NTLM", "Negotiate", "Kerberos", 'Basic realm="x", Negotiate'), True),

@@ -123,9 +123,6 @@ def through_a_proxy() -> Seen:
         return seen_at(way.server, ask(pool, NEAR))
 
 
-# -- what has to be seen ---------------------------------------------------------------------------
-
-
 def is_moved(seen: Seen) -> bool:
     return (
         (seen.ends, seen.on, seen.connections) == ([200, 200], [0, 1], 2)
@@ -148,9 +145,6 @@ def is_the_callers_error(seen: Seen) -> bool:
         and seen.moved == {"announced_limit": 1}
         and seen.knowledge["moves_stopped_for_s"]
     )
-
-
-# -- the cases -------------------------------------------------------------------------------------
 
 
 def rides(seen: Seen) -> bool:
@@ -200,8 +194,6 @@ def test_on_threads():
     """Stock: any request rides, whatever was announced."""
     assert wrong_with_the_shim(CASES) == {}
 
-
-# -- clients in a process of their own -------------------------------------------------------------
 
 GREEN = """
     import json

@@ -10,7 +10,6 @@ import contextlib
 import socket
 
 import pytest
-import requests
 
 from pools import (
     VERIFIES_NAMES_ALONE,
@@ -40,21 +39,10 @@ def through_a_proxy(tls=None, proxy_tls=None):
         yield way.proxy if tls is None else way.server, way.send
 
 
-@contextlib.contextmanager
-def through_requests():
-    with proxied(tls=TLS()) as way, requests.Session() as session:
-        session.trust_env = False
-        session.verify = TLS().ca_path
-        session.proxies = {"https": way.proxy.url}
-        url = way.server.url
-        yield way.server, lambda method: session.request(method, url, timeout=10).status_code
-
-
 WAYS = {
     "ipv6": by_ipv6,
     "forwarding proxy": through_a_proxy,
     "tls in tls": lambda: through_a_proxy(TLS(), TLS()),
-    "requests, tunnel": through_requests,
 }
 if VERIFIES_NAMES_ALONE:
     del WAYS["tls in tls"]

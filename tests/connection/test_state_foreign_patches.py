@@ -24,9 +24,6 @@ from stalepool_testing import CloseAfter, FaultServer, ProcessThenClose, Process
 pytestmark = pytest.mark.usefixtures("defaults")
 
 
-# -- botocore itself -------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def botocore(*script: Any) -> Iterator[Tuple[FaultServer, Any]]:
     """A server, and a function that sends a request to it, and returns the status."""
@@ -74,9 +71,6 @@ def test_botocores_errors_are_stocks(method: str, headers: Any) -> None:
     assert fail() == in_stock(fail)
 
 
-# -- sockets that may not be made ------------------------------------------------------------------
-
-
 def test_a_guard_against_sockets_is_obeyed() -> None:
     """pytest-socket: no socket is made, and its error is the caller's where stock meets it.
 
@@ -101,9 +95,6 @@ def test_a_guard_against_sockets_is_obeyed() -> None:
         assert send(step) == in_stock(send, step)
 
 
-# -- logs that are posted --------------------------------------------------------------------------
-
-
 def test_a_record_that_is_posted_makes_no_records(caplog: pytest.LogCaptureFixture) -> None:
     """By whoever collects all there is, at DEBUG: a post that meets a dead connection is none more.
 
@@ -116,9 +107,6 @@ def test_a_record_that_is_posted_makes_no_records(caplog: pytest.LogCaptureFixtu
             assert pool.request("POST", "/log", body=caplog.messages[-1]).status == 200
             server.wait_ended(number - 1)
     assert not [record for record in caplog.records if record.name.startswith("stalepool")]
-
-
-# -- connection classes of others ------------------------------------------------------------------
 
 
 class ConnectsOnce(urllib3.connection.HTTPConnection):
@@ -200,8 +188,6 @@ def test_make_request_by_hand_on_a_connection_that_dies_fails_as_it_does(
     found = send()
     assert found == in_stock(send) or (is_checked_out and method == "GET" and found[:2] == (200, 2))
 
-
-# -- copies, and what is let go --------------------------------------------------------------------
 
 COPIES = {
     "copy": copy.copy,

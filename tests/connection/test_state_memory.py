@@ -114,9 +114,6 @@ def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
         assert recorded() < MB
 
 
-# -- what is dropped, in each phase ----------------------------------------------------------------
-
-
 def _idle(conn: Any, path: str = "/") -> None:
     conn.request("GET", path)
     conn.getresponse().read()

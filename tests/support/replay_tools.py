@@ -134,9 +134,6 @@ def asked(server: FaultServer) -> int:
     return server.journal.count(path="/wanted")
 
 
-# -- errors ------------------------------------------------------------------------------------
-
-
 def kind_of(error: Optional[BaseException]) -> Optional[str]:
     """What an error says to the caller. The class alone says it differently from one race to the
     next: a request in two segments meets EOF or ECONNRESET, over TLS when it is sent or later.
@@ -151,9 +148,6 @@ def kind_of(error: Optional[BaseException]) -> Optional[str]:
     if any(isinstance(link, (ConnectionError, ssl.SSLError)) for link in chain):
         return "connection"
     return "other: %r" % chain
-
-
-# -- what happens between the checkout and the first byte ---------------------------------------
 
 
 def once_before(owner: Any, method: str, act: Callable[..., Any]) -> None:
@@ -204,9 +198,6 @@ def wait_for(events: int) -> Callable[[Any], Any]:
     On a busy machine haproxy's timeout may have passed before the checkout: nothing is left then.
     """
     return lambda conn: conn.sock and kernel.wait_readable(conn.sock, events=events)
-
-
-# -- many at once ------------------------------------------------------------------------------
 
 
 def side_by_side(calls: Sequence[Callable[[], Any]], at_once: int = 16) -> List[Any]:

@@ -93,9 +93,6 @@ def parts_of(kind: str, state: str, **others: Any) -> Set[Any]:
     return {kind, (state, layer), *others.items()}
 
 
-# -- kinds -----------------------------------------------------------------------------------
-
-
 def plain(family: int) -> Callable[..., Pair]:
     return lambda tickets=0: testing.healthy(family=family)
 
@@ -219,9 +216,6 @@ KINDS: Dict[str, Kind] = {
 GREEN_KINDS = ("ipv4", "unix", "tls1.2", "tls1.3")
 
 
-# -- states ----------------------------------------------------------------------------------
-
-
 def _close(pair: Pair) -> None:
     pair.peer.close()
     _await(pair, kernel.POLLRDHUP)
@@ -339,9 +333,6 @@ STATES: Dict[str, State] = {
     "late ticket, FIN": State(in_turn(_ticket, _close), Verdict.CLOSED, "TLSv1.3", tickets=2),
     "late ticket, surplus": State(in_turn(_ticket, _surplus), Verdict.UNREAD, "TLSv1.3", tickets=2),
 }
-
-
-# -- the verdict --------------------------------------------------------------------------------
 
 
 class Seen(NamedTuple):
