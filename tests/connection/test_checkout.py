@@ -11,25 +11,19 @@ import socket
 import pytest
 import urllib3
 
+import lanes
+import pools
 import stalepool
+import stalepool_testing as testing
 from breaks import breaks
 from outages import both
-from pools import (
-    break_while_idle,
-    counters,
-    get,
-    let_pass,
-    pooled_connection,
-    serving,
-    shim,
-    stock,
-    verdicts,
-)
+from pools import counters, get, let_pass, pooled_connection, serving, shim, stock, verdicts
+from replay_routes import through_haproxy
 from socket_states import KINDS, STATES, is_possible, verdict_on
 from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
-from stalepool_testing import CloseAfter, Respond, SurplusWithAnswer, into_pool
+from stalepool_testing import TLS, CloseAfter, FaultServer, Respond, SurplusWithAnswer, into_pool
 
 
 @pytest.mark.parametrize(
@@ -167,7 +161,7 @@ def test_a_signal_handlers_exception_passes_through_the_fast_check():
 def test_a_check_while_another_thread_checks():
     """One poll object is for one thread at a time: the second one gets urllib3's own check."""
     with shim(), serving([Respond(200), Respond(200), CloseAfter(0)]) as (server, pool):
-        break_while_idle(server, pool, healthy_requests=2)
+        pools.break_while_idle(server, pool, healthy_requests=2)
         conn = pooled_connection(pool)
 
         class Busy:
@@ -178,3 +172,30 @@ def test_a_check_while_another_thread_checks():
         assert urllib3.connectionpool.is_connection_dropped(conn) is True
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 1}
         assert get(pool) == 200
+
+
+KEEP_ALIVE_S = 0.3
+
+
+@pytest.mark.haproxy
+@pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
+@both
+def test_idle_past_the_keep_alive_timeout(haproxy_binary, who, version):
+    """Three connections die of it; it can be read off the counters."""
+    tls, keeps_ms = TLS(version) if version else None, int(KEEP_ALIVE_S * 1000)
+    with who(), FaultServer() as server, through_haproxy(
+        server, tls, haproxy_binary, keeps_ms
+    ) as haproxy, pools.pool_for(haproxy, tls) as pool:
+        assert get(pool) == 200
+        for _ in range(3):
+            old = pooled_connection(pool).sock
+            pools.await_arrival(pool, testing.kernel.POLLRDHUP)
+            assert get(pool) == 200
+            assert pooled_connection(pool).sock is not old
+        assert len(server.journal) == 4
+        if who is shim:
+            assert verdicts(haproxy) == {"closed": 3}
+            died = counters(haproxy)["died_idle_s"].items()
+            # one of them may be late, at either end, on a busy machine
+            _, age_s, _ = sorted(age_s for age_s, times in died for _ in range(times))
+            assert KEEP_ALIVE_S * 0.95 <= age_s < KEEP_ALIVE_S * stats.BUCKET_RATIO**3

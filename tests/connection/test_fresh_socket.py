@@ -9,13 +9,17 @@ import pytest
 import urllib3
 from urllib3.connection import HTTPConnection
 
+import pools
 import stalepool
+import stalepool_testing as testing
 from breaks import breaks
 from delayed_answers import SILENT
-from pools import counters, pooled_connection, shim
+from outages import both
+from pools import VERIFIES_NAMES_ALONE, Server, await_arrival, counters, pooled_connection, shim
+from replay_routes import proxied
 from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import FaultServer, Latency, ProcessThenClose, ProcessThenReset, Step
+from stalepool_testing import TLS, FaultServer, Latency, ProcessThenClose, ProcessThenReset, Step
 from worlds import WITH_TESTS
 
 
@@ -246,3 +250,61 @@ def test_where_a_pool_checks_its_connections_none_is_opened_without_it(run_pytho
     (refused, opened), other_copy = run_python(PINNED, env=WITH_TESTS)
     assert (refused[0], opened) == ("ProtocolError", 1)
     assert other_copy == [200, 2]
+
+
+SECURED = TLS("TLSv1.3")
+#: a tunnel through a proxy: who speaks TLS, and the family
+TUNNELS = {
+    "CONNECT": {"tls": SECURED},
+    "CONNECT, IPv6": {"tls": SECURED, "family": socket.AF_INET6},
+    "TLS in TLS": {"tls": SECURED, "proxy_tls": SECURED},
+}
+if VERIFIES_NAMES_ALONE:
+    TUNNELS = {"CONNECT": TUNNELS["CONNECT"]}
+#: plain HTTP, handed on by the proxy
+FORWARDING = {
+    "http": {},
+    "http, IPv6": {"family": socket.AF_INET6},
+    "https": {"proxy_tls": SECURED},
+}
+
+
+def end_by_the_proxy(way, reset):
+    if way.proxy.tunnels:
+        assert way.proxy.cut(reset=reset) == 1
+    else:
+        channel = way.proxy.channels[0]
+        channel.tell(channel.reset if reset else channel.close)
+
+
+@pytest.mark.each_value
+@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
+@pytest.mark.parametrize("name", [*TUNNELS, *FORWARDING])
+@both
+def test_an_end_by_the_proxy(who, name, reset):
+    """The next request gets a connection of its own, with CONNECT and all.
+
+    An end by the server, in a tunnel, is in ``test_replay_matrix``.
+
+    A tunnel is counted for the server, whoever is at fault; what is forwarded, for the proxy. The
+    proxy's own entry has its own scheme.
+    """
+    with who(), proxied(**{**TUNNELS, **FORWARDING}[name]) as way:
+        assert [way.send(), way.send()] == [200, 200]
+        end_by_the_proxy(way, reset)
+        await_arrival(way.pool, events=testing.kernel.POLLRDHUP)  # it has come all the way
+
+        assert way.send() == 200
+
+        assert len(way.proxy.tunnels) == (2 if name in TUNNELS else 0)
+        methods = [entry.method for entry in way.proxy.forwarded]
+        assert methods == ([] if name in TUNNELS else ["GET"] * 3)
+        origin = way.server if name in TUNNELS else way.proxy
+        assert len(origin.journal.connections) == 2
+        if who is shim:
+            assert pools.verdicts(origin) == {"alive": 1, "reset" if reset else "closed": 1}
+            assert counters(origin)["discards"] == 1
+            assert counters(origin)["keepalive_armed"] == 2
+            origins = stalepool.snapshot()["origins"]
+            assert way.proxy.origin in origins
+            assert [name for name in origins if origins[name]["checkouts"]] == [origin.origin]

@@ -10,26 +10,19 @@ import socket
 import time
 
 import pytest
+import urllib3
 
+import pools
 import stalepool
+import stalepool_testing as testing
 from breaks import breaks
-from pools import (
-    await_probe,
-    counters,
-    end_while_idle,
-    get,
-    let_pass,
-    pooled_connection,
-    serving,
-    shim,
-    stock,
-    verdicts,
-    wait_idle,
-)
+from pools import await_probe, counters, get, pooled_connection, serving, shim, verdicts, wait_idle
 from replay_tools import after_checkout, reused
+from socket_states import arm_keepalive
 from stalepool import stats
+from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.connection.state import origin_of
-from stalepool_testing import Respond, RespondThenClose, SlowAnswer, release, swallow
+from stalepool_testing import TLS, BlackHole, Respond, RespondThenClose, SlowAnswer, kernel, release
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["TCP", "Unix"])
@@ -37,7 +30,7 @@ def test_a_connection_pooled_before_the_shim_came(family):
     """The kernel knows its age, whatever is announced; where it is no TCP it counts from now on."""
     is_known = family == socket.AF_INET
     with serving(family=family, default=announcing(60)) as (server, pool):
-        with stock():
+        with pools.stock():
             assert get(pool) == 200
         with shim(max_idle_s=0.2 if is_known else 5):
             if is_known:
@@ -66,7 +59,7 @@ def test_without_tcp_info_time_counts_from_the_last_answer(setting, method):
     with shim(**{setting: 1}), reused(family=socket.AF_UNIX) as (server, pool):
         assert pool.request(method, "/").status == 200
         assert len(server.journal.connections) == 1
-        let_pass(pool, 1)
+        pools.let_pass(pool, 1)
         assert pool.request(method, "/").status == 200
         assert len(server.journal.connections) == 2
         if setting == "max_idle_s":
@@ -109,7 +102,7 @@ def test_any_longer_is_no_reason_to_close():
     """
     with shim(), serving(family=socket.AF_UNIX, default=announcing(1)) as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
-        let_pass(pool, 7 * 86400)
+        pools.let_pass(pool, 7 * 86400)
         assert get(pool) == 200
         assert verdicts(server) == {"alive": 2}
 
@@ -166,7 +159,7 @@ def test_without_a_poll_urllib3s_own_check_decides():
 def test_without_tcp_info_nothing_more_is_asked():
     with breaks("TCP_INFO's layout", by=None), shim(), serving() as (server, pool):
         assert [get(pool), get(pool), get(pool)] == [200] * 3
-        end_while_idle(server, pool)
+        pools.end_while_idle(server, pool)
         assert get(pool) == 200
         assert verdicts(server) == {"alive": 2, "closed": 1}
         assert stalepool.snapshot()["fallbacks"] == {}
@@ -180,10 +173,85 @@ def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
         server.stop_listening()
         (channel,) = server.channels
         channel.flush()
-        swallow(channel.sock)
+        testing.swallow(channel.sock)
         await_probe(pooled_connection(pool).sock)
         after_checkout(pool, lambda conn: release(channel.sock))
         assert get(pool) == 200
         time.sleep(0.2)  # the pause after a move that was refused
         assert get(pool) == 200
         assert counters(server)["moved"] == {"failed": 1}
+
+
+def test_where_stock_would_drop_what_is_alive():
+    """Its word counts, not ours."""
+    with shim(mode="audit"), testing.healthy() as pair:
+        conn = urllib3.connection.HTTPConnection("localhost")
+        conn.sock = pair.client
+        assert make_is_connection_dropped(lambda conn: True, urllib3.connectionpool)(conn) is True
+        assert list(stalepool.snapshot()["totals"]["verdicts"]) == ["alive"]
+
+
+def test_active_mode_reads_what_audit_left():
+    """The ticket that audit did not touch is there for the next check, which finds it harmless."""
+    tls = TLS("TLSv1.3", num_tickets=2)
+    with serving(tls=tls) as (server, pool):
+        conn = testing.into_pool(pool, server.connect())
+        pools.await_arrival(pool)
+        with shim(mode="audit"):
+            unread = kernel.unread_bytes(conn.sock)
+            assert urllib3.connectionpool.is_connection_dropped(conn)  # stock's word
+            assert kernel.unread_bytes(conn.sock) == unread > 0
+            assert verdicts(server) == {"unknown": 1}
+            # that it cannot be told is nothing strange
+            assert stalepool.snapshot()["fallbacks"] == {}
+        with shim():
+            assert get(pool) == 200
+            assert verdicts(server) == {"alive": 1}
+            assert len(server.journal.connections) == 1
+
+
+def test_an_unanswered_probe_is_counted_and_the_connection_used():
+    """The application armed keepalive by itself; the probe's word is heard all the same."""
+    script = [Respond(200), BlackHole()]
+    with shim(mode="audit"), serving(script) as answers_probes, serving(script) as not_known:
+        for server, pool in (answers_probes, not_known):
+            assert get(pool) == 200
+            server.wait_idle_step()
+            arm_keepalive(pooled_connection(pool).sock, count=9)
+        stats.origin(answers_probes[0].origin).knowledge.note_probe_answered()
+        for server, pool in (answers_probes, not_known):
+            await_probe(pooled_connection(pool).sock)
+            with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+                get(pool, timeout=0.2)
+            assert len(server.journal.connections) == 1
+        assert verdicts(answers_probes[0]) == {"probe_unanswered": 1}
+        assert verdicts(not_known[0]) == {"alive": 1}  # active mode would have moved the request
+        assert counters(not_known[0])["moved"] == {"probe_unanswered": 1}
+
+
+def test_a_fork_is_counted_and_the_connection_shared(pretend_fork):
+    with shim(mode="audit"), serving() as (server, pool):
+        assert get(pool) == 200
+        pretend_fork()
+        assert get(pool) == 200
+        assert verdicts(server) == {"foreign_process": 1}
+        assert len(server.journal.connections) == 1
+
+
+def test_from_audit_to_active_and_back():
+    """After audit, and after active mode, the first check is a full one."""
+    with serving() as (server, pool):
+        with shim(mode="audit"):
+            assert stalepool.snapshot()["mode"] == "audit"
+            assert [get(pool), get(pool), get(pool)] == [200] * 3
+            assert verdicts(server) == {"alive": 2}
+            sock = pooled_connection(pool).sock
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+            assert counters(server)["keepalive_armed"] == 0
+        with shim():
+            assert [get(pool), get(pool)] == [200, 200]
+            assert counters(server)["keepalive_armed"] == 1
+        with shim(mode="audit"):
+            assert [get(pool), get(pool)] == [200, 200]
+            assert verdicts(server) == {"alive": 2}
+        assert len(server.journal.connections) == 1

@@ -13,33 +13,14 @@ import pytest
 import urllib3
 from urllib3.util import Timeout
 
+import replay_tools
 import stalepool_testing as testing
 from errors import links
 from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
 from outages import direct
-from pools import (
-    DEFAULTS,
-    UnknownSocket,
-    counters,
-    pooled_connection,
-    shim,
-    stock,
-)
+from pools import DEFAULTS, UnknownSocket, counters, pooled_connection, shim, stock
 from replay_routes import Proxied, proxied
-from replay_tools import (
-    ECHO,
-    NO_ANSWER,
-    CloseLate,
-    ResetLate,
-    after_checkout,
-    asked,
-    have,
-    kind_of,
-    outcome,
-    prime,
-    reused,
-    send,
-)
+from replay_tools import ECHO, NO_ANSWER, CloseLate, asked, kind_of, outcome, prime, reused, send
 from stalepool import fallback
 from stalepool_testing import TLS, AnswerStep, BlackHole, Close, HalfStatusLine, Reset, Step, kernel
 
@@ -166,7 +147,7 @@ class Noting(urllib3.connection.HTTPConnection):
         (CloseLate(0.2), None, Timeout(connect=30, read=3), 0.15),
         (CloseLate(0.2), None, Timeout(connect=None, read=None), None),
         # as much as is recorded, and the kernel takes little of it: the send fails
-        (ResetLate(0.5), b"x" * 1_000_000, Timeout(connect=3, read=3), 0.5),
+        (replay_tools.ResetLate(0.5), b"x" * 1_000_000, Timeout(connect=3, read=3), 0.5),
     ],
     ids=["read", "none", "send"],
 )
@@ -232,7 +213,9 @@ def test_the_first_error_through_a_tunnel():
     chains = []
     for who in (stock, shim_with_replay):
         with who(), tunnelled(default=Reset()) as way:
-            after_checkout(way.pool, have(way.server, testing.ResetAfter(), kernel.POLLRDHUP))
+            replay_tools.after_checkout(
+                way.pool, replay_tools.have(way.server, testing.ResetAfter(), kernel.POLLRDHUP)
+            )
             outcome = send(way.server, way.pool, "PUT")
             chains.append([type(link) for link in links(outcome.error)])
             if who is not stock:

@@ -5,19 +5,22 @@ All cases run side by side, since they take seconds.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
 from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
+import pytest
 import urllib3
 from urllib3.exceptions import HTTPError
 
+import pools
 from breaks import breaks
 from gates import Gate
-from pools import DEFAULTS, break_while_idle, counters, get, pool_for, shim, wait_idle
+from pools import DEFAULTS, UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim
 from replay_routes import proxied
-from replay_tools import wrong
+from replay_tools import reused, wrong
 from stalepool import stats
 from stalepool_testing import TLS, Close, CloseAfter, FaultServer, Respond
 from worlds import beside
@@ -95,9 +98,9 @@ def at_an_observed_limit() -> Seen:
     """The server has closed three at the same age, two of them a minute ago."""
     with FaultServer([Respond(), CloseAfter(1.1)]) as server, pool_for(server) as pool:
         stats.origin(server.origin).knowledge._fins = ((time.monotonic() - 60, 1.3),) * 2
-        break_while_idle(server, pool)
+        pools.break_while_idle(server, pool)
         ends = ask(pool, [0])
-        wait_idle(pool, 1.0)
+        pools.wait_idle(pool, 1.0)
         return seen_at(server, ends + ask(pool, [0]))
 
 
@@ -211,3 +214,55 @@ def test_under_eventlet(run_python):
     # eventlet leaves a TLS socket whose handshake failed to its finalizer, which warns
     flags = ("-Wignore:unclosed:ResourceWarning",)
     assert run_python(GREEN, env=beside(__file__), flags=flags) == {}
+
+
+@contextlib.contextmanager
+def by_ipv6():
+    with serving(family=socket.AF_INET6) as (server, pool):
+        yield server, lambda method: pool.request(method, "/").status
+
+
+@contextlib.contextmanager
+def by_a_proxy(tls=None, proxy_tls=None):
+    with proxied(tls=tls, proxy_tls=proxy_tls) as way:
+        yield way.proxy if tls is None else way.server, way.send
+
+
+WAYS = {
+    "ipv6": by_ipv6,
+    "forwarding proxy": by_a_proxy,
+    "tls in tls": lambda: by_a_proxy(TLS(), TLS()),
+}
+if pools.VERIFIES_NAMES_ALONE:
+    del WAYS["tls in tls"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_by_every_way(way):
+    """Stock: all on one connection. A forwarding proxy's counts, not the one behind it."""
+    with shim(nonidempotent_max_idle_s=0), WAYS[way]() as (origin, send):
+        assert [send(method) for method in ("GET", "PUT", "POST", "PATCH")] == [200] * 4
+        assert len(origin.journal.connections) == 3
+        assert counters(origin)["moved"] == {"idle_setting": 2}
+        assert pools.verdicts(origin) == {"alive": 3}
+
+
+def test_a_socket_of_unknown_kind():
+    """Its idle time counts from the last answer, too."""
+    with shim(nonidempotent_max_idle_s=1), reused() as (server, pool):
+        conn = pooled_connection(pool)
+        conn.sock = UnknownSocket(conn.sock)
+        assert get(pool) == 200
+        pools.let_pass(pool, 1)
+        assert pool.request("POST", "/", body=b"x").status == 200
+        assert counters(server)["moved"] == {"idle_setting": 1}
+
+
+def test_the_callers_timeout_is_on_the_fresh_socket():
+    """From the first byte on: it may take longer to send than to connect."""
+    with shim(nonidempotent_max_idle_s=0), reused(timeout=7.5) as (server, pool):
+        conn = pooled_connection(pool)
+        told = (b"%g" % conn.sock.gettimeout() for _ in range(1))  # asked while it is sent
+        assert pool.request("POST", "/", body=told).status == 200
+        assert [(entry.connection, entry.body) for entry in server.journal][1:] == [(1, b"7.5")]
+        assert (conn.sock.gettimeout(), conn.timeout) == (7.5, 7.5)

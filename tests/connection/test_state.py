@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gc
 import http.client
+import tracemalloc
 import weakref
-from typing import Any
+from pathlib import Path
+from typing import Any, Iterator
 
 import pytest
 import urllib3
 
+from breaks import breaks
 from pools import get, pooled_connection, serving, shim
+from replay_tools import reused, side_by_side
+from stalepool.clock import monotonic
 from stalepool.connection import state
-from stalepool_testing import healthy, reset
+from stalepool_testing import FaultServer, Respond, Silence, healthy, into_pool, reset
 
 
 class ComputedSock(urllib3.connection.HTTPConnection):
@@ -67,3 +72,163 @@ def test_of_large_first_bytes_nothing_is_kept() -> None:
     conn = urllib3.connection.HTTPConnection("127.0.0.1")
     request = state.Request(conn, b"x" * (state.RECORD_LIMIT + 1), is_reused=True)
     assert request.sent == [b""] and not request.is_recorded
+
+
+MB = 1 << 20
+#: the package's files, without stalepool_testing's
+OURS = str(Path(state.__file__).parent.parent / "*")
+
+
+def recorded() -> int:
+    """Bytes of requests that are on record, whether their connections are gone or not."""
+    requests = [each for each in gc.get_objects() if type(each) is state.Request]
+    return sum(sum(map(len, each.sent)) for each in requests)
+
+
+def test_a_failed_request_leaves_no_body_behind() -> None:
+    """Stock: nothing is left, either."""
+    with shim(replay="idempotent"), reused(Silence()) as (_server, pool):
+        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+            pool.request("PUT", "/", body=b"x" * (MB // 2), timeout=0.3)
+        assert recorded() < MB // 8
+
+
+def test_a_large_body_is_not_copied() -> None:
+    """Stock: sent as it is. A second one of its size may be more than a container has."""
+    body, buffer = bytearray(32 * MB), bytearray(1 << 16)
+
+    def serve() -> None:
+        """Keep nothing of what is read."""
+        left = len(body) - len(pair.peer.recv(4096).partition(b"\r\n\r\n")[2])
+        while left > 0:
+            left -= pair.peer.recv_into(buffer)
+        pair.peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with shim(replay="idempotent"), healthy() as pair:
+        with urllib3.HTTPConnectionPool("127.0.0.1", 1, retries=False) as pool:
+            into_pool(pool, pair.client)
+            for method in ("POST", "PUT"):
+                tracemalloc.start()
+                side_by_side([serve, lambda m=method: pool.request(m, "/", body=memoryview(body))])
+                peak = tracemalloc.get_traced_memory()[1]
+                tracemalloc.stop()
+                assert peak < 4 * MB, (method, peak)
+
+
+def test_a_stream_in_chunks_is_not_recorded() -> None:
+    """It would never be sent again."""
+    held = []
+
+    def body(conn: Any) -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"0123456789"
+        held.append(sum(map(len, state.find(conn.sock).request.sent)))  # type: ignore[union-attr]
+
+    with shim(replay="idempotent"), reused(Respond(200)) as (_server, pool):
+        assert pool.request("PUT", "/", body=body(pooled_connection(pool))).status == 200
+    assert held[0] < 500
+
+
+def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
+    """What the lines of the package have allocated, and hold after two requests on each."""
+    with shim(replay="idempotent"), serving(maxsize=60) as (_, pool):
+
+        def use(count: int) -> int:
+            taken = [pool._get_conn() for _ in range(count)]
+            for conn in taken:
+                for _ in range(2):
+                    _checked(conn)
+            for conn in taken:
+                pool._put_conn(conn)
+            found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, OURS)])
+            return sum(trace.size for trace in found.traces)
+
+        tracemalloc.start()
+        before = use(10)
+        assert 0 < (use(60) - before) / 50 < 1000
+        tracemalloc.stop()
+
+
+def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
+    """Bodies of uploads raise, and then hardly a new connection is opened."""
+
+    def body() -> Iterator[bytes]:
+        yield bytes(MB // 2)
+        raise LookupError("of the application")
+
+    with shim(replay="idempotent"), FaultServer() as server:
+        at = server.host, server.port
+        conns = [urllib3.connection.HTTPConnection(*at, timeout=20.0) for _ in range(10)]
+        for conn in conns:
+            _checked(conn)
+            with pytest.raises(LookupError):
+                conn.request("PUT", "/", body=body(), headers={"Content-Length": str(MB)})
+        for conn in conns:
+            conn.close()
+        with breaks("clock of the states", lambda: monotonic() + 60):
+            _idle(conn)
+        conn.close()
+        assert recorded() < MB
+
+
+def _idle(conn: Any, path: str = "/") -> None:
+    conn.request("GET", path)
+    conn.getresponse().read()
+
+
+def _checked(conn: Any) -> None:
+    _idle(conn)
+    assert not urllib3.connectionpool.is_connection_dropped(conn)
+
+
+def _sending(conn: Any) -> None:
+    _checked(conn)
+    conn.request("PUT", "/", body=b"x")
+
+
+def _waiting(conn: Any) -> None:
+    """As a request that timed out leaves it, before a pool has closed it."""
+    _checked(conn)
+    conn.timeout = 0.1
+    conn.sock.settimeout(0.1)
+    with pytest.raises(OSError, match="timed out"):
+        _idle(conn, "/silence")
+
+
+#: phase -> what brings a connection into it
+PHASES = {
+    state.IDLE: _idle,
+    state.CHECKED: _checked,
+    state.SENDING: _sending,
+    state.WAITING: _waiting,
+    state.UPGRADED: lambda conn: _idle(conn, "/upgrade"),
+}
+ANSWERS = {
+    "/upgrade": Respond(101, headers={"Connection": "Upgrade", "Upgrade": "tcp"}),
+    "/silence": Silence(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_connection_that_is_dropped_is_gone_in_every_phase(phase: str) -> None:
+    """Its descriptor is closed at once; its state is the next thing to be swept."""
+
+    def answer(request: Any) -> Any:
+        return ANSWERS.get(request.path, Respond())
+
+    with shim(replay="idempotent"), FaultServer(answer) as server:
+        gc.freeze()  # all there was before need not be looked at
+        conn = urllib3.connection.HTTPConnection(server.host, server.port, timeout=20.0)
+        PHASES[phase](conn)
+        found: Any = state.find(conn.sock)
+        assert found.phase is phase
+        del conn
+        gc.collect()
+        gc.unfreeze()
+        assert found.sock() is None
+        server.wait_ended()
+        state._sweep()
+        assert found not in state._states.values()
+        assert found.request is None or found.request.conn() is None
