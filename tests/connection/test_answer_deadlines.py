@@ -68,16 +68,19 @@ def test_an_alarm_as_the_first_wait_ends(alarm: Any) -> None:
 
 
 GREEN = """
-    import json, sys
+    import importlib, json, sys
     from worlds import enter
     enter(sys.argv[1])
 
-    import importlib
     from greenlet import GreenletExit
     from pools import counters, shim
     from replay_tools import links, reused
     from stalepool_testing import Close, Silence
 
+    green = importlib.import_module(sys.argv[1])
+"""
+
+KILLED = """
     class Own(Exception):
         pass
 
@@ -87,7 +90,6 @@ GREEN = """
         except BaseException as error:
             came += links(error)
 
-    green = importlib.import_module(sys.argv[1])
     for error in (green.Timeout(), GreenletExit(), Own(), TimeoutError("mine")):
         for steps in ([Silence()], [Close(), Silence()]):  # in the first try, and in the second
             with shim(replay="idempotent"), reused(*steps) as (server, pool):
@@ -109,20 +111,10 @@ GREEN = """
 def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str, hub: Any) -> None:
     """A library's own timeout, a kill, and an ``Exception`` that a timer was given."""
     flags = ["-Wignore:unclosed event loop:ResourceWarning"]  # eventlet's own, before 0.40
-    assert run_python(GREEN, world, env={**WITH_TESTS, **hub}, flags=flags) == "done"
+    assert run_python(GREEN + KILLED, world, env={**WITH_TESTS, **hub}, flags=flags) == "done"
 
 
 WHILE_IT_CONNECTS = """
-    import json, sys
-    from worlds import enter
-    enter(sys.argv[1])
-
-    import importlib
-    from pools import shim
-    from replay_tools import reused
-    from stalepool_testing import Close
-
-    green = importlib.import_module(sys.argv[1])
     with shim(replay="idempotent"), reused(Close()) as (server, pool):
         server.answer_no_connect()
         try:
@@ -137,7 +129,7 @@ WHILE_IT_CONNECTS = """
 def test_a_timer_ends_the_opening_of_a_fresh_socket(run_python: Any, world: str) -> None:
     """Its exception may be a builtin one. urllib3 leaves the new socket to the collector then."""
     flags = ["-Wignore::ResourceWarning"]
-    assert run_python(WHILE_IT_CONNECTS, world, env=WITH_TESTS, flags=flags) == "mine"
+    assert run_python(GREEN + WHILE_IT_CONNECTS, world, env=WITH_TESTS, flags=flags) == "mine"
 
 
 @pytest.mark.parametrize("what", ["replay", "move"])

@@ -20,7 +20,7 @@ from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
 from outages import direct
 from pools import DEFAULTS, UnknownSocket, counters, pooled_connection, shim, stock
 from replay_routes import Proxied, proxied
-from replay_tools import ECHO, NO_ANSWER, CloseLate, asked, kind_of, outcome, prime, reused, send
+from replay_tools import ECHO, NO_ANSWER, Late, asked, kind_of, outcome, prime, reused, send
 from stalepool import fallback
 from stalepool_testing import TLS, AnswerStep, BlackHole, Close, HalfStatusLine, Reset, Step, kernel
 
@@ -144,10 +144,10 @@ class Noting(urllib3.connection.HTTPConnection):
 @pytest.mark.parametrize(
     ("step", "body", "timeout", "taken_off_s"),
     [
-        (CloseLate(0.2), None, Timeout(connect=30, read=3), 0.15),
-        (CloseLate(0.2), None, Timeout(connect=None, read=None), None),
+        (Late(Close()), None, Timeout(connect=30, read=3), 0.15),
+        (Late(Close()), None, Timeout(connect=None, read=None), None),
         # as much as is recorded, and the kernel takes little of it: the send fails
-        (replay_tools.ResetLate(0.5), b"x" * 1_000_000, Timeout(connect=3, read=3), 0.5),
+        (Late(Reset(), 0.5), b"x" * 1_000_000, Timeout(connect=3, read=3), 0.5),
     ],
     ids=["read", "none", "send"],
 )
@@ -190,7 +190,7 @@ def tunnelled(*steps: Step, default: Any = ECHO, **options: Any) -> Iterator[Pro
 
 def test_a_tunnel_that_takes_longer_than_is_left():
     """The first error, and no request in it."""
-    with shim_with_replay(), tunnelled(CloseLate(), proxy_class=SlowProxy) as way:
+    with shim_with_replay(), tunnelled(Late(Close()), proxy_class=SlowProxy) as way:
         outcome = send(way.server, way.pool, "GET", timeout=Timeout(connect=30, read=0.3))
         assert kind_of(outcome.error) == "connection"
         assert outcome.arrivals == 1

@@ -14,8 +14,16 @@ import pytest
 
 import stalepool
 from pools import counters, pooled_connection, wait_idle
-from replay_tools import NO_ANSWER, CloseLate, ResetLate, asked, outcome, reused, side_by_side
-from stalepool_testing import ProcessThenClose, ProcessThenReset, Respond, Silence, Step
+from replay_tools import NO_ANSWER, Late, asked, outcome, reused, side_by_side
+from stalepool_testing import (
+    Close,
+    ProcessThenClose,
+    ProcessThenReset,
+    Reset,
+    Respond,
+    Silence,
+    Step,
+)
 
 pytestmark = pytest.mark.usefixtures("defaults")
 
@@ -53,7 +61,7 @@ def test_an_answer_that_is_lost(name: str) -> None:
         assert counters(server)["replays_refused"] == refused
 
 
-@pytest.mark.parametrize("step", [CloseLate(0.3), ResetLate(0.3)], ids=["FIN", "RST"])
+@pytest.mark.parametrize("step", [Late(Close(), 0.3), Late(Reset(), 0.3)], ids=["FIN", "RST"])
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
 def test_a_server_that_fails_on_a_request_is_not_asked_again(version: Any, step: Step) -> None:
     """A gateway that gives up (FIN), a worker that the request kills (RST)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import http.client
 import io
 import socket
@@ -16,17 +16,34 @@ from urllib3.exceptions import HTTPError
 import stalepool
 import stalepool_testing as testing
 from oracle import ENDS, describe_error
-from pools import counters, get, in_stock, passing_through, pooled_connection, serving, shim
+from pools import (
+    counters,
+    forget_what_was_counted,
+    get,
+    in_stock,
+    pooled_connection,
+    serving,
+    shim,
+    stock,
+)
 from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, send
 from stalepool_testing import AnswerStep, Exchange, ProcessThenClose, ProcessThenReset, kernel
 
 
-def test_uninstalled_it_passes_through() -> None:
-    with serving() as (_, pool):
-        with passing_through(urllib3.connection.HTTPConnection, "send"):
+def test_uninstalled_it_passes_through(monkeypatch: Any) -> None:
+    """Under somebody else's wrapper, which keeps the patch in its place."""
+    owner = urllib3.connection.HTTPConnection
+    with stock():
+        stalepool.install()
+        theirs = functools.wraps(owner.send)(lambda conn, data: theirs.__wrapped__(conn, data))
+        monkeypatch.setattr(owner, "send", theirs)
+        assert len(stalepool.uninstall()) == 1
+        forget_what_was_counted()
+        with serving() as (_, pool):
             assert [get(pool), get(pool)] == [200, 200]
             seen = stalepool.snapshot()
         assert seen["fallbacks"] == {} and seen["origins"] == {}
+        monkeypatch.undo()
 
 
 def test_a_connection_that_was_replaced_meanwhile():

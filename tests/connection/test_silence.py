@@ -12,7 +12,6 @@ import ctypes
 import functools
 import socket
 import struct
-import threading
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -112,37 +111,23 @@ def swallow_empty(sock: socket.socket) -> None:
     testing.blackhole._set(sock, testing.blackhole._SO_ATTACH_FILTER, attached)
 
 
-class CutServer(FaultServer):
-    """A fault server whose network can be taken away, and brought back.
-
-    :param swallows_probes: a firewall before it lets data through, and no keepalive probe.
-    """
-
-    def __init__(self, *args: Any, swallows_probes: bool = False, **options: Any) -> None:
-        self._swallows_probes = swallows_probes
-        self._cut: List[Any] = []
-        super().__init__(*args, **options)
+class FilteredServer(FaultServer):
+    """A fault server behind a firewall that lets data through, and no keepalive probe."""
 
     def _serve_one(self, channel: Any) -> None:
-        if self._swallows_probes:
-            swallow_empty(channel.sock)
+        swallow_empty(channel.sock)
         super()._serve_one(channel)
 
-    def cut(self, client: Any) -> None:
-        """From now on nothing gets through between this server and a client, either way.
 
-        :param client: the client's socket.
-        """
-        channels = [channel.sock for channel in self.channels if channel.is_open]
-        self._cut = [raw_of(client), *channels, self._sock]
-        for sock in self._cut:
-            testing.swallow(sock)
+def without_network(server: FaultServer, client: Any, seconds: float) -> None:
+    """Nothing gets through between a server and a client's socket for so long, either way.
 
-    def heal(self) -> None:
-        """What is retransmitted from now on arrives."""
-        for sock in self._cut:
-            if sock.fileno() >= 0:
-                testing.release(sock)
+    What is retransmitted after that arrives.
+    """
+    with server.add(testing.Blackout()):
+        testing.swallow(raw_of(client))
+        time.sleep(seconds)
+    testing.release(raw_of(client))
 
 
 # -- what lives ------------------------------------------------------------------------------------
@@ -158,15 +143,13 @@ def across_a_gap(
 ) -> Outcome:
     """A request on a reused connection is acknowledged; then the network goes away for a while."""
     script = [Respond(200), Respond(200, delay_s=answered_after_s)]
-    with answered(CutServer(script, tls=tls), tls=tls) as (server, pool):
+    with answered(FaultServer(script, tls=tls), tls=tls) as (server, pool):
         client = pooled_connection(pool).sock
 
         def take_the_network_away() -> None:
             server.wait_request(2)
             time.sleep(begins_s)
-            server.cut(client)
-            time.sleep(gap_s)
-            server.heal()
+            without_network(server, client, gap_s)
 
         return side_by_side([lambda: ask(server, pool, method), take_the_network_away])[0]
 
@@ -174,18 +157,15 @@ def across_a_gap(
 def body_across_a_gap(gap_s: float) -> Outcome:
     """The caller reads the body; the network goes away in its midst."""
     in_halves = SlowAnswer(1.2, body=b"x" * 200_000, pieces=2)
-    with answered(CutServer([Respond(200), in_halves])) as (server, pool):
+    with answered(FaultServer([Respond(200), in_halves])) as (server, pool):
         client = pooled_connection(pool).sock
 
-        def read() -> Any:
+        def read() -> str:
             response = pool.request("GET", "/", preload_content=False)
-            first = response.read(50_000)
-            server.cut(client)
-            gap = threading.Timer(gap_s, server.heal)
-            gap.start()
-            got = len(first) + len(response.read())
-            gap.join()
-            return "%d bytes" % got
+            began = len(response.read(50_000))
+            gap = functools.partial(without_network, server, client, gap_s)
+            rest, _ = side_by_side([response.read, gap])
+            return "%d bytes" % (began + len(rest))
 
         return outcome(server, read)
 
@@ -219,13 +199,13 @@ class RespondThroughFilter(AnswerStep):
 def behind_a_filter(answered_after_s: float) -> Outcome:
     """A slow request, acknowledged; keepalive probes do not reach the peer, data does."""
     script = [RespondThroughFilter(), RespondThroughFilter(answered_after_s)]
-    with answered(CutServer(script, swallows_probes=True)) as (server, pool):
+    with answered(FilteredServer(script)) as (server, pool):
         return ask(server, pool)
 
 
 def idle_behind_a_filter(count: int = 3) -> Outcome:
     """POSTs, and before each of them the connection is idle for two probes."""
-    filtered = CutServer(default=RespondThroughFilter(), swallows_probes=True)
+    filtered = FilteredServer(default=RespondThroughFilter())
     with answered(filtered) as (server, pool):
 
         def post() -> int:

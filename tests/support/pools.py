@@ -50,29 +50,6 @@ def in_stock(call: Callable[..., Any], *args: Any) -> Any:
 
 
 @contextlib.contextmanager
-def passing_through(owner: Any, attribute: str) -> Iterator[None]:
-    """Uninstalled under somebody else's wrapper, where one patch has to stay; counters at zero.
-
-    :param owner: the class or module of urllib3's that has the attribute.
-    """
-    ours = vars(owner)[attribute]
-
-    def theirs(*args: Any, **kwargs: Any) -> Any:
-        return ours(*args, **kwargs)
-
-    theirs.__wrapped__ = ours  # type: ignore[attr-defined]
-    setattr(owner, attribute, theirs)
-    try:
-        (left,) = stalepool.uninstall()
-        assert left.endswith(attribute)
-        forget_what_was_counted()
-        yield
-    finally:
-        setattr(owner, attribute, ours)
-        stalepool.install()
-
-
-@contextlib.contextmanager
 def shim(**settings: Any) -> Iterator[None]:
     """With the shim, its counters at zero; the checkout alone, where nothing else is asked for."""
     stalepool.install(**{**CHECKOUT_ALONE, **settings})

@@ -15,7 +15,7 @@ import urllib3
 import stalepool_testing as testing
 from errors import links
 from pools import Server, pooled_connection, serving
-from stalepool_testing import Close, Exchange, FaultServer, IdleStep, Reset, Respond, Step, kernel
+from stalepool_testing import AnswerStep, Exchange, FaultServer, IdleStep, Respond, Step, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
 NON_IDEMPOTENT = ("POST", "PATCH")
@@ -46,25 +46,16 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True)
-class CloseLate(Close):
-    """A FIN that long after the request has arrived. Not processed."""
+class Late(AnswerStep):
+    """Ends the connection so long after the head has arrived, by another step. Not processed."""
 
+    step: AnswerStep
     seconds: float = 0.2
+    keeps_connection = False
 
     def answer(self, exchange: Exchange) -> None:
         exchange.channel.pause(self.seconds)
-        super().answer(exchange)
-
-
-@dataclass(frozen=True)
-class ResetLate(Reset):
-    """An RST that long after the head has arrived, with nothing of the body read. Not processed."""
-
-    seconds: float = 0.2
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.channel.pause(self.seconds)
-        super().answer(exchange)
+        self.step.answer(exchange)
 
 
 @contextlib.contextmanager
