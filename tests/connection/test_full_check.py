@@ -18,11 +18,10 @@ import stalepool_testing as testing
 from breaks import breaks
 from pools import await_probe, counters, get, pooled_connection, serving, shim, verdicts, wait_idle
 from replay_tools import after_checkout, reused
-from socket_states import arm_keepalive
 from stalepool import stats
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.connection.state import origin_of
-from stalepool_testing import TLS, BlackHole, Respond, RespondThenClose, SlowAnswer, kernel, release
+from stalepool_testing import TLS, Respond, SlowAnswer, kernel, release
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["TCP", "Unix"])
@@ -116,39 +115,6 @@ def test_the_last_announcement_on_a_connection_counts():
         assert len(server.journal.connections) == 2
 
 
-def test_junk_is_ignored():
-    with shim(), serving(default=announcing("\xb2, \xff=;")) as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        assert verdicts(server) == {"alive": 1}
-
-
-def test_no_limit_closes_a_connection_that_carries_an_identity():
-    """NTLM: who the client is was said once, on this connection; a fresh one is nobody's."""
-    headers = {"Authorization": "NTLM TlRMTVNTUAADAAAA"}
-    with shim(max_idle_s=0.05), serving(default=announcing(0)) as (server, pool):
-        assert get(pool, headers=headers) == 200
-        wait_idle(pool, 0.05)
-        assert get(pool) == 200
-        assert verdicts(server) == {"alive": 1}
-        assert len(server.journal.connections) == 1
-
-
-def test_a_connection_that_urllib3_has_closed_is_opened_without_a_word():
-    """A pool keeps such a connection object."""
-    with shim(), serving([RespondThenClose()]) as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        assert verdicts(server) == {}
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
-def test_a_socket_that_was_closed_behind_urllib3s_back_is_none():
-    with shim(), reused() as (server, pool):
-        pooled_connection(pool).sock.close()
-        assert get(pool) == 200
-        assert verdicts(server) == {"no_socket": 1}
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
 def test_without_a_poll_urllib3s_own_check_decides():
     with breaks("poll", by=lambda: None), shim(), serving() as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
@@ -210,23 +176,11 @@ def test_active_mode_reads_what_audit_left():
             assert len(server.journal.connections) == 1
 
 
-def test_an_unanswered_probe_is_counted_and_the_connection_used():
-    """The application armed keepalive by itself; the probe's word is heard all the same."""
-    script = [Respond(200), BlackHole()]
-    with shim(mode="audit"), serving(script) as answers_probes, serving(script) as not_known:
-        for server, pool in (answers_probes, not_known):
-            assert get(pool) == 200
-            server.wait_idle_step()
-            arm_keepalive(pooled_connection(pool).sock, count=9)
-        stats.origin(answers_probes[0].origin).knowledge.note_probe_answered()
-        for server, pool in (answers_probes, not_known):
-            await_probe(pooled_connection(pool).sock)
-            with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-                get(pool, timeout=0.2)
-            assert len(server.journal.connections) == 1
-        assert verdicts(answers_probes[0]) == {"probe_unanswered": 1}
-        assert verdicts(not_known[0]) == {"alive": 1}  # active mode would have moved the request
-        assert counters(not_known[0])["moved"] == {"probe_unanswered": 1}
+def test_a_move_is_counted_and_the_connection_used():
+    with shim(mode="audit", nonidempotent_max_idle_s=0), reused() as (server, pool):
+        assert pool.request("POST", "/").status == 200
+        assert counters(server)["moved"] == {"idle_setting": 1}
+        assert len(server.journal.connections) == 1
 
 
 def test_a_fork_is_counted_and_the_connection_shared(pretend_fork):

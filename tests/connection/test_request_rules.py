@@ -240,7 +240,13 @@ def test_an_identity_that_is_offered(challenges):
     assert request_rules.offers_an_identity(challenges) is CHALLENGES[challenges]
 
 
-HINTS = {"timeout=5": 5.0, "max=9, Timeout = 7": 7.0, "timeout=x": None, "max=9": None, "": None}
+HINTS = {
+    "timeout=5": 5.0,
+    "max=9, Timeout = 7": 7.0,
+    "timeout=\xb2, \xff=;": None,
+    "max=9": None,
+    "": None,
+}
 
 
 @pytest.mark.parametrize("hint", HINTS)

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import tempfile
+from types import SimpleNamespace
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
 
 import urllib3
@@ -14,8 +15,6 @@ import urllib3
 from gates import Gate
 from pools import pool_for
 from stalepool_testing import TLS, ConnectProxy, FaultServer
-
-ROUTES = ("direct", "haproxy", "proxy")
 
 #: haproxy closes a client's connection after so long, in :func:`through_haproxy`'s ``keeps_ms``
 FOR_EVER_MS = 60_000
@@ -108,18 +107,10 @@ def proxied(
             yield Proxied(server, proxy, front, manager, manager.connection_from_url(server.url))
 
 
-class Front(NamedTuple):
-    """Where haproxy listens."""
-
-    host: str
-    port: int
-    family: int = socket.AF_INET
-
-
 @contextlib.contextmanager
 def through_haproxy(
     server: FaultServer, tls: Optional[TLS], haproxy: str, keeps_ms: int
-) -> Iterator[Front]:
+) -> Iterator[Any]:
     """A real haproxy in front of a server without TLS; speaks TLS itself if it is told so."""
     with socket.socket() as listener, tempfile.NamedTemporaryFile("w", suffix=".cfg") as file:
         listener.bind(("127.0.0.1", 0))
@@ -133,24 +124,12 @@ def through_haproxy(
         process = subprocess.Popen(
             [haproxy, "-q", "-db", "-f", file.name],
             pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL),
             env={k: v for k, v in os.environ.items() if not k.startswith("HAPROXY")},
         )
         try:
-            front = Front(*listener.getsockname())
-            _wait_until_up(front)
-            yield front
+            host, port = listener.getsockname()
+            yield SimpleNamespace(host=host, port=port, family=socket.AF_INET)
         finally:
             process.kill()
             process.wait()
-
-
-def _wait_until_up(front: Front) -> None:
-    """It has begun to accept when it answers the end of a connection."""
-    with socket.create_connection((front.host, front.port), timeout=30) as sock:
-        sock.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(ConnectionError):
-            while sock.recv(4096):
-                pass
