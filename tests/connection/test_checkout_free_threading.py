@@ -70,12 +70,6 @@ HAMMER = """
     ready = threading.Barrier(THREADS + 1)
     # fewer places than threads: connections are thrown away, too
     with serving(serve, tls=sys.argv[1] or None, maxsize=THREADS // 2) as (server, pool):
-        class Connection(pool.ConnectionCls):
-            def send(self, data):
-                assert holder.get(id(self)) == get_ident(), "sent on another thread's connection"
-                super().send(data)
-
-        pool.ConnectionCls = Connection
         pool._get_conn = partial(take, pool._get_conn)
         pool._put_conn = partial(put_back, pool._put_conn)
         side_by_side([*(partial(ask, n) for n in range(THREADS)), look], THREADS + 1)

@@ -23,7 +23,7 @@ from pools import UnknownSocket, get, pool_for, pooled_connection, serving, shim
 from replay_routes import proxied
 from replay_tools import side_by_side
 from stalepool import stats
-from stalepool_testing import TLS, Respond, swallow
+from stalepool_testing import TLS, Latency, Respond, swallow
 from worlds import WITH_TESTS
 
 
@@ -66,14 +66,9 @@ def test_back_within_the_window(sleeper, who, route):
 def test_a_handshake_is_not_pressed_for_time(sleeper):
     """Open again as the window closes: what is left of it is no limit for what comes then."""
     with outage(tls=TLS()) as way:
-        way.gate.delay_s = WINDOW_S
-
-        def open_late():
-            if sum(sleeper.pauses) > WINDOW_S * 0.5:
-                way.gate.open()
-
-        sleeper.act = open_late
-        assert way.send("POST") == 200
+        sleeper.act = lambda: way.gate.open() if sum(sleeper.pauses) > WINDOW_S * 0.5 else None
+        with way.server.add(Latency(WINDOW_S)):
+            assert way.send("POST") == 200
         assert pooled_connection(way.pool).timeout == 10
         assert pooled_connection(way.pool).sock.gettimeout() == 10
 

@@ -122,7 +122,6 @@ def test_vcrpy_records_and_replays(tmp_path, who):
             return [manager.request("GET", url + path).data for path in ("a", "b", "c")]
 
     with who():
-        check = urllib3.connectionpool.is_connection_dropped  # vcrpy puts one of its own on top
         with FaultServer(default=Respond(200, b"recorded")) as server:
             url = server.url
             with vcr.use_cassette(cassette):
@@ -131,13 +130,6 @@ def test_vcrpy_records_and_replays(tmp_path, who):
         # the server is gone: what comes now comes off the cassette
         with vcr.use_cassette(cassette, record_mode="none"):
             replayed = ask_for_three()
-            stub = urllib3.connection.HTTPConnection("localhost", 80)
-            assert isinstance(stub, vcr.stubs.VCRConnection)
-            if who is shim:
-                before = stalepool.snapshot()["fallbacks"].get("unknown_connection", 0)
-                assert check(stub) is check.__wrapped__(stub)
-                assert stalepool.snapshot()["fallbacks"] == {"unknown_connection": before + 1}
-
     assert recorded == replayed == [b"recorded"] * 3
 
 

@@ -115,20 +115,6 @@ def test_a_large_body_is_not_copied() -> None:
                 assert peak < 4 * MB, (method, peak)
 
 
-def test_a_stream_in_chunks_is_not_recorded() -> None:
-    """It would never be sent again."""
-    held = []
-
-    def body(conn: Any) -> Iterator[bytes]:
-        for _ in range(100):
-            yield b"0123456789"
-        held.append(sum(map(len, state.find(conn.sock).request.sent)))  # type: ignore[union-attr]
-
-    with shim(replay="idempotent"), reused(Respond(200)) as (_server, pool):
-        assert pool.request("PUT", "/", body=body(pooled_connection(pool))).status == 200
-    assert held[0] < 500
-
-
 def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
     """What the lines of the package have allocated, and hold after two requests on each."""
     with shim(replay="idempotent"), serving(maxsize=60) as (_, pool):
@@ -186,27 +172,14 @@ def _sending(conn: Any) -> None:
     conn.request("PUT", "/", body=b"x")
 
 
-def _waiting(conn: Any) -> None:
-    """As a request that timed out leaves it, before a pool has closed it."""
-    _checked(conn)
-    conn.timeout = 0.1
-    conn.sock.settimeout(0.1)
-    with pytest.raises(OSError, match="timed out"):
-        _idle(conn, "/silence")
-
-
 #: phase -> what brings a connection into it
 PHASES = {
     state.IDLE: _idle,
     state.CHECKED: _checked,
     state.SENDING: _sending,
-    state.WAITING: _waiting,
     state.UPGRADED: lambda conn: _idle(conn, "/upgrade"),
 }
-ANSWERS = {
-    "/upgrade": Respond(101, headers={"Connection": "Upgrade", "Upgrade": "tcp"}),
-    "/silence": Silence(),
-}
+UPGRADED = Respond(101, headers={"Connection": "Upgrade", "Upgrade": "tcp"})
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -216,7 +189,7 @@ def test_a_connection_that_is_dropped_is_gone_in_every_phase(phase: str) -> None
     """Its descriptor is closed at once; its state is the next thing to be swept."""
 
     def answer(request: Any) -> Any:
-        return ANSWERS.get(request.path, Respond())
+        return UPGRADED if request.path == "/upgrade" else Respond()
 
     with shim(replay="idempotent"), FaultServer(answer) as server:
         gc.freeze()  # all there was before need not be looked at

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-import time
 from typing import Any, List, Tuple
 
 from stalepool_testing import kernel
@@ -20,7 +19,6 @@ class Gate:
     :param server: whatever has a ``host`` and a ``port``; its requests are in its own journal.
     :ivar accepted: how many connections it has taken.
     :ivar resets: True has it reset each connection at its first byte: a handshake, say.
-    :ivar delay_s: how long a connection's first byte is held back.
     """
 
     def __init__(self, server: Any, family: int = socket.AF_INET) -> None:
@@ -29,7 +27,6 @@ class Gate:
         self.port = 0
         self.accepted = 0
         self.resets = False
-        self.delay_s = 0.0
         self.listener: Any = None
         self._server = server
         self._relayed: List[Tuple[socket.socket, socket.socket]] = []
@@ -95,8 +92,6 @@ class Gate:
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
         onward = {client.fileno(): (client, server), server.fileno(): (server, client)}
         with client, server, contextlib.suppress(OSError):
-            kernel.wait({client.fileno(): kernel.POLLIN})
-            time.sleep(self.delay_s)
             while True:
                 for descriptor in kernel.wait(dict.fromkeys(onward, kernel.POLLIN)):
                     source, target = onward[descriptor]
