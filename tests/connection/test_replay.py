@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import http.client
 import socket
+import threading
 import weakref
 from typing import Any, ClassVar, Iterator, List
 
@@ -14,14 +16,18 @@ import urllib3
 from urllib3.util import Timeout
 
 import replay_tools
+import stalepool
 import stalepool_testing as testing
+from breaks import breaks
+from delayed_answers import AnswerLater, nothing_is_acknowledged
 from errors import links
 from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
 from outages import direct
-from pools import DEFAULTS, UnknownSocket, counters, pooled_connection, shim, stock
+from pools import DEFAULTS, UnknownSocket, counters, get, pooled_connection, serving, shim, stock
 from replay_routes import Proxied, proxied
-from replay_tools import ECHO, NO_ANSWER, Late, asked, kind_of, outcome, prime, reused, send
+from replay_tools import ECHO, NO_ANSWER, Late, acting, asked, kind_of, outcome, prime, reused, send
 from stalepool import fallback
+from stalepool.connection.state import WAITING, find
 from stalepool_testing import TLS, AnswerStep, BlackHole, Close, HalfStatusLine, Reset, Step, kernel
 
 shim_with_replay = functools.partial(shim, replay="idempotent")
@@ -240,3 +246,121 @@ def test_nothing_is_left_on_the_connection_nor_in_memory():
             assert sock() is None
         finally:
             gc.enable()
+
+
+SETTINGS = {"replay": "idempotent", "silence_s": 1}
+
+
+def install_anew() -> None:
+    stalepool.uninstall()
+    stalepool.install(**SETTINGS)
+
+
+def test_installed_anew_before_the_end_came() -> None:
+    """What is in flight then is forgotten: the error is the caller's."""
+
+    def close(request: Any) -> Any:
+        if request.path != "/wanted":
+            return ECHO
+        kernel.wait_until(lambda: find(sock).phase is WAITING, "a client that waits")
+        install_anew()
+        return Close()
+
+    with shim(**SETTINGS), serving(close) as (server, pool):
+        prime(pool)
+        sock = pooled_connection(pool).sock
+        outcome = send(server, pool, "GET")
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_closed_when_the_fresh_socket_is_opened(when: str) -> None:
+    """Nothing is sent on it; stock: the same error."""
+    # the next check is a fast one, which does not ask
+    with shim(**SETTINGS), reused(Close(), times=2) as (server, pool):
+        conn = pooled_connection(pool)
+        if when == "before":
+            with breaks("TCP_INFO", by=lambda layers: conn.close()):
+                outcome = send(server, pool, "GET")
+        else:
+            acting(pool, lambda: conn.close())
+            outcome = send(server, pool, "GET")
+            server.wait_ended(1)
+        assert kind_of(outcome.error) == "connection"
+        assert server.journal.count(path="/wanted") == 1
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@pytest.mark.parametrize("meanwhile", ["answered", "installed anew", "closed"])
+def test_while_a_socket_is_opened_beside_a_silent_one(meanwhile: str) -> None:
+    """The old socket is read on, as in stock, and nothing is sent on the other."""
+    later = AnswerLater(threading.Event())
+
+    def act() -> None:
+        if meanwhile == "installed anew":
+            install_anew()
+        elif meanwhile == "closed":
+            conn.close()
+        later.told.set()
+        kernel.wait_until(lambda: kernel.unread_bytes(sock) > 0, "an answer")
+
+    with shim(**SETTINGS), reused(later) as (server, pool), nothing_is_acknowledged():
+        conn = pooled_connection(pool)
+        sock = conn.sock
+        acting(pool, act)
+        assert get(pool) == 200
+        server.wait_ended(1)
+        assert [entry.connection for entry in server.journal] == [0, 0]
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_closed_while_a_silent_ones_answer_comes_on_another() -> None:
+    """The old socket is read on, as in stock."""
+    later = AnswerLater(threading.Event())
+
+    def answer(request: Any) -> Any:
+        if later.came.is_set():
+            conn.close()
+            later.told.set()
+        elif request.path == "/wanted":
+            return later
+        return ECHO
+
+    with shim(**SETTINGS), serving(answer) as (server, pool), nothing_is_acknowledged():
+        prime(pool)
+        conn = pooled_connection(pool)
+        assert get(pool, "/wanted") == 200
+        assert [entry.connection for entry in server.journal] == [0, 0, 1]
+        assert counters(server)["replays"] == {"failed": 1}
+
+
+def test_a_send_that_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody's patch of http.client's: nothing is left that could be asked."""
+    stock_send = http.client.HTTPConnection.send
+
+    def send_and_close(self: Any, data: Any) -> None:
+        if b"/wanted" in data:
+            self.close()
+            raise ConnectionResetError("by theirs")
+        stock_send(self, data)
+
+    with shim(**SETTINGS), reused() as (server, pool):
+        monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_close)
+        outcome = send(server, pool, "GET")
+        assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
+        assert len(server.journal.connections) == 1
+
+
+def test_a_send_that_fails_when_nobody_listens_any_more() -> None:
+    """The error is the send's, and not that of the connect."""
+    with shim(reconnect_window_s=0, **SETTINGS), reused() as (server, pool):
+        server.stop_listening()
+        replay_tools.after_checkout(
+            pool, replay_tools.have(server, testing.ResetAfter(), kernel.POLLRDHUP)
+        )
+        outcome = send(server, pool, "GET")
+        assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
+        assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
+        assert counters(server)["replays"] == {"failed": 1}

@@ -13,17 +13,10 @@ from typing import Any, Dict, NamedTuple
 import pytest
 
 import stalepool
+import stalepool_testing as testing
 from pools import counters, pooled_connection, wait_idle
 from replay_tools import NO_ANSWER, Late, asked, outcome, reused, side_by_side
-from stalepool_testing import (
-    Close,
-    ProcessThenClose,
-    ProcessThenReset,
-    Reset,
-    Respond,
-    Silence,
-    Step,
-)
+from stalepool_testing import Close, ProcessThenClose, ProcessThenReset, Reset, Respond, Silence
 
 pytestmark = pytest.mark.usefixtures("defaults")
 
@@ -63,7 +56,9 @@ def test_an_answer_that_is_lost(name: str) -> None:
 
 @pytest.mark.parametrize("step", [Late(Close(), 0.3), Late(Reset(), 0.3)], ids=["FIN", "RST"])
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
-def test_a_server_that_fails_on_a_request_is_not_asked_again(version: Any, step: Step) -> None:
+def test_a_server_that_fails_on_a_request_is_not_asked_again(
+    version: Any, step: testing.Step
+) -> None:
     """A gateway that gives up (FIN), a worker that the request kills (RST)."""
     stalepool.install(replay_within_s=0.1)
     with reused(step, tls=version) as (server, pool):

@@ -13,19 +13,11 @@ import pytest
 import urllib3
 from urllib3.exceptions import HTTPError
 
+import pools
 import stalepool
 import stalepool_testing as testing
 from oracle import ENDS, describe_error
-from pools import (
-    counters,
-    forget_what_was_counted,
-    get,
-    in_stock,
-    pooled_connection,
-    serving,
-    shim,
-    stock,
-)
+from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, send
 from stalepool_testing import AnswerStep, Exchange, ProcessThenClose, ProcessThenReset, kernel
 
@@ -38,7 +30,7 @@ def test_uninstalled_it_passes_through(monkeypatch: Any) -> None:
         theirs = functools.wraps(owner.send)(lambda conn, data: theirs.__wrapped__(conn, data))
         monkeypatch.setattr(owner, "send", theirs)
         assert len(stalepool.uninstall()) == 1
-        forget_what_was_counted()
+        pools.forget_what_was_counted()
         with serving() as (_, pool):
             assert [get(pool), get(pool)] == [200, 200]
             seen = stalepool.snapshot()

@@ -22,7 +22,6 @@ from urllib3.exceptions import HTTPError
 
 import stalepool_testing as testing
 from delayed_answers import ReadThenBlackHole
-from oracle import lose_at_peer
 from pools import DEFAULTS, Server, counters, get, pool_for, pooled_connection, shim
 from replay_tools import side_by_side, wrong
 from stalepool.sockets.layers import raw_of
@@ -86,8 +85,6 @@ def answered(
         yield server, pool
 
 
-# -- a network that fails --------------------------------------------------------------------------
-
 #: classic BPF on a TCP segment, from its header on: (code, jump if true, jump if false, operand)
 _DROP_EMPTY: Tuple[Tuple[int, int, int, int], ...] = (
     (0x30, 0, 0, 13),  # A = the flags
@@ -128,9 +125,6 @@ def without_network(server: FaultServer, client: Any, seconds: float) -> None:
         testing.swallow(raw_of(client))
         time.sleep(seconds)
     testing.release(raw_of(client))
-
-
-# -- what lives ------------------------------------------------------------------------------------
 
 
 def across_a_gap(
@@ -215,9 +209,6 @@ def idle_behind_a_filter(count: int = 3) -> Outcome:
         return outcome(server, lambda: {post() for _ in range(count)}.pop())
 
 
-# -- what is dead ----------------------------------------------------------------------------------
-
-
 class DeferringServer(FaultServer):
     """Accepts a connection when its first data are there, as Apache httpd does by default.
 
@@ -271,20 +262,10 @@ def unacknowledged_and_dead(
         return ask(server, pool, method)
 
 
-def half_open() -> Outcome:
-    """The peer has forgotten the connection; the client hears of that by the answer to a probe."""
-    with answered(Server(), LIMIT_S) as (server, pool):
-        lose_at_peer(server, pool)
-        time.sleep(1.6)
-        return ask(server, pool)
-
-
 def in_vain(**options: Any) -> Outcome:
     """The same, and no fresh connection gets an answer either."""
     return unacknowledged_and_dead("GET", timeout_s=NOBODY_LIMIT_S, **options)
 
-
-# -- what has to be seen ---------------------------------------------------------------------------
 
 #: the wait on silence, two more probes; a machine that has other things to do
 NOTICED_S = 3 + 2.2 + 3
@@ -331,7 +312,6 @@ def is_the_callers_timeout(
 
 
 OTHER_SOCKET = {"end": 200, "arrived": [1], "connections": 2, "replays": {}}
-takes_another_socket = shows(**OTHER_SOCKET)
 #: a probe went unanswered, as the check at the checkout has found, or the request as it went out
 is_found_dead = shows(**OTHER_SOCKET, verdicts={"alive": 1, "probe_unanswered": 1})
 is_moved = shows(**OTHER_SOCKET, moved={"probe_unanswered": 1})
@@ -339,9 +319,6 @@ is_moved = shows(**OTHER_SOCKET, moved={"probe_unanswered": 1})
 is_learnt_of_in_the_pool = shows(
     end=200, arrived=[1, 1, 1], moved={"probe_unanswered": 1}, probes="swallowed"
 )
-
-
-# -- the cases -------------------------------------------------------------------------------------
 
 
 def times_out(play: Callable[[], Outcome], **expected: Any) -> Any:
@@ -369,7 +346,6 @@ CASES: Dict[str, Tuple[Callable[[], Outcome], Callable[[Outcome], Any]]] = {
         lambda: unacknowledged_and_dead("POST", idle_s=3.2, is_known=True),
         is_found_dead,
     ),
-    "half-open GET, probed": (half_open, takes_another_socket),
     "deferring server": (
         lambda: acknowledged_and_dead("GET", server_class=DeferringServer),
         is_sent_again,
@@ -434,9 +410,6 @@ def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
     with shim(**SHORT):
         seen = idle_behind_a_filter(2)
     assert (seen.arrived, seen.moved, len(asked)) == ([0, 0], {"failed": 1}, 2)
-
-
-# -- the default numbers ---------------------------------------------------------------------------
 
 
 def is_found_late(seen: Outcome, arrived: List[int]) -> bool:
