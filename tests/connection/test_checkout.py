@@ -6,7 +6,6 @@ Other ends of a connection are in the modules named after them.
 from __future__ import annotations
 
 import io
-import socket
 
 import pytest
 import urllib3
@@ -24,23 +23,6 @@ from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
 from stalepool_testing import TLS, CloseAfter, FaultServer, Respond, SurplusWithAnswer, into_pool
-
-
-@pytest.mark.parametrize(
-    "family, version",
-    [(family, None) for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)]
-    + [(socket.AF_INET, version) for version in ("TLSv1.2", "TLSv1.3")],
-)
-@both
-def test_a_healthy_connection_is_reused(who, family, version):
-    """Of other clients in ``test_replay_clients``."""
-    with who(), serving(family=family, tls=version) as (server, pool):
-        assert [get(pool) for _ in range(5)] == [200] * 5
-        assert len(server.journal.connections) == 1
-        if who is shim:
-            assert verdicts(server) == {"alive": 4}
-            assert counters(server)["checkouts"] == 4
-            assert counters(server)["discards"] == 0
 
 
 def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():

@@ -17,7 +17,6 @@ import urllib3
 from urllib3.exceptions import HTTPError, NewConnectionError
 
 import stalepool
-from breaks import breaks
 from errors import links
 from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, in_place, outage
 from pools import UnknownSocket, get, pool_for, pooled_connection, serving, shim, stock
@@ -482,60 +481,6 @@ def test_a_connection_pooled_before_the_shim_came(sleeper, answers):
             assert way.send("POST") == 200
             assert way.reconnects == {"ok": 1, "windows": 1}
         assert way.gate.accepted == 2
-
-
-def test_peers_beyond_those_that_are_told_apart_are_never_waited_for():
-    """Peers come and go, each at an address of its own: memory is bounded, and as in stock then."""
-    with in_place(shim, reconnect_window_s=0.05), direct() as a, direct() as b, direct() as c:
-        others = len(stalepool.snapshot()["origins"])
-        with breaks("number of origins", by=others + 2):
-            for way in (a, b, c):
-                assert way.send("GET") == 200
-            for way in (a, b, c):
-                way.shut()
-                way.is_refused()
-        assert [way.reconnects.get("windows") for way in (a, b, c)] == [1, 1, None]
-        # the third shares its entry
-        assert len(stalepool.snapshot()["origins"]) == others + 3
-
-
-FORKED = """
-    import contextvars, json, os
-
-    import urllib3
-    import stalepool
-    from gates import Gate
-    from stalepool_testing import FaultServer
-
-    stalepool.install(reconnect_window_s=0.3)
-
-    def windows():
-        "How many there have been in this process, after two more requests in vain."
-        for _ in range(2):
-            with urllib3.connection_from_url(gate.url, retries=False, timeout=10) as pool:
-                try:
-                    contextvars.Context().run(pool.request, "POST", "/")
-                except urllib3.exceptions.NewConnectionError:
-                    continue
-            raise AssertionError("it is shut")
-        return stalepool.snapshot()["totals"]["reconnects"].get("windows", 0)
-
-    with FaultServer() as server, Gate(server) as gate:
-        with urllib3.connection_from_url(gate.url) as pool:
-            assert pool.request("GET", "/").status == 200
-        gate.shut()
-        found = [windows()]
-        child = os.fork()
-        if child == 0:
-            os._exit(windows())
-        found += [os.waitpid(child, 0)[1], windows()]
-    print(json.dumps(found))
-"""
-
-
-def test_a_child_waits_for_no_peer_of_its_parents(run_python):
-    """It has answered another process: children forked one after another would each wait."""
-    assert run_python(FORKED, env=environ_of(shim)) == [1, 0, 1]
 
 
 def test_pauses_grow_and_are_jittered():

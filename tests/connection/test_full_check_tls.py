@@ -11,7 +11,7 @@ import pytest
 import urllib3
 
 import stalepool_testing as testing
-from pools import await_arrival, get, serving, shim, stock, verdicts
+from pools import await_arrival, get, serving, shim, verdicts
 from replay_tools import side_by_side
 from stalepool_testing import into_pool
 from worlds import WITH_TESTS
@@ -47,13 +47,6 @@ def test_key_updates(openssl, command):
             await_arrival(pool)
         assert verdicts(server) == {"alive": 3}
         assert len(server.journal.connections) == 0
-
-
-def test_stock_throws_a_connection_away_for_a_key_update(openssl):
-    with stock(), serving(tls="TLSv1.3") as (server, pool):
-        into_pool(pool, openssl.client)
-        assert get(pool) == 200
-        assert len(server.journal.connections) == 1
 
 
 PYOPENSSL = """
