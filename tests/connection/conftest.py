@@ -14,10 +14,7 @@ from pools import forget_what_was_counted
 
 @pytest.fixture
 def defaults() -> Iterator[None]:
-    """Stalepool's own settings, and again after a test that has set others; counters at zero.
-
-    A server may have the port of one in an earlier test.
-    """
+    """Stalepool's own settings, and again after a test that has set others; counters at zero."""
     stalepool.install()
     forget_what_was_counted()
     yield

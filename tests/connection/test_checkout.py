@@ -1,7 +1,4 @@
-"""The check at checkout, through real pools.
-
-Other ends of a connection are in the modules named after them.
-"""
+"""The check at checkout, through real pools, and behind a real haproxy."""
 
 from __future__ import annotations
 
@@ -79,10 +76,7 @@ def kind_and_state(who, kind, state):
 @pytest.mark.parametrize("kind, state", DEAD, ids=["-".join(case) for case in DEAD])
 @both
 def test_each_dead_state(who, kind, state):
-    """One pooled connection of each kind in each state; urllib3 takes it, and gets an answer.
-
-    At the fast check in ``test_checkout_never_yields``.
-    """
+    """One pooled connection of each kind in each state; urllib3 takes it, and gets an answer."""
     with who(), serving(tls=KINDS[kind].tls) as (server, pool):
         with KINDS[kind].make(STATES[state].tickets) as pair:
             STATES[state].enter(pair)

@@ -1,4 +1,4 @@
-"""A second socket takes a connection's place before a request goes out, or does not."""
+"""A second socket takes a connection's place, or does not; a tunnel is made anew for it."""
 
 from __future__ import annotations
 
@@ -282,10 +282,7 @@ def end_by_the_proxy(way, reset):
 @pytest.mark.parametrize("name", [*TUNNELS, *FORWARDING])
 @both
 def test_an_end_by_the_proxy(who, name, reset):
-    """The next request gets a connection of its own, with CONNECT and all.
-
-    A tunnel is counted for the server, whoever is at fault; what is forwarded, for the proxy.
-    """
+    """A tunnel is counted for the server, whoever is at fault; what is forwarded, for the proxy."""
     with who(), proxied(**{**TUNNELS, **FORWARDING}[name]) as way:
         assert [way.send(), way.send()] == [200, 200]
         end_by_the_proxy(way, reset)

@@ -1,8 +1,4 @@
-"""Idle limits at the full check: the setting, and ``Keep-Alive: timeout=0``.
-
-No sleep decides anything here: the kernel's own clock of a connection says when it is time. Other
-findings of the full check are in ``test_checkout``.
-"""
+"""Idle limits at the full check, and ``mode=audit``, which only looks; urllib3 decides then."""
 
 from __future__ import annotations
 
@@ -95,10 +91,7 @@ def test_not_at_all():
 
 
 def test_any_longer_is_no_reason_to_close():
-    """Not by a second, not by a margin: the connection is reused, whatever its age, until it ends.
-
-    What may not be repeated leaves it when that is near, see ``test_request_rules_moves``.
-    """
+    """Not by a second, not by a margin: it is reused, whatever its age, until it ends."""
     with shim(), serving(family=socket.AF_UNIX, default=announcing(1)) as (server, pool):
         assert [get(pool), get(pool)] == [200, 200]
         pools.let_pass(pool, 7 * 86400)

@@ -1,7 +1,4 @@
-"""TLS talks to itself while the connection idles: what must be kept, and what must not.
-
-Each kind of TLS socket in each dead state is in ``test_checkout``.
-"""
+"""TLS talks to itself while the connection idles: what must be kept, and what must not."""
 
 from __future__ import annotations
 

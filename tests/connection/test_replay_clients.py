@@ -77,8 +77,7 @@ def test_one_attempt_is_seen(name):
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("name", CLIENTS)
 def test_the_clients_own_retries_go_on_as_they_would(name, method):
-    """Every answer fails: the client retries as often as it is told, each time on a fresh
-    connection, of which none is replayed."""
+    """Every answer fails; each of their tries is on a fresh connection, and none is replayed."""
     found = []
     for who in (stock, lambda: shim(**WITH_REPLAY)):
         with who(), FaultServer([ECHO], default=Close()) as server, CLIENTS[name]() as call:

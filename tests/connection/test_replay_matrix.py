@@ -1,8 +1,7 @@
 """Each fault with each method, and on each layer: is the request saved? If not, is it as in stock?
 
 The table of faults is in :mod:`support.oracle`. With ``--full`` every combination is held against
-what stock does: what was raised, with its arguments and what it was made from, the state of the
-connection and of the pool, how often the server was asked, and what came of the next request.
+what stock does.
 """
 
 from __future__ import annotations

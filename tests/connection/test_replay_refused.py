@@ -1,8 +1,4 @@
-"""Requests that must not be replayed, each beside one that is.
-
-A replay may not harm the server, and must not repeat what the server itself failed on. Every case
-is a request on a connection that has answered before; "once" is what the server's journal says.
-"""
+"""Requests that must not be replayed: that does harm, or the server itself failed on them."""
 
 from __future__ import annotations
 

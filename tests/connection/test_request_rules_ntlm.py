@@ -1,7 +1,4 @@
-"""Messages of a connection that NTLM has authenticated stay on it: WinRM over HTTP, by pywinrm.
-
-On another connection a message is nobody's.
-"""
+"""Messages of a connection that NTLM has authenticated stay on it: WinRM over HTTP, by pywinrm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes of a request go out: by urllib3's own ``send`` alone, or looked after."""
+"""The bytes of a request go out. Bodies are the caller's: read as without the shim, and once."""
 
 from __future__ import annotations
 
@@ -210,9 +210,7 @@ class CloseOnHalf(AnswerStep):
 @pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("is_dead", [False, True], ids=["living", "dead"])
 def test_what_reading_a_body_raises_is_the_callers(name: str, kind: Any, is_dead: bool) -> None:
-    """The very object. urllib3 reads on after some of them: then the answer's side must not send
-    half a body.
-    """
+    """The very object. urllib3 reads on after some: then the answer's side sends no half of it."""
 
     def run() -> Tuple[Any, int]:
         error, step = RAISED[name](), CloseOnHalf() if is_dead else testing.Respond()

@@ -117,10 +117,7 @@ class FilteredServer(FaultServer):
 
 
 def without_network(server: FaultServer, client: Any, seconds: float) -> None:
-    """Nothing gets through between a server and a client's socket for so long, either way.
-
-    What is retransmitted after that arrives.
-    """
+    """Nothing gets through between a server and a client's socket for so long, either way."""
     with server.add(testing.Blackout()):
         testing.swallow(raw_of(client))
         time.sleep(seconds)

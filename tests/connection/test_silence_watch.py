@@ -1,4 +1,4 @@
-"""A silent peer is judged by TCP_INFO: what gives it more time, and what shows that it is dead."""
+"""A silent peer is judged by TCP_INFO, after a first wait in which nothing is done."""
 
 from __future__ import annotations
 

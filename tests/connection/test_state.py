@@ -1,4 +1,4 @@
-"""Which connections have a state at all, and its repr()."""
+"""Which connections have a state, and what that holds: the bytes of a request, and no longer."""
 
 from __future__ import annotations
 

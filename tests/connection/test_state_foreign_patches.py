@@ -72,10 +72,7 @@ def test_botocores_errors_are_stocks(method: str, headers: Any) -> None:
 
 
 def test_a_guard_against_sockets_is_obeyed() -> None:
-    """pytest-socket: no socket is made, and its error is the caller's where stock meets it.
-
-    A living connection is used.
-    """
+    """pytest-socket: no socket is made, and its error is the caller's where stock meets it."""
     guard = pytest.importorskip("pytest_socket")
 
     def send(step: Any) -> List[Any]:
@@ -96,10 +93,7 @@ def test_a_guard_against_sockets_is_obeyed() -> None:
 
 
 def test_a_record_that_is_posted_makes_no_records(caplog: pytest.LogCaptureFixture) -> None:
-    """By whoever collects all there is, at DEBUG: a post that meets a dead connection is none more.
-
-    Of a handler that posts at once: ``test_fallback_logs``.
-    """
+    """By whoever collects all, at DEBUG: a post that meets a dead connection is none more."""
     caplog.set_level(logging.DEBUG)
     with serving(default=testing.RespondThenClose(announced=False)) as (server, pool):
         for number in (1, 2):

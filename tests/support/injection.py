@@ -38,10 +38,7 @@ class Script:
 
 
 class Injector:
-    """Raises at the n-th line of ours that this thread executes; once.
-
-    :ivar place: where it did, None where there are fewer lines.
-    """
+    """Raises at the n-th line of ours that this thread executes; once."""
 
     def __init__(self, line: int) -> None:
         self._left = line

@@ -25,7 +25,7 @@ import urllib3
 import stalepool  # noqa: F401  # installs, unless the environment says no
 import stalepool_testing as testing
 from pools import Server, counters, pooled_connection
-from replay_routes import FOR_EVER_MS, route_to
+from replay_routes import route_to
 from replay_tools import after_checkout, have, kind_of, once_before, wait_for
 from stalepool_testing import AnswerStep, BlackHole, CloseAfter, Exchange, ProcessThenClose, Step
 from stalepool_testing.tls import forget_errors
@@ -392,7 +392,7 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
         def script(request: Any) -> Any:
             return steps if request.path == "/wanted" else testing.Respond()
 
-    keeps_ms = 200 if is_behind and fault.when != MET else FOR_EVER_MS
+    keeps_ms = 200 if is_behind and fault.when != MET else 60_000
     with Server(script, tls=None if is_behind else tls, receive_buffer=buffer) as server, route_to(
         server, way, tls, haproxy, keeps_ms, **options
     ) as (pool, cut):

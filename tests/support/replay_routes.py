@@ -16,9 +16,6 @@ from gates import Gate
 from pools import pool_for
 from stalepool_testing import TLS, ConnectProxy, FaultServer
 
-#: haproxy closes a client's connection after so long, in :func:`through_haproxy`'s ``keeps_ms``
-FOR_EVER_MS = 60_000
-
 _HAPROXY = """\
 defaults
     mode http
@@ -40,7 +37,7 @@ def route_to(
     name: str,
     tls: Optional[TLS],
     haproxy: str,
-    keeps_ms: int = FOR_EVER_MS,
+    keeps_ms: int,
     **options: Any,
 ) -> Iterator[Tuple[Any, Optional[Callable[[bool], Any]]]]:
     """A pool to the server, or to who hands it on; and what has the proxy end all tunnels, with an

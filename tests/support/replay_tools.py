@@ -60,32 +60,23 @@ class Late(AnswerStep):
 
 @contextlib.contextmanager
 def reused(
-    *steps: Step,
-    default: Step = ECHO,
-    method: str = "GET",
-    times: int = 1,
-    connection_class: Any = None,
-    **options: Any,
+    *steps: Step, default: Step = ECHO, times: int = 1, connection_class: Any = None, **options: Any
 ) -> Iterator[Tuple[Server, Any]]:
     """A server, and a pool with a connection that has answered; the steps meet what comes next.
 
-    :param method: what it has answered.
-    :param times: how often, see :func:`prime`.
     :param options: those of :func:`pools.serving`.
     """
     with serving([ECHO] * times + list(steps), default=default, **options) as (server, pool):
         pool.ConnectionCls = connection_class or pool.ConnectionCls
-        prime(pool, method, times)
+        prime(pool, times)
         yield server, pool
 
 
-def prime(pool: Any, method: str = "GET", times: int = 1, path: str = "/prime") -> None:
-    """Have the pool's connection answer: from the first time on it is a reused one, which its first
-    checkout gives a full check, and the later ones a fast one.
-    """
+def prime(pool: Any, times: int = 1) -> None:
+    """Have the pool's connection answer; the first checkout then is a full one, others fast."""
     for _ in range(times):
         # a busy machine takes its time to connect, and a short keep-alive may end before that
-        assert pool.request(method, path, timeout=30.0, retries=3).status == 200
+        assert pool.request("GET", "/prime", timeout=30.0, retries=3).status == 200
 
 
 def send(server: Any, pool: Any, method: str, **options: Any) -> Outcome:
@@ -154,9 +145,7 @@ def once_before(owner: Any, method: str, act: Callable[..., Any]) -> None:
 
 
 def after_checkout(pool: Any, act: Callable[[Any], None]) -> None:
-    """Have something done to the pool's connection, once, when the next request has checked it
-    out, and nothing of that request has been sent.
-    """
+    """Have something done to the pool's connection, once, when the next request has it."""
     once_before(pool, "_validate_conn", act)
 
 

@@ -85,10 +85,7 @@ def is_possible(kind: Kind, state: State) -> bool:
 
 
 def parts_of(kind: str, state: str, **others: Any) -> Set[Any]:
-    """What a case is made of: each kind, each state in plain and in each TLS, and the rest.
-
-    A slow state is one below TLS.
-    """
+    """What a case is made of: each kind, each state in plain and in each TLS, and the rest."""
     layer = None if STATES[state].is_slow else KINDS[kind].tls
     return {kind, (state, layer), *others.items()}
 
