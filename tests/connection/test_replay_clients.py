@@ -17,9 +17,6 @@ from pools import counters, shim, stock
 from replay_tools import BODIES, ECHO
 from stalepool_testing import Close, FaultServer
 
-WITH_REPLAY = {"replay": "idempotent"}
-
-
 # each gives a function that sends one request to a URL, and returns the status
 
 
@@ -66,7 +63,7 @@ def wanted(call, method, server):
 
 @pytest.mark.parametrize("name", CLIENTS)
 def test_one_attempt_is_seen(name):
-    with shim(**WITH_REPLAY), FaultServer([ECHO, Close()], default=ECHO) as server:
+    with shim(replay="idempotent"), FaultServer([ECHO, Close()], default=ECHO) as server:
         with CLIENTS[name]() as call:
             assert wanted(call, "PUT", server) == (200, 2)
         assert counters(server)["replays"] == {"ok": 1}  # the client has not sent it again
@@ -79,7 +76,7 @@ def test_one_attempt_is_seen(name):
 def test_the_clients_own_retries_go_on_as_they_would(name, method):
     """Every answer fails; each of their tries is on a fresh connection, and none is replayed."""
     found = []
-    for who in (stock, lambda: shim(**WITH_REPLAY)):
+    for who in (stock, lambda: shim(replay="idempotent")):
         with who(), FaultServer([ECHO], default=Close()) as server, CLIENTS[name]() as call:
             found.append(wanted(call, method, server))
     assert found[1] == (found[0][0], found[0][1] + (method == "GET"))
