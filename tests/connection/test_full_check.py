@@ -176,15 +176,6 @@ def test_a_move_is_counted_and_the_connection_used():
         assert len(server.journal.connections) == 1
 
 
-def test_a_fork_is_counted_and_the_connection_shared(pretend_fork):
-    with shim(mode="audit"), serving() as (server, pool):
-        assert get(pool) == 200
-        pretend_fork()
-        assert get(pool) == 200
-        assert verdicts(server) == {"foreign_process": 1}
-        assert len(server.journal.connections) == 1
-
-
 def test_from_audit_to_active_and_back():
     """After audit, and after active mode, the first check is a full one."""
     with serving() as (server, pool):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import logging
-import socket
 import time
 import unittest.mock
 from types import SimpleNamespace
@@ -39,16 +38,12 @@ NO_WEAK_REFERENCES = "socket without weak references"
 #: how it is made from a socket that is open or closed by its peer
 ODDITIES = {
     "MagicMock": lambda sock: unittest.mock.MagicMock(),
-    "Mock that has nothing": lambda sock: unittest.mock.Mock(spec=[]),
     "None": lambda sock: None,
     # AppEngine's kind: there is no socket anybody could look at
     "no sock": lambda sock: SimpleNamespace(host="localhost", port=80),
     "http.client's own": lambda sock: real(sock, http.client.HTTPConnection),
     "mock socket": lambda sock: real(unittest.mock.MagicMock()),
     "mock socket with a descriptor": lambda sock: real(unittest.mock.Mock(fileno=sock.fileno)),
-    "mock that claims to be a socket": lambda sock: real(
-        unittest.mock.Mock(spec=socket.socket, fileno=sock.fileno)
-    ),
     "raising fileno": lambda sock: real(unittest.mock.Mock(fileno=raises)),
     NO_WEAK_REFERENCES: lambda sock: real(object()),
 }

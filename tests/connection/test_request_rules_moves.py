@@ -5,6 +5,7 @@ All cases run side by side, since they take seconds.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import threading
@@ -18,11 +19,11 @@ from urllib3.exceptions import HTTPError
 import pools
 from breaks import breaks
 from gates import Gate
-from pools import DEFAULTS, UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim
+from pools import DEFAULTS, UnknownSocket, counters, get, pool_for, pooled_connection, shim, stock
 from replay_routes import proxied
 from replay_tools import reused, wrong
 from stalepool import stats
-from stalepool_testing import TLS, Close, CloseAfter, FaultServer, Respond
+from stalepool_testing import TLS, AnswerStep, Close, CloseAfter, Exchange, FaultServer, Respond
 from worlds import beside
 
 #: idle time between two POSTs: where the clock was taken for evidence, 1 s was
@@ -218,7 +219,7 @@ def test_under_eventlet(run_python):
 
 @contextlib.contextmanager
 def by_ipv6():
-    with serving(family=socket.AF_INET6) as (server, pool):
+    with pools.serving(family=socket.AF_INET6) as (server, pool):
         yield server, lambda method: pool.request(method, "/").status
 
 
@@ -266,3 +267,53 @@ def test_the_callers_timeout_is_on_the_fresh_socket():
         assert pool.request("POST", "/", body=told).status == 200
         assert [(entry.connection, entry.body) for entry in server.journal][1:] == [(1, b"7.5")]
         assert (conn.sock.gettimeout(), conn.timeout) == (7.5, 7.5)
+
+
+class Acceptor(AnswerStep):
+    """NTLM's; a message on a connection that it knows is answered with itself."""
+
+    def __init__(self) -> None:
+        self.contexts: Dict[int, Any] = {}
+
+    def answer(self, exchange: Exchange) -> None:
+        import spnego
+
+        exchange.process()
+        number = exchange.channel.number
+        scheme, _, token = exchange.request.headers.get("authorization", "").partition(" ")
+        if scheme == "NTLM":
+            options = {"protocol": "ntlm", "options": spnego.NegotiateOptions.use_ntlm}
+            context = self.contexts.setdefault(number, spnego.server(**options))
+            challenge = context.step(base64.b64decode(token))
+            if challenge is not None:
+                said = "NTLM %s" % base64.b64encode(challenge).decode()
+                exchange.respond(401, headers={"WWW-Authenticate": said})
+                return
+        if number in self.contexts:
+            exchange.respond(200, exchange.request.body)
+        else:
+            exchange.respond(401, headers={"WWW-Authenticate": "NTLM"})
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+def test_messages_stay_on_the_connection_that_ntlm_has_authenticated(who, tmp_path, monkeypatch):
+    """WinRM over HTTP; on another connection they are nobody's. Stock: all on one.
+
+    Any other POST takes a fresh one with this setting.
+    """
+    winrm = pytest.importorskip("winrm", reason="needs pywinrm")
+    users = tmp_path / "users"
+    users.write_text("DOMAIN:user:password\n")
+    monkeypatch.setenv("NTLM_USER_FILE", str(users))
+    settings = {} if who is stock else {"nonidempotent_max_idle_s": 0, "replay": "idempotent"}
+    # of no environment's proxy or certificates
+    options = {"username": "DOMAIN\\user", "password": "password", "proxy": None}
+    options.update(ca_trust_path=None, message_encryption="never")
+    with who(**settings), FaultServer(default=Acceptor()) as server:
+        client = winrm.Protocol(server.url, transport="ntlm", **options)
+        for message in (b"<one/>", b"<two/>", b"<three/>"):
+            assert client.send_message(message) == message
+        client.transport.close_session()
+        assert {entry.connection for entry in server.journal} == {0}
+        assert not counters(server).get("moved")

@@ -11,16 +11,8 @@ from typing import Any, Iterator, List, Optional
 
 import pytest
 import urllib3
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, settings, stateful
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 import lanes
 import stalepool
@@ -74,7 +66,7 @@ class Model:
         return is_answered
 
 
-class Walk(RuleBasedStateMachine):
+class Walk(stateful.RuleBasedStateMachine):
     tls: Optional[TLS] = None
 
     def __init__(self) -> None:
@@ -95,7 +87,7 @@ class Walk(RuleBasedStateMachine):
 
     # -- what happens while it idles
 
-    @initialize(is_pooled=st.booleans())
+    @stateful.initialize(is_pooled=st.booleans())
     def a_connection_from_before_the_shim_came(self, is_pooled: bool) -> None:
         """Over TLS its session tickets lie unread."""
         if is_pooled:
@@ -105,29 +97,29 @@ class Walk(RuleBasedStateMachine):
                 await_arrival(self.pool)
             self.model.phase, self.model.connections = IDLE, 1
 
-    @precondition(lambda self: self.model.phase is not FRESH and not self.model.has_ended)
-    @rule(end=st.sampled_from(ENDS))
+    @stateful.precondition(lambda self: self.model.phase is not FRESH and not self.model.has_ended)
+    @stateful.rule(end=st.sampled_from(ENDS))
     def the_server_ends_it(self, end: Any) -> None:
         end_while_idle(self.server, self.pool, end)
         self.model.has_ended = True
 
-    @rule()
+    @stateful.rule()
     def fork(self) -> None:
         runtime._after_fork_in_child()
         self.model.has_ended = self.model.has_ended or self.model.phase is IDLE
 
-    @rule()
+    @stateful.rule()
     def install_anew(self) -> None:
         stalepool.uninstall()
         stalepool.install(**SETTINGS)
 
     # -- requests
 
-    @rule(method=st.sampled_from(METHODS))
+    @stateful.rule(method=st.sampled_from(METHODS))
     def request(self, method: str) -> None:
         self.send(method, None)
 
-    @rule(method=st.sampled_from(METHODS), end=st.sampled_from(ENDS))
+    @stateful.rule(method=st.sampled_from(METHODS), end=st.sampled_from(ENDS))
     def request_whose_connection_ends_after_the_check(self, method: str, end: Any) -> None:
         if self.model.phase is UPGRADED and isinstance(end, Surplus):
             return  # taken for its answer, as in stock: the connection is somebody else's
@@ -140,7 +132,7 @@ class Walk(RuleBasedStateMachine):
         after_checkout(self.pool, act)
         self.send(method, "checked")
 
-    @rule(method=st.sampled_from(["PUT", "POST"]))
+    @stateful.rule(method=st.sampled_from(["PUT", "POST"]))
     def request_whose_connection_ends_while_it_is_sent(self, method: str) -> None:
         found: List[Any] = []
 
@@ -154,13 +146,13 @@ class Walk(RuleBasedStateMachine):
         after_checkout(self.pool, found.append)
         self.send(method, "sending", body=body(), headers={"Content-Length": "6"})
 
-    @rule(method=st.sampled_from(METHODS), meets=st.sampled_from(MEETS))
+    @stateful.rule(method=st.sampled_from(METHODS), meets=st.sampled_from(MEETS))
     def request_whose_connection_ends_while_it_waits(self, method: str, meets: Any) -> None:
         self.script.append(meets)
         self.send(method, "waiting")
 
-    @precondition(lambda self: self.model.phase is not UPGRADED)
-    @rule()
+    @stateful.precondition(lambda self: self.model.phase is not UPGRADED)
+    @stateful.rule()
     def upgrade(self) -> None:
         self.script.append(testing.Respond(101, headers=UPGRADE))
         assert self.model.request("GET", None)
@@ -181,11 +173,11 @@ class Walk(RuleBasedStateMachine):
         found = state.find(conn.sock)
         assert found is None or UPGRADED in (found.phase, self.model.phase) or found.phase is phase
 
-    @invariant()
+    @stateful.invariant()
     def no_more_connections_than_there_have_to_be(self) -> None:
         assert len(self.server.journal.connections) == self.model.connections
 
-    @invariant()
+    @stateful.invariant()
     def it_idles(self) -> None:
         conn = self.pool.pool.queue[-1]
         sock = None if conn is None else conn.sock
@@ -194,7 +186,7 @@ class Walk(RuleBasedStateMachine):
             found = state.find(sock)
             assert found is not None and (found.phase, found.request) == (self.model.phase, None)
 
-    @invariant()
+    @stateful.invariant()
     def nothing_is_strange(self) -> None:
         assert stalepool.snapshot()["fallbacks"] == {}
 
@@ -203,7 +195,7 @@ class Walk(RuleBasedStateMachine):
 def test_walks(version: Optional[str], request: pytest.FixtureRequest) -> None:
     is_full = request.config.getoption("--full")
     tls = None if version is None else TLS(version, num_tickets=2)
-    run_state_machine_as_test(
+    stateful.run_state_machine_as_test(
         type("Walk", (Walk,), {"tls": tls}),
         settings=settings(
             max_examples=100 if is_full else 12,
