@@ -15,6 +15,7 @@ import pytest
 import urllib3
 from urllib3.util import Timeout
 
+import pools
 import replay_tools
 import stalepool
 import stalepool_testing as testing
@@ -192,6 +193,13 @@ def tunnelled(*steps: Step, default: Any = ECHO, **options: Any) -> Iterator[Pro
     with proxied([ECHO, *steps], tls=TLS(), default=default, **options) as way:
         prime(way.pool)
         yield way
+
+
+@pytest.mark.skipif(pools.VERIFIES_NAMES_ALONE, reason="this urllib3 reaches no proxy by TLS here")
+def test_a_tunnel_in_tls():
+    with shim_with_replay(), tunnelled(Close(), proxy_tls=TLS()) as way:
+        assert send(way.server, way.pool, "PUT")[:4] == (200, True, None, 2)
+        assert len(way.proxy.tunnels) == 2
 
 
 def test_a_tunnel_that_takes_longer_than_is_left():

@@ -300,7 +300,7 @@ is_sent_on = functools.partial(is_sent_again, before=())
 
 def is_the_callers_timeout(
     seen: Outcome,
-    after_s: float = LIMIT_S,
+    after_s: float,
     arrived: Sequence[int] = (0,),
     replays: Optional[Dict[str, int]] = None,
 ) -> bool:
@@ -348,7 +348,9 @@ CASES: Dict[str, Tuple[Callable[[], Outcome], Callable[[Outcome], Any]]] = {
         is_sent_again,
     ),
     "in a hurry": times_out(lambda: acknowledged_and_dead("GET", timeout_s=4), after_s=4),
-    "acknowledged POST": times_out(lambda: acknowledged_and_dead("POST")),
+    "acknowledged POST": times_out(
+        lambda: acknowledged_and_dead("POST", timeout_s=NOBODY_LIMIT_S), after_s=NOBODY_LIMIT_S
+    ),
     "nobody answers": times_out(
         lambda: in_vain(default=Silence()),  # it accepts, and reads the request; that is all
         after_s=NOBODY_LIMIT_S,
