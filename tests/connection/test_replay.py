@@ -12,8 +12,12 @@ import weakref
 from typing import Any, ClassVar, Iterator, List
 
 import pytest
+import requests
 import urllib3
-from urllib3.util import Timeout
+from keystoneauth1.exceptions import ConnectFailure
+from keystoneauth1.session import Session
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry, Timeout
 
 import pools
 import replay_tools
@@ -26,10 +30,10 @@ from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
 from outages import direct
 from pools import DEFAULTS, UnknownSocket, counters, get, pooled_connection, serving, shim, stock
 from replay_routes import Proxied, proxied
-from replay_tools import ECHO, NO_ANSWER, Late, acting, asked, kind_of, outcome, prime, reused, send
+from replay_tools import BODIES, ECHO, Late, acting, asked, kind_of, outcome, prime, reused, send
 from stalepool import fallback
 from stalepool.connection.state import WAITING, find
-from stalepool_testing import TLS, AnswerStep, BlackHole, Close, HalfStatusLine, Reset, Step, kernel
+from stalepool_testing import TLS, AnswerStep, BlackHole, Close, FaultServer, Reset, Step, kernel
 
 shim_with_replay = functools.partial(shim, replay="idempotent")
 
@@ -72,7 +76,9 @@ def test_the_answer_says_so():
         assert not hasattr(answers[0], "stalepool_replayed")
 
 
-@pytest.mark.parametrize("step", [HalfStatusLine(), RefuseEarly()], ids=["in part", "an early 413"])
+@pytest.mark.parametrize(
+    "step", [testing.HalfStatusLine(), RefuseEarly()], ids=["in part", "an early 413"]
+)
 def test_an_answer_that_began(step):
     """What the caller sees of it is in ``test_replay_matrix``; this is how it is counted."""
     options = {"socket_options": SMALL_BUFFERS, "receive_buffer": 16384}
@@ -122,7 +128,7 @@ def test_the_connect_of_the_second_try_is_refused(window_s, sleeper):
     with shim_with_replay(reconnect_window_s=window_s), direct(answer) as way:
         prime(way.pool)
         sleeper.after(1, way.gate.open)
-        assert outcome(way.pool, "GET") == (200 if window_s else NO_ANSWER)
+        assert outcome(way.pool, "GET") == (200 if window_s else replay_tools.NO_ANSWER)
         assert asked(way.server) == (2 if window_s else 1)
         assert counters(way.gate)["replays"] == {"ok" if window_s else "failed": 1}
         assert way.reconnects == ({"ok": 1, "windows": 1} if window_s else {})
@@ -372,3 +378,68 @@ def test_a_send_that_fails_when_nobody_listens_any_more() -> None:
         assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
         assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 0)
         assert counters(server)["replays"] == {"failed": 1}
+
+
+# each gives a function that sends one request to a URL, and returns the status
+
+
+@contextlib.contextmanager
+def with_urllib3(retries):
+    with urllib3.PoolManager(retries=retries, timeout=10.0) as manager:
+        yield lambda method, url: manager.request(method, url, body=BODIES.get(method)).status
+
+
+@contextlib.contextmanager
+def with_requests(retries):
+    with requests.Session() as session:
+        session.mount("http://", HTTPAdapter(max_retries=retries))
+        send = functools.partial(session.request, timeout=10)
+        yield lambda method, url: send(method, url, data=BODIES.get(method)).status_code
+
+
+@contextlib.contextmanager
+def with_keystoneauth1(retries):
+    options = {"connect_retries": retries, "connect_retry_delay": 0.001, "raise_exc": False}
+    with requests.Session() as below:
+        send = functools.partial(Session(session=below).request, **options)
+        yield lambda method, url: send(url, method, data=BODIES.get(method)).status_code
+
+
+CLIENTS = {
+    "urllib3, retries=False": lambda: with_urllib3(False),
+    "urllib3, Retry(3)": lambda: with_urllib3(Retry(3, backoff_factor=0)),
+    "requests": lambda: with_requests(0),
+    "requests, Retry(2)": lambda: with_requests(Retry(2, backoff_factor=0)),
+    "keystoneauth1, connect_retries=2": lambda: with_keystoneauth1(2),
+}
+
+
+def wanted(call, method, server):
+    """The status, 0 for an error, on a connection that has answered; how often it arrived."""
+    assert call("GET", server.url + "prime") == 200
+    try:
+        status = call(method, server.url + "wanted")
+    except (urllib3.exceptions.HTTPError, requests.ConnectionError, ConnectFailure):
+        status = 0
+    return status, server.journal.count(path="/wanted")
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_one_attempt_is_seen(name):
+    with shim(replay="idempotent"), FaultServer([ECHO, Close()], default=ECHO) as server:
+        with CLIENTS[name]() as call:
+            assert wanted(call, "PUT", server) == (200, 2)
+        assert counters(server)["replays"] == {"ok": 1}  # the client has not sent it again
+        assert server.journal[-1].body == BODIES["PUT"]
+
+
+@pytest.mark.each_value
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("name", CLIENTS)
+def test_the_clients_own_retries_go_on_as_they_would(name, method):
+    """Every answer fails; each of their tries is on a fresh connection, and none is replayed."""
+    found = []
+    for who in (stock, lambda: shim(replay="idempotent")):
+        with who(), FaultServer([ECHO], default=Close()) as server, CLIENTS[name]() as call:
+            found.append(wanted(call, method, server))
+    assert found[1] == (found[0][0], found[0][1] + (method == "GET"))
