@@ -5,11 +5,12 @@ Run in a process of its own, which prints what became of the exceptions as JSON.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import sys
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import stalepool
 from pools import end_while_idle, let_pass, pooled_connection, serving
@@ -37,32 +38,26 @@ class Script:
         return Respond(headers=hint)
 
 
-class Injector:
-    """Raises at the n-th line of ours that this thread executes; once."""
+@contextlib.contextmanager
+def injecting(line: int) -> Iterator[List[str]]:
+    """Raise at the n-th line of ours that this thread executes, once; gives the place, if any."""
+    lines, places = itertools.count(), []  # type: Iterator[int], List[str]
 
-    def __init__(self, line: int) -> None:
-        self._left = line
-        self.place: Optional[str] = None
+    def enter_frame(frame: Any, event: str, argument: Any) -> Any:
+        return at_line if frame.f_code.co_filename.startswith(_OURS) else None
 
-    def __enter__(self) -> Injector:
-        sys.settrace(self._enter_frame)
-        return self
+    def at_line(frame: Any, event: str, argument: Any) -> Any:
+        if event == "line" and not places and next(lines) == line:
+            where = os.path.relpath(frame.f_code.co_filename, _OURS)
+            places.append("%s:%d %s" % (where, frame.f_lineno, frame.f_code.co_name))
+            raise Foreign
+        return at_line
 
-    def __exit__(self, *exc_info: Any) -> None:
+    sys.settrace(enter_frame)
+    try:
+        yield places
+    finally:
         sys.settrace(None)
-
-    def _enter_frame(self, frame: Any, event: str, argument: Any) -> Any:
-        name = frame.f_code.co_filename
-        return self._at_line if name.startswith(_OURS) else None
-
-    def _at_line(self, frame: Any, event: str, argument: Any) -> Any:
-        if event == "line" and self.place is None:
-            self._left -= 1
-            if self._left < 0:
-                where = os.path.relpath(frame.f_code.co_filename, _OURS)
-                self.place = "%s:%d %s" % (where, frame.f_lineno, frame.f_code.co_name)
-                raise Foreign
-        return self._at_line
 
 
 def _close_after_checkout(server: FaultServer, pool: Any) -> None:
@@ -107,14 +102,14 @@ def injected(name: str) -> None:
             act(server, pool)
             wanted = path % next(serial) if "%" in path else path
             saw: Any = None
-            with Injector(line) as injector:
+            with injecting(line) as places:
                 try:
                     saw = pool.request(method, wanted, body=b"1" if method == "POST" else None)
                 except BaseException as error:
                     saw = error
-            place = injector.place
-            if place is None:
+            if not places:
                 break
+            (place,) = places
             if not isinstance(saw, Foreign):
                 ignored = any(isinstance(error, Foreign) for error in unraisable)
                 lost.append("%s: %r%s" % (place, saw, ", ignored" if ignored else ""))

@@ -190,9 +190,7 @@ UNPROCESSED: Dict[str, Any] = {**AGAIN, "is_processed": False}
 TRIED: Dict[str, Any] = {"saved_as": "tried"}
 
 
-def _in_the_answer(step: Step, error: Optional[str] = None) -> Fault:
-    return Fault(step, error=error)
-
+_in_the_answer = functools.partial(Fault, error=None)
 
 FAULTS: Dict[str, Fault] = {
     **{
@@ -240,12 +238,12 @@ FAULTS: Dict[str, Fault] = {
     # eventlet 0.33 says it in words of its own over TLS
     "read timeout in the body": Fault(testing.SlowAnswer(60), read_s=SHORT_S, error=None),
     # in the midst of the answer
-    "status line cut by a FIN": _in_the_answer(testing.HalfStatusLine(), "half an answer"),
+    "status line cut by a FIN": _in_the_answer(testing.HalfStatusLine(), error="half an answer"),
     "status line cut by an RST": _in_the_answer(testing.HalfStatusLine(reset=True)),
     "headers cut by a FIN": _in_the_answer(SendThenEnd(_HEAD[:25])),
     "headers cut by an RST": _in_the_answer(SendThenEnd(_HEAD[:25], reset=True)),
     "headers end in a FIN": _in_the_answer(SendThenEnd(_HEAD[:-2])),
-    "body cut by a FIN": _in_the_answer(testing.HalfAnswer(), "half an answer"),
+    "body cut by a FIN": _in_the_answer(testing.HalfAnswer(), error="half an answer"),
     "body cut by an RST": _in_the_answer(testing.HalfAnswer(reset=True)),
     "body that never began": _in_the_answer(SendThenEnd(_HEAD)),
     "chunk cut by a FIN": _in_the_answer(SendThenEnd(_CHUNKED + b"5\r\nab")),
