@@ -58,6 +58,19 @@ def test_six_requests_on_six_dead_connections():
         assert len(server.journal.connections) == 12
 
 
+def test_the_state_of_a_socket_that_is_gone_is_not_the_next_ones():
+    """Its place in memory may be: here the state of another socket lies under its ``id()``."""
+    with shim(), serving() as (server, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        with serving() as (_, other):
+            assert [get(other), get(other)] == [200, 200]
+            of_the_other = state.find(pooled_connection(other).sock)
+            state._states[id(pooled_connection(pool).sock)] = of_the_other
+            server.perform(CloseAfter(0))
+            assert get(pool) == 200
+            assert verdicts(server) == {"alive": 1, "closed": 1}
+
+
 DEAD = [
     (kind, state)
     for kind in KINDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import socket
 from typing import Any, ClassVar
 
 import pytest
@@ -14,7 +15,7 @@ import stalepool
 import stalepool_testing as testing
 from breaks import breaks
 from delayed_answers import SILENT
-from pools import VERIFIES_NAMES_ALONE, Server, await_arrival, counters, pooled_connection, shim
+from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, pooled_connection, shim
 from replay_routes import proxied
 from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.sockets.tcp_info import TcpInfo
@@ -30,6 +31,16 @@ def test_a_move_may_take_eight_round_trips(rtt_us: int, moved: str) -> None:
         with server.add(Latency(0.4)), breaks("TCP_INFO", by=lambda _: says):
             assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {moved: 1}
+
+
+def test_a_refused_move_has_no_window() -> None:
+    """Its limit is long where a round trip is; and the old connection lives."""
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        server.stop_listening()
+        with breaks("limit of a move", by=2.0):
+            assert send(server, pool, "POST").status == 200
+        assert [entry.connection for entry in server.journal] == [0, 0]
+        assert (counters(server)["moved"], counters(server)["reconnects"]) == ({"failed": 1}, {})
 
 
 def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:

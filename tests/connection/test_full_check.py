@@ -253,6 +253,15 @@ def test_stocks_word_comes_out(name, peer, caplog):
     assert [record.levelno for record in said] == [logging.WARNING]
 
 
+def test_a_real_connection_beside_stubs(monkeypatch):
+    """vcrpy replaces http.client's class for as long as it has a cassette in use."""
+    with shim(), serving() as (_, pool):
+        assert get(pool) == 200
+        monkeypatch.setattr(http.client, "HTTPConnection", type("Stub", (), {}))
+        assert get(pool) == 200
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
 def test_a_connection_that_was_put_back_unused():
     with shim(keepalive_idle_s=1), serving() as (_, pool):
         assert get(pool) == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import io
@@ -108,7 +109,7 @@ def test_a_second_request_in_one_piece_is_not_taken_for_the_firsts_body() -> Non
             conn.response_class = http.client.HTTPResponse
             conn.request("GET", "/")
             http.client.HTTPConnection.getresponse(conn).read()
-            have(server, ResetAfter(), kernel.POLLRDHUP)(conn)
+            have(server, testing.ResetAfter(), kernel.POLLRDHUP)(conn)
             with pytest.raises(ConnectionError):
                 conn.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
         assert len(server.journal.connections) == 1
@@ -289,3 +290,11 @@ def test_a_buffer_that_changes_meanwhile_is_sent_again_as_it_was() -> None:
             assert outcome(pool, "PUT", body=body) == 200
             sent = [entry.body for entry in server.journal if entry.path == "/wanted"]
             assert sent == [b"one", b"one"]
+
+
+def test_what_is_written_by_hand_may_be_a_file() -> None:
+    with shim(), serving() as (server, pool):
+        with contextlib.closing(pool._get_conn()) as conn:
+            conn.send(io.BytesIO(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+            server.wait_request()
+        assert stalepool.snapshot()["fallbacks"] == {}
