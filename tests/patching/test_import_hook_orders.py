@@ -307,6 +307,7 @@ EVENTLET_ORDERS = (
 )
 
 
+@pytest.mark.skipif(find_spec("eventlet") is None, reason="no eventlet")
 @pytest.mark.parametrize("order", lanes.first(1, EVENTLET_ORDERS))
 def test_eventlet_warns_of_nothing_new(order: str) -> None:
     said = [child("-Wdefault", "-c", order.format(line)) for line in ("pass", "import stalepool")]
