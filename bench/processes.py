@@ -142,6 +142,7 @@ def _serve(pem: Optional[str], idle_s: Sequence[float], spins: bool) -> None:
                 accepted = _Connection(listener.accept()[0], context, idle_s)
                 connections[accepted.sock.fileno()] = accepted
                 epoll.register(accepted.sock.fileno(), select.EPOLLIN)
+                del accepted  # it would stay open, and registered, after it is forgotten
         if idle_s:
             now = time.monotonic()
             connections = {fd: each for fd, each in connections.items() if each.ends_at > now}
