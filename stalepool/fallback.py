@@ -17,6 +17,7 @@ from stalepool.foreign import is_foreign, passed_through
 from stalepool.stats import Counter
 
 _F = Callable[..., Any]
+
 #: all reasons, with their meaning: a closed set, so that counting them takes bounded memory
 REASONS = {
     "check_failed": "a check failed; urllib3's own check decides",

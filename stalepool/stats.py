@@ -125,8 +125,9 @@ class Knowledge:
     @property
     def observed_idle_limit_s(self) -> Optional[float]:
         """Return the shortest of the last three idle times at death, which agree by a quarter."""
-        fins = self._believed_fins() if len(self._fins) == 3 else ()
-        return min(age_s for _, age_s in fins) if len(fins) == 3 else None
+        # as a rule there are fewer, and this is asked before each POST
+        ages = [age_s for _, age_s in self._believed_fins()] if len(self._fins) == 3 else []
+        return min(ages) if len(ages) == 3 else None
 
     def _believed_fins(self) -> List[Tuple[float, float]]:
         return [fin for fin in self._fins if fin[0] > monotonic() - OBSERVED_FOR_S]

@@ -58,7 +58,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         try:
             sock = stock()
         except connect_errors(self) as error:
-            wait_s = 0.0 if address else _enter_window(self, error, settings)  # a move has none
+            wait_s = 0.0 if address else _enter_window(self, error, settings)  # not if pinned
             if not wait_s:
                 raise
             first = error

@@ -13,7 +13,7 @@ from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
 from stalepool.connection.state import Request, State
 from stalepool.foreign import is_a_sockets_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
-from stalepool.sockets.layers import layers_of, timeout_of
+from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
 
@@ -80,6 +80,21 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
             clone.sock.close()
 
 
+def address_of(conn: Any) -> Optional[str]:
+    """Return the IP address to which a living socket leads; None: the name has to be looked up.
+
+    So it has if the address needs a scope (IPv6, link-local), or if the socket leads to another
+    port than the connection's, as to a forwarder: docs/design.rst.
+    """
+    raw = raw_of(conn.sock)
+    try:
+        name: Any = None if raw is None else RawSocket.getpeername(raw)
+    except OSError:  # it has been reset meanwhile
+        return None
+    is_usable = isinstance(name, tuple) and name[1] == conn.port and not any(name[3:])
+    return name[0] if is_usable else None
+
+
 def _has_its_own_life(cls: Any) -> bool:
     """Tell whether a copy of a connection might release what the connection has acquired.
 
@@ -101,7 +116,7 @@ def _pools_check_connections(cls: Any) -> bool:
     classes = [module.HTTPConnectionPool for module in modules]
     for each in classes:
         classes += each.__subclasses__()
-    made = ((each, each.ConnectionCls) for each in classes)  # by a class; or by any function
+    made = ((each, each.ConnectionCls) for each in classes)  # a class, or a function that makes any
     makers = [each for each, of in made if not isinstance(of, type) or issubclass(cls, of)]
     hooks = [getattr(m, n, None) for m in makers for n in ("_validate_conn", "_prepare_proxy")]
     # by their code: a decorator's wrapper has the __module__ of what it wraps, and wrapt's has all
@@ -139,7 +154,7 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     limit_s, began, own_s = shorter(BESIDE_S, conn.timeout), monotonic(), number_of(conn.timeout)
     old, address = conn.sock, None
     if is_living:
-        info, address = tcp_info.ask(layers_of(old)), state.address
+        info, address = tcp_info.ask(layers_of(old)), address_of(conn)
         limit_s = MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
         if own_s is not None:  # a failed move may use up some of the request's time
             limit_s = min(limit_s, own_s / 4)

@@ -73,8 +73,10 @@ class Rule(NamedTuple):
 
 def _may_be_stale(state: State, request: Request) -> bool:
     """Tell whether the connection was reused, or its origin's reconnect window is open."""
-    known = None if request.is_reused else state.origin.knowledge
-    return known is None or (known.has_answered and known.window_left_s > 0)
+    if request.is_reused:
+        return True
+    knowledge = state.origin.knowledge
+    return knowledge.has_answered and knowledge.window_left_s > 0
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:

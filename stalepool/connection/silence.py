@@ -11,7 +11,7 @@ from typing import Any, Optional
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import BESIDE_S, open_like
+from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
 from stalepool.connection.state import Request, State
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, tcp_info
@@ -138,7 +138,7 @@ class Watch:
     def _open_fresh(self, info: TcpInfo) -> None:
         limit_s = max(0.1, min(BESIDE_S, self.give_up_before - monotonic()))
         self._probed_since = None
-        self.fresh = open_like(self.conn, limit_s, self.state.address)
+        self.fresh = open_like(self.conn, limit_s, address_of(self.conn))
         if self.fresh is None or info.unacked:
             return
         self._probed_since, self.pause_s = monotonic(), CONFIRM_S

@@ -23,14 +23,13 @@ from __future__ import annotations
 import functools
 import re
 import select
-import sys
 import weakref
 from http.client import HTTPConnection  # by its own name: vcrpy replaces it in the module
 from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.sockets.layers import RawSocket, layers_of, raw_of
+from stalepool.sockets.layers import layers_of, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
@@ -124,8 +123,8 @@ class State:
     """The state of one socket; with its poll object some 600 bytes."""
 
     __slots__ = (
-        *("address", "answers", "fork_generation", "full_check_from_s", "idle_limit_s", "is_bound"),
-        *("is_tls", "kept", "move_for", "origin", "phase", "poll", "replaced_silent", "request"),
+        *("answers", "fork_generation", "full_check_from_s", "idle_limit_s", "is_bound", "is_tls"),
+        *("kept", "move_for", "origin", "phase", "poll", "replaced_silent", "request"),
         *("sock", "used_at"),
     )
 
@@ -142,8 +141,6 @@ class State:
     def follow(self, conn: Any, sock: Any) -> None:
         """Make this the state of a socket of the connection, from now on."""
         self.sock = weakref.ref(sock)
-        #: where another socket to the same peer connects to; asked now, since a reset clears it
-        self.address = _address_of(conn, sock)
         #: the socket replaces one whose peer was silent
         self.replaced_silent = False
         #: answers that came on this very socket
@@ -296,22 +293,6 @@ def _begin_anew() -> None:
 
 
 runtime.on_change(_begin_anew)
-
-
-def _address_of(conn: Any, sock: Any) -> Optional[str]:
-    """Return the IP address to which a socket leads; None: the name has to be looked up.
-
-    So it has if the address needs a scope (IPv6, link-local), or if the socket leads to another
-    port than the connection's, as to a forwarder: docs/design.rst.
-    """
-    raw = raw_of(sock)
-    try:
-        name: Any = None if raw is None else RawSocket.getpeername(raw)
-    except OSError:  # it has been reset already
-        return None
-    if not isinstance(name, tuple) or name[1] != conn.port or any(name[3:]):
-        return None
-    return sys.intern(name[0])  # one for all connections to it
 
 
 def origin_of(conn: Any) -> str:

@@ -18,6 +18,7 @@ from delayed_answers import SILENT
 from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, pooled_connection, shim
 from replay_routes import proxied
 from replay_tools import ECHO, acting, prime, reused, send
+from stalepool.connection.fresh_socket import address_of
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, FaultServer, Latency, ProcessThenClose, ProcessThenReset, Step
 from worlds import WITH_TESTS
@@ -67,6 +68,15 @@ def test_a_peer_at_another_port_is_looked_up(ends: Step, connects: Any) -> None:
             outcome = send(forwarder, pool, "PUT")
             assert (outcome.status, outcome.arrivals) == (200, 2)
             assert len(stranger.journal) == 0
+
+
+@pytest.mark.parametrize("make", [testing.reset, testing.healthy])
+def test_a_socket_that_leads_to_no_address_of_the_connections(make: Any) -> None:
+    """It has been reset, or leads to another port, as to a forwarder."""
+    conn = HTTPConnection("127.0.0.1", 1)
+    with make() as pair:
+        conn.sock = pair.client
+        assert address_of(conn) is None
 
 
 def test_a_replay_looks_the_name_up(connects: Any) -> None:

@@ -17,7 +17,7 @@ from pools import get, pooled_connection, serving, shim
 from replay_tools import reused, side_by_side
 from stalepool.clock import monotonic
 from stalepool.connection import state
-from stalepool_testing import FaultServer, Respond, Silence, healthy, into_pool, reset
+from stalepool_testing import FaultServer, Respond, Silence, healthy, into_pool
 
 
 class ComputedSock(urllib3.connection.HTTPConnection):
@@ -49,15 +49,6 @@ def test_a_class_is_not_kept() -> None:
     del own
     gc.collect()
     assert kept() is None
-
-
-@pytest.mark.parametrize("make", [reset, healthy])
-def test_a_socket_that_leads_to_no_address_of_the_connections(make: Any) -> None:
-    """It has been reset, or leads to another port, as to a forwarder."""
-    conn = urllib3.connection.HTTPConnection("127.0.0.1", 1)
-    with make() as pair:
-        conn.sock = pair.client
-        assert state.adopt(conn).address is None
 
 
 def test_a_state_shows_itself() -> None:

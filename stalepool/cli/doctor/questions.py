@@ -73,9 +73,9 @@ def urllib3(facts: Facts) -> Answers:
     if "import_error" in facts or not version:
         why = facts.get("import_error", "no watched process imported it")
         remedy = (
-            "Look at the Python that the service really runs in. Workers that were spawned, not "
+            "Look at the Python that the service really runs in. Workers that are spawned, not "
+            "forked, are not watched: stalepool status shows them."
         )
-        remedy += "forked, are not watched: stalepool status shows them."
         yield WARNING, "no urllib3: %s" % why, remedy
         return
     numbers = tuple(int(n) for n in version.split(".")[:2] if n.isdigit())
