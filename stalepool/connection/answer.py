@@ -10,7 +10,7 @@ import copyreg
 import functools
 from abc import ABCMeta
 from io import BufferedReader, BytesIO
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Optional
 
 from stalepool import fallback, runtime, stats, status
 from stalepool.clock import monotonic
@@ -66,8 +66,8 @@ class Answer:
                 not state.answers
                 or request.first_error is not None
                 or self.status in _TELLING
-                or (self.headers is None or self.headers.get("keep-alive") is not None)
-                or request.sent[0].find(b"pgrade") >= 0  # "in" costs twice as much
+                or first.find(b"live:") >= 0  # Keep-Alive; "in", or headers.get(), costs more
+                or request.sent[0].find(b"pgrade") >= 0
                 or request.sent[0].find(b"uthorization") >= 0
             ):
                 _learn(self, state, request)
@@ -231,35 +231,31 @@ def _learn(response: Answer, state: State, request: Request) -> None:
 
 def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:
     """Return the new attribute; ``original(instance, owner)`` returns the class it had."""
-    made: Dict[int, Any] = {}  # id() of a class -> the class made of it, which keeps it alive
+    class_of = functools.lru_cache(MOST_CLASSES)(_class_of)  # goes with this copy of urllib3
 
     class ResponseClass:
         """A descriptor without ``__set__``, so that an instance may have a class of its own."""
 
         def __get__(self, conn: Any, owner: Any = None) -> Any:
             base = original(conn, owner)
-            found = made.get(id(base))  # by identity: a wrapper is equal to what it wraps
-            if found is not None:
-                return found
+            if type(base) is ABCMeta:
+                return class_of(base)
             if issubclass(type(base), type):
-                return _class_of(base, made)
-            return functools.partial(_made_by, base, made)  # a function, or a wrapper of a class
+                return base
+            return functools.partial(_made_by, base, class_of)  # a function, or a class's wrapper
 
     return ResponseClass()
 
 
-def _class_of(base: Any, made: Dict[int, Any]) -> Any:
+def _class_of(base: Any) -> Any:
     """Return a class that is the base and an :class:`Answer`.
 
     The base itself if none may be made of it: then urllib3 reads the answer alone.
     """
-    if len(made) >= MOST_CLASSES:
-        made.clear()
-    cls = base
-    if _is_plain(base):
-        namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
-        cls = type(base.__name__, (Answer, base), namespace)
-    return made.setdefault(id(base), cls)
+    if not _is_plain(base):
+        return base
+    namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(base.__name__, (Answer, base), namespace)
 
 
 def _is_plain(base: Any) -> bool:
@@ -268,14 +264,14 @@ def _is_plain(base: Any) -> bool:
     names = ["%s.%s" % (each.__module__, each.__qualname__) for each in mro]
     is_a_response = any(name.endswith("http.client.HTTPResponse") for name in names)
     is_told = any("__init_subclass__" in vars(each) for each in mro[:-1])
-    return is_a_response and type(base) is ABCMeta and not is_told and Answer not in mro
+    return is_a_response and not is_told and Answer not in mro
 
 
-def _made_by(make: Any, made: Dict[int, Any], *args: Any, **kwargs: Any) -> Any:
+def _made_by(make: Any, class_of: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Any:
     """Call what somebody has put in place of the class, and make its response an Answer."""
     response = make(*args, **kwargs)
     base = type(response)
-    cls = made.get(id(base)) or _class_of(base, made)
+    cls = class_of(base) if type(base) is ABCMeta else base
     if cls is not base:
         object.__setattr__(response, "__class__", cls)
     return response

@@ -57,7 +57,7 @@ def refuse(
         _logger,
         logging.DEBUG,
         "%s: %s failed with %r, not sent once more: %s",
-        *(state.origin.name, request.method, error, found or "audit"),
+        *(state.origin.name, str(request.method, "latin-1"), error, found or "audit"),
     )
     return found or "audit"
 
@@ -174,5 +174,5 @@ def note_outcome(state: State, request: Request, outcome: str) -> None:
     fallback.log(
         *(_logger, logging.INFO if outcome == "ok" else logging.DEBUG),
         "%s: %s was sent once more on a fresh connection: %s",
-        *(state.origin.name, request.method, outcome),
+        *(state.origin.name, str(request.method, "latin-1"), outcome),
     )

@@ -17,11 +17,11 @@ from stalepool.sockets.layers import layers_of
 from stalepool.stats import Knowledge
 
 # RFC 9110, section 9.2.1, and what IANA's method registry calls safe
-SAFE = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY"))
-IDEMPOTENT = SAFE | {"PUT", "DELETE"}  # section 9.2.2
+SAFE = frozenset(b"GET HEAD OPTIONS TRACE PROPFIND REPORT SEARCH QUERY".split())
+IDEMPOTENT = SAFE | {b"PUT", b"DELETE"}  # section 9.2.2
 
 #: replay setting -> methods that may be sent again, even if the server acted on the first sending
-METHODS: Dict[str, FrozenSet[str]] = {
+METHODS: Dict[str, FrozenSet[bytes]] = {
     "off": frozenset(),
     "safe": SAFE,
     "idempotent": IDEMPOTENT,
@@ -40,7 +40,7 @@ def _credential(*schemes: str) -> Callable[[bytes], Any]:
 
 # a token, a target and a version, RFC 9112, section 3; bounded, since a body may have no spaces
 _is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/1\.[01]\r\n").match
-has_a_key = _header("idempotency-key", "x-idempotency-key")
+_has_a_key = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
 _is_for_one_use = _credential("oauth", "dpop", "hawk", "eg1-hmac-sha256")
@@ -85,9 +85,14 @@ def _has_its_body_on_record(attempt: Attempt) -> bool:
     return request.is_recorded and (attempt.state.phase is SENDING or request.is_whole)
 
 
-def may_be_repeated(request: Request, replay: str) -> Any:
+def has_a_key(request: Request) -> bool:
+    """Tell whether the server is asked to act on the request once, however often it comes."""
+    return b"dempotency-" in request.sent[0].lower() and bool(_has_a_key(request.head))
+
+
+def may_be_repeated(request: Request, replay: str) -> bool:
     """Tell whether ``replay`` permits the method, or the request has an idempotency key."""
-    return request.method in METHODS[replay] or has_a_key(request.head)
+    return request.method in METHODS[replay] or has_a_key(request)
 
 
 def _keeps_its_meaning(attempt: Attempt) -> Any:
@@ -121,8 +126,7 @@ def is_worth_a_record(state: State, request: Request) -> bool:
     """Tell whether the next piece of the request's body may be needed for a replay."""
     if len(request.sent) > 1 or not request.is_recorded:
         return request.is_recorded  # as was decided at the first piece
-    is_candidate = _may_be_stale(state, request) and may_be_repeated(request, "idempotent")
-    return bool(is_candidate and not _is_a_dialogue(request.head))
+    return _may_be_stale(state, request) and may_be_repeated(request, "idempotent")
 
 
 def first_refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:
@@ -211,7 +215,7 @@ def reason_to_move(settings: Settings, state: State, request: Request) -> Option
         return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
     for reason in MOVE_REASONS:
         if reason.holds(settings, state):
-            return None if has_a_key(request.head) else reason.name
+            return None if has_a_key(request) else reason.name
     return None
 
 

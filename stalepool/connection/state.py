@@ -73,7 +73,7 @@ class Request:
         self.sent: List[bytes] = [data if self.is_recorded else b""]
         self.size = len(self.sent[0])
         #: from the bytes: while a tunnel is opened, the connection has the last request's
-        self.method = str(self.sent[0].partition(b" ")[0], "latin-1").upper()
+        self.method = self.sent[0].partition(b" ")[0]
 
     def record(self, data: Any) -> None:
         """Note more bytes that go out; a file or an iterable is consumed as it goes."""
@@ -172,7 +172,8 @@ class State:
             told.append("will move for: %s" % self.move_for)
         if self.request is not None:
             size = "%d bytes recorded" % self.request.size
-            told += [self.request.method, size if self.request.is_recorded else "not recorded"]
+            told.append(str(self.request.method, "latin-1"))
+            told.append(size if self.request.is_recorded else "not recorded")
             told += [] if self.request.is_reused else ["on a connection not checked out"]
             told += ["replayed"] if self.request.is_replayed else []
         return "<State %s>" % ", ".join(told)

@@ -106,20 +106,6 @@ def test_a_large_body_is_not_copied() -> None:
                 assert peak < 4 * MB, (method, peak)
 
 
-def test_a_stream_in_chunks_is_not_recorded() -> None:
-    """It would never be sent again."""
-
-    def body() -> Iterator[bytes]:
-        yield from [b"0123456789"] * 100
-        held.extend(state.find(conn.sock).request.sent)  # type: ignore[union-attr]
-
-    held: List[bytes] = []
-    with shim(replay="idempotent"), reused() as (_, pool):
-        conn = pooled_connection(pool)
-        assert pool.request("PUT", "/", body=body()).status == 200
-    assert 0 < len(b"".join(held)) < 500
-
-
 def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
     """What the lines of the package have allocated, and hold after two requests on each."""
     with shim(replay="idempotent"), serving(maxsize=60) as (_, pool):
