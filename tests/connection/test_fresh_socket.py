@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import functools
 import socket
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import urllib3
 from urllib3.connection import HTTPConnection
 
-import pools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
 from delayed_answers import SILENT
-from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, pooled_connection, shim
+from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, pooled_connection, shim, verdicts
 from replay_routes import proxied
 from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.connection.fresh_socket import address_of
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import TLS, FaultServer, Latency, ProcessThenClose, ProcessThenReset, Step
+from stalepool_testing import TLS, FaultServer, Latency, ProcessThenReset, Step
 from worlds import WITH_TESTS
 
 
@@ -56,62 +55,38 @@ def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
         server.wait_ended(1)
 
 
-@pytest.mark.parametrize("ends", [ProcessThenClose(), ProcessThenReset()])
-def test_a_peer_at_another_port_is_looked_up(ends: Step, connects: Any) -> None:
-    """Somebody's patch leads a name to a forwarder; its address alone is that of a stranger."""
-    with FaultServer([ECHO, ends]) as forwarder, FaultServer() as stranger, shim(
-        replay="idempotent"
-    ):
-        connects.leads_to["api.internal"] = forwarder.host, forwarder.port
-        with urllib3.HTTPConnectionPool("api.internal", stranger.port, retries=False) as pool:
-            prime(pool)
-            outcome = send(forwarder, pool, "PUT")
-            assert (outcome.status, outcome.arrivals) == (200, 2)
-            assert len(stranger.journal) == 0
+@pytest.mark.parametrize(("method", "step"), [("PUT", ProcessThenReset()), ("POST", ECHO)])
+def test_a_name_is_looked_up(method: str, step: Step, connects: Any) -> None:
+    """For a replay: it leads to another node by now, since this one is to end.
+
+    And for a move where somebody's patch leads it to a forwarder at another port: the address alone
+    is that of a stranger.
+    """
+    node, stranger = FaultServer([ECHO, ECHO, step]), FaultServer()
+    with shim(replay="idempotent", nonidempotent_max_idle_s=0), node, stranger, FaultServer(
+        host="127.0.0.2"
+    ) as another, urllib3.HTTPConnectionPool("api", stranger.port, retries=False) as pool:
+        connects.leads_to["api"] = node.host, node.port
+        prime(pool, times=2)
+        connects.leads_to["api"] = another.host, another.port
+        assert send(another, pool, method).status == 200
+        assert (len(another.journal), len(stranger.journal)) == (1, 0)
 
 
-@pytest.mark.parametrize("make", [testing.reset, testing.healthy])
-def test_a_socket_that_leads_to_no_address_of_the_connections(make: Any) -> None:
-    """It has been reset, or leads to another port, as to a forwarder."""
+def test_a_socket_that_was_reset_meanwhile_leads_to_no_address() -> None:
     conn = HTTPConnection("127.0.0.1", 1)
-    with make() as pair:
+    with testing.reset() as pair:
         conn.sock = pair.client
         assert address_of(conn) is None
 
 
-def test_a_replay_looks_the_name_up(connects: Any) -> None:
-    """As urllib3's own retry would: it leads to another node by now, since this one is to end."""
-    with shim(replay="idempotent"), FaultServer([ECHO, ECHO, ProcessThenReset()]) as ending:
-        connects.leads_to["api.internal"] = "127.0.0.1", ending.port
-        with urllib3.HTTPConnectionPool("api.internal", ending.port, retries=False) as pool:
-            prime(pool, times=2)
-            with FaultServer(host="127.0.0.2") as another:
-                connects.leads_to["api.internal"] = "127.0.0.2", another.port
-                assert send(another, pool, "PUT").status == 200
-                assert len(another.journal) == 1
+def with_own(*names: str) -> Any:
+    """Methods that act on more than the connection."""
 
+    def own(stocks: Any) -> Any:
+        return functools.wraps(stocks)(lambda self: stocks(self))
 
-SYN_SENT = 2  # linux/tcp_states.h
-
-
-class Counted(HTTPConnection):
-    """At most one may be open: ``connect()`` acquires what ``close()`` releases."""
-
-    def connect(self) -> None:
-        super().connect()
-
-    def close(self) -> None:
-        super().close()
-
-
-class CountedByHalves(HTTPConnection):
-    """The same, by the method that opens the TCP connection."""
-
-    def _new_conn(self) -> Any:
-        return super()._new_conn()
-
-    def close(self) -> None:
-        super().close()
+    return type("Own", (HTTPConnection,), {n: own(getattr(HTTPConnection, n)) for n in names})
 
 
 def with_a_hook(name: str) -> Any:
@@ -125,38 +100,22 @@ def with_a_hook(name: str) -> Any:
     return Hooked
 
 
-class HasAFinalizer(HTTPConnection):
-    """What it stops is shared with a copy: a helper, a tunnel."""
+def that_sets(name: str, make: Any) -> Any:
+    class Sets(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            setattr(self, name, make())
 
-    def __del__(self) -> None:
-        """Stop it."""
-
-
-class OpenedByHand(HTTPConnection):
-    """It does not connect by itself."""
-
-    def connect(self) -> None:
-        super().connect()
-        self.auto_open = 0
-
-
-class LogsIn(HTTPConnection):
-    """Keeps what is true of one socket alone, and would be of one that is gone."""
-
-    def connect(self) -> None:
-        super().connect()
-        self.session = object()
+    return Sets
 
 
 class OneAtATime(HTTPConnection):
     """Refuses a second connection by an exception of its own."""
 
-    is_first: ClassVar[bool]
-
     def connect(self) -> None:
-        is_first, OneAtATime.is_first = self.is_first, False
-        if not is_first:
+        if hasattr(self, "is_open"):
             raise LookupError("of the application")
+        self.is_open = True
         super().connect()
 
 
@@ -165,72 +124,55 @@ class NotCopied(HTTPConnection):
         raise LookupError("of the application")
 
 
-#: class -> how many sockets it may open, and whether a request rides the second one
+#: a class; how many sockets it may open, and whether a request rides the second one
 CLASSES = {
-    Counted: (1, False),  # a fresh connection would be one too many
-    CountedByHalves: (1, False),
+    # at most one may be open, say: what is acquired at first is released at the end
+    "own connect and close": (with_own("connect", "close"), 1, False),
+    "own TCP socket and close": (with_own("_new_conn", "close"), 1, False),
     **{
-        with_a_hook(name): (1, False)
+        "a hook for %s" % name: (with_a_hook(name), 1, False)
         for name in ("connect", "close", "send", "_new_conn", "_tunnel")
     },
-    HasAFinalizer: (1, False),
-    OpenedByHand: (1, False),
-    LogsIn: (2, False),
-    OneAtATime: (1, False),
-    NotCopied: (2, True),  # the fresh connection is made without asking it for a copy
+    # what it stops is shared with a copy: a helper, a tunnel
+    "a finalizer": (type("Own", (HTTPConnection,), {"__del__": lambda self: None}), 1, False),
+    "opened by hand": (that_sets("auto_open", int), 1, False),
+    # it is true of one socket alone, and would be of one that is gone
+    "a session of each socket": (that_sets("session", object), 2, False),
+    "one at a time": (OneAtATime, 1, False),
+    # the fresh connection is made without asking it for a copy
+    "not copied": (NotCopied, 2, True),
 }
 
-#: a request that would be moved, and one that would be replayed
-moved_or_replayed = pytest.mark.parametrize(
-    ("method", "step"), [("POST", ECHO), ("GET", ProcessThenClose())], ids=["moved", "replayed"]
-)
 
-
-def assert_sockets(cls: Any, method: str, step: Step, at_most: int, rides_it: bool) -> None:
-    """Send a request on a connection of a class, and see on which socket it went out."""
-    settings = {"replay": "idempotent", "nonidempotent_max_idle_s": 0}
-    with shim(**settings), reused(step, connection_class=cls) as (server, pool):
-        outcome = send(server, pool, method)
-        assert outcome.status == (200 if rides_it or step is ECHO else None)
-        assert outcome.arrivals == (2 if rides_it and step is not ECHO else 1)
+def assert_sockets(cls: Any, at_most: int, rides_it: bool) -> None:
+    """Send a POST on a connection of a class, and see on which socket it went out."""
+    with shim(nonidempotent_max_idle_s=0), reused(connection_class=cls) as (server, pool):
+        assert send(server, pool, "POST")[:4] == (200, True, None, 1)
         assert server.journal[-1].connection == rides_it
         assert len(server.journal.connections) <= at_most
         failed = {"fresh_socket_failed": 1} if cls is OneAtATime else {}
         assert stalepool.snapshot()["fallbacks"] == failed
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-@moved_or_replayed
-def test_a_class_of_somebody_else(cls: Any, method: str, step: Step) -> None:
-    OneAtATime.is_first = True
-    assert_sockets(cls, method, step, *CLASSES[cls])
-
-
-@moved_or_replayed
-def test_connect_and_close_may_have_been_replaced(method, step, monkeypatch):
-    """By functions that acquire and release, as those of :class:`Counted` do."""
-    for name in ("connect", "close"):
-        stocks = getattr(HTTPConnection, name)
-        theirs = functools.wraps(stocks)(lambda self, call=stocks: call(self))
-        monkeypatch.setattr(HTTPConnection, name, theirs)
-    assert_sockets(HTTPConnection, method, step, at_most=1, rides_it=False)
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_of_somebody_else(name: str) -> None:
+    assert_sockets(*CLASSES[name])
 
 
 @pytest.mark.parametrize("name", ["_validate_conn", "_prepare_proxy"])
 @pytest.mark.parametrize("cls", [urllib3.HTTPConnectionPool, urllib3.HTTPSConnectionPool])
-@moved_or_replayed
-def test_a_hook_of_the_pools_may_have_been_decorated(name, cls, method, step, monkeypatch):
+def test_a_hook_of_the_pools_may_have_been_decorated(name, cls, monkeypatch):
     """As for a pinned certificate, or a proxy's token: no socket that it is for goes without it."""
     monkeypatch.setattr(cls, name, functools.wraps(getattr(cls, name))(lambda *args: None))
     is_for_tls = cls is urllib3.HTTPSConnectionPool
-    assert_sockets(HTTPConnection, method, step, 1 + is_for_tls, rides_it=is_for_tls)
+    assert_sockets(HTTPConnection, 1 + is_for_tls, rides_it=is_for_tls)
 
 
 def test_a_socket_that_is_not_connected_yet_takes_no_place() -> None:
     """Under TCP_FASTOPEN_CONNECT the SYN goes out with the first data."""
-    says = {**SILENT, "state": SYN_SENT}
-    with breaks("TCP_INFO", by=lambda _: TcpInfo(**says)):
-        assert_sockets(HTTPConnection, "POST", ECHO, at_most=2, rides_it=False)
+    syn_sent = TcpInfo(**{**SILENT, "state": 2})  # linux/tcp_states.h
+    with breaks("TCP_INFO", by=lambda _: syn_sent):
+        assert_sockets(HTTPConnection, 2, rides_it=False)
 
 
 PINNED = """
@@ -257,8 +199,7 @@ PINNED = """
     found = []
     for copy in (green, urllib3):
         with Server([Respond(), ProcessThenClose()]) as server:
-            options = {"maxsize": 1, "retries": False, "timeout": 20.0}
-            with copy.HTTPConnectionPool(server.host, server.port, **options) as pool:
+            with copy.connection_from_url(server.url, retries=False, timeout=20.0) as pool:
                 assert pool.request("GET", "/").status == 200
                 found.append([outcome(pool, "GET"), len(server.journal.connections)])
     print(json.dumps(found))
@@ -272,49 +213,34 @@ def test_where_a_pool_checks_its_connections_none_is_opened_without_it(run_pytho
     assert other_copy == [200, 2]
 
 
-SECURED = TLS("TLSv1.3")
-#: a tunnel through a proxy: who speaks TLS, and the family
-TUNNELS = {
+SECURED, V6 = TLS("TLSv1.3"), {"family": socket.AF_INET6}
+#: through a tunnel, or handed on by the proxy: who speaks TLS, and the family
+PROXIES = {
     "CONNECT": {"tls": SECURED},
-    "CONNECT, IPv6": {"tls": SECURED, "family": socket.AF_INET6},
+    "CONNECT, IPv6": {"tls": SECURED, **V6},
     "TLS in TLS": {"tls": SECURED, "proxy_tls": SECURED},
-}
-if VERIFIES_NAMES_ALONE:
-    TUNNELS = {"CONNECT": TUNNELS["CONNECT"]}
-#: plain HTTP, handed on by the proxy
-FORWARDING = {
-    "http": {},
-    "http, IPv6": {"family": socket.AF_INET6},
+    "http, IPv6": V6,
     "https": {"proxy_tls": SECURED},
 }
+if VERIFIES_NAMES_ALONE:
+    del PROXIES["CONNECT, IPv6"], PROXIES["TLS in TLS"]
 
 
-def end_by_the_proxy(way, reset):
-    if way.proxy.tunnels:
-        assert way.proxy.cut(reset=reset) == 1
-    else:
-        channel = way.proxy.channels[0]
-        channel.tell(channel.reset if reset else channel.close)
-
-
-@pytest.mark.each_value
-@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
-@pytest.mark.parametrize("name", [*TUNNELS, *FORWARDING])
-def test_an_end_by_the_proxy(name, reset):
+@pytest.mark.parametrize("name", PROXIES)
+def test_an_end_by_the_proxy(name):
     """A tunnel is counted for the server, whoever is at fault; what is forwarded, for the proxy."""
-    with shim(), proxied(**{**TUNNELS, **FORWARDING}[name]) as way:
+    with shim(), proxied(**PROXIES[name]) as way:
         assert [way.send(), way.send()] == [200, 200]
-        end_by_the_proxy(way, reset)
+        is_tunnel, (channel, *_) = way.proxy.cut() == 1, way.proxy.channels
+        if not is_tunnel:
+            channel.tell(channel.close)
         await_arrival(way.pool, events=testing.kernel.POLLRDHUP)  # it has come all the way
-
         assert way.send() == 200
 
-        assert len(way.proxy.tunnels) == (2 if name in TUNNELS else 0)
-        methods = [entry.method for entry in way.proxy.forwarded]
-        assert methods == ([] if name in TUNNELS else ["GET"] * 3)
-        origin = way.server if name in TUNNELS else way.proxy
-        assert len(origin.journal.connections) == 2
-        assert pools.verdicts(origin) == {"alive": 1, "reset" if reset else "closed": 1}
+        assert len(way.proxy.tunnels) == 2 * is_tunnel
+        assert len(way.proxy.forwarded) == (0 if is_tunnel else 3)
+        origin = way.server if is_tunnel else way.proxy
+        assert verdicts(origin) == {"alive": 1, "closed": 1}
         origins = stalepool.snapshot()["origins"]
         assert way.proxy.origin in origins
         assert [name for name in origins if origins[name]["checkouts"]] == [origin.origin]
