@@ -1,58 +1,48 @@
-"""The first byte of an answer is awaited; a deadline of the caller's ends that when it comes."""
+"""The first byte of an answer is awaited; a deadline of the caller's ends that when it comes.
+
+And response classes that applications put in the place of http.client's go on as they were.
+"""
 
 from __future__ import annotations
 
+import abc
+import copy
+import copyreg
+import functools
 import gc
 import http.client
 import io
+import pickle
 import socket
 import struct
 import threading
 import time
-from dataclasses import dataclass
+import weakref
 from types import SimpleNamespace
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 import urllib3
+from urllib3.connection import HTTPConnection
 
 import lanes
+import pools
 import replay_tools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
 from delayed_answers import AnswerLater
 from errors import links
-from pools import DEFAULTS, counters, get, let_pass, pooled_connection, serving, shim, stock
-from replay_tools import ECHO, NO_ANSWER, after_checkout, asked, have, outcome, reused, send
-from stalepool_testing import TLS, AnswerStep, Close, Exchange, FaultServer, Respond, Silence
-from stalepool_testing.tls_sockets import say_goodbye
+from pools import counters, get, pooled_connection, serving, shim, stock
+from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, send, side_by_side
+from stalepool_testing import Close, ConnectProxy, FaultServer, Respond, Silence
 from worlds import WITH_TESTS
-
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@dataclass(frozen=True)
-class SayGoodbye(AnswerStep):
-    """Ends TLS as the request arrives, and leaves TCP as it is. Not processed."""
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.channel.throw_away()
-        say_goodbye(exchange.channel.sock)
-        exchange.channel.park()
-
-
-@pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
-def test_a_close_notify_without_a_fin(version: str) -> None:
-    """The kernel knows of no end."""
-    with shim(replay="idempotent"), reused(SayGoodbye(), tls=TLS(version)) as (server, pool):
-        assert send(server, pool, "GET")[:4] == (200, True, None, 2)
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall() -> None:
     """The class is kept on the instance, as botocore does."""
     with shim(), FaultServer() as server:
-        conn = urllib3.connection.HTTPConnection(server.host, server.port, timeout=20.0)
+        conn = HTTPConnection(server.host, server.port, timeout=20.0)
         conn.response_class = conn.response_class
         for _ in range(2):
             conn.request("GET", "/")
@@ -65,11 +55,12 @@ def test_an_answer_to_a_request_from_before_an_uninstall() -> None:
 
 def test_an_answer_on_what_no_connection_has() -> None:
     """A socket that nobody knows; and what tests of HTTP clients have in its place."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     one, other = socket.socketpair()
     with shim(), one, other:
-        other.sendall(ANSWER)
-        for sock in (one, SimpleNamespace(makefile=lambda mode: io.BytesIO(ANSWER))):
-            response = urllib3.connection.HTTPConnection("127.0.0.1", 1).response_class(sock)
+        other.sendall(answer)
+        for sock in (one, SimpleNamespace(makefile=lambda mode: io.BytesIO(answer))):
+            response = HTTPConnection("127.0.0.1", 1).response_class(sock)
             response.begin()
             assert response.read() == b"ok"
             response.close()
@@ -87,7 +78,20 @@ def test_an_answer_whose_connection_is_gone() -> None:
         with sock, pytest.raises(http.client.RemoteDisconnected):
             response.begin()
         response.close()
-        assert server.journal.count(path="/wanted") == 1
+        assert asked(server) == 1
+
+
+@pytest.mark.parametrize("silence_s", ["off", 1])
+def test_a_receive_timeout_of_the_kernels_ends_the_request(silence_s: Any) -> None:
+    """Stock: the read seems to have found the end. Nothing has ended, so nothing is replayed."""
+    options = [(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 300_000))]
+    ends = []
+    for who in (stock(), shim(replay="idempotent", silence_s=silence_s)):
+        with who, reused(Silence(), timeout=None, socket_options=options) as (server, pool):
+            with pytest.raises(urllib3.exceptions.ProtocolError) as caught:
+                get(pool)
+            ends.append((str(caught.value), len(server.journal)))
+    assert ends[0] == ends[1]
 
 
 @pytest.mark.parametrize(
@@ -107,66 +111,6 @@ def test_a_challenge_may_bind_the_connection(status, header, challenge, is_bound
         assert counters(server)["replays_refused"] == ({"identity": 1} if is_bound else {})
 
 
-@pytest.mark.parametrize("silence_s", ["off", 1])
-def test_a_receive_timeout_of_the_kernels_ends_the_request(silence_s: Any) -> None:
-    """Stock: the read seems to have found the end. Nothing has ended, so nothing is replayed."""
-    timeval = struct.pack("ll", 0, 300_000)
-    options = [(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)]
-    ends = []
-    for who in (stock(), shim(replay="idempotent", silence_s=silence_s)):
-        with who, reused(Silence(), timeout=None, socket_options=options) as (server, pool):
-            with pytest.raises(urllib3.exceptions.ProtocolError) as caught:
-                get(pool)
-            ends.append((str(caught.value), len(server.journal)))
-    assert ends[0] == ends[1]
-
-
-TEN = b"x" * 10
-LENGTH = {"Content-Length": "10"}
-
-
-def body(meanwhile: Any, **settings: Any) -> Iterator[bytes]:
-    """A body that is asked for when the head is out."""
-    meanwhile(**settings)
-    yield TEN
-
-
-def test_a_record_from_before_an_uninstall_is_not_sent() -> None:
-    """It would be answered, and the answer given to another request."""
-    with shim(replay="idempotent"), reused(ECHO, Close()) as (server, pool):
-        first = body(stalepool.uninstall)
-        assert pool.request("PUT", "/a", body=first, headers=LENGTH).status == 200
-        second = body(stalepool.install, replay="idempotent")
-        with pytest.raises(urllib3.exceptions.ProtocolError):
-            pool.request("PUT", "/b", body=second, headers=LENGTH)
-        assert [entry.path for entry in server.journal].count("/a") == 1
-
-
-@pytest.mark.parametrize("how", ["close", "shutdown"])
-def test_another_thread_ends_a_replay(how: str) -> None:
-    """Stock: the error comes at once. A watchdog has the socket that is waited at, not the dead.
-
-    After a close the answer to the replay does as well.
-    """
-    later = AnswerLater(threading.Event())
-    with shim(replay="idempotent"), reused(Close(), later) as (_server, pool):
-        conn = pooled_connection(pool)
-        dead = conn.sock
-
-        def end() -> None:
-            assert later.came.wait(20)
-            if how == "close":
-                conn.close()
-                later.told.set()
-                return
-            testing.kernel.wait_until(lambda: conn.sock is not dead, "a fresh socket")
-            conn.sock.shutdown(socket.SHUT_RDWR)
-
-        _, seen = replay_tools.side_by_side([end, lambda: outcome(pool, "GET", timeout=None)])
-        later.told.set()
-        assert seen == NO_ANSWER or (how == "close" and seen == 200)
-
-
 def test_an_announced_limit_that_is_outlived_moves_three_posts() -> None:
     """At any pause within its margin each POST would take a fresh connection, for good."""
     limited = Respond(headers={"Keep-Alive": "timeout=1"})
@@ -174,55 +118,73 @@ def test_an_announced_limit_that_is_outlived_moves_three_posts() -> None:
     with shim(**settings), serving(family=socket.AF_UNIX, default=limited) as (server, pool):
         for _ in range(6):
             assert pool.request("POST", "/").status == 200
-            let_pass(pool, 1.1)
+            pools.let_pass(pool, 1.1)
         assert len({entry.connection for entry in server.journal}) == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "silence_s", "answered_after_s"),
+    [([], 15, 0), ([], 1, 1.0), ([Close()], 15, 0)],
+    ids=["first wait", "watched", "a replay"],
+)
+def test_another_thread_closes_the_connection(before, silence_s, answered_after_s):
+    """Stock: the file object holds the socket, and the answer is read."""
+    later = AnswerLater(threading.Event())
+    with shim(replay="idempotent", silence_s=silence_s), reused(*before, later) as (_, pool):
+        conn = pooled_connection(pool)
+
+        def end() -> None:
+            assert later.came.wait(20)
+            time.sleep(0.2)  # until it is waited for
+            conn.close()
+            time.sleep(answered_after_s)
+            later.told.set()
+
+        _, seen = side_by_side([end, lambda: outcome(pool, "GET", timeout=None)])
+        assert seen == 200 or (before and seen == NO_ANSWER)
 
 
 class Deadline(Exception):
     """A class of the application's own."""
 
 
-@pytest.mark.each_value
-@pytest.mark.parametrize(
-    "kind",
-    # the first is what a read timeout raises, too
-    [TimeoutError, ValueError, Deadline, KeyboardInterrupt],
-)
-@pytest.mark.parametrize("timeout", [None, 60.0])
-@pytest.mark.parametrize("steps", [[Silence()], [Close(), Silence()]], ids=["wait", "replay"])
-def test_an_alarm_ends_the_wait(alarm: Any, kind: Any, timeout: Any, steps: Any) -> None:
+WAIT, REPLAY = [Silence()], [Close(), Silence()]
+#: what a signal handler raises, the caller's timeout, what the request meets, and when
+ALARMS = {
+    "as of a read timeout, in a replay": (TimeoutError, None, REPLAY, 0.2),
+    # both take a round number of seconds, and the handler has a socket's words
+    "as of a read timeout, as the first wait ends": (TimeoutError, 60.0, WAIT, 1.0),
+    "a builtin one": (ValueError, 60.0, WAIT, 0.2),
+    "its own": (Deadline, None, WAIT, 0.2),
+    "its own, in a replay": (Deadline, 60.0, REPLAY, 0.2),
+    "no Exception": (KeyboardInterrupt, None, REPLAY, 0.2),
+}
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_alarm_ends_the_wait(alarm: Any, name: str) -> None:
     """Stock: it ends the wait for the first answer; a replay's is one more wait to be ended.
 
     Also while the caller handles another connection's end, which Python makes its context.
     """
-    error = kind("two seconds")
-    with shim(replay="idempotent"), reused(*steps) as (server, pool):
+    kind, timeout, steps, seconds = ALARMS[name]
+    error, silence_s = kind("the job timed out"), 1 if seconds == 1 else 15
+    with shim(replay="idempotent", silence_s=silence_s), reused(*steps) as (server, pool):
         began, sock = time.monotonic(), pooled_connection(pool).sock
-        with pytest.raises(BaseException, match=r"two seconds|Read timed out") as raised:
+        with pytest.raises(BaseException, match="timed out") as raised:
             try:
                 raise ConnectionResetError(104, "of another connection")
             except ConnectionResetError:
-                alarm(error)
+                alarm(error, seconds)
                 pool.request("GET", "/wanted", timeout=timeout)
         assert time.monotonic() - began < 5
         assert asked(server) <= len(steps)
         assert counters(server)["replays_refused"] == {}
         assert sock.gettimeout() == timeout
-    is_its_cause = error in (raised.value.__cause__, raised.value.__context__)
-    assert raised.value is error or (is_its_cause and kind in (TimeoutError, ValueError))
+    # urllib3 makes a ReadTimeoutError of some
+    assert raised.value is error or kind in (TimeoutError, ValueError)
+    assert error in links(raised.value)
     assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
-
-
-def test_an_alarm_as_the_first_wait_ends(alarm: Any) -> None:
-    """Both take a round number of seconds, and the handler has a socket's words."""
-    error = TimeoutError("the job timed out")
-    with shim(replay="idempotent", silence_s=1), reused(Silence()) as (_, pool):
-        began = time.monotonic()
-        alarm(error, seconds=1.0)
-        # Python 3.8's socket raises no TimeoutError, so urllib3 takes it for another failure
-        with pytest.raises(urllib3.exceptions.HTTPError, match="timed out"):
-            pool.request("GET", "/wanted", timeout=30.0)
-        assert time.monotonic() - began < 5
 
 
 GREEN = """
@@ -236,9 +198,7 @@ GREEN = """
     from stalepool_testing import Close, Silence
 
     green = importlib.import_module(sys.argv[1])
-"""
 
-KILLED = """
     class Own(Exception):
         pass
 
@@ -260,19 +220,7 @@ KILLED = """
                 assert server.journal.count(path="/") == len(steps)
                 counted = counters(server)
                 assert (counted["replays"], counted["replays_refused"]) == ({}, {})
-    print(json.dumps("done"))
-"""
 
-
-@pytest.mark.parametrize("hub", lanes.HUBS)
-@pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
-def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str, hub: Any) -> None:
-    """A library's own timeout, a kill, and an ``Exception`` that a timer was given."""
-    flags = ["-Wignore:unclosed event loop:ResourceWarning"]  # eventlet's own, before 0.40
-    assert run_python(GREEN + KILLED, world, env={**WITH_TESTS, **hub}, flags=flags) == "done"
-
-
-WHILE_IT_CONNECTS = """
     with shim(replay="idempotent"), reused(Close()) as (server, pool):
         server.answer_no_connect()
         try:
@@ -283,22 +231,27 @@ WHILE_IT_CONNECTS = """
 """
 
 
+@pytest.mark.parametrize("hub", lanes.HUBS)
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_a_timer_ends_the_opening_of_a_fresh_socket(run_python: Any, world: str) -> None:
-    """Its exception may be a builtin one. urllib3 leaves the new socket to the collector then."""
+def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str, hub: Any) -> None:
+    """A library's own timeout, a kill, and an ``Exception`` that a timer was given.
+
+    Also as a fresh socket is opened, which urllib3 leaves to the collector then.
+    """
     flags = ["-Wignore::ResourceWarning"]
-    assert run_python(GREEN + WHILE_IT_CONNECTS, world, env=WITH_TESTS, flags=flags) == "mine"
+    assert run_python(GREEN, world, env={**WITH_TESTS, **hub}, flags=flags) == "mine"
 
 
 @pytest.mark.parametrize("what", ["replay", "move"])
 def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what: str) -> None:
     """Stock: the error comes at once. By the time of the fresh one the origin swallows SYNs."""
-    with shim(**DEFAULTS), reused(*[Close()] * (what == "replay")) as (server, pool):
+    with shim(**pools.DEFAULTS), reused(*[Close()] * (what == "replay")) as (server, pool):
         server.answer_no_connect()
         pool.timeout = urllib3.Timeout()
         pooled_connection(pool).timeout = None
         if what == "move":
-            after_checkout(pool, have(server, testing.CloseAfter(0), testing.kernel.POLLRDHUP))
+            end = replay_tools.have(server, testing.CloseAfter(0), testing.kernel.POLLRDHUP)
+            replay_tools.after_checkout(pool, end)
         began = time.monotonic()
         with breaks("limit of a %s's connect" % what, by=0.5):
             with pytest.raises(urllib3.exceptions.ProtocolError):
@@ -316,13 +269,135 @@ def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
         assert "the caller's deadline" in " ".join(map(str, links(raised.value)))
 
 
-@pytest.mark.parametrize("silence_s", [15, 1], ids=["first wait", "watched"])
-def test_another_thread_closes_the_connection(silence_s: int) -> None:
-    """Stock: the file object holds the socket, and the answer is read."""
-    told = threading.Event()
-    with shim(replay="idempotent", silence_s=silence_s):
-        with reused(AnswerLater(told)) as (_server, pool):
-            conn = pooled_connection(pool)
-            threading.Timer(0.3, conn.close).start()
-            threading.Timer(0.4 if silence_s == 15 else 1.3, told.set).start()
-            assert pool.request("GET", "/").data == b"ok"
+WITH_ALL = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 0}
+
+
+class Own(http.client.HTTPResponse):
+    pass
+
+
+class Final(http.client.HTTPResponse):
+    def __init_subclass__(cls, **options):
+        raise ValueError("final")
+
+
+class Meta(abc.ABCMeta):
+    def __new__(cls, name, bases, namespace):
+        assert len(bases) == 1, "one base"
+        return super().__new__(cls, name, bases, namespace)
+
+
+class OfMeta(http.client.HTTPResponse, metaclass=Meta):
+    pass
+
+
+class Sealed(http.client.HTTPResponse):
+    """Refuses to become one of another class."""
+
+    def __setattr__(self, name, value):
+        if name == "__class__":
+            raise ValueError(name)
+        super().__setattr__(name, value)
+
+
+class Proxy:
+    """Has no ``begin`` of its own."""
+
+    __class__ = property(lambda self: http.client.HTTPResponse)
+
+    def __init__(self, *args, **kwargs):
+        self.whole = http.client.HTTPResponse(*args, **kwargs)
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+
+
+def made_by_a_function(cls):
+    return staticmethod(lambda *args, **kwargs: cls(*args, **kwargs))
+
+
+#: what stands in the place of http.client's response class; and whether a request is sent once
+#: more: not where ours cannot be made of it. On an instance: see ``test_state_foreign_patches``
+CLASSES = {
+    "Own": (Own, True),
+    "Final": (Final, False),
+    "OfMeta": (OfMeta, False),
+    "Proxy": (Proxy, False),
+    "Sealed, made by a function": (made_by_a_function(Sealed), True),
+    "Proxy, made by a function": (made_by_a_function(Proxy), False),
+    "a partial": (staticmethod(functools.partial(http.client.HTTPResponse)), True),
+    # somebody has read it off urllib3's class, and keeps it on http.client's
+    "ours": (None, True),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_of_somebody_else(name, monkeypatch):
+    cls, is_saved = CLASSES[name]
+    with shim(**WITH_ALL):
+        cls = cls or HTTPConnection.response_class
+        monkeypatch.setattr(http.client.HTTPConnection, "response_class", cls)
+        with reused(ECHO, Close(), times=3) as (server, pool):
+            assert send(server, pool, "GET")[:2] == (200, True)
+            outcome = send(server, pool, "GET")
+            if is_saved:
+                assert outcome[:4] == (200, True, None, 2)
+            else:
+                assert isinstance(outcome.error.__context__, http.client.RemoteDisconnected)
+                assert outcome.arrivals == 1
+            assert send(server, pool, "GET")[:2] == (200, True)  # and it goes on living
+            assert len(server.journal.connections) == 2
+            assert counters(server)["replays_refused"] == {}
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_an_answer_is_pickled_and_copied_as_http_clients(monkeypatch):
+    """requests-cache 0.5 pickles it, after its body is read. How may be registered, too."""
+    with shim(), serving() as (_, pool):
+        answer = pool.request("GET", "/")._original_response
+        pickled = [pickle.dumps(answer, number) for number in range(2, pickle.HIGHEST_PROTOCOL + 1)]
+        for made in (*map(pickle.loads, pickled), copy.copy(answer)):
+            assert type(made) is http.client.HTTPResponse
+            assert (made.status, made.getheaders()) == (answer.status, answer.getheaders())
+
+        conn = pooled_connection(pool)
+        own = conn.response_class = type("Own", (conn.response_class,), {})
+        of_own = pool.request("GET", "/")._original_response
+        assert type(of_own) is own and type(copy.copy(of_own)) is own
+
+        as_x = http.client.HTTPResponse, lambda it: (str, ("x",))
+        monkeypatch.setitem(copyreg.dispatch_table, *as_x)
+        del conn.response_class
+        answer = pool.request("GET", "/")._original_response
+        assert pickle.loads(pickle.dumps(answer)) == copy.copy(answer) == "x"
+
+
+def test_a_tunnel_that_the_application_opens():
+    """A fresh socket is opened by its connection's own ``connect()``, through the same tunnel."""
+    server, proxy = FaultServer([ECHO, ECHO, Close()], default=ECHO), ConnectProxy()
+    with shim(**WITH_ALL), server, proxy, pools.pool_for(proxy) as pool:
+        conn = pool._get_conn()
+        conn.set_tunnel(server.host, server.port)
+        conn.connect()
+        pool._put_conn(conn)
+        replay_tools.prime(pool)
+        assert send(server, pool, "POST")[:2] == (200, True)  # moves: asked to at once
+        assert send(server, pool, "PUT")[:4] == (200, True, None, 2)  # its connection ends
+        assert len(proxy.tunnels) == 3
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_classes_of_one_test_each_do_not_pile_up(monkeypatch):
+    """A recorder may set a class of its own in each test."""
+    alive = []
+    with shim():
+        for _ in range(300):
+            own = type("Own", (http.client.HTTPResponse,), {})
+            alive.append(weakref.ref(own))
+            monkeypatch.setattr(http.client.HTTPConnection, "response_class", own)
+            cls = HTTPConnection("127.0.0.1").response_class
+            assert issubclass(cls, own) and cls is HTTPConnection.response_class
+            monkeypatch.undo()
+            del own, cls
+        gc.collect()
+    assert sum(reference() is not None for reference in alive) < 100
