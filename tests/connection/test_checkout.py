@@ -16,17 +16,16 @@ from breaks import breaks
 from outages import both
 from pools import counters, get, let_pass, pooled_connection, serving, shim, stock, verdicts
 from replay_routes import through_haproxy
-from socket_states import KINDS, STATES, is_possible, verdict_on
+from replay_tools import reused
 from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
-from stalepool_testing import TLS, CloseAfter, FaultServer, Respond, SurplusWithAnswer, into_pool
+from stalepool_testing import TLS, CloseAfter, FaultServer, SurplusWithAnswer
 
 
 def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():
     """TCP_INFO is asked once more when the first probe may be out, however long the use before."""
-    asked = []
-    ask = tcp_info.ask
+    asked, ask = [], tcp_info.ask
     listens = breaks("TCP_INFO", by=lambda layers: asked.append(layers) or ask(layers))
     with listens, shim(), serving() as (server, pool):
         for _ in range(20):
@@ -39,64 +38,14 @@ def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():
         assert verdicts(server) == {"alive": 21}
 
 
-def test_six_requests_on_six_dead_connections():
-    """A burst leaves several connections; each is found dead as its turn comes."""
-
-    def burst(pool):
-        responses = [pool.request("GET", "/", preload_content=False) for _ in range(6)]
-        assert [response.status for response in responses] == [200] * 6
-        for response in responses:
-            response.read()
-            response.release_conn()
-
-    with shim(), serving(default=Respond(200, b"x"), maxsize=6) as (server, pool):
-        burst(pool)
-        for number in range(6):
-            server.perform(CloseAfter(0), connection=number)
-        burst(pool)
-        assert verdicts(server) == {"closed": 6}
-        assert len(server.journal.connections) == 12
-
-
 def test_the_state_of_a_socket_that_is_gone_is_not_the_next_ones():
     """Its place in memory may be: here the state of another socket lies under its ``id()``."""
-    with shim(), serving() as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        with serving() as (_, other):
-            assert [get(other), get(other)] == [200, 200]
-            of_the_other = state.find(pooled_connection(other).sock)
-            state._states[id(pooled_connection(pool).sock)] = of_the_other
-            server.perform(CloseAfter(0))
-            assert get(pool) == 200
-            assert verdicts(server) == {"alive": 1, "closed": 1}
-
-
-DEAD = [
-    (kind, state)
-    for kind in KINDS
-    for state in STATES
-    if is_possible(KINDS[kind], STATES[state])
-    and verdict_on(kind, state).is_discard
-    and not STATES[state].is_slow
-]
-
-
-# the matrix of both is in ``test_liveness``
-@pytest.mark.each_value(by=lambda kind, state: {kind, state})
-@pytest.mark.parametrize("kind, state", DEAD, ids=["-".join(case) for case in DEAD])
-def test_each_dead_state(kind, state):
-    """One pooled connection of each kind in each state; urllib3 takes it, and gets an answer."""
-    with shim(), serving(tls=KINDS[kind].tls) as (server, pool):
-        with KINDS[kind].make(STATES[state].tickets) as pair:
-            STATES[state].enter(pair)
-            into_pool(pool, pair.client)
-            assert get(pool) == 200
-        assert len(server.journal.connections) == 1
-        verdict = verdict_on(kind, state).value
-        assert verdicts(server) == {verdict: 1}
-        assert counters(server)["discards"] == 1
-        # what urllib3 survives by itself is not counted as saved
-        assert any(counters(server)["saved"].values()) is (verdict in stats.HIDDEN)
+    with shim(), reused(times=2) as (server, pool), reused(times=2) as (_, other):
+        of_the_other = state.find(pooled_connection(other).sock)
+        state._states[id(pooled_connection(pool).sock)] = of_the_other
+        server.perform(CloseAfter(0))
+        assert get(pool) == 200
+        assert verdicts(server) == {"alive": 1, "closed": 1}
 
 
 @pytest.mark.parametrize("read_size, verdict", [(8 * 1024, "unread"), (128 * 1024, "alive")])
@@ -121,31 +70,22 @@ def test_a_check_that_somebody_has_put_in_urllib3s_place_is_asked_too(monkeypatc
 
 def test_a_signal_handlers_exception_passes_through_the_fast_check():
     deadline = type("Deadline", (RuntimeError,), {})
-    with shim(), serving() as (_, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        conn = pooled_connection(pool)
+    with shim(), reused(times=2) as (_, pool):
         broken = breaks("clock of the fast check", by=unittest.mock.Mock(side_effect=deadline))
         with broken, pytest.raises(deadline):
-            urllib3.connectionpool.is_connection_dropped(conn)
+            urllib3.connectionpool.is_connection_dropped(pooled_connection(pool))
 
 
 def test_a_check_while_another_thread_checks():
     """One poll object is for one thread at a time: the second one gets urllib3's own check."""
-    with shim(), serving([Respond(200), Respond(200), CloseAfter(0)]) as (server, pool):
-        pools.break_while_idle(server, pool, healthy_requests=2)
+    with shim(), reused(times=2) as (server, pool):
+        pools.end_while_idle(server, pool)
         conn = pooled_connection(pool)
-
-        class Busy:
-            def poll(self, timeout_ms):
-                raise RuntimeError("concurrent poll() invocation")
-
-        state.find(conn.sock).poll = Busy()
+        busy = RuntimeError("concurrent poll() invocation")
+        state.find(conn.sock).poll = unittest.mock.Mock(**{"poll.side_effect": busy})
         assert urllib3.connectionpool.is_connection_dropped(conn) is True
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 1}
         assert get(pool) == 200
-
-
-KEEP_ALIVE_S = 0.3
 
 
 @pytest.mark.haproxy
@@ -153,20 +93,18 @@ KEEP_ALIVE_S = 0.3
 @both
 def test_idle_past_the_keep_alive_timeout(haproxy_binary, who, version):
     """Three connections die of it; it can be read off the counters."""
-    tls, keeps_ms = TLS(version) if version else None, int(KEEP_ALIVE_S * 1000)
+    tls, keeps_s = TLS(version) if version else None, 0.3
     with who(), FaultServer() as server, through_haproxy(
-        server, tls, haproxy_binary, keeps_ms
+        server, tls, haproxy_binary, int(keeps_s * 1000)
     ) as haproxy, pools.pool_for(haproxy, tls) as pool:
         assert get(pool) == 200
         for _ in range(3):
-            old = pooled_connection(pool).sock
             pools.await_arrival(pool, testing.kernel.POLLRDHUP)
             assert get(pool) == 200
-            assert pooled_connection(pool).sock is not old
         assert len(server.journal) == 4
         if who is shim:
             assert verdicts(haproxy) == {"closed": 3}
             died = counters(haproxy)["died_idle_s"].items()
             # one of them may be late, at either end, on a busy machine
             _, age_s, _ = sorted(age_s for age_s, times in died for _ in range(times))
-            assert KEEP_ALIVE_S * 0.95 <= age_s < KEEP_ALIVE_S * stats.BUCKET_RATIO**3
+            assert keeps_s * 0.95 <= age_s < keeps_s * stats.BUCKET_RATIO**3
