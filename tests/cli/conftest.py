@@ -1,10 +1,7 @@
 """What the tests of the command line share."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
-from typing import Any, Callable, Iterator
 
 import pytest
 
@@ -12,7 +9,7 @@ from stalepool.cli.main import main
 
 
 @pytest.fixture(autouse=True)
-def signals_of_a_terminal() -> Iterator[None]:
+def signals_of_a_terminal():
     """Start children as a terminal does: nohup and ``&`` have the suite ignore some signals."""
     ignored = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_IGN]
     for number in ignored:
@@ -23,10 +20,10 @@ def signals_of_a_terminal() -> Iterator[None]:
 
 
 @pytest.fixture
-def stalepool_here(capfd: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
+def stalepool_here(capfd):
     """``stalepool WORDS`` in this process, with the result of :func:`subprocess.run`."""
 
-    def stalepool_here(*words: object) -> subprocess.CompletedProcess[str]:
+    def stalepool_here(*words):
         try:
             status = main(list(map(str, words)))
         except SystemExit as ended:
