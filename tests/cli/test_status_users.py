@@ -1,15 +1,11 @@
 """``stalepool status`` about a service that runs as another user: what root, it, and others see."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
 
 import pytest
 
@@ -26,18 +22,18 @@ pytestmark = [
 #: users that nobody else has: not the services that another worker of xdist runs at the moment
 ITS_USER, ANOTHER = (base + os.getpid() % 7000 for base in (50000, 57000))
 
+#: becomes another user; what is imported later might lie where that one may not read
 BECOME = """
-import ctypes, os
+import ctypes, locale, os, sys
+from stalepool.cli.main import main
 os.setgroups([]), os.setgid({user}), os.setuid({user})
 ctypes.CDLL(None).prctl(4, {is_open}, 0, 0, 0)  # PR_SET_DUMPABLE: 1 is as after an exec
 """
-
-#: what is imported later might lie where that user may not read
-STATUS = "import locale, sys\nfrom stalepool.cli.main import main\n%s\nsys.exit(main(sys.argv[1:]))"
+STATUS = ["-m", "stalepool", "status"]
 
 
 @contextlib.contextmanager
-def service(is_open: bool = True) -> Iterator[Tuple[Started, Dict[str, str]]]:
+def service(is_open=True):
     """It begins as root, as uWSGI and Apache do, and has been answered once by then.
 
     :param is_open: its user may look into it, as after an exec.
@@ -53,17 +49,17 @@ def service(is_open: bool = True) -> Iterator[Tuple[Started, Dict[str, str]]]:
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[Tuple[Started, Dict[str, str]]]:
+def running():
     with service() as found:
         yield found
 
 
-def asked_as(user: int, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    script = STATUS % BECOME.format(user=user, is_open=1)
-    return child("-c", script, "status", *words, env=variables)
+def asked_as(user, at, *words):
+    script = BECOME.format(user=user, is_open=1) + "sys.exit(main(sys.argv[1:]))"
+    return child("-c", script, "status", *words, env=at)
 
 
-def test_its_file_is_its_own(running: Any) -> None:
+def test_its_file_is_its_own(running):
     started, at = running
     directory = Path(at["STALEPOOL_STATUS_DIR"], "stalepool-%d" % ITS_USER)
     (file,) = directory.iterdir()
@@ -71,45 +67,40 @@ def test_its_file_is_its_own(running: Any) -> None:
     assert file.name.startswith("%d-" % started.pid)
 
 
-def test_root_sees_it_and_whose_it_is(running: Any, stalepool_here: Any) -> None:
+def test_root_sees_it_and_whose_it_is(running, stalepool_here):
     started, _ = running
-    asked, everybody = stalepool_here("status", started.pid), stalepool_here("status")
-    for done in (asked, everybody):
+    for words in [started.pid], []:
+        done = stalepool_here("status", *words)
         assert "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER) in done.stdout
         assert done.stderr == ""
 
 
-def test_its_own_user_sees_it(running: Any) -> None:
+def test_its_own_user_sees_it(running):
     """Another one, which he may not look into, by its file alone."""
     with service(is_open=False) as (closed, at):
-        done = asked_as(ITS_USER, **at)
+        done = asked_as(ITS_USER, at)
     assert done.returncode == 0, done.stderr
     for started in (running[0], closed):
         assert "python -c (pid %d, user %d): saved" % (started.pid, ITS_USER) in done.stdout
 
 
-def test_another_user_is_told_who_may_ask(running: Any) -> None:
+def test_another_user_is_told_who_may_ask(running):
     started, at = running
-    asked, everybody = asked_as(ANOTHER, str(started.pid), **at), asked_as(ANOTHER, **at)
     words = "(pid %d, user %d): cannot be asked: only root and %d may\n"
-    assert words % (started.pid, ITS_USER, ITS_USER) in asked.stdout
-    assert "No process of yours (root may ask those of others) runs with" in everybody.stdout
-    assert [done.returncode for done in (asked, everybody)] == [1, 1]
-    assert asked.stderr == everybody.stderr == ""
+    nobody = "No process of yours (root may ask those of others) runs with"
+    whose = words % (started.pid, ITS_USER, ITS_USER)
+    for asked, said in ([started.pid], whose), ([], nobody):
+        done = asked_as(ANOTHER, at, *asked)
+        assert (done.returncode, done.stderr) == (1, "") and said in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv here: see util-linux")
-def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(running: Any) -> None:
+def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(running):
     started, at = running
-
-    def ask(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
-        command = [*without, sys.executable, "-m", "stalepool", "status"]
-        return child(*command, *words, env=variables)
-
-    everybody, unseen = ask(**at), ask(str(started.pid))
-    for done in (everybody, unseen):
+    without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", sys.executable]
+    seen = "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER)
+    unseen = "cannot be asked: only root and %d may" % ITS_USER
+    for asked, environ, said in ([], at, seen), ([started.pid], {}, unseen):
+        done = child(*without, *STATUS, *asked, env=environ)
         assert done.stderr.startswith("stalepool status: this root has no CAP_SYS_PTRACE")
-        assert done.stderr.count("\n") == 1
-    assert "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER) in everybody.stdout
-    assert "cannot be asked: only root and %d may" % ITS_USER in unseen.stdout
+        assert done.stderr.count("\n") == 1 and said in done.stdout
