@@ -1,7 +1,5 @@
 """keystoneauth1's ``connect_retries``: left alone, and said once what it does to a POST."""
 
-from __future__ import annotations
-
 import pytest
 
 from worlds import WITH_TESTS

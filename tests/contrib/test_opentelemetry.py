@@ -1,7 +1,5 @@
 """The instruments on OpenTelemetry's API, read by its SDK."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -35,7 +33,7 @@ print(json.dumps([origin.rpartition(":")[2], found]))
 """
 
 
-def test_the_instruments() -> None:
+def test_the_instruments():
     port, found = json.loads(run(SCRIPT))
     origin = {"url.scheme": "http", "server.address": "127.0.0.1", "server.port": int(port)}
     verdicts = {each["stalepool.reason"]: (each, n) for each, n in found["stalepool.verdicts"]}

@@ -1,11 +1,7 @@
 """The options of oslo.config, and the section of oslo.reports, against the real ones."""
 
-from __future__ import annotations
-
 import json
 import sys
-from pathlib import Path
-from typing import Any, Callable, Iterator
 
 import pytest
 import urllib3  # noqa: F401  # without it no settings are in force
@@ -20,11 +16,11 @@ cfg = pytest.importorskip("oslo_config.cfg", reason="needs the extra oslo")
 
 
 @pytest.fixture
-def install(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+def install(tmp_path):
     """Installs with a configuration file, and gives the settings that are in force then."""
     from stalepool.contrib import oslo
 
-    def install_with(options: str) -> Any:
+    def install_with(options):
         file = tmp_path / "nova.conf"
         file.write_text("[stalepool]\n" + options)
         conf = cfg.ConfigOpts()
@@ -36,9 +32,9 @@ def install(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
     stalepool.install()
 
 
-def test_what_the_file_says_goes_before_the_variables(
-    install: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_file_says_goes_before_the_variables(install, monkeypatch):
+    assert install("") == Settings().as_dict()
+    assert install("enabled = false\n") is None
     monkeypatch.setenv("STALEPOOL_MODE", "active")
     monkeypatch.setenv("STALEPOOL_REPLAY", "safe")
     found = install("mode = audit\nsilence_s = off\nkeepalive_count = 9\npresend_check = no\n")
@@ -46,12 +42,7 @@ def test_what_the_file_says_goes_before_the_variables(
     assert found == {**Settings().as_dict(), **said, "replay": "safe"}
 
 
-def test_a_file_that_says_nothing_and_the_kill_switch(install: Callable[[str], Any]) -> None:
-    assert install("") == Settings().as_dict()
-    assert install("enabled = false\n") is None
-
-
-def test_a_wrong_value_is_named_with_what_is_accepted(install: Callable[[str], Any]) -> None:
+def test_a_wrong_value_is_named_with_what_is_accepted(install):
     with pytest.raises(cfg.ConfigFileValueError, match=r"option mode.*nova\.conf") as refused:
         install("mode = activ\n")
     assert str(refused.value).endswith("it takes active or audit")
@@ -60,7 +51,7 @@ def test_a_wrong_value_is_named_with_what_is_accepted(install: Callable[[str], A
 @pytest.mark.skipif(
     sys.version_info < (3, 10), reason="oslo.config's generator does not find itself before 3.10"
 )
-def test_the_generator_finds_every_option(tmp_path: Path) -> None:
+def test_the_generator_finds_every_option(tmp_path):
     """By the entry point, as pip leaves it behind."""
     metadata = tmp_path / "stalepool-0.dist-info"
     metadata.mkdir()
@@ -68,18 +59,16 @@ def test_the_generator_finds_every_option(tmp_path: Path) -> None:
     (metadata / "entry_points.txt").write_text(
         "[oslo.config.opts]\nstalepool = stalepool.contrib.oslo:list_opts\n"
     )
-    path = "%s:%s" % (REPOSITORY, tmp_path)
     words = ["-m", "oslo_config.generator", "--namespace", "stalepool"]
-    done = child(*words, env={"PYTHONPATH": path})
+    done = child(*words, env={"PYTHONPATH": "%s:%s" % (REPOSITORY, tmp_path)})
     assert done.returncode == 0, done.stderr
-    assert "[stalepool]" in done.stdout
-    for name in SETTINGS:
-        assert "\n#%s = " % name in done.stdout
-    assert "\n#silence_s = 15" in done.stdout
-    assert "\n#max_idle_s = off" in done.stdout
+    lines = ["[stalepool]", "#silence_s = 15", "#max_idle_s = off"]
+    for beginning in [*lines, *("#%s = " % name for name in SETTINGS)]:
+        assert "\n" + beginning in done.stdout
 
 
 REPORT = """
+import warnings; warnings.simplefilter('ignore')
 from oslo_reports import guru_meditation_report
 from stalepool.contrib import oslo
 from traffic import meet_a_dead_connection
@@ -93,10 +82,9 @@ print(guru_meditation_report.TextGuruMeditation(Version()).run())
 """
 
 
-def test_a_section_of_the_report() -> None:
+def test_a_section_of_the_report():
     pytest.importorskip("oslo_reports", reason="needs the extra oslo")
-    text = run("import warnings; warnings.simplefilter('ignore')" + REPORT)
-    origin, _, report = text.partition("\n")
+    origin, _, report = run(REPORT).partition("\n")
     _, title, section = report.partition("====                           stalepool ")
     assert title
     found, _ = json.JSONDecoder().raw_decode(section[section.index("{") :])
