@@ -5,24 +5,22 @@ fault server here, for the instance's ports, over a pooled connection. ``tox -e 
 under eventlet, on the versions of OpenStack 2025.1.
 """
 
-from __future__ import annotations
-
+import contextlib
 import http.client
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List
 
 import pytest
 
 from conftest import REPOSITORY, child, child_that_stays
 from stalepool.cli.inject import INJECT_DIR
-from stalepool_testing import AnswerStep, Close, Exchange, FaultServer, Reset, Respond
+from stalepool_testing import AnswerStep, Close, FaultServer, Reset, Respond
+from stalepool_testing.kernel import wait_until
 
 STATUS = ["-m", "stalepool", "status"]
 HERE, BIN = Path(__file__).resolve().parent, Path(sys.executable).parent
@@ -66,7 +64,7 @@ class FailOnIt(AnswerStep):
 
     keeps_connection = False
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         exchange.process()
         exchange.channel.pause(2.5)
         exchange.channel.close()
@@ -75,78 +73,19 @@ class FailOnIt(AnswerStep):
 FAULTS = {"closed as it arrives": Close(), "reset as it arrives": Reset(), "failed on": FailOnIt()}
 
 
-class Neutron:
-    """The script of a fault server: empty lists, and a fault for who asks for ports next."""
-
-    def __init__(self) -> None:
-        self.faults: List[AnswerStep] = []
-
-    def __call__(self, request: Any) -> AnswerStep:
-        name = request.path.partition("?")[0].rpartition("/")[2].partition(".")[0]
-        if name == "ports" and self.faults:
-            return self.faults.pop()
-        body = json.dumps({name.replace("-", "_"): []}).encode()
-        return Respond(200, body, {"Content-Type": "application/json"})
-
-
-class NovaApi:
-    """nova-api as an operator starts it, with the shim by PYTHONPATH."""
-
-    def __init__(self, home: Path, neutron: int, **variables: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        path = "%s%s%s" % (INJECT_DIR, os.pathsep, REPOSITORY)
-        log = home / ("%s.log" % variables["STALEPOOL_MODE"])
-        with log.open("wb") as out:
-            words = [BIN / "nova-api", "--config-file", configured(home, self.port, neutron)]
-            environ = {"PYTHONPATH": path, **variables}
-            self.process = child_that_stays(*words, env=environ, stdout=out, stderr=out)
-        self.log = log
-
-    def __enter__(self) -> NovaApi:
-        give_up = time.monotonic() + 120
-        while not self.listens():
-            assert self.process.poll() is None and time.monotonic() < give_up, self.log.read_text()
-            time.sleep(0.1)
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.process.terminate()
-        self.process.wait(60)
-
-    def listens(self) -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex(("127.0.0.1", self.port)) == 0
-
-    @property
-    def worker(self) -> str:
-        """The process id of its one worker, which is forked from what was started."""
-        (pid,) = Path("/proc/%d/task/%d/children" % ((self.process.pid,) * 2)).read_text().split()
-        return pid
-
-    def servers(self) -> int:
-        conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        conn.request("GET", "/v2.1/servers/detail", headers={"X-Auth-Token": "admin:project"})
-        response = conn.getresponse()
-        response.read()
-        conn.close()
-        return response.status
-
-
-def configured(home: Path, api: int, neutron: int) -> Path:
+def configured(home, api, neutron):
     file = home / "nova.conf"
-    words = {"home": home, "prefix": sys.prefix, "api": api, "neutron": neutron}
-    file.write_text(CONFIG.format(**words))
+    file.write_text(CONFIG.format(home=home, prefix=sys.prefix, api=api, neutron=neutron))
     return file
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory):
     """A directory with nova's databases, and one instance in them."""
     home = tmp_path_factory.mktemp("nova")
     config = configured(home, 0, 0)
 
-    def run(*command: object) -> None:
+    def run(*command):
         off = {"STALEPOOL_ENABLED": "0"}
         done = child(*command, env=off, stderr=subprocess.STDOUT, timeout=300)
         assert done.returncode == 0, done.stdout
@@ -162,40 +101,76 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def shown(api: NovaApi) -> Dict[str, Any]:
-    """What the status says once it has all faults in it: the next answers write it."""
-    give_up = time.monotonic() + 60
-    while time.monotonic() < give_up:
-        assert api.servers() == 200
-        (service,) = json.loads(child(*STATUS, "--json", api.worker).stdout)["services"]
-        if service["totals"]["gone"].get("failed_in_request") == len(FAULTS):
-            return dict(service)
-        time.sleep(1)
-    raise AssertionError(service)
+@contextlib.contextmanager
+def nova_api(home, neutron, **variables):
+    """Started as an operator does, with the shim by PYTHONPATH; its port, and its children."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = home / ("%s.log" % variables["STALEPOOL_MODE"])
+    environ = {"PYTHONPATH": "%s%s%s" % (INJECT_DIR, os.pathsep, REPOSITORY), **variables}
+    words = [BIN / "nova-api", "--config-file", configured(home, port, neutron)]
+
+    def listens():
+        assert process.poll() is None, log.read_text()
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    with log.open("wb") as out:
+        process = child_that_stays(*words, env=environ, stdout=out, stderr=out)
+    try:
+        wait_until(listens, "nova-api", 120)
+        yield port, Path("/proc/%d/task/%d/children" % (process.pid, process.pid))
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def servers(port):
+    conn = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    conn.request("GET", "/v2.1/servers/detail", headers={"X-Auth-Token": "admin:project"})
+    response = conn.getresponse()
+    response.read()
+    conn.close()
+    return response.status
 
 
 @pytest.mark.parametrize("mode", ["audit", "active"])
-def test_how_many_requests_are_saved(home: Path, tmp_path: Path, mode: str) -> None:
-    neutron, statuses = Neutron(), {}
+def test_how_many_requests_are_saved(home, tmp_path, mode):
+    faults, statuses, shown = [], {}, {}
+
+    def neutron(request):
+        """Empty lists, and a fault for who asks for ports next."""
+        name = request.path.partition("?")[0].rpartition("/")[2].partition(".")[0]
+        if name == "ports" and faults:
+            return faults.pop()
+        body = json.dumps({name.replace("-", "_"): []}).encode()
+        return Respond(200, body, {"Content-Type": "application/json"})
+
+    def all_are_shown():
+        """Once the next answers have written it."""
+        assert servers(port) == 200
+        (service,) = json.loads(child(*STATUS, "--json", worker).stdout)["services"]
+        shown.update(service)
+        return service["totals"]["gone"].get("failed_in_request") == len(FAULTS)
+
     variables = {"STALEPOOL_MODE": mode, "STALEPOOL_STATUS_DIR": str(tmp_path)}
-    with FaultServer(neutron) as server, NovaApi(home, server.port, **variables) as api:
-        for name, fault in FAULTS.items():
-            assert api.servers() == 200  # leaves a connection in the pool
-            neutron.faults.append(fault)
-            statuses[name] = api.servers()
-            assert neutron.faults == []
-        service = shown(api)
-        report = child(*STATUS, "--report", api.worker).stdout.splitlines()
-    saved = [name for name in FAULTS if name != "failed on"]
-    assert service["command"] == "nova-api" and not service["fallbacks"]
+    with FaultServer(neutron) as server:
+        with nova_api(home, server.port, **variables) as (port, children):
+            for name, fault in FAULTS.items():
+                assert servers(port) == 200  # leaves a connection in the pool
+                faults.append(fault)
+                statuses[name] = servers(port)
+                assert faults == []
+            (worker,) = children.read_text().split()
+            wait_until(all_are_shown, "all faults in the status", 60)
+            report = child(*STATUS, "--report", worker).stdout
+    assert shown["command"] == "nova-api" and not shown["fallbacks"]
     if mode == "audit":
         assert statuses == dict.fromkeys(FAULTS, 500)
-        assert report[1] == (
-            "How many requests would active have saved? 2 of the 3 requests that failed on a "
-            "connection that ended."
-        )
-        assert any("1 not: the peer had the whole request" in line for line in report)
-        assert not any(service["totals"]["saved"].values())
+        says = "saved? 2 of the 3 requests that failed on a connection that ended.\n"
+        assert "How many requests would active have " + says in report
+        assert "1 not: the peer had the whole request" in report
+        assert not any(shown["totals"]["saved"].values())
     else:
-        assert statuses == {**dict.fromkeys(saved, 200), "failed on": 500}
-        assert service["totals"]["saved"] == {"replayed": 2, "kept_off": 0, "reconnected": 0}
+        assert statuses == {**dict.fromkeys(FAULTS, 200), "failed on": 500}
+        assert shown["totals"]["saved"] == {"replayed": 2, "kept_off": 0, "reconnected": 0}
