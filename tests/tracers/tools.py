@@ -4,36 +4,28 @@ Nothing but the standard library is imported before a tool is set up: when that 
 tests are about.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import os
 from functools import partial
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
-
-#: a context that is one transaction, job or trace of the tool's; once it is left, the list that
-#: the tool was set up with has a line for each of the requests in it
-Recording = Callable[[], "contextlib.AbstractContextManager[Any]"]
+from typing import Any, NamedTuple
 
 
 class Tool(NamedTuple):
     """One tool.
 
     ``distributions``: what it needs installed. ``client``: which library's requests it watches;
-    it has to be one that ``set_up`` may import. ``set_up`` switches the tool on.
+    it has to be one that ``set_up`` may import. ``set_up(seen)`` switches the tool on, and returns
+    a function that makes a context, which is one transaction, job or trace of the tool's; once it
+    is left, the list has a line for each of the requests in it.
     """
 
-    distributions: Tuple[str, ...]
+    distributions: Any
     client: str
-    set_up: Callable[[List[str]], Recording]
+    set_up: Any
 
 
-def _line(*parts: Any) -> str:
-    return " ".join(str(part) for part in parts)
-
-
-def _newrelic(seen: List[str]) -> Recording:
+def _newrelic(seen):
     """Developer mode: everything is recorded, and the collector's answers are canned."""
     os.environ.update(NEW_RELIC_DEVELOPER_MODE="true", NEW_RELIC_LICENSE_KEY="0" * 40)
     import newrelic.agent
@@ -48,14 +40,14 @@ def _newrelic(seen: List[str]) -> Recording:
     application = newrelic.agent.register_application(name="case", timeout=30)
     record = Application.record_transaction
 
-    def record_transaction(self: Any, data: Any) -> None:
+    def record_transaction(self, data):
         note(data.root)
         record(self, data)
 
-    def note(node: Any) -> None:
+    def note(node):
         if isinstance(node, ExternalNode):
             status = node.agent_attributes.get("http.statusCode")
-            seen.append(_line(node.library, node.method, status))
+            seen.append([node.library, node.method, status])
         for child in node.children:
             note(child)
 
@@ -63,7 +55,7 @@ def _newrelic(seen: List[str]) -> Recording:
     return partial(newrelic.agent.BackgroundTask, application, name="case")
 
 
-def _ddtrace(seen: List[str]) -> Recording:
+def _ddtrace(seen):
     """A trace filter takes every trace away from the writer."""
     os.environ.update(
         DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
@@ -76,29 +68,29 @@ def _ddtrace(seen: List[str]) -> Recording:
     import ddtrace
     from ddtrace.trace import TraceFilter, tracer
 
-    class Keep(TraceFilter):  # type: ignore[misc]
-        def process_trace(self, trace: List[Any]) -> None:
+    class Keep(TraceFilter):
+        def process_trace(self, trace):
             tags = ("http.method", "http.status_code", "error.type")
             for span in trace:
                 if span.name != "case":
-                    seen.append(_line(span.name, *(span.get_tag(tag) for tag in tags)))
+                    seen.append([span.name, *(span.get_tag(tag) for tag in tags)])
 
     tracer.configure(trace_processors=[Keep()])
     ddtrace.patch(httplib=True, urllib3=True, requests=True)
     return partial(tracer.trace, "case")
 
 
-def _opentelemetry(client: str, instrumentor: str, seen: List[str]) -> Recording:
+def _opentelemetry(client, instrumentor, seen):
     """Two instrumentations: the client's, and the one of http.client's ``send``, for addresses."""
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
     from opentelemetry.util.http.httplib import HttpClientInstrumentor
 
-    class Keep(SpanExporter):  # type: ignore[misc]
-        def export(self, spans: Sequence[Any]) -> None:
+    class Keep(SpanExporter):
+        def export(self, spans):
             attributes = ("http.method", "http.status_code", "net.peer.ip")
             for span in spans:
-                seen.append(_line(*(span.attributes.get(name) for name in attributes)))
+                seen.append([span.attributes.get(name) for name in attributes])
 
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(Keep()))
@@ -108,16 +100,16 @@ def _opentelemetry(client: str, instrumentor: str, seen: List[str]) -> Recording
     return contextlib.nullcontext
 
 
-def _sentry(seen: List[str]) -> Recording:
+def _sentry(seen):
     """A transport of our own."""
     import sentry_sdk
     from sentry_sdk.transport import Transport
 
-    class Keep(Transport):  # type: ignore[misc]
-        def capture_envelope(self, envelope: Any) -> None:
+    class Keep(Transport):
+        def capture_envelope(self, envelope):
             event = envelope.get_transaction_event()
             for span in event["spans"] if event else ():
-                seen.append(_line(span["op"], span["data"].get("http.response.status_code")))
+                seen.append([span["op"], span["data"].get("http.response.status_code")])
 
     sentry_sdk.init(
         dsn="https://key@sentry.invalid/1",
@@ -128,17 +120,17 @@ def _sentry(seen: List[str]) -> Recording:
     return partial(sentry_sdk.start_transaction, name="case")
 
 
-def _elastic(seen: List[str]) -> Recording:
+def _elastic(seen):
     """Threads and metrics are off, and the queue to the server is a list."""
     import elasticapm
 
-    class Client(elasticapm.Client):  # type: ignore[misc]
-        def start_threads(self) -> None:
+    class Client(elasticapm.Client):
+        def start_threads(self):
             pass
 
-        def queue(self, event_type: str, data: Any, flush: bool = False) -> None:
+        def queue(self, event_type, data, flush=False):
             if event_type == "span":
-                seen.append(_line(data["type"], data["subtype"], data["outcome"]))
+                seen.append([data["type"], data["subtype"], data["outcome"]])
 
     client = Client(
         service_name="case",
@@ -151,7 +143,7 @@ def _elastic(seen: List[str]) -> Recording:
     elasticapm.instrument()
 
     @contextlib.contextmanager
-    def recording() -> Iterator[None]:
+    def recording():
         client.begin_transaction("case")
         yield
         client.end_transaction("case")
@@ -159,16 +151,16 @@ def _elastic(seen: List[str]) -> Recording:
     return recording
 
 
-def _xray(seen: List[str]) -> Recording:
+def _xray(seen):
     """An emitter of our own, and no sampling rules to ask for."""
     from aws_xray_sdk.core import patch, xray_recorder
 
     class Keep:
-        def send_entity(self, entity: Any) -> None:
+        def send_entity(self, entity):
             for child in entity.subsegments:
                 http = child.http or {}
                 status = http.get("response", {}).get("status")
-                seen.append(_line(child.namespace, http.get("request", {}).get("method"), status))
+                seen.append([child.namespace, http.get("request", {}).get("method"), status])
                 self.send_entity(child)
 
     xray_recorder.configure(service="case", sampling=False, emitter=Keep(), daemon_address=None)
@@ -176,7 +168,7 @@ def _xray(seen: List[str]) -> Recording:
     return partial(xray_recorder.in_segment, "case")
 
 
-def _lumigo(seen: List[str]) -> Recording:
+def _lumigo(seen):
     """The wrappers that it puts into a Lambda function; what it saw is in its container."""
     os.environ.update(
         AWS_LAMBDA_FUNCTION_VERSION="1",
@@ -191,18 +183,18 @@ def _lumigo(seen: List[str]) -> Recording:
     wrap()
 
     @contextlib.contextmanager
-    def recording() -> Iterator[None]:
+    def recording():
         container = SpansContainer.create_span({}, None, is_new_invocation=True)
         yield
         for span in container.spans.values():
             http = span["info"]["httpInfo"]
             status = http.get("response", {}).get("statusCode")
-            seen.append(_line(span["type"], http["request"]["method"], status))
+            seen.append([span["type"], http["request"]["method"], status])
 
     return recording
 
 
-TOOLS: Dict[str, Tool] = {
+TOOLS = {
     "newrelic": Tool(("newrelic",), "urllib3", _newrelic),
     "ddtrace": Tool(("ddtrace",), "urllib3", _ddtrace),
     "opentelemetry-urllib3": Tool(
