@@ -3,8 +3,6 @@
 Installs the newest release of each client, in environments of its own.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import datetime
@@ -14,7 +12,7 @@ import subprocess
 import tempfile
 import venv
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 from docs import marks
@@ -34,24 +32,16 @@ class Column(NamedTuple):
     client: str
     with_stalepool: bool = False
 
-    @property
-    def title(self) -> str:
+    def __str__(self):
         return self.client + (" with stalepool" if self.with_stalepool else "")
 
 
-COLUMNS = [
-    Column(client, with_stalepool)
-    for client in TOLD[:-1]
-    for with_stalepool in (False, True)
-    if not with_stalepool or client in ("urllib3", "requests")
-]
-
-#: (case, method) -> what the suite said
-Cells = Dict[tuple, str]
+BOTH = [Column(client, is_on) for client in ("urllib3", "requests") for is_on in (False, True)]
+COLUMNS = [*BOTH, Column("httpx"), Column("aiohttp"), Column("niquests")]
 
 
-def run_suite(python: str, column: Column, directory: Path) -> Cells:
-    """Run the suite in an environment.
+def run_suite(python, column, directory):
+    """Run the suite in an environment; returns (case, method) -> what it said.
 
     :raises RuntimeError: when it could not be run.
     """
@@ -66,23 +56,20 @@ def run_suite(python: str, column: Column, directory: Path) -> Cells:
         text=True,
     )
     if done.returncode not in (0, 1):  # 1: some case is not survived
-        raise RuntimeError(f"{column.title}: pytest says\n{done.stdout}")
-    cells = (
-        ast.literal_eval(found.get("value", ""))
-        for found in ElementTree.parse(report).iter("property")
-    )
-    return {(case, method): said for case, method, said in cells}
+        raise RuntimeError(f"{column}: pytest says\n{done.stdout}")
+    values = (found.get("value") for found in ElementTree.parse(report).iter("property"))
+    return {(case, method): said for case, method, said in map(ast.literal_eval, values)}
 
 
-def in_a_word(said: str) -> str:
+def in_a_word(said):
     if said.startswith("took"):
         return "wrong answer"
     return said if said == "ok" or said.startswith("sent") else "error"
 
 
-def table(method: str, results: Dict[Column, Cells]) -> str:
+def table(method, results):
     """A table of what each client makes of a request in each case."""
-    rows: List[Sequence[str]] = [[method, *(column.client for column in results)]]
+    rows = [[method, *(column.client for column in results)]]
     rows.append(["", *("with stalepool" if column.with_stalepool else "" for column in results)])
     for case in CASES:
         said = [cells.get((case, method), "not run") for cells in results.values()]
@@ -95,14 +82,13 @@ def table(method: str, results: Dict[Column, Cells]) -> str:
     return "\n".join([rule, *lines[:2], rule, *lines[2:], rule])
 
 
-def insert(page: str, tables: str) -> str:
+def insert(page, tables):
     return marks.insert(page, BEGIN, END, tables)
 
 
-def main() -> None:
+def main():
     argparse.ArgumentParser(prog="python -m tests.comparison", description=__doc__).parse_args()
-    results: Dict[Column, Cells] = {}
-    versions: Dict[str, str] = {}
+    results, versions = {}, {}
     for clients in ENVIRONMENTS:
         with tempfile.TemporaryDirectory() as name:
             directory = Path(name)
@@ -114,7 +100,7 @@ def main() -> None:
             versions.update(line.split("==") for line in listed.split())
             for column in COLUMNS:
                 if column.client in clients:
-                    print(column.title, flush=True)
+                    print(column, flush=True)
                     results[column] = run_suite(python, column, directory)
     about = [f"{name} {versions[name]}" for name in TOLD]
     where = f"CPython {platform.python_version()}, {platform.system()} {platform.release()}"

@@ -10,8 +10,6 @@ hours for all modules of the core; the suite does not run it. Needs Python 3.9.
 Exit status: 0 each is missed by a test, 1 at least one is not, 2 usage, 130 Ctrl-C.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import os
@@ -23,9 +21,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Tuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "stalepool"
 #: rooms whose modules are asked for where none is named; the top one is the package's own
 ROOMS = (".", "sockets", "connection", "patching", "contrib")
 #: not copied
@@ -35,89 +33,74 @@ NONE = "NONE"
 AT_IMPORT = "cannot be imported"
 
 
-class Place(NamedTuple):
-    """Something that can be taken out, and how that is done to the tree it was found in."""
-
-    line: int
-    what: str
-    take_out: Callable[[], Any]
+# -- what there is: (line, what it is, a function that takes it out of the tree) -------------------
 
 
-# -- what there is ---------------------------------------------------------------------------------
+def places(tree):
+    """The rows and the early returns of a module, in their order there."""
+    return sorted([*rows(tree), *early_returns(tree)], key=lambda place: place[0])
 
 
-def places(tree: ast.AST) -> List[Place]:
-    """Give the rows and the early returns of a module, in their order there."""
-    return sorted([*rows(tree), *early_returns(tree)], key=lambda place: place.line)
-
-
-def rows(tree: ast.AST) -> Iterator[Place]:
+def rows(tree):
     """Tables: what a name is assigned that has several elements; in a function tuples or calls."""
-    local = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, (ast.FunctionDef, ast.Lambda))
-        for node in ast.walk(function)
-    }
+    functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.Lambda))]
+    local = {id(node) for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree):
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             name = getattr(target, "id", "__")
             if not name.startswith("__"):
-                yield from _rows_of(node.value, name, is_local=id(node) in local)
+                yield from rows_of(node.value, name, id(node) in local)
 
 
-def _rows_of(value: ast.AST, name: str, is_local: bool) -> Iterator[Place]:
+def rows_of(value, name, is_local):
     """The rows of the outermost collections in a value; what is in a row is no row."""
     if isinstance(value, ast.Dict):
         for key, row in zip(value.keys, value.values):
             if key is None:
-                yield from _rows_of(row, name, is_local)
+                yield from rows_of(row, name, is_local)
             elif len(value.keys) > 1 and not is_local:
-                yield Place(
-                    row.lineno, _named(name, key), _without((value.keys, key), (value.values, row))
-                )
+                yield row.lineno, named(name, key), without((value.keys, key), (value.values, row))
         return
     elements = getattr(value, "elts", None)
-    if elements is None and isinstance(value, ast.Call):
-        is_list_of_words = len(value.args) > 1 and all(_is_word(each) for each in value.args)
-        elements = value.args if is_list_of_words else None
+    if isinstance(value, ast.Call) and len(value.args) > 1 and all(map(is_word, value.args)):
+        elements = value.args
     if elements is None:
         if isinstance(value, (ast.Call, ast.BinOp)) and not is_local:
             for child in ast.iter_child_nodes(value):
-                yield from _rows_of(child, name, is_local)
+                yield from rows_of(child, name, is_local)
         return
     plain = [each for each in elements if not isinstance(each, ast.Starred)]
     is_table = all(isinstance(each, (ast.Tuple, ast.Call)) for each in plain) or not is_local
     for each in elements:
         if isinstance(each, ast.Starred):
-            yield from _rows_of(each.value, name, is_local)
+            yield from rows_of(each.value, name, is_local)
         elif is_table and len(plain) > 1:
-            yield Place(each.lineno, _named(name, each), _without((elements, each)))
+            yield each.lineno, named(name, each), without((elements, each))
 
 
-def _is_word(node: ast.AST) -> bool:
+def is_word(node):
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def _without(*removed: Tuple[List[Any], Any]) -> Callable[[], Any]:
+def without(*removed):
     return lambda: [each.remove(item) for each, item in removed]
 
 
-def early_returns(tree: ast.AST) -> Iterator[Place]:
+def early_returns(tree):
     """Every ``return`` without which its function would go on, or return something else."""
     for function in ast.walk(tree):
         if isinstance(function, ast.FunctionDef):
-            for body, is_at_the_end in _bodies(function, True):
+            for body, is_at_the_end in bodies(function, True):
                 for at, statement in enumerate(body):
                     if isinstance(statement, ast.Return) and statement is not function.body[-1]:
                         is_none = ast.unparse(statement) in ("return", "return None")
-                        what = _named(function.name + "()", statement)
                         if not (is_at_the_end and is_none):
-                            yield Place(statement.lineno, what, _passing(body, at))
+                            what = named(function.name + "()", statement)
+                            yield statement.lineno, what, passing(body, at)
 
 
-def _bodies(node: Any, is_at_the_end: bool) -> Iterator[Tuple[List[ast.stmt], bool]]:
+def bodies(node, is_at_the_end):
     """The blocks of a function, but for those of functions in it; and whether it ends there."""
     is_last = is_at_the_end and not isinstance(node, (ast.For, ast.While))
     blocks = [getattr(node, name, []) for name in ("body", "orelse")]
@@ -125,14 +108,14 @@ def _bodies(node: Any, is_at_the_end: bool) -> Iterator[Tuple[List[ast.stmt], bo
         yield block, is_last
         for statement in block:
             if not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
-                yield from _bodies(statement, is_last and statement is block[-1])
+                yield from bodies(statement, is_last and statement is block[-1])
 
 
-def _passing(body: List[ast.stmt], at: int) -> Callable[[], Any]:
+def passing(body, at):
     return lambda: body.__setitem__(at, ast.Pass())
 
 
-def _named(name: str, node: ast.AST) -> str:
+def named(name, node):
     text = ast.unparse(node)
     return "%s: %s" % (name, text if len(text) <= 50 else text[:47] + "...")
 
@@ -140,13 +123,16 @@ def _named(name: str, node: ast.AST) -> str:
 # -- one run ---------------------------------------------------------------------------------------
 
 
-def source_of(module: str) -> Path:
-    """The path of a module of the package, below the checkout."""
-    path = Path("stalepool", *module.split("."))
-    return path / "__init__.py" if (REPOSITORY / path).is_dir() else path.with_suffix(".py")
+def source_of(module):
+    path = PACKAGE.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def test_files_of(module: str) -> List[str]:
+def tree_of(module):
+    return ast.parse(source_of(module).read_text(encoding="utf-8"))
+
+
+def test_files_of(module):
     """The test files that are named after a module, the one that has no other name first."""
     room, _, name = module.rpartition(".")
     folder = REPOSITORY / "tests" / room
@@ -154,35 +140,37 @@ def test_files_of(module: str) -> List[str]:
     return [str(path.relative_to(REPOSITORY)) for path in named]
 
 
-def run(module: str, number: Optional[int]) -> Tuple[str, float]:
-    """Run a module's tests in a copy of the checkout, without its place of this number.
+def run(module, number):
+    """Run a module's tests in a copy of the checkout, without its place of this number, or whole.
 
-    :returns: the test that failed, or one of the constants above; and the seconds it took.
+    :returns: the test that failed, or one of the constants above.
     """
     files = test_files_of(module)
     if not files:  # pytest would run all there are
-        return NONE, 0.0
+        return NONE
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(shutil.copytree(str(REPOSITORY), directory + "/checkout", ignore=LEFT_OUT))
         if number is not None:
-            source = copy / source_of(module)
-            tree = ast.parse(source.read_text(encoding="utf-8"))
-            places(tree)[number].take_out()
-            source.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
-        began = time.monotonic()
-        if _output_of(copy, "-c", "import stalepool.%s" % module)[0] != 0:
-            return AT_IMPORT, time.monotonic() - began
+            tree = tree_of(module)
+            places(tree)[number][2]()
+            text = ast.unparse(ast.fix_missing_locations(tree))
+            (copy / source_of(module).relative_to(REPOSITORY)).write_text(text, encoding="utf-8")
+        if output_of(copy, "-c", "import stalepool.%s" % module)[0] != 0:
+            return AT_IMPORT
         words = ["-m", "pytest", "-xq", "-rfE", "-p", "no:cacheprovider", *files]
-        status, output = _output_of(copy, *words)
-        return _verdict(status, output), time.monotonic() - began
+        status, output = output_of(copy, *words)
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", output, re.MULTILINE)
+    if failed is not None:
+        return failed[1]
+    return NONE if status == 0 else "no end" if status is None else "pytest: status %d" % status
 
 
-def _output_of(copy: Path, *words: str) -> Tuple[Optional[int], str]:
+def output_of(copy, *words):
     """The status and the output of a Python in the copy; None: it had to be ended."""
     environ = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(
-        [sys.executable, *words], cwd=copy, env=environ, text=True, start_new_session=True, **pipes
+        [sys.executable, *words], cwd=copy, env=environ, start_new_session=True, **pipes
     ) as child:
         try:
             output = child.communicate(timeout=300)[0]
@@ -194,53 +182,39 @@ def _output_of(copy: Path, *words: str) -> Tuple[Optional[int], str]:
         return child.returncode, output
 
 
-def _verdict(status: Optional[int], output: str) -> str:
-    failed = re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", output, re.MULTILINE)
-    if failed is not None:
-        return failed[1]
-    if status == 0:
-        return NONE
-    return "no end" if status is None else "pytest: status %d" % status
-
-
-# -- all of them -----------------------------------------------------------------------------------
-
-
-def core() -> List[str]:
+def core():
     """The modules of these rooms in which there is something to take out."""
-    found = [path for room in ROOMS for path in (REPOSITORY / "stalepool" / room).glob("*.py")]
-    names = [".".join(path.relative_to(REPOSITORY / "stalepool").parts)[:-3] for path in found]
-    return sorted(name for name in names if not name.endswith("__") and _places_in(name))
+    found = [path.relative_to(PACKAGE) for room in ROOMS for path in (PACKAGE / room).glob("*.py")]
+    names = [".".join(path.with_suffix("").parts) for path in found]
+    return sorted(name for name in names if not name.endswith("__") and places(tree_of(name)))
 
 
-def _places_in(module: str) -> List[Place]:
-    return places(ast.parse((REPOSITORY / source_of(module)).read_text(encoding="utf-8")))
-
-
-def main() -> int:
+def main():
     parser = argparse.ArgumentParser(prog="python -m tests.take_out", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help='as in "connection.send"')
     parser.add_argument("--list", action="store_true", help="print what there is, and run nothing")
     options = parser.parse_args()
     for module in options.modules:
-        if not (REPOSITORY / source_of(module)).is_file():
+        if not source_of(module).is_file():
             parser.error("%s is no module of stalepool" % module)
-    listed = {module: _places_in(module) for module in options.modules or core()}
-    missed = 0
-    for module, found in listed.items():
-        lines = ["%s:%d %s" % (module, place.line, place.what) for place in found]
+    missed = total = 0
+    for module in options.modules or core():
+        found = places(tree_of(module))
+        total += len(found)
+        lines = ["%s:%d %s" % (module, line, what) for line, what, _ in found]
         if options.list:
             print("".join(line + "\n" for line in lines), end="")
             continue
         for number, text in [(None, module + ", whole"), *enumerate(lines)]:
+            began = time.monotonic()
             try:
-                found_by, seconds = run(module, number)
+                found_by = run(module, number)
             except KeyboardInterrupt:
                 return 130
             missed += number is not None and found_by in (NONE, AT_IMPORT)
-            print("%-90s %s (%d s)" % (text, found_by, seconds), flush=True)
+            print("%-90s %s (%d s)" % (text, found_by, time.monotonic() - began), flush=True)
     if not options.list:
-        print("%d of %d are missed by no test" % (missed, sum(map(len, listed.values()))))
+        print("%d of %d are missed by no test" % (missed, total))
     return 1 if missed else 0
 
 
