@@ -1,7 +1,5 @@
 """The status file: what is in it, when it is written, and that it costs nothing but itself."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -13,7 +11,6 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterator, List, Set
 
 import pytest
 import urllib3
@@ -32,46 +29,55 @@ from worlds import WITH_TESTS
 pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 
 
-def own_file(place: Path) -> Path:
+def own_file(place):
     (found,) = place.glob("%d-*" % os.getpid())
     return found
 
 
-def pass_by_now() -> None:
+def pass_by_now():
     status._make_due()
     status.pass_by()
 
 
 @contextlib.contextmanager
-def kept_in(directory: Path, **settings: Any) -> Iterator[None]:
+def kept_in(directory, **settings):
     with shim(status_dir=str(directory), **settings):
         yield
 
 
-def test_an_answer_writes_what_the_snapshot_says(tmp_path: Path, place: Path) -> None:
-    with kept_in(tmp_path, replay="idempotent"), serving([Respond(200), Close()]) as (_, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        pass_by_now()
-        seen = json.loads(own_file(place).read_text())
-        assert seen.pop("written_at") >= seen["since"]
-        assert seen.pop("start_ticks") > 0
-        assert seen == json.loads(json.dumps(stalepool.snapshot()))
-    assert seen["totals"]["saved"] == {"replayed": 1, "kept_off": 0, "reconnected": 0}
-    assert seen["settings"]["status_dir"] == {"value": str(tmp_path), "from": "install()"}
-
-
-def test_nobody_else_may_read_it(tmp_path: Path, place: Path) -> None:
-    old = os.umask(0)
+def test_what_is_in_it_after_an_answer_and_after_a_failure(tmp_path, place):
+    """Nobody else may read it."""
+    old, script = os.umask(0), [Respond(200), Close(), Respond(200), Close()]
     try:
-        with kept_in(tmp_path), serving() as (_, pool):
-            get(pool)
-            assert own_file(place).stat().st_mode & 0o777 == 0o600
-            assert place.stat().st_mode & 0o777 == 0o700
+        with kept_in(tmp_path, replay="idempotent"), serving(script) as (server, pool):
+            assert [get(pool), get(pool)] == [200, 200]
+            pass_by_now()
+            file = own_file(place)
+            assert [path.stat().st_mode & 0o777 for path in (place, file)] == [0o700, 0o600]
+            seen = json.loads(file.read_text())
+            assert seen.pop("written_at") >= seen["since"]
+            assert seen.pop("start_ticks") > 0
+            assert seen == json.loads(json.dumps(stalepool.snapshot()))
+            status._make_due()
+            with pytest.raises(urllib3.exceptions.ProtocolError):
+                pool.request("POST", "/")
+            origins = json.loads(file.read_text())["origins"]
     finally:
         os.umask(old)
+    assert seen["totals"]["saved"] == {"replayed": 1, "kept_off": 0, "reconnected": 0}
+    assert seen["settings"]["status_dir"] == {"value": str(tmp_path), "from": "install()"}
+    # others' may be there, of connections that are alive yet
+    assert origins["http://127.0.0.1:%d" % server.port]["gone"] == {"failed_in_request": 2}
 
 
-def test_it_is_written_at_most_every_few_seconds(tmp_path: Path, place: Path) -> None:
+def test_it_is_written_at_most_every_few_seconds(tmp_path, place):
+    """And less often where the snapshot takes long: no other green thread runs meanwhile."""
+    make = status.snapshot
+
+    def make_slowly(hook):
+        time.sleep(0.05)
+        return make(hook)
+
     with kept_in(tmp_path), serving() as (_, pool):
         get(pool)
         first = own_file(place).stat().st_ino
@@ -79,47 +85,25 @@ def test_it_is_written_at_most_every_few_seconds(tmp_path: Path, place: Path) ->
             get(pool)
         assert own_file(place).stat().st_ino == first
         status._make_due()
-        get(pool)
-        assert own_file(place).stat().st_ino != first
-
-
-def test_the_time_of_the_snapshot_counts(tmp_path: Path, place: Path) -> None:
-    """Of many origins it takes longer than the write, and no other green thread runs meanwhile."""
-    make = status.snapshot
-
-    def make_slowly(hook: Dict[str, Any]) -> Dict[str, Any]:
-        time.sleep(0.05)
-        return make(hook)
-
-    with kept_in(tmp_path), serving() as (_, pool), breaks("snapshot", by=make_slowly):
-        status._make_due()
         began = time.monotonic()
-        get(pool)
+        with breaks("snapshot", by=make_slowly):
+            get(pool)
+        assert own_file(place).stat().st_ino != first
         assert status.due_at >= began + 0.05 * status_file.INTERVAL_RATIO
 
 
-def test_a_request_that_fails_writes_it_too(tmp_path: Path, place: Path) -> None:
-    with kept_in(tmp_path), serving([Close()]) as (server, pool):
-        status._make_due()
-        with pytest.raises(urllib3.exceptions.ProtocolError):
-            get(pool)
-        origins = json.loads(own_file(place).read_text())["origins"]
-        # others' may be there, of connections that are alive yet
-        assert origins["http://127.0.0.1:%d" % server.port]["gone"] == {"failed_in_request": 1}
-
-
-def test_a_reader_always_finds_it_whole(tmp_path: Path, place: Path) -> None:
+def test_a_reader_always_finds_it_whole(tmp_path, place):
     with kept_in(tmp_path), serving() as (_, pool):
         get(pool)
         name, stop = own_file(place), threading.Event()
 
-        def read() -> Set[int]:
+        def read():
             seen = set()
             while not stop.is_set():
                 seen.add(json.loads(name.read_text())["pid"])
             return seen
 
-        def write() -> None:
+        def write():
             try:
                 side_by_side([lambda: [pass_by_now() for _ in range(50)]] * 3)
             finally:
@@ -130,39 +114,32 @@ def test_a_reader_always_finds_it_whole(tmp_path: Path, place: Path) -> None:
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_uninstalled_it_says_so(tmp_path: Path, place: Path) -> None:
-    with kept_in(tmp_path):
-        pass_by_now()
-        assert json.loads(own_file(place).read_text())["off_because"] is None
-        stalepool.uninstall()
-        pass_by_now()  # nothing is due
-        seen = json.loads(own_file(place).read_text())
-        assert (seen["installed"], seen["mode"]) == (False, None)
-        assert seen["off_because"] == "stalepool.uninstall() was called"
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
-def test_it_moves_with_the_setting(tmp_path: Path, place: Path) -> None:
+def test_it_moves_with_the_setting_and_says_that_it_is_off(tmp_path, place):
     other = tmp_path / "other"
     other.mkdir()
     with kept_in(tmp_path), serving() as (_, pool):
-        own_file(place)
+        assert json.loads(own_file(place).read_text())["off_because"] is None
         stalepool.install(status_dir=str(other))
         assert os.listdir(place) == []
-        own_file(other / place.name)
+        stalepool.uninstall()
+        pass_by_now()  # nothing is due
+        seen = json.loads(own_file(other / place.name).read_text())
+        assert (seen["installed"], seen["mode"]) == (False, None)
+        assert seen["off_because"] == "stalepool.uninstall() was called"
         stalepool.install(status_dir="off")
         get(pool)
         assert status.due_at == float("inf")
         stalepool.uninstall()
         assert os.listdir(other / place.name) == [] and status_file.written is None
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def open_to_all(place: Path, stack: contextlib.ExitStack) -> None:
+def open_to_all(place, stack):
     place.mkdir()
     place.chmod(0o777)
 
 
-def nobody_elses(place: Path, stack: contextlib.ExitStack) -> None:
+def nobody_elses(place, stack):
     place.mkdir()
     try:
         os.chown(place, 65534, 65534)
@@ -170,14 +147,14 @@ def nobody_elses(place: Path, stack: contextlib.ExitStack) -> None:
         pytest.skip("only root can give a directory away")
 
 
-def full_disk(place: Path, stack: contextlib.ExitStack) -> None:
+def full_disk(place, stack):
     """As far as it can be had everywhere: no file of this process may have a byte."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     stack.callback(resource.setrlimit, resource.RLIMIT_FSIZE, before)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
 
 
-BAD: Dict[str, Callable[[Path, contextlib.ExitStack], Any]] = {
+BAD = {
     "a link": lambda place, stack: place.symlink_to("/tmp"),
     "a file": lambda place, stack: place.write_text("junk"),
     "open to all": open_to_all,
@@ -188,9 +165,7 @@ BAD: Dict[str, Callable[[Path, contextlib.ExitStack], Any]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_directory_costs_the_status_alone(
-    name: str, tmp_path: Path, place: Path, caplog: Any
-) -> None:
+def test_a_bad_directory_costs_the_status_alone(name, tmp_path, place, caplog):
     with contextlib.ExitStack() as stack:
         _, pool = stack.enter_context(serving())
         BAD[name](place, stack)
@@ -207,53 +182,7 @@ def test_a_bad_directory_costs_the_status_alone(
     assert name != "a full disk" or list(place.iterdir()) == []
 
 
-def test_the_files_of_children(tmp_path: Path, place: Path) -> None:
-    """A child leaves its parent's file alone. Those of children that ended at once do not pile up:
-    multiprocessing's end with os._exit(), which calls nothing at exit.
-    """
-    script = """
-for number in range(5):
-    if os.fork() == 0:
-        ask()
-        os._exit(0) if number else sys.exit()
-    os.wait()
-"""
-    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
-    with FaultServer() as server, Started(SERVICE + script, server.port, **here) as service:
-        names = [path.name for path in place.iterdir()]
-    assert len(names) == 2 and any(name.startswith("%d-" % service.pid) for name in names)
-
-
-def test_a_request_in_a_handler_at_exit_leaves_no_file(
-    tmp_path: Path, place: Path, run_python: Callable[..., Any]
-) -> None:
-    """One that was registered before urllib3 was imported is called after ours."""
-    late = "import atexit\natexit.register(lambda: ask())\n"
-    at_once = "from stalepool import status_file as file; file.INTERVAL_S = file.INTERVAL_RATIO = 0"
-    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
-    with FaultServer() as server:
-        run_python(late + SERVICE + at_once + "\nask()", server.port, env=here)
-        assert len(server.journal) == 2
-    assert list(place.iterdir()) == []
-
-
-def test_a_sandbox_that_forbids_it(tmp_path: Path, run_python: Callable[..., Any]) -> None:
-    """By an audit hook, whose own exception looks like one of a signal handler."""
-    veto = """
-import os, sys
-class Veto(Exception): pass
-def hook(event, args):
-    if event in ("os.mkdir", "os.rename", "os.remove"): raise Veto(event)
-sys.addaudithook(hook)
-"""
-    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
-    with FaultServer() as server:
-        flags = ("-B",)  # Python's own files
-        run_python(veto + SERVICE + "ask(); ask()", server.port, env=here, flags=flags)
-        assert len(server.journal) == 2
-
-
-def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog: Any) -> None:
+def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog):
     """A program without a log would get it on stderr."""
     caplog.set_level(logging.INFO)
     with breaks("places of the status file", by=lambda *args: ["/proc/x/stalepool"]), shim():
@@ -263,16 +192,49 @@ def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog: Any) -> None:
     assert {record.levelno for record in said} == {logging.INFO}
 
 
-@pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
-def test_in_a_green_process_it_never_yields(
-    world: str, tmp_path: Path, run_python: Callable[..., Any]
-) -> None:
-    if find_spec(world) is None:
-        pytest.skip("no %s" % world)
-    environ = {**WITH_TESTS, "STALEPOOL_STATUS_DIR": str(tmp_path)}
+FORKS = """
+for number in range(5):
+    if os.fork() == 0:
+        ask()
+        os._exit(0) if number else sys.exit()
+    os.wait()
+"""
+
+
+def test_the_files_of_children(tmp_path, place):
+    """A child leaves its parent's file alone. Those of children that ended at once do not pile up:
+    multiprocessing's end with os._exit(), which calls nothing at exit.
+    """
+    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+    with FaultServer() as server, Started(SERVICE + FORKS, server.port, **here) as service:
+        names = [path.name for path in place.iterdir()]
+    assert len(names) == 2 and any(name.startswith("%d-" % service.pid) for name in names)
+
+
+#: an audit hook, whose own exception looks like one of a signal handler
+VETO = """
+import os, sys
+class Veto(Exception): pass
+def hook(event, args):
+    if event in ("os.mkdir", "os.rename", "os.remove"): raise Veto(event)
+sys.addaudithook(hook)
+"""
+#: one that was registered before urllib3 was imported is called after ours
+LATE = "import atexit\natexit.register(lambda: ask())\n"
+AT_ONCE = "from stalepool import status_file as f; f.INTERVAL_S = f.INTERVAL_RATIO = 0\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [LATE + SERVICE + AT_ONCE + "ask()", VETO + SERVICE + "ask(); ask()"],
+    ids=["a request in a handler at exit", "a sandbox that forbids it"],
+)
+def test_no_file_is_left_and_no_request_fails(script, tmp_path, place, run_python):
+    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
     with FaultServer() as server:
-        found = run_python(GREEN, world, tmp_path, server.port, env=environ)
-    assert found == [0, {}]
+        run_python(script, server.port, env=here, flags=("-B",))  # -B: Python's own files
+        assert len(server.journal) == 2
+    assert list(tmp_path.glob("*/*")) == []
 
 
 GREEN = """
@@ -280,37 +242,43 @@ import json, os, sys
 from worlds import enter
 enter(sys.argv[1])
 import greenlet, stalepool, urllib3
-from stalepool import status
+from stalepool import fallback, status, status_file
 
-pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[3]))
+pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[2]))
 assert pool.request("GET", "/").status == 200
 switches = []
+before = os.stat(status_file.written).st_ino
 status._make_due()
 greenlet.settrace(lambda *args: switches.append(args))
 status.pass_by()
 greenlet.settrace(None)
 pool.close()
-(place,) = os.listdir(sys.argv[2])
-(name,) = os.listdir(os.path.join(sys.argv[2], place))
-with open(os.path.join(sys.argv[2], place, name)) as file:
-    print(json.dumps([len(switches), json.load(file)["fallbacks"]]))
+is_new = os.stat(status_file.written).st_ino != before
+print(json.dumps([len(switches), fallback.counts(), is_new]))
 """
 
 
-def test_it_is_never_written_between_a_check_and_its_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
+def test_in_a_green_process_it_never_yields(world, tmp_path, run_python):
+    if find_spec(world) is None:
+        pytest.skip("no %s" % world)
+    environ = {**WITH_TESTS, "STALEPOOL_STATUS_DIR": str(tmp_path)}
+    with FaultServer() as server:
+        assert run_python(GREEN, world, server.port, env=environ) == [0, {}, True]
+
+
+def test_it_is_never_written_between_a_check_and_its_request(tmp_path, monkeypatch):
     """All that is written, sent and checked, in the order in which it happens."""
-    events: List[str] = []
+    events = []
+
+    def noted(name, call):
+        return lambda *args: events.append(name) or call(*args)
+
     with kept_in(tmp_path, presend_check=True), serving() as (_, pool):
         get(pool)
-
-        def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *args: events.append(name) or call(*args)
-
-        monkeypatch.setattr(pool.pool.queue[-1], "send", noted("send", pool.pool.queue[-1].send))
-        check = noted("check", urllib3.connectionpool.is_connection_dropped)
-        monkeypatch.setattr(urllib3.connectionpool, "is_connection_dropped", check)
+        conn, check = pool.pool.queue[-1], urllib3.connectionpool.is_connection_dropped
+        monkeypatch.setattr(conn, "send", noted("send", conn.send))
+        monkeypatch.setattr(urllib3.connectionpool, check.__name__, noted("check", check))
         with breaks("status file", by=noted("write", status.pass_by)):
             for _ in range(3):
                 status._make_due()
@@ -322,9 +290,8 @@ def test_it_is_never_written_between_a_check_and_its_request(
 @pytest.mark.parametrize(
     "name", ["stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests"]
 )
-def test_the_version_of_what_is_loaded_is_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = ModuleType(name)
-    loaded.__version__ = "1.2.3"  # type: ignore[attr-defined]
-    snapshot = stalepool.snapshot
+def test_the_version_of_what_is_loaded_is_told(name, monkeypatch):
+    loaded, snapshot = ModuleType(name), stalepool.snapshot
+    loaded.__version__ = "1.2.3"
     monkeypatch.setitem(sys.modules, name, loaded)
     assert snapshot()["versions"][name] == "1.2.3"
