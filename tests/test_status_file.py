@@ -89,7 +89,7 @@ def test_it_is_written_at_most_every_few_seconds(tmp_path, place):
         with breaks("snapshot", by=make_slowly):
             get(pool)
         assert own_file(place).stat().st_ino != first
-        assert status.due_at >= began + 0.05 * status_file.INTERVAL_RATIO
+        assert 0.05 * status_file.INTERVAL_RATIO <= status.due_at - began < 20_000
 
 
 def test_a_reader_always_finds_it_whole(tmp_path, place):
@@ -155,7 +155,7 @@ def full_disk(place, stack):
 
 
 BAD = {
-    "a link": lambda place, stack: place.symlink_to("/tmp"),
+    "a link": lambda place, stack: place.symlink_to(place.parent),
     "a file": lambda place, stack: place.write_text("junk"),
     "open to all": open_to_all,
     "nobody else's": nobody_elses,
