@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 
 import pytest
 
-from stalepool_testing import wait_readable
+from stalepool_testing import FaultServer, wait_readable
 from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
 
 
@@ -42,6 +43,13 @@ class RawClient:
     def ask(self, method="GET", path="/", body=b"", **headers):
         self.send(method, path, body, **headers)
         return self.receive(method)
+
+
+@contextlib.contextmanager
+def connected(script=(), **options):
+    """A fault server with a script, and its only client."""
+    with FaultServer(script, **options) as server, RawClient(server) as client:
+        yield server, client
 
 
 def assert_eof(sock):

@@ -8,30 +8,21 @@ import re
 import socket
 import ssl
 import threading
+import time
 
 import pytest
 import urllib3
 
-import lanes
 import stalepool_testing as testing
 from pools import VERIFIES_NAMES_ALONE
-from raw_client import RawClient, assert_eof, assert_reset
+from raw_client import RawClient, assert_eof, assert_reset, connected
 from stalepool_testing import TLS, Close, CloseAfter, FaultServer, Respond, kernel, wait_readable
 from stalepool_testing.kernel import POLLIN, POLLRDHUP
-from worlds import WITH_TESTS
-
-FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6, "unix": socket.AF_UNIX}
 
 
-@pytest.fixture(params=[*FAMILIES, "TLSv1.2", "TLSv1.3"])
-def transport(request):
-    family = FAMILIES.get(request.param)
-    return {"tls": TLS(request.param)} if family is None else {"family": family}
-
-
-@pytest.fixture(params=["plain", "tls"])
-def plain_or_tls(request):
-    return {"tls": TLS()} if request.param == "tls" else {}
+@pytest.fixture(params=[None, TLS], ids=["plain", "tls"])
+def tls(request):
+    return request.param and request.param()
 
 
 def read_to_the_end(sock, ended):
@@ -54,95 +45,86 @@ def await_acknowledgement(sock):
 
 # -- answers -------------------------------------------------------------------------------
 
+#: the server's options, and its address
+TRANSPORTS = {
+    "ipv4": ({}, r"http://127\.0\.0\.1:\d+"),
+    "ipv6": ({"family": socket.AF_INET6}, r"http://\[::1\]:\d+"),
+    "unix": ({"family": socket.AF_UNIX}, r"http\+unix://%2F.+"),
+    "TLSv1.2": ({"tls": "TLSv1.2"}, r"https://127\.0\.0\.1:\d+"),
+    "TLSv1.3": ({"tls": "TLSv1.3"}, r"https://127\.0\.0\.1:\d+"),
+}
 
-def test_respond_on_every_transport(transport):
-    with FaultServer(default=Respond(body=testing.echo), **transport) as server:
-        with RawClient(server) as client:
-            for number in range(3):
-                answer = client.ask("POST", f"/{number}", b"body", X_Request_Id=f"id-{number}")
-                assert answer.status == 200
-                assert answer.getheader("X-Request-Id") == f"id-{number}"
-                assert json.loads(answer.content) == {
-                    "method": "POST",
-                    "path": f"/{number}",
-                    "request_id": f"id-{number}",
-                    "body": "body",
-                }
-        assert server.wait_ended(0) == "client"
+
+@pytest.mark.parametrize("options, origin", TRANSPORTS.values(), ids=TRANSPORTS)
+def test_every_transport_until_the_server_is_closed(options, origin):
+    tls = TLS(options["tls"]) if "tls" in options else None
+    script = [Respond(body=testing.echo)] * 2
+    with connected(script, **{**options, "tls": tls}) as (server, client):
+        assert re.fullmatch(origin, server.origin)
+        assert bool(server.port) is not bool(server.path)
+        for number in range(2):
+            answer = client.ask("POST", f"/{number}", b"body", X_Request_Id=f"id-{number}")
+            assert (answer.status, answer.getheader("X-Request-Id")) == (200, f"id-{number}")
+            said = {"method": "POST", "path": f"/{number}", "body": "body"}
+            assert json.loads(answer.content) == {**said, "request_id": f"id-{number}"}
         assert len(server.journal.connections) == 1
         entry = server.journal[0]
         assert (entry.connection, entry.method, entry.path) == (0, "POST", "/0")
         assert (entry.body, entry.request_id, entry.headers["host"]) == (b"body", "id-0", "test")
-        assert entry.processed and entry.answered and entry.step == Respond(body=testing.echo)
+        assert entry.processed and entry.answered and entry.step == script[0]
+        server.close()
+        server.close()
+        wait_readable(client.sock)
+        with pytest.raises(OSError):
+            server.connect()
 
 
-@pytest.mark.parametrize(
-    "method, status, body",
-    [("HEAD", 200, b"12345"), ("GET", 204, b""), ("GET", 304, b""), ("GET", 418, b"teapot")],
-)
-def test_framing(method, status, body):
-    with FaultServer([Respond(status, body)]) as server, RawClient(server) as client:
-        answer = client.ask(method)
-        assert answer.status == status
-        assert answer.content == (b"" if method == "HEAD" else body)
-        assert client.ask().status == 200, "nothing of the first answer is left over"
-    assert server.journal.count() == 2
+GET = b"GET / HTTP/1.1"
+CHUNKS = b"\r\nTransfer-Encoding: chunked\r\n\r\n4;x=y\r\nWiki\r\n5\r\npedia\r\n0\r\nTrailer: x"
+REPEAT = Respond(body=lambda request: request.body)
+#: a message, the step it meets, status and body of the answer, whether the connection stays
+MESSAGES = {
+    "HEAD": (b"HEAD / HTTP/1.1", Respond(body=b"12345"), 200, b"", True),
+    "204": (GET, Respond(204), 204, b"", True),
+    "304": (GET, Respond(304), 304, b"", True),
+    "no common status": (GET, Respond(418, b"teapot"), 418, b"teapot", True),
+    "chunked": (b"POST / HTTP/1.1" + CHUNKS, REPEAT, 200, b"Wikipedia", True),
+    "wants to close": (GET + b"\r\nConnection: close", Respond(), 200, b"", False),
+    "HTTP/1.0": (b"GET / HTTP/1.0", Respond(), 200, b"", False),
+    "no request line": (b"\x16\x03\x01 hi", Respond(), 400, b"not an HTTP/1 request line.*", False),
+    "no header line": (GET + b"\r\nno colon", Respond(), 400, b"not a header line.*", False),
+}
 
 
-def test_respond_with_headers_and_a_delay():
-    step = Respond(201, headers={"Keep-Alive": "timeout=5"}, delay_s=0.05)
-    with FaultServer([step]) as server, RawClient(server) as client:
-        client.send()
-        server.wait_request()
-        assert kernel.events_on(client.sock) == 0
-        answer = client.receive()
-        assert (answer.status, answer.getheader("Keep-Alive")) == (201, "timeout=5")
-
-
-CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n4;x=y\r\nWiki\r\n5\r\npedia\r\n0\r\nTrailer: x"
-GET = b"GET / HTTP/1.1\r\n"
-
-
-@pytest.mark.parametrize(
-    "message, status, stays, says",
-    [
-        (b"POST / HTTP/1.1\r\n" + CHUNKED, 200, True, "processed, 9 bytes of body"),
-        (GET + b"Connection: close", 200, False, "answered"),
-        (b"GET / HTTP/1.0", 200, False, "answered"),
-        (b"\x16\x03\x01 hello", 400, False, "not an HTTP/1 request line"),
-        (GET + b"no colon", 400, False, "not a header line"),
-    ],
-    ids=["chunked", "wants to close", "HTTP/1.0", "no request line", "no header line"],
-)
-def test_a_message_in_small_pieces(message, status, stays, says):
+@pytest.mark.parametrize("message, step, status, body, stays", MESSAGES.values(), ids=MESSAGES)
+def test_a_message_in_small_pieces_and_the_frame_of_its_answer(message, step, status, body, stays):
     message += b"\r\n\r\n"
-    with FaultServer() as server, RawClient(server) as client:
+    with connected([step]) as (server, client):
         for at in range(0, len(message), 7):
             client.sock.sendall(message[at : at + 7])
-        assert client.receive().status == status
+        answer = client.receive(message.split()[0].decode())
+        assert answer.status == status
+        assert re.fullmatch(body, answer.content)
         if stays:
-            assert client.ask().status == 200
+            assert client.ask().status == 200, "nothing of the first answer is left over"
         else:
             assert_eof(client.sock)
-    assert says in str(server.journal)
-    assert len(server.journal) == (status == 200) + stays
-    assert not stays or server.journal[0].body == b"Wikipedia"
+    assert len(server.journal) == (status != 400) + stays
+    assert ("answered 400" in str(server.journal)) == (status == 400)
 
 
 def test_expect_100_continue():
-    with FaultServer() as server, RawClient(server) as client:
+    with connected([REPEAT]) as (_, client):
         client.sock.sendall(b"PUT / HTTP/1.1\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
         wait_readable(client.sock)
         assert client.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         client.sock.sendall(b"body")
-        assert client.receive().status == 200
-    assert server.journal[0].body == b"body"
+        assert client.receive().content == b"body"
 
 
 def test_pipelined_requests():
-    with FaultServer([Respond(201), Respond(202)]) as server, RawClient(server) as client:
+    with connected([Respond(201), Respond(202)]) as (server, client):
         client.sock.sendall(b"GET / HTTP/1.1\r\n\r\n" * 2)
-        server.wait_request(2)
         received = b""
         while received.count(b"\r\n\r\n") < 2:
             received += client.sock.recv(10000) or pytest.fail("EOF")
@@ -151,14 +133,17 @@ def test_pipelined_requests():
 
 
 @pytest.mark.parametrize(
-    "step",
+    "step, sends, least_s",
     [
-        *(Respond(), testing.RespondThenClose(), testing.SurplusWithAnswer()),
-        *(testing.SlowAnswer(0), testing.SlowAnswer(0, b"")),
+        (Respond(201, b"mine", headers={"Keep-Alive": "timeout=5"}, delay_s=0.05), 1, 0.05),
+        (testing.RespondThenClose(201, b"mine"), 1, 0),
+        (testing.SurplusWithAnswer(status=201, body=b"mine"), 1, 0),
+        (testing.SlowAnswer(0.05, b"mine", pieces=4), 5, 0.05),
+        (testing.SlowAnswer(0, b""), 1, 0),
     ],
     ids=str,
 )
-def test_it_is_written_down_by_the_time_the_client_can_know(step):
+def test_an_answer_is_written_down_by_the_time_the_client_can_know(step, sends, least_s):
     """The client may look into the journal while the server is still in its last send."""
     seen = []
 
@@ -173,108 +158,88 @@ def test_it_is_written_down_by_the_time_the_client_can_know(step):
             exchange.send = watched
             step.answer(exchange)
 
-    with FaultServer([Watched()]) as server, RawClient(server) as client:
-        client.ask()
-        server.wait_request()
-    assert seen[-1] is True
-    assert not any(seen[:-1]), "not before the last of it"
+    with connected([Watched()]) as (server, client):
+        sent_at = time.monotonic()
+        answer = client.ask()
+        assert time.monotonic() - sent_at >= least_s
+        assert (answer.status, answer.content) == (getattr(step, "status", 200), step.body)
+        assert getattr(step, "headers", {}).items() <= dict(answer.getheaders()).items()
+    assert seen == [False] * (sends - 1) + [True]
     assert server.journal[0].processed
 
 
-def test_an_answer_that_cannot_be_sent_is_none():
-    with FaultServer([Respond(body=b"x" * 20_000_000)]) as server, RawClient(server) as client:
+@pytest.mark.parametrize("who", ["the client", "the server"])
+def test_an_answer_that_cannot_be_sent_is_none(who):
+    with connected([Respond(body=b"x" * 20_000_000)]) as (server, client):
         client.send()
         wait_readable(client.sock)
-        client.sock.close()  # with bytes unread: RST
-        assert server.wait_ended(0) == "client"
-        assert not server.journal[0].answered
-        assert server.journal[0].processed
-
-
-@pytest.mark.parametrize("announced", [True, False])
-def test_respond_then_close(announced, plain_or_tls):
-    step = testing.RespondThenClose(body=b"bye", announced=announced)
-    with FaultServer([step], **plain_or_tls) as server, RawClient(server) as client:
-        answer = client.ask()
-        assert answer.content == b"bye"
-        assert answer.getheader("Connection") == ("close" if announced else None)
-        assert_eof(client.sock)
-        assert server.wait_ended(0) == "closed"
-
-
-def test_slow_answer():
-    step = testing.SlowAnswer(0.2, b"0123456789", pieces=5)
-    with FaultServer([step]) as server, RawClient(server) as client:
-        client.send()
-        pieces = []
-        while sum(map(len, pieces[1:])) < 10:
-            pieces.append(client.sock.recv(1000))
-        assert pieces[0].endswith(b"\r\n\r\n"), "the head comes first"
-        assert b"".join(pieces[1:]) == b"0123456789"
-        assert len(pieces) > 2
-        assert client.ask().status == 200
-        assert server.journal[0].answered
+        # with bytes unread: RST; and the server does not wait for a client that does not read
+        (client.sock if who == "the client" else server).close()
+        server.wait_ended(0)
+        assert (server.journal[0].processed, server.journal[0].answered) == (True, False)
 
 
 @pytest.mark.usefixtures("small_reads")
-def test_surplus_with_answer(plain_or_tls):
-    with FaultServer([testing.SurplusWithAnswer(body=b"mine")], **plain_or_tls) as server:
-        with RawClient(server) as client:
-            assert client.ask(X_Request_Id="1").content == b"mine"
-            if plain_or_tls:
-                assert client.sock.pending() > 0
-                assert kernel.events_on(client.sock) == 0
-            else:
-                assert kernel.events_on(client.sock) == POLLIN
-            surplus = client.receive()
-            assert surplus.status == 408
-            assert surplus.getheader("X-Request-Id") is None
+def test_surplus_with_answer(tls):
+    with connected([testing.SurplusWithAnswer(body=b"mine")], tls=tls) as (_, client):
+        assert client.ask(X_Request_Id="1").content == b"mine"
+        assert (kernel.events_on(client.sock) == 0) == bool(tls and client.sock.pending())
+        surplus = client.receive()
+        assert (surplus.status, surplus.getheader("X-Request-Id")) == (408, None)
 
 
-# -- no answer -----------------------------------------------------------------------------
+# -- the end of a connection ---------------------------------------------------------------
+
+NOTHING, HALF, LINE = b"", rb"HTTP/1\.1 200 OK\r\n.*\r\n\r\nx{1,999}", rb"HTTP/1\."
+BYE = rb"HTTP/1\.1 200 OK\r\nContent-Length: 3\r\n%s\r\nbye"
+
+#: a step, what the client sees before the end, the end, whether the request was processed
+ENDS = [
+    (testing.RespondThenClose(body=b"bye"), BYE % rb"Connection: close\r\n", "closed", True),
+    (testing.RespondThenClose(body=b"bye", announced=False), BYE % b"", "closed", True),
+    (Close(), NOTHING, "closed", False),
+    (Close(close_notify=True), NOTHING, "closed", False),
+    (testing.ProcessThenClose(), NOTHING, "closed", True),
+    (testing.ProcessThenClose(close_notify=True), NOTHING, "closed", True),
+    (testing.Reset(), NOTHING, "reset", False),
+    (testing.ProcessThenReset(), NOTHING, "reset", True),
+    (testing.HalfAnswer(), HALF, "closed", True),
+    (testing.HalfAnswer(reset=True), HALF, "reset", True),
+    (testing.HalfStatusLine(), LINE, "closed", True),
+    (testing.HalfStatusLine(reset=True), LINE, "reset", True),
+    # while idle
+    (CloseAfter(0.01), NOTHING, "closed", None),
+    (CloseAfter(close_notify=False), NOTHING, "closed", None),
+    (testing.FinWithin(0.01), NOTHING, "closed", None),
+    (testing.LingeringClose(linger_s=0.01), NOTHING, "closed", None),
+    (testing.ResetAfter(0.01), NOTHING, "reset", None),
+]
 
 
-#: what the client sees before the end
-SEES = {
-    "nothing": b"",
-    "half": rb"HTTP/1\.1 200 OK\r\n.*\r\n\r\nx{1,999}",
-    "half a line": rb"HTTP/1\.",
-}
-
-
-@pytest.mark.parametrize(
-    "step, sees, ended, processed",
-    [
-        (Close(), "nothing", "closed", False),
-        (Close(close_notify=True), "nothing", "closed", False),
-        (testing.ProcessThenClose(), "nothing", "closed", True),
-        (testing.ProcessThenClose(close_notify=True), "nothing", "closed", True),
-        (testing.Reset(), "nothing", "reset", False),
-        (testing.ProcessThenReset(), "nothing", "reset", True),
-        (testing.HalfAnswer(), "half", "closed", True),
-        (testing.HalfAnswer(reset=True), "half", "reset", True),
-        (testing.HalfStatusLine(), "half a line", "closed", True),
-        (testing.HalfStatusLine(reset=True), "half a line", "reset", True),
-    ],
-    ids=str,
-)
-def test_no_answer(step, sees, ended, processed, plain_or_tls):
-    with FaultServer([Respond(), step], **plain_or_tls) as server, RawClient(server) as client:
+@pytest.mark.parametrize("step, sees, ended, processed", ENDS, ids=[str(row[0]) for row in ENDS])
+def test_the_end_of_a_connection(step, sees, ended, processed, tls):
+    with connected([Respond(), step], tls=tls) as (server, client):
         client.ask()
-        client.send("POST", "/pay", b"10")
+        if processed is None:
+            server.wait_idle_step()
+            (done,) = server.journal.idle_steps
+            assert (done.connection, done.step) == (0, step)
+        else:
+            client.send("POST", "/pay", b"10")
         assert server.wait_ended(0) == ended
-        if sees == "nothing":
-            says_goodbye = bool(plain_or_tls) and getattr(step, "close_notify", False)
+        if sees == NOTHING:
+            says_goodbye = bool(tls) and getattr(step, "close_notify", False)
             assert (kernel.unread_bytes(client.sock) > 0) == says_goodbye
-        assert re.fullmatch(SEES[sees], read_to_the_end(client.sock, ended), re.DOTALL)
-        entry = server.journal[-1]
-        assert (entry.path, entry.processed, entry.answered) == ("/pay", processed, False)
-        assert entry.step == step
+        assert re.fullmatch(sees, read_to_the_end(client.sock, ended), re.DOTALL)
+        if processed is not None:
+            entry = server.journal[-1]
+            assert (entry.path, entry.processed, entry.step) == ("/pay", processed, step)
+            assert entry.answered == isinstance(step, testing.RespondThenClose)
 
 
 @pytest.mark.parametrize("processed, ended", [(True, "client"), (False, "stopped")])
 def test_silence(processed, ended):
-    with FaultServer([testing.Silence(processed)]) as server, RawClient(server) as client:
+    with connected([testing.Silence(processed)]) as (server, client):
         client.send("POST", "/", b"10")
         server.journal.wait(lambda journal: len(journal) == 1 and journal[0].body == b"10")
         assert len(server.journal.processed()) == processed
@@ -288,19 +253,16 @@ def test_silence(processed, ended):
         assert server.wait_ended(0) == ended
 
 
-def send_window(sock):
-    """The window the peer offers, tcpi_snd_wnd; 0 where the kernel does not tell it."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-    return int.from_bytes(info[228:232], "little")
-
-
 def test_zero_window():
     body = b"x" * 4_000_000
-    with FaultServer([testing.ZeroWindow(0.5)]) as server, RawClient(server) as client:
+    with connected([testing.ZeroWindow(0.5)]) as (server, client):
         sender = threading.Thread(target=client.send, args=("PUT", "/", body))
         sender.start()
         server.wait_request()
-        kernel.wait_until(lambda: send_window(client.sock) == 0, "window of 0")
+        ask = client.sock.getsockopt  # for tcpi_snd_wnd; a kernel that does not tell it has none
+        kernel.wait_until(
+            lambda: not any(ask(socket.IPPROTO_TCP, socket.TCP_INFO, 256)[228:232]), "window of 0"
+        )
         sender.join()
         assert client.receive().status == 200
         assert server.journal[0].body == body
@@ -310,52 +272,28 @@ def test_zero_window():
 
 
 @pytest.mark.parametrize(
-    "step, ended, close_notify",
+    "step",
     [
-        (CloseAfter(0.01), "closed", True),
-        (CloseAfter(close_notify=False), "closed", False),
-        (testing.FinWithin(0.01), "closed", False),
-        (testing.LingeringClose(linger_s=0.01), "closed", False),
-        (testing.ResetAfter(0.01), "reset", False),
+        *(CloseAfter(60), testing.ResetAfter(60)),
+        *(testing.HalfCloseAfter(60), testing.Surplus(seconds=60)),
     ],
     ids=str,
 )
-def test_the_end_of_an_idle_connection(step, ended, close_notify, plain_or_tls):
-    with FaultServer([Respond(), step], **plain_or_tls) as server, RawClient(server) as client:
-        client.ask()
-        server.wait_idle_step()
-        assert server.wait_ended(0) == ended
-        assert (kernel.unread_bytes(client.sock) > 0) == (bool(plain_or_tls) and close_notify)
-        assert read_to_the_end(client.sock, ended) == b""
-        (done,) = server.journal.idle_steps
-        assert (done.connection, done.step) == (0, step)
-
-
-@pytest.mark.parametrize(
-    "step",
-    [
-        CloseAfter(60),
-        testing.ResetAfter(60),
-        testing.HalfCloseAfter(60),
-        testing.Surplus(seconds=60),
-    ],
-)
 def test_a_request_forestalls_an_idle_step(step):
     """Or the test fails by timeout."""
-    with FaultServer([Respond(), step, Respond(202)]) as server, RawClient(server) as client:
+    with connected([Respond(), step, Respond(202)]) as (server, client):
         client.ask()
         assert client.ask().status == 202
         assert server.journal.idle_steps == []
 
 
 def test_fin_within_does_not_mind_a_request():
-    with FaultServer([Respond(), testing.FinWithin(0.2, earliest_s=0.2)]) as server:
-        with RawClient(server) as client:
-            client.ask()
-            client.send()
-            assert server.wait_ended(0) == "closed"
-            assert_reset(client.sock)  # its request lay unread
-            assert len(server.journal) == 1
+    with connected([Respond(), testing.FinWithin(0.2, earliest_s=0.2)]) as (server, client):
+        client.ask()
+        client.send()
+        assert server.wait_ended(0) == "closed"
+        assert_reset(client.sock)  # its request lay unread
+        assert len(server.journal) == 1
 
 
 @pytest.mark.parametrize(
@@ -367,8 +305,8 @@ def test_fin_within_does_not_mind_a_request():
     ],
     ids=str,
 )
-def test_late_request_after_a_half_close(step, is_read, processed, plain_or_tls):
-    with FaultServer([Respond(), step], **plain_or_tls) as server:
+def test_late_request_after_a_half_close(step, is_read, processed, tls):
+    with FaultServer([Respond(), step], tls=tls) as server:
         with RawClient(server) as client:
             client.ask()
             server.wait_idle_step()
@@ -383,28 +321,22 @@ def test_late_request_after_a_half_close(step, is_read, processed, plain_or_tls)
         assert server.wait_ended(0) == "client"
 
 
-def test_black_hole(plain_or_tls):
-    with FaultServer([Respond(), testing.BlackHole()], **plain_or_tls) as server:
-        with RawClient(server) as client:
-            client.ask()
-            server.wait_idle_step()
-            client.send("POST")
-            assert kernel.unread_bytes(server.channels[0].sock) == 0, "not delayed: swallowed"
-            assert kernel.unacknowledged_bytes(client.sock) > 0
-            assert kernel.events_on(client.sock) == 0
+@pytest.mark.parametrize("heals_after_s", [None, 0.1], ids=["for ever", "for a time"])
+def test_black_hole(heals_after_s, tls):
+    with connected([Respond(), testing.BlackHole(heals_after_s)], tls=tls) as (server, client):
+        client.ask()
+        server.wait_idle_step()
+        client.send("POST")
+        assert kernel.unread_bytes(server.channels[0].sock) == 0, "not delayed: swallowed"
+        assert kernel.unacknowledged_bytes(client.sock) > 0
+        assert kernel.events_on(client.sock) == 0
+        if heals_after_s is None:
             server.close()
             assert_reset(client.sock)
             assert server.journal.connections[0].ended == "stopped"
             assert len(server.journal) == 1
-
-
-def test_black_hole_that_heals():
-    with FaultServer([Respond(), testing.BlackHole(0.1)]) as server, RawClient(server) as client:
-        client.ask()
-        server.wait_idle_step()
-        client.send("POST")
-        assert kernel.unacknowledged_bytes(client.sock) > 0
-        assert client.receive().status == 200
+        else:
+            assert client.receive().status == 200
 
 
 # -- the script ----------------------------------------------------------------------------
@@ -437,70 +369,54 @@ def test_idle_steps_that_stand_first_and_in_a_row():
             assert_eof(client.sock)
 
 
-def test_a_function_for_a_script(plain_or_tls):
-    def script(request):
-        both = [Respond(201), testing.ResetAfter(0)]
-        steps = {"/close": Close(), "/idle": CloseAfter(0), "/both": both}
-        return steps.get(request.path, Respond(204))
+class JustClose(testing.IdleStep):
+    """A step of one's own."""
 
-    with FaultServer(script, **plain_or_tls) as server:
+    def idle(self, channel):
+        channel.sock.close()
+        return True
+
+
+class Hello(testing.AnswerStep):
+    def answer(self, exchange):
+        exchange.process()
+        exchange.channel.sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "chosen, status, ended",
+    [
+        (Respond(204), 204, "client"),
+        (CloseAfter(0), 200, "closed"),  # behind the default
+        ([Respond(201), testing.ResetAfter(0)], 201, "reset"),
+        ([Hello(), JustClose()], 201, "closed"),
+    ],
+    ids=["an answer step", "an idle step", "both", "steps of one's own"],
+)
+def test_a_function_for_a_script(chosen, status, ended):
+    paths = []
+    with FaultServer(lambda request: paths.append(request.path) or chosen) as server:
         with RawClient(server) as client:
-            assert client.ask().status == 204
-            assert client.ask(path="/idle").status == 200, "the default, then the idle step"
-            assert server.wait_ended(0) == "closed"
-        with RawClient(server) as client:
-            assert client.ask(path="/both").status == 201
-            assert server.wait_ended(1) == "reset"
-        with RawClient(server) as client:
-            client.send(path="/close")
-            assert server.wait_ended(2) == "closed"
-
-
-def test_steps_of_ones_own():
-    class Hello(testing.AnswerStep):
-        def answer(self, exchange):
-            exchange.process()
-            exchange.channel.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
-
-    class JustClose(testing.IdleStep):
-        def idle(self, channel):
-            channel.sock.close()
-            return True
-
-    with FaultServer([Hello(), JustClose()]) as server, RawClient(server) as client:
-        assert client.ask().content == b"hello"
-        assert_eof(client.sock)
-        assert server.wait_ended(0) == "closed"
+            assert client.ask(path="/mine").status == status
+            assert ended == "client" or server.wait_ended(0) == ended
+        assert server.wait_ended(0) == ended
+    assert paths == ["/mine"]
 
 
 # -- synchronising with it -----------------------------------------------------------------
 
 
-def test_perform_between_two_requests(plain_or_tls):
-    with FaultServer(**plain_or_tls) as server:
-        with RawClient(server) as first, RawClient(server) as second:
-            first.ask()
-            second.ask()
-            server.perform(testing.ResetAfter(0), connection=0)
-            assert_reset(first.sock)
-            assert second.ask().status == 200
-            server.perform(testing.Surplus(503, b"late", seconds=0))
-            assert wait_readable(second.sock) == POLLIN
-            assert second.receive().content == b"late"
-            assert second.ask().status == 200, "the connection stays open"
-            server.perform(CloseAfter(0))
-            wait_readable(second.sock, events=POLLRDHUP)
-
-
-def test_close_ends_everything_and_may_be_called_twice(transport):
-    server = FaultServer(**transport)
-    with RawClient(server) as client:
-        client.ask()
-        server.close()
-        server.close()
-        wait_readable(client.sock)
-        with pytest.raises(OSError):
-            server.connect()
+def test_perform_between_two_requests():
+    with FaultServer() as server, RawClient(server) as first, RawClient(server) as second:
+        first.ask()
+        second.ask()
+        server.perform(testing.ResetAfter(0), connection=0)
+        assert_reset(first.sock)
+        assert second.ask().status == 200
+        server.perform(testing.Surplus(503, b"late", seconds=0))
+        assert wait_readable(second.sock) == POLLIN
+        assert second.receive().content == b"late"
+        assert second.ask().status == 200, "the connection stays open"
 
 
 def test_close_does_not_wait_for_a_handshake():
@@ -511,14 +427,6 @@ def test_close_does_not_wait_for_a_handshake():
             assert_eof(sock)
 
 
-def test_close_does_not_wait_for_a_client_that_does_not_read():
-    with FaultServer(default=Respond(body=b"x" * 20_000_000)) as server:
-        with RawClient(server) as client:
-            client.send()
-            server.journal.wait(lambda journal: len(journal.processed()) == 1)
-            server.close()
-
-
 def test_a_client_that_refuses_the_certificate():
     with FaultServer(tls=TLS()) as server:
         with urllib3.HTTPSConnectionPool("127.0.0.1", server.port, retries=False) as pool:
@@ -526,45 +434,6 @@ def test_a_client_that_refuses_the_certificate():
                 pool.request("GET", "/")
         assert server.wait_ended(0) == "client"
         assert "no TLS handshake: " in str(server.journal)
-
-
-def test_addresses():
-    with FaultServer() as server:
-        assert server.url == f"http://127.0.0.1:{server.port}/" == server.origin + "/"
-    with FaultServer(family=socket.AF_INET6, tls=TLS()) as server:
-        assert server.origin == f"https://[::1]:{server.port}"
-    with FaultServer(family=socket.AF_UNIX) as server:
-        assert server.path and server.port == 0
-        assert server.origin.startswith("http+unix://%2F")
-
-
-@pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
-def test_a_client_that_goes_is_no_error_of_its_green_neighbour(world, run_python):
-    found = run_python(
-        """
-        import json, ssl, sys
-        from worlds import enter
-        enter(sys.argv[1])
-        from stalepool_testing import *
-        from stalepool_testing import kernel
-        with FaultServer([SlowAnswer(0.5)], tls=TLS()) as server:
-            goes, stays = server.connect(), server.connect()
-            goes.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
-            goes.recv(9)
-            kernel.reset(goes)
-            stays.setblocking(False)
-            server.wait_ended(0)  # by a send that failed
-            try:
-                stays.recv(1)
-            except OSError as error:
-                print(json.dumps(type(error).__name__))
-            stays.close()
-        """,
-        world,
-        env=WITH_TESTS,
-        flags=("-Wignore",),
-    )
-    assert found == "SSLWantReadError"
 
 
 # -- the proxy -----------------------------------------------------------------------------
@@ -581,8 +450,8 @@ def test_proxy(server_tls, proxy_tls):
             with urllib3.ProxyManager(proxy.url, ca_certs=tls.ca_path) as pool:
                 for number in range(2):
                     answer = pool.request("POST", f"{server.url}path?{number}", body=b"body")
-                    assert json.loads(answer.data)["path"] == f"/path?{number}"
-                    assert json.loads(answer.data)["body"] == "body"
+                    said = json.loads(answer.data)
+                    assert (said["path"], said["body"]) == (f"/path?{number}", "body")
                 assert pool.request("HEAD", server.url).status == 200
             assert len(proxy.journal.connections) == 1
             assert proxy.tunnels == ([f"127.0.0.1:{server.port}"] if server_tls else [])

@@ -6,11 +6,14 @@ import os
 import shutil
 import socket
 import ssl
+from types import SimpleNamespace
 
 import pytest
 
+import conftest
 import stalepool_testing as testing
 from pools import pool_for
+from socket_states import converse
 from stalepool_testing import (
     TLS,
     FaultServer,
@@ -22,8 +25,6 @@ from stalepool_testing import (
 )
 from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
 from stalepool_testing.sockets import REQUEST_TIMEOUT
-from suite import run_pytest
-from worlds import WITH_TESTS
 
 ESTABLISHED, CLOSE, CLOSE_WAIT = 1, 7, 8
 FAMILIES = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6, "unix": socket.AF_UNIX}
@@ -90,21 +91,13 @@ def test_each_state(make, options, events, state, meets, family):
         else:
             with pytest.raises(meets):
                 client.recv(1)
-        client.setblocking(True)
         if make in (testing.healthy, testing.tls_healthy, testing.late_ticket):
             assert kernel.events_on(client) == 0, "both tickets had arrived"
-            assert_talks(pair)
+            converse(pair)
 
 
 def tcp_state(sock):
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0]
-
-
-def assert_talks(pair):
-    pair.client.sendall(b"ping")
-    assert pair.peer.recv(4) == b"ping"
-    pair.peer.sendall(b"pong")
-    assert pair.client.recv(4) == b"pong"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -112,11 +105,8 @@ def test_what_is_sent_after_the_fin(family):
     with testing.half_closed(family=FAMILIES[family]) as pair:
         pair.client.sendall(b"late")
         assert pair.peer.recv(4) == b"late"
-    with testing.eof(family=FAMILIES[family]) as pair:
-        if family == "unix":
-            with pytest.raises(BrokenPipeError):
-                pair.client.sendall(b"late")
-        else:
+    if family != "unix":
+        with testing.eof(family=FAMILIES[family]) as pair:
             pair.client.sendall(b"late")  # taken by the kernel, answered by an RST
             assert wait_readable(pair.client, events=0) & (POLLERR | POLLHUP)
             assert tcp_state(pair.client) == CLOSE
@@ -127,10 +117,8 @@ def test_each_stale_state_has_the_name_of_its_function_and_its_options():
     assert plain and over_tls and testing.stale_states() == plain + over_tls
     by_name = {name: getattr(testing, name) for name in testing.stale_states()}
     assert by_name == {**states.PLAIN, **states.OVER_TLS}
-    with testing.stale_socket("eof", family=socket.AF_UNIX) as pair:
-        assert pair.client.family == socket.AF_UNIX
-    with testing.stale_socket("tls_unread", version="TLSv1.2") as pair:
-        assert pair.client.version() == "TLSv1.2"
+    with testing.stale_socket("tls_unread", family=socket.AF_UNIX, **TLS_12) as pair:
+        assert (pair.client.family, pair.client.version()) == (socket.AF_UNIX, "TLSv1.2")
 
 
 @pytest.mark.parametrize("name", ["ipv4", "ipv6"])
@@ -147,23 +135,22 @@ def test_black_hole(name):
         assert pair.peer.recv(4) == b"lost"
         kernel.wait_until(lambda: kernel.unacknowledged_bytes(pair.client) == 0, "acknowledgement")
         testing.release(pair.peer)  # which swallows nothing any more
-        assert_talks(pair)
+        converse(pair)
 
 
-def test_black_hole_needs_linux(monkeypatch):
-    monkeypatch.setattr("sys.platform", "darwin")
-    with pytest.raises(Unavailable, match="darwin"):
-        testing.black_hole()
-
-
-def test_black_hole_where_filters_are_locked():
+def test_a_machine_on_which_there_is_no_such_state(monkeypatch):
     so_lock_filter = 44
     with testing.black_hole() as pair:
         pair.peer.setsockopt(socket.SOL_SOCKET, so_lock_filter, 1)
-        with pytest.raises(Unavailable, match="refuses"):
-            testing.swallow(pair.peer)
-        with pytest.raises(Unavailable, match="refuses"):
-            testing.release(pair.peer)
+        for change in testing.swallow, testing.release:
+            with pytest.raises(Unavailable, match="refuses"):
+                change(pair.peer)
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(Unavailable, match="darwin"):
+        testing.black_hole()
+    monkeypatch.setenv("PATH", os.devnull)
+    with pytest.raises(Unavailable, match="openssl"):
+        testing.key_update()
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
@@ -177,12 +164,6 @@ def test_key_update():
         assert kernel.events_on(pair.client) == 0
         pair.peer.sendall(b"after the update\n")
         assert pair.client.recv(100) == b"after the update\n"
-
-
-def test_key_update_without_openssl(monkeypatch):
-    monkeypatch.setenv("PATH", os.devnull)
-    with pytest.raises(Unavailable, match="openssl"):
-        testing.key_update()
 
 
 def test_pair_unpacks_and_closes_twice():
@@ -245,15 +226,6 @@ def test_into_pool_rides_the_socket(version):
         assert len(server.journal.connections) == 1
 
 
-@pytest.mark.parametrize("state", [testing.eof, testing.reset, testing.unread])
-def test_into_pool_of_a_dead_socket(state):
-    with FaultServer() as server, state() as pair, pool_for(server) as pool:
-        into_pool(pool, pair.client)
-        assert pool.request("GET", "/").status == 200
-        assert pair.client.fileno() == -1, "the pool found out, and closed it"
-        assert len(server.journal.connections) == 1
-
-
 def test_into_pool_keeps_what_is_there_below():
     with FaultServer() as server, pool_for(server, maxsize=2) as pool:
         first = into_pool(pool, server.connect())
@@ -298,41 +270,29 @@ def test_into_pool_and_every_state_under_eventlet(run_python):
     assert run_python(GREEN, *wanted, flags=("-Wignore", "-Werror::ResourceWarning")) == wanted
 
 
-UNAVAILABLE = """
-import pytest
-from stalepool_testing import Unavailable
-
-@pytest.fixture(autouse=True, params=[False, True])
-def is_required(request):
-    request.config.option.require_black_hole = request.param
-
-@pytest.fixture
-def state():
-    raise Unavailable("in a fixture")
-
-def test_in_a_fixture(state):
-    pass
-
-def test_in_a_test():
-    raise Unavailable("in a test")
-
-def test_met_by_others():
-    try:
-        raise Unavailable("met by others")
-    except OSError as error:
-        raise RuntimeError from error
-
-def test_in_a_child(run_python):
-    run_python("from stalepool_testing import Unavailable; raise Unavailable('in a child')")
-
-def test_something_else():
-    raise OSError("something else")
-"""
+WRAPPED = RuntimeError()
+WRAPPED.__cause__ = Unavailable("met by others")
 
 
-def test_what_this_machine_cannot_do_is_skipped_unless_required(tmp_path):
-    options = "-p", "conftest", "-rs"
-    outcome = run_pytest(tmp_path, UNAVAILABLE, *options, plugin=False, **WITH_TESTS)
-    assert "5 failed, 4 skipped, 1 error" in outcome.said.splitlines()[-1], outcome.said
-    for reason in ("in a fixture", "in a test", "met by others", "in a child"):
-        assert ": %s\n" % reason in outcome.said, outcome.said
+@pytest.mark.parametrize(
+    "error, is_required, outcome",
+    [
+        (Unavailable("in a test"), False, pytest.skip.Exception),
+        (WRAPPED, False, pytest.skip.Exception),
+        (WRAPPED, True, RuntimeError),
+        (OSError("something else"), False, OSError),
+    ],
+    ids=["not available", "wrapped", "required", "something else"],
+)
+def test_what_this_machine_cannot_do_is_skipped_unless_required(error, is_required, outcome):
+    options = {"--without": [], "--require-black-hole": is_required}
+    item = SimpleNamespace(config=SimpleNamespace(getoption=options.__getitem__))
+    running = conftest._skip_what_is_unavailable(item)
+    next(running)
+    with pytest.raises(outcome):
+        running.throw(error)
+
+
+def test_what_a_child_cannot_do(run_python):
+    with pytest.raises(Unavailable, match="in a child"):
+        run_python("from stalepool_testing import Unavailable; raise Unavailable('in a child')")
