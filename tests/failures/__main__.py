@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import List
 
+from docs.marks import insert
+
 from .report import Report, is_wrong, label, run
-from .table import about, as_rst, insert
+from .table import BEGIN, END, about, as_rst, score
 
 
 def main() -> int:
@@ -35,11 +37,9 @@ def main() -> int:
                 print(cell)
     if options.rst:
         page = Path(options.rst)
-        page.write_text(insert(page.read_text(), as_rst(reports)))
+        page.write_text(insert(page.read_text(), BEGIN, END, as_rst(reports).rstrip("\n")))
     for report in reports:
-        failed = [cell for cell in report["cells"] if cell.get("raised", "nothing") != "nothing"]
-        right = sum(not is_wrong(cell) for cell in failed)
-        print("%s: right in %d of %d cells" % (about(report), right, len(failed)))
+        print("%s: right in %d of %d cells" % (about(report), *score([report])))
     return int(any(is_wrong(cell) for report in reports for cell in report["cells"]))
 
 

@@ -5,26 +5,24 @@ A process of its own for each kind: a green library patches the whole of it.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import json
 import re
 import sys
-from typing import Any, Dict, Iterator, Optional
+from typing import Any, Dict, Optional
 
 from worlds import enter
 
-from .kinds import KINDS, Kind
-
 NAME = sys.argv[1]
-if KINDS[NAME].green:
-    enter(KINDS[NAME].green)  # what is imported below asks who has patched the process
+if NAME.startswith(("eventlet", "gevent")):
+    enter(NAME.split()[0])  # what is imported below asks who has patched the process
 
 from stalepool.sockets import failure  # noqa: E402
 from stalepool_testing import Unavailable  # noqa: E402
 from stalepool_testing.tls_sockets import ANSWER  # noqa: E402
 
-from .faults import FAULTS, IDLE, SEND, NotMadeError, Scene, names_of, poll_now  # noqa: E402
+from . import faults  # noqa: E402
+from .faults import IDLE, KINDS, SEND, Fault, Kind, Scene  # noqa: E402
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
 PART = b"x" * 1000
@@ -33,20 +31,8 @@ MORE_THAN_FITS = b"x" * (1 << 20)
 #: whose exceptions are called by their module's name, too
 _FOREIGN = ("eventlet", "gevent", "OpenSSL")
 
-Cell = Dict[str, Any]
 
-
-def all_cells(name: str) -> Iterator[Cell]:
-    kind = KINDS[name]
-    for version in kind.made_as:
-        for fault in FAULTS:
-            for side in fault.sides if fault.is_possible(kind) else ():
-                cell = {"kind": name, "tls": version, "fault": fault.name, "side": side}
-                cell.update(one_cell(kind, version, fault, side))
-                yield cell
-
-
-def one_cell(kind: Kind, version: Optional[str], fault: Any, side: str) -> Cell:
+def one_cell(kind: Kind, version: Optional[str], fault: Fault, side: str) -> Dict[str, Any]:
     """Bring one connection to its failure, and ask at once.
 
     :returns: ``raised`` ("nothing" where the operation went through, "EOF" where the first byte of
@@ -55,25 +41,34 @@ def one_cell(kind: Kind, version: Optional[str], fault: Any, side: str) -> Cell:
         ``skipped`` where this machine cannot make the fault.
     """
     scene = Scene(kind, version, side)
-    operation = _fail_to_send if side == SEND else _fail_to_receive
     try:
         _exchange(scene)
-        return operation(scene, fault)
-    except Unavailable as reason:
-        return {"skipped": str(reason)}
+        raised = "EOF"
+        error: Optional[BaseException] = None
+        try:
+            if _send(scene, fault) if side == SEND else _receive(scene, fault):
+                raised = "nothing"
+        except Unavailable as reason:
+            return {"skipped": str(reason)}
+        except faults.NotMadeError:
+            raise
+        except BaseException as failed:
+            raised, error = words_of(failed), failed
+        if raised != "nothing":
+            fault.then(scene)
+        cell = dict.fromkeys(("judged", "right", "begun", "begun_right"))
+        cell.update(raised=raised, poll=faults.names_of(faults.poll_now(scene.raw)))
+        if raised != "nothing":
+            cell.update(judged=_said_of(failure.has_ended, scene.client, error), right=fault.ended)
+            if side == SEND:
+                begun = _said_of(failure.answer_has_begun, scene.client)
+                cell.update(begun=begun, begun_right=fault.has_begun(kind))
+        return cell
     finally:
-        _close(scene)
+        scene.close()
 
 
-def _close(scene: Any) -> None:
-    for undo in scene.undo:
-        undo()
-    for end in scene.pair:
-        with contextlib.suppress(Exception):
-            end.close()
-
-
-def _exchange(scene: Any) -> None:
+def _exchange(scene: Scene) -> None:
     """A request and its answer, whole; the session tickets of TLS 1.3 are read on the way."""
     scene.client.sendall(HEAD)
     scene.peer.recv(65536)
@@ -83,7 +78,7 @@ def _exchange(scene: Any) -> None:
     assert response.read() == b"ok"
 
 
-def _send_head(scene: Any, fault: Any) -> None:
+def _send_head(scene: Scene, fault: Fault) -> None:
     scene.client.sendall(HEAD)
     if fault.when == IDLE:
         scene.settle()
@@ -91,24 +86,21 @@ def _send_head(scene: Any, fault: Any) -> None:
         scene.peer.recv(65536)
 
 
-def _fail_to_send(scene: Any, fault: Any) -> Cell:
-    try:
-        if fault.when == IDLE:
-            fault.act(scene)
-        _send_head(scene, fault)
-        if fault.when != IDLE:
-            fault.act(scene)
-        if fault.blocks:
-            scene.client.sendall(MORE_THAN_FITS)
-        for _ in range(3):
-            scene.client.sendall(PART)
-            scene.settle()
-    except BaseException as error:
-        return _ask(scene, fault, error, after_send=True)
-    return _nothing_failed(scene)
+def _send(scene: Scene, fault: Fault) -> bool:
+    if fault.when == IDLE:
+        fault.act(scene)
+    _send_head(scene, fault)
+    if fault.when != IDLE:
+        fault.act(scene)
+    if fault.blocks:
+        scene.client.sendall(MORE_THAN_FITS)
+    for _ in range(3):
+        scene.client.sendall(PART)
+        scene.settle()
+    return True
 
 
-def _fail_to_receive(scene: Any, fault: Any) -> Cell:
+def _receive(scene: Scene, fault: Fault) -> bool:
     """As ``connection.answer`` does: await the first byte, then let http.client read the head."""
     if fault.when == IDLE:
         fault.act(scene)
@@ -118,39 +110,15 @@ def _fail_to_receive(scene: Any, fault: Any) -> Cell:
         pass  # urllib3 swallows EPIPE of a send, and reads on
     response = http.client.HTTPResponse(scene.client, method="GET")
     scene.undo.append(response.close)
-    try:
-        if fault.when != IDLE:
-            fault.act(scene)
-        if not response.fp.peek(1):
-            return _ask(scene, fault, None)
-        response.begin()
-    except BaseException as error:
-        return _ask(scene, fault, error)
-    return _nothing_failed(scene)
+    if fault.when != IDLE:
+        fault.act(scene)
+    if not response.fp.peek(1):  # type: ignore[attr-defined]
+        return False
+    response.begin()
+    return True
 
 
-def _nothing_failed(scene: Any) -> Cell:
-    cell: Cell = dict.fromkeys(("judged", "right", "begun", "begun_right"))
-    return {"raised": "nothing", "poll": names_of(poll_now(scene.raw)), **cell}
-
-
-def _ask(scene: Any, fault: Any, error: Optional[BaseException], after_send: bool = False) -> Cell:
-    if isinstance(error, (Unavailable, NotMadeError)):
-        raise error
-    if fault.then is not None:
-        fault.then(scene)
-    found = names_of(poll_now(scene.raw))
-    return {
-        "raised": "EOF" if error is None else words_of(error),
-        "poll": found,
-        "judged": _answer_of(failure.has_ended, scene.client, error),
-        "right": fault.ended,
-        "begun": _answer_of(failure.answer_has_begun, scene.client) if after_send else None,
-        "begun_right": fault.has_begun(scene.kind) if after_send else None,
-    }
-
-
-def _answer_of(question: Any, *args: Any) -> Any:
+def _said_of(question: Any, *args: Any) -> Any:
     try:
         return question(*args)
     except Exception as surprise:
@@ -171,4 +139,10 @@ def words_of(error: BaseException) -> str:
     return "%s(%s)" % (name, said if len(said) <= 80 else said[:77] + "...")
 
 
-print(json.dumps(list(all_cells(NAME))))
+found = []
+for version in KINDS[NAME].made_as:
+    for fault in faults.FAULTS:
+        for side in fault.sides if fault.is_possible(KINDS[NAME]) else ():
+            cell = one_cell(KINDS[NAME], version, fault, side)
+            found.append({"kind": NAME, "tls": version, "fault": fault.name, "side": side, **cell})
+print(json.dumps(found))

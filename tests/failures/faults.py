@@ -9,14 +9,12 @@ import signal
 import socket
 import ssl
 import threading
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from stalepool.sockets.layers import raw_of
-from stalepool_testing import kernel
+from stalepool_testing import kernel, swallow
 from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP, events_on
 from stalepool_testing.tls_sockets import say_goodbye
-
-from .kinds import Kind
 
 SEND, RECEIVE = "send", "receive"
 IDLE, READ = "idle", "read"
@@ -24,12 +22,42 @@ IDLE, READ = "idle", "read"
 #: how long before what comes from elsewhere comes: the client waits by then
 SOON_S = 0.02
 
-
 BROKEN = b"\x17\x03\x03\x00\x20" + b"\0" * 32
 
 
-class Alarm(Exception):
-    """Raised by a signal handler: nothing that a socket raises."""
+class Kind(NamedTuple):
+    """One kind of client socket that a urllib3 pool can hold, as far as a failure on it differs.
+
+    ``made_as``: its TLS version, None without -> its name in ``socket_states.KINDS``.
+    ``green``: the library that patches the process, None without. ``needs``: what it is made of.
+    ``depth``: how many TLS layers there are. ``shuts_down``: its ``shutdown()`` is the kernel's.
+    """
+
+    made_as: Dict[Optional[str], str]
+    green: Optional[str] = None
+    needs: Tuple[str, ...] = ()
+    depth: int = 1
+    shuts_down: bool = True
+
+
+PLAIN: Dict[Optional[str], str] = {None: "ipv4"}
+
+
+def _tls(name: str) -> Dict[Optional[str], str]:
+    return {"TLSv" + number: name + number for number in ("1.2", "1.3")}
+
+
+#: the first word of a green one is its library
+KINDS: Dict[str, Kind] = {
+    "socket": Kind(PLAIN),
+    "eventlet socket": Kind(PLAIN, "eventlet", ("eventlet",)),
+    "gevent socket": Kind(PLAIN, "gevent", ("gevent",)),
+    "ssl": Kind(_tls("tls")),
+    "eventlet ssl": Kind(_tls("tls"), "eventlet", ("eventlet",)),
+    "gevent ssl": Kind(_tls("tls"), "gevent", ("gevent",)),
+    "SSLTransport": Kind(_tls("tls-in-tls"), needs=("urllib3",), depth=2, shuts_down=False),
+    "pyOpenSSL": Kind(_tls("pyopenssl"), needs=("urllib3", "OpenSSL"), shuts_down=False),
+}
 
 
 class NotMadeError(Exception):
@@ -60,6 +88,13 @@ class Scene:
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         self.under.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
 
+    def close(self) -> None:
+        for undo in self.undo:
+            undo()
+        for end in self.pair:
+            with contextlib.suppress(Exception):
+                end.close()
+
     def send_broken(self, end: Any) -> None:
         """Send a record that no key fits, of the innermost TLS, from one end of the two."""
         if self.kind.depth == 1:
@@ -75,14 +110,6 @@ class Scene:
         """Wait for the RST that what was just sent has drawn, where the peer is gone."""
         if self.under.fileno() < 0 <= self.raw.fileno():
             self.wait(POLLHUP)
-
-    def soon(self, action: Callable[[], None]) -> None:
-        """By another thread, once the client waits for its answer; between two sends at once."""
-        if self.side == SEND:
-            return action()
-        timer = threading.Timer(SOON_S, action)
-        timer.start()
-        self.undo.append(timer.join)
 
 
 def poll_now(raw: Any) -> int:
@@ -146,22 +173,20 @@ def _broken_record(scene: Scene) -> None:
 
 
 def _in_turn(*acts: Callable[[Scene], None]) -> Callable[[Scene], None]:
-    def act(scene: Scene) -> None:
-        for one in acts:
-            one(scene)
-
-    return act
+    return lambda scene: [act(scene) for act in acts] and None
 
 
 def _black_hole(scene: Scene) -> None:
-    from stalepool_testing import swallow
-
     swallow(scene.under)
     scene.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
     scene.undo.append(lambda: kernel.reset(scene.under))  # or both kernels go on retransmitting
 
 
 # -- what comes from our own side -----------------------------------------------------------------
+
+
+class Alarm(Exception):
+    """Raised by a signal handler: nothing that a socket raises."""
 
 
 def _timeout(scene: Scene) -> None:
@@ -186,27 +211,26 @@ def _alarm(scene: Scene) -> None:
     signal.setitimer(signal.ITIMER_REAL, SOON_S)
 
 
-def _shut_down(how: int, then: Optional[Callable[[Scene], None]] = None) -> Callable[[Scene], None]:
+def _shut_down(how: int, then: Callable[[Scene], None] = _in_turn()) -> Callable[[Scene], None]:
+    """By another thread, once the client waits for its answer; between two sends at once."""
+
     def act(scene: Scene) -> None:
         def shutdown() -> None:
-            sock = scene.client if scene.kind.shuts_down else scene.raw
-            sock.shutdown(how)
-            if then is not None:
-                then(scene)
+            (scene.client if scene.kind.shuts_down else scene.raw).shutdown(how)
+            then(scene)
 
-        scene.soon(shutdown)
+        if scene.side == SEND:
+            return shutdown()
+        timer = threading.Timer(SOON_S, shutdown)
+        timer.start()
+        scene.undo.append(timer.join)
 
     return act
 
 
-def _peer_closes(scene: Scene) -> None:
-    scene.under.close()
-    scene.wait(POLLHUP)
-
-
-def _peer_resets(scene: Scene) -> None:
+def _reset_once_it_has_our_fin(scene: Scene) -> None:
     ask = _socket.socket.getsockopt
-    fin_wait_2 = b"\5"  # our FIN is acknowledged
+    fin_wait_2 = b"\5"
     wait_until(lambda: ask(scene.raw, socket.IPPROTO_TCP, socket.TCP_INFO, 1) == fin_wait_2)
     _rst(scene)
 
@@ -233,7 +257,7 @@ class Fault(NamedTuple):
     begun: str = NO
     needs_tls: bool = False
     blocks: bool = False
-    then: Optional[Callable[[Scene], None]] = None
+    then: Callable[[Scene], None] = _in_turn()
     sides: Tuple[str, ...] = (SEND, RECEIVE)
 
     def is_possible(self, kind: Kind) -> bool:
@@ -243,6 +267,7 @@ class Fault(NamedTuple):
         return self.begun == YES or (self.begun == ALERT and kind.depth > 1)
 
 
+BOTH_WAYS = socket.SHUT_RDWR
 FAULTS = (
     Fault("FIN while idle, then sent", _fin, True, IDLE),
     Fault("RST while idle, then sent", _rst, True, IDLE),
@@ -260,9 +285,9 @@ FAULTS = (
     Fault("the caller's timeout, then FIN", _timeout, False, blocks=True, then=_fin),
     Fault("a signal handler's exception", _alarm, False, blocks=True),
     Fault("a signal handler's exception, then FIN", _alarm, False, blocks=True, then=_fin),
-    Fault("own shutdown, both ways", _shut_down(socket.SHUT_RDWR), False),
-    Fault("own shutdown, peer closes", _shut_down(socket.SHUT_RDWR, _peer_closes), False),
-    Fault("own shutdown, peer resets", _shut_down(socket.SHUT_RDWR, _peer_resets), False),
+    Fault("own shutdown, both ways", _shut_down(BOTH_WAYS), False),
+    Fault("own shutdown, peer closes", _shut_down(BOTH_WAYS, _fin), False),
+    Fault("own shutdown, peer resets", _shut_down(BOTH_WAYS, _reset_once_it_has_our_fin), False),
     Fault("own shutdown, for reading", _shut_down(socket.SHUT_RD), False, sides=(RECEIVE,)),
     Fault("own shutdown, for writing", _shut_down(socket.SHUT_WR), False, sides=(SEND,)),
     Fault("own close", lambda scene: scene.client.close(), False, sides=(SEND,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -10,10 +11,11 @@ import ssl
 import subprocess
 import sys
 import warnings
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Dict, List
 
-from .kinds import KINDS
+from .faults import KINDS
 
 #: the folder from which ``tests.failures`` and ``stalepool`` are imported
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -38,56 +40,40 @@ def run() -> Report:
     # the cells are about the socket: urllib3 stays as it is
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
     environ = dict(os.environ, PYTHONPATH=path, STALEPOOL_ENABLED="0")
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-m", "tests.failures.cells"]
     children = {
-        name: subprocess.Popen(
-            [sys.executable, "-m", "tests.failures.cells", name],
-            cwd=str(ROOT),
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        name: subprocess.Popen([*command, name], cwd=str(ROOT), env=environ, **pipes)
         for name in present()
     }
-    cells: List[Dict[str, Any]] = []
-    failed: List[str] = []
-    for name, child in children.items():  # all of them are waited for, whatever one says
-        said, complaint = child.communicate()
-        if child.returncode:
-            failed.append("%s: %s" % (name, complaint.decode(errors="replace")))
-        else:
-            cells += json.loads(said)
+    # all of them are waited for, whatever one says
+    said = {name: child.communicate() for name, child in children.items()}
+    failed = ["%s: %s" % (name, said[name][1]) for name in said if children[name].returncode]
     if failed:
         raise RuntimeError("\n".join(failed))
+    cells = [cell for output, _ in said.values() for cell in json.loads(output)]
     return {"made_with": made_with(), "cells": cells}
 
 
 def made_with() -> Dict[str, Any]:
     """Versions of all that has a say in what is raised."""
+    libraries = {}
+    for name in ("urllib3", "eventlet", "gevent", "pyOpenSSL"):
+        with contextlib.suppress(PackageNotFoundError):
+            libraries[name] = version(name)
+    if "pyOpenSSL" in libraries:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # cryptography's opinion of an old Python
+            from OpenSSL import SSL
+        # it has an OpenSSL of its own
+        libraries["pyOpenSSL's OpenSSL"] = SSL.SSLeay_version(0).decode().split()[1]
     python = platform.python_version() + getattr(sys, "abiflags", "")
     return {
         "python": "%s %s" % (platform.python_implementation(), python),
         "openssl": ssl.OPENSSL_VERSION.split()[1],
         "kernel": "%s %s" % (platform.system(), platform.release().split("-")[0]),
-        "libraries": _libraries(),
+        "libraries": libraries,
     }
-
-
-def _libraries() -> Dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("urllib3", "eventlet", "gevent", "pyOpenSSL"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            pass
-    if "pyOpenSSL" in found:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # cryptography's opinion of an old Python
-            from OpenSSL import SSL
-        # it has an OpenSSL of its own
-        found["pyOpenSSL's OpenSSL"] = SSL.SSLeay_version(0).decode().split()[1]
-    return found
 
 
 def is_wrong(cell: Dict[str, Any]) -> bool:
@@ -97,11 +83,6 @@ def is_wrong(cell: Dict[str, Any]) -> bool:
 
 def label(report: Report) -> str:
     """Short name of an interpreter: ``3.13+3.5`` is Python 3.13 with OpenSSL 3.5."""
-    made = report["made_with"]
-    python = made["python"].split()[1]
-    threads = "t" if python.endswith("t") else ""
-    return "%s%s+%s" % (_minor(python), threads, _minor(made["openssl"]))
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])
+    python, openssl = report["made_with"]["python"].split()[1], report["made_with"]["openssl"]
+    minor = [".".join(version.split(".")[:2]) for version in (python, openssl)]
+    return ("t+" if python.endswith("t") else "+").join(minor)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
-from docs import marks
-
 from .faults import FAULTS
 from .report import Report, is_wrong, label
 
@@ -104,10 +102,7 @@ def as_rst(reports: Sequence[Report]) -> str:
     """The interpreters, how many cells are right, and the table."""
     reports = sorted(reports, key=lambda report: _in_order(label(report)))
     lines = ["* ``%s``: %s" % (label(report), about(report)) for report in reports]
-    cells = [cell for report in reports for cell in report["cells"] if "raised" in cell]
-    failed = [cell for cell in cells if cell["raised"] != "nothing"]
-    right = sum(not is_wrong(cell) for cell in failed)
-    lines += ["", "Right in %d of %d cells in which something failed." % (right, len(failed))]
+    lines += ["", "Right in %d of %d cells in which something failed." % score(reports)]
     lines += ["", ".. list-table::", "   :header-rows: 1", ""]
     before: Tuple[str, ...] = ("", "")
     for row in [HEADER, *rows_of(reports)]:
@@ -121,16 +116,15 @@ def as_rst(reports: Sequence[Report]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def score(reports: Sequence[Report]) -> Tuple[int, int]:
+    """How many cells are right, of those in which something failed."""
+    cells = [cell for report in reports for cell in report["cells"]]
+    failed = [cell for cell in cells if cell.get("raised", "nothing") != "nothing"]
+    return sum(not is_wrong(cell) for cell in failed), len(failed)
+
+
 def about(report: Report) -> str:
     """One line: the interpreter and the libraries."""
     made = report["made_with"]
     libraries = ", ".join("%s %s" % pair for pair in made["libraries"].items())
     return "%s, OpenSSL %s, %s; %s" % (made["python"], made["openssl"], made["kernel"], libraries)
-
-
-def insert(page: str, table: str) -> str:
-    """The page with this table in it.
-
-    :raises ValueError: the page does not say where it goes.
-    """
-    return marks.insert(page, BEGIN, END, table.rstrip("\n"))

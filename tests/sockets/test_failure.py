@@ -15,8 +15,7 @@ import pytest
 import stalepool_testing as testing
 from breaks import breaks
 from failures import report, table
-from failures.faults import FAULTS
-from failures.kinds import KINDS
+from failures.faults import FAULTS, KINDS
 from pools import UnknownSocket
 from socket_states import KINDS as SOCKETS
 from socket_states import STATES
@@ -24,19 +23,11 @@ from stalepool.sockets import failure
 from stalepool_testing import kernel
 
 
-@pytest.fixture(scope="module")
-def cells():
-    return report.run()["cells"]
-
-
 @pytest.mark.full
-def test_the_judgement_is_right_in_every_cell(cells):
-    assert [cell for cell in cells if report.is_wrong(cell)] == []
-
-
-@pytest.mark.full
-def test_every_fault_is_made_and_noticed_by_some_operation(cells, request):
+def test_the_judgement_is_right_in_every_cell_and_each_fault_is_noticed(request):
     """One that nothing notices would be right in every cell, and would show nothing."""
+    cells = report.run()["cells"]
+    assert [cell for cell in cells if report.is_wrong(cell)] == []
     wanted = {
         (kind, version, fault.name)
         for kind in report.present()
@@ -54,23 +45,34 @@ def test_every_fault_is_made_and_noticed_by_some_operation(cells, request):
 
 RESET, TIMEOUT = ConnectionResetError(errno.ECONNRESET, "said so"), socket.timeout("timed out")
 
-#: kind of socket, its state, what the operation raised -> whether the connection has ended
-ENDED = [
-    ("ipv4", "closed", None, True),
-    ("ipv4", "reset", RESET, True),
-    ("tls1.3", "closed", ssl.SSLError(5, "said so"), True),
-    ("unix", "closed", RESET, True),  # there is no TCP_INFO
-    ("ipv4", "healthy", RESET, False),  # somebody raised it
-    ("ipv4", "closed", TIMEOUT, False),  # the caller's time is over
-    ("ipv4", "closed", KeyError("a header"), False),
+#: kind of socket, its state, what the operation raised -> whether the connection has ended, and
+#: whether an answer has begun
+CASES = [
+    ("ipv4", "closed", None, True, False),
+    ("ipv4", "reset", RESET, True, False),
+    ("ipv4", "healthy", RESET, False, False),  # somebody raised it
+    ("ipv4", "closed", TIMEOUT, False, False),  # the caller's time is over
+    ("ipv4", "closed", KeyError("a header"), False, False),
+    ("ipv4", "surplus", RESET, False, True),
+    ("unix", "closed", RESET, True, False),  # there is no TCP_INFO
+    ("tls1.2", "surplus", RESET, False, True),
+    ("tls1.2", "close_notify", RESET, False, False),
+    ("tls1.3", "closed", ssl.SSLError(5, "said so"), True, False),
+    ("tls1.3", "surplus", RESET, False, True),
+    ("tls1.3", "surplus in TLS", RESET, False, True),
+    ("tls1.3", "close_notify", None, True, False),
+    ("tls1.3", "fatal alert", RESET, False, False),
 ]
 
 
-@pytest.mark.parametrize(("kind", "state", "error", "has_ended"), ENDED)
-def test_whether_a_connection_has_ended(kind, state, error, has_ended):
+@pytest.mark.parametrize(("kind", "state", "error", "has_ended", "has_begun"), CASES)
+def test_what_has_come_of_a_connection(kind, state, error, has_ended, has_begun):
+    """Nothing is waited for: without a timeout that would not end."""
     with SOCKETS[kind].make() as pair:
         STATES[state].enter(pair)
+        pair.client.settimeout(None)
         assert failure.has_ended(pair.client, error) is has_ended
+        assert failure.answer_has_begun(pair.client) is has_begun
 
 
 @pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])
@@ -84,30 +86,6 @@ def test_without_a_poll_the_error_says_it():
     with breaks("poll", by=lambda: None), testing.healthy() as pair:
         assert failure.has_ended(pair.client, RESET)
         assert not failure.answer_has_begun(pair.client)
-
-
-#: kind of socket, its state -> whether an answer has begun
-BEGUN = [
-    ("ipv4", "surplus", True),
-    ("tls1.2", "surplus", True),
-    ("tls1.3", "surplus", True),
-    ("tls1.3", "surplus in TLS", True),
-    ("ipv4", "healthy", False),
-    ("ipv4", "closed", False),
-    ("ipv4", "reset", False),
-    ("tls1.2", "close_notify", False),
-    ("tls1.3", "close_notify", False),
-    ("tls1.3", "fatal alert", False),
-]
-
-
-@pytest.mark.parametrize(("kind", "state", "has_begun"), BEGUN)
-def test_whether_an_answer_has_begun(kind, state, has_begun):
-    """It is not waited for: without a timeout that would not end."""
-    with SOCKETS[kind].make() as pair:
-        STATES[state].enter(pair)
-        pair.client.settimeout(None)
-        assert failure.answer_has_begun(pair.client) is has_begun
 
 
 def test_without_tls_nothing_is_an_alert():
@@ -139,7 +117,7 @@ def test_a_socket_that_cannot_be_asked_is_judged_by_the_error(name):
 
 
 TIMEOUTS = {
-    "a socket's": (socket.timeout("timed out"), True),
+    "a socket's": (TIMEOUT, True),
     "a TLS socket's": (socket.timeout("The read operation timed out"), True),
     "a TLS socket's in eventlet 0.33": (ssl.SSLError("timed out"), True),
     "the kernel's": (OSError(errno.ETIMEDOUT, "Connection timed out"), False),
@@ -153,34 +131,32 @@ def test_a_timeout_of_the_socket_is_told(name):
     assert failure.has_run_out(error, monotonic() - 1, limit_s=1.0) is is_one
 
 
-def _a_report(python: str, openssl: str, **raised_by_version: str) -> report.Report:
+# -- the table of the docs -----------------------------------------------------------------------
+
+
+def _a_report(python: str, openssl: str, judged: bool = True, **raised: str) -> report.Report:
     cells = [
         {
             **{"kind": "ssl", "tls": version.replace("_", "."), "fault": FAULTS[0].name},
-            **{"side": "receive", "raised": raised, "poll": poll, "judged": True, "right": True},
-            **{"begun": None, "begun_right": None},
+            **{"side": "receive", "raised": raised[version], "poll": poll},
+            **{"judged": judged, "right": True, "begun": None, "begun_right": None},
         }
-        for (version, raised), poll in zip(raised_by_version.items(), ("IN RDHUP", "IN RDHUP HUP"))
+        for version, poll in zip(raised, ("IN RDHUP", "IN RDHUP HUP"))
     ]
     made_with = {"python": "CPython " + python, "openssl": openssl, "kernel": "-", "libraries": {}}
     return {"made_with": made_with, "cells": cells}
 
 
-def test_what_is_alike_stands_in_one_row_of_the_table():
+def test_what_is_alike_stands_in_one_row_of_the_table_and_what_is_wrong_is_marked():
     old = _a_report("3.8.18", "3.0.22", TLSv1_2="EOF", TLSv1_3="EOF")
     new = _a_report("3.13.5", "3.5.1", TLSv1_2="EOF", TLSv1_3="SSLError(5)")
+    wrong = _a_report("3.8.18", "3.0.22", judged=False, TLSv1_2="EOF")
     fault = (FAULTS[0].name, "receive")
-    assert table.rows_of([old]) == [(*fault, "EOF", "IN RDHUP (HUP)", "ended", "all")]
     assert table.rows_of([old, new]) == [
         (*fault, "EOF", "IN RDHUP (HUP)", "ended", "ssl (TLSv1.2, TLSv1.3 on 3.8+3.0)"),
         (*fault, "SSLError(5)", "IN RDHUP HUP", "ended", "ssl (TLSv1.3 on 3.13+3.5)"),
     ]
-
-
-def test_a_wrong_judgement_is_marked():
-    wrong = _a_report("3.8.18", "3.0.22", TLSv1_2="EOF")
-    wrong["cells"][0]["judged"] = False
-    assert [row[4] for row in table.rows_of([wrong])] == ["not ended (wrong)"]
+    assert table.rows_of([wrong]) == [(*fault, "EOF", "IN RDHUP", "not ended (wrong)", "all")]
     assert "Right in 0 of 1 cells" in table.as_rst([wrong])
 
 

@@ -13,17 +13,23 @@ from stalepool.sockets import layers, tcp_info
 from stalepool_testing import kernel
 
 
-def test_tcp_info_tells_when_data_and_when_the_fin_came():
+def info_of(pair):
+    return tcp_info.ask(layers.layers_of(pair.client))
+
+
+def wait_until(pair, holds, timeout_s=10):
+    """Give the first account of which something holds."""
+    kernel.wait_until(lambda: holds(info_of(pair)), "what is waited for", timeout_s)
+    return info_of(pair)
+
+
+def test_when_data_and_when_the_fin_came():
     with testing.healthy() as pair:
         converse(pair)
-        taken_apart = layers.layers_of(pair.client)
-        kernel.wait_until(
-            lambda: tcp_info.ask(taken_apart).last_data_recv_ms >= 100, "a tenth of a second"
-        )
+        wait_until(pair, lambda info: info.last_data_recv_ms >= 100)
         kernel.shutdown(pair.peer, socket.SHUT_WR)
         kernel.wait_readable(pair.client)
-        info = tcp_info.ask(taken_apart)
-
+        info = info_of(pair)
         assert info.probes == 0
         assert info.last_data_recv_ms - info.last_ack_recv_ms >= 90
         assert 0 < info.rtt_us < 1_000_000
@@ -32,10 +38,9 @@ def test_tcp_info_tells_when_data_and_when_the_fin_came():
 @pytest.mark.parametrize("family", [socket.AF_UNIX, socket.AF_INET])
 def test_of_another_socket_and_of_a_closed_one_nothing_is_known(family):
     with testing.healthy(family=family) as pair:
-        taken_apart = layers.layers_of(pair.client)
         if family == socket.AF_INET:
             pair.client.close()
-        assert tcp_info.ask(taken_apart) is tcp_info.ask(None) is None
+        assert info_of(pair) is tcp_info.ask(None) is None
 
 
 @pytest.mark.parametrize("answer", [b"", b"\x01" * 8])
@@ -48,34 +53,29 @@ def test_a_kernel_that_tells_less(answer):
             return answer
 
     with testing.healthy() as pair, breaks("TCP_INFO's system call", by=Old):
-        assert tcp_info.ask(layers.layers_of(pair.client)) is None
+        assert info_of(pair) is None
 
 
-@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
-def test_a_peer_that_has_everything(is_tls):
+@pytest.mark.parametrize("make", [testing.healthy, testing.tls_healthy])
+def test_a_peer_that_has_everything(make):
     """Acknowledged to the last byte; a RST afterwards takes nothing of that back."""
-    with testing.tls_healthy() if is_tls else testing.healthy() as pair:
+    with make() as pair:
         converse(pair)
-        taken_apart = layers.layers_of(pair.client)
         pair.client.sendall(b"x" * 1000)
-        kernel.wait_until(lambda: tcp_info.ask(taken_apart).missing <= 0, "an acknowledgement")
+        wait_until(pair, lambda info: info.missing <= 0)
         kernel.reset(pair.peer)
         kernel.wait_readable(pair.client, events=0)
-        info = tcp_info.ask(taken_apart)
+        info = info_of(pair)
         assert info.missing <= 0 and not info.was_closed_by_us
 
 
 def test_a_peer_that_vanished_before_it_had_everything():
     """``retransmits`` counts the timeouts of one segment, ``bytes_retrans`` what was sent again."""
     with testing.black_hole() as pair:
-        taken_apart = layers.layers_of(pair.client)
-        assert tcp_info.ask(taken_apart).retransmits == 0
         pair.client.sendall(b"x" * 1000)
-        info = tcp_info.ask(taken_apart)
-        assert info.missing > 0
-        assert info.unacked
-        kernel.wait_until(lambda: tcp_info.ask(taken_apart).retransmits, "a retransmission", 10)
-        info = tcp_info.ask(taken_apart)
+        info = info_of(pair)
+        assert info.missing > 0 and info.unacked and not info.retransmits
+        info = wait_until(pair, lambda info: info.retransmits)
         assert info.bytes_retrans >= 1000
         assert info.bytes_sent - info.bytes_retrans == info.missing + info.bytes_acked - 1
 
@@ -83,15 +83,12 @@ def test_a_peer_that_vanished_before_it_had_everything():
 def test_a_peer_that_does_not_read():
     """It closes its window: what is more than that is ``notsent``, and then probes go out."""
     with testing.healthy() as pair:
-        taken_apart = layers.layers_of(pair.client)
-        assert tcp_info.ask(taken_apart).snd_wnd > 0
-        assert tcp_info.ask(taken_apart).notsent == 0
+        assert info_of(pair).snd_wnd > 0 == info_of(pair).notsent
         pair.client.setblocking(False)
         with pytest.raises(BlockingIOError):
             while True:
                 pair.client.send(b"x" * 65536)
-        kernel.wait_until(lambda: tcp_info.ask(taken_apart).snd_wnd == 0, "a closed window", 10)
-        assert tcp_info.ask(taken_apart).notsent > 0
+        assert wait_until(pair, lambda info: info.snd_wnd == 0).notsent > 0
 
 
 @pytest.mark.parametrize("then", ["nothing", "close"])
@@ -103,7 +100,7 @@ def test_the_side_that_ended_it(then):
         if then == "close":
             pair.peer.close()
             kernel.wait_readable(pair.client, events=0)
-        assert tcp_info.ask(layers.layers_of(pair.client)).was_closed_by_us
+        assert info_of(pair).was_closed_by_us
 
 
 #: our side has sent a FIN: include/net/tcp_states.h
@@ -115,8 +112,7 @@ THEIRS = {"ESTABLISHED": 1, "CLOSE": 7, "CLOSE_WAIT": 8}
 def test_a_kernel_that_counts_no_bytes_tells_it_by_the_state(name):
     """Linux before 5.4."""
     with testing.healthy() as pair:
-        info = tcp_info.ask(layers.layers_of(pair.client))
-    info = info._replace(state={**OURS, **THEIRS}[name], is_whole=False)
+        info = info_of(pair)._replace(state={**OURS, **THEIRS}[name], is_whole=False)
     assert info.was_closed_by_us is (name in OURS)
 
 
@@ -124,10 +120,6 @@ def test_an_answered_probe_shows_in_the_times():
     """An ACK so long after the last data in both directions is of nothing but a probe."""
     with testing.healthy() as pair:
         converse(pair)
-        taken_apart = layers.layers_of(pair.client)
-        assert not tcp_info.ask(taken_apart).has_answered_a_probe(1)
+        assert not info_of(pair).has_answered_a_probe(1)
         arm_keepalive(pair.client, count=9)
-        kernel.wait_until(
-            lambda: tcp_info.ask(taken_apart).has_answered_a_probe(1), "an answered probe", 10
-        )
-        assert tcp_info.ask(taken_apart).probes == 0
+        assert wait_until(pair, lambda info: info.has_answered_a_probe(1)).probes == 0

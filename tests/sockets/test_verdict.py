@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import socket
-from typing import Any, Callable, Dict, NamedTuple
+from typing import Any, Callable, Dict
 
 import pytest
 
@@ -17,20 +16,21 @@ from pools import (
     end_while_idle,
     get,
     pooled_connection,
-    serving,
     shim,
     verdicts,
     wait_idle,
 )
 from replay_tools import reused
-from socket_states import KINDS, STATES
 from stalepool import stats
 from stalepool.sockets.verdict import Verdict
-from stalepool_testing import BlackHole, CloseAfter, ResetAfter, Surplus, into_pool, kernel
-
-
-def performed(step: Any) -> Callable[[Any, Any], None]:
-    return functools.partial(end_while_idle, step=step)
+from stalepool_testing import (
+    BlackHole,
+    CloseAfter,
+    ResetAfter,
+    Surplus,
+    SurplusWithAnswer,
+    kernel,
+)
 
 
 def send_in_vain(server: Any, pool: Any) -> None:
@@ -53,94 +53,61 @@ def wrap(server: Any, pool: Any) -> None:
     conn.sock = UnknownSocket(conn.sock)
 
 
-class Scene(NamedTuple):
-    """What happens to a connection that idles, and what becomes of it at its next checkout.
-
-    ``is_discard``, ``is_death``: as which it is counted. ``stock_keeps``: it stays in audit.
-    """
-
-    happens: Callable[[Any, Any], None]
-    is_kept: bool = False
-    is_discard: bool = True
-    is_death: bool = False
-    stock_keeps: bool = False
-    settings: Dict[str, Any] = {}
-
-
-SCENES: Dict[Verdict, Scene] = {
-    Verdict.ALIVE: Scene(lambda *_: None, is_kept=True, is_discard=False),
-    Verdict.CLOSED: Scene(performed(CloseAfter(0)), is_death=True),
-    Verdict.RESET: Scene(performed(ResetAfter(0)), is_death=True),
-    Verdict.TIMED_OUT: Scene(send_in_vain, is_death=True),
-    Verdict.UNREAD: Scene(performed(Surplus(408))),
-    Verdict.PROBE_UNANSWERED: Scene(
-        vanish, is_death=True, settings={"keepalive_idle_s": 1, "keepalive_interval_s": 1}
-    ),
-    Verdict.IDLE_TOO_LONG: Scene(
-        lambda _, pool: wait_idle(pool, 0.05), stock_keeps=True, settings={"max_idle_s": 0.05}
-    ),
-    Verdict.NO_SOCKET: Scene(  # closed behind urllib3's back
-        lambda _, pool: pooled_connection(pool).sock.close(), is_discard=False
-    ),
-    Verdict.UNKNOWN: Scene(wrap, is_kept=True, is_discard=False),
+#: what happens to a connection that idles; a fork, where it is nothing
+HAPPENS: Dict[Verdict, Any] = {
+    Verdict.ALIVE: lambda *_: None,
+    Verdict.CLOSED: lambda *idle: end_while_idle(*idle, CloseAfter(0)),
+    Verdict.RESET: lambda *idle: end_while_idle(*idle, ResetAfter(0)),
+    Verdict.TIMED_OUT: send_in_vain,
+    Verdict.UNREAD: lambda *idle: end_while_idle(*idle, Surplus(408)),
+    Verdict.TLS_PENDING: lambda _, pool: get(pool),  # it brings a second answer along
+    Verdict.PROBE_UNANSWERED: vanish,
+    Verdict.IDLE_TOO_LONG: lambda _, pool: wait_idle(pool, 0.05),
+    Verdict.FOREIGN_PROCESS: None,
+    Verdict.NO_SOCKET: lambda _, pool: pooled_connection(pool).sock.close(),  # behind its back
+    Verdict.UNKNOWN: wrap,
 }
-
-
+SETTINGS: Dict[Verdict, Dict[str, Any]] = {
+    Verdict.PROBE_UNANSWERED: {"keepalive_idle_s": 1, "keepalive_interval_s": 1},
+    Verdict.IDLE_TOO_LONG: {"max_idle_s": 0.05},
+}
+#: it stays; stock keeps it, and so does audit; it is not counted as a discard; it is as a death
+KEPT = (Verdict.ALIVE, Verdict.UNKNOWN)
+KEPT_BY_STOCK = (*KEPT, Verdict.IDLE_TOO_LONG, Verdict.FOREIGN_PROCESS)
+NO_DISCARD = (*KEPT, Verdict.NO_SOCKET)
+DEATHS = (Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT, Verdict.PROBE_UNANSWERED)
 #: in audit, the request after these fails as in stock
-FAILS_IN_AUDIT = (Verdict.PROBE_UNANSWERED, Verdict.NO_SOCKET)
-CASES = [(verdict, "active") for verdict in SCENES] + [
-    (verdict, "audit") for verdict in SCENES if verdict not in FAILS_IN_AUDIT
+FAILS_IN_AUDIT = (Verdict.PROBE_UNANSWERED, Verdict.NO_SOCKET, Verdict.TLS_PENDING)
+
+CASES = [(verdict, "active") for verdict in Verdict] + [
+    (verdict, "audit") for verdict in Verdict if verdict not in FAILS_IN_AUDIT
 ]
 
 
+@pytest.mark.usefixtures("small_reads")
 @pytest.mark.parametrize("verdict, mode", CASES, ids=lambda it: getattr(it, "value", it))
 def test_what_follows_from_a_verdict(
-    verdict: Verdict, mode: str, caplog: pytest.LogCaptureFixture
+    verdict: Verdict,
+    mode: str,
+    caplog: pytest.LogCaptureFixture,
+    pretend_fork: Callable[[], None],
 ) -> None:
     """In audit the same is counted, and urllib3 decides."""
-    scene = SCENES[verdict]
     caplog.set_level(logging.DEBUG, "stalepool.checkout")
-    with shim(mode=mode, **scene.settings), reused() as (server, pool):
-        scene.happens(server, pool)
+    is_pending = verdict is Verdict.TLS_PENDING
+    steps, tls = ([SurplusWithAnswer()], "TLSv1.3") if is_pending else ([], None)
+    with shim(mode=mode, **SETTINGS.get(verdict, {})), reused(*steps, tls=tls) as (server, pool):
+        pretend_fork() if HAPPENS[verdict] is None else HAPPENS[verdict](server, pool)
         assert get(pool) == 200
-        assert verdicts(server) == {verdict.value: 1}
-        is_kept = scene.is_kept or (mode == "audit" and scene.stock_keeps)
-        assert_it_followed(scene._replace(is_kept=is_kept), server)
-        is_unknown = verdict is Verdict.UNKNOWN
-        fallbacks = {"unknown_connection": 1} if is_unknown else {}
+        assert verdicts(server) == {**({"alive": 1} if is_pending else {}), verdict.value: 1}
+        is_kept = verdict in (KEPT if mode == "active" else KEPT_BY_STOCK)
+        assert len(server.journal.connections) == (1 if is_kept else 2)
+        counted = counters(server)
+        assert counted["discards"] == (verdict not in NO_DISCARD)
+        assert sum(counted["died_idle_s"].values()) == (verdict in DEATHS)
+        fallbacks = {"unknown_connection": 1} if verdict is Verdict.UNKNOWN else {}
         assert stalepool.snapshot()["fallbacks"].items() <= fallbacks.items()
     said = [record.getMessage() for record in caplog.records]
     action = "discards" if mode == "active" else "would discard"
     lines = [line for line in said if "%s, %s, idle" % (action, verdict.value) in line]
-    assert len(lines) == scene.is_discard
-
-
-def test_bytes_of_an_earlier_record() -> None:
-    """``TLS_PENDING``"""
-    with shim(), serving(tls="TLSv1.3") as (server, pool), KINDS["tls1.3"].make() as pair:
-        STATES["surplus in TLS"].enter(pair)
-        into_pool(pool, pair.client)
-        assert get(pool) == 200
-        assert verdicts(server) == {"tls_pending": 1}
-        assert_it_followed(SCENES[Verdict.UNREAD], server, connections=1)
-
-
-def test_a_connection_of_the_parents(pretend_fork: Callable[[], None]) -> None:
-    """``FOREIGN_PROCESS``"""
-    with shim(), reused() as (server, pool):
-        pretend_fork()
-        assert get(pool) == 200
-        assert verdicts(server) == {"foreign_process": 1}
-        assert_it_followed(SCENES[Verdict.UNREAD], server)
-
-
-def assert_it_followed(scene: Scene, server: Any, connections: int = 2) -> None:
-    counted = counters(server)
-    assert len(server.journal.connections) == (1 if scene.is_kept else connections)
-    assert counted["discards"] == scene.is_discard
-    assert sum(counted["died_idle_s"].values()) == scene.is_death
-
-
-def test_each_verdict_has_a_scene() -> None:
-    alone = {Verdict.TLS_PENDING, Verdict.FOREIGN_PROCESS}
-    assert {*SCENES, *alone} == set(Verdict)
+    assert len(lines) == (verdict not in NO_DISCARD)
