@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, List
+from typing import Any, List
 
 import pytest
 import urllib3
 
-from stalepool_testing import (
-    AnswerStep,
-    CloseAfter,
-    FaultServer,
-    Reset,
-    ResetAfter,
-    Respond,
-    stalepool_off,
-)
-
-
-@pytest.fixture(autouse=True)
-def stock() -> Iterator[None]:
-    with stalepool_off():
-        yield
+from raw_client import connected
+from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Reset, ResetAfter, Respond
 
 
 def what_happened(server: FaultServer) -> List[str]:
@@ -33,19 +20,13 @@ def what_happened(server: FaultServer) -> List[str]:
     ]
 
 
-def get(server: FaultServer, times: int = 1, **options: object) -> None:
-    with urllib3.PoolManager(retries=False, **options) as pool:
-        for _ in range(times):
-            pool.request("POST", server.url, body=b"12345")
-
-
 def test_all_that_happened_a_line_each() -> None:
-    with FaultServer([Respond(201), ResetAfter(0), Reset()]) as server:
-        with urllib3.PoolManager(retries=False) as pool:
-            pool.request("POST", server.url, body=b"12345")
-            server.wait_idle_step()
-            with pytest.raises(urllib3.exceptions.ProtocolError):
-                pool.request("GET", server.url + "next")
+    with connected([Respond(201), ResetAfter(0), Reset()]) as (server, client):
+        client.ask("POST", body=b"12345")
+        server.wait_idle_step()
+        with server.connect() as sock:
+            sock.sendall(b"GET /next HTTP/1.1\r\n\r\n")
+            server.wait_ended(1)
         assert what_happened(server) == [
             "0 a client connects, its port is N",
             "0 request 0: POST / meets Respond(status=201)",
@@ -65,19 +46,21 @@ def test_all_that_happened_a_line_each() -> None:
     assert repr(server.journal) == "<Journal: 2 connections, 2 requests>"
 
 
-def test_a_step_that_was_not_taken_says_why() -> None:
-    with FaultServer([Respond(200), CloseAfter(60), Respond(200), CloseAfter(60)]) as server:
-        get(server, 2)
+@pytest.mark.parametrize(
+    "requests, headers, why",
+    [
+        (2, {}, "0 CloseAfter(seconds=60) not done: a request came first"),
+        (1, {}, "0 CloseAfter(seconds=60) not done: the client had gone"),
+        (1, {"Connection": "close"}, "0 CloseAfter(seconds=60) not done: the connection is over"),
+    ],
+)
+def test_a_step_that_was_not_taken_says_why(requests: int, headers: Any, why: str) -> None:
+    with FaultServer([Respond(200), CloseAfter(60)]) as server:
+        with urllib3.PoolManager(retries=False, headers=headers) as pool:
+            for _ in range(requests):
+                pool.request("GET", server.url)
         server.wait_ended()
-    lines = what_happened(server)
-    assert "0 CloseAfter(seconds=60) not done: a request came first" in lines
-    assert lines[-1] == "0 CloseAfter(seconds=60) not done: the client had gone"
-
-
-def test_a_step_behind_connection_close_says_so() -> None:
-    with FaultServer([Respond(200), CloseAfter(0)]) as server:
-        get(server, headers={"Connection": "close"})
-    assert what_happened(server)[-1] == "0 CloseAfter() not done: the connection is over"
+    assert why in what_happened(server)
 
 
 def test_waits_name_what_they_waited_for() -> None:
@@ -85,17 +68,19 @@ def test_waits_name_what_they_waited_for() -> None:
         with pytest.raises(TimeoutError, match=r"no request 0, .* meet Respond\(\)") as said:
             server.wait_request(timeout_s=0.01)
         assert "no client has connected" in str(said.value)
-        get(server)
-        for wait, words in (
-            (lambda: server.wait_request(2, 0.01), r"no request 1, which was to meet Reset\(\)"),
-            (lambda: server.wait_request(9, 0.01), r"no request 8, which was to meet Respond\(\)"),
-            (lambda: server.wait_idle_step(1, 0.01), r"idle step 0, CloseAfter\(seconds=60\)"),
-            (lambda: server.wait_idle_step(2, 0.01), "idle step 1, which the script does not have"),
-            (lambda: server.wait_ended(7, 0.01), "end of connection 7"),
+        with server.connect() as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            server.wait_request()
+        for wait, number, words in (
+            (server.wait_request, 2, r"no request 1, which was to meet Reset\(\)"),
+            (server.wait_request, 9, r"no request 8, which was to meet Respond\(\)"),
+            (server.wait_idle_step, 1, r"idle step 0, CloseAfter\(seconds=60\)"),
+            (server.wait_idle_step, 2, "idle step 1, which the script does not have"),
+            (server.wait_ended, 7, "end of connection 7"),
         ):
             with pytest.raises(TimeoutError, match=words) as said:
-                wait()
-            assert "request 0: POST / meets Respond()" in str(said.value)
+                wait(number, timeout_s=0.01)
+            assert "request 0: GET / meets Respond()" in str(said.value)
 
 
 class Broken(AnswerStep):
@@ -106,28 +91,26 @@ class Broken(AnswerStep):
 @pytest.mark.parametrize("script", [[Broken()], Broken().answer], ids=["a step", "a function"])
 def test_a_wait_ends_as_soon_as_the_server_has_failed(script: Any) -> None:
     server = FaultServer(script)
-    with pytest.raises(urllib3.exceptions.HTTPError):
-        get(server)
-    with pytest.raises(KeyError, match="a mistake"):
-        server.wait_request(2, timeout_s=60)
+    with server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        with pytest.raises(KeyError, match="a mistake"):
+            server.wait_request(2, timeout_s=60)
     with pytest.raises(KeyError):
         server.close()
     assert server.journal.connections[0].ended == "stopped"
 
 
 def test_an_error_that_leaves_the_block_takes_the_journal_along() -> None:
-    with pytest.raises(AssertionError) as raised:
-        with FaultServer() as server:
-            get(server)
-            raise AssertionError("not as it should be")
+    with pytest.raises(AssertionError) as raised, connected() as (server, client):
+        client.ask()
+        raise AssertionError("not as it should be")
     said = "\n".join([str(raised.value), *getattr(raised.value, "__notes__", ())])
     assert said.startswith("not as it should be\n")
-    assert f"FaultServer {server.origin}" in said
-    assert "request 0: POST / meets Respond()" in said
+    assert said.count(f"FaultServer {server.origin}") == 1
+    assert "request 0: GET / meets Respond()" in said
 
 
 def test_a_step_in_words() -> None:
     assert str(Respond()) == "Respond()"
     assert str(Respond(404, delay_s=1)) == "Respond(status=404, delay_s=1)"
     assert str(Respond(body=b"x" * 1000)) == "Respond(body=b'xxxxxxxxxxx...xxxxxxxxxxxxx')"
-    assert str(Broken()) == "Broken()"

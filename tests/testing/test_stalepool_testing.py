@@ -34,12 +34,6 @@ def test_importing_them_does_not_import_stalepool(run_python: Callable[..., Any]
     )
 
 
-def test_only_the_shim_imports_stalepool() -> None:
-    imports = re.compile(r"^ *(import|from) stalepool\b", re.MULTILINE)
-    paths = (REPOSITORY / "stalepool_testing").rglob("*.py")
-    assert [path.stem for path in paths if imports.search(path.read_text("utf-8"))] == ["shim"]
-
-
 def whole_tests_of(name: str) -> List[str]:
     """The literal blocks of a page that are test modules."""
     blocks = re.findall(r"::\n\n((?: {4}.*\n|\n)+)", (REPOSITORY / name).read_text("utf-8"))
