@@ -67,7 +67,7 @@ def pool_for(server: Any, tls: Optional[TLS] = None, **options: Any) -> Any:
     """A pool of one connection to a server; a context manager. Nothing is retried."""
     options = {"maxsize": 1, "retries": False, "timeout": 10.0, **options}
     if server.family == socket.AF_UNIX:
-        return UnixPool(server.path, **options)
+        return UnixPool("localhost", path=server.path, **options)
     if tls is None:
         return urllib3.HTTPConnectionPool(server.host, server.port, **options)
     options["ca_certs"] = tls.ca_path
@@ -93,11 +93,8 @@ class Server(FaultServer):
         swallow(self._sock)
 
     def close(self) -> None:
-        try:
+        with self._kept or contextlib.nullcontext():
             super().close()
-        finally:
-            if self._kept is not None:
-                self._kept.close()
 
 
 def _end() -> None:
@@ -138,9 +135,6 @@ class UnixConnection(urllib3.connection.HTTPConnection):
 
 class UnixPool(urllib3.HTTPConnectionPool):
     ConnectionCls = UnixConnection
-
-    def __init__(self, path: str, **options: Any) -> None:
-        super().__init__("localhost", path=path, **options)
 
 
 def get(pool: Any, path: str = "/", **options: Any) -> int:
@@ -204,12 +198,14 @@ def wait_idle(sock: Any, seconds: float) -> None:
     """
     sock = pooled_connection(sock).sock if hasattr(sock, "pool") else sock
     layers, remembered = layers_of(sock), state.find(sock)
-
-    def is_idle() -> bool:
-        is_read_late = remembered is not None and monotonic() - remembered.used_at < seconds
-        return not is_read_late and tcp_info.ask(layers).last_data_recv_ms >= seconds * 1000 + 20
-
-    kernel.wait_until(is_idle, "%s idle seconds" % seconds, 10)
+    kernel.wait_until(
+        lambda: (
+            tcp_info.ask(layers).last_data_recv_ms >= seconds * 1000 + 20
+            and (remembered is None or monotonic() - remembered.used_at >= seconds)
+        ),
+        "%s idle seconds" % seconds,
+        10,
+    )
 
 
 def await_probe(sock: Any) -> None:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import warnings
-from typing import Any, Callable, Dict, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Set, Tuple
 
 import stalepool_testing as testing
 from stalepool.sockets import liveness
@@ -20,8 +20,7 @@ from stalepool.sockets.layers import RawSocket, layers_of, raw_of
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import TLS, Pair, kernel, swallow, tls_sockets
 from stalepool_testing.sockets import REQUEST_TIMEOUT, await_delivery
-
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+from stalepool_testing.tls_sockets import ANSWER
 
 
 def peek(sock: Any, may_consume: bool = True) -> Verdict:
@@ -77,11 +76,8 @@ def may_consume(kind: str, state: str) -> bool:
 
 
 def is_possible(kind: Kind, state: State) -> bool:
-    if state.needs_tcp and not kind.is_tcp:
-        return False
-    return state.needs_tls in (None, kind.tls) or (
-        state.needs_tls == "any" and kind.tls is not None
-    )
+    has_tls = state.needs_tls in (None, kind.tls) or (state.needs_tls == "any" and kind.tls)
+    return bool(has_tls) and (kind.is_tcp or not state.needs_tcp)
 
 
 def parts_of(kind: str, state: str, **others: Any) -> Set[Any]:
@@ -96,11 +92,7 @@ def plain(family: int) -> Callable[..., Pair]:
 
 def tls(version: str, family: int = socket.AF_INET) -> Callable[..., Pair]:
     """``ssl.SSLSocket`` on both ends; green ones where the process is green."""
-
-    def make(tickets: int = 0) -> Pair:
-        return tls_sockets._handshake(TLS(version, num_tickets=tickets), family)
-
-    return make
+    return lambda tickets=0: tls_sockets._handshake(TLS(version, num_tickets=tickets), family)
 
 
 def pyopenssl(version: str) -> Callable[..., Pair]:
@@ -115,11 +107,8 @@ def pyopenssl(version: str) -> Callable[..., Pair]:
         context.load_verify_locations(cafile=settings.ca_path)
         bare = testing.healthy()
         peer = settings.wrap_server(bare.peer)
-        shaking = threading.Thread(target=peer.do_handshake)
-        shaking.start()
-        client = context.wrap_socket(bare.client, server_hostname="localhost")
-        shaking.join()
-        return Pair(client, peer)
+        with _shaking_hands(peer):
+            return Pair(context.wrap_socket(bare.client, server_hostname="localhost"), peer)
 
     return make
 
@@ -132,14 +121,20 @@ def tls_in_tls(version: str) -> Callable[..., Pair]:
 
         outer = tls(version)()
         inner = TLS(version, num_tickets=tickets)
-        peer = InnerServer(outer.peer, inner.server_context)
-        shaking = threading.Thread(target=peer.do_handshake)
-        shaking.start()
-        client = SSLTransport(outer.client, inner.client_context, server_hostname="localhost")
-        shaking.join()
-        return Pair(client, peer)  # type: ignore[arg-type]  # what urllib3 has in place of a socket
+        peer: Any = InnerServer(outer.peer, inner.server_context)
+        with _shaking_hands(peer):
+            client: Any = SSLTransport(outer.client, inner.client_context, "localhost")
+        return Pair(client, peer)
 
     return make
+
+
+@contextlib.contextmanager
+def _shaking_hands(peer: Any) -> Iterator[None]:
+    shaking = threading.Thread(target=peer.do_handshake)
+    shaking.start()
+    yield
+    shaking.join()
 
 
 class InnerServer:
@@ -213,6 +208,14 @@ KINDS: Dict[str, Kind] = {
 GREEN_KINDS = ("ipv4", "unix", "tls1.2", "tls1.3")
 
 
+def _await(pair: Pair, events: int, timeout_s: float = 5.0) -> None:
+    kernel.wait_readable(below(pair.client), timeout_s, events)
+
+
+def _arrive(pair: Pair) -> None:
+    await_delivery(Pair(below(pair.client), below(pair.peer)))
+
+
 def _close(pair: Pair) -> None:
     pair.peer.close()
     _await(pair, kernel.POLLRDHUP)
@@ -232,16 +235,12 @@ def _reset(pair: Pair) -> None:
 
 def _surplus(pair: Pair) -> None:
     pair.peer.sendall(REQUEST_TIMEOUT)
-    await_delivery(Pair(below(pair.client), below(pair.peer)))
+    _arrive(pair)
 
 
 def _surplus_in_tls(pair: Pair) -> None:
     pair.peer.sendall(ANSWER + REQUEST_TIMEOUT)
     assert pair.client.recv(len(ANSWER)) == ANSWER
-
-
-def _ticket(pair: Pair) -> None:
-    await_delivery(Pair(below(pair.client), below(pair.peer)))
 
 
 def _goodbye(pair: Pair) -> None:
@@ -251,12 +250,7 @@ def _goodbye(pair: Pair) -> None:
 
 def in_turn(*acts: Callable[[Any], None]) -> Callable[[Any], None]:
     """One thing after the other."""
-
-    def act(pair: Any) -> None:
-        for each in acts:
-            each(pair)
-
-    return act
+    return lambda pair: [act(pair) for act in acts] and None
 
 
 def _record(length: int, brought: int) -> Callable[[Pair], None]:
@@ -265,7 +259,7 @@ def _record(length: int, brought: int) -> Callable[[Pair], None]:
     def send(pair: Pair) -> None:
         record = b"\x17\x03\x03\x00%c" % length + b"\0" * brought
         _socket.socket.send(raw_of(below(pair.peer)), record)
-        await_delivery(Pair(below(pair.client), below(pair.peer)))
+        _arrive(pair)
 
     return send
 
@@ -284,15 +278,11 @@ def _swallow(pair: Pair) -> None:
 
 def _user_timeout(pair: Pair) -> None:
     # one byte below TLS that is never acknowledged: the connection is past saving anyway
-    swallow(below(pair.peer))
+    _swallow(pair)
     raw = raw_of(below(pair.client))
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
     _socket.socket.send(raw, b"\0")
     _await(pair, 0, timeout_s=10)
-
-
-def _await(pair: Pair, events: int, timeout_s: float = 5.0) -> None:
-    kernel.wait_readable(below(pair.client), timeout_s, events)
 
 
 def below(sock: Any) -> Any:
@@ -326,9 +316,9 @@ STATES: Dict[str, State] = {
     "half a record": State(_record(64, brought=10), Verdict.UNREAD, "any"),
     "broken record": State(_record(32, brought=32), Verdict.CLOSED, "TLSv1.3"),
     "fatal alert": State(_fatal_alert, Verdict.CLOSED, "any"),
-    "late ticket": State(_ticket, Verdict.ALIVE, "TLSv1.3", tickets=2, is_usable=True),
-    "late ticket, FIN": State(in_turn(_ticket, _close), Verdict.CLOSED, "TLSv1.3", tickets=2),
-    "late ticket, surplus": State(in_turn(_ticket, _surplus), Verdict.UNREAD, "TLSv1.3", tickets=2),
+    "late ticket": State(_arrive, Verdict.ALIVE, "TLSv1.3", tickets=2, is_usable=True),
+    "late ticket, FIN": State(in_turn(_arrive, _close), Verdict.CLOSED, "TLSv1.3", tickets=2),
+    "late ticket, surplus": State(in_turn(_arrive, _surplus), Verdict.UNREAD, "TLSv1.3", tickets=2),
 }
 
 
