@@ -100,7 +100,7 @@ class Scene:
         if self.kind.depth == 1:
             _socket.socket.send(raw_of(end), BROKEN)  # type: ignore[arg-type]
         else:
-            (end.outer if end is self.peer else end.socket).sendall(BROKEN)
+            end.socket.sendall(BROKEN)
 
     def wait(self, events: int) -> None:
         """Wait until ``poll`` shows one of these on the client's socket."""

@@ -10,9 +10,12 @@ import _socket
 import contextlib
 import socket
 import ssl
-import threading
 import warnings
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Set, Tuple
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, NamedTuple, Optional, Set, Tuple
+
+from urllib3.util.ssltransport import SSLTransport
 
 import stalepool_testing as testing
 from stalepool.sockets import liveness
@@ -107,7 +110,8 @@ def pyopenssl(version: str) -> Callable[..., Pair]:
         context.load_verify_locations(cafile=settings.ca_path)
         bare = testing.healthy()
         peer = settings.wrap_server(bare.peer)
-        with _shaking_hands(peer):
+        with ThreadPoolExecutor(1) as executor:
+            executor.submit(peer.do_handshake)
             return Pair(context.wrap_socket(bare.client, server_hostname="localhost"), peer)
 
     return make
@@ -117,77 +121,42 @@ def tls_in_tls(version: str) -> Callable[..., Pair]:
     """urllib3's ``SSLTransport``: TLS spoken inside a TLS connection to a proxy."""
 
     def make(tickets: int = 0) -> Pair:
-        from urllib3.util.ssltransport import SSLTransport
-
-        outer = tls(version)()
-        inner = TLS(version, num_tickets=tickets)
-        peer: Any = InnerServer(outer.peer, inner.server_context)
-        with _shaking_hands(peer):
+        outer, inner = tls(version)(), TLS(version, num_tickets=tickets)
+        with ThreadPoolExecutor(1) as executor:
+            peer: Any = executor.submit(InnerServer, outer.peer, inner.server_context)
             client: Any = SSLTransport(outer.client, inner.client_context, "localhost")
-        return Pair(client, peer)
+            return Pair(client, peer.result())
 
     return make
 
 
-@contextlib.contextmanager
-def _shaking_hands(peer: Any) -> Iterator[None]:
-    shaking = threading.Thread(target=peer.do_handshake)
-    shaking.start()
-    yield
-    shaking.join()
-
-
-class InnerServer:
-    """The far end of TLS in TLS: as much of a socket as the states ask of a peer."""
+class InnerServer(SSLTransport):
+    """The far end of TLS in TLS, with what the states ask of a peer."""
 
     def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext) -> None:
-        self.outer = outer
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        def wrap_bio(*args: Any, **options: Any) -> ssl.SSLObject:
+            return context.wrap_bio(*args[:2], server_side=True)
 
-    @property
-    def family(self) -> int:
-        return self.outer.family
-
-    def fileno(self) -> int:
-        return self.outer.fileno()
-
-    def close(self) -> None:
-        self.outer.close()
-
-    def do_handshake(self) -> None:
-        self._through(self._tls.do_handshake)
-
-    def sendall(self, data: bytes) -> None:
-        self._through(self._tls.write, data)
+        super().__init__(outer, SimpleNamespace(wrap_bio=wrap_bio))  # type: ignore[arg-type]
+        self.family = outer.family
 
     def send_records(self, *records: bytes) -> None:
         """Several of the inner layer's records in one of the outer layer's."""
         for record in records:
-            self._tls.write(record)
-        self.outer.sendall(self._outgoing.read())
+            self.sslobj.write(record)
+        self.socket.sendall(self.outgoing.read())
 
     def say_goodbye(self) -> None:
         """Send a close_notify of the inner layer, and wait for none."""
         with contextlib.suppress(ssl.SSLWantReadError):
-            self._tls.unwrap()
-        self.outer.sendall(self._outgoing.read())
+            self.sslobj.unwrap()
+        self.send_records()
 
-    def recv(self, size: int) -> bytes:
-        return self._through(self._tls.read, size)
-
-    def _through(self, call: Callable[..., Any], *args: Any) -> Any:
-        while True:
-            try:
-                result, wants_more = call(*args), False
-            except ssl.SSLWantReadError:
-                wants_more = True
-            finally:  # an alert, too
-                if self._outgoing.pending:
-                    self.outer.sendall(self._outgoing.read())
-            if not wants_more:
-                return result
-            self._incoming.write(self.outer.recv(65536))
+    def recv(self, *args: Any) -> bytes:
+        try:
+            return super().recv(*args)
+        finally:
+            self.send_records()  # an alert, which urllib3's client would leave unsent
 
 
 #: what one process has side by side; eventlet's and gevent's sockets are made by the same functions
@@ -287,9 +256,7 @@ def _user_timeout(pair: Pair) -> None:
 
 def below(sock: Any) -> Any:
     """The socket a state can be made on: under pyOpenSSL's wrapper and the inner TLS."""
-    for name in ("outer", "socket"):
-        sock = getattr(sock, name, sock)
-    return sock
+    return getattr(sock, "socket", sock)
 
 
 def arm_keepalive(sock: Any, count: int) -> None:

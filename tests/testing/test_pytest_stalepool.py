@@ -15,7 +15,7 @@ FIXTURES = """
     import sys
     import pytest
     import requests
-    from stalepool_testing import TLS, Reset, Respond, stale_states, wait_readable
+    from stalepool_testing import Reset, Respond, stale_states, wait_readable
 
     DIES = [Respond(200), Reset()]
 
@@ -41,10 +41,7 @@ FIXTURES = """
     def test_off(fault_server, stalepool_off):
         lose_one(fault_server(DIES))
 
-    def test_options(fault_server):
-        tls = TLS()
-        server = fault_server([Respond(201), Respond(202)], tls=tls)
-        assert two_requests(server, verify=tls.ca_path) == [201, 202]
+    def test_steps_may_be_left(fault_server):
         fault_server([Respond(200)], may_leave_steps=True)
 
     @pytest.mark.parametrize("state", stale_states())
