@@ -10,8 +10,7 @@ from typing import List
 
 from docs.marks import insert
 
-from .report import Report, is_wrong, label, run
-from .table import BEGIN, END, about, as_rst, score
+from .report import BEGIN, END, Report, about, as_rst, is_wrong, label, run, score
 
 
 def main() -> int:

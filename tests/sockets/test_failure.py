@@ -14,7 +14,7 @@ import pytest
 
 import stalepool_testing as testing
 from breaks import breaks
-from failures import report, table
+from failures import report
 from failures.faults import FAULTS, KINDS
 from pools import UnknownSocket
 from socket_states import KINDS as SOCKETS
@@ -152,12 +152,12 @@ def test_what_is_alike_stands_in_one_row_of_the_table_and_what_is_wrong_is_marke
     new = _a_report("3.13.5", "3.5.1", TLSv1_2="EOF", TLSv1_3="SSLError(5)")
     wrong = _a_report("3.8.18", "3.0.22", judged=False, TLSv1_2="EOF")
     fault = (FAULTS[0].name, "receive")
-    assert table.rows_of([old, new]) == [
+    assert report.rows_of([old, new]) == [
         (*fault, "EOF", "IN RDHUP (HUP)", "ended", "ssl (TLSv1.2, TLSv1.3 on 3.8+3.0)"),
         (*fault, "SSLError(5)", "IN RDHUP HUP", "ended", "ssl (TLSv1.3 on 3.13+3.5)"),
     ]
-    assert table.rows_of([wrong]) == [(*fault, "EOF", "IN RDHUP", "not ended (wrong)", "all")]
-    assert "Right in 0 of 1 cells" in table.as_rst([wrong])
+    assert report.rows_of([wrong]) == [(*fault, "EOF", "IN RDHUP", "not ended (wrong)", "all")]
+    assert "Right in 0 of 1 cells" in report.as_rst([wrong])
 
 
 def test_the_page_of_the_docs_has_every_fault():

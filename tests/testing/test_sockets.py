@@ -94,22 +94,13 @@ def test_each_state(make, options, events, state, meets, family):
         if make in (testing.healthy, testing.tls_healthy, testing.late_ticket):
             assert kernel.events_on(client) == 0, "both tickets had arrived"
             converse(pair)
+        if make is testing.half_closed:
+            client.sendall(b"late")
+            assert pair.peer.recv(4) == b"late"
 
 
 def tcp_state(sock):
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0]
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_sent_after_the_fin(family):
-    with testing.half_closed(family=FAMILIES[family]) as pair:
-        pair.client.sendall(b"late")
-        assert pair.peer.recv(4) == b"late"
-    if family != "unix":
-        with testing.eof(family=FAMILIES[family]) as pair:
-            pair.client.sendall(b"late")  # taken by the kernel, answered by an RST
-            assert wait_readable(pair.client, events=0) & (POLLERR | POLLHUP)
-            assert tcp_state(pair.client) == CLOSE
 
 
 def test_each_stale_state_has_the_name_of_its_function_and_its_options():
