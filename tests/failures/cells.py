@@ -28,9 +28,6 @@ HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
 PART = b"x" * 1000
 MORE_THAN_FITS = b"x" * (1 << 20)
 
-#: whose exceptions are called by their module's name, too
-_FOREIGN = ("eventlet", "gevent", "OpenSSL")
-
 
 def one_cell(kind: Kind, version: Optional[str], fault: Fault, side: str) -> Dict[str, Any]:
     """Bring one connection to its failure, and ask at once.
@@ -57,11 +54,11 @@ def one_cell(kind: Kind, version: Optional[str], fault: Fault, side: str) -> Dic
         if raised != "nothing":
             fault.then(scene)
         cell = dict.fromkeys(("judged", "right", "begun", "begun_right"))
-        cell.update(raised=raised, poll=faults.names_of(faults.poll_now(scene.raw)))
+        cell.update(raised=raised, poll=faults.shown_on(scene.raw))
         if raised != "nothing":
-            cell.update(judged=_said_of(failure.has_ended, scene.client, error), right=fault.ended)
+            cell.update(judged=failure.has_ended(scene.client, error), right=fault.ended)
             if side == SEND:
-                begun = _said_of(failure.answer_has_begun, scene.client)
+                begun = failure.answer_has_begun(scene.client)
                 cell.update(begun=begun, begun_right=fault.has_begun(kind))
         return cell
     finally:
@@ -118,13 +115,6 @@ def _receive(scene: Scene, fault: Fault) -> bool:
     return True
 
 
-def _said_of(question: Any, *args: Any) -> Any:
-    try:
-        return question(*args)
-    except Exception as surprise:
-        return words_of(surprise)
-
-
 def words_of(error: BaseException) -> str:
     """Class and arguments, without what differs from one build to the next."""
     cls = type(error)
@@ -135,8 +125,8 @@ def words_of(error: BaseException) -> str:
         said = ", ".join(map(str, error.args))
     said = re.sub(r"\s*\(_ssl\.c:\d+\)", "", said)
     said = re.sub(r"0x[0-9a-f]+", "0x...", said)
-    name = cls.__qualname__ if module not in _FOREIGN else "%s.%s" % (module, cls.__qualname__)
-    return "%s(%s)" % (name, said if len(said) <= 80 else said[:77] + "...")
+    whose = module + "." if module in ("eventlet", "gevent", "OpenSSL") else ""
+    return "%s%s(%s)" % (whose, cls.__qualname__, said if len(said) <= 80 else said[:77] + "...")
 
 
 found = []

@@ -29,15 +29,18 @@ class Kind(NamedTuple):
     """One kind of client socket that a urllib3 pool can hold, as far as a failure on it differs.
 
     ``made_as``: its TLS version, None without -> its name in ``socket_states.KINDS``.
-    ``green``: the library that patches the process, None without. ``needs``: what it is made of.
+    ``needs``: the library that it is of, and that patches its process where it is ``green``.
     ``depth``: how many TLS layers there are. ``shuts_down``: its ``shutdown()`` is the kernel's.
     """
 
     made_as: Dict[Optional[str], str]
-    green: Optional[str] = None
-    needs: Tuple[str, ...] = ()
+    needs: str = "ssl"
     depth: int = 1
     shuts_down: bool = True
+
+    @property
+    def green(self) -> bool:
+        return self.needs in ("eventlet", "gevent")
 
 
 PLAIN: Dict[Optional[str], str] = {None: "ipv4"}
@@ -50,13 +53,13 @@ def _tls(name: str) -> Dict[Optional[str], str]:
 #: the first word of a green one is its library
 KINDS: Dict[str, Kind] = {
     "socket": Kind(PLAIN),
-    "eventlet socket": Kind(PLAIN, "eventlet", ("eventlet",)),
-    "gevent socket": Kind(PLAIN, "gevent", ("gevent",)),
+    "eventlet socket": Kind(PLAIN, "eventlet"),
+    "gevent socket": Kind(PLAIN, "gevent"),
     "ssl": Kind(_tls("tls")),
-    "eventlet ssl": Kind(_tls("tls"), "eventlet", ("eventlet",)),
-    "gevent ssl": Kind(_tls("tls"), "gevent", ("gevent",)),
-    "SSLTransport": Kind(_tls("tls-in-tls"), needs=("urllib3",), depth=2, shuts_down=False),
-    "pyOpenSSL": Kind(_tls("pyopenssl"), needs=("urllib3", "OpenSSL"), shuts_down=False),
+    "eventlet ssl": Kind(_tls("tls"), "eventlet"),
+    "gevent ssl": Kind(_tls("tls"), "gevent"),
+    "SSLTransport": Kind(_tls("tls-in-tls"), "urllib3", depth=2, shuts_down=False),
+    "pyOpenSSL": Kind(_tls("pyopenssl"), "OpenSSL", shuts_down=False),
 }
 
 
@@ -104,7 +107,7 @@ class Scene:
 
     def wait(self, events: int) -> None:
         """Wait until ``poll`` shows one of these on the client's socket."""
-        wait_until(lambda: bool(poll_now(self.raw) & events))
+        wait_until(lambda: bool(events_on(self.raw) & events))
 
     def settle(self) -> None:
         """Wait for the RST that what was just sent has drawn, where the peer is gone."""
@@ -112,12 +115,9 @@ class Scene:
             self.wait(POLLHUP)
 
 
-def poll_now(raw: Any) -> int:
-    """What ``poll(0)`` shows on a socket; 0 for one that is closed. Reads nothing."""
-    return 0 if raw.fileno() < 0 else events_on(raw)
-
-
-def names_of(events: int) -> str:
+def shown_on(raw: Any) -> str:
+    """What ``poll(0)`` shows on a socket, nothing on one that is closed. Reads nothing."""
+    events = 0 if raw.fileno() < 0 else events_on(raw)
     bits = {"IN": POLLIN, "RDHUP": POLLRDHUP, "HUP": POLLHUP, "ERR": POLLERR}
     return " ".join(name for name, bit in bits.items() if events & bit) or "nothing"
 
@@ -196,7 +196,7 @@ def _timeout(scene: Scene) -> None:
 def _alarm(scene: Scene) -> None:
     """A signal handler's exception; in a green thread its library's Timeout, which is its like."""
     if scene.kind.green:
-        timeout = importlib.import_module(scene.kind.green).Timeout(SOON_S)
+        timeout = importlib.import_module(scene.kind.needs).Timeout(SOON_S)
         if not timeout.pending:  # eventlet's has begun, gevent's has not
             timeout.start()
         scene.undo.append(timeout.cancel)

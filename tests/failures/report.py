@@ -29,11 +29,7 @@ Report = Dict[str, Any]
 
 def present() -> List[str]:
     """The kinds whose libraries this interpreter has."""
-    return [
-        name
-        for name, kind in KINDS.items()
-        if all(importlib.util.find_spec(needed) is not None for needed in kind.needs)
-    ]
+    return [name for name, kind in KINDS.items() if importlib.util.find_spec(kind.needs)]
 
 
 def run() -> Report:
@@ -104,10 +100,8 @@ Seen = Dict[str, List[str]]
 
 
 def judgement(cell: Dict[str, Any]) -> str:
-    judged = cell["judged"]
-    words = {True: "ended", False: "not ended", None: "-"}.get(judged, str(judged))
-    if cell["begun"]:
-        words += ", answer begun" if cell["begun"] is True else ", %s" % cell["begun"]
+    words = "ended" if cell["judged"] else "not ended"
+    words += ", answer begun" if cell["begun"] else ""
     return words + " (wrong)" if is_wrong(cell) else words
 
 
