@@ -8,118 +8,71 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 import urllib3
 
-import lanes
 from stalepool.patching import copies
 
-# -- names
 
-#: a module's name -> its copy of urllib3, and its place in it
-NAMES = {
-    "urllib3": ("urllib3", ""),
-    "urllib3.connectionpool": ("urllib3", "connectionpool"),
-    "urllib3.contrib.socks": ("urllib3", "contrib.socks"),
-    "urllib3.poolmanager": ("urllib3", "poolmanager"),
-    "pip._vendor.urllib3": ("pip._vendor.urllib3", ""),
-    "pip._vendor.urllib3.connectionpool": ("pip._vendor.urllib3", "connectionpool"),
-    "keystoneauth1.session": ("", "keystoneauth1.session"),
-    "keystoneauth1": None,
-    "urllib3.util": None,
-    "urllib3_of_theirs": None,
-    "connectionpool": None,
-    "json": None,
-}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_the_place_of_a_module(name: str) -> None:
-    assert copies.place_of(name) == NAMES[name]
+def test_the_place_of_a_module():
+    """Its copy of urllib3, and its place in that."""
+    places = {
+        "urllib3": ("urllib3", ""),
+        "urllib3.poolmanager": ("urllib3", "poolmanager"),
+        "pip._vendor.urllib3": ("pip._vendor.urllib3", ""),
+        "pip._vendor.urllib3.connectionpool": ("pip._vendor.urllib3", "connectionpool"),
+        "keystoneauth1.session": ("", "keystoneauth1.session"),
+        **dict.fromkeys(("keystoneauth1", "urllib3.util", "urllib3_of_theirs", "connectionpool")),
+    }
+    assert {name: copies.place_of(name) for name in places} == places
 
 
 @pytest.mark.parametrize("part", ["connectionpool", "contrib.socks"])
-def test_a_part_is_found_without_its_name_in_sys_modules(
-    part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_is_found_without_its_name_in_sys_modules(part, monkeypatch):
     pytest.importorskip("socks")
     module = importlib.import_module("urllib3." + part)
     monkeypatch.delitem(sys.modules, "urllib3." + part)
     assert module in copies.parts_of(urllib3)
 
 
-# -- copies inside other packages
-
-VENDORED = """
-    import warnings
-    warnings.simplefilter("ignore")  # pip's own
-    if sys.argv[2] == "before":
-        import stalepool
-    from pip._vendor import requests, urllib3
-    if sys.argv[2] == "after":
-        import stalepool
-    from stalepool_testing import Close, FaultServer, Respond
-
-    with FaultServer([Respond(200), Close(), Respond(200)]) as server:
-        with requests.Session() as session:
-            session.trust_env = False
-            assert session.get(server.url).status_code == 200
-            try:
-                print(session.get(server.url).status_code)
-            except requests.ConnectionError:
-                print(0)
-    if sys.argv[2] != "stock":
-        snapshot = stalepool.snapshot()
-        assert "pip._vendor.urllib3.connectionpool" in snapshot["patched"], snapshot
-        assert snapshot["unpatched"] == [] and snapshot["totals"]["replays"] == {"ok": 1}, snapshot
-        assert wrappings(urllib3.connectionpool) == {1}
-        assert stalepool.uninstall() == []
-        assert wrappings(urllib3.connectionpool) == {0}
-        assert stalepool.snapshot()["patched"] == []
-"""
-
-
-@pytest.mark.parametrize(
-    ("order", "expected"), lanes.first(1, [("before", 200), ("after", 200), ("stock", 0)])
-)
-def test_a_vendored_copy(order: str, expected: int, run_order: Callable[..., Any]) -> None:
+def test_copies_under_other_names(run_order, tmp_path):
+    """pip's, one under any name, an alias, and an instrumentation that is called urllib3."""
     pytest.importorskip("pip._vendor.urllib3")
-    off = {"STALEPOOL_ENABLED": "0"} if order == "stock" else {}
-    assert run_order(VENDORED, order, env=off) == expected
-
-
-def test_names_that_end_alike(run_order: Callable[..., Any], tmp_path: Path) -> None:
-    """A copy under any name, an alias of it, and an instrumentation that is called urllib3."""
     for name in "tool", "tool/instrumentation", "tool/instrumentation/urllib3", "tool/vendored":
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
     (tmp_path / "tool" / "vendored" / "urllib3").symlink_to(Path(urllib3.__file__).parent)
     run_order(
         """
+        import warnings
+        warnings.simplefilter("ignore")  # pip's own
         sys.path.insert(0, sys.argv[2])
+        from pip._vendor import urllib3 as pips
         import stalepool
         import tool.instrumentation.urllib3
-        assert "wrapt" not in sys.modules and stalepool.snapshot()["patched"] == []
+        assert stalepool.snapshot()["patched"] == ["pip._vendor.urllib3.connectionpool"]
+        from stalepool_testing import Close, FaultServer, Respond
+        with FaultServer([Respond(200), Close()]) as server:  # the second is sent once more
+            with pips.HTTPConnectionPool(server.host, server.port, retries=False) as pool:
+                answer(pool), answer(pool)
         import tool.vendored.urllib3, urllib3
         sys.modules["tool.packages.urllib3"] = urllib3
         sys.modules["tool.packages.urllib3.connectionpool"] = urllib3.connectionpool
-        copies = tool.vendored.urllib3.connectionpool, urllib3.connectionpool
-        check(*copies)
-        assert stalepool.uninstall() == []
-        for copy in copies:
-            assert wrappings(copy) == {0}
-        stalepool.install()
-        check(*copies)
-        expected = ["tool.vendored.urllib3.connectionpool", "urllib3.connectionpool"]
-        assert stalepool.snapshot()["patched"] == expected, stalepool.snapshot()
+        copies = [copy.connectionpool for copy in (pips, tool.vendored.urllib3, urllib3)]
+        for _ in range(2):
+            check(*copies)
+            seen = stalepool.snapshot()
+            assert seen["patched"] == [copy.__name__ for copy in copies] and not seen["unpatched"]
+            assert stalepool.uninstall() == stalepool.snapshot()["patched"] == []
+            assert [wrappings(copy) for copy in copies] == [{0}] * 3
+            stalepool.install()
         """,
         tmp_path,
     )
 
 
-def test_a_socks_connection(run_order: Callable[..., Any]) -> None:
+def test_a_socks_connection(run_order):
     """It is there when stalepool comes, and in the next copy it is loaded later."""
     pytest.importorskip("socks")
     run_order(
@@ -140,14 +93,12 @@ def test_a_socks_connection(run_order: Callable[..., Any]) -> None:
     )
 
 
-def test_a_copy_that_is_thrown_away_can_go(run_order: Callable[..., Any]) -> None:
+def test_a_copy_that_is_thrown_away_can_go(run_order):
     run_order(
         """
         import gc, typing, weakref
         import stalepool, urllib3
-        cls, module = map(
-            weakref.ref, (urllib3.connection.HTTPConnection, urllib3.connectionpool)
-        )
+        refs = [weakref.ref(urllib3.connection.HTTPConnection), weakref.ref(urllib3.connectionpool)]
         assert wrappings(urllib3.connectionpool) == {1}
         forget("urllib3")
         del urllib3
@@ -155,7 +106,7 @@ def test_a_copy_that_is_thrown_away_can_go(run_order: Callable[..., Any]) -> Non
         [clear() for clear in typing._cleanups]
         getattr(typing, "clear_overloads", bool)()
         gc.collect()
-        assert cls() is None and module() is None
+        assert [ref() for ref in refs] == [None, None]
         assert stalepool.snapshot()["patched"] == []
         """
     )
