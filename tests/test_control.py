@@ -4,38 +4,52 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import Any, Callable, Dict, Iterator
 
 import pytest
 import urllib3
 
-import lanes
 import stalepool
-from in_client import attributes, deaths, wrappings
-from pools import await_arrival, get, stock
+from in_client import attributes, wrappings
+from pools import get, shim, stock
 from replay_tools import side_by_side
 from stalepool import fallback, runtime
 
+WITHOUT_WRAPT = """
+    sys.modules["wrapt"] = None
+    import stalepool
 
-@pytest.fixture
-def installed_again() -> Iterator[None]:
-    """Whatever a test has switched, those after it have the defaults."""
-    yield
-    stalepool.install()
+    def state():
+        seen = stalepool.snapshot()
+        assert seen["installed"] is stalepool.is_installed()
+        return seen["installed"], seen["mode"]
 
+    assert state() == (False, None)
+    import urllib3
+    original = urllib3.connectionpool.is_connection_dropped
+    assert original is urllib3.util.connection.is_connection_dropped
+    assert state() == (False, None)
+    assert stalepool.snapshot()["fallbacks"]["hook_failed"] > 0
+    del sys.modules["wrapt"]  # and now it is there
+    %s
+    import urllib3
+    assert state() == (True, "active")
+    check(urllib3.connectionpool)
+"""
 
 #: each in a process of its own
-SCRIPTS: Dict[str, str] = {
+SCRIPTS = {
     "undo is exact": """
         import urllib3
         pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
         for _ in range(2):  # urllib3 replaces a function of its own at first use
             answer(pool)
             wait_for_fin(pool)
-        pool.close()
         stock, finders = everything_in("urllib3"), list(sys.meta_path)
         import stalepool
-        for _ in range(3):
+        answer(pool)
+        assert deaths() == 1  # of a connection that was pooled before
+        pool.close()
+        for _ in range(2):
             assert stalepool.is_installed()
             check(urllib3.connectionpool)
             assert differences(stock, everything_in("urllib3"))
@@ -51,8 +65,7 @@ SCRIPTS: Dict[str, str] = {
     "before urllib3 it is a matter of the hook alone": """
         finders = list(sys.meta_path)
         import stalepool
-        assert stalepool.is_installed()
-        assert stalepool.snapshot()["mode"] is None
+        assert stalepool.is_installed() and stalepool.snapshot()["mode"] is None
         assert stalepool.uninstall() == [] == stalepool.uninstall()
         assert not stalepool.is_installed() and sys.meta_path == finders
         stalepool.install(mode="audit")
@@ -67,138 +80,71 @@ SCRIPTS: Dict[str, str] = {
         import urllib3
         check(urllib3.connectionpool)
         assert stalepool.snapshot()["mode"] == "audit"  # holds for later copies too
-        stalepool.install()  # the settings of the environment again
-        assert stalepool.snapshot()["mode"] == "active"
         stalepool.uninstall()
         forget("urllib3")
         import urllib3
         assert wrappings(urllib3.connectionpool) == {0}
     """,
+    # what failed for one copy may work later, or for the next
+    "without wrapt, and then with it": WITHOUT_WRAPT % "stalepool.install()",
+    "without wrapt, and the next copy with it": WITHOUT_WRAPT % 'forget("urllib3")',
 }
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_in_a_process_of_its_own(name: str, run_order: Callable[..., Any]) -> None:
+def test_in_a_process_of_its_own(name, run_order):
     run_order(SCRIPTS[name])
 
 
-def test_a_stranger_that_answers_to_every_name_is_no_trap() -> None:
+def test_a_stranger_that_answers_to_every_name_is_no_trap(monkeypatch):
     class Stranger:
-        def __call__(self, conn: Any) -> bool:
+        def __call__(self, conn):
             return False
 
-        def __getattr__(self, name: str) -> Stranger:
+        def __getattr__(self, name):
             return Stranger()
 
-    with stock(), pytest.MonkeyPatch.context() as patched:
+    with stock(), monkeypatch.context() as patched:
         patched.setattr(urllib3.connectionpool, "is_connection_dropped", Stranger())
         stalepool.install()
         assert stalepool.uninstall() == []
 
 
-def test_connections_that_were_pooled_before(port: int) -> None:
-    def meet_a_dead_connection() -> int:
-        await_arrival(pool)
-        before = deaths()
-        assert get(pool) == 200
-        return deaths() - before
-
-    with stock(), urllib3.HTTPConnectionPool("127.0.0.1", port, retries=False) as pool:
-        assert get(pool) == 200
-        stalepool.install()
-        assert meet_a_dead_connection() == 1  # covered from the first checkout on
-        stalepool.uninstall()
-        assert meet_a_dead_connection() == 0  # stock again
-        stalepool.install()
-        assert meet_a_dead_connection() == 1
-
-
-@pytest.mark.usefixtures("installed_again")
-def test_a_wrong_setting_changes_nothing() -> None:
-    stalepool.install(max_idle_s=7)
-    before, installation = state(), runtime.current
-    for name, value in ("mode", "activ"), ("max_idle", 3), ("enabled", "never"):
-        with pytest.raises(stalepool.SettingsError, match=repr(value)):
-            stalepool.install(**{name: value})
-        assert state() == before and runtime.current is installation
-    stalepool.uninstall()
-    with pytest.raises(stalepool.SettingsError):
-        stalepool.install(mode="activ")
-    assert not stalepool.is_installed() and wrappings(urllib3.connectionpool) == {0}
-
-
-def state() -> Any:
+def state():
     return attributes(urllib3.connectionpool), list(sys.meta_path), stalepool.snapshot()
 
 
-@pytest.mark.parametrize(
-    ("first", "then"),
-    lanes.first(
-        2, [("stalepool", "install"), ("stalepool", "the next copy"), ("urllib3", "install")]
-    ),
-)
-def test_without_wrapt_it_says_that_it_is_off(
-    first: str, then: str, run_order: Callable[..., Any]
-) -> None:
-    """What failed for one copy may work later, or for the next."""
-    run_order(
-        """
-        sys.modules["wrapt"] = None
-        __import__(sys.argv[2])
-        import stalepool
-
-        def state():
-            seen = stalepool.snapshot()
-            assert seen["installed"] is stalepool.is_installed()
-            return seen["installed"], seen["mode"]
-
-        assert state() == (False, None)
-        import urllib3
-        original = urllib3.connectionpool.is_connection_dropped
-        assert original is urllib3.util.connection.is_connection_dropped
-        assert state() == (False, None)
-        assert stalepool.snapshot()["fallbacks"]["hook_failed"] > 0
-        if sys.argv[3] == "install":
-            assert stalepool.uninstall() == [] and state() == (False, None)
-            del sys.modules["wrapt"]  # and now it is there
-            stalepool.install()
-        else:
-            del sys.modules["wrapt"]
-            forget("urllib3")
-            import urllib3
-        assert state() == (True, "active")
-        check(urllib3.connectionpool)
-        """,
-        first,
-        then,
-    )
+def test_a_wrong_setting_changes_nothing():
+    with shim(max_idle_s=7):
+        before, installation = state(), runtime.current
+        for name, value in ("mode", "activ"), ("max_idle", 3), ("enabled", "never"):
+            with pytest.raises(stalepool.SettingsError, match=repr(value)):
+                stalepool.install(**{name: value})
+            assert state() == before and runtime.current is installation
 
 
-@pytest.mark.usefixtures("installed_again")
-def test_install_starts_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STALEPOOL_ENABLED", "0")
-    for settings, is_on in ({}, False), ({"enabled": True}, True), ({"enabled": False}, False):
-        stalepool.install(**settings)
-        assert stalepool.is_installed() == is_on
-        assert wrappings(urllib3.connectionpool) == {int(is_on)}
-    monkeypatch.delenv("STALEPOOL_ENABLED")
-    monkeypatch.setenv("STALEPOOL_MODE", "audit")
-    monkeypatch.setenv("STALEPOOL_MAX_IDLE_S", "9")
-    stalepool.install()
-    assert runtime.current == stalepool.Settings(mode="audit", max_idle_s=9)
-    stalepool.install(max_idle_s=8)
-    assert runtime.current == stalepool.Settings(mode="audit", max_idle_s=8)
+def test_install_starts_from_the_environment(monkeypatch):
+    with shim(), monkeypatch.context() as patched:
+        patched.setenv("STALEPOOL_ENABLED", "0")
+        for settings, is_on in ({}, False), ({"enabled": True}, True), ({"enabled": False}, False):
+            stalepool.install(**settings)
+            assert stalepool.is_installed() == is_on
+            assert wrappings(urllib3.connectionpool) == {int(is_on)}
+        patched.delenv("STALEPOOL_ENABLED")
+        patched.setenv("STALEPOOL_MODE", "audit")
+        for settings in {"max_idle_s": 8}, {}:
+            stalepool.install(**settings)
+            assert runtime.current == stalepool.Settings(mode="audit", **settings)
 
 
-@pytest.mark.usefixtures("installed_again")
-def test_switching_under_traffic(port: int) -> None:
+def test_switching_under_traffic(port):
     stop = threading.Event()
 
-    def ask() -> None:
+    def ask():
         while not stop.is_set():
             assert get(pool) == 200
 
-    def switch() -> None:
+    def switch():
         try:
             for _ in range(12):
                 stalepool.uninstall()
@@ -214,10 +160,8 @@ def test_switching_under_traffic(port: int) -> None:
     assert wrappings(urllib3.connectionpool) == {1}
 
 
-def test_the_public_names() -> None:
+def test_the_public_names():
     for name in stalepool.__all__:
-        assert getattr(stalepool, name) is not None
-        assert name in dir(stalepool)
-    assert stalepool.Verdict.CLOSED.value == "closed"
+        assert getattr(stalepool, name) is not None and name in dir(stalepool)
     with pytest.raises(AttributeError, match="nothing"):
         stalepool.nothing  # noqa: B018
