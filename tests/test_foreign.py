@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import types
-from typing import Any, Callable
 
 import pytest
 
@@ -20,14 +19,6 @@ CALLED = [
     "pip._vendor.urllib3.connection",
 ]
 
-
-def failing_in(name: str, raised: str) -> Callable[[], Any]:
-    """A function of a module of this name, which raises."""
-    module = types.ModuleType(name)
-    exec("class Theirs(Exception): pass\ndef fail(): raise %s('x')" % raised, vars(module))
-    return module.fail  # type: ignore[no-any-return]
-
-
 #: the module that raises, what it raises -> whether that passes through our guard
 RAISED = [
     *((name, "Theirs", False) for name in CALLED),
@@ -38,9 +29,11 @@ RAISED = [
 ]
 
 
-@pytest.mark.parametrize(("module", "raised", "passes"), RAISED)
-def test_whose_exception_it_is(module: str, raised: str, passes: bool) -> None:
-    call = fallback.guarded("check_failed", "caught")(failing_in(module, raised))
+@pytest.mark.parametrize(("name", "raised", "passes"), RAISED)
+def test_whose_exception_it_is(name, raised, passes):
+    module = types.ModuleType(name)
+    exec("class Theirs(Exception): pass\ndef fail(): raise %s('x')" % raised, vars(module))
+    call = fallback.guarded("check_failed", "caught")(module.fail)
     if passes:
         with pytest.raises(Exception, match="x"):
             call()
@@ -48,18 +41,13 @@ def test_whose_exception_it_is(module: str, raised: str, passes: bool) -> None:
         assert call() == "caught"
 
 
-def test_an_exception_that_was_not_raised_is_nobodys() -> None:
-    class Theirs(Exception):
-        pass
-
-    assert not foreign.is_foreign(Theirs())
+def test_an_exception_that_was_not_raised_is_nobodys():
+    assert not foreign.is_foreign(type("Theirs", (Exception,), {})())
     assert not foreign.is_a_sockets_timeout(None)
 
 
 @pytest.mark.parametrize("scene", lanes.first(1, injection.SCENES))
-def test_an_exception_at_any_line_of_ours_reaches_the_caller(
-    run_python: Callable[..., Any], scene: str
-) -> None:
+def test_an_exception_at_any_line_of_ours_reaches_the_caller(run_python, scene):
     script = "import sys; from support import injection; injection.injected(sys.argv[1])"
     seen = run_python(script, scene, env=WITH_TESTS, flags=["-Wignore"])
     assert seen["lost"] == [] and seen["broken"] == []
