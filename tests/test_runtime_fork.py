@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import pytest
 
-import lanes
 from stalepool_testing import TLS, FaultServer, Respond, echo
 from worlds import WITH_TESTS
 
@@ -16,29 +15,26 @@ CLIENT = """
     import json, os, ssl, socket, sys
     host, port, ca_path, who, world = sys.argv[1:]
     import worlds
-    if world != "threads":
+    if world == "eventlet":
         worlds.enter(world)
     import urllib3
     import stalepool
-    from pools import CHECKOUT_ALONE, await_arrival, pooled_connection
+    from pools import CHECKOUT_ALONE, await_arrival
     from stalepool_testing import into_pool
 
     if who == "stock":
         stalepool.uninstall()
     else:
         stalepool.install(**CHECKOUT_ALONE)
-    options = dict(maxsize=1, retries=False, timeout=10)
-    if ca_path:
-        pool = urllib3.HTTPSConnectionPool(host, int(port), ca_certs=ca_path, **options)
-    else:
-        pool = urllib3.HTTPConnectionPool(host, int(port), **options)
+    url = "%s://%s:%s" % ("https" if ca_path else "http", host, port)
+    options = {"ca_certs": ca_path} if ca_path else {}
+    pool = urllib3.connection_from_url(url, maxsize=1, retries=False, timeout=10, **options)
 
     def ask(path):
         try:
-            response = pool.request("GET", path)
+            return json.loads(pool.request("GET", path).data)["path"]
         except urllib3.exceptions.HTTPError as error:
             return type(error).__name__
-        return json.loads(response.data)["path"]
 
     def verdicts():
         return stalepool.snapshot()["totals"]["verdicts"]
@@ -66,7 +62,7 @@ CLIENT = """
 def run_client(run_python):
     """Runs a script against a server; what it printed, and the connection of each path."""
 
-    def run(script, who, world="threads", version=None, num_tickets=0):
+    def run(script, who="shim", world="threads", version=None, num_tickets=0):
         tls = None if version is None else TLS(version, num_tickets=num_tickets)
         with FaultServer(tls=tls, default=Respond(200, echo)) as server:
             ca_path = tls.ca_path if tls else ""
@@ -77,42 +73,52 @@ def run_client(run_python):
     return run
 
 
-PARENT_CHILD_PARENT = """
-    ask("/parent/1"), ask("/parent/2")
-    child = in_child(lambda: [ask("/child/1"), ask("/child/2"), verdicts()])
-    print(json.dumps([child, ask("/parent/3"), ask("/parent/4"), verdicts()]))
+FAMILY = """
+    worker = in_child(lambda: [ask("/worker/1"), ask("/worker/2"), verdicts()])
+    if who == "shim later":
+        stalepool.uninstall()
+    ask("/parent/1")
+    if who == "shim later":
+        stalepool.install(**CHECKOUT_ALONE)
+
+    def child():
+        grandchild = lambda: [ask("/grandchild/1"), verdicts()]
+        return [ask("/child/1"), in_child(grandchild), ask("/child/2"), verdicts()]
+
+    print(json.dumps([worker, in_child(child), ask("/parent/2"), ask("/parent/3"), verdicts()]))
 """
 
 
 @pytest.mark.parametrize(
-    "world, version",
-    lanes.first(
-        2,  # the tests below have plain ones
-        [
-            *(("threads", "TLSv1.3"), ("eventlet", "TLSv1.3")),
-            *(("threads", "TLSv1.2"), ("threads", None), ("eventlet", None)),
-        ],
-    ),
+    ("who", "world", "version"),
+    [
+        *(("shim", "threads", "TLSv1.3"), ("shim", "eventlet", "TLSv1.3")),
+        # the first connection was pooled before the shim came
+        ("shim later", "threads", None),
+        pytest.param("shim", "threads", "TLSv1.2", marks=pytest.mark.full),
+        pytest.param("shim", "eventlet", None, marks=pytest.mark.full),
+    ],
 )
-def test_each_has_its_own(run_client, world, version):
-    (child, *parent), connections = run_client(PARENT_CHILD_PARENT, "shim", world, version)
-
-    assert child == ["/child/1", "/child/2", {"foreign_process": 1, "alive": 1}]
+def test_each_has_its_own(run_client, who, world, version):
+    """Nothing is foreign to a worker that forks before it connects, as in nova-api."""
+    said, connections = run_client(FAMILY, who, world, version)
+    worker = ["/worker/1", "/worker/2", {"alive": 1}]
+    grandchild = ["/grandchild/1", {"foreign_process": 1}]
+    child = ["/child/1", grandchild, "/child/2", {"foreign_process": 1, "alive": 1}]
     # usable as if nothing had happened: no close_notify, no FIN, no record of it read
-    assert parent == ["/parent/3", "/parent/4", {"alive": 3}]
+    assert said == [worker, child, "/parent/2", "/parent/3", {"alive": 2}]
     assert connections == {
-        **dict.fromkeys(("/parent/1", "/parent/2", "/parent/3", "/parent/4"), 0),
-        **dict.fromkeys(("/child/1", "/child/2"), 1),
+        **{"/worker/1": 0, "/worker/2": 0, "/child/1": 2, "/child/2": 2, "/grandchild/1": 3},
+        **{"/parent/1": 1, "/parent/2": 1, "/parent/3": 1},
     }
 
 
 def test_stock_shares_one_connection(run_client):
-    (child, *parent), connections = run_client(PARENT_CHILD_PARENT, "stock", version="TLSv1.3")
-
+    (_, child, *_), connections = run_client(FAMILY, "stock", version="TLSv1.3")
     assert child[0] == "/child/1"
-    assert connections["/child/1"] == connections["/parent/1"] == 0
-    # two writers of one TLS stream: the parent's next record is a repetition to the server
-    assert parent[0] in ("ProtocolError", "SSLError", "ReadTimeoutError")
+    assert connections["/child/1"] == connections["/parent/1"]
+    # two writers of one TLS stream: the next record is a repetition to the server
+    assert child[2] in ("ProtocolError", "SSLError", "ReadTimeoutError")
 
 
 def test_the_child_reads_nothing_of_the_parents(run_client):
@@ -125,44 +131,5 @@ def test_the_child_reads_nothing_of_the_parents(run_client):
     child = in_child(lambda: [ask("/child/1"), verdicts()])
     print(json.dumps([child, ask("/parent/1"), verdicts()]))
     """
-    said, _ = run_client(script, "shim", version="TLSv1.3", num_tickets=2)
-
+    said, _ = run_client(script, version="TLSv1.3", num_tickets=2)
     assert said == [["/child/1", {"foreign_process": 1}], "/parent/1", {"alive": 1}]
-
-
-def test_pooled_before_the_shim_came(run_client):
-    script = """
-    stalepool.uninstall()
-    ask("/parent/1")
-    stalepool.install(**CHECKOUT_ALONE)
-    child = in_child(lambda: [ask("/child/1"), ask("/child/2"), verdicts()])
-    print(json.dumps([child, ask("/parent/2"), verdicts()]))
-    """
-    (child, *parent), connections = run_client(script, "shim")
-
-    assert child == ["/child/1", "/child/2", {"foreign_process": 1, "alive": 1}]
-    assert parent == ["/parent/2", {"alive": 1}]
-    assert connections == {"/parent/1": 0, "/child/1": 1, "/child/2": 1, "/parent/2": 0}
-
-
-def test_a_worker_that_forks_before_it_connects_and_a_grandchild(run_client):
-    """Nothing is foreign to the one, as in nova-api; to the other its grandparent's connection."""
-    script = """
-    worker = in_child(lambda: [ask("/worker/1"), ask("/worker/2"), verdicts()])
-    ask("/parent/1")
-
-    def child():
-        first = ask("/child/1")
-        return [first, in_child(lambda: [ask("/grandchild/1"), verdicts()]), ask("/child/2")]
-
-    print(json.dumps([worker, in_child(child), ask("/parent/2"), verdicts()]))
-    """
-    (worker, *said), connections = run_client(script, "shim")
-
-    assert worker == ["/worker/1", "/worker/2", {"alive": 1}]
-    grandchild = ["/grandchild/1", {"foreign_process": 1}]
-    assert said == [["/child/1", grandchild, "/child/2"], "/parent/2", {"alive": 1}]
-    assert list(connections.items()) == [
-        *(("/worker/1", 0), ("/worker/2", 0), ("/parent/1", 1), ("/child/1", 2)),
-        *(("/grandchild/1", 3), ("/child/2", 2), ("/parent/2", 1)),
-    ]
