@@ -14,7 +14,6 @@ import sys
 import sysconfig
 import textwrap
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import pytest
 
@@ -33,56 +32,28 @@ for _name in [name for name in os.environ if name.startswith("STALEPOOL_")]:
 os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser):
     lanes.add_options(parser)
-    parser.addoption(
-        "--soak", type=int, metavar="N", default=20_000, help="how many requests the soak makes"
-    )
-    parser.addoption(
-        "--require-haproxy", action="store_true", help="fail, not skip, where there is no haproxy"
-    )
-    parser.addoption(
-        "--require-black-hole",
-        action="store_true",
-        help="fail, not skip, where the kernel does not permit a black hole",
-    )
-    parser.addoption(
-        "--without",
-        metavar="PACKAGE",
-        action="append",
-        default=[],
-        help="skip, not fail, what imports PACKAGE, which the platform does not have",
-    )
+    parser.addoption("--soak", type=int, default=20_000, help="how many requests the soak makes")
+    what = "skip, not fail, what imports PACKAGE, which the platform does not have"
+    parser.addoption("--without", metavar="PACKAGE", action="append", default=[], help=what)
+    for name in "haproxy", "black-hole":
+        what = "fail, not skip, where this machine has no %s, or permits none" % name
+        parser.addoption("--require-" + name, action="store_true", help=what)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
+def pytest_xdist_auto_num_workers():
     """Two workers on each processor: many a test waits."""
     return 2 * (os.cpu_count() or 1)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config, items):
     lanes.choose(config, items)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
-    yield from _skip_what_is_unavailable(item)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    yield from _skip_what_is_unavailable(item)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def has_no_gil_to_the_end() -> Iterator[None]:
-    """On a free-threaded Python, nothing that the tests import switches the GIL on again."""
-    yield
-    assert not (sysconfig.get_config_var("Py_GIL_DISABLED") and sys._is_gil_enabled())
-
-
-def _skip_what_is_unavailable(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_setup(item):
     """A state that this machine cannot make is no fault of the test's."""
     import stalepool  # noqa: F401  # on in every test, of the environment that is clean by now
     from stalepool_testing import Unavailable
@@ -91,26 +62,28 @@ def _skip_what_is_unavailable(item: pytest.Item) -> Iterator[None]:
         yield
     except Exception as error:
         met = links(error)  # it may have been wrapped on the way
-        reasons = [cause for cause in met if isinstance(cause, Unavailable)]
-        said = "\n".join(map(str, met))  # a child's traceback included
+        reasons = [str(cause) for cause in met if isinstance(cause, Unavailable)]
+        said = "\n".join(map(str, met))  # a child's traceback included, of whichever thread of it
+        reasons += re.findall(r"(?m)^\s*stalepool_testing\.kernel\.Unavailable: (.*)", said)
         for package in item.config.getoption("--without"):
             if re.search("No (module named '|package metadata was found for )" + package, said):
                 pytest.skip("needs %s, which this platform does not have" % package)
         if not reasons or item.config.getoption("--require-black-hole"):
             raise
-        pytest.skip(str(reasons[0]))
+        pytest.skip(reasons[0])
 
 
-def _pass_on_what_is_unavailable(stderr: str) -> None:
-    """Raise here what a child's traceback, of whichever thread of it, ends in."""
-    from stalepool_testing import Unavailable
-
-    found = re.search(r"^stalepool_testing\.kernel\.Unavailable: (.*)", stderr, re.MULTILINE)
-    if found is not None:
-        raise Unavailable(found[1]) from AssertionError(stderr)
+pytest_runtest_call = pytest_runtest_setup
 
 
-def clean_environ(**variables: str) -> Dict[str, str]:
+@pytest.fixture(scope="session", autouse=True)
+def has_no_gil_to_the_end():
+    """On a free-threaded Python, nothing that the tests import switches the GIL on again."""
+    yield
+    assert not (sysconfig.get_config_var("Py_GIL_DISABLED") and sys._is_gil_enabled())
+
+
+def clean_environ(**variables):
     """This process's environment without STALEPOOL_*, with the repository importable."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("STALEPOOL_")}
     environ["PYTHONPATH"] = str(REPOSITORY)
@@ -118,24 +91,21 @@ def clean_environ(**variables: str) -> Dict[str, str]:
     return environ
 
 
-def child(
-    *words: object, env: Optional[Dict[str, str]] = None, **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a clean environment with these variables, and keep what it says.
+def child(*words, **options):
+    """Run a command in a clean environment, and keep what it says.
 
     :param words: if the first one is an option, they are for this Python.
+    :param options: those of :func:`subprocess.run`; ``env`` is added to the environment.
     """
-    return subprocess.run(**_of_a_child(words, env, {"timeout": 100, **options}))
+    return subprocess.run(**_of_a_child(words, **{"timeout": 100, **options}))
 
 
-def child_that_stays(
-    *words: object, env: Optional[Dict[str, str]] = None, **options: Any
-) -> subprocess.Popen[str]:
+def child_that_stays(*words, **options):
     """Start the same, and wait for nothing."""
-    return subprocess.Popen(**_of_a_child(words, env, options))
+    return subprocess.Popen(**_of_a_child(words, **options))
 
 
-def _of_a_child(words: Any, env: Any, options: Any) -> Dict[str, Any]:
+def _of_a_child(words, env=None, **options):
     python = [sys.executable] if str(words[0]).startswith("-") else []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     clean = clean_environ(**(env or {}))
@@ -143,17 +113,16 @@ def _of_a_child(words: Any, env: Any, options: Any) -> Dict[str, Any]:
 
 
 @pytest.fixture
-def run_python() -> Callable[..., Any]:
+def run_python():
     """Runs a script in a fresh interpreter, and returns what it printed last, as JSON.
 
-    ``run_python(script, *args, env={}, flags=())``: warnings are errors there too, but for
-    eventlet's own about its future. A traceback there fails the test here.
+    Warnings are errors there too, but for eventlet's own about its future. A traceback there fails
+    the test here.
     """
 
-    def run(script: str, *args: object, env: Optional[Dict[str, str]] = None, flags=()) -> Any:
+    def run(script, *args, env=None, flags=()):
         words = ["-Werror", "-Wignore::DeprecationWarning", *flags, "-c", textwrap.dedent(script)]
         done = child(*words, *args, env=env)
-        _pass_on_what_is_unavailable(done.stderr)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         last = done.stdout.strip().splitlines()[-1:]
@@ -163,7 +132,7 @@ def run_python() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+def port():
     """The port of a server that closes each connection after one answer, without a word."""
     from stalepool_testing import FaultServer, RespondThenClose
 
@@ -172,24 +141,21 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def run_order(run_python: Callable[..., Any], port: int) -> Callable[..., Any]:
+def run_order(run_python, port):
     """Runs a script that has the names of in_client.py, and imports the rest in its own order."""
     from service import PRELUDE
 
-    def run(script: str, *args: object, **options: Any) -> Any:
-        return run_python(PRELUDE + textwrap.dedent(script), port, *args, **options)
-
-    return run
+    return lambda script, *args: run_python(PRELUDE + textwrap.dedent(script), port, *args)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path):
     """Where the status files of this user lie, if ``tmp_path`` is ``status_dir``."""
     return tmp_path / ("stalepool-%d" % os.geteuid())
 
 
 @pytest.fixture
-def haproxy_binary(request: pytest.FixtureRequest) -> str:
+def haproxy_binary(request):
     found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
     if found is None:
         if request.config.getoption("--require-haproxy"):
@@ -199,19 +165,19 @@ def haproxy_binary(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_reads(monkeypatch):
     """http.client reads 8 KiB at a time, as it does before Python 3.14, and leaves the rest."""
     monkeypatch.setattr(io, "DEFAULT_BUFFER_SIZE", 8192)
 
 
 @pytest.fixture
-def pretend_fork() -> Iterator[Callable[[], None]]:
+def pretend_fork():
     """Puts this process into the place of a forked child, for one test."""
     from stalepool import runtime
 
     with contextlib.ExitStack() as stack:
 
-        def fork() -> None:
+        def fork():
             stack.enter_context(breaks("number of forks", by=runtime.fork_generation + 1))
             # by descriptors, which the tests after this one have again
             stack.enter_context(breaks("sockets that were opened", by={}))
@@ -220,11 +186,11 @@ def pretend_fork() -> Iterator[Callable[[], None]]:
 
 
 @pytest.fixture
-def alarm() -> Iterator[Any]:
+def alarm():
     """Sets the exception that a signal handler raises in some seconds."""
 
-    def set_to(error: BaseException, seconds: float = 0.2) -> None:
-        def handler(*_: Any) -> None:
+    def set_to(error, seconds=0.2):
+        def handler(*_):
             signal.setitimer(signal.ITIMER_REAL, 0)
             raise error
 

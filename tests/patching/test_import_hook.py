@@ -36,6 +36,7 @@ def test_what_is_not_patched_or_not_found_is_not_watched(finder):
 
 def test_a_finder_that_was_taken_out_meanwhile_finds_and_patches_nothing(finder):
     """The interpreter goes on through the list that it began with, or through a load."""
+    assert import_hook._Finder().retire() == []  # one that has found nothing
     stalepool.uninstall()
     assert finder.find_spec("urllib3.connectionpool", urllib3.__path__) is None
     pool = urllib3.connectionpool
