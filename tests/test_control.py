@@ -10,7 +10,7 @@ import urllib3
 
 import stalepool
 from in_client import attributes, wrappings
-from pools import get, shim, stock
+from pools import get, shim
 from replay_tools import side_by_side
 from stalepool import fallback, runtime
 
@@ -94,20 +94,6 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_in_a_process_of_its_own(name, run_order):
     run_order(SCRIPTS[name])
-
-
-def test_a_stranger_that_answers_to_every_name_is_no_trap(monkeypatch):
-    class Stranger:
-        def __call__(self, conn):
-            return False
-
-        def __getattr__(self, name):
-            return Stranger()
-
-    with stock(), monkeypatch.context() as patched:
-        patched.setattr(urllib3.connectionpool, "is_connection_dropped", Stranger())
-        stalepool.install()
-        assert stalepool.uninstall() == []
 
 
 def state():

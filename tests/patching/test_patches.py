@@ -37,6 +37,13 @@ def test_an_answer_to_no_replay_says_so():
         assert pool.request("GET", "/").stalepool_replayed is False
 
 
+class Stranger:
+    """Answers to every name, as a mock does: what it wraps wraps another, without an end."""
+
+    def __getattr__(self, name):
+        return Stranger()
+
+
 def test_what_looks_different():
     """What urllib3 might have in place of ``f(conn)``, and how it differs."""
     functions = {
@@ -45,6 +52,7 @@ def test_what_looks_different():
         "a keyword for any": (lambda conn, **more: None, ""),
         "gone": (None, "not there"),
         "a number": (7, "not a function"),
+        "a stranger": (Stranger(), "not a function"),
         "renamed": (lambda anything: None, "takes (anything)"),
         "more": (lambda conn, more=None: None, "takes (conn, more)"),
         "less": (lambda: None, "takes ()"),
