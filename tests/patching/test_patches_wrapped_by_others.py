@@ -132,5 +132,3 @@ def test_a_wrapper_of_others(module, path, how, order, undo, caplog):
         assert stalepool.uninstall() == []
         assert wrappings(urllib3.connectionpool) == {0}
         assert vars(owner).get(name) is own
-        for cls in urllib3.connection.HTTPConnection, urllib3.connection.HTTPSConnection:
-            assert not {"send", "response_class"} & set(vars(cls))
