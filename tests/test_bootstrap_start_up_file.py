@@ -1,4 +1,4 @@
-"""The start-up file in site-packages, as pip installs it from the wheel and from the sdist."""
+"""The start-up file in site-packages, as pip installs it from an sdist."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from conftest import REPOSITORY, child
 from service import SERVICE
 
 START = "stalepool-start.pth"
-SOURCES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.rst", "LICENSE")
+NO_SOURCES = shutil.ignore_patterns(".*", "tests", "docs", "build", "*.egg-info", "__pycache__")
 BUILD = "import sys; from setuptools import build_meta as b; print(b.build_%s(sys.argv[1]))"
 IS_ON = "import sys; print('stalepool' in sys.modules)"
 
-# a wheel, an sdist and two environments take half a minute to make
+# an sdist, a wheel and an environment take a quarter of a minute to make
 pytestmark = pytest.mark.full
 
 
@@ -37,8 +37,8 @@ class Installed:
     def __init__(self, directory, wheel):
         venv.create(str(directory), symlinks=True, with_pip=True)
         self.python = directory / "bin" / "python"
-        self.wheel = wheel
-        self.install()
+        self.install = ("install", "--no-deps", "--no-index", wheel)
+        self.pip(*self.install)
         place = self.run("import sysconfig; print(sysconfig.get_path('purelib'))")
         self.site_packages = Path(place.stdout.strip())
         guests = self.site_packages / "tests-guests.pth"
@@ -48,32 +48,24 @@ class Installed:
         alone = {"PYTHONPATH": "", **variables}
         return child(self.python, "-c", script, *args, env=alone, cwd=self.python.parent)
 
-    def install(self):
-        self.pip("install", "--no-deps", "--no-index", self.wheel)
-
     def pip(self, *words):
         done = child(self.python, "-m", "pip", "-q", *words, env={"PYTHONPATH": ""})
         assert done.returncode == 0, done.stderr
 
 
-@pytest.fixture(scope="module", params=["wheel", "sdist"])
-def installed(request, tmp_path_factory):
-    """From a wheel that is built from the sources, or from the sdist."""
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """From a wheel that is built from the sdist."""
     # not imported here: it refuses where distutils of the standard library is loaded already
     if tuple(map(int, version("setuptools").split(".")[:2])) < (70, 1):
         pytest.skip("needs the setuptools of the extra test")
-    directory = tmp_path_factory.mktemp(request.param)
-    sources = directory / "sources"
-    for package in "stalepool", "stalepool_testing":
-        shutil.copytree(str(REPOSITORY / package), str(sources / package))
-    for name in (*SOURCES, START, "pytest_stalepool.py"):
-        shutil.copy(str(REPOSITORY / name), str(sources))
-    if request.param == "sdist":
-        sdist = build("sdist", sources, directory)
-        how = {"filter": "data"} if sys.version_info >= (3, 12) else {}
-        shutil.unpack_archive(str(sdist), str(directory / "unpacked"), **how)
-        (sources,) = (directory / "unpacked").iterdir()
-    return Installed(directory / "venv", build("wheel", sources, directory / "wheel"))
+    directory = tmp_path_factory.mktemp("build")
+    shutil.copytree(str(REPOSITORY), str(directory / "sources"), ignore=NO_SOURCES)
+    sdist = build("sdist", directory / "sources", directory)
+    how = {"filter": "data"} if sys.version_info >= (3, 12) else {}
+    shutil.unpack_archive(str(sdist), str(directory / "unpacked"), **how)
+    (unpacked,) = (directory / "unpacked").iterdir()
+    return Installed(directory / "venv", build("wheel", unpacked, directory / "wheel"))
 
 
 def test_with_the_switch_a_service_is_covered(installed, port):
@@ -117,4 +109,4 @@ def test_uninstalling_takes_it_away(installed):
     assert not list(installed.site_packages.glob("*stalepool*"))
     done = installed.run(IS_ON, STALEPOOL="1")
     assert (done.stdout, done.stderr) == ("False\n", "")
-    installed.install()
+    installed.pip(*installed.install)  # for the others
