@@ -3,86 +3,103 @@
 from __future__ import annotations
 
 import array
-import contextlib
 import functools
 import io
 import socket
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Dict, Iterator, NamedTuple
 
 import pytest
-import urllib3
 
-import replay_tools
 import stalepool
 import stalepool_testing as testing
-from pools import counters, pooled_connection, shim, wait_idle
-from replay_tools import ECHO, NO_ANSWER, Late, Outcome, asked, kind_of, outcome, reused, send
+from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
+from pools import DEFAULTS, counters, pooled_connection, shim, wait_idle
+from replay_tools import ECHO, Late, asked, kind_of, outcome, reused, send, side_by_side
 from stalepool_testing import Close, ProcessThenClose, ProcessThenReset, Reset, Respond, Silence
 
 pytestmark = pytest.mark.usefixtures("defaults")
 
 
 class Case(NamedTuple):
-    """``refused_by``: the rule that refuses a replay, as it is counted; "": there is one."""
+    """``counted``: the rule that refuses a replay, or what became of it.
 
-    method: str
-    headers: Dict[str, str] = {}
-    refused_by: str = ""
+    ``sent``: what more of the request; ``options``: those of the connection.
+    """
+
+    counted: str
+    method: str = "GET"
+    sent: Dict[str, Any] = {}
+    step: testing.Step = ProcessThenClose()
+    settings: Dict[str, Any] = {}
+    options: Dict[str, Any] = {}
 
 
+def headers(**fields: str) -> Dict[str, Any]:
+    return {"headers": {name.replace("_", "-"): value for name, value in fields.items()}}
+
+
+def late(step: testing.Step, **options: Any) -> Case:
+    """A gateway gives up (FIN), or a request kills its worker (RST)."""
+    settings = {"replay_within_s": 0.1}
+    return Case("peer_had_it", step=Late(step, 0.3), settings=settings, options=options)
+
+
+POOLED = "pooled before the shim came"
 #: of each rule a row; test_request_rules has all there is to a head
 CASES = {
-    "POST": Case("POST", {}, "method"),
-    "PUT, If-None-Match": Case("PUT", {"If-None-Match": "*"}, "precondition"),
-    "OAuth 1": Case("GET", {"authorization": 'oauth oauth_nonce="7"'}, "credential"),
-    "NTLM": Case("GET", {"Authorization": "NTLM TlRMTVNTUAAB"}, "identity"),
-    "Expect": Case("PUT", {"Expect": "200-ok"}, "dialogue"),
-    "Upgrade": Case("GET", {"Upgrade": "tcp", "Connection": "Upgrade"}, "dialogue"),
-    "HEAD": Case("HEAD"),
-    "a method in lower case": Case("get"),
-    "POST, Idempotency-Key": Case("POST", {"Idempotency-Key": "3f5c"}),
+    "HEAD": Case("ok", "HEAD"),
+    "POST, Idempotency-Key": Case("ok", "POST", headers(Idempotency_Key="3f5c")),
+    "GET, where safe ones are": Case("ok", settings={"replay": "safe"}),
+    "audit": Case("would", settings={"mode": "audit"}),
+    "off": Case("switched_off", settings={"replay": "off"}),
+    "a first request": Case("fresh_connection", options={"times": 0}),
+    POOLED: Case("fresh_connection", options={"times": 0}),
+    "POST": Case("method", "POST"),
+    "PUT, If-None-Match": Case("precondition", "PUT", headers(If_None_Match="*")),
+    "OAuth 1": Case("credential", sent=headers(authorization='oauth oauth_nonce="7"')),
+    "NTLM": Case("identity", sent=headers(Authorization="NTLM TlRMTVNTUAAB")),
+    "Expect": Case("dialogue", "PUT", headers(Expect="200-ok")),
+    "Upgrade": Case("dialogue", sent=headers(Upgrade="tcp", Connection="Upgrade")),
+    "half a status line": Case("answer_began", step=testing.HalfStatusLine()),
+    "an early 413": Case(
+        *("answer_began", "PUT", {"body": LARGE}, RefuseEarly()),
+        options={"socket_options": SMALL_BUFFERS, "receive_buffer": 16384},
+    ),
+    "a late FIN": late(Close()),
+    "a late RST": late(Reset()),
+    "a late FIN in TLS": late(Close(), tls="TLSv1.3"),
+    "a late RST in TLS": late(Reset(), tls="TLSv1.3"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_an_answer_that_is_lost(name: str) -> None:
     case = CASES[name]
-    with reused(ProcessThenClose()) as (server, pool):
-        body = b"put" if case.method in ("POST", "PUT") else None
-        seen = outcome(pool, case.method, headers=case.headers, body=body)
-        assert (seen, asked(server)) == ((NO_ANSWER, 1) if case.refused_by else (200, 2))
-        refused = {case.refused_by: 1} if case.refused_by else {}
-        assert counters(server)["replays_refused"] == refused
-
-
-@pytest.mark.parametrize("step", [Late(Close(), 0.3), Late(Reset(), 0.3)], ids=["FIN", "RST"])
-@pytest.mark.parametrize("version", [None, "TLSv1.3"])
-def test_a_server_that_fails_on_a_request_is_not_asked_again(
-    version: Any, step: testing.Step
-) -> None:
-    """A gateway that gives up (FIN), a worker that the request kills (RST)."""
-    stalepool.install(replay_within_s=0.1)
-    with reused(step, tls=version) as (server, pool):
-        assert isinstance(outcome(pool, "GET"), list)
-        assert asked(server) == 1
-        assert counters(server)["replays_refused"] == {"peer_had_it": 1}
+    with shim(**{**DEFAULTS, **case.settings}), reused(case.step, **case.options) as (server, pool):
+        if name == POOLED:
+            testing.into_pool(pool, server.connect())
+        is_saved = case.counted == "ok"
+        assert (send(server, pool, case.method, **case.sent).status == 200) is is_saved
+        assert asked(server) == 1 + is_saved
+        counted = counters(server)
+        assert {**counted["replays"], **counted["replays_refused"]} == {case.counted: 1}
 
 
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
 @pytest.mark.parametrize("how", ["SHUT_RDWR", "SHUT_WR", "SHUT_RD"])
 def test_a_request_that_another_thread_aborts_is_asked_once(version, how, request):
     """The peer answers our FIN with its own, or with an RST, at once."""
+
+    def abort(server: Any, sock: Any) -> None:
+        server.journal.wait(lambda journal: len(journal.processed(path="/wanted")) == 1)
+        socket.socket.shutdown(sock, getattr(socket, how))
+
     for method in ("GET", "PUT") * (25 if request.config.getoption("--full") else 2):
         with reused(Silence(), tls=version) as (server, pool):
+            ask = functools.partial(send, server, pool, method)
             sock = pooled_connection(pool).sock
-
-            def abort(server: Any = server, sock: Any = sock) -> None:
-                server.journal.wait(lambda journal: len(journal.processed(path="/wanted")) == 1)
-                socket.socket.shutdown(sock, getattr(socket, how))
-
-            ask = functools.partial(outcome, pool, method, body=b"put" if method == "PUT" else None)
-            seen, _ = replay_tools.side_by_side([ask, abort])
-            assert isinstance(seen, list) and asked(server) == 1, (method, seen, asked(server))
+            seen, _ = side_by_side([ask, functools.partial(abort, server, sock)])
+            assert seen.error is not None and seen.arrivals == 1, (method, seen)
 
 
 def test_a_bound_connections_requests_are_not_sent_on_another() -> None:
@@ -90,115 +107,88 @@ def test_a_bound_connections_requests_are_not_sent_on_another() -> None:
 
     Whatever gives a reason to move: the announced limit, a setting, the clock.
     """
-    handshake = [
-        Respond(401, headers={"WWW-Authenticate": "NTLM"}),
-        Respond(401, headers={"WWW-Authenticate": "NTLM TlRMTVNTUAAC"}),
-        Respond(200, headers={"Keep-Alive": "timeout=1"}),
-    ]
+    challenges = ["NTLM", "NTLM TlRMTVNTUAAC"]
+    handshake = [Respond(401, headers={"WWW-Authenticate": each}) for each in challenges]
+    handshake.append(Respond(200, headers={"Keep-Alive": "timeout=1"}))
     with reused(*handshake, Respond(), Respond(), ProcessThenReset()) as (server, pool):
-        assert pool.request("POST", "/login").status == 401
-        for token, status in (("AAAB", 401), ("AAAD", 200)):
-            headers = {"Authorization": "NTLM " + token}
-            assert pool.request("POST", "/login", headers=headers).status == status
+        for fields in ({}, headers(Authorization="NTLM AAAB"), headers(Authorization="NTLM AAAD")):
+            pool.request("POST", "/login", **fields)
         # after the handshake, which takes longer than these on a busy machine
         stalepool.install(nonidempotent_max_idle_s=0.1, max_idle_s=0.2)
         wait_idle(pool, 0.8)
-        for method in ("POST", "GET"):
-            assert outcome(pool, method) == 200
+        assert [outcome(pool, method) for method in ("POST", "GET")] == [200, 200]
         assert isinstance(outcome(pool, "GET"), list)
         assert asked(server) == 3
         assert len(server.journal.connections) == 1
 
 
 CONTENT = b"0123456789"
+LENGTH = headers(Content_Length="10")
+#: with its head more than the megabyte that is recorded
+TOO_LARGE = CONTENT * 105_000
+NUMBERS = array.array("I", range(1000))
+#: by the one or the other: whether the connection ends while chunks are sent is chance
+CHUNKED = "body or dialogue"
 
 
 class Body(NamedTuple):
-    """``make``: a new one for each request; gets a directory of its own. ``arrives``: what the
-    server has to get. ``refused_by``: the rules that refuse a replay, None where there is one.
-    """
+    """``make``: a new one for each request. ``refused_by``: "" where it is sent again."""
 
-    make: Callable[[Any], Any]
-    arrives: bytes
-    refused_by: Optional[str] = None
-    headers: Dict[str, str] = {}
+    make: Callable[[], Any]
+    refused_by: str = ""
+    arrives: bytes = CONTENT
     options: Dict[str, Any] = {}
 
 
-def a_file(directory: Any) -> Any:
-    path = directory / "body"
-    path.write_bytes(CONTENT)
-    file = path.open("rb")
+def from_4() -> Any:
+    file = io.BytesIO(b"0123" + CONTENT)
     file.seek(4)
     return file
 
 
-def once(directory: Any) -> Iterator[bytes]:
+def once() -> Iterator[bytes]:
     yield CONTENT[:5]
     yield CONTENT[5:]
 
 
-def as_it_is_sent(text: str) -> bytes:
-    """A text file's content as this urllib3 encodes it; 1.26 leaves that to http.client."""
-    to_chunks = getattr(urllib3.util.request, "body_to_chunks", None)
-    if to_chunks is None:
-        return text.encode("latin-1")
-    return b"".join(to_chunks(io.StringIO(text), "PUT", 16384).chunks)
-
-
-UMLAUTS = "\u00fc" * 1000
-LENGTH = {"Content-Length": "10"}
-FROM_4 = {"Content-Length": "6"}
-#: with its head more than the megabyte that is recorded
-TOO_LARGE = CONTENT * 105_000
-#: by the one or the other: whether the connection ends while chunks are sent is chance
-CHUNKED = "body or dialogue"
-
-NUMBERS = array.array("I", range(1000))
-
 BODIES: Dict[str, Body] = {
-    "none": Body(lambda _: None, b""),
-    "empty": Body(lambda _: b"", b""),
-    "bytes": Body(lambda _: CONTENT, CONTENT),
-    "text": Body(lambda _: "0123456789", CONTENT),
-    "bytearray": Body(lambda _: bytearray(CONTENT), CONTENT),
-    "memoryview": Body(lambda _: memoryview(CONTENT), CONTENT, headers=LENGTH),
-    "a megabyte": Body(lambda _: CONTENT * 100_000, CONTENT * 100_000),
-    "more than a megabyte": Body(lambda _: TOO_LARGE, TOO_LARGE, "body"),
-    "file, from 4": Body(a_file, CONTENT[4:], headers=FROM_4),
-    "generator": Body(once, CONTENT, headers=LENGTH),
-    "file without a length": Body(a_file, CONTENT[4:], CHUNKED),
-    "array": Body(lambda _: NUMBERS, NUMBERS.tobytes(), CHUNKED),
-    "view of an array": Body(lambda _: memoryview(NUMBERS), NUMBERS.tobytes()),
-    "text file": Body(lambda _: io.StringIO(UMLAUTS), as_it_is_sent(UMLAUTS), CHUNKED),
-    "list": Body(lambda _: [b"a", b"b"], b"ab", CHUNKED),
-    "chunked": Body(lambda _: CONTENT, CONTENT, CHUNKED, options={"chunked": True}),
-    "Expect": Body(lambda _: CONTENT, CONTENT, "dialogue", {"Expect": "100-continue"}),
+    "none": Body(lambda: None, arrives=b""),
+    "empty": Body(lambda: b"", arrives=b""),
+    "bytes": Body(lambda: CONTENT),
+    "text": Body(lambda: "0123456789"),
+    "bytearray": Body(lambda: bytearray(CONTENT)),
+    "memoryview": Body(lambda: memoryview(CONTENT), options=LENGTH),
+    "a megabyte": Body(lambda: CONTENT * 100_000, arrives=CONTENT * 100_000),
+    "more than a megabyte": Body(lambda: TOO_LARGE, "body", TOO_LARGE),
+    "file, from 4": Body(from_4, options=LENGTH),
+    "generator": Body(once, options=LENGTH),
+    "file without a length": Body(from_4, CHUNKED),
+    "array": Body(lambda: NUMBERS, CHUNKED, NUMBERS.tobytes()),
+    "view of an array": Body(lambda: memoryview(NUMBERS), arrives=NUMBERS.tobytes()),
+    "text file": Body(lambda: io.StringIO("0123456789"), CHUNKED),
+    "list": Body(lambda: [b"01234", b"56789"], CHUNKED),
+    "chunked": Body(lambda: CONTENT, CHUNKED, options={"chunked": True}),
 }
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies(name, tmp_path):
+def test_bodies(name: str) -> None:
     """Each arrives on a connection that lives; on one that ends it is sent again, if it may be."""
     body = BODIES[name]
-    with shim(replay="idempotent"), reused(ECHO, Close()) as (server, pool):
-
-        def put() -> Outcome:
-            made = body.make(tmp_path)
-            with contextlib.closing(made) if hasattr(made, "close") else contextlib.nullcontext():
-                return send(server, pool, "PUT", body=made, headers=body.headers, **body.options)
-
-        assert put() == (200, True, None, 1, 1)
-        assert server.journal[-1].body == body.arrives
-        outcome = put()
+    with reused(ECHO, Close()) as (server, pool):
+        assert send(server, pool, "PUT", body=body.make(), **body.options)[:4] == (
+            200,
+            True,
+            None,
+            1,
+        )
+        outcome = send(server, pool, "PUT", body=body.make(), **body.options)
         assert [entry.connection for entry in server.journal][:3] == [0, 0, 0]
-        if body.refused_by is None:
+        assert {entry.body for entry in server.journal if entry.processed} == {b"", body.arrives}
+        if not body.refused_by:
             assert outcome == (200, True, None, 2, 1)
-            assert server.journal[-1].body == body.arrives
             assert counters(server)["replays"] == {"ok": 1}
         else:
-            assert kind_of(outcome.error) == "connection"
-            assert outcome.arrivals == 1
+            assert (kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
             ((refusal, count),) = counters(server)["replays_refused"].items()
-            assert refusal in body.refused_by.split(" or ")
-            assert count == 1
+            assert refusal in body.refused_by.split(" or ") and count == 1
