@@ -26,8 +26,8 @@ import stalepool  # noqa: F401  # installs, unless the environment says no
 import stalepool_testing as testing
 from pools import Server, counters, pooled_connection
 from replay_routes import route_to
-from replay_tools import after_checkout, have, kind_of, once_before, wait_for
-from stalepool_testing import AnswerStep, BlackHole, CloseAfter, Exchange, ProcessThenClose, Step
+from replay_tools import BODIES, Outcome, after_checkout, have, kind_of, prime, send, wait_for
+from stalepool_testing import AnswerStep, CloseAfter, Exchange, ProcessThenClose, Step
 from stalepool_testing.tls import forget_errors
 
 #: of a request's read, in seconds: long enough for a busy machine
@@ -36,8 +36,9 @@ READ_S = 20.0
 SHORT_S = 0.4
 #: longer than the shortest wait on silence needs, which is half of it less 2.5 s
 SILENCE_S = 6.2
+PATIENT = urllib3.Timeout(connect=20, read=20)
 
-BODIES = {"GET": None, "POST": b"pay 10", "PUT": b"put"}
+METHODS = ("GET", "POST", "PUT")
 #: how often the connection has answered before: at the first checkout the check is a full one
 ANSWERS = {"GET": 1, "POST": 1, "PUT": 3}
 #: more than both kernels' buffers hold, and less than is recorded
@@ -58,7 +59,7 @@ LAYERS: Dict[str, Tuple[Optional[str], str]] = {
 FRONTED = ("haproxy", "TLS to haproxy")
 
 #: when an idle step happens, or that an answer step meets the request
-IDLE, AFTER_CHECKOUT, HEAD_MADE, MET = "while idle", "after checkout", "as its head is made", "met"
+IDLE, AFTER_CHECKOUT, MET = "while idle", "after checkout", "met"
 
 
 class Fault(NamedTuple):
@@ -77,7 +78,7 @@ class Fault(NamedTuple):
     step: Optional[Step]
     when: str = MET
     act: Optional[Callable[[Any, Any], None]] = None
-    methods: Tuple[str, ...] = ("GET", "POST", "PUT")
+    methods: Tuple[str, ...] = METHODS
     read_s: float = READ_S
     connect_s: float = READ_S
     is_large: bool = False
@@ -114,24 +115,7 @@ class RefuseEarly(AnswerStep):
         exchange.channel.reset()
 
 
-@dataclass(frozen=True)
-class CutTunnel(AnswerStep):
-    """The request has arrived, and the proxy ends the tunnel it came through. Not processed."""
-
-    reset: bool = False
-    keeps_connection = False
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.channel.throw_away()
-        CUT[id(exchange.channel.journal)](self.reset)
-        exchange.channel.park()
-
-
-#: by the server's journal: what has the proxy in front of it cut
-CUT: Dict[int, Callable[[bool], Any]] = {}
-
-
-# -- what is done to a primed connection -----------------------------------------------------------
+# -- the table -------------------------------------------------------------------------------------
 
 
 def lose_at_peer(server: Any, pool: Any) -> None:
@@ -146,30 +130,9 @@ def stop_listening(server: Any, pool: Any) -> None:
     server.stop_listening()
 
 
-def while_its_head_is_made(pool: Any, act: Callable[[Any], None]) -> None:
-    """As late as urllib3 lets anybody in: the headers are being put together."""
-    conn = pooled_connection(pool)
-    once_before(conn, "putheader", lambda *_: act(conn))
+def swallow_all(server: Any, pool: Any) -> None:
+    server.perform(testing.BlackHole())
 
-
-def arrange(fault: Fault, server: Any, pool: Any, is_behind_haproxy: bool) -> None:
-    """Have it happen, at its time."""
-    if fault.act is not None:
-        fault.act(server, pool)
-    if fault.when == MET or fault.step is None:
-        return
-    # behind haproxy nobody else ends the client's connection: its own timeout does
-    act = wait_for(testing.kernel.POLLIN) if is_behind_haproxy else have(server, fault.step)
-    if isinstance(fault.step, BlackHole):
-        server.perform(fault.step)
-    elif fault.when == IDLE:
-        # after the answer was read: http.client would read ahead into what is sent at once
-        act(pooled_connection(pool))
-    else:
-        {AFTER_CHECKOUT: after_checkout, HEAD_MADE: while_its_head_is_made}[fault.when](pool, act)
-
-
-# -- the table -------------------------------------------------------------------------------------
 
 #: how an idle connection ends. It is seen before a byte goes out, so every method is saved
 ENDS: Dict[str, Step] = {
@@ -185,18 +148,37 @@ ENDS: Dict[str, Step] = {
 GET, WITH_BODY = ("GET",), ("POST", "PUT")
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 AGAIN: Dict[str, Any] = {"saved_as": "replayed"}
 UNPROCESSED: Dict[str, Any] = {**AGAIN, "is_processed": False}
 TRIED: Dict[str, Any] = {"saved_as": "tried"}
+UNREAD: Dict[str, Any] = {"methods": WITH_BODY, "is_large": True, "is_processed": False}
+TIMES_OUT: Dict[str, Any] = {"read_s": SHORT_S, "error": "read timeout"}
 
-
-_in_the_answer = functools.partial(Fault, error=None)
+#: what is sent of an answer before its connection ends; as in stock
+CUT_SHORT: Dict[str, Step] = {
+    "status line cut by an RST": testing.HalfStatusLine(reset=True),
+    "headers cut by a FIN": SendThenEnd(_HEAD[:25]),
+    "headers cut by an RST": SendThenEnd(_HEAD[:25], reset=True),
+    "headers end in a FIN": SendThenEnd(_HEAD[:-2]),
+    "body cut by an RST": testing.HalfAnswer(reset=True),
+    "body that never began": SendThenEnd(_HEAD),
+    "chunk cut by a FIN": SendThenEnd(_CHUNKED + b"5\r\nab"),
+    "chunks without an end": SendThenEnd(_CHUNKED + b"2\r\nab\r\n"),
+    "no status line": SendThenEnd(b"ouch\r\n\r\n"),
+    "an empty line": SendThenEnd(b"\r\n"),
+    "HTTP/3": SendThenEnd(b"HTTP/3 200 OK\r\n\r\n"),
+    "a status that is none": SendThenEnd(b"HTTP/1.1 ok OK\r\n\r\n"),
+    "a header that is too long": SendThenEnd(_HEAD[:-2] + b"X: %s\r\n\r\n" % (b"x" * 70_000)),
+    "100 Continue, then a FIN": SendThenEnd(_CONTINUE),
+    "100 Continue, then an RST": SendThenEnd(_CONTINUE, reset=True),
+}
 
 FAULTS: Dict[str, Fault] = {
     **{
         "%s %s" % (name, when): Fault(step, when, saved_as="" if when == IDLE else "kept_off")
         for name, step in ENDS.items()
-        for when in (IDLE, AFTER_CHECKOUT, HEAD_MADE)
+        for when in (IDLE, AFTER_CHECKOUT)
     },
     # what no check sees
     "idle: FIN, and the listener gone": Fault(
@@ -204,7 +186,7 @@ FAULTS: Dict[str, Fault] = {
     ),
     # a body is a send of its own: the RST that the head draws may come before or after that
     "idle: half-open": Fault(None, IDLE, lose_at_peer, GET, arrives=0, **UNPROCESSED),
-    "idle: black hole": Fault(BlackHole(), IDLE, read_s=SHORT_S, error="read timeout", arrives=0),
+    "idle: black hole": Fault(None, IDLE, swallow_all, arrives=0, **TIMES_OUT),
     # as the request arrives
     "FIN on arrival": Fault(testing.Close(), methods=GET, **UNPROCESSED),
     "RST on arrival": Fault(testing.Reset(), methods=GET, **UNPROCESSED),
@@ -214,51 +196,20 @@ FAULTS: Dict[str, Fault] = {
     "FIN, and the listener gone": Fault(ProcessThenClose(), act=stop_listening, **TRIED),
     "FIN on every connection": Fault(ProcessThenClose(), is_for_ever=True, **TRIED),
     "RST on every connection": Fault(testing.ProcessThenReset(), is_for_ever=True, **TRIED),
-    "FIN of the tunnel": Fault(CutTunnel(), methods=("GET", "PUT"), **UNPROCESSED),
-    "RST of the tunnel": Fault(CutTunnel(reset=True), methods=("GET", "PUT"), **UNPROCESSED),
-    "413 before the body was read": Fault(
-        RefuseEarly(), methods=WITH_BODY, is_large=True, error=None, is_processed=False
-    ),
-    "RST before the body was read": Fault(
-        testing.Reset(), methods=WITH_BODY, is_large=True, **UNPROCESSED
-    ),
-    "a body is not read": Fault(
-        testing.ZeroWindow(60),
-        methods=WITH_BODY,
-        connect_s=2.0,
-        is_large=True,
-        error=None,
-        is_processed=False,
-    ),
+    "413 before the body was read": Fault(RefuseEarly(), error=None, **UNREAD),
+    "RST before the body was read": Fault(testing.Reset(), **AGAIN, **UNREAD),
+    "a body is not read": Fault(testing.ZeroWindow(60), connect_s=2.0, error=None, **UNREAD),
     # no answer in time
-    "read timeout": Fault(testing.Silence(), read_s=SHORT_S, error="read timeout"),
+    "read timeout": Fault(testing.Silence(), **TIMES_OUT),
     "read timeout, after the wait on silence": Fault(
         testing.Silence(), methods=GET, read_s=SILENCE_S, error="read timeout"
     ),
     # eventlet 0.33 says it in words of its own over TLS
     "read timeout in the body": Fault(testing.SlowAnswer(60), read_s=SHORT_S, error=None),
     # in the midst of the answer
-    "status line cut by a FIN": _in_the_answer(testing.HalfStatusLine(), error="half an answer"),
-    "status line cut by an RST": _in_the_answer(testing.HalfStatusLine(reset=True)),
-    "headers cut by a FIN": _in_the_answer(SendThenEnd(_HEAD[:25])),
-    "headers cut by an RST": _in_the_answer(SendThenEnd(_HEAD[:25], reset=True)),
-    "headers end in a FIN": _in_the_answer(SendThenEnd(_HEAD[:-2])),
-    "body cut by a FIN": _in_the_answer(testing.HalfAnswer(), error="half an answer"),
-    "body cut by an RST": _in_the_answer(testing.HalfAnswer(reset=True)),
-    "body that never began": _in_the_answer(SendThenEnd(_HEAD)),
-    "chunk cut by a FIN": _in_the_answer(SendThenEnd(_CHUNKED + b"5\r\nab")),
-    "chunks without an end": _in_the_answer(SendThenEnd(_CHUNKED + b"2\r\nab\r\n")),
-    "no status line": _in_the_answer(SendThenEnd(b"ouch\r\n\r\n")),
-    "an empty line": _in_the_answer(SendThenEnd(b"\r\n")),
-    "HTTP/3": _in_the_answer(SendThenEnd(b"HTTP/3 200 OK\r\n\r\n")),
-    "a status that is none": _in_the_answer(SendThenEnd(b"HTTP/1.1 ok OK\r\n\r\n")),
-    "a header that is too long": _in_the_answer(
-        SendThenEnd(_HEAD[:-2] + b"X: " + b"x" * 70_000 + b"\r\n\r\n")
-    ),
-    "100 Continue, then a FIN": _in_the_answer(SendThenEnd(b"HTTP/1.1 100 Continue\r\n\r\n")),
-    "100 Continue, then an RST": _in_the_answer(
-        SendThenEnd(b"HTTP/1.1 100 Continue\r\n\r\n", reset=True)
-    ),
+    "status line cut by a FIN": Fault(testing.HalfStatusLine(), error="half an answer"),
+    "body cut by a FIN": Fault(testing.HalfAnswer(), error="half an answer"),
+    **{name: Fault(step, error=None) for name, step in CUT_SHORT.items()},
 }
 
 #: it answers the others itself, or cannot be told to do them
@@ -286,9 +237,8 @@ def cells(layer: str, is_full: bool) -> List[Cell]:
     them on each other layer; on connections that have answered.
     """
     found = []
-    for number, name in enumerate(FAULTS):
-        fault = FAULTS[name]
-        if not _can_be(name, layer) or (not is_full and _takes_long(name, layer)):
+    for number, (name, fault) in enumerate(FAULTS.items()):
+        if not _is_run(name, layer, is_full):
             continue
         methods = fault.methods
         if fault.is_for_ever and layer in FRONTED:
@@ -303,17 +253,13 @@ def cells(layer: str, is_full: bool) -> List[Cell]:
     return sorted(found, key=lambda cell: -FAULTS[cell.fault].read_s % READ_S)
 
 
-def _takes_long(name: str, layer: str) -> bool:
-    # the proxy takes the body that the server does not read
-    return FAULTS[name].read_s == SILENCE_S or (name, layer) == ("a body is not read", "tunnel")
-
-
-def _can_be(name: str, layer: str) -> bool:
+def _is_run(name: str, layer: str, is_full: bool) -> bool:
     if layer in FRONTED:
         return name in BEHIND_HAPROXY
-    if layer == "tunnel":
-        return name not in RACES_IN_A_TUNNEL
-    return not isinstance(FAULTS[name].step, CutTunnel)
+    # what takes long; the proxy takes the body that the server does not read
+    if FAULTS[name].read_s == SILENCE_S or (name, layer) == ("a body is not read", "tunnel"):
+        return is_full
+    return layer != "tunnel" or name not in RACES_IN_A_TUNNEL
 
 
 # -- what was seen ---------------------------------------------------------------------------------
@@ -339,77 +285,62 @@ def describe_error(error: Optional[BaseException]) -> List[Any]:
     return found
 
 
-def describe_connection(conn: Any) -> Any:
-    """The state of a connection, as urllib3 and http.client have it."""
-    if conn is None:
-        return None
-    return {
-        "open": conn.sock is not None,
-        "state": conn._HTTPConnection__state,
-        "has response": conn._HTTPConnection__response is not None,
-        "timeout": normal(conn.timeout),
-        "socket's timeout": None if conn.sock is None else conn.sock.gettimeout(),
-        "attributes": sorted(vars(conn)),
-    }
+def describe_pool(pool: Any) -> List[Any]:
+    """The state of a pool and its connections, as urllib3 and http.client have it."""
+    found: List[Any] = [pool.num_connections, pool.num_requests]
+    for conn in pool.pool.queue:
+        if conn is not None:
+            limit_s = None if conn.sock is None else conn.sock.gettimeout()
+            has_response = conn._HTTPConnection__response is not None
+            found.append([conn.sock is not None, conn._HTTPConnection__state, has_response])
+            found.append([normal(conn.timeout), limit_s, *sorted(vars(conn))])
+    return found
 
 
-def describe_pool(pool: Any) -> Dict[str, Any]:
-    return {
-        "queue": [describe_connection(conn) for conn in pool.pool.queue],
-        "num_connections": pool.num_connections,
-        "num_requests": pool.num_requests,
-    }
-
-
-def _attempt(pool: Any, method: str, path: str, **options: Any) -> Dict[str, Any]:
-    try:
-        response = pool.request(method, path, headers={"X-Request-Id": path}, **options)
-    except Exception as error:
-        return {"error": describe_error(error), "kind": kind_of(error)}
-    is_own = response.headers.get("X-Request-Id") == path
-    return {"status": response.status, "is own": is_own, "data": repr(response.data)}
+def described(seen: Outcome) -> Dict[str, Any]:
+    if seen.error is not None:
+        return {"error": describe_error(seen.error), "kind": kind_of(seen.error)}
+    return {"status": seen.status, "is own": seen.is_own_answer}
 
 
 def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
     """One request that meets one fault, and one more behind it."""
-    fault, method, is_reused = FAULTS[cell.fault], cell.method, cell.is_reused
+    fault, method = FAULTS[cell.fault], cell.method
     version, way = LAYERS[layer]
     tls = None if version is None else testing.TLS(version)
     is_behind = way == "haproxy"
     options: Dict[str, Any] = {"maxsize": 2}
     options["timeout"] = urllib3.Timeout(connect=fault.connect_s, read=fault.read_s)
-    patient = urllib3.Timeout(connect=20, read=20)
-    buffer = None
+    body, buffer = BODIES.get(method), None
     if fault.is_large:
-        options["socket_options"], buffer = SMALL_BUFFERS, 16384
-    steps = [fault.step] if fault.when == MET else []
-    times = ANSWERS[method] if is_reused else 0
-    script: Any = [testing.Respond()] * times + steps
-    if fault.is_for_ever:
-
-        def script(request: Any) -> Any:
-            return steps if request.path == "/wanted" else testing.Respond()
-
+        body, buffer, options["socket_options"] = LARGE, 16384, SMALL_BUFFERS
+    times = ANSWERS[method] if cell.is_reused else 0
+    script: Any = [testing.Respond()] * times
+    default = fault.step if fault.is_for_ever else None
+    if fault.when == MET and not fault.is_for_ever:
+        script.append(fault.step)
     keeps_ms = 200 if is_behind and fault.when != MET else 60_000
-    with Server(script, tls=None if is_behind else tls, receive_buffer=buffer) as server, route_to(
-        server, way, tls, haproxy, keeps_ms, **options
-    ) as (pool, cut):
-        if cut is not None:
-            CUT[id(server.journal)] = cut
-        for _ in range(times):
-            assert pool.request("GET", "/prime", timeout=patient, retries=3).status == 200
+    server = Server(script, tls=None if is_behind else tls, default=default, receive_buffer=buffer)
+    with server, route_to(server, way, tls, haproxy, keeps_ms, **options) as pool:
+        prime(pool, times)
         before = saved(pool)  # by an earlier cell, whose server had the port
-        arrange(fault, server, pool, is_behind)
-        body = LARGE if fault.is_large else BODIES[method]
-        seen = {"outcome": _attempt(pool, method, "/wanted", body=body)}
-        seen["pool"] = describe_pool(pool)
-        entries = [entry for entry in server.journal if entry.path == "/wanted"]
-        seen["arrivals"] = len(entries)
-        seen["processed"] = sum(entry.processed for entry in entries)
-        seen["saved"] = dict(saved(pool) - before)
-        seen["next"] = _attempt(pool, "GET", "/next", timeout=patient)
-        seen["pool then"] = describe_pool(pool)
-    return seen
+        if fault.act is not None:
+            fault.act(server, pool)
+        if fault.when != MET and fault.step is not None:
+            # behind haproxy nobody else ends the client's connection: its own timeout does
+            ends = wait_for(testing.kernel.POLLIN) if is_behind else have(server, fault.step)
+            if fault.when == AFTER_CHECKOUT:
+                after_checkout(pool, ends)
+            else:  # after the answer was read: http.client would read ahead into it
+                ends(pooled_connection(pool))
+        outcome = send(server, pool, method, body=body)
+        return {
+            **{"outcome": described(outcome), "pool": describe_pool(pool)},
+            **{"arrivals": outcome.arrivals, "processed": outcome.processed},
+            "saved": dict(saved(pool) - before),
+            "next": described(send(server, pool, "GET", timeout=PATIENT)),
+            "pool then": describe_pool(pool),
+        }
 
 
 def saved(pool: Any) -> Counter:
@@ -419,10 +350,7 @@ def saved(pool: Any) -> Counter:
 
 
 def _keep_errors_apart() -> None:
-    """Have no green thread meet the TLS error of another: see ``forget_errors``.
-
-    Client and server do it alike, with the shim and without.
-    """
+    """Have no green thread meet the TLS error of another: see ``forget_errors``."""
 
     def clearing(method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -458,10 +386,10 @@ def expected(cell: Cell, layer: str) -> Dict[str, Any]:
     """What must be seen with the shim at its defaults, as far as the table says."""
     fault = FAULTS[cell.fault]
     if fault.when != MET and fault.step in ENDS.values() and fault.act is None:
-        saved = {fault.saved_as: 1} if fault.saved_as else {}
-        seen = {"said": 200, "arrivals": 1, "processed": 1}
-        # on a busy machine haproxy's timeout may have passed before the checkout
-        return seen if layer in FRONTED else {**seen, "saved": saved}
+        seen: Dict[str, Any] = {"said": 200, "arrivals": 1, "processed": 1}
+        if layer not in FRONTED:  # on a busy machine its timeout may have passed before
+            seen["saved"] = {fault.saved_as: 1} if fault.saved_as else {}
+        return seen
     processed = int(fault.is_processed and fault.arrives)
     seen = {"said": fault.error, "arrivals": fault.arrives, "processed": processed, "saved": {}}
     if cell.method == "POST" or not cell.is_reused or not fault.saved_as:
@@ -493,40 +421,25 @@ def wrong(seen: Dict[str, Any], layer: str, is_full: bool) -> Dict[str, Any]:
     return found
 
 
-# -- what is permitted -----------------------------------------------------------------------------
-
-
-def deviations(stock: Dict[str, Any], shim: Dict[str, Any], layer: str) -> List[str]:
-    """What the caller saw of the shim though no request was saved, a line each.
+def deviations(stock: Dict[str, Any], shim: Dict[str, Any], layer: str) -> List[Any]:
+    """What the caller saw of the shim though no request was saved.
 
     An answer is permitted in the place of stock's error, where the shim says that it saved the
     request. In the place of anything else it is not.
     """
     assert stock.keys() == shim.keys()
-    found = ["%s: saved by stock" % cell for cell, seen in stock.items() if seen["saved"]]
+    found: List[Any] = [[cell, "saved by stock"] for cell in stock if stock[cell]["saved"]]
     for cell, seen in shim.items():
         was = stock[cell]
         if layer in FRONTED and cell.startswith("FIN after checkout"):
             continue  # in stock the timeout may have passed before, and in ours not
         if seen["saved"].keys() - {"tried"}:
-            if "status" not in seen["outcome"] or _is_an_answer(was["outcome"]):
-                found.append("%s: nothing to save" % cell)
+            is_answered = was["outcome"].get("status") == 200 and was["outcome"]["is own"]
+            if "status" not in seen["outcome"] or is_answered:
+                found.append([cell, "nothing to save"])
             continue
-        was_sent_again = seen["saved"].keys() & {"tried", "replayed"}
         for part in ("outcome", "pool", "next", "pool then", "arrivals"):
-            if part != "arrivals" or not was_sent_again:
-                found += ["%s: %s%s" % (cell, part, d) for d in _differences(was[part], seen[part])]
+            was_sent_again = part == "arrivals" and seen["saved"]
+            if seen[part] != was[part] and not was_sent_again:
+                found.append([cell, part, seen[part], "stock's is", was[part]])
     return found
-
-
-def _is_an_answer(outcome: Dict[str, Any]) -> bool:
-    return outcome.get("status") == 200 and bool(outcome["is own"])
-
-
-def _differences(was: Any, seen: Any) -> List[str]:
-    """Where two pieces of what was seen differ, as "[key][key]: this, stock's is that"."""
-    if isinstance(was, dict) and isinstance(seen, dict) and was.keys() == seen.keys():
-        return ["[%s]%s" % (k, d) for k in was for d in _differences(was[k], seen[k])]
-    if isinstance(was, list) and isinstance(seen, list) and len(was) == len(seen):
-        return ["[%d]%s" % (i, d) for i in range(len(was)) for d in _differences(was[i], seen[i])]
-    return [] if was == seen else [": %s, stock's is %s" % (seen, was)]

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, Iterator, NamedTuple, Optional
 
 import urllib3
 
@@ -33,35 +33,26 @@ backend back
 
 @contextlib.contextmanager
 def route_to(
-    server: FaultServer,
-    name: str,
-    tls: Optional[TLS],
-    haproxy: str,
-    keeps_ms: int,
-    **options: Any,
-) -> Iterator[Tuple[Any, Optional[Callable[[bool], Any]]]]:
-    """A pool to the server, or to who hands it on; and what has the proxy end all tunnels, with an
-    RST if it is told so, None where there is none.
+    server: FaultServer, name: str, tls: Optional[TLS], haproxy: str, keeps_ms: int, **options: Any
+) -> Iterator[Any]:
+    """A pool to the server, directly or through who hands it on; its ``options``.
 
     To a server without TLS a proxy is the server itself: clients make no tunnels.
 
     :param tls: the server's; behind haproxy, haproxy's.
     :param haproxy: its path.
-    :param options: the pool's.
     """
-    cut = None
     with contextlib.ExitStack() as stack:
-        if name == "direct":
+        if name == "haproxy":
+            server = stack.enter_context(through_haproxy(server, tls, haproxy, keeps_ms))
+        if name != "proxy":
             pool = pool_for(server, tls, **options)
-        elif name == "haproxy":
-            front = stack.enter_context(through_haproxy(server, tls, haproxy, keeps_ms))
-            pool = pool_for(front, tls, **options)
         elif tls is None:
             pool = _manager(server, **options).connection_from_url("http://far.example/")
         else:
             proxy = stack.enter_context(ConnectProxy())
-            pool, cut = _manager(proxy, **options).connection_from_url(server.url), proxy.cut
-        yield stack.enter_context(pool), cut
+            pool = _manager(proxy, **options).connection_from_url(server.url)
+        yield stack.enter_context(pool)
 
 
 def _manager(proxy: Any, **options: Any) -> Any:
@@ -93,12 +84,11 @@ def proxied(
     proxy_tls: Optional[TLS] = None,
     family: int = socket.AF_INET,
     default: Any = None,
-    proxy_class: Any = ConnectProxy,
     is_gated: bool = False,
 ) -> Iterator[Proxied]:
     """Through a tunnel if the server speaks TLS; forwarded if it does not."""
     server = FaultServer(script, tls=tls, family=family, default=default)
-    proxy = proxy_class(tls=proxy_tls, family=family)
+    proxy = ConnectProxy(tls=proxy_tls, family=family)
     with server, proxy, Gate(proxy) if is_gated else contextlib.nullcontext(proxy) as front:
         with _manager(front) as manager:
             yield Proxied(server, proxy, front, manager, manager.connection_from_url(server.url))

@@ -31,18 +31,13 @@ _serial = itertools.count()
 
 
 class Outcome(NamedTuple):
-    """What came of one request.
+    """What came of one request."""
 
-    ``status``, ``is_own_answer``: of its answer, None and False without one; the server echoes.
-    ``error``: what the caller got in its place. ``arrivals``, ``processed``: how often it came to
-    the server, how often the server acted on it.
-    """
-
-    status: Optional[int]
-    is_own_answer: bool
-    error: Optional[BaseException]
-    arrivals: int
-    processed: int
+    status: Optional[int]  # of its answer, if there is one
+    is_own_answer: bool  # the server echoes
+    error: Optional[BaseException]  # what the caller got in its place
+    arrivals: int  # how often it came to the server
+    processed: int  # how often the server acted on it
 
 
 @dataclass(frozen=True)
@@ -81,26 +76,20 @@ def prime(pool: Any, times: int = 1) -> None:
 
 def send(server: Any, pool: Any, method: str, **options: Any) -> Outcome:
     """Send one request, and ask the server's journal about it."""
-    request_id = "request-%d" % next(_serial)
+    request_id = "request-%04d" % next(_serial)  # all as long: half of an answer is, too
     options.setdefault("body", BODIES.get(method))
     headers = {"X-Request-Id": request_id, **options.pop("headers", {})}
-    status, is_own_answer, failure = None, False, None
     try:
         response = pool.request(method, "/wanted", headers=headers, **options)
     except Exception as error:
-        failure = error
+        seen: Any = None, False, error
     else:
-        status = response.status
-        is_own_answer = response.headers.get("X-Request-Id") == request_id
-        if status == 200 and response.data:
-            is_own_answer = is_own_answer and json.loads(response.data)["method"] == method
-    return Outcome(status, is_own_answer, failure, *arrived(server, request_id))
-
-
-def arrived(server: Any, request_id: str) -> Tuple[int, int]:
-    """How often a request came to the server, and how often the server acted on it."""
+        is_own = response.headers.get("X-Request-Id") == request_id
+        if response.status == 200 and response.data:
+            is_own = is_own and json.loads(response.data)["method"] == method
+        seen = response.status, is_own, None
     entries = [entry for entry in server.journal if entry.request_id == request_id]
-    return len(entries), sum(entry.processed for entry in entries)
+    return Outcome(*seen, len(entries), sum(entry.processed for entry in entries))
 
 
 def outcome(pool: Any, method: str, **options: Any) -> Any:
@@ -132,21 +121,16 @@ def kind_of(error: Optional[BaseException]) -> Optional[str]:
     return "other: %r" % chain
 
 
-def once_before(owner: Any, method: str, act: Callable[..., Any]) -> None:
-    """Have something done, once, as a method of an object is called; it is given what that is."""
-    stock_method, acts = getattr(owner, method), [act]
-
-    def call(*args: Any) -> Any:
-        if acts:
-            acts.pop()(*args)
-        return stock_method(*args)
-
-    setattr(owner, method, call)
-
-
-def after_checkout(pool: Any, act: Callable[[Any], None]) -> None:
+def after_checkout(pool: Any, act: Callable[[Any], Any]) -> None:
     """Have something done to the pool's connection, once, when the next request has it."""
-    once_before(pool, "_validate_conn", act)
+    stock_method, acts = pool._validate_conn, [act]
+
+    def validate(conn: Any) -> Any:
+        if acts:
+            acts.pop()(conn)
+        return stock_method(conn)
+
+    pool._validate_conn = validate
 
 
 def acting(pool: Any, act: Callable[[], Any]) -> None:
@@ -164,12 +148,7 @@ def acting(pool: Any, act: Callable[[], Any]) -> None:
 
 def have(server: FaultServer, step: IdleStep, events: int = kernel.POLLIN) -> Callable[[Any], None]:
     """What does an idle step to the newest connection, and waits until it has arrived."""
-
-    def act(conn: Any) -> None:
-        server.perform(step)
-        wait_for(events)(conn)
-
-    return act
+    return lambda conn: (server.perform(step), wait_for(events)(conn))
 
 
 def wait_for(events: int) -> Callable[[Any], Any]:
