@@ -15,7 +15,7 @@ import struct
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import pytest
 from urllib3.exceptions import HTTPError
@@ -25,7 +25,7 @@ from delayed_answers import ReadThenBlackHole
 from pools import DEFAULTS, Server, counters, get, pool_for, pooled_connection, shim
 from replay_tools import side_by_side, wrong
 from stalepool.sockets.layers import raw_of
-from stalepool_testing import TLS, AnswerStep, Exchange, FaultServer, Respond, Silence, SlowAnswer
+from stalepool_testing import TLS, AnswerStep, Exchange, FaultServer, Respond, Silence
 from worlds import beside
 
 #: the wait on silence and the probes in a fifth of their time, and as many probes as ever
@@ -37,42 +37,27 @@ NOBODY_LIMIT_S = 10.0
 #: nobody's limit: what lives answers before
 PATIENT_S = 60.0
 
+#: what became of a request: plain data, from whatever process
+Seen = Dict[str, Any]
 
-class Outcome(NamedTuple):
-    """How a request ended: plain data, from whatever process.
 
-    ``end``: the status, or the error's name. ``arrived``: the numbers of the connections on which
-    the request came; it was acted on each time.
+def ask(server: FaultServer, pool: Any, method: str = "GET", body: bytes = b"") -> Seen:
+    """``end``: the status, or the error's name. ``on``: the numbers of the connections on which the
+    request came; it was acted on each time. The rest is what was counted.
     """
-
-    end: Any
-    took_s: float
-    arrived: List[int]
-    connections: int
-    replays: Dict[str, int]
-    moved: Dict[str, int]
-    verdicts: Dict[str, int]
-    gone: Dict[str, int]
-    probes: str
-
-
-def outcome(server: FaultServer, send: Callable[[], Any]) -> Outcome:
     before, began = len(server.journal), time.monotonic()
     try:
-        end: Any = send()
+        end: Any = pool.request(method, "/", body=body).status
     except (HTTPError, OSError) as error:
         end = type(error).__name__
     took_s = time.monotonic() - began
-    arrived = [entry.connection for entry in list(server.journal)[before:] if entry.processed]
-    counted = counters(server)
-    found = {name: counted.get(name, {}) for name in ("replays", "moved", "verdicts", "gone")}
-    probes = counted.get("knowledge", {}).get("keepalive_probes", "")
-    return Outcome(end, took_s, arrived, len(server.journal.connections), probes=probes, **found)
-
-
-def ask(server: FaultServer, pool: Any, method: str = "GET") -> Outcome:
-    body = None if method == "GET" else b"x"
-    return outcome(server, lambda: pool.request(method, "/", body=body).status)
+    counted = {"replays": {}, "moved": {}, "knowledge": {}, **counters(server)}
+    return {
+        **{name: counted.get(name, {}) for name in ("replays", "moved", "verdicts", "gone")},
+        **{"end": end, "took_s": took_s, "connections": len(server.journal.connections)},
+        "on": [entry.connection for entry in list(server.journal)[before:] if entry.processed],
+        "probes": counted["knowledge"].get("keepalive_probes"),
+    }
 
 
 @contextlib.contextmanager
@@ -83,6 +68,36 @@ def answered(
     with server, pool_for(server, tls, timeout=timeout_s) as pool:
         assert get(pool) == 200
         yield server, pool
+
+
+# -- what is played --------------------------------------------------------------------------------
+
+
+def across_a_gap(
+    method: str, gap_s: float, answered_after_s: float, begins_s: float = 0.3, tls: Any = None
+) -> Seen:
+    """A request on a reused connection is acknowledged; then the network goes away for a while."""
+    script = [Respond(200), Respond(200, delay_s=answered_after_s)]
+    with answered(FaultServer(script, tls=tls), tls=tls) as (server, pool):
+        client = pooled_connection(pool).sock
+
+        def take_the_network_away() -> None:
+            """Nothing gets through, either way."""
+            server.wait_request(2)
+            time.sleep(begins_s)
+            with server.add(testing.Blackout()):
+                testing.swallow(raw_of(client))
+                time.sleep(gap_s)
+            testing.release(raw_of(client))
+
+        return side_by_side([lambda: ask(server, pool, method), take_the_network_away])[0]
+
+
+def unread_for(seconds: float) -> Seen:
+    """The peer reads only after a while; what is sent until then fills its buffer."""
+    with answered(FaultServer([Respond(200), testing.ZeroWindow(seconds)])) as (server, pool):
+        # less than is recorded for a replay, more than a small receive buffer
+        return ask(server, pool, "PUT", b"x" * 700_000)
 
 
 #: classic BPF on a TCP segment, from its header on: (code, jump if true, jump if false, operand)
@@ -108,70 +123,6 @@ def swallow_empty(sock: socket.socket) -> None:
     testing.blackhole._set(sock, testing.blackhole._SO_ATTACH_FILTER, attached)
 
 
-class FilteredServer(FaultServer):
-    """A fault server behind a firewall that lets data through, and no keepalive probe."""
-
-    def _serve_one(self, channel: Any) -> None:
-        swallow_empty(channel.sock)
-        super()._serve_one(channel)
-
-
-def without_network(server: FaultServer, client: Any, seconds: float) -> None:
-    """Nothing gets through between a server and a client's socket for so long, either way."""
-    with server.add(testing.Blackout()):
-        testing.swallow(raw_of(client))
-        time.sleep(seconds)
-    testing.release(raw_of(client))
-
-
-def across_a_gap(
-    method: str,
-    gap_s: float,
-    answered_after_s: float,
-    *,
-    begins_s: float = 0.3,
-    tls: Optional[TLS] = None,
-) -> Outcome:
-    """A request on a reused connection is acknowledged; then the network goes away for a while."""
-    script = [Respond(200), Respond(200, delay_s=answered_after_s)]
-    with answered(FaultServer(script, tls=tls), tls=tls) as (server, pool):
-        client = pooled_connection(pool).sock
-
-        def take_the_network_away() -> None:
-            server.wait_request(2)
-            time.sleep(begins_s)
-            without_network(server, client, gap_s)
-
-        return side_by_side([lambda: ask(server, pool, method), take_the_network_away])[0]
-
-
-def body_across_a_gap(gap_s: float) -> Outcome:
-    """The caller reads the body; the network goes away in its midst."""
-    in_halves = SlowAnswer(1.2, body=b"x" * 200_000, pieces=2)
-    with answered(FaultServer([Respond(200), in_halves])) as (server, pool):
-        client = pooled_connection(pool).sock
-
-        def read() -> str:
-            response = pool.request("GET", "/", preload_content=False)
-            began = len(response.read(50_000))
-            gap = functools.partial(without_network, server, client, gap_s)
-            rest, _ = side_by_side([response.read, gap])
-            return "%d bytes" % (began + len(rest))
-
-        return outcome(server, read)
-
-
-#: less than is recorded for a replay, more than a small receive buffer
-SOME_BODY = b"x" * 700_000
-LARGE_BODY = b"x" * 4_000_000
-
-
-def unread_for(seconds: float, method: str, body: bytes) -> Outcome:
-    """The peer reads only after a while; what is sent until then fills its buffer."""
-    with answered(FaultServer([Respond(200), testing.ZeroWindow(seconds)])) as (server, pool):
-        return outcome(server, lambda: pool.request(method, "/", body=body).status)
-
-
 @dataclass(frozen=True)
 class RespondThroughFilter(AnswerStep):
     """An answer whose acknowledgement the filter lets through: it is no probe."""
@@ -187,58 +138,48 @@ class RespondThroughFilter(AnswerStep):
         swallow_empty(exchange.channel.sock)
 
 
-def behind_a_filter(answered_after_s: float) -> Outcome:
+class FilteredServer(FaultServer):
+    """A fault server behind a firewall that lets data through, and no keepalive probe."""
+
+    def _serve_one(self, channel: Any) -> None:
+        swallow_empty(channel.sock)
+        super()._serve_one(channel)
+
+
+def behind_a_filter(answered_after_s: float) -> Seen:
     """A slow request, acknowledged; keepalive probes do not reach the peer, data does."""
     script = [RespondThroughFilter(), RespondThroughFilter(answered_after_s)]
     with answered(FilteredServer(script)) as (server, pool):
         return ask(server, pool)
 
 
-def idle_behind_a_filter(count: int = 3) -> Outcome:
-    """POSTs, and before each of them the connection is idle for two probes."""
-    filtered = FilteredServer(default=RespondThroughFilter())
-    with answered(filtered) as (server, pool):
-
-        def post() -> int:
+def idle_behind_a_filter(count: int = 3) -> Seen:
+    """POSTs, and before each of them the connection is idle for two probes; the last one's end."""
+    with answered(FilteredServer(default=RespondThroughFilter())) as (server, pool):
+        for _ in range(count):
             time.sleep(2.6)
-            return int(pool.request("POST", "/", body=b"x").status)
-
-        return outcome(server, lambda: {post() for _ in range(count)}.pop())
-
-
-class DeferringServer(FaultServer):
-    """Accepts a connection when its first data are there, as Apache httpd does by default.
-
-    On a connection that has sent no data a probe does harm: the first data after it are accepted
-    after half a minute (measured, Linux 6.18).
-    """
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+            seen = ask(server, pool, "POST", b"x")
+        return {**seen, "on": [entry.connection for entry in server.journal]}
 
 
 def acknowledged_and_dead(
-    method: str,
-    tls: Optional[TLS] = None,
-    timeout_s: float = LIMIT_S,
-    server_class: Any = FaultServer,
-) -> Outcome:
+    method: str = "GET", tls: Optional[TLS] = None, timeout_s: float = LIMIT_S
+) -> Seen:
     """The request is acknowledged, and acted on; then nothing comes, for any probe either."""
-    dying = server_class([Respond(200), ReadThenBlackHole()], tls=tls)
+    dying = FaultServer([Respond(200), ReadThenBlackHole()], tls=tls)
     with answered(dying, timeout_s, tls) as (server, pool):
         return ask(server, pool, method)
 
 
 def unacknowledged_and_dead(
-    method: str,
+    method: str = "GET",
     tls: Optional[TLS] = None,
     timeout_s: float = LIMIT_S,
     default: Any = None,
     idle_s: float = 0.0,
     is_known: bool = False,
     is_gone: bool = False,
-) -> Outcome:
+) -> Seen:
     """The connection drops silently before the request, which nobody acknowledges.
 
     :param default: what a fresh connection meets.
@@ -259,105 +200,87 @@ def unacknowledged_and_dead(
         return ask(server, pool, method)
 
 
-def in_vain(**options: Any) -> Outcome:
-    """The same, and no fresh connection gets an answer either."""
-    return unacknowledged_and_dead("GET", timeout_s=NOBODY_LIMIT_S, **options)
+# -- what is seen of it ----------------------------------------------------------------------------
 
 
-#: the wait on silence, two more probes; a machine that has other things to do
-NOTICED_S = 3 + 2.2 + 3
+def shows(at_least_s: float = 0, at_most_s: float = PATIENT_S, **expected: Any) -> Any:
+    """What judges that which was seen."""
+
+    def is_right(seen: Seen) -> bool:
+        is_in_time = at_least_s <= seen["took_s"] < at_most_s
+        return is_in_time and {name: seen[name] for name in expected} == expected
+
+    return is_right
 
 
-def shows(**expected: Any) -> Callable[[Outcome], bool]:
-    return lambda seen: all(getattr(seen, name) == expected[name] for name in expected)
+#: acted on once, and on the connection that it was on
+WAITED_FOR: Seen = {"end": 200, "on": [0], "replays": {}}
+is_waited_for = shows(**WAITED_FOR)
+OTHER_SOCKET: Seen = {"end": 200, "on": [1], "connections": 2, "replays": {}}
+#: within the wait on silence, and two more probes; a machine that has other things to do
+_saved = functools.partial(
+    shows, at_most_s=3 + 2.2 + 3, end=200, replays={"ok": 1}, gone={"silent_in_request": 1}
+)
 
 
-def is_waited_for(seen: Outcome, **more: Any) -> bool:
-    """It was answered, acted on once, and on the connection that it was on."""
-    is_it = seen.end in (200, "200000 bytes") and seen.arrived == [0] and not seen.replays
-    return is_it and shows(**more)(seen)
-
-
-#: not even a connection was opened beside it
-is_left_alone = functools.partial(is_waited_for, connections=1)
-is_known_to_be_filtered = functools.partial(is_waited_for, probes="swallowed")
-
-
-def is_sent_again(seen: Outcome, before: Sequence[int] = (0,)) -> bool:
-    """:param before: the connections on which the request had come before its peer died."""
-    return (
-        seen.end == 200
-        # on the second connection, or on the third where the second was opened to be probed
-        and seen.arrived in ([*before, 1], [*before, 2])
-        and (seen.replays, seen.gone) == ({"ok": 1}, {"silent_in_request": 1})
-        and seen.connections == seen.arrived[-1] + 1
-        and seen.took_s < NOTICED_S
-    )
+def is_sent_again(seen: Seen, before: Tuple[int, ...] = (0,)) -> bool:
+    """On the second connection, or on the third where the second was opened to be probed."""
+    newest = seen["connections"] - 1
+    return newest in (1, 2) and _saved(on=[*before, newest])(seen)
 
 
 is_sent_on = functools.partial(is_sent_again, before=())
 
 
-def is_the_callers_timeout(
-    seen: Outcome,
-    after_s: float,
-    arrived: Sequence[int] = (0,),
-    replays: Optional[Dict[str, int]] = None,
-) -> bool:
-    is_it = seen.end == "ReadTimeoutError" and after_s <= seen.took_s < after_s + 3
-    return is_it and (seen.arrived, seen.replays) == ([*arrived], replays or {})
+def times_out(play: Any, after_s: float = NOBODY_LIMIT_S, **expected: Any) -> Any:
+    """The caller's own timeout is the end."""
+    wanted = {"end": "ReadTimeoutError", "on": [0], "replays": {}, **expected}
+    return play, shows(after_s, after_s + 3, **wanted)
 
 
-OTHER_SOCKET = {"end": 200, "arrived": [1], "connections": 2, "replays": {}}
-#: a probe went unanswered, as the check at the checkout has found, or the request as it went out
-is_found_dead = shows(**OTHER_SOCKET, verdicts={"alive": 1, "probe_unanswered": 1})
-is_moved = shows(**OTHER_SOCKET, moved={"probe_unanswered": 1})
-#: in stock they ride one connection; here the first took a fresh one, which was silent, too
-is_learnt_of_in_the_pool = shows(
-    end=200, arrived=[1, 1, 1], moved={"probe_unanswered": 1}, probes="swallowed"
-)
-
-
-def times_out(play: Callable[[], Outcome], **expected: Any) -> Any:
-    return play, functools.partial(is_the_callers_timeout, **expected)
-
-
-#: what is played, and what judges that which was seen
-CASES: Dict[str, Tuple[Callable[[], Outcome], Callable[[Outcome], Any]]] = {
+CASES: Dict[str, Tuple[Callable[[], Seen], Callable[[Seen], bool]]] = {
     # over before the answer; and the answer is in it
     "GET, a gap of 3.6 s": (lambda: across_a_gap("GET", 3.6, 4.5), is_waited_for),
     "GET, a gap of 6 s": (lambda: across_a_gap("GET", 6.0, 4.0), is_waited_for),
-    "POST, a gap of 6 s": (lambda: across_a_gap("POST", 6.0, 4.0), is_left_alone),
+    "POST, a gap of 6 s": (
+        lambda: across_a_gap("POST", 6.0, 4.0),
+        shows(**WAITED_FOR, connections=1),  # not even a connection was opened beside it
+    ),
     "TLS: GET, a gap": (lambda: across_a_gap("GET", 3.6, 4.5, tls=TLS()), is_waited_for),
-    "a body, a gap of 5 s": (lambda: body_across_a_gap(5.0), is_left_alone),
-    "large POST unread": (lambda: unread_for(5.0, "POST", LARGE_BODY), is_left_alone),
-    "PUT unread": (lambda: unread_for(5.0, "PUT", SOME_BODY), is_waited_for),
-    "GET behind a filter": (lambda: behind_a_filter(7.0), is_known_to_be_filtered),
-    "idle behind a filter": (idle_behind_a_filter, is_learnt_of_in_the_pool),
-    "acknowledged GET": (lambda: acknowledged_and_dead("GET"), is_sent_again),
-    "TLS: acknowledged GET": (lambda: acknowledged_and_dead("GET", TLS()), is_sent_again),
-    "unacknowledged GET": (lambda: unacknowledged_and_dead("GET"), is_sent_on),
-    "TLS: unacknowledged GET": (lambda: unacknowledged_and_dead("GET", TLS()), is_sent_on),
-    "pool: POST": (lambda: unacknowledged_and_dead("POST", idle_s=3.2), is_moved),
+    "PUT unread": (lambda: unread_for(5.0), is_waited_for),
+    "GET behind a filter": (
+        lambda: behind_a_filter(7.0),
+        shows(**WAITED_FOR, probes="swallowed"),
+    ),
+    # in stock they ride one connection; here the first took a fresh one, which was silent, too
+    "idle behind a filter": (
+        idle_behind_a_filter,
+        shows(end=200, on=[0, 1, 1, 1], moved={"probe_unanswered": 1}, probes="swallowed"),
+    ),
+    "acknowledged GET": (acknowledged_and_dead, is_sent_again),
+    "TLS: acknowledged GET": (lambda: acknowledged_and_dead(tls=TLS()), is_sent_again),
+    "unacknowledged GET": (unacknowledged_and_dead, is_sent_on),
+    "TLS: unacknowledged GET": (lambda: unacknowledged_and_dead(tls=TLS()), is_sent_on),
+    # a probe went unanswered, as the request's sending has found, or the check at the checkout
+    "pool: POST": (
+        lambda: unacknowledged_and_dead("POST", idle_s=3.2),
+        shows(**OTHER_SOCKET, moved={"probe_unanswered": 1}),
+    ),
     "known: pool: POST": (
         lambda: unacknowledged_and_dead("POST", idle_s=3.2, is_known=True),
-        is_found_dead,
+        shows(**OTHER_SOCKET, verdicts={"alive": 1, "probe_unanswered": 1}),
     ),
-    "deferring server": (
-        lambda: acknowledged_and_dead("GET", server_class=DeferringServer),
-        is_sent_again,
-    ),
-    "in a hurry": times_out(lambda: acknowledged_and_dead("GET", timeout_s=4), after_s=4),
-    "acknowledged POST": times_out(
-        lambda: acknowledged_and_dead("POST", timeout_s=NOBODY_LIMIT_S), after_s=NOBODY_LIMIT_S
-    ),
+    "in a hurry": times_out(lambda: acknowledged_and_dead(timeout_s=4), 4),
+    "acknowledged POST": times_out(lambda: acknowledged_and_dead("POST", timeout_s=NOBODY_LIMIT_S)),
     "nobody answers": times_out(
-        lambda: in_vain(default=Silence()),  # it accepts, and reads the request; that is all
-        after_s=NOBODY_LIMIT_S,
-        arrived=[1],
+        # it accepts, and reads the request; that is all
+        lambda: unacknowledged_and_dead(timeout_s=NOBODY_LIMIT_S, default=Silence()),
+        on=[1],
         replays={"failed": 1},
     ),
-    "nobody listens": times_out(lambda: in_vain(is_gone=True), after_s=NOBODY_LIMIT_S, arrived=[]),
+    "nobody listens": times_out(
+        lambda: unacknowledged_and_dead(timeout_s=NOBODY_LIMIT_S, is_gone=True), on=[]
+    ),
 }
 
 #: a few of each kind where the world is another one
@@ -366,13 +289,6 @@ GREEN = [
     *("acknowledged GET", "unacknowledged GET", "TLS: acknowledged GET", "known: pool: POST"),
 ]
 
-
-def test_on_threads():
-    """Stock waits for what lives as well; for the dead until the caller's read timeout."""
-    with shim(**SHORT):
-        assert wrong(CASES) == {}
-
-
 CLIENT = """
     import json
 
@@ -380,13 +296,18 @@ CLIENT = """
     enter("eventlet")
     import test_silence as tests
 
-    print(json.dumps(tests.wrong_in_green()))
+    print(json.dumps(tests.wrong_of(tests.GREEN)))
 """
 
 
-def wrong_in_green() -> Dict[str, Outcome]:
+def wrong_of(names: Any) -> Dict[str, Seen]:
     with shim(**SHORT):
-        return wrong({name: CASES[name] for name in GREEN})
+        return wrong({name: CASES[name] for name in names})
+
+
+def test_on_threads():
+    """Stock waits for what lives as well; for the dead until the caller's read timeout."""
+    assert wrong_of(CASES) == {}
 
 
 @pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
@@ -408,26 +329,20 @@ def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with shim(**SHORT):
         seen = idle_behind_a_filter(2)
-    assert (seen.arrived, seen.moved, len(asked)) == ([0, 0], {"failed": 1}, 2)
+    assert (seen["on"], seen["moved"], len(asked)) == ([0, 0, 0], {"failed": 1}, 2)
 
 
-def is_found_late(seen: Outcome, arrived: List[int]) -> bool:
-    # the first wait ends 0.3 s before a round number
-    return (seen.end, seen.arrived) == (200, arrived) and 14.7 <= seen.took_s < 20 + 2
-
-
+#: the first wait ends 0.3 s before a round number
+_found_late = functools.partial(shows, 14.7, 20 + 2, end=200)
 DEFAULT_NUMBERS = {
     "POST, a gap of 44 s": (lambda: across_a_gap("POST", 44, 25, begins_s=4.5), is_waited_for),
     "GET, a gap of 25 s": (lambda: across_a_gap("GET", 25, 27, begins_s=1), is_waited_for),
     "GET behind a filter": (lambda: behind_a_filter(25), is_waited_for),
     # the first fresh socket is for probes alone
-    "acknowledged GET": (
-        lambda: acknowledged_and_dead("GET", timeout_s=PATIENT_S),
-        functools.partial(is_found_late, arrived=[0, 2]),
-    ),
+    "acknowledged GET": (lambda: acknowledged_and_dead(timeout_s=60), _found_late(on=[0, 2])),
     "unacknowledged PUT": (
-        lambda: unacknowledged_and_dead("PUT", timeout_s=PATIENT_S),
-        functools.partial(is_found_late, arrived=[1]),
+        lambda: unacknowledged_and_dead("PUT", timeout_s=60),
+        _found_late(on=[1]),
     ),
 }
 
