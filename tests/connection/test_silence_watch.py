@@ -13,8 +13,9 @@ import urllib3
 import stalepool
 from breaks import breaks
 from delayed_answers import LOST, SILENT
-from pools import UnknownSocket, get, pooled_connection, serving, shim
-from replay_tools import reused
+from pools import UnknownSocket, counters, get, let_pass, pooled_connection, serving, shim
+from replay_tools import ECHO, prime, reused, send
+from stalepool import fallback
 from stalepool.connection import silence
 from stalepool.connection.silence import CONFIRM_S, LOOK_EVERY_S, Watch
 from stalepool.connection.state import Request, find
@@ -22,6 +23,7 @@ from stalepool.settings import Settings
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
+from stalepool_testing import Close
 
 WAIT_S = 3.0
 
@@ -168,10 +170,23 @@ class Told(UnknownSocket):
         self._sock.settimeout(value)
 
 
-def test_a_socket_of_unknown_kind_waits_as_in_stock() -> None:
-    """Its peer cannot be asked, and its timeout may be an error of its own."""
-    with shim(replay="idempotent", silence_s=7), reused(timeout=None) as (_, pool):
-        sock = pooled_connection(pool).sock = Told(pooled_connection(pool).sock)
-        for _ in range(2):  # the second one on a connection that has answered
-            assert get(pool) == 200
-        assert not any(sock.limits)
+@pytest.mark.parametrize("kind", [UnknownSocket, Told])
+def test_a_socket_of_unknown_kind_waits_as_in_stock(kind: Any) -> None:
+    """Its peer cannot be asked, and its timeout may be an error of its own.
+
+    Its idle time counts from the last answer, and a request that may be sent again is.
+    """
+    settings = {"replay": "idempotent", "silence_s": 7, "nonidempotent_max_idle_s": 1}
+    with shim(**settings), reused(*[ECHO] * 3, Close(), timeout=None) as (server, pool):
+        sock = pooled_connection(pool).sock = kind(pooled_connection(pool).sock)
+        for method in ("GET", "POST", "GET"):  # the last one on a connection that has answered
+            assert send(server, pool, method)[:2] == (200, True)
+        assert kind is UnknownSocket or not any(sock.limits)
+        assert send(server, pool, "GET").arrivals == (1 if kind is UnknownSocket else 2)
+        prime(pool)
+        pooled_connection(pool).sock = kind(pooled_connection(pool).sock)
+        assert get(pool) == 200
+        let_pass(pool, 1)
+        assert send(server, pool, "POST")[:2] == (200, True)
+        assert counters(server)["moved"] == {"idle_setting": 1}
+        assert set(fallback.counts()) == {"unknown_connection"}
