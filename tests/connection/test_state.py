@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import http.client
+import os
 import tracemalloc
+import warnings
 import weakref
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator
 
 import pytest
 import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
+import stalepool
 from breaks import breaks
 from pools import get, pooled_connection, serving, shim
 from replay_tools import reused, side_by_side
 from stalepool.clock import monotonic
 from stalepool.connection import state
-from stalepool_testing import FaultServer, Respond, Silence, healthy, into_pool
+from stalepool_testing import CloseAfter, Respond, Silence, healthy, into_pool, kernel
+
+MB = 1 << 20
 
 
-class ComputedSock(urllib3.connection.HTTPConnection):
+class ComputedSock(HTTPConnection):
     """A stub, which has no connection behind it."""
 
     sock: Any = property(lambda self: None, lambda self, value: None)
@@ -28,9 +35,9 @@ class ComputedSock(urllib3.connection.HTTPConnection):
 
 #: class -> whether its connections are looked after
 CLASSES = {
-    urllib3.connection.HTTPConnection: True,
-    urllib3.connection.HTTPSConnection: True,
-    type("Own", (urllib3.connection.HTTPConnection,), {}): True,
+    HTTPConnection: True,
+    HTTPSConnection: True,
+    type("Own", (HTTPConnection,), {}): True,
     ComputedSock: False,
     http.client.HTTPConnection: False,
 }
@@ -43,7 +50,7 @@ def test_the_classes_that_are_looked_after(cls: Any) -> None:
 
 def test_a_class_is_not_kept() -> None:
     """With it a whole copy of urllib3 would be, where tests delete and import it again."""
-    own = type("Own", (urllib3.connection.HTTPConnection,), {})
+    own = type("Own", (HTTPConnection,), {})
     assert state.is_http1(own("127.0.0.1"))
     kept = weakref.ref(own)
     del own
@@ -58,16 +65,7 @@ def test_a_state_shows_itself() -> None:
         assert repr(found) == "<State http://127.0.0.1:%d, idle, 1 answers>" % server.port
 
 
-def test_of_large_first_bytes_nothing_is_kept() -> None:
-    """What follows a hijacked answer is no request."""
-    conn = urllib3.connection.HTTPConnection("127.0.0.1")
-    request = state.Request(conn, b"x" * (state.RECORD_LIMIT + 1), is_reused=True)
-    assert request.sent == [b""] and not request.is_recorded
-
-
-MB = 1 << 20
-#: the package's files, without stalepool_testing's
-OURS = str(Path(state.__file__).parent.parent / "*")
+# -- bytes of requests -----------------------------------------------------------------------------
 
 
 def recorded() -> int:
@@ -76,12 +74,38 @@ def recorded() -> int:
     return sum(sum(map(len, each.sent)) for each in requests)
 
 
+def test_of_large_first_bytes_nothing_is_kept() -> None:
+    """What follows a hijacked answer is no request."""
+    request = state.Request(HTTPConnection("127.0.0.1"), bytes(MB + 1), is_reused=True)
+    assert request.sent == [b""] and not request.is_recorded
+
+
 def test_a_failed_request_leaves_no_body_behind() -> None:
-    """Stock: nothing is left, either."""
     with shim(replay="idempotent"), reused(Silence()) as (_server, pool):
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-            pool.request("PUT", "/", body=b"x" * (MB // 2), timeout=0.3)
+            pool.request("PUT", "/", body=bytes(MB // 2), timeout=0.3)
         assert recorded() < MB // 8
+
+
+def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
+    """Bodies of uploads raise, and then hardly a new connection is opened."""
+
+    def body() -> Iterator[bytes]:
+        yield bytes(MB // 2)
+        raise LookupError("of the application")
+
+    with shim(replay="idempotent"), serving() as (_, pool):
+        conns = [pool._new_conn() for _ in range(10)]
+        for conn in conns:
+            _checked(conn)
+            with pytest.raises(LookupError):
+                conn.request("PUT", "/", body=body(), headers={"Content-Length": str(MB)})
+        for conn in conns:
+            conn.close()
+        with breaks("clock of the states", lambda: monotonic() + 60):
+            _idle(conn)
+        conn.close()
+        assert recorded() < MB
 
 
 def test_a_large_body_is_not_copied() -> None:
@@ -108,48 +132,29 @@ def test_a_large_body_is_not_copied() -> None:
 
 def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
     """What the lines of the package have allocated, and hold after two requests on each."""
+    ours = tracemalloc.Filter(True, str(Path(state.__file__).parent.parent / "*"))
+
+    def use(count: int) -> int:
+        taken = [pool._get_conn() for _ in range(count)]
+        for conn in taken:
+            for _ in range(2):
+                _checked(conn)
+        for conn in taken:
+            pool._put_conn(conn)
+        return sum(each.size for each in tracemalloc.take_snapshot().filter_traces([ours]).traces)
+
     with shim(replay="idempotent"), serving(maxsize=60) as (_, pool):
-
-        def use(count: int) -> int:
-            taken = [pool._get_conn() for _ in range(count)]
-            for conn in taken:
-                for _ in range(2):
-                    _checked(conn)
-            for conn in taken:
-                pool._put_conn(conn)
-            found = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, OURS)])
-            return sum(trace.size for trace in found.traces)
-
         tracemalloc.start()
         before = use(10)
         assert 0 < (use(60) - before) / 50 < 1000
         tracemalloc.stop()
 
 
-def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
-    """Bodies of uploads raise, and then hardly a new connection is opened."""
-
-    def body() -> Iterator[bytes]:
-        yield bytes(MB // 2)
-        raise LookupError("of the application")
-
-    with shim(replay="idempotent"), FaultServer() as server:
-        at = server.host, server.port
-        conns = [urllib3.connection.HTTPConnection(*at, timeout=20.0) for _ in range(10)]
-        for conn in conns:
-            _checked(conn)
-            with pytest.raises(LookupError):
-                conn.request("PUT", "/", body=body(), headers={"Content-Length": str(MB)})
-        for conn in conns:
-            conn.close()
-        with breaks("clock of the states", lambda: monotonic() + 60):
-            _idle(conn)
-        conn.close()
-        assert recorded() < MB
+# -- connections -----------------------------------------------------------------------------------
 
 
-def _idle(conn: Any, path: str = "/") -> None:
-    conn.request("GET", path)
+def _idle(conn: Any) -> None:
+    conn.request("GET", "/")
     conn.getresponse().read()
 
 
@@ -163,36 +168,60 @@ def _sending(conn: Any) -> None:
     conn.request("PUT", "/", body=b"x")
 
 
-#: phase -> what brings a connection into it
-PHASES = {
-    state.IDLE: _idle,
-    state.CHECKED: _checked,
-    state.SENDING: _sending,
-    state.UPGRADED: lambda conn: _idle(conn, "/upgrade"),
-}
+def _ended(conn: Any) -> None:
+    _idle(conn)
+    kernel.wait_readable(conn.sock)
+    assert urllib3.connectionpool.is_connection_dropped(conn)
+
+
 UPGRADED = Respond(101, headers={"Connection": "Upgrade", "Upgrade": "tcp"})
+#: a phase, what brings a connection into it, and how a server answers
+PHASES = {
+    "idle": (state.IDLE, _idle, [Respond()]),
+    "checked": (state.CHECKED, _checked, [Respond()]),
+    "sending": (state.SENDING, _sending, [Respond()]),
+    "upgraded": (state.UPGRADED, _idle, [UPGRADED]),
+    "ended": (state.IDLE, _ended, [Respond(), CloseAfter(0)]),
+}
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is let go is gone at once: the collector, and what it complains of, is off."""
+    gc.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_connection_that_is_dropped_is_gone_in_every_phase(phase: str) -> None:
-    """Its descriptor is closed at once; its state is the next thing to be swept."""
+@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+def test_a_connection_that_is_let_go_is_gone(name: str, version: Any) -> None:
+    """With its socket, whose descriptor is closed; its state is the next thing to be swept.
 
-    def answer(request: Any) -> Any:
-        return UPGRADED if request.path == "/upgrade" else Respond()
-
-    with shim(replay="idempotent"), FaultServer(answer) as server:
-        gc.freeze()  # all there was before need not be looked at
-        conn = urllib3.connection.HTTPConnection(server.host, server.port, timeout=20.0)
-        PHASES[phase](conn)
+    Also where the response class is kept on it (botocore).
+    """
+    phase, enter, script = PHASES[name]
+    with shim(replay="idempotent"), serving(script, tls=version) as (_, pool):
+        conn = pool._new_conn()
+        conn.response_class = conn.response_class
+        enter(conn)
         found: Any = state.find(conn.sock)
         assert found.phase is phase
+        kept, descriptor = weakref.ref(conn), conn.sock.fileno()
         del conn
-        gc.collect()
-        gc.unfreeze()
-        assert found.sock() is None
-        server.wait_ended()
+        assert (kept(), found.sock()) == (None, None)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
         state._sweep()
         assert found not in state._states.values()
-        assert found.request is None or found.request.conn() is None
+
+
+def test_an_upgraded_connection_is_nobody_elses_after_an_install() -> None:
+    with shim(), serving([UPGRADED]) as (_, pool), contextlib.closing(pool._new_conn()) as conn:
+        _idle(conn)
+        stalepool.install(replay="idempotent")
+        assert state.find(conn.sock).phase is state.UPGRADED  # type: ignore[union-attr]
