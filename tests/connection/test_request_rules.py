@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from time import monotonic
 from types import SimpleNamespace
-from typing import Any, Iterable
+from typing import Any, Dict, Iterable, Optional, Sequence
 
 import pytest
 import urllib3
@@ -21,48 +21,48 @@ from stalepool_testing import healthy
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
 
 
-def knows(died_at: Any = (), **facts: Any) -> Any:
-    """The state of a connection, as far as the rules look at it."""
-    knowledge = Knowledge()
-    knowledge.has_answered = facts.pop("has_answered", True)
-    knowledge.window_until = monotonic() + 60 if facts.pop("window_is_open", False) else None
-    knowledge.untrue_limit_s = facts.pop("untrue_limit_s", None)
-    for number, age_s in enumerate(died_at):
-        seconds_ago = 200 * (len(died_at) - number)
-        with breaks("clock of the counters", by=lambda ago=seconds_ago: monotonic() - ago):
-            knowledge.note_fin(age_s)
-    if facts.pop("moves_are_stopped", False):
-        knowledge.stop_moves()
-    state = {
-        **{"phase": WAITING, "is_bound": False, "idle_limit_s": None, "move_for": None},
-        **{"sock": lambda: None, "idle_s": lambda info: IDLE_S},
-        "origin": SimpleNamespace(knowledge=knowledge),
-    }
-    return SimpleNamespace(**{**state, **facts})
+#: the idle time, where anybody asks for it
+IDLE_S = 100.0
 
 
-def request_of(
+def attempt(
+    replay: str = "idempotent",
+    setting: Any = "auto",
     method: str = "GET",
     headers: Iterable[str] = (),
-    body: Iterable[bytes] = (),
+    body: Iterable[Any] = (),
     is_reused: bool = True,
     is_replayed: bool = False,
-) -> Request:
-    """A request that has gone out."""
+    has_answered: bool = True,
+    window_is_open: bool = False,
+    moves_are_stopped: bool = False,
+    untrue_limit_s: Optional[float] = None,
+    died_at: Sequence[float] = (),
+    **facts: Any,
+) -> Attempt:
+    """An attempt that every rule consents to, with some facts otherwise."""
     head = "\r\n".join(["%s / HTTP/1.1" % method, "Host: x", *headers, "", ""])
     request = Request(urllib3.connection.HTTPConnection("a"), head.encode(), is_reused)
     for part in body:
         request.record(part)
     request.is_replayed = is_replayed
-    return request
-
-
-def attempt(replay: str = "idempotent", setting: Any = "auto", **facts: Any) -> Attempt:
-    """An attempt that every rule consents to, with some facts otherwise."""
-    of_request = ("method", "headers", "body", "is_reused", "is_replayed")
-    request = request_of(**{name: facts.pop(name) for name in of_request if name in facts})
+    knowledge = Knowledge()
+    knowledge.has_answered, knowledge.untrue_limit_s = has_answered, untrue_limit_s
+    knowledge.window_until = monotonic() + 60 if window_is_open else None
+    for number, age_s in enumerate(died_at):
+        seconds_ago = 200 * (len(died_at) - number)
+        with breaks("clock of the counters", by=lambda ago=seconds_ago: monotonic() - ago):
+            knowledge.note_fin(age_s)
+    if moves_are_stopped:
+        knowledge.stop_moves()
+    # as far as the rules look at it
+    state: Dict[str, Any] = {
+        **{"phase": WAITING, "is_bound": False, "idle_limit_s": None, "move_for": None},
+        **{"sock": lambda: None, "idle_s": lambda info: IDLE_S},
+        "origin": SimpleNamespace(knowledge=knowledge),
+    }
     settings = Settings(replay=replay, nonidempotent_max_idle_s=setting)
-    return Attempt(settings, knows(**facts), request)
+    return Attempt(settings, SimpleNamespace(**{**state, **facts}), request)  # type: ignore[arg-type]
 
 
 LENGTH = "Content-Length: 10"
@@ -155,16 +155,13 @@ def test_a_body_is_recorded_where_it_may_be_sent_again(is_worth_it, facts):
     assert request_rules.is_worth_a_record(tried.state, tried.request) is is_worth_it
 
 
-STANDS, ENDED = False, True
-RESET = ConnectionResetError(errno.ECONNRESET, "raised by somebody")
-
-#: who refuses; the setting, what the peer did once it had the request, what was raised
+#: who refuses; the setting, whether the peer ended once it had the request, what was raised
 DEATHS = [
-    (None, 60, ENDED, None),
-    ("not_ended", 60, STANDS, RESET),
-    ("peer_had_it", 0, ENDED, None),
+    (None, 60, True, None),
+    ("not_ended", 60, False, ConnectionResetError(errno.ECONNRESET, "raised by somebody")),
+    ("peer_had_it", 0, True, None),
     # the kernel gave up: nobody closed
-    (None, 0, ENDED, OSError(errno.EHOSTUNREACH, "unreachable")),
+    (None, 0, True, OSError(errno.EHOSTUNREACH, "unreachable")),
 ]
 
 
@@ -177,11 +174,10 @@ def test_who_had_the_request_and_ended_late_has_failed_on_it(name, within_s, has
         if has_ended:
             pair.peer.close()
         settings = Settings(replay_within_s=within_s)
-        tried = Attempt(settings, knows(), request_of(), pair.client, error)
+        tried = attempt()._replace(settings=settings, sock=pair.client, error=error)
         assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) == name
 
 
-IDLE_S = 100.0
 OF_100 = {"died_at": (100.0, 101.0, 105.0)}
 
 REASONS = [
