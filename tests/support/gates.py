@@ -22,15 +22,11 @@ class Gate:
     """
 
     def __init__(self, server: Any, family: int = socket.AF_INET) -> None:
-        self.family = family
-        self.host = loopback(family)
-        self.port = 0
-        self.accepted = 0
-        self.resets = False
+        self.family, self.host, self.port = family, loopback(family), 0
+        self.accepted, self.resets = 0, False
         self.listener: Any = None
         self._server = server
-        self._relayed: List[Tuple[socket.socket, socket.socket]] = []
-        self._threads: List[threading.Thread] = []
+        self._relayed: List[Tuple[threading.Thread, socket.socket, socket.socket]] = []
         self.open()
 
     def __enter__(self) -> Gate:
@@ -41,28 +37,26 @@ class Gate:
 
     @property
     def url(self) -> str:
-        return "http://%s:%d/" % ("[%s]" % self.host if ":" in self.host else self.host, self.port)
+        return "http://%s:%d/" % (self.host, self.port)
 
     def open(self) -> None:
         """Listen. Does nothing if it is open."""
-        if self.listener is not None:
-            return
-        self.listener = socket.socket(self.family, socket.SOCK_STREAM)
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.bind((self.host, self.port))
-        self.listener.listen(128)
-        self.port = self.listener.getsockname()[1]
-        self._acceptor = self._start(self._accept_all, self.listener)
+        if self.listener is None:
+            self.listener = socket.socket(self.family, socket.SOCK_STREAM)
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.listener.bind((self.host, self.port))
+            self.listener.listen(128)
+            self.port = self.listener.getsockname()[1]
+            self._acceptor = _started(self._accept_all, self.listener)
 
     def shut(self) -> None:
         """Refuse from now on, and close all there is. Does nothing to what is shut."""
         self.stop_listening()
-        for pair in self._relayed:
-            for end in pair:
+        for thread, *ends in self._relayed:
+            for end in ends:
                 with contextlib.suppress(OSError):  # it has ended by itself
                     kernel.shutdown(end, socket.SHUT_RDWR)
-        while self._threads:
-            self._threads.pop().join()
+            thread.join()
         self._relayed.clear()
 
     def stop_listening(self) -> None:
@@ -72,22 +66,13 @@ class Gate:
             kernel.shutdown(listener, socket.SHUT_RDWR)  # wakes accept(), refuses at once
             self._acceptor.join()
 
-    def _start(self, target: Any, *args: Any) -> threading.Thread:
-        thread = threading.Thread(target=target, args=args, daemon=True)
-        thread.start()
-        return thread
-
     def _accept_all(self, listener: socket.socket) -> None:
-        with listener:
+        with listener, contextlib.suppress(OSError):
             while True:
-                try:
-                    client, _ = listener.accept()
-                except OSError:
-                    return
+                client, _ = listener.accept()
                 self.accepted += 1
                 server = socket.create_connection((self._server.host, self._server.port))
-                self._relayed.append((client, server))
-                self._threads.append(self._start(self._relay, client, server))
+                self._relayed.append((_started(self._relay, client, server), client, server))
 
     def _relay(self, client: socket.socket, server: socket.socket) -> None:
         onward = {client.fileno(): (client, server), server.fileno(): (server, client)}
@@ -102,3 +87,9 @@ class Gate:
                     if not data:
                         return
                     target.sendall(data)
+
+
+def _started(target: Any, *args: Any) -> threading.Thread:
+    thread = threading.Thread(target=target, args=args, daemon=True)
+    thread.start()
+    return thread
