@@ -223,13 +223,13 @@ _saved = functools.partial(
 )
 
 
-def is_sent_again(seen: Seen, before: Tuple[int, ...] = (0,)) -> bool:
+def is_sent_on(seen: Seen, before: Tuple[int, ...] = (), **more: Any) -> bool:
     """On the second connection, or on the third where the second was opened to be probed."""
     newest = seen["connections"] - 1
-    return newest in (1, 2) and _saved(on=[*before, newest])(seen)
+    return newest in (1, 2) and _saved(on=[*before, newest], **more)(seen)
 
 
-is_sent_on = functools.partial(is_sent_again, before=())
+is_sent_again = functools.partial(is_sent_on, before=(0,), probes="answered")
 
 
 def times_out(play: Any, after_s: float = NOBODY_LIMIT_S, **expected: Any) -> Any:
