@@ -278,7 +278,7 @@ WRAPPED.__cause__ = Unavailable("met by others")
 def test_what_this_machine_cannot_do_is_skipped_unless_required(error, is_required, outcome):
     options = {"--without": [], "--require-black-hole": is_required}
     item = SimpleNamespace(config=SimpleNamespace(getoption=options.__getitem__))
-    running = conftest._skip_what_is_unavailable(item)
+    running = conftest.pytest_runtest_call(item)
     next(running)
     with pytest.raises(outcome):
         running.throw(error)
