@@ -102,8 +102,8 @@ SETTINGS: dict[str, tuple[Flag | Choice | Number | Directory, Any, str]] = {
         "TCP keepalive: respect keeps the application's numbers, tighten lowers a longer total",
     ),
     "keepalive_idle_s": (Whole(1, 32767), 5, "seconds of silence before the first keepalive probe"),
-    "keepalive_interval_s": (Whole(1, 32767), 1, "seconds between two unanswered probes"),
-    "keepalive_count": (Whole(1, 127), 127, "unanswered probes after which the kernel gives up"),
+    "keepalive_interval_s": (Whole(1, 32767), 3, "seconds between two unanswered probes"),
+    "keepalive_count": (Whole(1, 127), 42, "unanswered probes after which the kernel gives up"),
     "presend_check": (Flag(), True, "check once more just before a request's first byte"),
     "replay": (
         Choice("off", "safe", "idempotent"),

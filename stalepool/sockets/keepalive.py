@@ -72,8 +72,8 @@ def arm(layers: Layers, settings: Settings) -> bool:
 def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
     """Return a keepalive that gives up after the shorter total, and begins to probe early.
 
-    >>> tightened(Keepalive(5, 1, 127), Keepalive(60, 15, 4))  # keystoneauth1's, 120 s
-    Keepalive(idle_s=5, interval_s=1, probes=115)
+    >>> tightened(Keepalive(5, 3, 42), Keepalive(60, 15, 4))  # keystoneauth1's, 120 s
+    Keepalive(idle_s=5, interval_s=3, probes=38)
 
     :param theirs: the application's; None where it has none.
     """

@@ -49,7 +49,7 @@ def test_an_environment():
     found = environment(STALEPOOL_SILENCE_S="20")
     assert "\nok patches: patched: urllib3.connectionpool\nok" in found
     assert "\nok settings: silence_s=20.0\n" in found
-    assert re.search("\nok keepalive: .*SO_KEEPALIVE 1, TCP_KEEPIDLE 5, TCP_KEEPINTVL 1", found)
+    assert re.search("\nok keepalive: .*SO_KEEPALIVE 1, TCP_KEEPIDLE 5, TCP_KEEPINTVL 3", found)
     assert " kernel: tcp_retries2 " in found
     for name in ("urllib3", "wrapt", "stalepool"):
         assert re.search("\nok versions: .*%s " % name, found)
@@ -263,7 +263,7 @@ FACTS = {
     "without_timeout": [],
     "start": {"switch": None, "has_start_file": True, "in_other_hands": None},
 }
-ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 127}
+ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 42}
 
 
 @pytest.mark.parametrize(
