@@ -41,8 +41,8 @@ GROUPS = {
 #: verdicts that end no connection
 KEPT = frozenset(("alive", "unknown", "no_socket"))
 
-#: verdicts on connections that urllib3's own check would have kept: the socket is not readable
-HIDDEN = frozenset(("probe_unanswered", "tls_pending"))
+#: verdicts, and reasons for a move, on connections that urllib3's own check would have kept
+HIDDEN = frozenset(("tls_pending", "presend_check", "probe_unanswered"))
 
 
 class Counter:
@@ -182,7 +182,7 @@ class Origin:
     def forget_counts(self) -> None:
         """Count from zero. What was learnt stays, except that the origin answered this process."""
         self._knowledge.has_answered, self._knowledge.window_until = False, None
-        self.hidden = Counter()  # discards in active mode, by a verdict of HIDDEN
+        self.hidden = Counter()  # connections left in active mode, for a reason in HIDDEN
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths
         self.groups: Dict[str, Dict[str, Counter]] = {group: {} for group in GROUPS}
@@ -235,7 +235,7 @@ class Origin:
         """
         return {
             "replayed": counted["replays"].get("ok", 0),
-            "kept_off": self.hidden.value + counted["moved"].get("presend_check", 0),
+            "kept_off": self.hidden.value,
             "reconnected": counted["reconnects"].get("ok", 0),
         }
 

@@ -7,13 +7,13 @@ import weakref
 from types import FunctionType
 from typing import Any, Optional
 
-from stalepool import fallback, runtime
+from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
 from stalepool.connection.state import Request, State
 from stalepool.foreign import is_a_sockets_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
-from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
+from stalepool.sockets.layers import layers_of, raw_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
 
@@ -33,6 +33,7 @@ BESIDE_S = 5.0  #: seconds to open a socket beside a silent one: a SYN, two retr
 AFTER_END_S = 2.0  #: the same after an end: the peer was there a moment ago; one retransmission
 #: limits for each operation of a move, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
+FROM_SILENT_S = 1.5  #: the same off a silent peer: a SYN, one retransmission
 
 
 @fallback.guarded("fresh_socket_failed")
@@ -88,7 +89,7 @@ def address_of(conn: Any) -> Optional[str]:
     """
     raw = raw_of(conn.sock)
     try:
-        name: Any = None if raw is None else RawSocket.getpeername(raw)
+        name: Any = None if raw is None else raw.getpeername()  # PySocks's own tells the far end
     except OSError:  # it has been reset meanwhile
         return None
     is_usable = isinstance(name, tuple) and name[1] == conn.port and not any(name[3:])
@@ -150,12 +151,14 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     :param reason: its name in the counters: ``presend_check`` or ``probe_unanswered``, which look
         the host up as urllib3 does, or one of :data:`request_rules.MOVE_REASONS`.
     """
-    is_living = reason not in ("presend_check", "probe_unanswered")
+    has_ended, is_silent = reason == "presend_check", reason == "probe_unanswered"
+    is_living = not has_ended and not is_silent
     limit_s, began, own_s = shorter(BESIDE_S, conn.timeout), monotonic(), number_of(conn.timeout)
-    old, address = conn.sock, None
-    if is_living:
-        info, address = tcp_info.ask(layers_of(old)), address_of(conn)
-        limit_s = MOVE_S if info is None else max(MOVE_S, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
+    old, address = conn.sock, address_of(conn) if is_living else None
+    if not has_ended:
+        info, limit_s = tcp_info.ask(layers_of(old)), FROM_SILENT_S if is_silent else MOVE_S
+        if info is not None:
+            limit_s = max(limit_s, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
         if own_s is not None:  # a failed move may use up some of the request's time
             limit_s = min(limit_s, own_s / 4)
     fresh = open_like(conn, limit_s, address)
@@ -171,8 +174,10 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
     fresh.settimeout(timeout_of(old))
     if not take(conn, state, old, fresh):
         return
-    state.replaced_silent = reason == "probe_unanswered"
+    state.replaced_silent = is_silent
     request.moved_for = reason
     request.is_reused = False
     state.origin.count("moved", reason)
+    if reason in stats.HIDDEN:
+        state.origin.hidden.tick()
     fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)

@@ -114,13 +114,9 @@ def _verdict_on_idleness(
     state.move_for = None
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         knowledge.note_alive(idle_s)
-        return Verdict.ALIVE
-    if knowledge.answers_probes:
-        return Verdict.PROBE_UNANSWERED
-    # this origin has not answered a probe yet: the peer is gone, or probes are swallowed
-    if state.replaced_silent and not settings.is_audit:
+    elif state.replaced_silent and not knowledge.answers_probes and not settings.is_audit:
         knowledge.note_probes_swallowed()
-    else:
+    else:  # the peer is gone, or the path is away for a while, or probes are swallowed
         state.move_for = "probe_unanswered"
     return Verdict.ALIVE
 

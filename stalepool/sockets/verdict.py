@@ -28,7 +28,6 @@ class Verdict(enum.Enum):
     TIMED_OUT = "timed_out"
     UNREAD = "unread"
     TLS_PENDING = "tls_pending"
-    PROBE_UNANSWERED = "probe_unanswered"
     IDLE_TOO_LONG = "idle_too_long"
     FOREIGN_PROCESS = "foreign_process"
     NO_SOCKET = "no_socket"
@@ -55,7 +54,6 @@ TABLE = {
     Verdict.TIMED_OUT: (Action.DISCARD, "given up by the kernel (keepalive, unreachable)"),
     Verdict.UNREAD: (Action.DISCARD, "unread bytes that answer no request of ours"),
     Verdict.TLS_PENDING: (Action.DISCARD, "bytes of an earlier record left in the TLS layer"),
-    Verdict.PROBE_UNANSWERED: (Action.DISCARD, "a keepalive probe has not been answered"),
     Verdict.IDLE_TOO_LONG: (Action.DISCARD, "idle for max_idle_s, or Keep-Alive: timeout=0"),
     Verdict.FOREIGN_PROCESS: (Action.DISCARD, "opened before fork(), belongs to the parent"),
     Verdict.NO_SOCKET: (Action.DISCARD, "no open socket on the connection object"),
@@ -63,4 +61,4 @@ TABLE = {
 }
 
 #: the peer or the network has ended the connection, not a rule of ours
-DEATHS = frozenset((Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT, Verdict.PROBE_UNANSWERED))
+DEATHS = frozenset((Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT))

@@ -67,7 +67,7 @@ METHOD = {"replays_refused": {"method": 2}}
         ({"replays_refused": {"peer_had_it": 2}}, "the servers' logs: 2 requests failed that"),
         ({"replays_refused": {"switched_off": 1}}, "* STALEPOOL_REPLAY=idempotent: 1 request"),
         ({"replays_refused": {"body": 1}}, "* STALEPOOL_MODE=active would not have saved"),
-        ({"verdicts": {"probe_unanswered": 3}}, "3 connections not reused that only looked alive"),
+        ({"moved": {"probe_unanswered": 3}}, "3 connections not reused that only looked alive"),
         ({"died_idle_s": {"5.96": 41}}, "idle times at which connections died: 5.96 s (41)"),
         (
             {"died_idle_s": {"5.96": 3, "45.5": 1}, **METHOD},

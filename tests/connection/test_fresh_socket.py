@@ -80,6 +80,18 @@ def test_a_socket_that_was_reset_meanwhile_leads_to_no_address() -> None:
         assert address_of(conn) is None
 
 
+def test_a_socket_says_itself_where_it_leads() -> None:
+    """PySocks, in place of ``socket.socket``, names the server behind the proxy."""
+
+    class Proxied(socket.socket):
+        def getpeername(self) -> Any:
+            return "10.0.0.1", 80
+
+    conn = HTTPConnection("api", 80)
+    with Proxied() as conn.sock:
+        assert address_of(conn) == "10.0.0.1"
+
+
 def with_own(*names: str) -> Any:
     """Methods that act on more than the connection."""
 

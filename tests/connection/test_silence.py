@@ -93,6 +93,23 @@ def across_a_gap(
         return side_by_side([lambda: ask(server, pool, method), take_the_network_away])[0]
 
 
+def idle_across_a_gap(method: str) -> Seen:
+    """The network goes away while a connection idles, to a peer that has answered a probe."""
+    with answered(FaultServer()) as (server, pool), contextlib.ExitStack() as network:
+        time.sleep(2.2)
+        assert get(pool) == 200
+        network.enter_context(server.add(testing.Blackout()))
+        testing.swallow(server.channels[0].sock)
+        network.callback(testing.release, server.channels[0].sock)
+        time.sleep(2.6)
+
+        def bring_it_back() -> None:
+            time.sleep(3)
+            network.close()
+
+        return side_by_side([lambda: ask(server, pool, method), bring_it_back])[0]
+
+
 def unread_for(seconds: float) -> Seen:
     """The peer reads only after a while; what is sent until then fills its buffer."""
     with answered(FaultServer([Respond(200), testing.ZeroWindow(seconds)])) as (server, pool):
@@ -216,6 +233,7 @@ def shows(at_least_s: float = 0, at_most_s: float = PATIENT_S, **expected: Any) 
 #: acted on once, and on the connection that it was on
 WAITED_FOR: Seen = {"end": 200, "on": [0], "replays": {}}
 is_waited_for = shows(**WAITED_FOR)
+is_ridden = shows(**WAITED_FOR, at_most_s=8, moved={"failed": 1}, probes="answered")
 OTHER_SOCKET: Seen = {"end": 200, "on": [1], "connections": 2, "replays": {}}
 #: within the wait on silence, and two more probes; a machine that has other things to do
 _saved = functools.partial(
@@ -247,6 +265,9 @@ CASES: Dict[str, Tuple[Callable[[], Seen], Callable[[Seen], bool]]] = {
         shows(**WAITED_FOR, connections=1),  # not even a connection was opened beside it
     ),
     "TLS: GET, a gap": (lambda: across_a_gap("GET", 3.6, 4.5, tls=TLS()), is_waited_for),
+    # no fresh connection could be had
+    "idle across a gap: GET": (lambda: idle_across_a_gap("GET"), is_ridden),
+    "idle across a gap: POST": (lambda: idle_across_a_gap("POST"), is_ridden),
     "PUT unread": (lambda: unread_for(5.0), is_waited_for),
     "GET behind a filter": (
         lambda: behind_a_filter(7.0),
@@ -268,7 +289,7 @@ CASES: Dict[str, Tuple[Callable[[], Seen], Callable[[Seen], bool]]] = {
     ),
     "known: pool: POST": (
         lambda: unacknowledged_and_dead("POST", idle_s=3.2, is_known=True),
-        shows(**OTHER_SOCKET, verdicts={"alive": 1, "probe_unanswered": 1}),
+        shows(**OTHER_SOCKET, moved={"probe_unanswered": 1}, probes="answered"),
     ),
     "in a hurry": times_out(lambda: acknowledged_and_dead(timeout_s=4), 4),
     "acknowledged POST": times_out(lambda: acknowledged_and_dead("POST", timeout_s=NOBODY_LIMIT_S)),

@@ -11,7 +11,6 @@ import pytest
 import stalepool
 from pools import (
     UnknownSocket,
-    await_probe,
     counters,
     end_while_idle,
     get,
@@ -21,7 +20,6 @@ from pools import (
     wait_idle,
 )
 from replay_tools import reused
-from stalepool import stats
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import (
     BlackHole,
@@ -42,12 +40,6 @@ def send_in_vain(server: Any, pool: Any) -> None:
     kernel.wait_readable(sock, timeout_s=10, events=0)
 
 
-def vanish(server: Any, pool: Any) -> None:
-    stats.origin(server.origin).knowledge.note_probe_answered()
-    server.perform(BlackHole())
-    await_probe(pooled_connection(pool).sock)
-
-
 def wrap(server: Any, pool: Any) -> None:
     conn = pooled_connection(pool)
     conn.sock = UnknownSocket(conn.sock)
@@ -61,23 +53,21 @@ HAPPENS: Dict[Verdict, Any] = {
     Verdict.TIMED_OUT: send_in_vain,
     Verdict.UNREAD: lambda *idle: end_while_idle(*idle, Surplus(408)),
     Verdict.TLS_PENDING: lambda _, pool: get(pool),  # it brings a second answer along
-    Verdict.PROBE_UNANSWERED: vanish,
     Verdict.IDLE_TOO_LONG: lambda _, pool: wait_idle(pool, 0.05),
     Verdict.FOREIGN_PROCESS: None,
     Verdict.NO_SOCKET: lambda _, pool: pooled_connection(pool).sock.close(),  # behind its back
     Verdict.UNKNOWN: wrap,
 }
 SETTINGS: Dict[Verdict, Dict[str, Any]] = {
-    Verdict.PROBE_UNANSWERED: {"keepalive_idle_s": 1, "keepalive_interval_s": 1},
     Verdict.IDLE_TOO_LONG: {"max_idle_s": 0.05},
 }
 #: it stays; stock keeps it, and so does audit; it is not counted as a discard; it is as a death
 KEPT = (Verdict.ALIVE, Verdict.UNKNOWN)
 KEPT_BY_STOCK = (*KEPT, Verdict.IDLE_TOO_LONG, Verdict.FOREIGN_PROCESS)
 NO_DISCARD = (*KEPT, Verdict.NO_SOCKET)
-DEATHS = (Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT, Verdict.PROBE_UNANSWERED)
+DEATHS = (Verdict.CLOSED, Verdict.RESET, Verdict.TIMED_OUT)
 #: in audit, the request after these fails as in stock
-FAILS_IN_AUDIT = (Verdict.PROBE_UNANSWERED, Verdict.NO_SOCKET, Verdict.TLS_PENDING)
+FAILS_IN_AUDIT = (Verdict.NO_SOCKET, Verdict.TLS_PENDING)
 
 CASES = [(verdict, "active") for verdict in Verdict] + [
     (verdict, "audit") for verdict in Verdict if verdict not in FAILS_IN_AUDIT

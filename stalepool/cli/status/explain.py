@@ -24,7 +24,6 @@ VERDICTS = {
     "timed_out": "nothing to do; the path to this origin was down",
     "unread": "read what the server sends on idle connections: a 408, or one answer too many",
     "tls_pending": "find the server that sends more than one answer: urllib3 would have taken it",
-    "probe_unanswered": "nothing to do; if it is frequent, a firewall on the way drops state",
     "idle_too_long": "nothing to do; that is max_idle_s, or Keep-Alive: timeout=0",
     "foreign_process": "nothing to do; the service opens connections before it forks",
     "no_socket": NOTHING,
@@ -34,6 +33,10 @@ VERDICTS = {
 #: name -> what it means, what to do
 EVENTS = {
     "presend_check": ("the connection ended between checkout and first byte", NOTHING),
+    "probe_unanswered": (
+        "a keepalive probe has not been answered",
+        "nothing to do; if it is frequent, a firewall on the way drops state",
+    ),
     "announced_limit": ("near the idle limit that Keep-Alive: timeout=N announced", NOTHING),
     "observed_limit": ("near the idle time after which this origin closes connections", NOTHING),
     "idle_setting": ("idle longer than nonidempotent_max_idle_s", "nothing to do; you have set it"),

@@ -85,7 +85,7 @@ def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
     totals = counted["totals"]
     refused = totals["replays_refused"]
     lines = []
-    hidden = sum(totals["verdicts"].get(name, 0) for name in HIDDEN)
+    hidden = sum(totals[group].get(name, 0) for group in ("verdicts", "moved") for name in HIDDEN)
     if _would(totals) or hidden:
         reason = "%s would have been answered" % count(_would(totals), "failed request")
         if hidden:
