@@ -19,7 +19,6 @@ import threading
 import time
 import weakref
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import urllib3
@@ -39,7 +38,7 @@ from stalepool_testing import Close, ConnectProxy, FaultServer, Respond, Silence
 from worlds import WITH_TESTS
 
 
-def test_an_answer_to_a_request_from_before_an_uninstall() -> None:
+def test_an_answer_to_a_request_from_before_an_uninstall():
     """The class is kept on the instance, as botocore does."""
     with shim(), FaultServer() as server:
         conn = HTTPConnection(server.host, server.port, timeout=20.0)
@@ -53,7 +52,7 @@ def test_an_answer_to_a_request_from_before_an_uninstall() -> None:
         conn.close()
 
 
-def test_an_answer_on_what_no_connection_has() -> None:
+def test_an_answer_on_what_no_connection_has():
     """A socket that nobody knows; and what tests of HTTP clients have in its place."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     one, other = socket.socketpair()
@@ -67,7 +66,7 @@ def test_an_answer_on_what_no_connection_has() -> None:
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_an_answer_whose_connection_is_gone() -> None:
+def test_an_answer_whose_connection_is_gone():
     with shim(replay="idempotent"), reused(Close()) as (server, pool):
         conn = pool._get_conn()
         conn.request("GET", "/wanted")
@@ -82,7 +81,7 @@ def test_an_answer_whose_connection_is_gone() -> None:
 
 
 @pytest.mark.parametrize("silence_s", ["off", 1])
-def test_a_receive_timeout_of_the_kernels_ends_the_request(silence_s: Any) -> None:
+def test_a_receive_timeout_of_the_kernels_ends_the_request(silence_s):
     """Stock: the read seems to have found the end. Nothing has ended, so nothing is replayed."""
     options = [(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 300_000))]
     ends = []
@@ -111,7 +110,7 @@ def test_a_challenge_may_bind_the_connection(status, header, challenge, is_bound
         assert counters(server)["replays_refused"] == ({"identity": 1} if is_bound else {})
 
 
-def test_an_announced_limit_that_is_outlived_moves_three_posts() -> None:
+def test_an_announced_limit_that_is_outlived_moves_three_posts():
     """At any pause within its margin each POST would take a fresh connection, for good."""
     limited = Respond(headers={"Keep-Alive": "timeout=1"})
     settings = {"nonidempotent_max_idle_s": "auto"}
@@ -133,7 +132,7 @@ def test_another_thread_closes_the_connection(before, silence_s, answered_after_
     with shim(replay="idempotent", silence_s=silence_s), reused(*before, later) as (_, pool):
         conn = pooled_connection(pool)
 
-        def end() -> None:
+        def end():
             assert later.came.wait(20)
             time.sleep(0.2)  # until it is waited for
             conn.close()
@@ -162,7 +161,7 @@ ALARMS = {
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_ends_the_wait(alarm: Any, name: str) -> None:
+def test_an_alarm_ends_the_wait(alarm, name):
     """Stock: it ends the wait for the first answer; a replay's is one more wait to be ended.
 
     Also while the caller handles another connection's end, which Python makes its context.
@@ -233,7 +232,7 @@ GREEN = """
 
 @pytest.mark.parametrize("hub", lanes.HUBS)
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str, hub: Any) -> None:
+def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
     """A library's own timeout, a kill, and an ``Exception`` that a timer was given.
 
     Also as a fresh socket is opened, which urllib3 leaves to the collector then.
@@ -243,7 +242,7 @@ def test_what_ends_a_green_caller_goes_through(run_python: Any, world: str, hub:
 
 
 @pytest.mark.parametrize("what", ["replay", "move"])
-def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what: str) -> None:
+def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what):
     """Stock: the error comes at once. By the time of the fresh one the origin swallows SYNs."""
     with shim(**pools.DEFAULTS), reused(*[Close()] * (what == "replay")) as (server, pool):
         server.answer_no_connect()
@@ -259,7 +258,7 @@ def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what: str) -
         assert time.monotonic() - began < 20
 
 
-def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm: Any) -> None:
+def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm):
     """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
     with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
         server.answer_no_connect()

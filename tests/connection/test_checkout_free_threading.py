@@ -7,7 +7,6 @@ import json
 import sys
 import threading
 from collections import Counter
-from typing import Any, Iterator, List
 
 import pytest
 import urllib3
@@ -22,14 +21,14 @@ THREADS, REQUESTS = 16, 13
 
 
 @pytest.fixture
-def many_switches() -> Iterator[None]:
+def many_switches():
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-4)
     yield
     sys.setswitchinterval(before)
 
 
-def serve(request: Any) -> Any:
+def serve(request):
     """Two of thirteen answers are the last on their connection, which nobody announces."""
     number = int(request.path.partition("-")[2])
     return {5: [ECHO, CloseAfter(0)], 9: [ECHO, ResetAfter(0)]}.get(number % REQUESTS, ECHO)
@@ -37,19 +36,19 @@ def serve(request: Any) -> Any:
 
 @pytest.mark.usefixtures("many_switches")
 @pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
-def test_sixteen_threads_at_one_pool(monkeypatch: Any, version: Any) -> None:
+def test_sixteen_threads_at_one_pool(monkeypatch, version):
     """No count is lost, no verdict doubled, and no request rides on another thread's connection."""
     # counted beside the shim, too; to append is one step on every build
-    asked: List[bool] = []
-    replayed: List[str] = []
+    asked = []
+    replayed = []
     ready, ours = threading.Barrier(THREADS), urllib3.connectionpool.is_connection_dropped
 
-    def is_connection_dropped(conn: Any) -> bool:
+    def is_connection_dropped(conn):
         is_dropped = ours(conn)
         asked.append(is_dropped)
         return is_dropped
 
-    def ask(number: int) -> None:
+    def ask(number):
         ready.wait(20)
         for turn in range(REQUESTS):
             path = "/%d-%d" % (number, turn)

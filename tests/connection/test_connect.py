@@ -10,7 +10,7 @@ import itertools
 import socket
 import time
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 from unittest.mock import Mock
 
 import pytest
@@ -37,8 +37,8 @@ class Alarm(Exception):
 class SocksProxy(Gate):
     """A SOCKS5 proxy without passwords (RFC 1928) that leads to one server, whatever is asked."""
 
-    def _relay(self, client: socket.socket, server: socket.socket) -> None:
-        def read(size: int) -> bytes:
+    def _relay(self, client, server):
+        def read(size):
             return client.recv(size, socket.MSG_WAITALL)
 
         with contextlib.suppress(OSError, IndexError):  # the client has gone
@@ -54,7 +54,7 @@ class SocksProxy(Gate):
 
 
 @contextlib.contextmanager
-def through_socks(script: Any = (), tls: Optional[TLS] = None, **options: Any) -> Iterator[Route]:
+def through_socks(script=(), tls=None, **options):
     """The proxy is the gate; a tunnel if the server speaks TLS."""
     pytest.importorskip("socks", reason="SOCKS needs PySocks")
     from urllib3.contrib.socks import SOCKSProxyManager
@@ -65,14 +65,14 @@ def through_socks(script: Any = (), tls: Optional[TLS] = None, **options: Any) -
         with SOCKSProxyManager(url, ca_certs=tls and tls.ca_path, **options) as manager:
             pool = manager.connection_from_url(server.url)
 
-            def send(method: str) -> int:
+            def send(method):
                 return as_a_new_thread(pool.request, method, "/").status
 
             yield Route(server, proxy, pool, send, server)
 
 
 @contextlib.contextmanager
-def through_proxy(tls: Optional[TLS] = None) -> Iterator[Route]:
+def through_proxy(tls=None):
     """The gate is in front of the proxy: a tunnel if the server speaks TLS."""
     with proxied(tls=tls, is_gated=True) as way:
         send = functools.partial(as_a_new_thread, way.send)
@@ -89,21 +89,21 @@ ROUTES = {
 }
 
 
-def opens(it: Any) -> None:
+def opens(it):
     it.sleeper.after(1, it.way.gate.open)
 
 
-def opens_for_a_slow_handshake(it: Any) -> None:
+def opens_for_a_slow_handshake(it):
     """What is left of the window then is no limit for what comes."""
     it.way.server.add(Latency(WINDOW_S))
     pauses = it.sleeper.pauses
     it.sleeper.act = lambda: it.way.gate.open() if sum(pauses) > WINDOW_S * 0.5 else None
 
 
-def connects_raise(error: Any, after: int = 0) -> Callable[[Any], None]:
+def connects_raise(error, after=0):
     """From the first one on, to what is open again; or after so many pauses, in the outage."""
 
-    def act(it: Any) -> None:
+    def act(it):
         errors = functools.partial(setattr, it.connects, "act", Mock(side_effect=error))
         if after:
             it.sleeper.after(after, errors)
@@ -114,27 +114,27 @@ def connects_raise(error: Any, after: int = 0) -> Callable[[Any], None]:
     return act
 
 
-def rings(it: Any) -> None:
+def rings(it):
     it.sleeper.after(1, Mock(side_effect=Alarm))
 
 
-def vanishes(it: Any) -> None:
+def vanishes(it):
     """No answer to a SYN at all: the host has gone after its service."""
 
-    def swallow_syns() -> None:
+    def swallow_syns():
         it.way.gate.open()
         swallow(it.way.gate.listener)
 
     it.sleeper.after(2, swallow_syns)
 
 
-def resets(it: Any) -> None:
+def resets(it):
     """The server is there and has read something: that is for the caller to judge."""
     it.way.gate.resets = True
     it.way.gate.open()
 
 
-def resets_each_connection(it: Any) -> None:
+def resets_each_connection(it):
     """Back in vain: that opens no new windows."""
     it.way.is_refused()
     resets(it)
@@ -143,13 +143,13 @@ def resets_each_connection(it: Any) -> None:
     it.way.gate.shut()
 
 
-def its_target_alone_has_answered(it: Any) -> None:
+def its_target_alone_has_answered(it):
     pools.forget_what_was_counted()
     with pool_for(it.way.server) as pool:
         assert get(pool) == 200
 
 
-def was_pooled_before_the_shim_came(it: Any) -> None:
+def was_pooled_before_the_shim_came(it):
     """Its peer has answered this process, whether or not anybody was there to note it."""
     it.way.gate.open()
     with stock():
@@ -182,7 +182,7 @@ class Case(NamedTuple):
 in_vain = functools.partial(Case, end=NewConnectionError, reconnects=IN_VAIN)
 at_once = functools.partial(in_vain, reconnects={}, waits_s=0.0)
 
-CASES: Dict[str, Case] = {
+CASES = {
     **{"back by " + route: Case(opens, route) for route in ROUTES},
     "a handshake as the window closes": Case(opens_for_a_slow_handshake, "TLS"),
     "ECONNRESET": Case(connects_raise([OSError(errno.ECONNRESET, ""), None])),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import socket
-from typing import Any
 
 import pytest
 import urllib3
@@ -19,12 +18,12 @@ from replay_routes import proxied
 from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.connection.fresh_socket import address_of
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import TLS, FaultServer, Latency, ProcessThenReset, Step
+from stalepool_testing import TLS, FaultServer, Latency, ProcessThenReset
 from worlds import WITH_TESTS
 
 
 @pytest.mark.parametrize(("rtt_us", "moved"), [(0, "failed"), (100_000, "idle_setting")])
-def test_a_move_may_take_eight_round_trips(rtt_us: int, moved: str) -> None:
+def test_a_move_may_take_eight_round_trips(rtt_us, moved):
     """Or 0.25 s, if that is longer: this handshake takes more, as that of a host far away does."""
     says = TcpInfo(**{**SILENT, "rtt_us": rtt_us})
     with shim(nonidempotent_max_idle_s=0), reused(tls="TLSv1.3") as (server, pool):
@@ -33,7 +32,7 @@ def test_a_move_may_take_eight_round_trips(rtt_us: int, moved: str) -> None:
         assert counters(server)["moved"] == {moved: 1}
 
 
-def test_a_refused_move_has_no_window() -> None:
+def test_a_refused_move_has_no_window():
     """Its limit is long where a round trip is; and the old connection lives."""
     with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
         server.stop_listening()
@@ -43,7 +42,7 @@ def test_a_refused_move_has_no_window() -> None:
         assert (counters(server)["moved"], counters(server)["reconnects"]) == ({"failed": 1}, {})
 
 
-def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
+def test_a_connection_that_was_closed_meanwhile_takes_none():
     with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
         closes = [pooled_connection(pool).close]
         acting(pool, lambda: closes.pop()() if closes else None)
@@ -56,7 +55,7 @@ def test_a_connection_that_was_closed_meanwhile_takes_none() -> None:
 
 
 @pytest.mark.parametrize(("method", "step"), [("PUT", ProcessThenReset()), ("POST", ECHO)])
-def test_a_name_is_looked_up(method: str, step: Step, connects: Any) -> None:
+def test_a_name_is_looked_up(method, step, connects):
     """For a replay: it leads to another node by now, since this one is to end.
 
     And for a move where somebody's patch leads it to a forwarder at another port: the address alone
@@ -73,18 +72,18 @@ def test_a_name_is_looked_up(method: str, step: Step, connects: Any) -> None:
         assert (len(another.journal), len(stranger.journal)) == (1, 0)
 
 
-def test_a_socket_that_was_reset_meanwhile_leads_to_no_address() -> None:
+def test_a_socket_that_was_reset_meanwhile_leads_to_no_address():
     conn = HTTPConnection("127.0.0.1", 1)
     with testing.reset() as pair:
         conn.sock = pair.client
         assert address_of(conn) is None
 
 
-def test_a_socket_says_itself_where_it_leads() -> None:
+def test_a_socket_says_itself_where_it_leads():
     """PySocks, in place of ``socket.socket``, names the server behind the proxy."""
 
     class Proxied(socket.socket):
-        def getpeername(self) -> Any:
+        def getpeername(self):
             return "10.0.0.1", 80
 
     conn = HTTPConnection("api", 80)
@@ -92,29 +91,29 @@ def test_a_socket_says_itself_where_it_leads() -> None:
         assert address_of(conn) == "10.0.0.1"
 
 
-def with_own(*names: str) -> Any:
+def with_own(*names):
     """Methods that act on more than the connection."""
 
-    def own(stocks: Any) -> Any:
+    def own(stocks):
         return functools.wraps(stocks)(lambda self: stocks(self))
 
     return type("Own", (HTTPConnection,), {n: own(getattr(HTTPConnection, n)) for n in names})
 
 
-def with_a_hook(name: str) -> Any:
+def with_a_hook(name):
     """Set on the connection, and bound to it: a copy's would act on the original's socket."""
 
     class Hooked(HTTPConnection):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             setattr(self, name, getattr(super(), name))
 
     return Hooked
 
 
-def that_sets(name: str, make: Any) -> Any:
+def that_sets(name, make):
     class Sets(HTTPConnection):
-        def connect(self) -> None:
+        def connect(self):
             super().connect()
             setattr(self, name, make())
 
@@ -124,7 +123,7 @@ def that_sets(name: str, make: Any) -> Any:
 class OneAtATime(HTTPConnection):
     """Refuses a second connection by an exception of its own."""
 
-    def connect(self) -> None:
+    def connect(self):
         if hasattr(self, "is_open"):
             raise LookupError("of the application")
         self.is_open = True
@@ -132,7 +131,7 @@ class OneAtATime(HTTPConnection):
 
 
 class NotCopied(HTTPConnection):
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce_ex__(self, protocol):
         raise LookupError("of the application")
 
 
@@ -156,7 +155,7 @@ CLASSES = {
 }
 
 
-def assert_sockets(cls: Any, at_most: int, rides_it: bool) -> None:
+def assert_sockets(cls, at_most, rides_it):
     """Send a POST on a connection of a class, and see on which socket it went out."""
     with shim(nonidempotent_max_idle_s=0), reused(connection_class=cls) as (server, pool):
         assert send(server, pool, "POST")[:4] == (200, True, None, 1)
@@ -167,7 +166,7 @@ def assert_sockets(cls: Any, at_most: int, rides_it: bool) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_class_of_somebody_else(name: str) -> None:
+def test_a_class_of_somebody_else(name):
     assert_sockets(*CLASSES[name])
 
 
@@ -180,7 +179,7 @@ def test_a_hook_of_the_pools_may_have_been_decorated(name, cls, monkeypatch):
     assert_sockets(HTTPConnection, 1 + is_for_tls, rides_it=is_for_tls)
 
 
-def test_a_socket_that_is_not_connected_yet_takes_no_place() -> None:
+def test_a_socket_that_is_not_connected_yet_takes_no_place():
     """Under TCP_FASTOPEN_CONNECT the SYN goes out with the first data."""
     syn_sent = TcpInfo(**{**SILENT, "state": 2})  # linux/tcp_states.h
     with breaks("TCP_INFO", by=lambda _: syn_sent):
@@ -218,7 +217,7 @@ PINNED = """
 """
 
 
-def test_where_a_pool_checks_its_connections_none_is_opened_without_it(run_python: Any) -> None:
+def test_where_a_pool_checks_its_connections_none_is_opened_without_it(run_python):
     """Any pool of the same urllib3 may be the connection's; those of another copy are not."""
     (refused, opened), other_copy = run_python(PINNED, env=WITH_TESTS)
     assert (refused[0], opened) == ("ProtocolError", 1)

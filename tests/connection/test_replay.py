@@ -41,7 +41,7 @@ from replay_tools import (
     send,
 )
 from stalepool.connection.state import WAITING, find
-from stalepool_testing import TLS, AnswerStep, BlackHole, Close, FaultServer, Reset, Step, kernel
+from stalepool_testing import TLS, AnswerStep, BlackHole, Close, FaultServer, Reset, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 shim_with_replay = functools.partial(shim, **SETTINGS)
@@ -76,7 +76,7 @@ def test_a_request_that_the_kernel_gave_up_is_sent_again():
     [(Close(), True), (Reset(), True), (Reset(), False)],
     ids=["FIN", "RST", "RST before it is sent"],
 )
-def test_the_first_error_reaches_the_caller(step: Step, is_sent: bool) -> None:
+def test_the_first_error_reaches_the_caller(step, is_sent):
     """With its context, also where the caller was handling another error.
 
     urllib3 2.x words it by whether its proxy was reached, and that must be the first one's.
@@ -105,7 +105,7 @@ def test_the_first_error_reaches_the_caller(step: Step, is_sent: bool) -> None:
 def test_the_connect_of_the_second_try_is_refused(sleeper):
     """The peer closes as the request arrives, and listens again a moment later."""
 
-    def answer(request: Any) -> Step:
+    def answer(request):
         if request.path != "/wanted" or way.gate.accepted > 1:
             return ECHO
         way.gate.stop_listening()
@@ -125,14 +125,14 @@ class Noting(urllib3.connection.HTTPConnection):
     limits_s: ClassVar[List[Any]] = []
     newest: ClassVar[Any] = None
 
-    def connect(self) -> None:
+    def connect(self):
         self.limits_s.append(self.timeout)
         super().connect()
         Noting.newest = self.sock
 
 
 class NoteTheLimit(AnswerStep):
-    def answer(self, exchange: testing.Exchange) -> None:
+    def answer(self, exchange):
         Noting.limits_s.append(Noting.newest.gettimeout())
         ECHO.answer(exchange)
 
@@ -185,22 +185,22 @@ def test_nothing_is_left_on_the_connection_nor_in_memory():
 # -- what may happen meanwhile ---------------------------------------------------------------------
 
 
-def install_anew() -> None:
+def install_anew():
     stalepool.uninstall()
     stalepool.install(**SETTINGS)
 
 
-def assert_the_error_is_the_callers(server: Any, pool: Any, arrivals: int) -> None:
+def assert_the_error_is_the_callers(server, pool, arrivals):
     outcome = send(server, pool, "GET")
     assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
     assert (kind_of(outcome.error), outcome.arrivals) == ("connection", arrivals)
     assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_installed_anew_before_the_end_came() -> None:
+def test_installed_anew_before_the_end_came():
     """What is in flight then is forgotten."""
 
-    def close(request: Any) -> Any:
+    def close(request):
         if request.path != "/wanted":
             return ECHO
         kernel.wait_until(lambda: find(sock).phase is WAITING, "a client that waits")
@@ -213,7 +213,7 @@ def test_installed_anew_before_the_end_came() -> None:
         assert_the_error_is_the_callers(server, pool, 1)
 
 
-def test_closed_while_the_fresh_socket_is_opened() -> None:
+def test_closed_while_the_fresh_socket_is_opened():
     """Nothing is sent on it."""
     # the next check is a fast one, which does not ask
     with shim_with_replay(), reused(Close(), times=2) as (server, pool):
@@ -227,11 +227,11 @@ MEANWHILE = {"answered": [0, 0], "installed": [0, 0], "closed": [0, 0], "closed 
 
 
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
-def test_while_a_silent_ones_request_is_sent_on_another(meanwhile: str) -> None:
+def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
     """The old socket is read on, as in stock; a request goes out if nothing speaks against it."""
     later = AnswerLater(threading.Event())
 
-    def answer(request: Any) -> Any:
+    def answer(request):
         if later.came.is_set():  # on the fresh one
             conn.close()
             later.told.set()
@@ -239,7 +239,7 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile: str) -> None:
             return later
         return ECHO
 
-    def opened() -> None:
+    def opened():
         if meanwhile == "closed later":
             return
         if meanwhile == "installed":
@@ -261,11 +261,11 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile: str) -> None:
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_a_send_that_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_send_that_closes_its_connection(monkeypatch):
     """Somebody's patch of http.client's: nothing is left that could be asked."""
     stock_send = http.client.HTTPConnection.send
 
-    def send_and_close(self: Any, data: Any) -> None:
+    def send_and_close(self, data):
         if b"/wanted" in data:
             self.close()
             raise ConnectionResetError("by theirs")
@@ -277,7 +277,7 @@ def test_a_send_that_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> N
         assert len(server.journal.connections) == 1
 
 
-def test_a_send_that_fails_when_nobody_listens_any_more() -> None:
+def test_a_send_that_fails_when_nobody_listens_any_more():
     """The error is the send's, and not that of the connect."""
     with shim_with_replay(reconnect_window_s=0), reused() as (server, pool):
         server.stop_listening()
@@ -292,19 +292,19 @@ def test_a_send_that_fails_when_nobody_listens_any_more() -> None:
 Call = Callable[..., int]
 
 
-def with_urllib3(stack: contextlib.ExitStack, retries: Any) -> Call:
+def with_urllib3(stack, retries):
     manager = stack.enter_context(urllib3.PoolManager(retries=retries, timeout=10.0))
     return lambda method, url, body: manager.request(method, url, body=body).status
 
 
-def with_requests(stack: contextlib.ExitStack, retries: Any = 0) -> Call:
+def with_requests(stack, retries=0):
     session = stack.enter_context(requests.Session())
     session.mount("http://", HTTPAdapter(max_retries=retries))
     send = functools.partial(session.request, timeout=10)
     return lambda method, url, body: send(method, url, data=body).status_code
 
 
-def with_keystoneauth1(stack: contextlib.ExitStack) -> Call:
+def with_keystoneauth1(stack):
     options = {"connect_retries": 2, "connect_retry_delay": 0.001, "raise_exc": False}
     below = stack.enter_context(requests.Session())
     send = functools.partial(Session(session=below).request, **options)
@@ -324,12 +324,12 @@ CLIENTS = {
     ("method", "default"), [("PUT", ECHO), ("GET", Close()), ("POST", Close())]
 )
 @pytest.mark.parametrize("name", CLIENTS)
-def test_one_attempt_is_seen(name: str, method: str, default: Step) -> None:
+def test_one_attempt_is_seen(name, method, default):
     """Where it is saved, nobody sends it again. Where every answer fails, the client's own retries
     go on as they would: each is on a fresh connection, and none is replayed.
     """
 
-    def wanted() -> List[Any]:
+    def wanted():
         with FaultServer([ECHO, Close()], default=default) as server:
             with contextlib.ExitStack() as stack:
                 call = CLIENTS[name](stack)

@@ -7,7 +7,6 @@ what stock does.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -26,7 +25,7 @@ oracle.main(*sys.argv[2:])
 NOT_GREEN = ("TLSv1.2", "proxy", "TLS to haproxy")
 
 
-def marked(world: str, layer: str) -> Any:
+def marked(world, layer):
     marks = [pytest.mark.haproxy] * (layer in oracle.FRONTED)
     marks += [pytest.mark.full] * (world == "eventlet" and layer in NOT_GREEN)
     return pytest.param(world, layer, marks=marks)
@@ -41,7 +40,7 @@ def test_what_becomes_of_a_request_that_meets_a_fault(run_python, request, world
     is_full = request.config.getoption("--full")
     haproxy = request.getfixturevalue("haproxy_binary") if layer in oracle.FRONTED else ""
 
-    def run(enabled: str) -> Any:
+    def run(enabled):
         environ = {**WITH_TESTS, "STALEPOOL_ENABLED": enabled}
         # before Python 3.12 a tunnel whose handshake was reset is the collector's, in stock too
         flags = ["-Wignore::ResourceWarning"] if layer == "tunnel" else []

@@ -6,7 +6,7 @@ import array
 import functools
 import io
 import socket
-from typing import Any, Callable, Dict, Iterator, NamedTuple
+from typing import Any, Callable, Dict, NamedTuple
 
 import pytest
 
@@ -34,11 +34,11 @@ class Case(NamedTuple):
     options: Dict[str, Any] = {}
 
 
-def headers(**fields: str) -> Dict[str, Any]:
+def headers(**fields):
     return {"headers": {name.replace("_", "-"): value for name, value in fields.items()}}
 
 
-def late(step: testing.Step, **options: Any) -> Case:
+def late(step, **options):
     """A gateway gives up (FIN), or a request kills its worker (RST)."""
     settings = {"replay_within_s": 0.1}
     return Case("peer_had_it", step=Late(step, 0.3), settings=settings, options=options)
@@ -73,7 +73,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_an_answer_that_is_lost(name: str) -> None:
+def test_an_answer_that_is_lost(name):
     case = CASES[name]
     with shim(**{**DEFAULTS, **case.settings}), reused(case.step, **case.options) as (server, pool):
         if name == POOLED:
@@ -90,7 +90,7 @@ def test_an_answer_that_is_lost(name: str) -> None:
 def test_a_request_that_another_thread_aborts_is_asked_once(version, how, request):
     """The peer answers our FIN with its own, or with an RST, at once."""
 
-    def abort(server: Any, sock: Any) -> None:
+    def abort(server, sock):
         server.journal.wait(lambda journal: len(journal.processed(path="/wanted")) == 1)
         socket.socket.shutdown(sock, getattr(socket, how))
 
@@ -102,7 +102,7 @@ def test_a_request_that_another_thread_aborts_is_asked_once(version, how, reques
             assert seen.error is not None and seen.arrivals == 1, (method, seen)
 
 
-def test_a_bound_connections_requests_are_not_sent_on_another() -> None:
+def test_a_bound_connections_requests_are_not_sent_on_another():
     """NTLM's identity is the connection's: a request on a fresh one would be nobody's.
 
     Whatever gives a reason to move: the announced limit, a setting, the clock.
@@ -140,18 +140,18 @@ class Body(NamedTuple):
     options: Dict[str, Any] = {}
 
 
-def from_4() -> Any:
+def from_4():
     file = io.BytesIO(b"0123" + CONTENT)
     file.seek(4)
     return file
 
 
-def once() -> Iterator[bytes]:
+def once():
     yield CONTENT[:5]
     yield CONTENT[5:]
 
 
-BODIES: Dict[str, Body] = {
+BODIES = {
     "none": Body(lambda: None, arrives=b""),
     "empty": Body(lambda: b"", arrives=b""),
     "bytes": Body(lambda: CONTENT),
@@ -172,7 +172,7 @@ BODIES: Dict[str, Body] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_bodies(name: str) -> None:
+def test_bodies(name):
     """Each arrives on a connection that lives; on one that ends it is sent again, if it may be."""
     body = BODIES[name]
     with reused(ECHO, Close()) as (server, pool):

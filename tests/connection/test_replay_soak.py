@@ -12,7 +12,6 @@ import json
 import os
 import random
 from collections import Counter
-from typing import Any, Dict, List, Set
 
 import pytest
 import urllib3
@@ -21,7 +20,7 @@ import stalepool
 import stalepool_testing as testing
 from conftest import child
 from replay_tools import BODIES, ECHO, IDEMPOTENT, METHODS, NON_IDEMPOTENT
-from stalepool_testing import TLS, Exchange, FaultServer, HalfStatusLine, Respond, Step, echo
+from stalepool_testing import TLS, FaultServer, HalfStatusLine, Respond, echo
 from worlds import beside
 
 GREEN_THREADS = 100
@@ -31,7 +30,7 @@ TLS_IN_A_HUNDRED = 10
 LONGEST_S = 1800
 
 #: what may happen to any request on a reused connection, or behind its answer
-FAULTS: List[Step] = [
+FAULTS = [
     *(testing.Close(), testing.Reset(), testing.ProcessThenClose(), testing.ProcessThenReset()),
     *(testing.CloseAfter(), testing.ResetAfter(), testing.FinWithin(0.005)),
     *(testing.HalfCloseThenProcess(), testing.LingeringClose(linger_s=0.2)),
@@ -41,7 +40,7 @@ FAULTS: List[Step] = [
     Respond(503, echo),
 ]
 #: errors as ever, whatever the method: only where an error is allowed
-FATAL_FAULTS: List[Step] = [testing.HalfAnswer(), HalfStatusLine(), HalfStatusLine(reset=True)]
+FATAL_FAULTS = [testing.HalfAnswer(), HalfStatusLine(), HalfStatusLine(reset=True)]
 
 #: eventlet leaves a TLS socket whose handshake failed to its finalizer, which closes it and warns.
 #: Descriptors that stay open are counted in the client itself
@@ -51,11 +50,11 @@ WARNINGS = ("-Werror", "-Wignore::DeprecationWarning", "-Wignore:unclosed:Resour
 class PickFault(testing.AnswerStep):
     """A fault at random, but for a connection's first request; the journal has what was picked."""
 
-    def __init__(self) -> None:
-        self._have_answered: Set[int] = set()  # connections, by their numbers
+    def __init__(self):
+        self._have_answered = set()  # connections, by their numbers
 
-    def answer(self, exchange: Exchange) -> None:
-        channel, step = exchange.channel, ECHO  # type: Any, Any
+    def answer(self, exchange):
+        channel, step = exchange.channel, ECHO
         chance = random.Random("seed" + exchange.request.request_id)
         if channel.number in self._have_answered and chance.random() < FAULTS_IN_A_HUNDRED / 100:
             is_idempotent = exchange.request.method in IDEMPOTENT
@@ -81,16 +80,16 @@ test_replay_soak.run_client(*sys.argv[1:])
 """
 
 
-def run_client(requests: str, ca_path: str, *urls: str) -> None:
+def run_client(requests, ca_path, *urls):
     """Print ``lost``: idempotent requests without an answer. ``wrong``: answers to another request.
     ``failed``: ids of the others that ended in an error. ``left_over``: descriptors, green threads
     and the hub's listeners that were not there before.
     """
     import eventlet
 
-    found: Dict[str, Any] = {"lost": [], "wrong": [], "failed": []}
+    found = {"lost": [], "wrong": [], "failed": []}
 
-    def one_request(pool: Any, method: str, request_id: str) -> None:
+    def one_request(pool, method, request_id):
         body, headers = BODIES.get(method), {"X-Request-Id": request_id}
         try:
             answer = pool.request(method, "/" + request_id, body=body, headers=headers)
@@ -105,7 +104,7 @@ def run_client(requests: str, ca_path: str, *urls: str) -> None:
         if answer.status not in (200, 503) or seen != (method, request_id, body or b""):
             found["wrong"].append([method, request_id, answer.status, said])
 
-    def green_thread(number: int) -> None:
+    def green_thread(number):
         chance = random.Random("seed-%d" % number)
         for count in range(int(requests) // GREEN_THREADS):
             pool = pools[chance.random() < TLS_IN_A_HUNDRED / 100]
@@ -113,7 +112,7 @@ def run_client(requests: str, ca_path: str, *urls: str) -> None:
             eventlet.sleep(chance.expovariate(500))
 
     before = present()
-    options: Any = {"maxsize": CONNECTIONS, "block": True, "retries": False, "timeout": 30.0}
+    options = {"maxsize": CONNECTIONS, "block": True, "retries": False, "timeout": 30.0}
     certified = [{}, {"ca_certs": ca_path}]
     pools = [urllib3.connection_from_url(u, **options, **ca) for u, ca in zip(urls, certified)]
     threads = [eventlet.spawn(green_thread, number) for number in range(GREEN_THREADS)]
@@ -125,7 +124,7 @@ def run_client(requests: str, ca_path: str, *urls: str) -> None:
     print(json.dumps({**found, "left_over": present() - before}))
 
 
-def present() -> Counter:
+def present():
     """How many descriptors, green threads and listeners of the hub there are."""
     import greenlet
     from eventlet import hubs
@@ -142,7 +141,7 @@ def present() -> Counter:
 
 @pytest.mark.slow
 @pytest.mark.timeout(LONGEST_S)
-def test_soak(request: pytest.FixtureRequest) -> None:
+def test_soak(request):
     plain, encrypted = servers = [FaultServer(default=PickFault(), tls=t) for t in (None, TLS())]
     with plain, encrypted:
         words = [request.config.getoption("--soak"), TLS().ca_path, plain.url, encrypted.url]

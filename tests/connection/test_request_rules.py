@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from time import monotonic
 from types import SimpleNamespace
-from typing import Any, Dict, Iterable, Optional, Sequence
 
 import pytest
 import urllib3
@@ -26,20 +25,20 @@ IDLE_S = 100.0
 
 
 def attempt(
-    replay: str = "idempotent",
-    setting: Any = "auto",
-    method: str = "GET",
-    headers: Iterable[str] = (),
-    body: Iterable[Any] = (),
-    is_reused: bool = True,
-    is_replayed: bool = False,
-    has_answered: bool = True,
-    window_is_open: bool = False,
-    moves_are_stopped: bool = False,
-    untrue_limit_s: Optional[float] = None,
-    died_at: Sequence[float] = (),
-    **facts: Any,
-) -> Attempt:
+    replay="idempotent",
+    setting="auto",
+    method="GET",
+    headers=(),
+    body=(),
+    is_reused=True,
+    is_replayed=False,
+    has_answered=True,
+    window_is_open=False,
+    moves_are_stopped=False,
+    untrue_limit_s=None,
+    died_at=(),
+    **facts,
+):
     """An attempt that every rule consents to, with some facts otherwise."""
     head = "\r\n".join(["%s / HTTP/1.1" % method, "Host: x", *headers, "", ""])
     request = Request(urllib3.connection.HTTPConnection("a"), head.encode(), is_reused)
@@ -56,13 +55,13 @@ def attempt(
     if moves_are_stopped:
         knowledge.stop_moves()
     # as far as the rules look at it
-    state: Dict[str, Any] = {
+    state = {
         **{"phase": WAITING, "is_bound": False, "idle_limit_s": None, "move_for": None},
         **{"sock": lambda: None, "idle_s": lambda info: IDLE_S},
         "origin": SimpleNamespace(knowledge=knowledge),
     }
     settings = Settings(replay=replay, nonidempotent_max_idle_s=setting)
-    return Attempt(settings, SimpleNamespace(**{**state, **facts}), request)  # type: ignore[arg-type]
+    return Attempt(settings, SimpleNamespace(**{**state, **facts}), request)
 
 
 LENGTH = "Content-Length: 10"

@@ -9,7 +9,7 @@ import base64
 import socket
 import threading
 import time
-from typing import Any, Callable, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, List, NamedTuple
 
 import pytest
 import urllib3
@@ -22,7 +22,7 @@ from pools import DEFAULTS, counters, pool_for, pooled_connection, shim, stock
 from replay_routes import proxied
 from replay_tools import reused, wrong
 from stalepool import stats
-from stalepool_testing import TLS, AnswerStep, Close, CloseAfter, Exchange, FaultServer, Respond
+from stalepool_testing import TLS, AnswerStep, Close, CloseAfter, FaultServer, Respond
 from worlds import beside
 
 #: the last quarter of an announced second
@@ -45,9 +45,9 @@ class Seen(NamedTuple):
     have_stopped: bool
 
 
-def ask(pool: Any, pauses_s: Any) -> List[Any]:
+def ask(pool, pauses_s):
     """Send a POST after each pause; returns how they ended."""
-    ends: List[Any] = []
+    ends = []
     for pause_s in pauses_s:
         time.sleep(pause_s)
         try:
@@ -57,20 +57,20 @@ def ask(pool: Any, pauses_s: Any) -> List[Any]:
     return ends
 
 
-def seen_at(server: Any, ends: List[Any], counted_at: Any = None) -> Seen:
+def seen_at(server, ends, counted_at=None):
     counted = counters(counted_at or server)
     on = [entry.connection for entry in server.journal]
     return Seen(ends, on, counted["moved"], bool(counted["knowledge"]["moves_stopped_for_s"]))
 
 
 def posts(
-    pauses_s: Any = NEAR,
-    script: Any = (),
-    default: Any = LIMITED,
-    tls: Any = None,
-    server_class: Any = FaultServer,
-    **options: Any,
-) -> Seen:
+    pauses_s=NEAR,
+    script=(),
+    default=LIMITED,
+    tls=None,
+    server_class=FaultServer,
+    **options,
+):
     """POSTs apart; ``options`` are the pool's."""
     with server_class(script, default=default, tls=tls) as server:
         with pool_for(server, tls, **options) as pool:
@@ -80,16 +80,16 @@ def posts(
 class OneAtATime(FaultServer):
     """Serves one connection at a time, from its handshake on; the others wait until it is gone."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args, **options):
         self._turn = threading.Lock()
         super().__init__(*args, **options)
 
-    def _serve_one(self, channel: Any) -> None:
+    def _serve_one(self, channel):
         with self._turn:
             super()._serve_one(channel)
 
 
-def at_an_observed_limit() -> Seen:
+def at_an_observed_limit():
     """The server has closed three at the same age, two of them a minute ago."""
     with FaultServer([Respond(), CloseAfter(1.1)]) as server, pool_for(server) as pool:
         stats.origin(server.origin).knowledge._fins = ((time.monotonic() - 60, 1.3),) * 2
@@ -99,14 +99,14 @@ def at_an_observed_limit() -> Seen:
         return seen_at(server, ends + ask(pool, [0]))
 
 
-def fixed_source_port() -> Seen:
+def fixed_source_port():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         source = taken.getsockname()
     return posts(TWICE, source_address=source)
 
 
-def draining() -> Seen:
+def draining():
     """Nobody listens any more; what is connected is served until the client goes."""
     with FaultServer(default=LIMITED) as server, Gate(server) as gate, pool_for(gate) as pool:
         ends = ask(pool, [0])
@@ -114,7 +114,7 @@ def draining() -> Seen:
         return seen_at(server, ends + ask(pool, (NEAR_S, NEAR_S)), gate)
 
 
-def through_a_proxy() -> Seen:
+def through_a_proxy():
     """TLS inside a CONNECT tunnel; the proxy sees the name, and the certificate is checked."""
     with proxied(default=LIMITED, tls=TLS()) as way:
         pool = way.manager.connection_from_url("https://localhost:%d/" % way.server.port)
@@ -126,7 +126,7 @@ MOVED = Seen([200, 200], [0, 1], {"announced_limit": 1}, False)
 STAYS = Seen([200, 200, 200], [0, 0, 0], {"failed": 1}, True)
 
 #: what is played, and what must be seen; in stock each rides one connection
-CASES: Dict[str, Tuple[Callable[[], Seen], Seen]] = {
+CASES = {
     "far from an announced limit": (
         # where the clock was taken for evidence, 1 s was
         lambda: posts((0, 1.1), default=Respond(headers={"Keep-Alive": "timeout=9"})),
@@ -153,7 +153,7 @@ CASES: Dict[str, Tuple[Callable[[], Seen], Seen]] = {
 GREEN_CASES = ("plain", "TLS", "proxy", "draining", "TLS, one at a time")
 
 
-def wrong_with_the_shim(names: Any) -> Dict[str, Any]:
+def wrong_with_the_shim(names):
     # a busy machine may need longer than a move is given: ``test_fresh_socket``
     with shim(**DEFAULTS), breaks("limit of a move", by=3.0):
         return wrong({name: (CASES[name][0], CASES[name][1].__eq__) for name in names})
@@ -223,10 +223,10 @@ def test_the_callers_timeout_is_on_the_fresh_socket():
 class Acceptor(AnswerStep):
     """NTLM's; a message on a connection that it knows is answered with itself."""
 
-    def __init__(self) -> None:
-        self.contexts: Dict[int, Any] = {}
+    def __init__(self):
+        self.contexts = {}
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         import spnego
 
         exchange.process()

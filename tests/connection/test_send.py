@@ -8,7 +8,6 @@ import http.client
 import io
 import socket
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 import urllib3
@@ -19,10 +18,10 @@ import stalepool_testing as testing
 from oracle import ENDS, describe_error
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, send
-from stalepool_testing import AnswerStep, Exchange, ProcessThenClose, ProcessThenReset, kernel
+from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, kernel
 
 
-def test_uninstalled_it_passes_through(monkeypatch: Any) -> None:
+def test_uninstalled_it_passes_through(monkeypatch):
     """Under somebody else's wrapper, which keeps the patch in its place."""
     owner = urllib3.connection.HTTPConnection
     with stock():
@@ -41,7 +40,7 @@ def test_uninstalled_it_passes_through(monkeypatch: Any) -> None:
 def test_a_connection_that_was_replaced_meanwhile():
     """What is remembered is of a socket, and says nothing of another one."""
 
-    def replace(conn: Any) -> None:
+    def replace(conn):
         old, conn.sock = conn.sock, None
         conn.connect()
         old.close()
@@ -71,7 +70,7 @@ def test_without_the_presend_check():
         assert send(server, pool, "GET")[:2] == (200, False)
 
 
-def test_a_readable_connection_that_carries_an_identity_is_not_left() -> None:
+def test_a_readable_connection_that_carries_an_identity_is_not_left():
     """Another one would not be who this one is."""
     with shim(presend_check=True), serving(default=ECHO) as (server, pool):
         assert get(pool, headers={"Authorization": "NTLM x"}) == 200
@@ -85,9 +84,9 @@ def test_a_readable_connection_that_carries_an_identity_is_not_left() -> None:
 # -- by hand, and by other classes -----------------------------------------------------------------
 
 
-def test_a_connection_that_has_no_socket_is_not_looked_after(monkeypatch: Any) -> None:
+def test_a_connection_that_has_no_socket_is_not_looked_after(monkeypatch):
     """As of what records and plays HTTP back."""
-    kept: List[bytes] = []
+    kept = []
     monkeypatch.setattr("http.client.HTTPConnection.send", lambda conn, data: kept.append(data))
     with shim():
         urllib3.connection.HTTPConnection("127.0.0.1", 1).request("GET", "/")
@@ -98,7 +97,7 @@ def test_a_connection_that_has_no_socket_is_not_looked_after(monkeypatch: Any) -
 PAY = b"POST /pay HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
 
 
-def test_a_second_request_is_not_taken_for_the_firsts_body() -> None:
+def test_a_second_request_is_not_taken_for_the_firsts_body():
     """A class that is not ours has read the answer to the first, in the same checkout. It was a
     GET: the POST after it would be replayed. Its head need not end what is sent (botocore).
     """
@@ -113,7 +112,7 @@ def test_a_second_request_is_not_taken_for_the_firsts_body() -> None:
         assert len(server.journal.connections) == 1
 
 
-def test_what_is_written_by_hand_has_a_method_of_its_own() -> None:
+def test_what_is_written_by_hand_has_a_method_of_its_own():
     """The last request by urllib3 was a GET; this one must reach the server once, as in stock."""
     with shim(replay="idempotent"), reused(ProcessThenReset()) as (server, pool):
         with contextlib.closing(pool._get_conn()) as conn:
@@ -123,7 +122,7 @@ def test_what_is_written_by_hand_has_a_method_of_its_own() -> None:
         assert server.journal.count(path="/pay") == 1
 
 
-def test_what_is_written_by_hand_may_be_a_file() -> None:
+def test_what_is_written_by_hand_may_be_a_file():
     with shim(), serving() as (server, pool):
         with contextlib.closing(pool._get_conn()) as conn:
             conn.send(io.BytesIO(PAY))
@@ -137,11 +136,11 @@ def test_what_is_written_by_hand_may_be_a_file() -> None:
 class Frozen(OSError):
     """Nothing can be assigned to it."""
 
-    def __setattr__(self, name: str, value: object) -> None:
+    def __setattr__(self, name, value):
         raise AttributeError("frozen")
 
 
-RAISED: Dict[str, Callable[[], BaseException]] = {
+RAISED = {
     "frozen": Frozen,
     "ValueError": lambda: ValueError("no"),
     "a reset of where it comes from": lambda: ConnectionResetError(104, "reset"),
@@ -158,7 +157,7 @@ class CloseOnHalf(AnswerStep):
 
     keeps_connection = False
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         while b"put" not in exchange.channel._buffer:
             exchange.channel._receive(5.0)
         exchange.channel.throw_away()
@@ -169,21 +168,21 @@ class CloseOnHalf(AnswerStep):
 @pytest.mark.usefixtures("defaults")
 @pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("is_dead", [False, True], ids=["living", "dead"])
-def test_what_reading_a_body_raises_is_the_callers(name: str, is_dead: bool) -> None:
+def test_what_reading_a_body_raises_is_the_callers(name, is_dead):
     """The very object. urllib3 reads on after some: then the answer's side sends no half of it."""
 
-    def body(error: BaseException, wait: Callable[[], Any]) -> Iterator[bytes]:
+    def body(error, wait):
         yield b"put"
         wait()
         raise error
 
-    def run() -> Tuple[Any, int]:
+    def run():
         error, step = RAISED[name](), CloseOnHalf() if is_dead else testing.Respond()
         with reused(step, timeout=3.0 if is_dead else 0.3) as (server, pool):
             half = body(error, server.wait_ended if is_dead else lambda: None)
             try:
                 options = {"body": half, "headers": {"Content-Length": "6"}}
-                seen: Any = pool.request("PUT", "/wanted", **options).status
+                seen = pool.request("PUT", "/wanted", **options).status
             except BaseException as caught:
                 seen = describe_error(caught), caught is error
             return seen, asked(server)
@@ -195,8 +194,8 @@ def test_what_reading_a_body_raises_is_the_callers(name: str, is_dead: bool) -> 
 
 @pytest.mark.usefixtures("defaults")
 @pytest.mark.parametrize("view", [lambda buffer: buffer, memoryview], ids=["itself", "a view"])
-def test_a_buffer_that_changes_meanwhile_is_sent_again_as_it_was(view: Any) -> None:
-    def body() -> Iterator[Any]:
+def test_a_buffer_that_changes_meanwhile_is_sent_again_as_it_was(view):
+    def body():
         buffer = bytearray(b"one")
         yield view(buffer)
         buffer[:] = b"two"

@@ -15,7 +15,7 @@ import struct
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict
 
 import pytest
 from urllib3.exceptions import HTTPError
@@ -25,7 +25,7 @@ from delayed_answers import ReadThenBlackHole
 from pools import DEFAULTS, Server, counters, get, pool_for, pooled_connection, shim
 from replay_tools import side_by_side, wrong
 from stalepool.sockets.layers import raw_of
-from stalepool_testing import TLS, AnswerStep, Exchange, FaultServer, Respond, Silence
+from stalepool_testing import TLS, AnswerStep, FaultServer, Respond, Silence
 from worlds import beside
 
 #: the wait on silence and the probes in a fifth of their time, and as many probes as ever
@@ -41,13 +41,13 @@ PATIENT_S = 60.0
 Seen = Dict[str, Any]
 
 
-def ask(server: FaultServer, pool: Any, method: str = "GET", body: bytes = b"") -> Seen:
+def ask(server, pool, method="GET", body=b""):
     """``end``: the status, or the error's name. ``on``: the numbers of the connections on which the
     request came; it was acted on each time. The rest is what was counted.
     """
     before, began = len(server.journal), time.monotonic()
     try:
-        end: Any = pool.request(method, "/", body=body).status
+        end = pool.request(method, "/", body=body).status
     except (HTTPError, OSError) as error:
         end = type(error).__name__
     took_s = time.monotonic() - began
@@ -61,9 +61,7 @@ def ask(server: FaultServer, pool: Any, method: str = "GET", body: bytes = b"") 
 
 
 @contextlib.contextmanager
-def answered(
-    server: Any, timeout_s: float = PATIENT_S, tls: Optional[TLS] = None
-) -> Iterator[Tuple[Any, Any]]:
+def answered(server, timeout_s=PATIENT_S, tls=None):
     """A server, and a pool with a connection to it that has answered."""
     with server, pool_for(server, tls, timeout=timeout_s) as pool:
         assert get(pool) == 200
@@ -73,15 +71,13 @@ def answered(
 # -- what is played --------------------------------------------------------------------------------
 
 
-def across_a_gap(
-    method: str, gap_s: float, answered_after_s: float, begins_s: float = 0.3, tls: Any = None
-) -> Seen:
+def across_a_gap(method, gap_s, answered_after_s, begins_s=0.3, tls=None):
     """A request on a reused connection is acknowledged; then the network goes away for a while."""
     script = [Respond(200), Respond(200, delay_s=answered_after_s)]
     with answered(FaultServer(script, tls=tls), tls=tls) as (server, pool):
         client = pooled_connection(pool).sock
 
-        def take_the_network_away() -> None:
+        def take_the_network_away():
             """Nothing gets through, either way."""
             server.wait_request(2)
             time.sleep(begins_s)
@@ -93,7 +89,7 @@ def across_a_gap(
         return side_by_side([lambda: ask(server, pool, method), take_the_network_away])[0]
 
 
-def idle_across_a_gap(method: str) -> Seen:
+def idle_across_a_gap(method):
     """The network goes away while a connection idles, to a peer that has answered a probe."""
     with answered(FaultServer()) as (server, pool), contextlib.ExitStack() as network:
         time.sleep(2.2)
@@ -103,14 +99,14 @@ def idle_across_a_gap(method: str) -> Seen:
         network.callback(testing.release, server.channels[0].sock)
         time.sleep(2.6)
 
-        def bring_it_back() -> None:
+        def bring_it_back():
             time.sleep(3)
             network.close()
 
         return side_by_side([lambda: ask(server, pool, method), bring_it_back])[0]
 
 
-def unread_for(seconds: float) -> Seen:
+def unread_for(seconds):
     """The peer reads only after a while; what is sent until then fills its buffer."""
     with answered(FaultServer([Respond(200), testing.ZeroWindow(seconds)])) as (server, pool):
         # less than is recorded for a replay, more than a small receive buffer
@@ -118,7 +114,7 @@ def unread_for(seconds: float) -> Seen:
 
 
 #: classic BPF on a TCP segment, from its header on: (code, jump if true, jump if false, operand)
-_DROP_EMPTY: Tuple[Tuple[int, int, int, int], ...] = (
+_DROP_EMPTY = (
     (0x30, 0, 0, 13),  # A = the flags
     (0x45, 7, 0, 0x07),  # FIN, SYN or RST: keep
     (0x30, 0, 0, 12),  # A = header length in words, in the upper half of a byte
@@ -132,7 +128,7 @@ _DROP_EMPTY: Tuple[Tuple[int, int, int, int], ...] = (
 )
 
 
-def swallow_empty(sock: socket.socket) -> None:
+def swallow_empty(sock):
     """From now on no segment without data arrives here: no keepalive probe, no mere ACK."""
     program = b"".join(struct.pack("HBBI", *line) for line in _DROP_EMPTY)
     buffer = ctypes.create_string_buffer(program, len(program))
@@ -146,7 +142,7 @@ class RespondThroughFilter(AnswerStep):
 
     delay_s: float = 0.0
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         exchange.process()
         exchange.channel.pause(self.delay_s)
         testing.release(exchange.channel.sock)
@@ -158,19 +154,19 @@ class RespondThroughFilter(AnswerStep):
 class FilteredServer(FaultServer):
     """A fault server behind a firewall that lets data through, and no keepalive probe."""
 
-    def _serve_one(self, channel: Any) -> None:
+    def _serve_one(self, channel):
         swallow_empty(channel.sock)
         super()._serve_one(channel)
 
 
-def behind_a_filter(answered_after_s: float) -> Seen:
+def behind_a_filter(answered_after_s):
     """A slow request, acknowledged; keepalive probes do not reach the peer, data does."""
     script = [RespondThroughFilter(), RespondThroughFilter(answered_after_s)]
     with answered(FilteredServer(script)) as (server, pool):
         return ask(server, pool)
 
 
-def idle_behind_a_filter(count: int = 3) -> Seen:
+def idle_behind_a_filter(count=3):
     """POSTs, and before each of them the connection is idle for two probes; the last one's end."""
     with answered(FilteredServer(default=RespondThroughFilter())) as (server, pool):
         for _ in range(count):
@@ -179,9 +175,7 @@ def idle_behind_a_filter(count: int = 3) -> Seen:
         return {**seen, "on": [entry.connection for entry in server.journal]}
 
 
-def acknowledged_and_dead(
-    method: str = "GET", tls: Optional[TLS] = None, timeout_s: float = LIMIT_S
-) -> Seen:
+def acknowledged_and_dead(method="GET", tls=None, timeout_s=LIMIT_S):
     """The request is acknowledged, and acted on; then nothing comes, for any probe either."""
     dying = FaultServer([Respond(200), ReadThenBlackHole()], tls=tls)
     with answered(dying, timeout_s, tls) as (server, pool):
@@ -189,14 +183,14 @@ def acknowledged_and_dead(
 
 
 def unacknowledged_and_dead(
-    method: str = "GET",
-    tls: Optional[TLS] = None,
-    timeout_s: float = LIMIT_S,
-    default: Any = None,
-    idle_s: float = 0.0,
-    is_known: bool = False,
-    is_gone: bool = False,
-) -> Seen:
+    method="GET",
+    tls=None,
+    timeout_s=LIMIT_S,
+    default=None,
+    idle_s=0.0,
+    is_known=False,
+    is_gone=False,
+):
     """The connection drops silently before the request, which nobody acknowledges.
 
     :param default: what a fresh connection meets.
@@ -220,10 +214,10 @@ def unacknowledged_and_dead(
 # -- what is seen of it ----------------------------------------------------------------------------
 
 
-def shows(at_least_s: float = 0, at_most_s: float = PATIENT_S, **expected: Any) -> Any:
+def shows(at_least_s=0, at_most_s=PATIENT_S, **expected):
     """What judges that which was seen."""
 
-    def is_right(seen: Seen) -> bool:
+    def is_right(seen):
         is_in_time = at_least_s <= seen["took_s"] < at_most_s
         return is_in_time and {name: seen[name] for name in expected} == expected
 
@@ -231,17 +225,17 @@ def shows(at_least_s: float = 0, at_most_s: float = PATIENT_S, **expected: Any) 
 
 
 #: acted on once, and on the connection that it was on
-WAITED_FOR: Seen = {"end": 200, "on": [0], "replays": {}}
+WAITED_FOR = {"end": 200, "on": [0], "replays": {}}
 is_waited_for = shows(**WAITED_FOR)
 is_ridden = shows(**WAITED_FOR, at_most_s=8, moved={"failed": 1}, probes="answered")
-OTHER_SOCKET: Seen = {"end": 200, "on": [1], "connections": 2, "replays": {}}
+OTHER_SOCKET = {"end": 200, "on": [1], "connections": 2, "replays": {}}
 #: within the wait on silence, and two more probes; a machine that has other things to do
 _saved = functools.partial(
     shows, at_most_s=3 + 2.2 + 3, end=200, replays={"ok": 1}, gone={"silent_in_request": 1}
 )
 
 
-def is_sent_on(seen: Seen, before: Tuple[int, ...] = (), **more: Any) -> bool:
+def is_sent_on(seen, before=(), **more):
     """On the second connection, or on the third where the second was opened to be probed."""
     newest = seen["connections"] - 1
     return newest in (1, 2) and _saved(on=[*before, newest], **more)(seen)
@@ -250,13 +244,13 @@ def is_sent_on(seen: Seen, before: Tuple[int, ...] = (), **more: Any) -> bool:
 is_sent_again = functools.partial(is_sent_on, before=(0,), probes="answered")
 
 
-def times_out(play: Any, after_s: float = NOBODY_LIMIT_S, **expected: Any) -> Any:
+def times_out(play, after_s=NOBODY_LIMIT_S, **expected):
     """The caller's own timeout is the end."""
     wanted = {"end": "ReadTimeoutError", "on": [0], "replays": {}, **expected}
     return play, shows(after_s, after_s + 3, **wanted)
 
 
-CASES: Dict[str, Tuple[Callable[[], Seen], Callable[[Seen], bool]]] = {
+CASES = {
     # over before the answer; and the answer is in it
     "GET, a gap of 3.6 s": (lambda: across_a_gap("GET", 3.6, 4.5), is_waited_for),
     "GET, a gap of 6 s": (lambda: across_a_gap("GET", 6.0, 4.0), is_waited_for),
@@ -321,7 +315,7 @@ CLIENT = """
 """
 
 
-def wrong_of(names: Any) -> Dict[str, Seen]:
+def wrong_of(names):
     with shim(**SHORT):
         return wrong({name: CASES[name] for name in names})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from time import monotonic, sleep
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
 import urllib3
@@ -65,11 +65,11 @@ CASES = {
 
 
 @contextlib.contextmanager
-def watched(case: Case, pool: Any) -> Iterator[Watch]:
+def watched(case, pool):
     """The watch of a request that has been in flight for four seconds."""
     assert get(pool) == 200
     conn = pooled_connection(pool)
-    state: Any = find(conn.sock)
+    state = find(conn.sock)
     state.checked()
     request = state.request_begins(conn, b"%s / HTTP/1.1\r\n\r\n" % case.method.encode())
     request.sent_at, request.wait_s, request.limit_s = monotonic() - 4, WAIT_S, case.limit_s
@@ -80,14 +80,14 @@ def watched(case: Case, pool: Any) -> Iterator[Watch]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_the_kernel_says(name: str) -> None:
+def test_what_the_kernel_says(name):
     case = CASES[name]
     infos = [None if said is None else TcpInfo(**{**SILENT, **said}) for said in case.said]
     is_dead, ask = False, tcp_info.ask
     with shim(replay="idempotent"), serving() as (_, pool), watched(case, pool) as watch:
         old = watch.conn.sock
 
-        def say(layers: Any) -> Optional[TcpInfo]:
+        def say(layers):
             return infos.pop(0) if layers is not None and layers.raw is old else ask(layers)
 
         with breaks("TCP_INFO", by=say):
@@ -99,19 +99,19 @@ def test_what_the_kernel_says(name: str) -> None:
             assert (seen, watch.pause_s) == (case.seen, pytest.approx(case.pause_s, abs=0.1))
 
 
-def test_only_the_fresh_socket_is_probed_more_often() -> None:
+def test_only_the_fresh_socket_is_probed_more_often():
     """The application's own count may be small: then a second apart would end a living one."""
     with shim(replay="idempotent"), serving() as (_, pool):
         with watched(CASES["first probe"], pool) as watch:
-            old: Any = layers_of(watch.conn.sock)
+            old = layers_of(watch.conn.sock)
             before = keepalive.read(old)
             with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 3})):
                 assert not watch.finds_the_peer_dead()
-            probed: Any = keepalive.read(layers_of(watch.fresh))  # type: ignore[arg-type]
+            probed = keepalive.read(layers_of(watch.fresh))
             assert (keepalive.read(old), probed.interval_s) == (before, 1)
 
 
-def test_nothing_is_done_after_an_uninstall() -> None:
+def test_nothing_is_done_after_an_uninstall():
     with shim(replay="idempotent"), serving() as (_, pool), watched(Case([], MORE_TIME), pool) as w:
         stalepool.uninstall()
         assert (w.finds_the_peer_dead(), w.fresh, w.pause_s) == (False, None, None)
@@ -145,7 +145,7 @@ FIRST_WAITS = {
 
 
 @pytest.mark.parametrize("name", FIRST_WAITS)
-def test_the_first_wait(name: str) -> None:
+def test_the_first_wait(name):
     case = FIRST_WAITS[name]
     head = b"%s / HTTP/1.1\r\nHost: a\r\n%s\r\n" % (case.method.encode(), case.head)
     request = Request(urllib3.connection.HTTPConnection("a"), head, case.is_reused)
@@ -161,17 +161,17 @@ class Told(UnknownSocket):
     makefile = socket.socket.makefile
     _io_refs = 0
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock):
         super().__init__(sock)
-        self.limits: List[Optional[float]] = []
+        self.limits = []
 
-    def settimeout(self, value: Optional[float]) -> None:
+    def settimeout(self, value):
         self.limits.append(value)
         self._sock.settimeout(value)
 
 
 @pytest.mark.parametrize("kind", [UnknownSocket, Told])
-def test_a_socket_of_unknown_kind_waits_as_in_stock(kind: Any) -> None:
+def test_a_socket_of_unknown_kind_waits_as_in_stock(kind):
     """Its peer cannot be asked, and its timeout may be an error of its own.
 
     Its idle time counts from the last answer, and a request that may be sent again is.

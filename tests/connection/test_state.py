@@ -10,7 +10,7 @@ import tracemalloc
 import warnings
 import weakref
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 import urllib3
@@ -44,11 +44,11 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_the_classes_that_are_looked_after(cls: Any) -> None:
+def test_the_classes_that_are_looked_after(cls):
     assert state.is_http1(cls("127.0.0.1")) is CLASSES[cls]
 
 
-def test_a_class_is_not_kept() -> None:
+def test_a_class_is_not_kept():
     """With it a whole copy of urllib3 would be, where tests delete and import it again."""
     own = type("Own", (HTTPConnection,), {})
     assert state.is_http1(own("127.0.0.1"))
@@ -58,7 +58,7 @@ def test_a_class_is_not_kept() -> None:
     assert kept() is None
 
 
-def test_a_state_shows_itself() -> None:
+def test_a_state_shows_itself():
     with shim(), serving() as (server, pool):
         assert get(pool) == 200
         found = state.find(pooled_connection(pool).sock)
@@ -68,29 +68,29 @@ def test_a_state_shows_itself() -> None:
 # -- bytes of requests -----------------------------------------------------------------------------
 
 
-def recorded() -> int:
+def recorded():
     """Bytes of requests that are on record, whether their connections are gone or not."""
     requests = [each for each in gc.get_objects() if type(each) is state.Request]
     return sum(sum(map(len, each.sent)) for each in requests)
 
 
-def test_of_large_first_bytes_nothing_is_kept() -> None:
+def test_of_large_first_bytes_nothing_is_kept():
     """What follows a hijacked answer is no request."""
     request = state.Request(HTTPConnection("127.0.0.1"), bytes(MB + 1), is_reused=True)
     assert request.sent == [b""] and not request.is_recorded
 
 
-def test_a_failed_request_leaves_no_body_behind() -> None:
+def test_a_failed_request_leaves_no_body_behind():
     with shim(replay="idempotent"), reused(Silence()) as (_server, pool):
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             pool.request("PUT", "/", body=bytes(MB // 2), timeout=0.3)
         assert recorded() < MB // 8
 
 
-def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
+def test_records_of_failed_requests_are_kept_until_the_next_sweep():
     """Bodies of uploads raise, and then hardly a new connection is opened."""
 
-    def body() -> Iterator[bytes]:
+    def body():
         yield bytes(MB // 2)
         raise LookupError("of the application")
 
@@ -108,11 +108,11 @@ def test_records_of_failed_requests_are_kept_until_the_next_sweep() -> None:
         assert recorded() < MB
 
 
-def test_a_large_body_is_not_copied() -> None:
+def test_a_large_body_is_not_copied():
     """Stock: sent as it is. A second one of its size may be more than a container has."""
     body, buffer = bytearray(32 * MB), bytearray(1 << 16)
 
-    def serve() -> None:
+    def serve():
         """Keep nothing of what is read."""
         left = len(body) - len(pair.peer.recv(4096).partition(b"\r\n\r\n")[2])
         while left > 0:
@@ -130,11 +130,11 @@ def test_a_large_body_is_not_copied() -> None:
                 assert peak < 4 * MB, (method, peak)
 
 
-def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
+def test_a_pooled_connection_holds_less_than_a_kilobyte():
     """What the lines of the package have allocated, and hold after two requests on each."""
     ours = tracemalloc.Filter(True, str(Path(state.__file__).parent.parent / "*"))
 
-    def use(count: int) -> int:
+    def use(count):
         taken = [pool._get_conn() for _ in range(count)]
         for conn in taken:
             for _ in range(2):
@@ -153,22 +153,22 @@ def test_a_pooled_connection_holds_less_than_a_kilobyte() -> None:
 # -- connections -----------------------------------------------------------------------------------
 
 
-def _idle(conn: Any) -> None:
+def _idle(conn):
     conn.request("GET", "/")
     conn.getresponse().read()
 
 
-def _checked(conn: Any) -> None:
+def _checked(conn):
     _idle(conn)
     assert not urllib3.connectionpool.is_connection_dropped(conn)
 
 
-def _sending(conn: Any) -> None:
+def _sending(conn):
     _checked(conn)
     conn.request("PUT", "/", body=b"x")
 
 
-def _ended(conn: Any) -> None:
+def _ended(conn):
     _idle(conn)
     kernel.wait_readable(conn.sock)
     assert urllib3.connectionpool.is_connection_dropped(conn)
@@ -186,7 +186,7 @@ PHASES = {
 
 
 @pytest.fixture
-def no_collector() -> Iterator[None]:
+def no_collector():
     """What is let go is gone at once: the collector, and what it complains of, is off."""
     gc.disable()
     with warnings.catch_warnings():
@@ -199,7 +199,7 @@ def no_collector() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("name", PHASES)
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
-def test_a_connection_that_is_let_go_is_gone(name: str, version: Any) -> None:
+def test_a_connection_that_is_let_go_is_gone(name, version):
     """With its socket, whose descriptor is closed; its state is the next thing to be swept.
 
     Also where the response class is kept on it (botocore).
@@ -209,7 +209,7 @@ def test_a_connection_that_is_let_go_is_gone(name: str, version: Any) -> None:
         conn = pool._new_conn()
         conn.response_class = conn.response_class
         enter(conn)
-        found: Any = state.find(conn.sock)
+        found = state.find(conn.sock)
         assert found.phase is phase
         kept, descriptor = weakref.ref(conn), conn.sock.fileno()
         del conn
@@ -220,8 +220,8 @@ def test_a_connection_that_is_let_go_is_gone(name: str, version: Any) -> None:
         assert found not in state._states.values()
 
 
-def test_an_upgraded_connection_is_nobody_elses_after_an_install() -> None:
+def test_an_upgraded_connection_is_nobody_elses_after_an_install():
     with shim(), serving([UPGRADED]) as (_, pool), contextlib.closing(pool._new_conn()) as conn:
         _idle(conn)
         stalepool.install(replay="idempotent")
-        assert state.find(conn.sock).phase is state.UPGRADED  # type: ignore[union-attr]
+        assert state.find(conn.sock).phase is state.UPGRADED

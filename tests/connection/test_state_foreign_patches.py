@@ -6,7 +6,6 @@ import contextlib
 import copy
 import logging
 import pickle
-from typing import Any, Iterator, List, Tuple
 
 import pytest
 
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("defaults")
 
 
 @contextlib.contextmanager
-def botocore(*script: Any) -> Iterator[Tuple[FaultServer, Any]]:
+def botocore(*script):
     """A server, and a function that sends a request to it, and returns the status."""
     pytest.importorskip("botocore")
     from botocore.awsrequest import AWSRequest
@@ -29,7 +28,7 @@ def botocore(*script: Any) -> Iterator[Tuple[FaultServer, Any]]:
     with FaultServer([Respond(), *script]) as server:
         session = URLLib3Session(timeout=20)
 
-        def send(method: str, **options: Any) -> int:
+        def send(method, **options):
             request = AWSRequest(method=method, url=server.url + "wanted", **options)
             return int(session.send(request.prepare()).status_code)
 
@@ -43,7 +42,7 @@ def botocore(*script: Any) -> Iterator[Tuple[FaultServer, Any]]:
 EXPECTING = {"Expect": "100-continue"}
 
 
-def test_botocore_is_answered() -> None:
+def test_botocore_is_answered():
     """Its connection keeps ``response_class`` on the instance, and awaits ``100 Continue``."""
     script = [ProcessThenClose(), Respond(), *[Respond()] * 2, ProcessThenReset()]
     with botocore(*script) as (server, send):
@@ -54,8 +53,8 @@ def test_botocore_is_answered() -> None:
 
 
 @pytest.mark.parametrize("method, headers", [("POST", {}), ("PUT", EXPECTING)])
-def test_botocores_errors_are_stocks(method: str, headers: Any) -> None:
-    def fail() -> List[Any]:
+def test_botocores_errors_are_stocks(method, headers):
+    def fail():
         with botocore(ProcessThenClose()) as (server, send):
             with pytest.raises(Exception) as caught:
                 send(method, data=b"1", headers=headers)
@@ -64,11 +63,11 @@ def test_botocores_errors_are_stocks(method: str, headers: Any) -> None:
     assert fail() == in_stock(fail)
 
 
-def test_a_guard_against_sockets_is_obeyed() -> None:
+def test_a_guard_against_sockets_is_obeyed():
     """pytest-socket: no socket is made, and its error is the caller's where stock meets it."""
     guard = pytest.importorskip("pytest_socket")
 
-    def send(step: Any) -> List[Any]:
+    def send(step):
         with reused(Respond(), step) as (server, pool):
             guard.disable_socket()
             try:
@@ -85,7 +84,7 @@ def test_a_guard_against_sockets_is_obeyed() -> None:
         assert send(step) == in_stock(send, step)
 
 
-def test_a_record_that_is_posted_makes_no_records(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_record_that_is_posted_makes_no_records(caplog):
     """By whoever collects all, at DEBUG: a post that meets a dead connection is none more."""
     caplog.set_level(logging.DEBUG)
     with serving(default=testing.RespondThenClose(announced=False)) as (server, pool):
@@ -96,7 +95,7 @@ def test_a_record_that_is_posted_makes_no_records(caplog: pytest.LogCaptureFixtu
     assert not [record for record in caplog.records if record.name.startswith("stalepool")]
 
 
-def test_a_request_by_hand_on_a_connection_that_dies_fails_as_it_does() -> None:
+def test_a_request_by_hand_on_a_connection_that_dies_fails_as_it_does():
     """No pool has checked the connection out, so nobody has seen that it lived."""
     with reused(ProcessThenClose()) as (server, pool):
         conn = pooled_connection(pool)
@@ -106,12 +105,12 @@ def test_a_request_by_hand_on_a_connection_that_dies_fails_as_it_does() -> None:
         assert asked(server) == 1
 
 
-def ask(conn: Any) -> None:
+def ask(conn):
     conn.request("GET", "/")
     assert conn.getresponse().status == 200
 
 
-def test_a_copy_of_a_connection_is_what_it_is_in_stock() -> None:
+def test_a_copy_of_a_connection_is_what_it_is_in_stock():
     """Of an open one it shares the socket; of a closed one it connects anew."""
     with reused() as (server, pool):
         conn = pool._get_conn()

@@ -7,7 +7,7 @@ same each time; ``--full`` makes them longer, and more, without TLS as well.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator, List, Optional
+from typing import Optional
 
 import pytest
 import urllib3
@@ -40,13 +40,13 @@ UPGRADE = {"Connection": "Upgrade", "Upgrade": "tcp"}
 class Model:
     """What is known of the pool's one connection before a request."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.phase = FRESH
         self.has_ended = False  # or is a parent process's
         self.has_answered = False
         self.connections = 0
 
-    def request(self, method: str, ends: Optional[str]) -> bool:
+    def request(self, method, ends):
         """Tell whether a request is answered whose connection ends in this phase of it."""
         is_reused = self.phase is not FRESH and not self.has_ended
         if not is_reused:
@@ -69,9 +69,9 @@ class Model:
 class Walk(stateful.RuleBasedStateMachine):
     tls: Optional[TLS] = None
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.model, self.script = Model(), []  # type: Model, List[Any]
+        self.model, self.script = Model(), []
         self.open = contextlib.ExitStack()
         self.open.enter_context(shim(**SETTINGS))
         # put back in the end
@@ -82,13 +82,13 @@ class Walk(stateful.RuleBasedStateMachine):
         )
         self.pool = self.open.enter_context(pool_for(self.server, self.tls))
 
-    def teardown(self) -> None:
+    def teardown(self):
         self.open.close()
 
     # -- what happens while it idles
 
     @stateful.initialize(is_pooled=st.booleans())
-    def a_connection_from_before_the_shim_came(self, is_pooled: bool) -> None:
+    def a_connection_from_before_the_shim_came(self, is_pooled):
         """Over TLS its session tickets lie unread."""
         if is_pooled:
             testing.into_pool(self.pool, self.server.connect())
@@ -99,32 +99,32 @@ class Walk(stateful.RuleBasedStateMachine):
 
     @stateful.precondition(lambda self: self.model.phase is not FRESH and not self.model.has_ended)
     @stateful.rule(end=st.sampled_from(ENDS))
-    def the_server_ends_it(self, end: Any) -> None:
+    def the_server_ends_it(self, end):
         end_while_idle(self.server, self.pool, end)
         self.model.has_ended = True
 
     @stateful.rule()
-    def fork(self) -> None:
+    def fork(self):
         runtime._after_fork_in_child()
         self.model.has_ended = self.model.has_ended or self.model.phase is IDLE
 
     @stateful.rule()
-    def install_anew(self) -> None:
+    def install_anew(self):
         stalepool.uninstall()
         stalepool.install(**SETTINGS)
 
     # -- requests
 
     @stateful.rule(method=st.sampled_from(METHODS))
-    def request(self, method: str) -> None:
+    def request(self, method):
         self.send(method, None)
 
     @stateful.rule(method=st.sampled_from(METHODS), end=st.sampled_from(ENDS))
-    def request_whose_connection_ends_after_the_check(self, method: str, end: Any) -> None:
+    def request_whose_connection_ends_after_the_check(self, method, end):
         if self.model.phase is UPGRADED and isinstance(end, Surplus):
             return  # taken for its answer, as in stock: the connection is somebody else's
 
-        def act(conn: Any) -> None:
+        def act(conn):
             if conn.sock is not None:
                 self.expect_phase(conn, CHECKED)
                 have(self.server, end)(conn)
@@ -133,10 +133,10 @@ class Walk(stateful.RuleBasedStateMachine):
         self.send(method, "checked")
 
     @stateful.rule(method=st.sampled_from(["PUT", "POST"]))
-    def request_whose_connection_ends_while_it_is_sent(self, method: str) -> None:
-        found: List[Any] = []
+    def request_whose_connection_ends_while_it_is_sent(self, method):
+        found = []
 
-        def body() -> Iterator[bytes]:
+        def body():
             yield b"abc"
             self.expect_phase(found[0], SENDING)
             kernel.wait_readable(found[0].sock, events=kernel.POLLRDHUP)
@@ -147,19 +147,19 @@ class Walk(stateful.RuleBasedStateMachine):
         self.send(method, "sending", body=body(), headers={"Content-Length": "6"})
 
     @stateful.rule(method=st.sampled_from(METHODS), meets=st.sampled_from(MEETS))
-    def request_whose_connection_ends_while_it_waits(self, method: str, meets: Any) -> None:
+    def request_whose_connection_ends_while_it_waits(self, method, meets):
         self.script.append(meets)
         self.send(method, "waiting")
 
     @stateful.precondition(lambda self: self.model.phase is not UPGRADED)
     @stateful.rule()
-    def upgrade(self) -> None:
+    def upgrade(self):
         self.script.append(testing.Respond(101, headers=UPGRADE))
         assert self.model.request("GET", None)
         assert self.pool.request("GET", "/", headers=UPGRADE).status == 101
         self.model.phase = UPGRADED
 
-    def send(self, method: str, ends: Optional[str], **options: Any) -> None:
+    def send(self, method, ends, **options):
         wanted = self.model.request(method, ends)
         outcome = send(self.server, self.pool, method, **options)
         assert outcome.is_own_answer is wanted, (outcome, self.model.__dict__)
@@ -169,16 +169,16 @@ class Walk(stateful.RuleBasedStateMachine):
 
     # -- what holds after each
 
-    def expect_phase(self, conn: Any, phase: str) -> None:
+    def expect_phase(self, conn, phase):
         found = state.find(conn.sock)
         assert found is None or UPGRADED in (found.phase, self.model.phase) or found.phase is phase
 
     @stateful.invariant()
-    def no_more_connections_than_there_have_to_be(self) -> None:
+    def no_more_connections_than_there_have_to_be(self):
         assert len(self.server.journal.connections) == self.model.connections
 
     @stateful.invariant()
-    def it_idles(self) -> None:
+    def it_idles(self):
         conn = self.pool.pool.queue[-1]
         sock = None if conn is None else conn.sock
         assert (sock is None) == (self.model.phase is FRESH)
@@ -187,12 +187,12 @@ class Walk(stateful.RuleBasedStateMachine):
             assert found is not None and (found.phase, found.request) == (self.model.phase, None)
 
     @stateful.invariant()
-    def nothing_is_strange(self) -> None:
+    def nothing_is_strange(self):
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
-def test_walks(version: Optional[str], request: pytest.FixtureRequest) -> None:
+def test_walks(version, request):
     is_full = request.config.getoption("--full")
     tls = None if version is None else TLS(version, num_tickets=2)
     stateful.run_state_machine_as_test(

@@ -134,7 +134,7 @@ def test_a_timeout_of_the_socket_is_told(name):
 # -- the table of the docs -----------------------------------------------------------------------
 
 
-def _a_report(python: str, openssl: str, judged: bool = True, **raised: str) -> report.Report:
+def _a_report(python, openssl, judged=True, **raised):
     cells = [
         {
             **{"kind": "ssl", "tls": version.replace("_", "."), "fault": FAULTS[0].name},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import socket
-from typing import Any, Callable, Dict
 
 import pytest
 
@@ -31,7 +30,7 @@ from stalepool_testing import (
 )
 
 
-def send_in_vain(server: Any, pool: Any) -> None:
+def send_in_vain(server, pool):
     """Until the kernel gives up."""
     server.perform(BlackHole())
     sock = pooled_connection(pool).sock
@@ -40,13 +39,13 @@ def send_in_vain(server: Any, pool: Any) -> None:
     kernel.wait_readable(sock, timeout_s=10, events=0)
 
 
-def wrap(server: Any, pool: Any) -> None:
+def wrap(server, pool):
     conn = pooled_connection(pool)
     conn.sock = UnknownSocket(conn.sock)
 
 
 #: what happens to a connection that idles; a fork, where it is nothing
-HAPPENS: Dict[Verdict, Any] = {
+HAPPENS = {
     Verdict.ALIVE: lambda *_: None,
     Verdict.CLOSED: lambda *idle: end_while_idle(*idle, CloseAfter(0)),
     Verdict.RESET: lambda *idle: end_while_idle(*idle, ResetAfter(0)),
@@ -58,7 +57,7 @@ HAPPENS: Dict[Verdict, Any] = {
     Verdict.NO_SOCKET: lambda _, pool: pooled_connection(pool).sock.close(),  # behind its back
     Verdict.UNKNOWN: wrap,
 }
-SETTINGS: Dict[Verdict, Dict[str, Any]] = {
+SETTINGS = {
     Verdict.IDLE_TOO_LONG: {"max_idle_s": 0.05},
 }
 #: it stays; stock keeps it, and so does audit; it is not counted as a discard; it is as a death
@@ -77,11 +76,11 @@ CASES = [(verdict, "active") for verdict in Verdict] + [
 @pytest.mark.usefixtures("small_reads")
 @pytest.mark.parametrize("verdict, mode", CASES, ids=lambda it: getattr(it, "value", it))
 def test_what_follows_from_a_verdict(
-    verdict: Verdict,
-    mode: str,
-    caplog: pytest.LogCaptureFixture,
-    pretend_fork: Callable[[], None],
-) -> None:
+    verdict,
+    mode,
+    caplog,
+    pretend_fork,
+):
     """In audit the same is counted, and urllib3 decides."""
     caplog.set_level(logging.DEBUG, "stalepool.checkout")
     is_pending = verdict is Verdict.TLS_PENDING

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-from typing import Any, Callable
 
 import pytest
 
@@ -55,14 +54,14 @@ SECONDS = "seconds from 0"
         (testing.ResetAtNextByte, {"direction": 1}, TypeError, DIRECTION),
     ],
 )
-def test_a_step_or_a_fault(step: Any, wrong: dict, error: Any, accepts: str) -> None:
+def test_a_step_or_a_fault(step, wrong, error, accepts):
     with pytest.raises(error) as refused:
         step(**wrong)
     (name, value) = list(wrong.items())[-1]
     assert str(refused.value) == f"{step.__name__}({name}={value!r}): it takes {accepts}"
 
 
-def test_what_is_at_the_edge_is_taken() -> None:
+def test_what_is_at_the_edge_is_taken():
     Respond(999), CloseAfter(0), BlackHole(None), Respond(body=testing.echo)
 
 
@@ -110,9 +109,7 @@ FAULT = r"add\(\) takes a fault such as Latency\(0.2\), got"
         (lambda server: server.add(testing.Blackout), TypeError, FAULT + " the class Blackout: wr"),
     ],
 )
-def test_what_is_made_or_asked_of_a_server(
-    make: Callable[[FaultServer], Any], error: Any, words: str
-) -> None:
+def test_what_is_made_or_asked_of_a_server(make, error, words):
     """By whose only client has left."""
     with FaultServer() as server:
         server.connect().close()
@@ -121,7 +118,7 @@ def test_what_is_made_or_asked_of_a_server(
             make(server)
 
 
-def test_a_server_that_is_closed() -> None:
+def test_a_server_that_is_closed():
     with FaultServer() as server:
         latency = server.add(Latency(1))
     latency.lift()
@@ -130,7 +127,7 @@ def test_a_server_that_is_closed() -> None:
 
 
 @pytest.mark.parametrize("chosen", [None, 200, Respond], ids=str)
-def test_what_a_function_returns(chosen: Any) -> None:
+def test_what_a_function_returns(chosen):
     with pytest.raises(TypeError, match="a script function returns a step or a list, got"):
         with connected(lambda request: chosen) as (server, client):
             client.send()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,7 +14,7 @@ from stalepool_testing import TLS, FaultServer, Respond
 from stalepool_testing.conformance import plugin
 from stalepool_testing.conformance.cases import CASES
 from stalepool_testing.conformance.clients import CLIENTS, factory_of
-from suite import Outcome, assert_fails, pytest_in
+from suite import assert_fails, pytest_in
 
 SENDS_TWICE = """
 import urllib3
@@ -31,12 +30,12 @@ class Client:
 """
 
 
-def run_suite(directory: Path, client: str, *options: str, others: bool = False) -> Outcome:
+def run_suite(directory, client, *options, others=False):
     words = "-p", "pytest_stalepool", "--pyargs", "stalepool_testing.conformance"
     return pytest_in(directory, *words, "--client", client, *options, others=others)
 
 
-def row(outcome: Outcome, case: str) -> str:
+def row(outcome, case):
     (found,) = [line for line in outcome.said.splitlines() if line.startswith(case + "  ")]
     return " ".join(found[len(case) :].split())
 
@@ -44,7 +43,7 @@ def row(outcome: Outcome, case: str) -> str:
 @pytest.mark.parametrize(
     "options", [(), pytest.param(("-n", "2"), marks=pytest.mark.full)], ids=str
 )
-def test_urllib3(options: tuple, tmp_path: Path) -> None:
+def test_urllib3(options, tmp_path):
     """What it retries by itself, it survives."""
     outcome = run_suite(tmp_path, "urllib3", "-k", "not hole", *options, others=bool(options))
     assert outcome.status == 0 and "22 passed" in outcome.said, outcome.said
@@ -53,7 +52,7 @@ def test_urllib3(options: tuple, tmp_path: Path) -> None:
     assert row(outcome, "RST after it was processed") == "ok ProtocolError"
 
 
-def test_a_client_of_ones_own_that_sends_twice(tmp_path: Path) -> None:
+def test_a_client_of_ones_own_that_sends_twice(tmp_path):
     (tmp_path / "mine.py").write_text(SENDS_TWICE, encoding="utf-8")
     outcome = run_suite(tmp_path, "mine:Client", "-k", "processed")
     assert_fails(outcome, "2 failed, 2 passed")
@@ -68,14 +67,14 @@ def test_a_client_of_ones_own_that_sends_twice(tmp_path: Path) -> None:
         ("no_such:Client", "No module named 'no_such'"),
     ],
 )
-def test_no_such_client_is_a_wrong_usage(client: str, words: str) -> None:
+def test_no_such_client_is_a_wrong_usage(client, words):
     config = SimpleNamespace(getoption={"--client": client}.__getitem__)
     with pytest.raises(pytest.UsageError, match=f"^--client {client}: {words}$"):
         plugin.pytest_configure(config)
 
 
 @pytest.mark.full
-def test_the_comparison_page_is_made_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_comparison_page_is_made_of_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     column = comparison.Column("requests")
     cells = comparison.run_suite(sys.executable, column, tmp_path)
@@ -87,7 +86,7 @@ def test_the_comparison_page_is_made_of_it(tmp_path: Path, monkeypatch: pytest.M
         comparison.run_suite(sys.executable, comparison.Column("curl"), tmp_path)
 
 
-def test_the_comparison_page_has_every_case() -> None:
+def test_the_comparison_page_has_every_case():
     page = comparison.PAGE.read_text(encoding="utf-8")
     assert {case for case in CASES if page.count(f"\n{case}  ") != 2} == set()
     with pytest.raises(ValueError, match="the page has no place for the tables"):
@@ -95,7 +94,7 @@ def test_the_comparison_page_has_every_case() -> None:
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_each_known_client_sends_requests(name: str) -> None:
+def test_each_known_client_sends_requests(name):
     pytest.importorskip(name)
     tls = TLS()
     with FaultServer(default=Respond(202), tls=tls) as server:

@@ -10,7 +10,7 @@ import urllib3
 from stalepool_testing import Reset, Respond, fault_server, proxy
 
 
-def test_a_step_that_is_left_fails_the_block() -> None:
+def test_a_step_that_is_left_fails_the_block():
     with pytest.raises(AssertionError, match=r"no request met Reset\(\): 1 came in all"):
         with fault_server([Respond(200), Reset()]) as server:
             urlopen(server.url).close()
@@ -20,7 +20,7 @@ def test_a_step_that_is_left_fails_the_block() -> None:
         raise KeyError("its own error goes first")
 
 
-def test_proxy() -> None:
+def test_proxy():
     with proxy() as between, fault_server() as server:
         with urllib3.ProxyManager(between.url) as pool:
             assert pool.request("GET", server.url).status == 200

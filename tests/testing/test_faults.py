@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Iterator, List, Optional
 
 import pytest
 import urllib3
@@ -25,31 +24,31 @@ LONG_S = 1000.0  # a fault that is not lifted fails its test by timeout
 
 
 @pytest.fixture(params=lanes.first(2, ["plain", "TLSv1.3", "TLSv1.2"]))
-def tls(request: pytest.FixtureRequest) -> Optional[TLS]:
+def tls(request):
     return None if request.param == "plain" else TLS(request.param)
 
 
 @pytest.fixture
-def server(tls: Optional[TLS]) -> Iterator[FaultServer]:
+def server(tls):
     with FaultServer(tls=tls) as server:
         yield server
 
 
 @pytest.fixture
-def client(server: FaultServer) -> Iterator[RawClient]:
+def client(server):
     """Whose connection has brought a request."""
     with RawClient(server) as client:
         assert client.ask().status == 200
         yield client
 
 
-def seconds(action: Callable[..., Any], *args: Any, **options: Any) -> float:
+def seconds(action, *args, **options):
     started = time.monotonic()
     action(*args, **options)
     return time.monotonic() - started
 
 
-def said(server: FaultServer) -> List[str]:
+def said(server):
     """The lines of the journal about faults."""
     return [what for _, connection, what in server.journal.lines if connection is None]
 
@@ -58,7 +57,7 @@ FAULTS = [Latency(0.05, "up"), Latency(0.05), Bandwidth(20000, "up"), Bandwidth(
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_it_takes_longer(fault: Any, tls: Optional[TLS]) -> None:
+def test_it_takes_longer(fault, tls):
     """On a connection that is open, and on a new one with its handshake."""
     body = b"x" * 1000
     with connected(default=testing.Respond(body=body), tls=tls) as (server, client):
@@ -68,20 +67,20 @@ def test_it_takes_longer(fault: Any, tls: Optional[TLS]) -> None:
     assert [entry.body for entry in server.journal] == [body, body]
 
 
-def test_latencies_add_up_and_meet_each_write(tls: Optional[TLS]) -> None:
+def test_latencies_add_up_and_meet_each_write(tls):
     with connected([testing.SlowAnswer(0, pieces=3)], tls=tls) as (server, client):
         with server.add(Latency(0.01)), server.add(Latency(0.02)):
             assert seconds(client.ask) >= 4 * 0.03  # the head, and three pieces
 
 
-def test_a_request_is_late_before_it_is_processed(server: FaultServer, client: RawClient) -> None:
+def test_a_request_is_late_before_it_is_processed(server, client):
     with server.add(Latency(0.05, "up")):
         client.send()
         assert seconds(server.wait_request, 2) >= 0.04
         assert client.receive().status == 200
 
 
-def test_of_several_bandwidths_the_smallest_counts_and_lifting_it_sets_the_answer_free() -> None:
+def test_of_several_bandwidths_the_smallest_counts_and_lifting_it_sets_the_answer_free():
     with connected(default=testing.Respond(body=b"x" * 10000)) as (server, client):
         with server.add(Bandwidth(10**6)):
             slow = server.add(Bandwidth(10))
@@ -92,7 +91,7 @@ def test_of_several_bandwidths_the_smallest_counts_and_lifting_it_sets_the_answe
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_reset_at_the_next_byte(direction: str, server: FaultServer, client: RawClient) -> None:
+def test_reset_at_the_next_byte(direction, server, client):
     """What came up is processed; a connection on which no byte comes is not met."""
     with RawClient(server) as another:
         with server.add(ResetAtNextByte(direction)):
@@ -106,13 +105,13 @@ def test_reset_at_the_next_byte(direction: str, server: FaultServer, client: Raw
     assert lost[:1] == [True] * (direction == "down")
 
 
-def test_a_fin_is_no_byte(server: FaultServer) -> None:
+def test_a_fin_is_no_byte(server):
     with server.add(ResetAtNextByte()):
         socket.create_connection((server.host, server.port)).close()
         assert server.wait_ended(0) == "client"
 
 
-def test_reset_in_the_middle_of_an_answer() -> None:
+def test_reset_in_the_middle_of_an_answer():
     with connected(default=testing.Respond(body=b"x" * 10000)) as (server, client):
         with server.add(Bandwidth(10000)):
             client.send()
@@ -121,7 +120,7 @@ def test_reset_in_the_middle_of_an_answer() -> None:
                 client.receive()
 
 
-def test_blackouts_end_with_the_last(server: FaultServer, client: RawClient) -> None:
+def test_blackouts_end_with_the_last(server, client):
     with server.add(Blackout()):
         server.add(Blackout()).lift()
         client.send()
@@ -135,7 +134,7 @@ def test_blackouts_end_with_the_last(server: FaultServer, client: RawClient) -> 
         assert new.ask().status == 200
 
 
-def test_a_client_that_has_just_connected_is_met() -> None:
+def test_a_client_that_has_just_connected_is_met():
     with FaultServer() as server:
         for number in range(50):
             with socket.create_connection((server.host, server.port)):
@@ -145,7 +144,7 @@ def test_a_client_that_has_just_connected_is_met() -> None:
             server.wait_ended(number)
 
 
-def test_only_open_connections(server: FaultServer, client: RawClient) -> None:
+def test_only_open_connections(server, client):
     """As behind a firewall that has lost its state."""
     with RawClient(server) as second:
         with server.add(Blackout(), only_open=True), RawClient(server) as another:
@@ -158,18 +157,14 @@ def test_only_open_connections(server: FaultServer, client: RawClient) -> None:
     assert said(server)[0] == "Blackout() added to connections 0, 1"
 
 
-def test_a_server_that_stops_in_a_blackout_sends_its_fin(
-    server: FaultServer, client: RawClient
-) -> None:
+def test_a_server_that_stops_in_a_blackout_sends_its_fin(server, client):
     server.add(Blackout())
     server.close()
     assert_eof(client.sock)
 
 
 @pytest.mark.parametrize("fault", [Latency(LONG_S), Latency(LONG_S, "up"), Bandwidth(1)], ids=str)
-def test_bytes_are_held_up_until_the_end_of_it_or_of_the_server(
-    fault: Any, server: FaultServer, client: RawClient
-) -> None:
+def test_bytes_are_held_up_until_the_end_of_it_or_of_the_server(fault, server, client):
     with server.add(fault):
         pass
     assert client.ask().status == 200
@@ -179,7 +174,7 @@ def test_bytes_are_held_up_until_the_end_of_it_or_of_the_server(
     server.close()
 
 
-def test_the_journal_says_what_was_added_and_lifted() -> None:
+def test_the_journal_says_what_was_added_and_lifted():
     with FaultServer() as server:
         with server.add(Latency(0.2)) as latency:
             assert latency.fault == Latency(0.2)
@@ -196,23 +191,23 @@ def test_the_journal_says_what_was_added_and_lifted() -> None:
     assert re.match(r" +\d+\.\d{3} ms  the server    Latency\(seconds=0.2\) added", first)
 
 
-def test_what_the_kernel_cannot_do() -> None:
+def test_what_the_kernel_cannot_do():
     with FaultServer(family=socket.AF_UNIX) as server:
         with pytest.raises(testing.Unavailable, match="needs TCP"):
             server.add(Blackout())
         assert said(server) == []
 
 
-def resets(journal: testing.Journal) -> int:
+def resets(journal):
     return sum(connection.ended == "reset" for connection in journal.connections)
 
 
-def test_each_reset_meets_one_request_of_busy_clients(tls: Optional[TLS]) -> None:
+def test_each_reset_meets_one_request_of_busy_clients(tls):
     """Other faults in between leave nothing. The shim would send each of them again."""
-    lost: List[Exception] = []
+    lost = []
     is_over = threading.Event()
 
-    def send_one_after_the_other(url: str) -> None:
+    def send_one_after_the_other(url):
         options = {"ca_certs": tls.ca_path} if tls else {}
         with urllib3.PoolManager(retries=False, timeout=30.0, **options) as pool:
             while not is_over.is_set():
@@ -221,7 +216,7 @@ def test_each_reset_meets_one_request_of_busy_clients(tls: Optional[TLS]) -> Non
                 except urllib3.exceptions.HTTPError as error:
                     lost.append(error)
 
-    def all_are_connected(journal: testing.Journal) -> bool:
+    def all_are_connected(journal):
         return sum(connection.ended is None for connection in journal.connections) == 4
 
     with testing.stalepool_off(), FaultServer(tls=tls) as server, ThreadPoolExecutor(4) as executor:
@@ -296,5 +291,5 @@ GREEN = """
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
-def test_in_a_green_world(world: str, run_python: Callable[..., Any]) -> None:
+def test_in_a_green_world(world, run_python):
     run_python(GREEN, world, env=WITH_TESTS)

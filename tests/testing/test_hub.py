@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 import lanes
@@ -37,5 +35,5 @@ SCRIPT = """
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["gevent", "eventlet"]))
-def test_a_switch_is_seen(world: str, run_python: Any) -> None:
+def test_a_switch_is_seen(world, run_python):
     run_python(SCRIPT, world, env=WITH_TESTS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any, List
 
 import pytest
 import urllib3
@@ -12,7 +11,7 @@ from raw_client import connected
 from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Reset, ResetAfter, Respond
 
 
-def what_happened(server: FaultServer) -> List[str]:
+def what_happened(server):
     """The lines without times and ports."""
     server.close()
     return [
@@ -20,7 +19,7 @@ def what_happened(server: FaultServer) -> List[str]:
     ]
 
 
-def test_all_that_happened_a_line_each() -> None:
+def test_all_that_happened_a_line_each():
     with connected([Respond(201), ResetAfter(0), Reset()]) as (server, client):
         client.ask("POST", body=b"12345")
         server.wait_idle_step()
@@ -54,7 +53,7 @@ def test_all_that_happened_a_line_each() -> None:
         (1, {"Connection": "close"}, "0 CloseAfter(seconds=60) not done: the connection is over"),
     ],
 )
-def test_a_step_that_was_not_taken_says_why(requests: int, headers: Any, why: str) -> None:
+def test_a_step_that_was_not_taken_says_why(requests, headers, why):
     with FaultServer([Respond(200), CloseAfter(60)]) as server:
         with urllib3.PoolManager(retries=False, headers=headers) as pool:
             for _ in range(requests):
@@ -63,7 +62,7 @@ def test_a_step_that_was_not_taken_says_why(requests: int, headers: Any, why: st
     assert why in what_happened(server)
 
 
-def test_waits_name_what_they_waited_for() -> None:
+def test_waits_name_what_they_waited_for():
     with FaultServer([Respond(200), CloseAfter(60), Reset()]) as server:
         with pytest.raises(TimeoutError, match=r"no request 0, .* meet Respond\(\)") as said:
             server.wait_request(timeout_s=0.01)
@@ -84,12 +83,12 @@ def test_waits_name_what_they_waited_for() -> None:
 
 
 class Broken(AnswerStep):
-    def answer(self, exchange: object) -> None:
+    def answer(self, exchange):
         raise KeyError("a mistake")
 
 
 @pytest.mark.parametrize("script", [[Broken()], Broken().answer], ids=["a step", "a function"])
-def test_a_wait_ends_as_soon_as_the_server_has_failed(script: Any) -> None:
+def test_a_wait_ends_as_soon_as_the_server_has_failed(script):
     server = FaultServer(script)
     with server.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -100,7 +99,7 @@ def test_a_wait_ends_as_soon_as_the_server_has_failed(script: Any) -> None:
     assert server.journal.connections[0].ended == "stopped"
 
 
-def test_an_error_that_leaves_the_block_takes_the_journal_along() -> None:
+def test_an_error_that_leaves_the_block_takes_the_journal_along():
     with pytest.raises(AssertionError) as raised, connected() as (server, client):
         client.ask()
         raise AssertionError("not as it should be")
@@ -110,7 +109,7 @@ def test_an_error_that_leaves_the_block_takes_the_journal_along() -> None:
     assert "request 0: GET / meets Respond()" in said
 
 
-def test_a_step_in_words() -> None:
+def test_a_step_in_words():
     assert str(Respond()) == "Respond()"
     assert str(Respond(404, delay_s=1)) == "Respond(status=404, delay_s=1)"
     assert str(Respond(body=b"x" * 1000)) == "Respond(body=b'xxxxxxxxxxx...xxxxxxxxxxxxx')"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -77,7 +76,7 @@ FIXTURES = """
         ],
     ),
 )
-def test_every_fixture(package: str, options: str, workers: str, tmp_path: Path) -> None:
+def test_every_fixture(package, options, workers, tmp_path):
     """Alone, and beside other plugins."""
     pytest.importorskip(package)
     words = options.split() + workers.split()
@@ -131,7 +130,7 @@ FAILING = """
 """
 
 
-def test_what_fails_says_why(tmp_path: Path) -> None:
+def test_what_fails_says_why(tmp_path):
     outcome = run_pytest(tmp_path, FAILING, "-rs")
     # a failed test, and an error at its end
     assert_fails(outcome, "6 failed, 1 passed, 3 skipped, 1 error")
@@ -152,7 +151,7 @@ def test_what_fails_says_why(tmp_path: Path) -> None:
     assert outcome.said.count("the kernel refuses a socket filter") == 3, outcome.said
 
 
-def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path: Path) -> None:
+def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path):
     """As with STALEPOOL=1: pytest cannot rewrite the assertions of what came before it.
 
     And a suite that does not use the plugin's fixtures never imports what is behind them.

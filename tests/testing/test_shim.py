@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
-
 import pytest
 
 import stalepool
@@ -13,20 +11,20 @@ from stalepool_testing import stalepool_off, stalepool_on
 SETTINGS = {"replay": "off", "max_idle_s": 7.0, "silence_s": "off", "mode": "audit"}
 
 
-def in_force() -> Any:
+def in_force():
     import urllib3  # noqa: F401  # settings come into force with it
 
     return runtime.current
 
 
 @pytest.fixture(autouse=True)
-def install_afterwards() -> Iterator[None]:
+def install_afterwards():
     yield
     stalepool.install()
 
 
 @pytest.mark.parametrize("settings", [None, {}, SETTINGS], ids=["off", "defaults", "settings"])
-def test_what_was_in_force_is_in_force_again(settings: Any) -> None:
+def test_what_was_in_force_is_in_force_again(settings):
     if settings is None:
         stalepool.uninstall()
     else:
@@ -45,7 +43,7 @@ def test_what_was_in_force_is_in_force_again(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("kill_switch", ["1", "0"])
-def test_an_import_inside_a_block_changes_nothing(kill_switch: str, run_python: Any) -> None:
+def test_an_import_inside_a_block_changes_nothing(kill_switch, run_python):
     run_python(
         """
         import urllib3

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from pathlib import Path
-from typing import Any, Callable, List
 
 import pytest
 
@@ -15,7 +13,7 @@ from stalepool_testing import AnswerStep, Fault, IdleStep, Unavailable, stale_st
 from suite import assert_fails, assert_passes, pytest_in, run_pytest
 
 
-def test_importing_them_does_not_import_stalepool(run_python: Callable[..., Any]) -> None:
+def test_importing_them_does_not_import_stalepool(run_python):
     """The plugin imports nothing but pytest. What imports stalepool later has it on."""
     run_python(
         """
@@ -34,13 +32,13 @@ def test_importing_them_does_not_import_stalepool(run_python: Callable[..., Any]
     )
 
 
-def whole_tests_of(name: str) -> List[str]:
+def whole_tests_of(name):
     """The literal blocks of a page that are test modules."""
     blocks = re.findall(r"::\n\n((?: {4}.*\n|\n)+)", (REPOSITORY / name).read_text("utf-8"))
     return [textwrap.dedent(block) for block in blocks if "def test_" in block]
 
 
-def test_each_as_it_stands_on_the_page(tmp_path: Path) -> None:
+def test_each_as_it_stands_on_the_page(tmp_path):
     for number, test in enumerate(whole_tests_of("docs/testing.rst")):
         (tmp_path / f"test_{number}.py").write_text(test, encoding="utf-8")
     outcome = pytest_in(tmp_path, "-p", "pytest_stalepool", "-rs")
@@ -50,13 +48,13 @@ def test_each_as_it_stands_on_the_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_the_one_of_the_readme_fails_without_the_shim(tmp_path: Path) -> None:
+def test_the_one_of_the_readme_fails_without_the_shim(tmp_path):
     (test,) = whole_tests_of("README.rst")
     assert_passes(run_pytest(tmp_path, test), 1)
     assert_fails(run_pytest(tmp_path, test.replace("stalepool_on, ", "")), "ConnectionResetError")
 
 
-def test_the_reference_has_every_step_and_state() -> None:
+def test_the_reference_has_every_step_and_state():
     page = (REPOSITORY / "docs/testing-reference.rst").read_text(encoding="utf-8")
     public = {name: getattr(stalepool_testing, name) for name in stalepool_testing.__all__}
     steps = {
