@@ -263,27 +263,31 @@ def test_into_pool_and_every_state_under_eventlet(run_python):
 
 WRAPPED = RuntimeError()
 WRAPPED.__cause__ = Unavailable("met by others")
+CHILD = "from stalepool_testing import Unavailable; raise Unavailable('in a child')"
 
 
 @pytest.mark.parametrize(
-    "error, is_required, outcome",
+    "met, is_required, outcome",
     [
         (Unavailable("in a test"), False, pytest.skip.Exception),
         (WRAPPED, False, pytest.skip.Exception),
         (WRAPPED, True, RuntimeError),
         (OSError("something else"), False, OSError),
+        (CHILD, False, pytest.skip.Exception),
+        (CHILD, True, AssertionError),
     ],
-    ids=["not available", "wrapped", "required", "something else"],
+    ids=["in a test", "wrapped", "required", "something else", "in a child", "required there"],
 )
-def test_what_this_machine_cannot_do_is_skipped_unless_required(error, is_required, outcome):
+def test_what_this_machine_cannot_do_is_skipped_unless_required(
+    met, is_required, outcome, run_python
+):
     options = {"--without": [], "--require-black-hole": is_required}
     item = SimpleNamespace(config=SimpleNamespace(getoption=options.__getitem__))
     running = conftest.pytest_runtest_call(item)
     next(running)
+    if met is CHILD:
+        with pytest.raises(AssertionError) as caught:
+            run_python(CHILD)
+        met = caught.value
     with pytest.raises(outcome):
-        running.throw(error)
-
-
-def test_what_a_child_cannot_do(run_python):
-    with pytest.raises(Unavailable, match="in a child"):
-        run_python("from stalepool_testing import Unavailable; raise Unavailable('in a child')")
+        running.throw(met)
