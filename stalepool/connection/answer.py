@@ -67,8 +67,8 @@ class Answer:
                 or request.first_error is not None
                 or self.status in _TELLING
                 or first.find(b"live:") >= 0  # Keep-Alive; "in", or headers.get(), costs more
-                or request.sent[0].find(b"pgrade") >= 0
-                or request.sent[0].find(b"uthorization") >= 0
+                or (sent := request.sent[0]).find(b"pgrade") >= 0
+                or (sent.find(b"uthorization") >= 0 and request_rules.speaks_an_identity(sent))
             ):
                 _learn(self, state, request)
             state.answered()

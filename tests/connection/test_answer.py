@@ -34,6 +34,7 @@ from delayed_answers import AnswerLater
 from errors import links
 from pools import counters, get, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, send, side_by_side
+from stalepool.connection.state import find
 from stalepool_testing import Close, ConnectProxy, FaultServer, Respond, Silence
 from worlds import WITH_TESTS
 
@@ -93,21 +94,30 @@ def test_a_receive_timeout_of_the_kernels_ends_the_request(silence_s):
     assert ends[0] == ends[1]
 
 
+BOUND, LIMITED, UPGRADED = "bound to an identity", "idle limit 7 s", "upgraded"
+
+
 @pytest.mark.parametrize(
-    ("status", "header", "challenge", "is_bound"),
+    ("asked_with", "answer", "shown"),
     [
-        (401, "WWW-Authenticate", "Negotiate", True),
-        (407, "Proxy-Authenticate", "Negotiate", True),
-        (401, "WWW-Authenticate", 'Basic realm="x"', False),
+        ({}, Respond(), []),
+        ({}, Respond(401, headers={"WWW-Authenticate": "Negotiate"}), [BOUND]),
+        ({}, Respond(407, headers={"Proxy-Authenticate": "Negotiate"}), [BOUND]),
+        ({}, Respond(401, headers={"WWW-Authenticate": 'Basic realm="x"'}), []),
+        ({"Authorization": "Negotiate x"}, Respond(), [BOUND]),
+        ({"Authorization": "Bearer x"}, Respond(), []),
+        ({}, Respond(headers={"Keep-Alive": "timeout=7"}), [LIMITED]),
+        ({"Connection": "Upgrade", "Upgrade": "tcp"}, Respond(), [UPGRADED]),
+        ({}, Respond(101), [UPGRADED]),
     ],
 )
-def test_a_challenge_may_bind_the_connection(status, header, challenge, is_bound):
-    """An identity is going to be spoken on it: another connection would not be who this one is."""
-    script = [Respond(status, headers={header: challenge}), Close()]
-    with shim(replay="idempotent"), serving(script, default=ECHO) as (server, pool):
-        assert pool.request("GET", "/").status == status
-        assert send(server, pool, "GET").status == (None if is_bound else 200)
-        assert counters(server)["replays_refused"] == ({"identity": 1} if is_bound else {})
+def test_what_a_later_answer_shows_of_its_connection(asked_with, answer, shown):
+    """After the first one of a connection everything is asked; later there has to be a reason."""
+    with shim(), serving([Respond(), answer]) as (_, pool):
+        assert get(pool) == 200
+        assert pool.request("GET", "/", headers=asked_with).status == answer.status
+        found = repr(find(pooled_connection(pool).sock))
+    assert [words for words in (BOUND, LIMITED, UPGRADED) if words in found] == shown
 
 
 def test_an_announced_limit_that_is_outlived_moves_three_posts():
