@@ -15,7 +15,7 @@ from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge
-from stalepool_testing import healthy
+from stalepool_testing import healthy, kernel, swallow, wait_readable
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
 
@@ -175,6 +175,16 @@ def test_who_had_the_request_and_ended_late_has_failed_on_it(name, within_s, has
         settings = Settings(replay_within_s=within_s)
         tried = attempt()._replace(settings=settings, sock=pair.client, error=error)
         assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) == name
+
+
+def test_who_lacked_a_part_of_the_request_has_not_failed_on_it():
+    with healthy() as pair:
+        swallow(pair.peer)
+        pair.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        pair.peer.close()
+        wait_readable(pair.client, events=kernel.POLLRDHUP)
+        tried = attempt()._replace(settings=Settings(replay_within_s=0), sock=pair.client)
+        assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) is None
 
 
 OF_100 = {"died_at": (100.0, 101.0, 105.0)}
