@@ -33,7 +33,6 @@ BESIDE_S = 5.0  #: seconds to open a socket beside a silent one: a SYN, two retr
 AFTER_END_S = 2.0  #: the same after an end: the peer was there a moment ago; one retransmission
 #: limits for each operation of a move, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
-FROM_SILENT_S = 1.5  #: the same off a silent peer: a SYN, one retransmission
 
 
 @fallback.guarded("fresh_socket_failed")
@@ -145,22 +144,24 @@ def shorter(*limits: Any) -> Any:
     return min(numbers) if numbers else limits[0]
 
 
+def _limit_s(conn: Any, longest_s: float) -> Any:
+    """Return the limit of a move that may fail, and then has used up some of the request's time."""
+    own_s, info = number_of(conn.timeout), tcp_info.ask(layers_of(conn.sock))
+    limit_s = longest_s if own_s is None else min(longest_s, own_s / 4)
+    return shorter(own_s, max(limit_s, 0 if info is None else MOVE_ROUND_TRIPS * info.rtt_us / 1e6))
+
+
 def move(conn: Any, state: State, request: Request, reason: str) -> None:
     """Give a request a fresh socket before a byte of it goes out; on failure it keeps the old one.
 
-    :param reason: its name in the counters: ``presend_check`` or ``probe_unanswered``, which look
-        the host up as urllib3 does, or one of :data:`request_rules.MOVE_REASONS`.
+    :param reason: its name in the counters: ``presend_check``, which looks the host up as urllib3
+        does; ``probe_unanswered``; or one of :data:`request_rules.MOVE_REASONS`.
     """
     has_ended, is_silent = reason == "presend_check", reason == "probe_unanswered"
-    is_living = not has_ended and not is_silent
-    limit_s, began, own_s = shorter(BESIDE_S, conn.timeout), monotonic(), number_of(conn.timeout)
-    old, address = conn.sock, address_of(conn) if is_living else None
+    old, began = conn.sock, monotonic()
+    limit_s, address = shorter(BESIDE_S, conn.timeout), None
     if not has_ended:
-        info, limit_s = tcp_info.ask(layers_of(old)), FROM_SILENT_S if is_silent else MOVE_S
-        if info is not None:
-            limit_s = max(limit_s, MOVE_ROUND_TRIPS * info.rtt_us / 1e6)
-        if own_s is not None:  # a failed move may use up some of the request's time
-            limit_s = min(limit_s, own_s / 4)
+        limit_s, address = _limit_s(conn, BESIDE_S if is_silent else MOVE_S), address_of(conn)
     fresh = open_like(conn, limit_s, address)
     spent_s = monotonic() - began
     if fresh is None:
@@ -169,14 +170,13 @@ def move(conn: Any, state: State, request: Request, reason: str) -> None:
         state.origin.knowledge.move_again_at = monotonic() + 9 * spent_s
         state.origin.count("moved", "failed")
         return
-    if is_living and spent_s > limit_s:
+    if not has_ended and not is_silent and spent_s > limit_s:
         state.origin.knowledge.stop_moves()
     fresh.settimeout(timeout_of(old))
     if not take(conn, state, old, fresh):
         return
     state.replaced_silent = is_silent
-    request.moved_for = reason
-    request.is_reused = False
+    request.moved_for, request.is_reused = reason, False
     state.origin.count("moved", reason)
     if reason in stats.HIDDEN:
         state.origin.hidden.tick()

@@ -21,11 +21,7 @@ SAFE = frozenset(b"GET HEAD OPTIONS TRACE PROPFIND REPORT SEARCH QUERY".split())
 IDEMPOTENT = SAFE | {b"PUT", b"DELETE"}  # section 9.2.2
 
 #: replay setting -> methods that may be sent again, even if the server acted on the first sending
-METHODS: Dict[str, FrozenSet[bytes]] = {
-    "off": frozenset(),
-    "safe": SAFE,
-    "idempotent": IDEMPOTENT,
-}
+METHODS: Dict[str, FrozenSet[bytes]] = {"off": frozenset(), "safe": SAFE, "idempotent": IDEMPOTENT}
 
 
 def _header(*names: str) -> Callable[[bytes], Any]:
@@ -126,7 +122,8 @@ def is_worth_a_record(state: State, request: Request) -> bool:
     """Tell whether the next piece of the request's body may be needed for a replay."""
     if len(request.sent) > 1 or not request.is_recorded:
         return request.is_recorded  # as was decided at the first piece
-    return _may_be_stale(state, request) and may_be_repeated(request, "idempotent")
+    is_candidate = _may_be_stale(state, request) and may_be_repeated(request, "idempotent")
+    return is_candidate and b"chunked" not in request.sent[0]
 
 
 def first_refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:

@@ -73,7 +73,7 @@ def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
     """Return a keepalive that gives up after the shorter total, and begins to probe early.
 
     >>> tightened(Keepalive(5, 3, 42), Keepalive(60, 15, 4))  # keystoneauth1's, 120 s
-    Keepalive(idle_s=5, interval_s=3, probes=38)
+    Keepalive(idle_s=6, interval_s=3, probes=38)
 
     :param theirs: the application's; None where it has none.
     """
@@ -83,8 +83,11 @@ def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
     if theirs.idle_s <= ours.idle_s and theirs.total_s == total_s:
         return theirs
     idle_s = min(ours.idle_s, theirs.idle_s)
-    probes = (total_s - idle_s) // ours.interval_s
-    return Keepalive(idle_s, ours.interval_s, max(1, min(probes, _MOST_PROBES)))
+    interval_s = min(ours.interval_s, theirs.interval_s)
+    probes = min((total_s - idle_s) // interval_s, _MOST_PROBES)
+    if total_s == theirs.total_s:  # the last probe no earlier than theirs
+        idle_s = total_s - interval_s * probes
+    return Keepalive(idle_s, interval_s, probes)
 
 
 def read(layers: Layers) -> Optional[Keepalive]:

@@ -145,6 +145,7 @@ WORTH_A_RECORD = [
     (False, {"body": [LARGE]}),
     (False, {"method": "POST"}),
     (False, {"method": "POST", "headers": ["X-Dempotency-Key: k"]}),
+    (False, {"method": "PUT", "headers": ["Transfer-Encoding: chunked"]}),
 ]
 
 

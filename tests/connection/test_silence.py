@@ -90,8 +90,11 @@ def across_a_gap(method, gap_s, answered_after_s, begins_s=0.3, tls=None):
 
 
 def idle_across_a_gap(method):
-    """The network goes away while a connection idles, to a peer that has answered a probe."""
-    with answered(FaultServer()) as (server, pool), contextlib.ExitStack() as network:
+    """The network goes away while a connection idles, to a peer that has answered a probe.
+
+    It is back after a quarter of the caller's time, which a fresh connection may take.
+    """
+    with answered(FaultServer(), timeout_s=8) as (server, pool), contextlib.ExitStack() as network:
         time.sleep(2.2)
         assert get(pool) == 200
         network.enter_context(server.add(testing.Blackout()))
