@@ -287,7 +287,7 @@ def test_a_connection_has_gone_for_one_of_a_closed_set():
 
 NOTHING = {"replayed": 0, "kept_off": 0, "reconnected": 0}
 #: stalepool's own
-ON = {**DEFAULTS, "keepalive_idle_s": 1}
+ON = {**DEFAULTS, "keepalive_idle_s": 1, "keepalive_interval_s": 1}
 
 
 @pytest.mark.parametrize("method", ["GET", pytest.param("POST", marks=pytest.mark.full)])

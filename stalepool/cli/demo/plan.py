@@ -17,4 +17,8 @@ PAUSE_S = (0.5, 1.5)
 
 #: nova-api's settings with stalepool, where they are not the defaults: an idle connection would
 #: have to be silent for five times as long, and a request for seven times
-SHORTENED = {"STALEPOOL_KEEPALIVE_IDLE_S": "1", "STALEPOOL_SILENCE_S": "2"}
+SHORTENED = {
+    "STALEPOOL_KEEPALIVE_IDLE_S": "1",
+    "STALEPOOL_KEEPALIVE_INTERVAL_S": "1",  # a longer one would be the pace of all probes
+    "STALEPOOL_SILENCE_S": "2",
+}
