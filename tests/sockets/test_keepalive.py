@@ -248,7 +248,7 @@ def test_this_machine_cannot_send_for_a_while(run_python):
 @settings(derandomize=True, database=None, deadline=None)
 @given(*[st.builds(Keepalive, *[st.integers(1, n) for n in (32767, 32767, 127)])] * 2)
 def test_tightened_never_loosens(ours, theirs):
-    """It gives up no later than either; and where theirs is the shorter one, not a probe earlier."""
+    """It gives up no later than either; where theirs is the shorter one, not a probe earlier."""
     found = keepalive.tightened(ours, theirs)
     assert found.total_s <= min(ours.total_s, theirs.total_s)
     assert 1 <= found.probes <= 127
