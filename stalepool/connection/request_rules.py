@@ -123,7 +123,7 @@ def is_worth_a_record(state: State, request: Request) -> bool:
     if len(request.sent) > 1 or not request.is_recorded:
         return request.is_recorded  # as was decided at the first piece
     is_candidate = _may_be_stale(state, request) and may_be_repeated(request, "idempotent")
-    return is_candidate and b"chunked" not in request.sent[0]
+    return is_candidate and not (b"chunked" in request.sent[0] and _is_a_dialogue(request.head))
 
 
 def first_refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:

@@ -136,6 +136,7 @@ def test_methods_by_setting():
 WORTH_A_RECORD = [
     (True, {}),
     (True, {"method": "PUT"}),
+    (True, {"method": "PUT", "headers": ["X-Note: chunked"]}),
     (True, {"is_reused": False, "window_is_open": True}),
     (True, {"method": "POST", "headers": ["Idempotency-Key: k"]}),
     # a piece of its body is recorded, and the window has closed since
