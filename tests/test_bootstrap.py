@@ -1,7 +1,5 @@
 """Start-up at ``import stalepool``: what is registered, and what is said on stderr."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """The start-up file in site-packages, as pip installs it from an sdist."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import sysconfig

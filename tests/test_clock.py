@@ -1,7 +1,5 @@
 """Under a clock that a test has frozen or moved, what waits does so in real time, as in stock."""
 
-from __future__ import annotations
-
 import pytest
 
 from worlds import WITH_TESTS

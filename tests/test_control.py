@@ -1,7 +1,5 @@
 """install(), uninstall(), is_installed(): on and off again, exactly, and in any order."""
 
-from __future__ import annotations
-
 import sys
 import threading
 

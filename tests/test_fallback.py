@@ -1,7 +1,5 @@
 """Falls back to urllib3: how each reason is counted, and what a broken part does to a request."""
 
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path

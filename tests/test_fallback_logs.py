@@ -1,7 +1,5 @@
 """What is logged, when, and that a log handler can do no harm."""
 
-from __future__ import annotations
-
 import logging
 import re
 import sys

@@ -1,7 +1,5 @@
 """Which exceptions are foreign: they are the caller's, wherever in ours they are raised."""
 
-from __future__ import annotations
-
 import types
 
 import pytest

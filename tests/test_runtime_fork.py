@@ -4,8 +4,6 @@ The server lives in the test, the client in a process of its own, which forks. `
 page is in its path; the journal says which connection each came on.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from stalepool_testing import TLS, FaultServer, Respond, echo

@@ -1,7 +1,5 @@
 """Settings: whatever is put in comes out as it was meant, or is refused in so many words."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

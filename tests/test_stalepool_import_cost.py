@@ -1,7 +1,5 @@
 """Costs of ``import stalepool`` to every Python process that never makes an HTTP request."""
 
-from __future__ import annotations
-
 import pytest
 
 from conftest import REPOSITORY, child

@@ -1,7 +1,5 @@
 """The counters: bounded, lossless between threads, plain data, and what can be read off them."""
 
-from __future__ import annotations
-
 import ast
 import json
 import sys

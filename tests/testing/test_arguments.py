@@ -1,7 +1,5 @@
 """Wrong arguments, told where they are written, by what is accepted."""
 
-from __future__ import annotations
-
 import math
 import socket
 

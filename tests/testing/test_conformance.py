@@ -1,7 +1,5 @@
 """The conformance suite, against clients whose faults are known."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The context managers of stalepool_testing, which need no pytest."""
 
-from __future__ import annotations
-
 from urllib.request import urlopen
 
 import pytest

@@ -1,7 +1,5 @@
 """Faults that are added to a running server and lifted again, as raw clients meet them."""
 
-from __future__ import annotations
-
 import http.client
 import re
 import socket

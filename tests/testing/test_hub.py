@@ -1,7 +1,5 @@
 """The assertion that a block does not yield."""
 
-from __future__ import annotations
-
 import pytest
 
 import lanes

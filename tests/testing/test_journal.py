@@ -1,7 +1,5 @@
 """The journal as a reader sees it, and waits that time out."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The fixtures, as the test author of another project uses them."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Each step of the fault server, and the proxy, seen by a raw client."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

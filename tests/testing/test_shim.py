@@ -1,7 +1,5 @@
 """Switching the shim on or off for one block."""
 
-from __future__ import annotations
-
 import pytest
 
 import stalepool

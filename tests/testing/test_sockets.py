@@ -1,7 +1,5 @@
 """Each stale state is what it says: asked of the bare kernel, below any library."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

@@ -1,7 +1,5 @@
 """The package as a whole: importing it, and the tests that its documentation shows."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 
