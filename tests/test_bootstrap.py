@@ -1,5 +1,6 @@
 """Start-up at ``import stalepool``: what is registered, and what is said on stderr."""
 
+import io
 import os
 import sys
 
@@ -14,19 +15,17 @@ WRONG = {"STALEPOOL_MODE": "activ"}
 WHY = "STALEPOOL_MODE='activ' is not accepted: it takes active or audit"
 OFF = {**WRONG, "STALEPOOL_ENABLED": "0"}
 CONTRADICT = {"STALEPOOL_REPLAY": "off", "STALEPOOL_SILENCE_S": "3"}
-CONTRADICTING = Settings(replay="off", silence_s=3)
-NOTHING = "silence_s and replay_within_s do nothing"
+CONTRADICTS = (
+    "settings contradict one another: replay=off: silence_s and replay_within_s do nothing"
+)
 
-#: the variables -> what the import hook is told, and what is said; to a service, to the command
+#: the variables -> whether the import hook is registered, what it is told, and what is said
 STARTS = {
-    "no variable": ({}, "register", (), ""),
-    "a variable": ({"STALEPOOL_MODE": "audit"}, "register", (Settings(mode="audit"),), ""),
-    "a wrong one": (WRONG, "register", (WHY,), "not active in this process: " + WHY),
-    "the kill switch beside a wrong one": (OFF, "unregister", ("STALEPOOL_ENABLED=0",), ""),
-    "a contradiction": (
-        *(CONTRADICT, "register", (CONTRADICTING,)),
-        "settings contradict one another: replay=off: " + NOTHING,
-    ),
+    "no variable": ({}, True, (), ""),
+    "a variable": ({"STALEPOOL_MODE": "audit"}, True, (Settings(mode="audit"),), ""),
+    "a wrong one": (WRONG, True, (WHY,), "not active in this process: " + WHY),
+    "the kill switch beside a wrong one": (OFF, False, ("STALEPOOL_ENABLED=0",), ""),
+    "a contradiction": (CONTRADICT, True, (Settings(replay="off", silence_s=3),), CONTRADICTS),
 }
 
 
@@ -34,18 +33,15 @@ STARTS = {
 @pytest.mark.parametrize("name", STARTS)
 def test_start(name, argv, monkeypatch, capsys):
     """The command says by itself what is wrong, if it needs settings."""
-    environ, function, given, said = STARTS[name]
+    environ, is_on, given, said = STARTS[name]
     told = []
-
-    def noting(function):
-        return lambda *args, **options: told.append((function, *args, *options.values()))
-
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(os, "environ", environ)
-    with breaks("register", by=noting("register")), breaks("unregister", by=noting("unregister")):
-        bootstrap.start()
+    with breaks("register", by=lambda *args, **more: told.append((True, *args, *more.values()))):
+        with breaks("unregister", by=lambda why: told.append((False, why))):
+            bootstrap.start()
     is_left = argv is COMMAND and name == "a wrong one"
-    assert told == ([] if is_left else [(function, *given)])
+    assert told == ([] if is_left else [(is_on, *given)])
     assert capsys.readouterr().err == ("stalepool: %s\n" % said if said and argv is SERVICE else "")
 
 
@@ -78,8 +74,8 @@ def test_the_command_is_known(argv, line, is_ours, monkeypatch):
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_without_a_stderr_nothing_is_raised(is_there, monkeypatch, tmp_path):
-    with open(tmp_path / "closed", "w") as closed:
-        pass
+def test_without_a_stderr_nothing_is_raised(is_there, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
     monkeypatch.setattr(sys, "stderr", closed if is_there else None)
     bootstrap.say("nobody hears this")

@@ -24,9 +24,7 @@ pytestmark = pytest.mark.full
 def build(form, sources, target):
     """Build as pip does, with the setuptools that is here; returns the file."""
     target.mkdir(exist_ok=True)
-    done = child("-c", BUILD % form, target, cwd=sources)
-    assert done.returncode == 0, done.stderr
-    return target / done.stdout.split()[-1]
+    return target / child("-c", BUILD % form, target, cwd=sources, check=True).stdout.split()[-1]
 
 
 class Installed:
@@ -47,8 +45,7 @@ class Installed:
         return child(self.python, "-c", script, *args, env=alone, cwd=self.python.parent)
 
     def pip(self, *words):
-        done = child(self.python, "-m", "pip", "-q", *words, env={"PYTHONPATH": ""})
-        assert done.returncode == 0, done.stderr
+        child(self.python, "-m", "pip", "-q", *words, env={"PYTHONPATH": ""}, check=True)
 
 
 @pytest.fixture(scope="module")

@@ -93,11 +93,10 @@ def test_in_a_process_of_its_own(name, run_order):
     run_order(SCRIPTS[name])
 
 
-def state():
-    return attributes(urllib3.connectionpool), list(sys.meta_path), stalepool.snapshot()
-
-
 def test_a_wrong_setting_changes_nothing():
+    def state():
+        return attributes(urllib3.connectionpool), list(sys.meta_path), stalepool.snapshot()
+
     with shim(max_idle_s=7):
         before, installation = state(), runtime.current
         for name, value in ("mode", "activ"), ("max_idle", 3), ("enabled", "never"):

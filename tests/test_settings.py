@@ -87,11 +87,10 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line():
     variables = {"STALEPOOL_MODE": "junk", "STALEPOOL_": "x", "STALEPOOL_\n\u2028": "\n"}
     with pytest.raises(SettingsError) as refused:
         Settings.from_environ(variables, keepalive_count=0, idle=3, enabled="no!")
-    said = str(refused.value)
-    for part in ("MODE='junk'", "active or audit", "keepalive_count=0", "1 to 127", "idle=3"):
+    (said,) = str(refused.value).splitlines()
+    wrong = ("MODE='junk'", "keepalive_count=0", "idle=3", "enabled='no!'", r"\n\u2028'='\n'")
+    for part in (*wrong, "active or audit", "1 to 127", "1, true"):
         assert part in said
-    assert "enabled='no!'" in said and "1, true" in said and r"\n\u2028'='\n'" in said
-    assert len(said.splitlines()) == 1
 
 
 def test_a_setting_says_where_it_is_from():
@@ -124,11 +123,9 @@ def test_settings_are_frozen_compared_and_shown_by_their_values():
     assert one != one.as_dict()
     assert one.as_dict() == {**other.as_dict(), "silence_s": 3}
     assert eval(repr(one), {"Settings": Settings}) == one
-    for name in "mode", "other":
+    for change in (setattr, "mode", 1), (setattr, "x", 1), (delattr, "mode"), (delattr, "x"):
         with pytest.raises(AttributeError, match="frozen"):
-            setattr(one, name, 1)
-        with pytest.raises(AttributeError, match="frozen"):
-            delattr(one, name)
+            change[0](one, *change[1:])
     assert one == same
 
 
@@ -157,7 +154,7 @@ def test_every_setting_is_annotated_documented_and_has_its_unit_in_its_name():
         ({"max_idle_s": 4, "nonidempotent_max_idle_s": 4}, ""),
         ({"max_idle_s": 4}, ""),
     ],
-)  # fmt: skip
+)
 def test_contradictions(settings, begins):
     found = contradictions(Settings(**settings))
     assert len(found) == bool(begins) and "".join(found).startswith(begins)

@@ -39,33 +39,28 @@ def pass_by_now():
     status.pass_by()
 
 
-@contextlib.contextmanager
 def kept_in(directory, **settings):
-    with shim(status_dir=str(directory), **settings):
-        yield
+    return shim(status_dir=str(directory), **settings)
 
 
 def test_what_is_in_it_after_an_answer_and_after_a_failure(tmp_path, place):
     """Nobody else may read it."""
-    old, script = os.umask(0), [Respond(200), Close(), Respond(200), Close()]
-    try:
-        with kept_in(tmp_path, replay="idempotent"), serving(script) as (server, pool):
-            assert [get(pool), get(pool)] == [200, 200]
-            pass_by_now()
-            file = own_file(place)
-            assert [path.stat().st_mode & 0o777 for path in (place, file)] == [0o700, 0o600]
-            seen = json.loads(file.read_text())
-            assert seen.pop("written_at") >= seen["since"]
-            assert seen.pop("start_ticks") > 0
-            assert seen == json.loads(json.dumps(stalepool.snapshot()))
-            status._make_due()
-            with pytest.raises(urllib3.exceptions.ProtocolError):
-                pool.request("POST", "/")
-            origins = json.loads(file.read_text())["origins"]
-    finally:
-        os.umask(old)
-    assert seen["totals"]["saved"] == {"replayed": 1, "kept_off": 0, "reconnected": 0}
-    assert seen["settings"]["status_dir"] == {"value": str(tmp_path), "from": "install()"}
+    script = [Respond(200), Close(), Respond(200), Close()]
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.umask, os.umask(0))
+        stack.enter_context(kept_in(tmp_path, replay="idempotent"))
+        server, pool = stack.enter_context(serving(script))
+        assert [get(pool), get(pool)] == [200, 200]
+        pass_by_now()
+        file = own_file(place)
+        assert [path.stat().st_mode & 0o777 for path in (place, file)] == [0o700, 0o600]
+        seen = json.loads(file.read_text())
+        assert seen.pop("written_at") >= seen["since"] and seen.pop("start_ticks") > 0
+        assert seen == json.loads(json.dumps(stalepool.snapshot()))
+        status._make_due()
+        with pytest.raises(urllib3.exceptions.ProtocolError):
+            pool.request("POST", "/")
+        origins = json.loads(file.read_text())["origins"]
     # others' may be there, of connections that are alive yet
     assert origins["http://127.0.0.1:%d" % server.port]["gone"] == {"failed_in_request": 2}
 
@@ -73,11 +68,6 @@ def test_what_is_in_it_after_an_answer_and_after_a_failure(tmp_path, place):
 def test_it_is_written_at_most_every_few_seconds(tmp_path, place):
     """And less often where the snapshot takes long: no other green thread runs meanwhile."""
     make = status.snapshot
-
-    def make_slowly(hook):
-        time.sleep(0.05)
-        return make(hook)
-
     with kept_in(tmp_path), serving() as (_, pool):
         get(pool)
         first = own_file(place).stat().st_ino
@@ -86,7 +76,7 @@ def test_it_is_written_at_most_every_few_seconds(tmp_path, place):
         assert own_file(place).stat().st_ino == first
         status._make_due()
         began = time.monotonic()
-        with breaks("snapshot", by=make_slowly):
+        with breaks("snapshot", by=lambda hook: time.sleep(0.05) or make(hook)):
             get(pool)
         assert own_file(place).stat().st_ino != first
         assert 0.05 * status_file.INTERVAL_RATIO <= status.due_at - began < 20_000
@@ -111,7 +101,7 @@ def test_a_reader_always_finds_it_whole(tmp_path, place):
 
         assert side_by_side([read, write])[0] == {os.getpid()}
         assert os.listdir(place) == [name.name]
-        assert stalepool.snapshot()["fallbacks"] == {}
+        assert fallback.counts() == {}
 
 
 def test_it_moves_with_the_setting_and_says_that_it_is_off(tmp_path, place):
@@ -134,11 +124,6 @@ def test_it_moves_with_the_setting_and_says_that_it_is_off(tmp_path, place):
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def open_to_all(place, stack):
-    place.mkdir()
-    place.chmod(0o777)
-
-
 def nobody_elses(place, stack):
     place.mkdir()
     try:
@@ -157,7 +142,7 @@ def full_disk(place, stack):
 BAD = {
     "a link": lambda place, stack: place.symlink_to(place.parent),
     "a file": lambda place, stack: place.write_text("junk"),
-    "open to all": open_to_all,
+    "open to all": lambda place, stack: (place.mkdir(), place.chmod(0o777)),
     "nobody else's": nobody_elses,
     "a full disk": full_disk,
     "/proc": lambda place, stack: None,
@@ -175,10 +160,10 @@ def test_a_bad_directory_costs_the_status_alone(name, tmp_path, place, caplog):
         for _ in range(3):
             status._make_due()
             assert get(pool) == 200
-        assert stalepool.snapshot()["fallbacks"] == {"status_failed": 3}
+        assert fallback.counts() == {"status_failed": 3}
         assert status.due_at > status.monotonic() + 200
-    lines = [record for record in caplog.records if record.name == "stalepool.fallback"]
-    assert len(lines) == 1 and "status_failed" in lines[0].getMessage()
+    (line,) = [record for record in caplog.records if record.name == "stalepool.fallback"]
+    assert "status_failed" in line.getMessage()
     assert name != "a full disk" or list(place.iterdir()) == []
 
 
@@ -287,11 +272,9 @@ def test_it_is_never_written_between_a_check_and_its_request(tmp_path, monkeypat
     assert events == ["check", "send", "write"] * 3
 
 
-@pytest.mark.parametrize(
-    "name", ["stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests"]
-)
-def test_the_version_of_what_is_loaded_is_told(name, monkeypatch):
-    loaded, snapshot = ModuleType(name), stalepool.snapshot
+def test_the_version_of_what_is_loaded_is_told(monkeypatch):
+    snapshot, loaded = stalepool.snapshot, ModuleType("loaded")
     loaded.__version__ = "1.2.3"
-    monkeypatch.setitem(sys.modules, name, loaded)
-    assert snapshot()["versions"][name] == "1.2.3"
+    for name in ("stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests"):
+        monkeypatch.setitem(sys.modules, name, loaded)
+        assert snapshot()["versions"][name] == "1.2.3", name

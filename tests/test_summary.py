@@ -36,26 +36,23 @@ def test_a_summary_at_exit():
     assert "saved 1 request in" in out[-1]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "120 min"), (10800, "3 h"), (2e5, "2 d")],
-)
-def test_durations(seconds, words):
-    assert summary.duration(seconds) == words
+def test_durations():
+    said = {0: "0 s", 119: "119 s", 120: "2 min", 7199: "120 min", 10800: "3 h", 2e5: "2 d"}
+    assert {seconds: summary.duration(seconds) for seconds in said} == said
 
 
 def test_a_setting_is_shown_as_its_variable_has_it():
     assert [summary.shown(value) for value in (None, False, True, 5)] == ["off", "off", "on", "5"]
 
 
-GROUPS = ["saved", "moved", "replays", "replays_refused", "reconnects", "gone"]
-NOTHING = {"totals": {"discards": 0, **{each: {} for each in GROUPS}}, "fallbacks": {}}
-
-
-@pytest.mark.parametrize("group", GROUPS)
-def test_each_of_these_is_an_event(group):
-    assert not summary.has_events(NOTHING)
-    assert summary.has_events({**NOTHING, "totals": {**NOTHING["totals"], group: {"one": 1}}})
+def test_each_of_these_is_an_event():
+    groups = ("saved", "moved", "replays", "replays_refused", "reconnects", "gone")
+    nothing = {"discards": 0, **{group: {} for group in groups}}
+    assert not summary.has_events({"totals": nothing, "fallbacks": {}})
+    assert summary.has_events({"totals": nothing, "fallbacks": {"one": 1}})
+    for group in nothing:
+        one = {"one": 1} if group != "discards" else 1
+        assert summary.has_events({"totals": {**nothing, group: one}, "fallbacks": {}}), group
 
 
 @pytest.mark.parametrize(
