@@ -71,8 +71,8 @@ def test_a_reader_that_went_away_causes_no_traceback(word):
     os.close(reader)
     with open(writer, "wb") as pipe:
         done = child("-m", "stalepool", word, stdout=pipe)
-    assert done.stderr == ""
-    assert done.returncode in (0, 1)  # unbuffered, argparse itself swallows the error
+    # unbuffered, argparse itself swallows the error
+    assert done.stderr == "" and done.returncode in (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -80,16 +80,13 @@ def test_a_reader_that_went_away_causes_no_traceback(word):
     [
         ("path", 0, ">&-", ""),
         ("unknown", 2, "2>&-", ""),
-        ("run", 2, ">&- 2>&-", ""),
         ("--help", 0, "<&- >&- 2>&-", ""),
         ("path", 1, ">/dev/full", ""),
         ("--help", 1, ">/dev/full", ""),
         ("path", 1, ">/dev/full", "1"),  # --help: argparse itself swallows the error
     ],
 )
-def test_closed_streams_cost_what_is_seen_and_a_full_disk_is_said(
-    words, status, streams, unbuffered
-):
+def test_closed_streams_and_a_full_disk(words, status, streams, unbuffered):
     if "full" in streams and not os.path.exists("/dev/full"):
         pytest.skip("there is no /dev/full here")
     start = ["/bin/sh", "-c", '"$@" %s %s' % (words, streams), "sh"]
