@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import comparison
+import lanes
 from conftest import REPOSITORY
 from stalepool_testing import TLS, FaultServer, Respond
 from stalepool_testing.conformance import plugin
@@ -38,9 +39,7 @@ def row(outcome, case):
     return " ".join(found[len(case) :].split())
 
 
-@pytest.mark.parametrize(
-    "options", [(), pytest.param(("-n", "2"), marks=pytest.mark.full)], ids=str
-)
+@pytest.mark.parametrize("options", lanes.first(1, [[], ["-n", "2"]]), ids=str)
 def test_urllib3(options, tmp_path):
     """What it retries by itself, it survives."""
     outcome = run_suite(tmp_path, "urllib3", "-k", "not hole", *options, others=bool(options))
