@@ -84,13 +84,13 @@ for name in ("neutron", "glance"):
     cfg.CONF.set_override("auth_type", "password", name)
 cfg.CONF.set_override("timeout", 30, "glance")
 """
-
-
 GEVENT = "from gevent import monkey; monkey.patch_all(); import urllib3"
 LATE = "import urllib3, eventlet; eventlet.monkey_patch()"
 EARLY = "import eventlet; eventlet.monkey_patch(); import urllib3"
 NO_WRAPT = "import sys; sys.modules['wrapt'] = None; import urllib3"
 ISOLATED = [sys.executable, "-I", "-c", "import urllib3"]
+KEYSTONE = "ok patches: patched: keystoneauth1.session, urllib3.connectionpool"
+NO_TIMEOUT = "warning timeouts: no read timeout: [neutron] timeout"
 
 #: what a program needs; its code, or its words; the beginnings of what is found
 PROGRAMS = [
@@ -100,14 +100,7 @@ PROGRAMS = [
     ("wrapt", NO_WRAPT, ["error patches: nothing is patched: wrapt is missing"]),
     ("wrapt", ISOLATED, ["error command: stalepool did not start in /"]),
     ("wrapt", ["no-such", "--json"], ["error command: no-such: No such file"]),
-    (
-        *("oslo_config", CLIENTS),
-        [
-            "ok order: native threads",
-            "ok patches: patched: keystoneauth1.session, urllib3.connectionpool",
-            "warning timeouts: no read timeout: [neutron] timeout",
-        ],
-    ),
+    ("oslo_config", CLIENTS, ["ok order: native threads", KEYSTONE, NO_TIMEOUT]),
     ("eventlet", EARLY, ["ok order: eventlet's monkey_patch() came before urllib3"]),
 ]
 
@@ -183,20 +176,13 @@ def test_a_program_that_becomes_another_user():
     assert known["snapshot"]["patched"] == ["urllib3.connectionpool"]
 
 
-CLOSING = """
-import os
-os.closerange(3, 64)
-reused = [open(os.devnull) for _ in range(3)]
-written = open(%r, "wb", buffering=0)
-while written.fileno() < 64:
-    written = os.fdopen(os.dup(written.fileno()), "wb")
-    reused.append(written)
-import urllib3
-"""
-
-
 def test_a_program_that_closes_every_descriptor(tmp_path):
-    program = CLOSING % str(tmp_path / "file")
+    """And has files of its own there."""
+    file = str(tmp_path / "file")
+    program = (
+        "import os; os.closerange(3, 64); reused = [open(os.devnull) for _ in range(3)]; "
+        "reused += [open(%r, 'wb', buffering=0) for _ in range(64)]; import urllib3" % file
+    )
     assert process.facts_of([sys.executable, "-c", program]) == {}
     assert (tmp_path / "file").read_bytes() == b""
 

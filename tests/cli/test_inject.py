@@ -28,6 +28,8 @@ def path_of(*directories):
 
 
 def lay_out(directory, files):
+    """Write these files, or a ``sitecustomize.py`` of this text."""
+    files = files if isinstance(files, dict) else {"sitecustomize.py": files}
     for name, text in files.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,15 +78,6 @@ DIRECTORIES = {
 }
 
 
-def lay_out_all(directory, table):
-    """Directories by their names in the table."""
-    found = {}
-    for name, files in table.items():
-        files = files if isinstance(files, dict) else {"sitecustomize.py": files}
-        found[name] = lay_out(directory / name, files)
-    return found
-
-
 @functools.lru_cache(maxsize=None)
 def python_of(version):
     """A Python of this version that runs, from pyenv or from PATH; skips without one."""
@@ -107,12 +100,9 @@ IS_ON = "import sys; print('stalepool' in sys.modules)"
 SAY = IS_ON + "; print(sys.modules.get('sitecustomize'))"
 
 
-@pytest.mark.parametrize(
-    ("hidden", "version"),
-    [*((name, "") for name in HIDDEN), ("raises", "2.7")],
-)
+@pytest.mark.parametrize(("hidden", "version"), [*((x, "") for x in HIDDEN), ("raises", "2.7")])
 def test_what_is_hidden_runs_as_it_would_have(hidden, version, tmp_path):
-    directory = lay_out_all(tmp_path, HIDDEN)[hidden]
+    directory = lay_out(tmp_path, HIDDEN[hidden])
 
     def say(*places):
         return outcome(python_of(version), "-B", "-c", SAY, env=path_of(*places, REPOSITORY))
@@ -141,30 +131,33 @@ STARTS = {
 def test_what_is_on_the_path(name, tmp_path):
     (tmp_path / "link").symlink_to(INJECT_DIR)
     shutil.copytree(str(INJECT_DIR), str(tmp_path / "copy"))
-    places = {name: tmp_path / name for name in ("link", "copy")}
-    places.update(lay_out_all(tmp_path, DIRECTORIES), ours=INJECT_DIR, repository=REPOSITORY)
+    for each, files in DIRECTORIES.items():
+        lay_out(tmp_path / each, files)
+    elsewhere = {"ours": INJECT_DIR, "repository": REPOSITORY}
     path, printed, version = STARTS[name]
-    environ = path_of(*(places[each] for each in path.split(", ")))
+    environ = path_of(*(elsewhere.get(each, tmp_path / each) for each in path.split(", ")))
     found = outcome(python_of(version), "-B", "-Werror", "-c", IS_ON, env=environ)
     assert found == (0, printed.replace(" ", "\n") + "\n", "")
 
 
 def test_the_file_run_once_more(tmp_path):
     # a second one is on the path, as Debian's in /usr/lib: it hides behind the first, always
-    hidden, never = (lay_out(tmp_path / x, {"sitecustomize.py": "print(%r)" % x}) for x in "12")
-    script = (
-        "import runpy, sys; before = sys.modules['sitecustomize']; runpy.run_path(%r); "
-        "print(sys.modules['sitecustomize'] is before); "
-        "from stalepool.patching import import_hook as hook; print(len([f for f in sys.meta_path "
-        "if type(f).__module__ == hook.__name__]))" % str(INJECT_DIR / "sitecustomize.py")
-    )
+    hidden, never = (lay_out(tmp_path / each, "print(%r)" % each) for each in "12")
+    script = """
+import runpy, sys
+before = sys.modules["sitecustomize"]
+runpy.run_path(%r)
+print(sys.modules["sitecustomize"] is before)
+print(["import_hook" in type(finder).__module__ for finder in sys.meta_path].count(True))
+"""
+    words = [sys.executable, "-c", script % str(INJECT_DIR / "sitecustomize.py")]
     environ = path_of(INJECT_DIR, hidden, never, REPOSITORY)
-    assert outcome(sys.executable, "-c", script, env=environ) == (0, "1\nTrue\n1\n", "")
+    assert outcome(*words, env=environ) == (0, "1\nTrue\n1\n", "")
 
 
 @pytest.mark.parametrize("version", lanes.first(1, ["", "2.7"]))
 def test_a_working_directory_that_is_gone(version, tmp_path):
-    hidden = lay_out(tmp_path / "hidden", {"sitecustomize.py": "print('hidden')"})
+    hidden = lay_out(tmp_path / "hidden", "print('hidden')")
     gone = tmp_path / "gone"
 
     def look(*places):
@@ -180,7 +173,7 @@ def test_a_working_directory_that_is_gone(version, tmp_path):
 # -- stalepool run ---------------------------------------------------------------------------------
 
 WORDS = ["--help", "--", "-x", "", "a b", "--version", "'\"", "\u00fc", "--"]
-BY_EVERYBODY = "may be written to by everybody"
+IGNORED = signal.SIGPIPE, signal.SIGXFSZ  # by Python, and not by what is run
 
 
 def install(lib):
@@ -216,10 +209,9 @@ def run_here(installation, monkeypatch, stalepool_here):
         return done.returncode, done.stderr
 
     monkeypatch.setenv("PYTHONPATH", str(installation))
-    before = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGXFSZ)}
     yield run_here
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture
@@ -256,8 +248,7 @@ def test_run_changes_nothing_but_pythonpath_and_signals(
     assert run_here("--", "echo", *WORDS) == (0, "")
     path = os.pathsep.join([directory, *before, *after])
     assert became == [(["echo", *WORDS], {**os.environ, "PYTHONPATH": path})]
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
-        assert signal.getsignal(number) == signal.SIG_DFL
+    assert [signal.getsignal(number) for number in IGNORED] == [signal.SIG_DFL] * 2
 
 
 def test_the_path_is_what_run_puts_on_pythonpath(stalepool_here):
@@ -274,20 +265,20 @@ def test_run_cannot_execute(run_here, tmp_path, monkeypatch):
     (tmp_path / "locked").chmod(0)  # only root may look into it
     places = [tmp_path / "bin", tmp_path / "locked", os.environ["PATH"], tmp_path / "text"]
     monkeypatch.setenv("PATH", os.pathsep.join(map(str, places)))
-    commands = [
-        (str(tmp_path / "text"), 126, "cannot execute: Permission denied"),
-        (str(tmp_path / "script"), 126, "cannot execute: Exec format error"),
-        (str(tmp_path), 126, "cannot execute: Permission denied"),
-        ("text", 126, "cannot execute: Permission denied"),
-        (str(tmp_path / "nothing"), 127, "command not found"),
-        ("no-such-command", 127, "command not found"),
-        ("directory", 127, "command not found"),
-    ]
-    found = [run_here(command) for command, _, _ in commands]
+    denied, unknown = (126, "cannot execute: Permission denied"), (127, "command not found")
+    commands = {
+        str(tmp_path / "text"): denied,
+        str(tmp_path / "script"): (126, "cannot execute: Exec format error"),
+        str(tmp_path): denied,
+        "text": denied,
+        str(tmp_path / "nothing"): unknown,
+        "no-such-command": unknown,
+        "directory": unknown,
+    }
+    found = {command: run_here(command) for command in commands}
     (tmp_path / "locked").chmod(0o755)
-    assert found == [
-        (status, "stalepool run: %s: %s\n" % (command, why)) for command, status, why in commands
-    ]
+    for command, (status, why) in commands.items():
+        assert found[command] == (status, "stalepool run: %s: %s\n" % (command, why))
 
 
 def test_run_starts_nothing_where_it_cannot_inject(run_here, became, tmp_path, monkeypatch):
@@ -325,7 +316,8 @@ def test_run_refuses_what_others_may_change(
     status, err = run_here("echo")
     changed.chmod(before)
     assert (status, bool(became)) == ((2, False) if is_refused else (0, True))
-    assert ("stalepool run: %s %s" % (changed.resolve(), BY_EVERYBODY) in err) is is_refused
+    whose = "stalepool run: %s may be written to by everybody" % changed.resolve()
+    assert (whose in err) is is_refused
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -382,22 +374,14 @@ def test_the_python_of_a_script(first_line, tmp_path, monkeypatch):
     assert interpreter.python_of([str(script), "-x"]) == expected
 
 
-@pytest.mark.parametrize(
-    ("words", "is_without"),
-    [
-        (["{script}", "-x"], True),
-        ([sys.executable, "-E", "-c", "print('started')", "-I"], True),
-        ([sys.executable, "-s", "-B", "-c", "print('started')", "-I"], False),
-    ],
-    ids=["a script's", "hidden from", "not hidden from"],
-)
-def test_run_warns_where_a_python_has_no_stalepool(words, is_without, tmp_path, run_here, became):
+def test_run_warns_where_a_python_has_no_stalepool(tmp_path, run_here, became):
     script = a_script(tmp_path, "it", "#!%s -I" % sys.executable)
-    words = [word.format(script=script) for word in words]
-    status, err = run_here(*words)
-    assert status == 0 and became
-    says = "stalepool run: %s starts without stalepool: " % words[0]
-    assert [line.startswith(says) for line in err.splitlines()] == [True] * is_without
+    hidden, found = [sys.executable, "-E"], [sys.executable, "-s", "-B"]
+    for start, is_without in ([script], True), (hidden, True), (found, False):
+        status, err = run_here(*start, "-c", "print('started')", "-I")
+        assert status == 0 and became
+        says = "stalepool run: %s starts without stalepool: " % start[0]
+        assert [line.startswith(says) for line in err.splitlines()] == [True] * is_without
 
 
 # -- whose files they are: root, nova, and mallory, who is nobody's friend -------------------------

@@ -85,9 +85,8 @@ def test_a_service_is_shown_from_outside(at, flaky, place, status):
     assert list(place.iterdir()) == [], "its file is gone with it"
     assert (done.returncode, done.stderr) == (0, "")
     first, *rest = done.stdout.splitlines()
-    assert "(pid %d, " % service.pid in first
-    said = r"saved 1 request in \d+ s: 1 sent once more, 0 kept off .*; 0 fallbacks"
-    assert re.search(said, first)
+    said = r"\(pid %d, .*saved 1 request in \d+ s: 1 sent once more, 0 kept off .*; 0 fallbacks"
+    assert re.search(said % service.pid, first)
     about = "  active, python %s, stalepool %s, urllib3 %s, wrapt %s; settings: silence_s=20.0 "
     versions = [m.__version__ for m in (stalepool, urllib3, wrapt)]
     assert about % (sys.version.split()[0], *versions) in done.stdout
@@ -134,17 +133,12 @@ def test_workers_are_summed_and_shown_each_on_request(at, flaky, status):
     """One worker has had no answer yet."""
     with Started(SERVICE + WORKERS, flaky.port, **at) as service:
         workers = list(map(int, service.said[1:]))
-        together, page, each = (
-            services(status("--json")),
-            status().stdout,
-            status("--json", "--each"),
-        )
-    (mine,) = [s for s in together if service.pid in [each["pid"] for each in s["processes"]]]
-    processes = {each["pid"]: each for each in mine["processes"]}
-    assert set(processes) == {service.pid, *workers}
-    assert mine["totals"]["checkouts"] == 4
-    assert processes[workers[2]]["note"] == find.FORKED
-    assert "%s (pid %d)" % (find.FORKED, workers[2]) in page
+        shown, together, each = status().stdout, status("--json"), status("--json", "--each")
+    notes = [{each["pid"]: each["note"] for each in s["processes"]} for s in services(together)]
+    (mine,) = [number for number, pids in enumerate(notes) if service.pid in pids]
+    assert notes[mine] == {**dict.fromkeys((service.pid, *workers)), workers[2]: find.FORKED}
+    assert services(together)[mine]["totals"]["checkouts"] == 4
+    assert "%s (pid %d)" % (find.FORKED, workers[2]) in shown
     by_pid = {s["processes"][0]["pid"]: s for s in services(each)}
     assert set(by_pid) >= {service.pid, *workers}
     assert [by_pid[worker]["totals"]["checkouts"] for worker in workers[:2]] == [2, 2]
@@ -179,14 +173,12 @@ OFF = {
     "no wrapt": ({}, "sys.modules['wrapt'] = None\n" + SERVICE, "import of wrapt halted"),
     "by hand": ({}, SERVICE + "stalepool.uninstall()", "uninstall() was called"),
     "a patch that does not fit": (
-        *({}, NO_PATCH + SERVICE),
-        "NOT patched: urllib3.connectionpool.is_connection_dropped: takes (c)",
+        {},
+        NO_PATCH + SERVICE,
+        "NOT patched: urllib3.connectionpool.is_",
     ),
     "no file": ({AT: "off"}, "import stalepool", "keeps no status file: %s=" % AT),
-    "no place for a file": (
-        *({AT: "/nonexistent/x"}, SERVICE + "ask()"),
-        "its Python has no stalepool, or it cannot write below /nonexistent/x",
-    ),
+    "no place for a file": ({AT: "/no/x"}, SERVICE + "ask()", ", or it cannot write below /no/x"),
     "a switch": ({AT: None, "STALEPOOL": "1"}, "", "no status: it has not imported urllib3"),
     "a setting": ({AT: None, "STALEPOOL_KEEPALIVE_COUNT": "1"}, "", "it has not imported urllib3"),
 }
@@ -285,8 +277,9 @@ def test_a_directory_open_to_all_is_named(answered, status, monkeypatch):
     finally:
         path.parent.chmod(0o700)
     words = "its directory %s cannot be used: belongs to, or may be written to by, another user"
-    assert done.returncode == 1 and words % path.parent in done.stdout
-    assert words % path.parent in everybody and "(pid %d," % other.pid not in everybody
+    assert done.returncode == 1
+    for said in done.stdout, everybody:
+        assert words % path.parent in said and "(pid %d," % other.pid not in said
 
 
 JUNK = [None, True, -1, 1e300, float("nan"), "junk", [], [[1]], {}, {"x": {"y": []}}]
@@ -314,18 +307,15 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path):
     whole["settings"] = {"replay": whole["settings"]["replay"]}
     own = ":%d" % server.port
     whole["origins"] = {name: o for name, o in whole["origins"].items() if name.endswith(own)}
-    taken = 0
-    for changed in with_junk(whole):
-        read = json.loads(json.dumps(changed))
-        if not find._is_a_status(read):
-            continue
-        taken += 1
-        shown = [Service([Process(1, "u", "x", b"", read)])]
+    read = [json.loads(json.dumps(changed)) for changed in with_junk(whole)]
+    taken = [seen for seen in read if find._is_a_status(seen)]
+    for seen in taken:
+        shown = [Service([Process(1, "u", "x", b"", seen)])]
         assert page.page(shown) and explain.explanation(shown)
         json.dumps(shown[0].as_dict())
-        read["mode"] = "audit"
+        seen["mode"] = "audit"
         assert report.report(shown)
-    assert find._is_a_status(whole) and taken > 50
+    assert find._is_a_status(whole) and len(taken) > 50
     for edge in ("e", "1..2", "", "nan"):  # an age that is no number
         whole["totals"]["died_idle_s"] = {edge: 1}
         assert not find._is_a_status(whole)
@@ -348,12 +338,10 @@ def test_origins_of_which_there_is_nothing_to_tell_are_one_line():
 
 def test_every_name_that_is_counted_is_explained():
     rules = [*request_rules.REPLAY_RULES, *request_rules.DEATH_RULES, *request_rules.MOVE_REASONS]
-    names = [verdict.value for verdict in Verdict] + list(fallback.REASONS)
-    names += [rule.name for rule in rules]
-    names += ["presend_check", "ok", "failed", "would", "windows", "answer_began"]
-    names += ["failed_in_request", "silent_in_request"]
-    known = [(explain.words_for(name), explain.remedy_for(name)) for name in names]
-    assert "?" not in {words for pair in known for words in pair}
+    names = [*(verdict.value for verdict in Verdict), *fallback.REASONS]
+    names += [*(rule.name for rule in rules), "presend_check", "ok", "failed", "would", "windows"]
+    for name in (*names, "answer_began", "failed_in_request", "silent_in_request"):
+        assert "?" not in (explain.words_for(name), explain.remedy_for(name)), name
     assert (explain.words_for("x"), explain.remedy_for("x")) == ("?", "?")
 
 
