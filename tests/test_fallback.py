@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-import urllib3
 
 import stalepool
 from breaks import breaks
@@ -66,13 +65,3 @@ def test_a_broken_part_leaves_it_to_urllib3(part, peer, method):
         assert get(pool) == 200
         assert len(server.journal.connections) == (3 if peer == "closed" else 2)
         assert len(server.journal) == 5
-
-
-def test_a_broken_runtime():
-    with shim(), serving() as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        with breaks("runtime", by=object()):  # it has none of the settings
-            conn = pooled_connection(pool)
-            assert urllib3.connectionpool.is_connection_dropped(conn) is False
-        assert get(pool) == 200
-        assert len(server.journal.connections) == 1

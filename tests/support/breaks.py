@@ -34,7 +34,6 @@ PARTS = {
     "register": "stalepool.patching.import_hook.register",
     "record of a request": "stalepool.connection.state.Request.record",
     "report of the check": "stalepool.connection.full_check._report",
-    "runtime": "stalepool.runtime.current",
     "snapshot": "stalepool.status.snapshot",
     "sockets that were opened": "stalepool.connection.state._opened",
     "status file": "stalepool.status.pass_by",
