@@ -8,9 +8,10 @@ import urllib3  # noqa: F401  # without it no settings are in force
 
 import stalepool
 from conftest import REPOSITORY, child
-from fresh import run
 from stalepool import runtime
 from stalepool.settings import SETTINGS, Settings
+from suite import write_metadata
+from worlds import WITH_TESTS
 
 cfg = pytest.importorskip("oslo_config.cfg", reason="needs the extra oslo")
 
@@ -21,10 +22,9 @@ def install(tmp_path):
     from stalepool.contrib import oslo
 
     def install_with(options):
-        file = tmp_path / "nova.conf"
-        file.write_text("[stalepool]\n" + options)
+        (tmp_path / "nova.conf").write_text("[stalepool]\n" + options)
         conf = cfg.ConfigOpts()
-        conf(["--config-file", str(file)])
+        conf(["--config-file", str(tmp_path / "nova.conf")])
         oslo.install(conf)
         return runtime.current and runtime.current.as_dict()
 
@@ -53,22 +53,16 @@ def test_a_wrong_value_is_named_with_what_is_accepted(install):
 )
 def test_the_generator_finds_every_option(tmp_path):
     """By the entry point, as pip leaves it behind."""
-    metadata = tmp_path / "stalepool-0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: stalepool\nVersion: 0\n")
-    (metadata / "entry_points.txt").write_text(
-        "[oslo.config.opts]\nstalepool = stalepool.contrib.oslo:list_opts\n"
-    )
+    write_metadata(tmp_path, "[oslo.config.opts]\nstalepool = stalepool.contrib.oslo:list_opts\n")
     words = ["-m", "oslo_config.generator", "--namespace", "stalepool"]
-    done = child(*words, env={"PYTHONPATH": "%s:%s" % (REPOSITORY, tmp_path)})
-    assert done.returncode == 0, done.stderr
+    done = child(*words, env={"PYTHONPATH": "%s:%s" % (REPOSITORY, tmp_path)}, check=True)
     lines = ["[stalepool]", "#silence_s = 15", "#max_idle_s = off"]
     for beginning in [*lines, *("#%s = " % name for name in SETTINGS)]:
         assert "\n" + beginning in done.stdout
 
 
 REPORT = """
-import warnings; warnings.simplefilter('ignore')
+import json, warnings; warnings.simplefilter('ignore')
 from oslo_reports import guru_meditation_report
 from stalepool.contrib import oslo
 from traffic import meet_a_dead_connection
@@ -77,14 +71,14 @@ class Version:
     def product_string(self): return "product"
     def version_string_with_package(self): return "1"
 oslo.register_report()
-print(meet_a_dead_connection())
-print(guru_meditation_report.TextGuruMeditation(Version()).run())
+origin = meet_a_dead_connection()
+print(json.dumps([origin, guru_meditation_report.TextGuruMeditation(Version()).run()]))
 """
 
 
-def test_a_section_of_the_report():
+def test_a_section_of_the_report(run_python):
     pytest.importorskip("oslo_reports", reason="needs the extra oslo")
-    origin, _, report = run(REPORT).partition("\n")
+    origin, report = run_python(REPORT, env=WITH_TESTS, flags=["-Werror"])
     _, title, section = report.partition("====                           stalepool ")
     assert title
     found, _ = json.JSONDecoder().raw_decode(section[section.index("{") :])

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fresh import run
+from worlds import WITH_TESTS
 
 pytest.importorskip("oslo_log", reason="needs oslo.log, as the extra test has it")
 
@@ -33,11 +33,11 @@ default_log_levels = urllib3=WARN,stalepool=WARN,stalepool.checkout=DEBUG
 LINE = re.compile(r"\d{4}-\d\d-\d\d \S+ \d+ ([A-Z]+) (\S+) \[-\] (.*)")
 
 
-def test_default_log_levels_silence_all_and_raise_one(tmp_path):
+def test_default_log_levels_silence_all_and_raise_one(tmp_path, run_python):
     """As docs/status.rst has it; lines of others stay at their level."""
     file, config = tmp_path / "nova.log", tmp_path / "nova.conf"
     config.write_text(CONFIG % file)
-    run(SERVICE, config)
+    run_python(SERVICE, config, env=WITH_TESTS, flags=["-Werror"])
     before, discard = (LINE.fullmatch(line).groups() for line in file.read_text().splitlines())
     assert before[:2] == ("INFO", "nova")
     assert discard[:2] == ("DEBUG", "stalepool.checkout")

@@ -7,17 +7,18 @@ import sys
 import pytest
 
 from conftest import REPOSITORY, child
-from fresh import run
 from service_process import SERVICE, Started
 from stalepool import stats
 from stalepool.cli.main import main
 from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
+from worlds import WITH_TESTS
 
 prometheus_client = pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
 multiprocess = pytest.importorskip("prometheus_client.multiprocess")
 
 MONITORING = REPOSITORY / "docs" / "monitoring"
+MULTIPROC = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def samples(text):
@@ -26,24 +27,25 @@ def samples(text):
 
 
 ONE_PROCESS = """
-import prometheus_client, stalepool
+import json, prometheus_client, stalepool
 from stalepool.contrib import prometheus
 from traffic import meet_a_dead_connection
 registry = prometheus_client.CollectorRegistry()
 registry.register(prometheus.Collector())
-print("#", meet_a_dead_connection())
+origin = meet_a_dead_connection()
 prometheus.write()  # nothing, in one process
-print(prometheus_client.generate_latest(registry).decode(), end="")
+print(json.dumps([origin, prometheus_client.generate_latest(registry).decode()]))
 """
 
 
-@pytest.fixture(scope="module")
-def one_process():
-    return run(ONE_PROCESS)
+@pytest.fixture
+def one_process(run_python):
+    """Its origin, and what it shows."""
+    return run_python(ONE_PROCESS, env=WITH_TESTS, flags=["-Werror"])
 
 
 def test_one_process(one_process):
-    origin = 'origin="%s"' % one_process.split()[1]
+    origin, shown = 'origin="%s"' % one_process[0], one_process[1]
     expected = {
         'stalepool_verdicts_total{%s,verdict="closed"}' % origin: 1,
         "stalepool_discards_total{%s}" % origin: 1,
@@ -52,9 +54,9 @@ def test_one_process(one_process):
         "stalepool_active": 1,
         "stalepool_keepalive_armed_total{%s}" % origin: 2,
     }
-    assert expected.items() <= samples(one_process).items()
-    for name in (*stats.GROUPS, "gone", "saved", "discards", "keepalive_armed", "fallbacks"):
-        assert "# TYPE stalepool_%s_total counter" % name in one_process
+    assert expected.items() <= samples(shown).items()
+    for name in (*stats.GROUPS, "saved", "discards", "keepalive_armed", "fallbacks"):
+        assert "# TYPE stalepool_%s_total counter" % name in shown
 
 
 SEVERAL_PROCESSES = """
@@ -83,8 +85,8 @@ for writers in 0, 8:
 """
 
 
-def test_several_processes(tmp_path):
-    run(SEVERAL_PROCESSES, PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+def test_several_processes(tmp_path, run_python):
+    run_python(SEVERAL_PROCESSES, env={**WITH_TESTS, MULTIPROC: str(tmp_path)}, flags=["-Werror"])
     registry = prometheus_client.CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, str(tmp_path))
     found = samples(prometheus_client.generate_latest(registry).decode())
@@ -106,10 +108,8 @@ print(stalepool.snapshot()["fallbacks"]["metrics_failed"])
 """
 
 
-def test_a_directory_that_is_gone_costs_no_request(tmp_path):
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    assert int(run(BROKEN, PROMETHEUS_MULTIPROC_DIR=str(gone))) >= 1
+def test_a_directory_that_is_gone_costs_no_request(tmp_path, run_python):
+    assert run_python(BROKEN, env={MULTIPROC: str(tmp_path)}, flags=["-Werror"]) >= 1
 
 
 @pytest.mark.full
@@ -162,12 +162,12 @@ def promtool():
 def test_names_follow_the_conventions_and_the_dashboard_asks_for_them(
     one_process, promtool, tmp_path
 ):
-    assert promtool("check", "metrics", text=one_process.partition("\n")[2]) == ""
+    _, shown = one_process
+    assert promtool("check", "metrics", text=shown) == ""
     text = (MONITORING / "dashboard.json").read_text().replace("$__rate_interval", "5m")
     queries = [each["expr"] for panel in json.loads(text)["panels"] for each in panel["targets"]]
-    known = {line.split()[2] for line in one_process.splitlines() if line.startswith("# TYPE")}
-    for query in queries:
-        assert any(name in query for name in known), query
+    known = {line.split()[2] for line in shown.splitlines() if line.startswith("# TYPE")}
+    assert [query for query in queries if not any(name in query for name in known)] == []
     rules = [{"record": "x:%d" % n, "expr": query} for n, query in enumerate(queries)]
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "x", "rules": rules}]}))
     promtool("check", "rules", tmp_path / "rules.yml")

@@ -15,6 +15,15 @@ class Outcome(NamedTuple):
     said: str
 
 
+def write_metadata(directory: Path, entry_points: str) -> None:
+    """Leave behind what pip does of an installed stalepool that has these entry points."""
+    installed = directory / "stalepool-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: stalepool\nVersion: 0\n")
+    (installed / "entry_points.txt").write_text(entry_points)
+    (installed / "RECORD").write_text("stalepool/__init__.py,,\npytest_stalepool.py,,\n")
+
+
 def run_pytest(
     directory: Path, test: str, *options: str, plugin: bool = True, **more: Any
 ) -> Outcome:

@@ -6,7 +6,7 @@ import pytest
 
 import lanes
 from conftest import clean_environ
-from suite import assert_fails, assert_passes, run_pytest
+from suite import assert_fails, assert_passes, run_pytest, write_metadata
 
 FIXTURES = """
     import sys
@@ -61,19 +61,17 @@ FIXTURES = """
 """
 
 
+#: another plugin, and its options
+PLUGINS = {
+    "pytest": "",
+    "pytest_timeout": "--timeout 60",
+    "pytest_randomly": "-p no:random_order",
+    "random_order": "--random-order",
+}
+
+
 @pytest.mark.parametrize("workers", lanes.first(1, ["", "-n 2"]))
-@pytest.mark.parametrize(
-    "package, options",
-    lanes.first(
-        1,
-        [
-            ("pytest", ""),
-            ("pytest_timeout", "--timeout 60"),
-            ("pytest_randomly", "-p no:random_order"),
-            ("random_order", "--random-order"),
-        ],
-    ),
-)
+@pytest.mark.parametrize("package, options", lanes.first(1, PLUGINS.items()))
 def test_every_fixture(package, options, workers, tmp_path):
     """Alone, and beside other plugins."""
     pytest.importorskip(package)
@@ -154,11 +152,7 @@ def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path):
 
     And a suite that does not use the plugin's fixtures never imports what is behind them.
     """
-    installed = tmp_path / "stalepool-0.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: stalepool\nVersion: 0\n")
-    (installed / "entry_points.txt").write_text("[pytest11]\npytest_stalepool=pytest_stalepool\n")
-    (installed / "RECORD").write_text("stalepool/__init__.py,,\npytest_stalepool.py,,\n")
+    write_metadata(tmp_path, "[pytest11]\npytest_stalepool=pytest_stalepool\n")
     (tmp_path / "sitecustomize.py").write_text("import stalepool\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     path = os.pathsep.join([str(tmp_path), clean_environ()["PYTHONPATH"]])
