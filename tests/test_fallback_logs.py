@@ -29,9 +29,6 @@ def test_the_library_adds_no_handlers():
     assert [name for name in names if logging.getLogger(name).handlers] == []
 
 
-# -- each line, and no other -----------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("tls", [None, "TLSv1.3"])
 def test_a_line_says_whose_why_and_where(listen, tls):
     """Of a discard also how old; DEBUG is for that, WARNING for each fallback."""
@@ -119,9 +116,6 @@ def test_many_lines_of_one_message(listen):
     assert heard.lines == every[:10] + last + every[10:]
 
 
-# -- handlers --------------------------------------------------------------------------------------
-
-
 def test_a_handler_that_posts_through_urllib3(listen):
     """Its own request meets a dead connection, too, and that is not logged again."""
     script = [Respond(200), CloseAfter(0)]
@@ -150,9 +144,6 @@ def test_a_handler_that_raises(listen):
             assert get(pool) == 200
         assert [record.levelno for record in heard.records] == [logging.DEBUG, logging.WARNING]
         assert len(server.journal.connections) == 3
-
-
-# -- a service's own logging -----------------------------------------------------------------------
 
 
 def test_each_process_says_once_that_it_is_active():

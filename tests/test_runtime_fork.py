@@ -11,7 +11,7 @@ from worlds import WITH_TESTS
 
 CLIENT = """
     import json, os, ssl, socket, sys
-    host, port, ca_path, who, world = sys.argv[1:]
+    url, ca_path, who, world = sys.argv[1:]
     import worlds
     if world == "eventlet":
         worlds.enter(world)
@@ -24,7 +24,6 @@ CLIENT = """
         stalepool.uninstall()
     else:
         stalepool.install(**CHECKOUT_ALONE)
-    url = "%s://%s:%s" % ("https" if ca_path else "http", host, port)
     options = {"ca_certs": ca_path} if ca_path else {}
     pool = urllib3.connection_from_url(url, maxsize=1, retries=False, timeout=10, **options)
 
@@ -61,10 +60,9 @@ def run_client(run_python):
     """Runs a script against a server; what it printed, and the connection of each path."""
 
     def run(script, who="shim", world="threads", version=None, num_tickets=0):
-        tls = None if version is None else TLS(version, num_tickets=num_tickets)
+        tls = version and TLS(version, num_tickets=num_tickets)
         with FaultServer(tls=tls, default=Respond(200, echo)) as server:
-            ca_path = tls.ca_path if tls else ""
-            arguments = (server.host, server.port, ca_path, who, world)
+            arguments = (server.url, tls.ca_path if tls else "", who, world)
             said = run_python(CLIENT + script, *arguments, env=WITH_TESTS)
             return said, {entry.path: entry.connection for entry in server.journal}
 
@@ -123,7 +121,7 @@ def test_the_child_reads_nothing_of_the_parents(run_client):
     """Session tickets lie unread at the fork: the child's check would take them off the parent."""
     script = """
     context = ssl.create_default_context(cafile=ca_path)
-    bare = socket.create_connection((host, int(port)))
+    bare = socket.create_connection((pool.host, pool.port))
     into_pool(pool, context.wrap_socket(bare, server_hostname="localhost"))
     await_arrival(pool)
     child = in_child(lambda: [ask("/child/1"), verdicts()])

@@ -78,9 +78,6 @@ def test_the_age_at_death():
     assert of_a_reset >= 0.7
 
 
-# -- what is learnt of an origin -------------------------------------------------------------------
-
-
 @pytest.fixture
 def clock():
     """The seconds that ``monotonic()`` tells; set by hand."""
@@ -175,9 +172,6 @@ def test_nothing_is_learnt_of_origins_that_share_an_entry():
     assert stats.snapshot()["origins"][stats.OTHERS]["knowledge"] == stats.Knowledge().as_dict()
 
 
-# -- plain data, of all threads, of this process ---------------------------------------------------
-
-
 def test_a_snapshot_is_plain_data():
     with shim(), serving([Respond(200), Respond(200), CloseAfter(0.05)]) as (server, pool):
         break_while_idle(server, pool, healthy_requests=2)
@@ -267,7 +261,6 @@ def test_a_connection_has_gone_for_one_of_a_closed_set():
     assert {**gone, **in_request} == gone
 
 
-# -- what was saved --------------------------------------------------------------------------------
 # The faults that a single request meets are in connection/test_replay_matrix.
 
 NOTHING = {"replayed": 0, "kept_off": 0, "reconnected": 0}

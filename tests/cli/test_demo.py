@@ -82,9 +82,6 @@ def test_json_and_logs(environ, tmp_path):
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-# -- when something is not as it should be ---------------------------------------------------------
-
-
 def test_a_machine_that_cannot_and_a_service_that_is_not_as_it_should_be(tmp_path):
     def refuse(scene):
         raise Unavailable(1, "no socket filter")
@@ -137,8 +134,6 @@ def test_too_few_descriptors_are_said(environ):
         "stalepool demo: busy-worker needs 2048 open files, and may have 64 (ulimit -Hn)\n"
     )
 
-
-# -- started, stopped and read in odd ways ---------------------------------------------------------
 
 SIGNALS = {"SIGINT": 130, "SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGHUP": 129}
 
@@ -194,9 +189,6 @@ def test_no_other_command_loads_it():
     for word in "path", "--help":
         loaded = child("-X", "importtime", "-m", "stalepool", word).stderr
         assert "stalepool.cli.main" in loaded and "demo" not in loaded
-
-
-# -- judgement and report --------------------------------------------------------------------------
 
 
 def answer(status, asked=1, detail="lost", **judged):

@@ -26,12 +26,6 @@ def pythonpath(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
 
-@pytest.fixture
-def findings(stalepool_here):
-    """The same in this process; to be called with words."""
-    return lambda *words: found_in(stalepool_here("doctor", "--json", *words))
-
-
 def found_in(done):
     """A line for each finding: level, question, and what it says. The exit status is the worst."""
     found = json.loads(done.stdout)["findings"]
@@ -69,8 +63,6 @@ def test_a_library_that_only_has_the_name(tmp_path):
     assert "\nwarning keepalive: no connection could be made" in found
 
 
-# -- programs --------------------------------------------------------------------------------------
-
 #: one of three clients has no read timeout
 CLIENTS = """
 import requests
@@ -106,11 +98,11 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize(("needs", "program", "beginnings"), lanes.first(7, PROGRAMS))
-def test_a_program(needs, program, beginnings, findings):
+def test_a_program(needs, program, beginnings, stalepool_here):
     if find_spec(needs) is None:
         pytest.skip("%s is not installed" % needs)
     words = [sys.executable, "-c", program] if isinstance(program, str) else program
-    found = findings("--", *words)
+    found = found_in(stalepool_here("doctor", "--json", "--", *words))
     for beginning in beginnings:
         assert "\n" + beginning in found
     assert " copies: " not in found  # requests.packages.urllib3 is none
@@ -187,8 +179,6 @@ def test_a_program_that_closes_every_descriptor(tmp_path):
     assert (tmp_path / "file").read_bytes() == b""
 
 
-# -- files -----------------------------------------------------------------------------------------
-
 UNIT = "[Unit]\nDescription=x\n[Service]\n%s\nExecStart=/bin/x\n"
 
 #: text -> a finding, none of the others is worse
@@ -212,10 +202,10 @@ FILES = {
 
 
 @pytest.mark.parametrize("text", FILES)
-def test_a_file_of_settings(text, tmp_path, findings):
+def test_a_file_of_settings(text, tmp_path, stalepool_here):
     (tmp_path / "more").write_text("STALEPOOL=1\nSTALEPOOL_MODE=activ\n")
     (tmp_path / "file").write_text(text.format(place=tmp_path))
-    found = findings("--env", tmp_path / "file")
+    found = found_in(stalepool_here("doctor", "--json", "--env", tmp_path / "file"))
     assert "\n" + FILES[text].format(place=tmp_path) in found
     worse = finding.LEVELS[finding.LEVELS.index(FILES[text].partition(" ")[0]) + 1 :]
     assert not re.search("^(%s) " % "|".join(worse or ["-"]), found, re.MULTILINE)
@@ -229,8 +219,7 @@ def test_a_file_that_cannot_be_read(place, tmp_path, stalepool_here):
     assert done.stdout.startswith("error    file  %s: " % (tmp_path / place))
 
 
-# -- judgement: facts that this machine does not have
-
+#: which this machine may not have
 FACTS = {
     "python": "3.11.7",
     "implementation": "cpython",

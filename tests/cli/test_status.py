@@ -212,9 +212,6 @@ def test_watching_ends_with_ctrl_c(answered):
     assert (watch.returncode, err) == (130, "")
 
 
-# -- bad input -------------------------------------------------------------------------------------
-
-
 def test_a_process_that_is_not_there_or_has_no_shim(status):
     with subprocess.Popen(["sleep", "60"]) as other:
         for pid, words in (999999999, "no such process"), (other.pid, find.WITHOUT):
@@ -319,9 +316,6 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path):
     for edge in ("e", "1..2", "", "nan"):  # an age that is no number
         whole["totals"]["died_idle_s"] = {edge: 1}
         assert not find._is_a_status(whole)
-
-
-# -- the page --------------------------------------------------------------------------------------
 
 
 def test_origins_of_which_there_is_nothing_to_tell_are_one_line():

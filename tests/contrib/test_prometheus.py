@@ -142,9 +142,6 @@ def test_nobody_to_be_asked_and_no_prometheus_client(tmp_path, monkeypatch, caps
     assert line.startswith("stalepool status: --prometheus needs prometheus_client in ")
 
 
-# -- what Prometheus is given to ask ---------------------------------------------------------------
-
-
 @pytest.fixture
 def promtool():
     tool = shutil.which("promtool")

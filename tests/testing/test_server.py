@@ -146,12 +146,7 @@ def test_an_answer_is_written_down_by_the_time_the_client_can_know(step, sends, 
     class Watched(testing.AnswerStep):
         def answer(self, exchange):
             send = exchange.send
-
-            def watched(data):
-                send(data)
-                seen.append(exchange.entry.answered)
-
-            exchange.send = watched
+            exchange.send = lambda data: (send(data), seen.append(exchange.entry.answered))
             step.answer(exchange)
 
     with connected([Watched()]) as (server, client):

@@ -1,18 +1,13 @@
 """Switching the shim on or off for one block."""
 
 import pytest
+import urllib3  # noqa: F401  # settings come into force with it
 
 import stalepool
 from stalepool import runtime
 from stalepool_testing import stalepool_off, stalepool_on
 
 SETTINGS = {"replay": "off", "max_idle_s": 7.0, "silence_s": "off", "mode": "audit"}
-
-
-def in_force():
-    import urllib3  # noqa: F401  # settings come into force with it
-
-    return runtime.current
 
 
 @pytest.fixture(autouse=True)
@@ -27,17 +22,17 @@ def test_what_was_in_force_is_in_force_again(settings):
         stalepool.uninstall()
     else:
         stalepool.install(**settings)
-    before = in_force()
+    before = runtime.current
     with stalepool_on(keepalive_count=3):
-        assert in_force().keepalive_count == 3
+        assert runtime.current.keepalive_count == 3
         with stalepool_off():
             assert not stalepool.is_installed()
-        assert in_force().keepalive_count == 3
-    assert in_force() == before
+        assert runtime.current.keepalive_count == 3
+    assert runtime.current == before
     assert stalepool.is_installed() is (settings is not None)
     with pytest.raises(stalepool.SettingsError, match="no_such"), stalepool_on(no_such=1):
         pass
-    assert in_force() == before
+    assert runtime.current == before
 
 
 @pytest.mark.parametrize("kill_switch", ["1", "0"])
