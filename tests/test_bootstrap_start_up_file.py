@@ -24,7 +24,9 @@ pytestmark = pytest.mark.full
 def build(form, sources, target):
     """Build as pip does, with the setuptools that is here; returns the file."""
     target.mkdir(exist_ok=True)
-    return target / child("-c", BUILD % form, target, cwd=sources, check=True).stdout.split()[-1]
+    done = child("-c", BUILD % form, target, cwd=sources)
+    assert done.returncode == 0, done.stderr
+    return target / done.stdout.split()[-1]
 
 
 class Installed:
@@ -45,7 +47,8 @@ class Installed:
         return child(self.python, "-c", script, *args, env=alone, cwd=self.python.parent)
 
     def pip(self, *words):
-        child(self.python, "-m", "pip", "-q", *words, env={"PYTHONPATH": ""}, check=True)
+        done = child(self.python, "-m", "pip", "-q", *words, env={"PYTHONPATH": ""})
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

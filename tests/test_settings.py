@@ -39,11 +39,6 @@ REFUSED = {
 }
 
 
-def as_variables(settings):
-    """The same settings as an operator writes them down."""
-    return {PREFIX + n.upper(): "off" if v is None else str(v) for n, v in settings.items()}
-
-
 def roads(name, value):
     """Each way to give a value: what the setting is called there, and what makes settings of it."""
     yield name, lambda: Settings(**{name: value})
@@ -59,7 +54,9 @@ def test_a_value_is_taken_as_it_was_meant(name):
             chosen = make()
             found = getattr(chosen, name)
             assert (found, type(found)) == (expected, type(expected)), value
-            assert chosen == Settings.from_environ(as_variables(chosen.as_dict()))
+            settings = chosen.as_dict().items()  # as an operator writes them down
+            written = {PREFIX + n.upper(): "off" if v is None else str(v) for n, v in settings}
+            assert chosen == Settings.from_environ(written)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -94,8 +91,7 @@ def test_everything_that_is_wrong_is_said_at_once_in_one_line():
 
 
 def test_a_setting_says_where_it_is_from():
-    chosen = Settings.from_environ({"STALEPOOL_MODE": "audit"}, silence_s=20)
-    explained = chosen.explained()
+    explained = Settings.from_environ({"STALEPOOL_MODE": "audit"}, silence_s=20).explained()
     assert list(explained) == list(SETTINGS)
     assert explained.pop("mode") == {"value": "audit", "from": "STALEPOOL_MODE"}
     assert explained.pop("silence_s") == {"value": 20.0, "from": "install()"}

@@ -129,10 +129,8 @@ def test_what_it_cannot_begin_with(words, needed, said, tmp_path, monkeypatch, s
 def test_too_few_descriptors_are_said(environ):
     limited = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh"]
     done = child(*limited, *COMMAND, "--json", env=environ)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "stalepool demo: busy-worker needs 2048 open files, and may have 64 (ulimit -Hn)\n"
-    )
+    said = "stalepool demo: busy-worker needs 2048 open files, and may have 64 (ulimit -Hn)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 
 
 SIGNALS = {"SIGINT": 130, "SIGKILL": -signal.SIGKILL, "SIGTERM": 143, "SIGHUP": 129}
@@ -164,8 +162,7 @@ def test_no_child_is_left_behind(name, environ, tmp_path):
 def test_closed_streams(closed, status, environ, tmp_path):
     """Where nobody reads on it ends; where nobody ever read it goes its way."""
     line = f'{{ "$@"; echo $? >{tmp_path}/status; }} {closed}'
-    done = child("sh", "-c", line, "sh", *COMMAND, "--only", "fin-idle", env=environ)
-    assert done.stderr == ""
+    assert child("sh", "-c", line, "sh", *COMMAND, "--only", "fin-idle", env=environ).stderr == ""
     assert (tmp_path / "status").read_text() == status + "\n"
 
 

@@ -97,7 +97,6 @@ def outcome(*words, env, **options):
 
 
 IS_ON = "import sys; print('stalepool' in sys.modules)"
-SAY = IS_ON + "; print(sys.modules.get('sitecustomize'))"
 
 
 @pytest.mark.parametrize(("hidden", "version"), [*((x, "") for x in HIDDEN), ("raises", "2.7")])
@@ -105,7 +104,8 @@ def test_what_is_hidden_runs_as_it_would_have(hidden, version, tmp_path):
     directory = lay_out(tmp_path, HIDDEN[hidden])
 
     def say(*places):
-        return outcome(python_of(version), "-B", "-c", SAY, env=path_of(*places, REPOSITORY))
+        script = IS_ON + "; print(sys.modules.get('sitecustomize'))"
+        return outcome(python_of(version), "-B", "-c", script, env=path_of(*places, REPOSITORY))
 
     status, printed, last = say(directory)
     if not version:
@@ -328,18 +328,16 @@ def test_run_takes_what_a_trusted_user_owns(tmp_path, run_here, became):
         os.lchown(str(path), nobody, 12345)
     cli = lib / "stalepool" / "cli"
     cli.chmod(0o775)
-
-    def started(*words):
-        status, err = run_here(*words, "echo", lib=lib)
-        return status, err.partition(", who could")[0]
-
-    assert started() == (2, "stalepool run: %s belongs to nobody" % cli.parent)
-    of_a_group = "stalepool run: %s may be written to by the group 12345" % cli
-    assert started("--trust", "nobody") == (2, of_a_group)
+    for trusted, whose in (
+        ([], "%s belongs to nobody, who could" % cli.parent),
+        (["--trust", "nobody"], "%s may be written to by the group 12345, who could" % cli),
+    ):
+        status, err = run_here(*trusted, "echo", lib=lib)
+        assert status == 2 and err.startswith("stalepool run: " + whose)
     assert became == []
     cli.chmod(0o755)
-    assert started("--trust", "daemon", "--trust", "nobody") == (0, "")
-    assert started("--trust", str(nobody)) == (0, "")
+    for trusted in ["--trust", "daemon", "--trust", "nobody"], ["--trust", str(nobody)]:
+        assert run_here(*trusted, "echo", lib=lib) == (0, "")
 
 
 # -- the Python of CMD -----------------------------------------------------------------------------

@@ -123,12 +123,11 @@ def test_processes_are_asked_from_outside(tmp_path):
         with Started(SERVICE + due, server.port, **at) as one, Started(SERVICE, 0, **off) as other:
             done = child("-m", "stalepool", "status", "--prometheus", one.pid, other.pid)
     assert (done.returncode, done.stderr) == (0, "")
-    process, found = 'pid="%d",service="python -c"', samples(done.stdout)
+    found, process = samples(done.stdout), 'pid="%d",service="python -c"'
     origin = 'origin="http://127.0.0.1:%d"' % server.port
-    name = 'stalepool_saved_total{how="replayed",%s,%s}'
-    assert found[name % (origin, process % one.pid)] == 1
-    pids = one.pid, other.pid
-    assert [found["stalepool_active{%s}" % process % pid] for pid in pids] == [1, 0]
+    assert found['stalepool_saved_total{how="replayed",%s,%s}' % (origin, process % one.pid)] == 1
+    active = [found["stalepool_active{%s}" % process % each.pid] for each in (one, other)]
+    assert active == [1, 0]
 
 
 def test_nobody_to_be_asked_and_no_prometheus_client(tmp_path, monkeypatch, capsys):
