@@ -55,6 +55,7 @@ def test_one_process(one_process):
         "stalepool_keepalive_armed_total{%s}" % origin: 2,
     }
     assert expected.items() <= samples(shown).items()
+    assert "stalepool_fallbacks_total{" not in shown
     for name in (*stats.GROUPS, "saved", "discards", "keepalive_armed", "fallbacks"):
         assert "# TYPE stalepool_%s_total counter" % name in shown
 
@@ -93,6 +94,7 @@ def test_several_processes(tmp_path, run_python):
     closed = [v for n, v in found.items() if n.startswith("stalepool_verdicts") and "closed" in n]
     assert sum(closed) == 5  # two in each process, of which one wrote the first alone
     assert found["stalepool_active"] == 3
+    assert not [name for name in found if name.startswith("stalepool_fallbacks_total")]
     assert len(list(tmp_path.glob("counter_*.db"))) == 3
 
 
