@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -39,16 +38,12 @@ def pass_by_now():
     status.pass_by()
 
 
-def kept_in(directory, **settings):
-    return shim(status_dir=str(directory), **settings)
-
-
 def test_what_is_in_it_after_an_answer_and_after_a_failure(tmp_path, place):
     """Nobody else may read it."""
     script = [Respond(200), Close(), Respond(200), Close()]
     with contextlib.ExitStack() as stack:
         stack.callback(os.umask, os.umask(0))
-        stack.enter_context(kept_in(tmp_path, replay="idempotent"))
+        stack.enter_context(shim(status_dir=str(tmp_path), replay="idempotent"))
         server, pool = stack.enter_context(serving(script))
         assert [get(pool), get(pool)] == [200, 200]
         pass_by_now()
@@ -68,7 +63,7 @@ def test_what_is_in_it_after_an_answer_and_after_a_failure(tmp_path, place):
 def test_it_is_written_at_most_every_few_seconds(tmp_path, place):
     """And less often where the snapshot takes long: no other green thread runs meanwhile."""
     make = status.snapshot
-    with kept_in(tmp_path), serving() as (_, pool):
+    with shim(status_dir=str(tmp_path)), serving() as (_, pool):
         get(pool)
         first = own_file(place).stat().st_ino
         for _ in range(50):
@@ -83,7 +78,7 @@ def test_it_is_written_at_most_every_few_seconds(tmp_path, place):
 
 
 def test_a_reader_always_finds_it_whole(tmp_path, place):
-    with kept_in(tmp_path), serving() as (_, pool):
+    with shim(status_dir=str(tmp_path)), serving() as (_, pool):
         get(pool)
         name, stop = own_file(place), threading.Event()
 
@@ -107,7 +102,7 @@ def test_a_reader_always_finds_it_whole(tmp_path, place):
 def test_it_moves_with_the_setting_and_says_that_it_is_off(tmp_path, place):
     other = tmp_path / "other"
     other.mkdir()
-    with kept_in(tmp_path), serving() as (_, pool):
+    with shim(status_dir=str(tmp_path)), serving() as (_, pool):
         assert json.loads(own_file(place).read_text())["off_because"] is None
         stalepool.install(status_dir=str(other))
         assert os.listdir(place) == []
@@ -154,7 +149,7 @@ def test_a_bad_directory_costs_the_status_alone(name, tmp_path, place, caplog):
     with contextlib.ExitStack() as stack:
         _, pool = stack.enter_context(serving())
         BAD[name](place, stack)
-        stack.enter_context(kept_in(Path("/proc") if name == "/proc" else tmp_path))
+        stack.enter_context(shim(status_dir="/proc" if name == "/proc" else str(tmp_path)))
         fallback.forget()
         caplog.clear()
         for _ in range(3):
@@ -259,7 +254,7 @@ def test_it_is_never_written_between_a_check_and_its_request(tmp_path, monkeypat
     def noted(name, call):
         return lambda *args: events.append(name) or call(*args)
 
-    with kept_in(tmp_path, presend_check=True), serving() as (_, pool):
+    with shim(status_dir=str(tmp_path), presend_check=True), serving() as (_, pool):
         get(pool)
         conn, check = pool.pool.queue[-1], urllib3.connectionpool.is_connection_dropped
         monkeypatch.setattr(conn, "send", noted("send", conn.send))

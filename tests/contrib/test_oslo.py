@@ -82,4 +82,4 @@ def test_a_section_of_the_report(run_python):
     _, title, section = report.partition("====                           stalepool ")
     assert title
     found, _ = json.JSONDecoder().raw_decode(section[section.index("{") :])
-    assert found["origins"][origin]["discards"] == 1
+    assert (found["origins"][origin]["discards"], found["fallbacks"]) == (1, {})
