@@ -2,53 +2,50 @@
 
 import math
 import socket
+from dataclasses import MISSING, fields, is_dataclass
 
 import pytest
 
 import stalepool_testing as testing
 from raw_client import connected
 from stalepool_testing import BlackHole, CloseAfter, FaultServer, Latency, Reset, Respond
+from stalepool_testing.arguments import Checked
 
-STATUS, BODY = "a status from 100 to 999", "bytes, or a function of the request"
-COUNT, DIRECTION = "a whole number from 1", "'up' or 'down'"
-SECONDS = "seconds from 0"
+#: an argument of each kind -> what it takes; values of another type, and such as are out of range
+KINDS = {
+    (Respond, "status"): ("a status from 100 to 999", [True, "200"], [99, 1000, -1]),
+    (Respond, "body"): ("bytes, or a function of the request", ["text", None, 7], []),
+    (Respond, "headers"): ("a mapping", ["text"], []),
+    (CloseAfter, "seconds"): ("seconds from 0", ["1", None, False], [-0.1, math.nan, math.inf]),
+    (BlackHole, "seconds"): ("seconds from 0, or None", ["1"], [-1]),
+    (testing.Surplus, "body"): ("bytes", [testing.echo], []),
+    (testing.Bandwidth, "bytes_per_s"): ("a whole number from 1", [1.5], [0]),
+    (testing.ResetAtNextByte, "direction"): ("'up' or 'down'", [1], ["left"]),
+}
 
 
-@pytest.mark.parametrize(
-    "step, wrong, error, accepts",
-    [
-        (Respond, {"status": 99999}, ValueError, STATUS),
-        (Respond, {"status": 99}, ValueError, STATUS),
-        (Respond, {"status": True}, TypeError, STATUS),
-        (Respond, {"body": "text"}, TypeError, BODY),
-        (Respond, {"headers": "text"}, TypeError, "a mapping"),
-        (Respond, {"delay_s": -1}, ValueError, SECONDS),
-        (testing.RespondThenClose, {"body": None}, TypeError, BODY),
-        (testing.SlowAnswer, {"seconds": math.nan}, ValueError, SECONDS),
-        (testing.SlowAnswer, {"seconds": 1, "pieces": 0}, ValueError, COUNT),
-        (testing.SlowAnswer, {"seconds": 1, "pieces": 1.5}, TypeError, COUNT),
-        (testing.SurplusWithAnswer, {"surplus_status": -1}, ValueError, STATUS),
-        (testing.HalfAnswer, {"body": 7}, TypeError, BODY),
-        (testing.ZeroWindow, {"seconds": "1"}, TypeError, SECONDS),
-        (CloseAfter, {"seconds": None}, TypeError, SECONDS),
-        (testing.ResetAfter, {"seconds": math.inf}, ValueError, SECONDS),
-        (testing.FinWithin, {"seconds": 1, "earliest_s": -0.1}, ValueError, SECONDS),
-        (testing.HalfCloseAfter, {"seconds": False}, TypeError, SECONDS),
-        (testing.LingeringClose, {"linger_s": -1}, ValueError, SECONDS),
-        (testing.Surplus, {"body": testing.echo}, TypeError, "bytes"),
-        (BlackHole, {"seconds": -1}, ValueError, "seconds from 0, or None"),
-        (BlackHole, {"seconds": "1"}, TypeError, "seconds from 0, or None"),
-        (Latency, {"seconds": -1}, ValueError, SECONDS),
-        (Latency, {"seconds": 1, "direction": "left"}, ValueError, DIRECTION),
-        (testing.Bandwidth, {"bytes_per_s": 0}, ValueError, COUNT),
-        (testing.ResetAtNextByte, {"direction": 1}, TypeError, DIRECTION),
-    ],
-)
-def test_a_step_or_a_fault(step, wrong, error, accepts):
-    with pytest.raises(error) as refused:
-        step(**wrong)
-    (name, value) = list(wrong.items())[-1]
-    assert str(refused.value) == f"{step.__name__}({name}={value!r}): it takes {accepts}"
+@pytest.mark.parametrize("step, name", KINDS)
+def test_what_an_argument_takes(step, name):
+    accepts, *wrong = KINDS[step, name]
+    for error, values in zip((TypeError, ValueError), wrong):
+        for value in values:
+            with pytest.raises(error) as refused:
+                step(**{name: value})
+            assert str(refused.value) == f"{step.__name__}({name}={value!r}): it takes {accepts}"
+
+
+#: every step, and every fault
+STEPS = [x for x in vars(testing).values() if is_dataclass(x) and issubclass(x, Checked)]
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_argument_is_checked(step):
+    """But for switches, which take what is true and what is false."""
+    needed = {x.name: 1 for x in fields(step) if MISSING is x.default is x.default_factory}
+    for each in fields(step):
+        if each.type != "bool":
+            with pytest.raises(TypeError, match=rf"\({each.name}=<object .*: it takes "):
+                step(**{**needed, each.name: object()})
 
 
 def test_what_is_at_the_edge_is_taken():
