@@ -29,7 +29,6 @@ from stalepool.cli.main import main
 os.setgroups([]), os.setgid({user}), os.setuid({user})
 ctypes.CDLL(None).prctl(4, {is_open}, 0, 0, 0)  # PR_SET_DUMPABLE: 1 is as after an exec
 """
-STATUS = ["-m", "stalepool", "status"]
 
 
 @contextlib.contextmanager
@@ -97,6 +96,6 @@ def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(running):
     seen = "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER)
     unseen = "cannot be asked: only root and %d may" % ITS_USER
     for asked, environ, said in ([], at, seen), ([started.pid], {}, unseen):
-        done = child(*without, *STATUS, *asked, env=environ)
+        done = child(*without, "-m", "stalepool", "status", *asked, env=environ)
         assert done.stderr.startswith("stalepool status: this root has no CAP_SYS_PTRACE")
         assert done.stderr.count("\n") == 1 and said in done.stdout
