@@ -44,7 +44,6 @@ LINES_A_MINUTE = 10  #: the most lines of one message, above DEBUG
 #: message -> (when its minute began, lines in it)
 _lines: Dict[str, Tuple[float, int]] = {}
 _logger = logging.getLogger("stalepool.fallback")
-
 _top = logging.getLogger("stalepool")
 
 

@@ -172,10 +172,11 @@ class Origin:
 
     @property
     def knowledge(self) -> Knowledge:
-        """Return the facts learnt; none for the shared entry: no limit moves there."""
+        """Return the facts learnt; none for the shared entry: no idle limit counts there."""
         if self.name != OTHERS:
             return self._knowledge
         unknown = Knowledge()
+        unknown.untrue_limit_s = 0  # else each connection would have to outlive it
         unknown.stop_moves()
         return unknown
 
