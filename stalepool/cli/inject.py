@@ -7,6 +7,7 @@ start-up. Child processes inherit PYTHONPATH.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -73,15 +74,18 @@ def run(args: argparse.Namespace) -> int:
             "install elsewhere, or pass --trust USER for each user who may" % found,
             USAGE_ERROR,
         )
-    environ = injected(dict(os.environ))
+    environ = injected(inherited())
     python = interpreter.python_of(words)
     if python and interpreter.comes_up_without(python, environ):
         _say(
             "run: %s starts without stalepool: %s does not find it. Install it there; if -E or -I "
             "hides PYTHONPATH, set STALEPOOL=1" % (words[0], " ".join(python))
         )
-    for name in {"SIGPIPE", "SIGXFSZ"} & set(dir(signal)):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)  # Python ignores them, CMD may not
+    ignored = {"SIGPIPE", "SIGXFSZ"} & set(dir(signal))  # by Python, CMD may not
+    if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
+        ignored.discard("SIGPIPE")  # by systemd, too: IgnoreSIGPIPE=, systemd.exec(5)
+    for name in ignored:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
     try:
         os.execvpe(words[0], words, environ)
     except (OSError, ValueError) as error:
@@ -110,6 +114,15 @@ def why_not_injectable(directory: Path) -> Optional[str]:
             os.pathsep,
         )
     return None
+
+
+def inherited() -> Dict[str, str]:
+    """Return the environment that this process was given; Python may add LC_CTYPE: PEP 538."""
+    environ = dict(os.environ)
+    with contextlib.suppress(OSError):
+        if b"LC_CTYPE=" not in Path("/proc/self/environ").read_bytes():
+            environ.pop("LC_CTYPE", None)
+    return environ
 
 
 def injected(environ: Dict[str, str]) -> Dict[str, str]:

@@ -251,6 +251,22 @@ def test_run_changes_nothing_but_pythonpath_and_signals(
     assert [signal.getsignal(number) for number in IGNORED] == [signal.SIG_DFL] * 2
 
 
+def test_a_unit_of_systemd_still_ignores_sigpipe(run_here, became, monkeypatch):
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
+    assert run_here("echo") == (0, "")
+    assert [signal.getsignal(number) for number in IGNORED] == [signal.SIG_IGN, signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_CTYPE": "C.UTF-8"}], ids=["none", "a locale"])
+def test_run_adds_no_locale_as_python_does(locale, installation):
+    environ = {**path_of(installation), **locale}
+    done = child("/usr/bin/env", "-i", *map("=".join, environ.items()), *STALEPOOL, "run", "env")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("LC_")] == [
+        "=".join(item) for item in locale.items()
+    ]
+
+
 def test_the_path_is_what_run_puts_on_pythonpath(stalepool_here):
     directory = stalepool_here("path").stdout.rstrip("\n")
     for before in {}, {"PYTHONPATH": ""}:

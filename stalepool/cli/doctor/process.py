@@ -48,7 +48,7 @@ def facts_of(words: List[str]) -> Dict[str, Any]:
     with ended_by_signals(), tempfile.TemporaryFile("a+b") as reports, _place() as place:
         descriptor = reports.fileno()
         Path(place, "sitecustomize.py").write_text(_SITECUSTOMIZE % descriptor, encoding="utf-8")
-        environ = inject.injected(dict(os.environ))
+        environ = inject.injected(inject.inherited())
         environ["PYTHONPATH"] = os.pathsep.join([place, environ["PYTHONPATH"]])
         process = None
         try:
