@@ -14,7 +14,8 @@ import sys
 import time
 from typing import Any, Dict, List
 
-_LOOK_EVERY_S = 0.5
+#: how often the thread reports, and for how long: two minutes, longer than anybody reads
+_LOOK_EVERY_S, _LOOKS = 0.5, 240
 
 #: module -> the tool that wraps HTTP clients when it is loaded
 TOOLS = {
@@ -57,7 +58,7 @@ def start(reports: int) -> None:
             pass
 
     def look_on() -> None:
-        while True:
+        for _ in range(_LOOKS):
             sleep(_LOOK_EVERY_S)
             report()
 
