@@ -213,9 +213,7 @@ CASES = {
     ),
     # a window of that would be thousands of connects
     "a sleep that takes no time": at_once(
-        lambda it: it.patched.setattr(time, "sleep", Mock()),
-        reconnects=IN_VAIN,
-        waits_s=None,
+        lambda it: it.patched.setattr(time, "sleep", Mock()), reconnects=IN_VAIN, waits_s=None
     ),
     # what a caller has a timer raise, which has a refusal for its context
     "an alarm": at_once(connects_raise(Alarm), end=Alarm, told=None),

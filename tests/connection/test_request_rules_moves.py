@@ -63,14 +63,7 @@ def seen_at(server, ends, counted_at=None):
     return Seen(ends, on, counted["moved"], bool(counted["knowledge"]["moves_stopped_for_s"]))
 
 
-def posts(
-    pauses_s=NEAR,
-    script=(),
-    default=LIMITED,
-    tls=None,
-    server_class=FaultServer,
-    **options,
-):
+def posts(pauses_s=NEAR, script=(), default=LIMITED, tls=None, server_class=FaultServer, **options):
     """POSTs apart; ``options`` are the pool's."""
     with server_class(script, default=default, tls=tls) as server:
         with pool_for(server, tls, **options) as pool:

@@ -266,10 +266,7 @@ CASES = {
     "idle across a gap: GET": (lambda: idle_across_a_gap("GET"), is_ridden),
     "idle across a gap: POST": (lambda: idle_across_a_gap("POST"), is_ridden),
     "PUT unread": (lambda: unread_for(5.0), is_waited_for),
-    "GET behind a filter": (
-        lambda: behind_a_filter(7.0),
-        shows(**WAITED_FOR, probes="swallowed"),
-    ),
+    "GET behind a filter": (lambda: behind_a_filter(7.0), shows(**WAITED_FOR, probes="swallowed")),
     # in stock they ride one connection; here the first took a fresh one, which was silent, too
     "idle behind a filter": (
         idle_behind_a_filter,

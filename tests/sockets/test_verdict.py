@@ -20,14 +20,7 @@ from pools import (
 )
 from replay_tools import reused
 from stalepool.sockets.verdict import Verdict
-from stalepool_testing import (
-    BlackHole,
-    CloseAfter,
-    ResetAfter,
-    Surplus,
-    SurplusWithAnswer,
-    kernel,
-)
+from stalepool_testing import BlackHole, CloseAfter, ResetAfter, Surplus, SurplusWithAnswer, kernel
 
 
 def send_in_vain(server, pool):
@@ -57,9 +50,7 @@ HAPPENS = {
     Verdict.NO_SOCKET: lambda _, pool: pooled_connection(pool).sock.close(),  # behind its back
     Verdict.UNKNOWN: wrap,
 }
-SETTINGS = {
-    Verdict.IDLE_TOO_LONG: {"max_idle_s": 0.05},
-}
+SETTINGS = {Verdict.IDLE_TOO_LONG: {"max_idle_s": 0.05}}
 #: it stays; stock keeps it, and so does audit; it is not counted as a discard; it is as a death
 KEPT = (Verdict.ALIVE, Verdict.UNKNOWN)
 KEPT_BY_STOCK = (*KEPT, Verdict.IDLE_TOO_LONG, Verdict.FOREIGN_PROCESS)
@@ -75,12 +66,7 @@ CASES = [(verdict, "active") for verdict in Verdict] + [
 
 @pytest.mark.usefixtures("small_reads")
 @pytest.mark.parametrize("verdict, mode", CASES, ids=lambda it: getattr(it, "value", it))
-def test_what_follows_from_a_verdict(
-    verdict,
-    mode,
-    caplog,
-    pretend_fork,
-):
+def test_what_follows_from_a_verdict(verdict, mode, caplog, pretend_fork):
     """In audit the same is counted, and urllib3 decides."""
     caplog.set_level(logging.DEBUG, "stalepool.checkout")
     is_pending = verdict is Verdict.TLS_PENDING
