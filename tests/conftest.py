@@ -1,7 +1,5 @@
 """What all tests share: options, and clients that run in a process of their own."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

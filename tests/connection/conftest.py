@@ -1,9 +1,5 @@
 """What the tests of a connection share."""
 
-from __future__ import annotations
-
-from typing import Any, Dict, Iterator, List, Tuple
-
 import pytest
 import urllib3
 
@@ -13,7 +9,7 @@ from pools import forget_what_was_counted
 
 
 @pytest.fixture
-def defaults() -> Iterator[None]:
+def defaults():
     """Stalepool's own settings, and again after a test that has set others; counters at zero."""
     stalepool.install()
     forget_what_was_counted()
@@ -22,7 +18,7 @@ def defaults() -> Iterator[None]:
 
 
 @pytest.fixture
-def sleeper(monkeypatch: pytest.MonkeyPatch) -> Sleeper:
+def sleeper(monkeypatch):
     """What urllib3 sleeps with, and so what we do while a connect is tried again."""
     sleeper = Sleeper()
     monkeypatch.setattr("urllib3.util.retry.time", sleeper)
@@ -32,17 +28,17 @@ def sleeper(monkeypatch: pytest.MonkeyPatch) -> Sleeper:
 class Connects:
     """What urllib3 connects with."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, monkeypatch):
         self._stock = urllib3.util.connection.create_connection
-        self.hosts: List[str] = []
-        self.failed: List[OSError] = []
+        self.hosts = []
+        self.failed = []
         #: done before each connect
-        self.act: Any = lambda: None
+        self.act = lambda: None
         #: host -> the address that is connected to in its place
-        self.leads_to: Dict[str, Tuple[str, int]] = {}
+        self.leads_to = {}
         monkeypatch.setattr(urllib3.util.connection, "create_connection", self._create)
 
-    def _create(self, address: Any, *args: Any, **options: Any) -> Any:
+    def _create(self, address, *args, **options):
         self.hosts.append(address[0])
         try:
             self.act()
@@ -53,5 +49,5 @@ class Connects:
 
 
 @pytest.fixture
-def connects(monkeypatch: pytest.MonkeyPatch) -> Connects:
+def connects(monkeypatch):
     return Connects(monkeypatch)

@@ -3,8 +3,6 @@
 And response classes that applications put in the place of http.client's go on as they were.
 """
 
-from __future__ import annotations
-
 import abc
 import copy
 import copyreg

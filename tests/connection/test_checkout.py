@@ -1,7 +1,5 @@
 """The check at checkout, through real pools, and behind a real haproxy."""
 
-from __future__ import annotations
-
 import io
 import unittest.mock
 

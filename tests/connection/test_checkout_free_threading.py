@@ -1,7 +1,5 @@
 """One pool under sixteen threads at once; without the GIL where the build allows it."""
 
-from __future__ import annotations
-
 import functools
 import json
 import sys

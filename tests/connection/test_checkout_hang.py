@@ -5,8 +5,6 @@ meanwhile, and nothing wakes it any more. urllib3's own check at checkout is suc
 That ours never switches is in ``test_checkout_never_yields``.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from outages import both, environ_of

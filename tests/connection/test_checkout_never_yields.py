@@ -5,8 +5,6 @@ makes two full laps of the hub, during which connections die; or it hangs, as ``
 shows (eventlet issue 798).
 """
 
-from __future__ import annotations
-
 import importlib.util
 
 import pytest

@@ -1,7 +1,5 @@
 """A refused connect is tried again for a moment, towards an origin that has answered before."""
 
-from __future__ import annotations
-
 import contextlib
 import contextvars
 import errno

@@ -1,7 +1,5 @@
 """A second socket takes a connection's place, or does not; a tunnel is made anew for it."""
 
-from __future__ import annotations
-
 import functools
 import socket
 

@@ -3,8 +3,6 @@
 Where it does not know a connection or a socket, urllib3's own word comes out, and is counted.
 """
 
-from __future__ import annotations
-
 import functools
 import http.client
 import logging

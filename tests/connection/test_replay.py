@@ -1,7 +1,5 @@
 """Replay: within what time, with which result, and what may happen meanwhile."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import gc
@@ -9,7 +7,6 @@ import http.client
 import socket
 import threading
 import weakref
-from typing import Any, Callable, ClassVar, List
 
 import pytest
 import requests
@@ -122,8 +119,8 @@ def test_the_connect_of_the_second_try_is_refused(sleeper):
 class Noting(urllib3.connection.HTTPConnection):
     """Notes the limits on its connects, and on the wait for the last answer."""
 
-    limits_s: ClassVar[List[Any]] = []
-    newest: ClassVar[Any] = None
+    limits_s = []
+    newest = None
 
     def connect(self):
         self.limits_s.append(self.timeout)
@@ -287,9 +284,6 @@ def test_a_send_that_fails_when_nobody_listens_any_more():
 
 
 # -- clients, and what they count as an attempt ----------------------------------------------------
-
-#: of an HTTP method, a URL and a body: the status
-Call = Callable[..., int]
 
 
 def with_urllib3(stack, retries):

@@ -4,8 +4,6 @@ The table of faults is in :mod:`support.oracle`. With ``--full`` every combinati
 what stock does.
 """
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest

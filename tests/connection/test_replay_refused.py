@@ -1,7 +1,5 @@
 """Requests that must not be replayed, or cannot be sent a second time, whole."""
 
-from __future__ import annotations
-
 import array
 import functools
 import io

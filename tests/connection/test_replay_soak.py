@@ -5,8 +5,6 @@ one of its own. Which fault a request meets is drawn from its id: the same each 
 the races make of it.
 """
 
-from __future__ import annotations
-
 import gc
 import json
 import os

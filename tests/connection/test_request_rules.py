@@ -1,7 +1,5 @@
 """The rule tables alone: every row refuses what it is there for, and nothing else refuses."""
 
-from __future__ import annotations
-
 import errno
 from time import monotonic
 from types import SimpleNamespace

@@ -3,8 +3,6 @@
 All cases run side by side, since they take seconds.
 """
 
-from __future__ import annotations
-
 import base64
 import socket
 import threading

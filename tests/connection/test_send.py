@@ -1,7 +1,5 @@
 """The bytes of a request go out. Bodies are the caller's: read as without the shim, and once."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import http.client

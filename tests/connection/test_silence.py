@@ -5,8 +5,6 @@ default ones; what has the default ones is marked as slow. ``test_silence_watch`
 kernel says of a peer, row by row.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools

@@ -1,7 +1,5 @@
 """A silent peer is judged by TCP_INFO, after a first wait in which nothing is done."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from time import monotonic, sleep

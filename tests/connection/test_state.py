@@ -1,7 +1,5 @@
 """Which connections have a state, and what that holds: the bytes of a request, and no longer."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import http.client
@@ -10,7 +8,6 @@ import tracemalloc
 import warnings
 import weakref
 from pathlib import Path
-from typing import Any
 
 import pytest
 import urllib3
@@ -30,7 +27,7 @@ MB = 1 << 20
 class ComputedSock(HTTPConnection):
     """A stub, which has no connection behind it."""
 
-    sock: Any = property(lambda self: None, lambda self, value: None)
+    sock = property(lambda self: None, lambda self, value: None)
 
 
 #: class -> whether its connections are looked after

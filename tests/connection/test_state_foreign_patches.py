@@ -1,7 +1,5 @@
 """Connections that others have patched, subclassed, copied or emptied: as without the shim."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import logging

@@ -4,10 +4,7 @@ The model says for each request whether it is answered, and on which connection.
 same each time; ``--full`` makes them longer, and more, without TLS as well.
 """
 
-from __future__ import annotations
-
 import contextlib
-from typing import Optional
 
 import pytest
 import urllib3
@@ -67,7 +64,7 @@ class Model:
 
 
 class Walk(stateful.RuleBasedStateMachine):
-    tls: Optional[TLS] = None
+    tls = None
 
     def __init__(self):
         super().__init__()

@@ -3,8 +3,6 @@
 Each script runs in a process of its own; what it asserts of a request is counted at the server.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from pathlib import Path

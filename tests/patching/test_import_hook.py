@@ -3,8 +3,6 @@
 ``test_import_hook_orders.py`` has whole processes.
 """
 
-from __future__ import annotations
-
 import functools
 import sys
 from types import ModuleType, SimpleNamespace

@@ -4,8 +4,6 @@ Each order runs in a process of its own. ``check`` (in_client.py) asserts for ea
 patch is there exactly once, and that a connection which its server has closed is found closed.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 import pytest

@@ -1,7 +1,5 @@
 """Watched loaders: nothing can tell them from the originals, before or after the load."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The table of patches: each is in force, and what looks different is left alone."""
 
-from __future__ import annotations
-
 import importlib
 
 import pytest

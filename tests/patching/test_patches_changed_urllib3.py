@@ -5,8 +5,6 @@ missing in one, and in one nothing is that matters. A process with the shim does
 one without, and one warning says what was not found. ``test_patches`` has what else may be found.
 """
 
-from __future__ import annotations
-
 import importlib
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Wrappers of others, put there before or after ours, undone before or after ours."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 

@@ -3,8 +3,6 @@
 The cells themselves are made by ``tests.failures``, each kind of socket in a process of its own.
 """
 
-from __future__ import annotations
-
 import errno
 import socket
 import ssl

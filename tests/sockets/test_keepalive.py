@@ -1,7 +1,5 @@
 """TCP keepalive: taken as a whole, filled in and tightened; at connect, or at the next checkout."""
 
-from __future__ import annotations
-
 import functools
 import importlib.util
 import json

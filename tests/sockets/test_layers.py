@@ -1,7 +1,5 @@
 """Sockets taken apart: what the kernel knows them by, and what their TLS layer holds back."""
 
-from __future__ import annotations
-
 import socket
 import ssl
 import sys

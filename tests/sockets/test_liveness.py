@@ -4,8 +4,6 @@ That asking does not block needs no clock: with a timeout of None one that waits
 Green sockets are in ``test_checkout_never_yields``.
 """
 
-from __future__ import annotations
-
 import errno
 import itertools
 import os

@@ -1,7 +1,5 @@
 """The kernel's account of a connection: the fields of TCP_INFO, and what is read off them."""
 
-from __future__ import annotations
-
 import socket
 
 import pytest

@@ -3,8 +3,6 @@
 That it never yields is in ``test_checkout_never_yields``.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from worlds import WITH_TESTS

@@ -1,7 +1,5 @@
 """Each verdict on a pooled connection, and what follows from it at the checkout."""
 
-from __future__ import annotations
-
 import logging
 import socket
 
