@@ -1,13 +1,9 @@
 """``python -m tests.take_out [MODULE ...]``: mutation testing by table rows and early returns.
 
 Takes out one row of a table, or one early return, in a copy of the checkout; runs the test files
-that are named after the module; and prints which test failed, or NONE. Once for each there is. The
-checkout itself is left alone.
-
-A module that cannot be imported without its row is told apart: no test has found that out. Takes
-hours for all modules of the core; the suite does not run it. Needs Python 3.9.
-
-Exit status: 0 each is missed by a test, 1 at least one is not, 2 usage, 130 Ctrl-C.
+that are named after the module; and prints which test failed, or NONE, also where the module could
+not even be imported. Takes hours for all modules of the core; the suite does not run it. Needs
+Python 3.9. Exit status: 0 each is missed by a test, 1 at least one is not, 2 usage.
 """
 
 import argparse
@@ -15,22 +11,15 @@ import ast
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "stalepool"
 #: rooms whose modules are asked for where none is named; the top one is the package's own
 ROOMS = (".", "sockets", "connection", "patching", "contrib")
-#: not copied
-LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
-
-NONE = "NONE"
-AT_IMPORT = "cannot be imported"
 
 
 # -- what there is: (line, what it is, a function that takes it out of the tree) -------------------
@@ -132,89 +121,50 @@ def tree_of(module):
     return ast.parse(source_of(module).read_text(encoding="utf-8"))
 
 
-def test_files_of(module):
-    """The test files that are named after a module, the one that has no other name first."""
+def run(module, number):
+    """Run a module's tests in a copy of the checkout, without its place of this number.
+
+    :returns: the test that failed, or NONE.
+    """
     room, _, name = module.rpartition(".")
     folder = REPOSITORY / "tests" / room
-    named = [*folder.glob("test_%s.py" % name), *sorted(folder.glob("test_%s_*.py" % name))]
-    return [str(path.relative_to(REPOSITORY)) for path in named]
-
-
-def run(module, number):
-    """Run a module's tests in a copy of the checkout, without its place of this number, or whole.
-
-    :returns: the test that failed, or one of the constants above.
-    """
-    files = test_files_of(module)
-    if not files:  # pytest would run all there are
-        return NONE
+    # the one that has no other name first; without any pytest would run all there are
+    files = [*folder.glob("test_%s.py" % name), *sorted(folder.glob("test_%s_*.py" % name))]
+    if not files:
+        return "NONE"
+    tree = tree_of(module)
+    places(tree)[number][2]()
     with tempfile.TemporaryDirectory() as directory:
-        copy = Path(shutil.copytree(str(REPOSITORY), directory + "/checkout", ignore=LEFT_OUT))
-        if number is not None:
-            tree = tree_of(module)
-            places(tree)[number][2]()
-            text = ast.unparse(ast.fix_missing_locations(tree))
-            (copy / source_of(module).relative_to(REPOSITORY)).write_text(text, encoding="utf-8")
-        if output_of(copy, "-c", "import stalepool.%s" % module)[0] != 0:
-            return AT_IMPORT
-        words = ["-m", "pytest", "-xq", "-rfE", "-p", "no:cacheprovider", *files]
-        status, output = output_of(copy, *words)
-    failed = re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", output, re.MULTILINE)
-    if failed is not None:
-        return failed[1]
-    return NONE if status == 0 else "no end" if status is None else "pytest: status %d" % status
-
-
-def output_of(copy, *words):
-    """The status and the output of a Python in the copy; None: it had to be ended."""
-    environ = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(
-        [sys.executable, *words], cwd=copy, env=environ, start_new_session=True, **pipes
-    ) as child:
-        try:
-            output = child.communicate(timeout=300)[0]
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as error:
-            os.killpg(child.pid, signal.SIGKILL)  # and the clients that the tests have started
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            return None, child.communicate()[0]
-        return child.returncode, output
+        left_out = shutil.ignore_patterns(".*", "__pycache__")
+        copy = Path(shutil.copytree(REPOSITORY, directory + "/checkout", ignore=left_out))
+        (copy / source_of(module).relative_to(REPOSITORY)).write_text(ast.unparse(tree))
+        words = ["-m", "pytest", "-xq", "-rfE", *(path.relative_to(REPOSITORY) for path in files)]
+        environ = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
+        said = subprocess.run(
+            [sys.executable, *words], cwd=copy, env=environ, stdout=subprocess.PIPE, text=True
+        ).stdout
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", said, re.MULTILINE)
+    return "NONE" if failed is None else failed[1]
 
 
 def core():
-    """The modules of these rooms in which there is something to take out."""
-    found = [path.relative_to(PACKAGE) for room in ROOMS for path in (PACKAGE / room).glob("*.py")]
-    names = [".".join(path.with_suffix("").parts) for path in found]
-    return sorted(name for name in names if not name.endswith("__") and places(tree_of(name)))
+    found = [
+        path.relative_to(PACKAGE) for room in ROOMS for path in (PACKAGE / room).glob("[!_]*.py")
+    ]
+    return sorted(".".join(path.with_suffix("").parts) for path in found)
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.take_out", description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help='as in "connection.send"')
-    parser.add_argument("--list", action="store_true", help="print what there is, and run nothing")
     options = parser.parse_args()
-    for module in options.modules:
-        if not source_of(module).is_file():
-            parser.error("%s is no module of stalepool" % module)
     missed = total = 0
     for module in options.modules or core():
-        found = places(tree_of(module))
-        total += len(found)
-        lines = ["%s:%d %s" % (module, line, what) for line, what, _ in found]
-        if options.list:
-            print("".join(line + "\n" for line in lines), end="")
-            continue
-        for number, text in [(None, module + ", whole"), *enumerate(lines)]:
-            began = time.monotonic()
-            try:
-                found_by = run(module, number)
-            except KeyboardInterrupt:
-                return 130
-            missed += number is not None and found_by in (NONE, AT_IMPORT)
-            print("%-90s %s (%d s)" % (text, found_by, time.monotonic() - began), flush=True)
-    if not options.list:
-        print("%d of %d are missed by no test" % (missed, total))
+        for number, (line, what, _) in enumerate(places(tree_of(module))):
+            found_by = run(module, number)
+            total, missed = total + 1, missed + (found_by == "NONE")
+            print("%-90s %s" % ("%s:%d %s" % (module, line, what), found_by), flush=True)
+    print("%d of %d are missed by no test" % (missed, total))
     return 1 if missed else 0
 
 
