@@ -1,18 +1,21 @@
-"""The finder, called directly, and what is said where nothing is patched.
+"""In whatever order a process imports things: every live copy of urllib3 has the shim, once.
 
-``test_import_hook_orders.py`` has whole processes.
+Also the finder, called directly, and what is said where nothing is patched.
 """
 
 import functools
 import sys
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 
 import pytest
 import urllib3
 import wrapt
 
+import lanes
 import stalepool
 from breaks import breaks
+from conftest import child
 from logs import output_of
 from pools import serving
 from stalepool.patching import import_hook
@@ -133,3 +136,196 @@ def test_a_pool_that_looks_different_is_left_alone(pool):
     before = dict(getattr(pool, "__dict__", {}))
     import_hook._at_first_connection(SimpleNamespace(HTTPConnectionPool=pool), None)
     assert dict(getattr(pool, "__dict__", {})) == before
+
+
+# -- orders, each in a process of its own ----------------------------------------------------------
+#
+# ``check`` (in_client.py) asserts for each copy that every patch is there exactly once, and that a
+# connection which its server has closed is found closed.
+
+ONE = "\ncheck(urllib3.connectionpool)"
+GREEN = """; green = eventlet.import_patched("urllib3")
+import stalepool
+assert green.connectionpool is not urllib3.connectionpool
+check(green.connectionpool, urllib3.connectionpool)
+"""
+OTHER_FINDER = """
+    import importlib.machinery
+    seen = []
+    class Other(importlib.machinery.SourceFileLoader):
+        def exec_module(self, module):
+            seen.append(module.__name__)
+            super().exec_module(module)
+    class Finder:
+        def find_spec(self, fullname, path=None, target=None):
+            if fullname == "urllib3.connectionpool":
+                spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+                spec.loader = Other(fullname, spec.origin)
+                return spec
+    %s
+    import urllib3
+    old = urllib3.connectionpool
+    forget("urllib3")
+    import urllib3
+    assert seen == ["urllib3.connectionpool"] * 2, seen
+    assert type(urllib3.connectionpool.__loader__) is Other
+    assert type(urllib3.connectionpool.__spec__.loader) is Other
+    check(old, urllib3.connectionpool)
+"""
+
+#: the first twelve are of one road each, and the ordinary lane runs them
+ORDERS = {
+    **{
+        "during urllib3's import, at " + name: """
+            at_lookup(%r, lambda: __import__("stalepool"))
+            import urllib3, stalepool
+            check(urllib3.connectionpool)
+            assert stalepool.snapshot()["fallbacks"] == {}  # nothing half loaded was looked at
+        """
+        % name
+        for name in (
+            "urllib3.exceptions",  # its connectionpool is found by ours
+            "urllib3.connectionpool",  # and here it is not: the search for it has begun
+            "urllib3.connection",  # here it is half imported
+            "urllib3.poolmanager",  # it is complete
+        )
+    },
+    "urllib3.connectionpool reloaded": """
+        import importlib, stalepool, urllib3
+        assert importlib.reload(urllib3.connectionpool) is urllib3.connectionpool
+        check(urllib3.connectionpool)
+        assert type(urllib3.connectionpool.__loader__).__module__.endswith("_external")
+        stalepool.uninstall()
+        assert wrappings(urllib3.connectionpool) == {0}
+    """,
+    "stalepool deleted and imported again": """
+        import stalepool, urllib3
+        forget("stalepool")
+        import stalepool
+        check(urllib3.connectionpool)
+        assert stalepool.uninstall() == []
+        assert wrappings(urllib3.connectionpool) == {0}
+    """,
+    "urllib3, import_patched, stalepool": "import urllib3, eventlet" + GREEN,
+    # zope.interface 7.2, which gevent imports, crashes on Python 3.8 if collected half built
+    "gevent": "import gc; gc.disable(); import stalepool; from gevent import monkey"
+    "\nmonkey.patch_all(); import urllib3" + ONE,
+    # the interpreter holds its global import lock then: two threads could lock each other out
+    "nothing is imported while our finder is asked": """
+        import stalepool.patching.import_hook as import_hook
+        imported = []
+        ask = import_hook._Finder.find_spec
+        def watch(self, *args):
+            before = set(sys.modules)
+            spec = ask(self, *args)
+            imported.extend(set(sys.modules) - before)
+            return spec
+        import_hook._Finder.find_spec = watch
+        import urllib3
+        assert wrappings(urllib3.connectionpool) == {1}
+        assert not imported, imported
+    """,
+    "nothing is loaded while a urllib3 is half loaded": """
+        seen = []
+        def look():
+            seen.append({m for m in sys.modules if m.partition(".")[0] in ("stalepool", "wrapt")})
+        for name in "connectionpool", "connection", "util.retry", "response", "poolmanager":
+            at_lookup("urllib3." + name, look)
+        import stalepool
+        look()
+        import urllib3
+        assert len(seen) > 3 and all(found == seen[0] for found in seen), seen
+        assert wrappings(urllib3.connectionpool) == {1}
+    """,
+    "an import that fails half way": """
+        import stalepool
+        at_lookup("urllib3.poolmanager", lambda: 1 / 0)
+        try:
+            import urllib3
+        except ZeroDivisionError:
+            half = sys.modules["urllib3.connectionpool"]
+        assert "wrapt" not in sys.modules and "urllib3" not in sys.modules
+        import urllib3
+        assert sys.modules["urllib3.connectionpool"] is half
+        assert wrappings(half) == {1}
+    """,
+    # Two threads that import for the first time meet what they would meet in stock.
+    # In stock the second one may still come to grief, a few times in a hundred, when it arrives in
+    # the midst of urllib3's own import. Held here is what is ours: the time that wrapt takes.
+    "another thread imports a part while we load": """
+        import threading
+        import stalepool
+        failed, others = [], []
+
+        def go(name):
+            try:
+                __import__(name)
+            except BaseException as error:
+                failed.append((name, error))
+
+        def meanwhile():
+            others.append(threading.Thread(target=go, args=["urllib3.connectionpool"]))
+            others[0].start()
+            others[0].join(0.3)  # it waits for the package, or has failed by then
+
+        at_lookup("wrapt", meanwhile)
+        go("requests")
+        others[0].join(30)
+        assert not failed and not others[0].is_alive(), failed
+        assert wrappings(sys.modules["urllib3.connectionpool"]) == {1}
+    """,
+    "stalepool, urllib3, import_patched": "import stalepool, urllib3, eventlet" + GREEN,
+    **{
+        lines: lines + ONE
+        for lines in (
+            "import eventlet; eventlet.monkey_patch(); import stalepool, urllib3",
+            "import stalepool, urllib3, eventlet; eventlet.monkey_patch()",
+            "import urllib3, eventlet; eventlet.monkey_patch(); import stalepool",
+        )
+    },
+    "wrapt's hooks of others": """
+        import wrapt
+        seen = []
+        def register(name):
+            hook = lambda module: seen.append(name)
+            wrapt.register_post_import_hook(hook, "urllib3.connectionpool")
+        register("before")
+        import stalepool
+        register("after")
+        import urllib3
+        register("late")
+        assert sorted(seen) == ["after", "before", "late"], seen
+        check(urllib3.connectionpool)
+    """,
+    "a finder that has find_module alone": """
+        import warnings
+        seen = []
+        class Finder:
+            def find_module(self, fullname, path=None):
+                seen.append(fullname)
+        sys.meta_path.insert(0, Finder())
+        warnings.simplefilter("ignore", ImportWarning)  # Python 3.10 and 3.11 speak of it
+        import stalepool, urllib3
+        assert ("urllib3.connectionpool" in seen) is (sys.version_info < (3, 12)), seen
+        check(urllib3.connectionpool)
+    """,
+    "another finder before ours": OTHER_FINDER
+    % "import stalepool; sys.meta_path.insert(0, Finder())",
+    "another finder after ours": OTHER_FINDER
+    % "sys.meta_path.insert(0, Finder()); import stalepool",
+}
+
+
+@pytest.mark.parametrize("order", lanes.first(12, ORDERS))
+def test_every_copy_is_wrapped_once(order, run_order):
+    if order == "gevent" and find_spec("gevent") is None:
+        pytest.skip("no gevent")
+    run_order(ORDERS[order])
+
+
+@pytest.mark.skipif(find_spec("eventlet") is None, reason="no eventlet")
+def test_eventlet_warns_of_nothing_new():
+    order = "%s; import urllib3, eventlet; eventlet.monkey_patch()"
+    said = [child("-Wdefault", "-c", order % line) for line in ("pass", "import stalepool")]
+    assert [done.returncode for done in said] == [0, 0], said
+    assert said[1].stderr.replace("import stalepool", "pass") == said[0].stderr
