@@ -1,6 +1,5 @@
 """The check at checkout, through real pools, and behind a real haproxy."""
 
-import io
 import unittest.mock
 
 import pytest
@@ -18,7 +17,7 @@ from replay_tools import reused
 from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
-from stalepool_testing import TLS, CloseAfter, FaultServer, SurplusWithAnswer
+from stalepool_testing import TLS, CloseAfter, FaultServer
 
 
 def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():
@@ -44,16 +43,6 @@ def test_the_state_of_a_socket_that_is_gone_is_not_the_next_ones():
         server.perform(CloseAfter(0))
         assert get(pool) == 200
         assert verdicts(server) == {"alive": 1, "closed": 1}
-
-
-@pytest.mark.parametrize("read_size, verdict", [(8 * 1024, "unread"), (128 * 1024, "alive")])
-def test_a_surplus_in_the_segment_of_the_answer_before(read_size, verdict, monkeypatch):
-    """http.client leaves it in the kernel; from Python 3.14 on it reads and drops it."""
-    monkeypatch.setattr(io, "DEFAULT_BUFFER_SIZE", read_size)
-    with shim(), serving([SurplusWithAnswer(408)]) as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        assert len(server.journal.connections) == (2 if verdict == "unread" else 1)
-        assert verdicts(server) == {verdict: 1}
 
 
 def test_a_check_that_somebody_has_put_in_urllib3s_place_is_asked_too(monkeypatch):

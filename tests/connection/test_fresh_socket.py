@@ -16,7 +16,7 @@ from replay_routes import proxied
 from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.connection.fresh_socket import address_of
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import TLS, FaultServer, Latency, ProcessThenReset
+from stalepool_testing import TLS, Close, FaultServer, Latency, ProcessThenReset, Respond
 from worlds import WITH_TESTS
 
 
@@ -253,3 +253,21 @@ def test_an_end_by_the_proxy(name):
         origins = stalepool.snapshot()["origins"]
         assert way.proxy.origin in origins
         assert [name for name in origins if origins[name]["checkouts"]] == [origin.origin]
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_moves_and_replays_by_every_way(name):
+    """Stock: all on one connection. A forwarding proxy's counts, not the one behind it.
+
+    It says 502 for a server that ends its connection.
+    """
+    settings = {"nonidempotent_max_idle_s": 0, "replay": "idempotent"}
+    with shim(**settings), proxied([*[Respond()] * 5, Close()], **PROXIES[name]) as way:
+        is_tunnel = "tls" in PROXIES[name]
+        origin = way.server if is_tunnel else way.proxy
+        methods = ("GET", "PUT", "POST", "PATCH", "GET", "PUT")
+        assert [way.send(method) for method in methods] == [200] * 5 + [200 if is_tunnel else 502]
+        assert counters(origin)["moved"] == {"idle_setting": 2}
+        assert counters(origin)["replays"] == ({"ok": 1} if is_tunnel else {})
+        assert len(origin.journal.connections) == 3 + is_tunnel
+        assert verdicts(origin) == {"alive": 5}

@@ -171,33 +171,6 @@ def test_under_eventlet(run_python):
     assert run_python(GREEN, env=beside(__file__), flags=flags) == {}
 
 
-WAYS = {
-    "forwarding proxy": {},
-    "tunnel, IPv6": {"tls": TLS(), "family": socket.AF_INET6},
-    "TLS in TLS": {"tls": TLS(), "proxy_tls": TLS()},
-}
-if pools.VERIFIES_NAMES_ALONE:
-    WAYS = {"forwarding proxy": {}}
-
-
-@pytest.mark.parametrize("name", WAYS)
-def test_by_every_way(name):
-    """Stock: all on one connection. A forwarding proxy's counts, not the one behind it.
-
-    It says 502 for a server that ends its connection.
-    """
-    is_tunnel = bool(WAYS[name])
-    settings = {"nonidempotent_max_idle_s": 0, "replay": "idempotent"}
-    with shim(**settings), proxied([*[Respond()] * 5, Close()], **WAYS[name]) as way:
-        origin = way.server if is_tunnel else way.proxy
-        methods = ("GET", "PUT", "POST", "PATCH", "GET", "PUT")
-        assert [way.send(method) for method in methods] == [200] * 5 + [200 if is_tunnel else 502]
-        assert counters(origin)["moved"] == {"idle_setting": 2}
-        assert counters(origin)["replays"] == ({"ok": 1} if is_tunnel else {})
-        assert len(origin.journal.connections) == 3 + is_tunnel
-        assert pools.verdicts(origin) == {"alive": 5}
-
-
 def test_the_callers_timeout_is_on_the_fresh_socket():
     """From the first byte on, as on the old one: it may take longer to send than to connect."""
     said = []

@@ -15,7 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 import stalepool
 from breaks import breaks
-from pools import get, pooled_connection, serving, shim
+from pools import serving, shim
 from replay_tools import reused, side_by_side
 from stalepool.clock import monotonic
 from stalepool.connection import state
@@ -53,13 +53,6 @@ def test_a_class_is_not_kept():
     del own
     gc.collect()
     assert kept() is None
-
-
-def test_a_state_shows_itself():
-    with shim(), serving() as (server, pool):
-        assert get(pool) == 200
-        found = state.find(pooled_connection(pool).sock)
-        assert repr(found) == "<State http://127.0.0.1:%d, idle, 1 answers>" % server.port
 
 
 # -- bytes of requests -----------------------------------------------------------------------------

@@ -129,35 +129,6 @@ def test_a_timeout_of_the_socket_is_told(name):
     assert failure.has_run_out(error, monotonic() - 1, limit_s=1.0) is is_one
 
 
-# -- the table of the docs -----------------------------------------------------------------------
-
-
-def _a_report(python, openssl, judged=True, **raised):
-    cells = [
-        {
-            **{"kind": "ssl", "tls": version.replace("_", "."), "fault": FAULTS[0].name},
-            **{"side": "receive", "raised": raised[version], "poll": poll},
-            **{"judged": judged, "right": True, "begun": None, "begun_right": None},
-        }
-        for version, poll in zip(raised, ("IN RDHUP", "IN RDHUP HUP"))
-    ]
-    made_with = {"python": "CPython " + python, "openssl": openssl, "kernel": "-", "libraries": {}}
-    return {"made_with": made_with, "cells": cells}
-
-
-def test_what_is_alike_stands_in_one_row_of_the_table_and_what_is_wrong_is_marked():
-    old = _a_report("3.8.18", "3.0.22", TLSv1_2="EOF", TLSv1_3="EOF")
-    new = _a_report("3.13.5", "3.5.1", TLSv1_2="EOF", TLSv1_3="SSLError(5)")
-    wrong = _a_report("3.8.18", "3.0.22", judged=False, TLSv1_2="EOF")
-    fault = (FAULTS[0].name, "receive")
-    assert report.rows_of([old, new]) == [
-        (*fault, "EOF", "IN RDHUP (HUP)", "ended", "ssl (TLSv1.2, TLSv1.3 on 3.8+3.0)"),
-        (*fault, "SSLError(5)", "IN RDHUP HUP", "ended", "ssl (TLSv1.3 on 3.13+3.5)"),
-    ]
-    assert report.rows_of([wrong]) == [(*fault, "EOF", "IN RDHUP", "not ended (wrong)", "all")]
-    assert "Right in 0 of 1 cells" in report.as_rst([wrong])
-
-
 def test_the_page_of_the_docs_has_every_fault():
     page = (report.ROOT / "docs" / "failures.rst").read_text(encoding="utf-8")
     assert [fault.name for fault in FAULTS if "* - %s\n" % fault.name not in page] == []
