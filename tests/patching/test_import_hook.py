@@ -149,30 +149,6 @@ import stalepool
 assert green.connectionpool is not urllib3.connectionpool
 check(green.connectionpool, urllib3.connectionpool)
 """
-OTHER_FINDER = """
-    import importlib.machinery
-    seen = []
-    class Other(importlib.machinery.SourceFileLoader):
-        def exec_module(self, module):
-            seen.append(module.__name__)
-            super().exec_module(module)
-    class Finder:
-        def find_spec(self, fullname, path=None, target=None):
-            if fullname == "urllib3.connectionpool":
-                spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-                spec.loader = Other(fullname, spec.origin)
-                return spec
-    %s
-    import urllib3
-    old = urllib3.connectionpool
-    forget("urllib3")
-    import urllib3
-    assert seen == ["urllib3.connectionpool"] * 2, seen
-    assert type(urllib3.connectionpool.__loader__) is Other
-    assert type(urllib3.connectionpool.__spec__.loader) is Other
-    check(old, urllib3.connectionpool)
-"""
-
 #: the first twelve are of one road each, and the ordinary lane runs them
 ORDERS = {
     **{
@@ -309,10 +285,6 @@ ORDERS = {
         assert ("urllib3.connectionpool" in seen) is (sys.version_info < (3, 12)), seen
         check(urllib3.connectionpool)
     """,
-    "another finder before ours": OTHER_FINDER
-    % "import stalepool; sys.meta_path.insert(0, Finder())",
-    "another finder after ours": OTHER_FINDER
-    % "sys.meta_path.insert(0, Finder()); import stalepool",
 }
 
 
