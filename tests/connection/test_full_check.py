@@ -32,46 +32,36 @@ def announcing(seconds):
     return Respond(headers={"Keep-Alive": "timeout=%s" % seconds})
 
 
-@pytest.mark.parametrize(
-    "max_idle_s, script, seen, connections",
-    [
-        # as good as closed; but a server that rounds down says 0, too: its connections live on, as
-        # is learnt of three
-        (60, [announcing(0)] * 10, {"idle_too_long": 3, "alive": 6}, 4),
-        # also one that comes after a fast check has sufficed, and not for the next connection
-        (
-            None,
-            [Respond(), Respond(), announcing(60), announcing(0), Respond(), Respond()],
-            {"alive": 4, "idle_too_long": 1},
-            2,
-        ),
-        (1.0, [Respond(), SlowAnswer(1.2), Respond()], {"alive": 2}, 1),
-    ],
-    ids=["announced: not at all", "the last announcement counts", "from the last data on"],
-)
-def test_an_idle_limit(max_idle_s, script, seen, connections):
-    with shim(max_idle_s=max_idle_s), serving(script) as (server, pool):
-        assert {get(pool) for _ in script} == {200}
+#: max_idle_s, what is answered -> the verdicts, how many connections there are. Where seconds pass
+#: before the last request, it is on a Unix socket: without TCP_INFO they count from the last answer
+LIMITS = {
+    # as good as closed; but a server that rounds down says 0, too: its connections live on, as is
+    # learnt of three
+    "announced: not at all": (60, [announcing(0)] * 10, {"idle_too_long": 3, "alive": 6}, 4),
+    # also one that comes after a fast check has sufficed, and not for the next connection
+    "the last announcement counts": (
+        None,
+        [Respond(), Respond(), announcing(60), announcing(0), Respond(), Respond()],
+        *({"alive": 4, "idle_too_long": 1}, 2),
+    ),
+    "from the last data on": (1.0, [Respond(), SlowAnswer(1.2), Respond()], {"alive": 2}, 1),
+    # not by a second, not by a margin: it is reused, whatever its age, until it ends
+    "announced, and no reason to close": (None, [announcing(1)] * 3, {"alive": 2}, 1, 7 * 86400),
+    "from the last answer on": (1, [Respond()] * 3, {"alive": 1, "idle_too_long": 1}, 2, 1),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_an_idle_limit(name):
+    max_idle_s, script, seen, connections, *passes_s = LIMITS[name]
+    family = socket.AF_UNIX if passes_s else socket.AF_INET
+    with shim(max_idle_s=max_idle_s), serving(script, family=family) as (server, pool):
+        assert {get(pool) for _ in script[1:]} == {200}
+        pools.let_pass(pool, sum(passes_s))
+        assert get(pool) == 200
         assert verdicts(server) == seen
         assert len(server.journal.connections) == connections
         assert counters(server)["died_idle_s"] == {}
-
-
-def test_an_announcement_of_more_is_no_reason_to_close():
-    """Not by a second, not by a margin: it is reused, whatever its age, until it ends."""
-    with shim(), serving(family=socket.AF_UNIX, default=announcing(1)) as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        pools.let_pass(pool, 7 * 86400)
-        assert get(pool) == 200
-        assert verdicts(server) == {"alive": 2}
-
-
-def test_without_tcp_info_time_counts_from_the_last_answer():
-    with shim(max_idle_s=1), reused(family=socket.AF_UNIX) as (server, pool):
-        for _ in range(2):
-            assert get(pool) == 200
-            pools.let_pass(pool, 1)
-        assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["TCP", "Unix"])
