@@ -114,8 +114,7 @@ def _of_a_child(words, env=None, **options):
 def run_python():
     """Runs a script in a fresh interpreter, and returns what it printed last, as JSON.
 
-    Warnings are errors there too, but for eventlet's own about its future. A traceback there fails
-    the test here.
+    Warnings are errors there, too, and a traceback fails the test.
     """
 
     def run(script, *args, env=None, flags=()):

@@ -1,7 +1,4 @@
-"""The first byte of an answer is awaited; a deadline of the caller's ends that when it comes.
-
-And response classes that applications put in the place of http.client's go on as they were.
-"""
+"""The wait for an answer, what ends it, and response classes of others in http.client's place."""
 
 import abc
 import copy
@@ -241,10 +238,7 @@ GREEN = """
 @pytest.mark.parametrize("hub", lanes.HUBS)
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
 def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
-    """A library's own timeout, a kill, and an ``Exception`` that a timer was given.
-
-    Also as a fresh socket is opened, which urllib3 leaves to the collector then.
-    """
+    """A library's own timeout, a kill, and an ``Exception`` of a timer's; also in a replay."""
     flags = ["-Wignore::ResourceWarning"]
     assert run_python(GREEN, world, env={**WITH_TESTS, **hub}, flags=flags) == "mine"
 

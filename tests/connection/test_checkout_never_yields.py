@@ -1,8 +1,7 @@
 """Under eventlet and gevent the check never switches to another green thread, whatever it finds.
 
 greenlet's own trace counts the switches, to the hub as well, so nothing escapes it. Stock's check
-makes two full laps of the hub, during which connections die; or it hangs, as ``stalepool demo``
-shows (eventlet issue 798).
+makes two full laps of the hub, during which connections die; or it hangs (eventlet issue 798).
 """
 
 import importlib.util

@@ -56,8 +56,7 @@ def test_a_connection_that_was_closed_meanwhile_takes_none():
 def test_a_name_is_looked_up(method, step, connects):
     """For a replay: it leads to another node by now, since this one is to end.
 
-    And for a move where somebody's patch leads it to a forwarder at another port: the address alone
-    is that of a stranger.
+    And for a move where a patch leads it to a forwarder's port: the address alone is a stranger's.
     """
     node, stranger = FaultServer([ECHO, ECHO, step]), FaultServer()
     with shim(replay="idempotent", nonidempotent_max_idle_s=0), node, stranger, FaultServer(
@@ -257,10 +256,7 @@ def test_an_end_by_the_proxy(name):
 
 @pytest.mark.parametrize("name", PROXIES)
 def test_moves_and_replays_by_every_way(name):
-    """Stock: all on one connection. A forwarding proxy's counts, not the one behind it.
-
-    It says 502 for a server that ends its connection.
-    """
+    """A forwarding proxy's connection counts; it says 502 for a server that ends the one behind."""
     settings = {"nonidempotent_max_idle_s": 0, "replay": "idempotent"}
     with shim(**settings), proxied([*[Respond()] * 5, Close()], **PROXIES[name]) as way:
         is_tunnel = "tls" in PROXIES[name]

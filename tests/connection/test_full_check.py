@@ -1,7 +1,4 @@
-"""The full check: idle limits, ``mode=audit``, what it does not know, and TLS that talks to itself.
-
-Where it does not know a connection or a socket, urllib3's own word comes out, and is counted.
-"""
+"""The full check: idle limits, ``mode=audit``, what it does not know, TLS that talks to itself."""
 
 import functools
 import http.client
@@ -335,10 +332,9 @@ def cannot_connect_twice():
 def test_pyopenssl_in_place_of_ssl(run_python, world):
     """``urllib3.contrib.pyopenssl``; stock takes the surplus in its buffer for an answer.
 
-    A request that met the end of a connection, in pyOpenSSL's own words, is sent again. With
-    threads only: a green process does not end after that, with urllib3 1.26. One that is not sent
-    again has stock's error: a second read at the end is an SSLError, after which urllib3's Retry
-    sends a POST, too.
+    A request that met the end of a connection is sent again; with threads only, since a green
+    process does not end after that, with urllib3 1.26. One that is not has stock's error: a second
+    read at the end is an SSLError, after which urllib3's Retry sends a POST, too.
     """
     # 1.26's WrappedSocket leaves its socket to the collector if a file is open, in stock, too
     flags = ["-Wignore::ResourceWarning"] if urllib3.__version__.startswith("1.") else []

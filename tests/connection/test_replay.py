@@ -16,6 +16,7 @@ from keystoneauth1.session import Session
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry, Timeout
 
+import replay_tools
 import stalepool
 import stalepool_testing as testing
 from delayed_answers import AnswerLater, nothing_is_acknowledged
@@ -24,14 +25,12 @@ from outages import direct
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import proxied
 from replay_tools import (
-    BODIES,
     ECHO,
     Late,
     acting,
     after_checkout,
     asked,
     have,
-    kind_of,
     outcome,
     prime,
     reused,
@@ -190,7 +189,7 @@ def install_anew():
 def assert_the_error_is_the_callers(server, pool, arrivals):
     outcome = send(server, pool, "GET")
     assert isinstance(outcome.error, urllib3.exceptions.ProtocolError)
-    assert (kind_of(outcome.error), outcome.arrivals) == ("connection", arrivals)
+    assert (replay_tools.kind_of(outcome.error), outcome.arrivals) == ("connection", arrivals)
     assert stalepool.snapshot()["fallbacks"] == {}
 
 
@@ -329,7 +328,7 @@ def test_one_attempt_is_seen(name, method, default):
                 call = CLIENTS[name](stack)
                 assert call("GET", server.url + "prime", None) == 200
                 try:
-                    status = call(method, server.url + "wanted", BODIES.get(method))
+                    status = call(method, server.url + "wanted", replay_tools.BODIES.get(method))
                 except (urllib3.exceptions.HTTPError, requests.ConnectionError, ConnectFailure):
                     status = 0
             return [status, asked(server), counters(server).get("replays")]

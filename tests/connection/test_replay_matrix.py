@@ -1,7 +1,6 @@
 """Each fault with each method, and on each layer: is the request saved? If not, is it as in stock?
 
-The table of faults is in :mod:`support.oracle`. With ``--full`` every combination is held against
-what stock does.
+With ``--full`` every combination is held against what stock does.
 """
 
 from concurrent.futures import ThreadPoolExecutor

@@ -19,10 +19,7 @@ pytestmark = pytest.mark.usefixtures("defaults")
 
 
 class Case(NamedTuple):
-    """``counted``: the rule that refuses a replay, or what became of it.
-
-    ``sent``: what more of the request; ``options``: those of the connection.
-    """
+    """``counted``: the rule that refuses a replay, or what became of it."""
 
     counted: str
     method: str = "GET"
@@ -101,10 +98,7 @@ def test_a_request_that_another_thread_aborts_is_asked_once(version, how, reques
 
 
 def test_a_bound_connections_requests_are_not_sent_on_another():
-    """NTLM's identity is the connection's: a request on a fresh one would be nobody's.
-
-    Whatever gives a reason to move: the announced limit, a setting, the clock.
-    """
+    """NTLM's identity is the connection's, whatever the reason to move: a limit, or the clock."""
     challenges = ["NTLM", "NTLM TlRMTVNTUAAC"]
     handshake = [Respond(401, headers={"WWW-Authenticate": each}) for each in challenges]
     handshake.append(Respond(200, headers={"Keep-Alive": "timeout=1"}))

@@ -1,8 +1,7 @@
 """A soak: what holds for one request holds for twenty thousand of them, all at once.
 
-The server lives in the test's process, on native threads; its client, a hundred green threads, in
-one of its own. Which fault a request meets is drawn from its id: the same each time, but for what
-the races make of it.
+The server lives in the test's process; its client, a hundred green threads, in one of its own.
+Which fault a request meets is drawn from its id.
 """
 
 import gc

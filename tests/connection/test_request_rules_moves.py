@@ -32,10 +32,7 @@ TIMEOUT = urllib3.Timeout(connect=10.0, read=20.0)
 
 
 class Seen(NamedTuple):
-    """What became of the requests of one case: plain data, from whatever process.
-
-    ``ends``: statuses, or names of errors. ``on``: numbers of the connections that they came on.
-    """
+    """``ends``: statuses, or names of errors. ``on``: numbers of the requests' connections."""
 
     ends: List[Any]
     on: List[int]
@@ -210,10 +207,7 @@ class Acceptor(AnswerStep):
 @pytest.mark.full
 @pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 def test_messages_stay_on_the_connection_that_ntlm_has_authenticated(who, tmp_path, monkeypatch):
-    """WinRM over HTTP; on another connection they are nobody's. Stock: all on one.
-
-    Any other POST takes a fresh one with this setting.
-    """
+    """WinRM over HTTP. Any other POST takes a fresh one with this setting."""
     winrm = pytest.importorskip("winrm", reason="needs pywinrm")
     users = tmp_path / "users"
     users.write_text("DOMAIN:user:password\n")

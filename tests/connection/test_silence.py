@@ -1,8 +1,7 @@
 """A peer that says nothing: what lives is waited for, as stock does; what is dead is noticed.
 
-Everything here takes seconds, so that all cases run side by side. The settings are a fifth of the
-default ones; what has the default ones is marked as slow. ``test_silence_watch`` has what the
-kernel says of a peer, row by row.
+All cases run side by side, since they take seconds; the settings are a fifth of the default ones.
+``test_silence_watch`` has what the kernel says of a peer, row by row.
 """
 
 import contextlib
@@ -88,10 +87,7 @@ def across_a_gap(method, gap_s, answered_after_s, begins_s=0.3, tls=None):
 
 
 def idle_across_a_gap(method):
-    """The network goes away while a connection idles, to a peer that has answered a probe.
-
-    It is back after a quarter of the caller's time, which a fresh connection may take.
-    """
+    """The network is away until after a quarter of the caller's time, which a move may take."""
     with answered(FaultServer(), timeout_s=8) as (server, pool), contextlib.ExitStack() as network:
         time.sleep(2.2)
         assert get(pool) == 200
@@ -194,10 +190,7 @@ def unacknowledged_and_dead(
 ):
     """The connection drops silently before the request, which nobody acknowledges.
 
-    :param default: what a fresh connection meets.
-    :param idle_s: the connection is idle for so long then, and probes go unanswered.
-    :param is_known: the origin has answered a probe before.
-    :param is_gone: the listener has gone as well: a fresh connection is refused.
+    ``default``: what a fresh one meets. ``is_known``: the origin has answered a probe before.
     """
     server = Server([Respond(200)] * (1 + is_known), tls=tls, default=default)
     with answered(server, timeout_s, tls) as (server, pool):

@@ -167,10 +167,7 @@ class Told(UnknownSocket):
 
 @pytest.mark.parametrize("kind", [UnknownSocket, Told])
 def test_a_socket_of_unknown_kind_waits_as_in_stock(kind):
-    """Its peer cannot be asked, and its timeout may be an error of its own.
-
-    Its idle time counts from the last answer, and a request that may be sent again is.
-    """
+    """Its peer cannot be asked, and its timeout may be an error of its own."""
     settings = {"replay": "idempotent", "silence_s": 7, "nonidempotent_max_idle_s": 1}
     with shim(**settings), reused(*[ECHO] * 3, Close(), timeout=None) as (server, pool):
         sock = pooled_connection(pool).sock = kind(pooled_connection(pool).sock)

@@ -190,10 +190,7 @@ def no_collector():
 @pytest.mark.parametrize("name", PHASES)
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
 def test_a_connection_that_is_let_go_is_gone(name, version):
-    """With its socket, whose descriptor is closed; its state is the next thing to be swept.
-
-    Also where the response class is kept on it (botocore).
-    """
+    """With its socket, also where the response class is kept on it (botocore)."""
     phase, enter, script = PHASES[name]
     with shim(replay="idempotent"), serving(script, tls=version) as (_, pool):
         conn = pool._new_conn()

@@ -1,7 +1,6 @@
 """A small model of a pooled connection, walked at random against the real one on real sockets.
 
-The model says for each request whether it is answered, and on which connection. The walks are the
-same each time; ``--full`` makes them longer, and more, without TLS as well.
+The walks are the same each time; ``--full`` makes them longer, and more, without TLS as well.
 """
 
 import contextlib

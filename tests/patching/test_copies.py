@@ -1,7 +1,4 @@
-"""The copies of urllib3 in a process, under whatever name.
-
-Each script runs in a process of its own; what it asserts of a request is counted at the server.
-"""
+"""The copies of urllib3 in a process, under whatever name."""
 
 import importlib
 import sys

@@ -1,7 +1,4 @@
-"""The judgement of ``stalepool.sockets.failure``, on every fault and kind of socket there is.
-
-The cells themselves are made by ``tests.failures``, each kind of socket in a process of its own.
-"""
+"""The judgement on every fault and kind of socket there is: ``tests.failures`` makes the cells."""
 
 import errno
 import socket

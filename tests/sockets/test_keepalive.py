@@ -78,10 +78,7 @@ def test_policies(application, policy):
 
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
 def test_a_connection_pooled_before(version):
-    """It is armed at its next checkout, once; the next one as it connects.
-
-    No user timeout is set, which would end what lives.
-    """
+    """It is armed at its next checkout, once. No user timeout is set: that would end what lives."""
     with serving(tls=version, socket_options=socket_options(1, 60, 15, 4)) as (server, pool):
         with stock():
             assert get(pool) == 200
@@ -124,10 +121,7 @@ def test_changed_settings_reach_pooled_connections():
     ids=["a user timeout", "keepalive"],
 )
 def test_options_that_a_class_sets_after_its_connect(options, wanted, is_tunnel):
-    """They are the application's, and compared as a whole; ours are no part of that.
-
-    Where it sets a user timeout, a single unanswered probe would end the connection.
-    """
+    """With a user timeout of the class a single unanswered probe would end the connection."""
     with shim(), proxied(tls=TLS() if is_tunnel else None) as way:
         pool = way.pool if is_tunnel else pool_for(way.server)
 

@@ -12,18 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import socket_states
 import stalepool_testing as testing
-from socket_states import (
-    KINDS,
-    STATES,
-    arm_keepalive,
-    is_possible,
-    look,
-    may_consume,
-    parts_of,
-    peek,
-    verdict_on,
-)
+from socket_states import KINDS, STATES, arm_keepalive, is_possible, look, peek, verdict_on
 from stalepool.sockets import layers, liveness, tcp_info
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import kernel
@@ -68,7 +59,7 @@ CASES = [
 
 
 def parts(kind, state, timeout, mode):
-    return {timeout, *((part, mode) for part in parts_of(kind, state))}
+    return {timeout, *((part, mode) for part in socket_states.parts_of(kind, state))}
 
 
 @pytest.mark.each_value(by=parts)
@@ -80,7 +71,7 @@ def test_verdict(kind, state, timeout, mode):
     is_told = is_told or KINDS[kind].tls != "TLSv1.3"
     assert seen.verdict == (verdict_on(kind, state).value if is_told else "unknown")
     assert not seen.timeouts_changed
-    assert not seen.consumed or (mode == "active" and may_consume(kind, state))
+    assert not seen.consumed or (mode == "active" and socket_states.may_consume(kind, state))
 
 
 def test_what_cannot_be_asked():

@@ -5,17 +5,9 @@ import socket
 
 import pytest
 
+import pools
 import stalepool
-from pools import (
-    UnknownSocket,
-    counters,
-    end_while_idle,
-    get,
-    pooled_connection,
-    shim,
-    verdicts,
-    wait_idle,
-)
+from pools import counters, end_while_idle, get, pooled_connection, shim, verdicts, wait_idle
 from replay_tools import reused
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import BlackHole, CloseAfter, ResetAfter, Surplus, SurplusWithAnswer, kernel
@@ -32,7 +24,7 @@ def send_in_vain(server, pool):
 
 def wrap(server, pool):
     conn = pooled_connection(pool)
-    conn.sock = UnknownSocket(conn.sock)
+    conn.sock = pools.UnknownSocket(conn.sock)
 
 
 #: what happens to a connection that idles; a fork, where it is nothing

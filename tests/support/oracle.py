@@ -231,9 +231,7 @@ class Cell(NamedTuple):
 
 
 def cells(layer: str, is_full: bool) -> List[Cell]:
-    """What is run on a layer.
-
-    In full, everything. If not, each fault with each method on the plain one, and with one of
+    """In full, everything. If not, each fault with each method on the plain layer, and with one of
     them on each other layer; on connections that have answered.
     """
     found = []
@@ -422,11 +420,7 @@ def wrong(seen: Dict[str, Any], layer: str, is_full: bool) -> Dict[str, Any]:
 
 
 def deviations(stock: Dict[str, Any], shim: Dict[str, Any], layer: str) -> List[Any]:
-    """What the caller saw of the shim though no request was saved.
-
-    An answer is permitted in the place of stock's error, where the shim says that it saved the
-    request. In the place of anything else it is not.
-    """
+    """What the caller saw of the shim though no request was saved, or there was none to save."""
     assert stock.keys() == shim.keys()
     found: List[Any] = [[cell, "saved by stock"] for cell in stock if stock[cell]["saved"]]
     for cell, seen in shim.items():

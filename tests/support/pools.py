@@ -111,10 +111,7 @@ def serving(
     receive_buffer: Optional[int] = None,
     **options: Any,
 ) -> Iterator[Tuple[Server, Any]]:
-    """A fault server, and a pool of one connection to it, whose ``options`` are the pool's.
-
-    :param tls: that of both, or its version.
-    """
+    """A fault server, and a pool of one connection to it; ``tls``: that of both, or its version."""
     tls = TLS(tls) if isinstance(tls, str) else tls
     server = Server(script, tls=tls, family=family, default=default, receive_buffer=receive_buffer)
     with server, pool_for(server, tls, **options) as pool:
@@ -193,8 +190,6 @@ def wait_idle(sock: Any, seconds: float) -> None:
 
     The kernel counts in ticks of up to 10 ms, and may be ahead by one; and on a busy machine data
     have come in some time before the answer is read.
-
-    :param sock: a connection's socket, or a pool with one connection.
     """
     sock = pooled_connection(sock).sock if hasattr(sock, "pool") else sock
     layers, remembered = layers_of(sock), state.find(sock)

@@ -37,10 +37,8 @@ def route_to(
 ) -> Iterator[Any]:
     """A pool to the server, directly or through who hands it on; its ``options``.
 
-    To a server without TLS a proxy is the server itself: clients make no tunnels.
-
-    :param tls: the server's; behind haproxy, haproxy's.
-    :param haproxy: its path.
+    To a server without TLS a proxy is the server itself: clients make no tunnels. Behind haproxy
+    ``tls`` is haproxy's.
     """
     with contextlib.ExitStack() as stack:
         if name == "haproxy":

@@ -57,10 +57,7 @@ class Late(AnswerStep):
 def reused(
     *steps: Step, default: Step = ECHO, times: int = 1, connection_class: Any = None, **options: Any
 ) -> Iterator[Tuple[Server, Any]]:
-    """A server, and a pool with a connection that has answered; the steps meet what comes next.
-
-    :param options: those of :func:`pools.serving`.
-    """
+    """A server, and a pool with a connection that has answered; the steps meet what comes next."""
     with serving([ECHO] * times + list(steps), default=default, **options) as (server, pool):
         pool.ConnectionCls = connection_class or pool.ConnectionCls
         prime(pool, times)
@@ -160,10 +157,7 @@ def wait_for(events: int) -> Callable[[Any], Any]:
 
 
 def side_by_side(calls: Sequence[Callable[[], Any]], at_once: int = 16) -> List[Any]:
-    """What the calls return, in their order; each in a thread, green where threads are.
-
-    :raises BaseException: what the first of them raised, when all are done.
-    """
+    """What the calls return, or one of them raises; each in a thread, green where threads are."""
     assert testing.TLS().ca_path  # made here, once, and not by several threads at a time
     with ThreadPoolExecutor(at_once) as executor:
         running = [executor.submit(call) for call in calls]

@@ -298,11 +298,7 @@ class Seen(NamedTuple):
 
 
 def look(kind: Kind, state: State, timeout: Optional[float], may_consume: bool = True) -> Seen:
-    """Bring a new pair into a state and ask for the verdict once, as the full check does.
-
-    :param may_consume: False as in audit.
-    :raises AssertionError: where a connection that ought to be usable afterwards is not.
-    """
+    """Bring a new pair into a state, ask for the verdict once, and see if it is still usable."""
     with kind.make(state.tickets) as pair:
         state.enter(pair)
         pair.client.settimeout(timeout)
