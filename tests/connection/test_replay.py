@@ -313,9 +313,7 @@ CLIENTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("method", "default"), [("PUT", ECHO), ("GET", Close()), ("POST", Close())]
-)
+@pytest.mark.parametrize("method, default", [("PUT", ECHO), ("GET", Close()), ("POST", Close())])
 @pytest.mark.parametrize("name", CLIENTS)
 def test_one_attempt_is_seen(name, method, default):
     """Where it is saved, nobody sends it again. Where every answer fails, the client's own retries

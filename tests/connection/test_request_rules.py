@@ -236,26 +236,23 @@ def test_every_rule_has_a_row(table):
     assert rules <= {row[0] for row in ROWS[table]}
 
 
-CHALLENGES = {
-    **dict.fromkeys(("NTLM", "Negotiate", "Kerberos", 'Basic realm="x", Negotiate'), True),
-    **dict.fromkeys(('Basic realm="x"', "Bearer", ""), False),
-}
+@pytest.mark.parametrize(
+    ("challenges", "is_offered"),
+    [
+        *((each, True) for each in ("NTLM", "Negotiate", "Kerberos", 'Basic realm="x", Negotiate')),
+        *((each, False) for each in ('Basic realm="x"', "Bearer", "")),
+    ],
+)
+def test_an_identity_that_is_offered(challenges, is_offered):
+    assert request_rules.offers_an_identity(challenges) is is_offered
 
 
-@pytest.mark.parametrize("challenges", CHALLENGES)
-def test_an_identity_that_is_offered(challenges):
-    assert request_rules.offers_an_identity(challenges) is CHALLENGES[challenges]
-
-
-HINTS = {
-    "timeout=5": 5.0,
-    "max=9, Timeout = 7": 7.0,
-    "timeout=\xb2, \xff=;": None,
-    "max=9": None,
-    "": None,
-}
-
-
-@pytest.mark.parametrize("hint", HINTS)
-def test_the_seconds_of_a_keep_alive_hint(hint):
-    assert request_rules.keep_alive_hint_s(hint) == HINTS[hint]
+@pytest.mark.parametrize(
+    ("hint", "seconds"),
+    [
+        *(("timeout=5", 5.0), ("max=9, Timeout = 7", 7.0)),
+        *(("timeout=\xb2, \xff=;", None), ("max=9", None), ("", None)),
+    ],
+)
+def test_the_seconds_of_a_keep_alive_hint(hint, seconds):
+    assert request_rules.keep_alive_hint_s(hint) == seconds

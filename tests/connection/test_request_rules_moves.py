@@ -77,7 +77,7 @@ class OneAtATime(FaultServer):
             super()._serve_one(channel)
 
 
-def at_an_observed_limit():
+def at_a_limit():
     """The server has closed three at the same age, two of them a minute ago."""
     with FaultServer([Respond(), CloseAfter(1.1)]) as server, pool_for(server) as pool:
         stats.origin(server.origin).knowledge._fins = ((time.monotonic() - 60, 1.3),) * 2
@@ -124,10 +124,7 @@ CASES = {
     "TLS": (lambda: posts(tls=TLS()), MOVED),
     "one at a time": (lambda: posts(server_class=OneAtATime), MOVED),
     "proxy": (through_a_proxy, MOVED),
-    "observed limit": (
-        at_an_observed_limit,
-        Seen([200, 200], [0, 1, 2], {"observed_limit": 1}, False),
-    ),
+    "observed limit": (at_a_limit, Seen([200, 200], [0, 1, 2], {"observed_limit": 1}, False)),
     # where no fresh socket can be had
     "draining": (draining, STAYS),
     "fixed source port": (fixed_source_port, STAYS),

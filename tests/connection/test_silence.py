@@ -339,17 +339,14 @@ def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
 
 
 #: the first wait ends 0.3 s before a round number
-_found_late = functools.partial(shows, 14.7, 20 + 2, end=200)
+_late = functools.partial(shows, 14.7, 20 + 2, end=200)
 DEFAULT_NUMBERS = {
     "POST, a gap of 44 s": (lambda: across_a_gap("POST", 44, 25, begins_s=4.5), is_waited_for),
     "GET, a gap of 25 s": (lambda: across_a_gap("GET", 25, 27, begins_s=1), is_waited_for),
     "GET behind a filter": (lambda: behind_a_filter(25), is_waited_for),
     # the first fresh socket is for probes alone
-    "acknowledged GET": (lambda: acknowledged_and_dead(timeout_s=60), _found_late(on=[0, 2])),
-    "unacknowledged PUT": (
-        lambda: unacknowledged_and_dead("PUT", timeout_s=60),
-        _found_late(on=[1]),
-    ),
+    "acknowledged GET": (lambda: acknowledged_and_dead(timeout_s=60), _late(on=[0, 2])),
+    "unacknowledged PUT": (lambda: unacknowledged_and_dead("PUT", timeout_s=60), _late(on=[1])),
 }
 
 

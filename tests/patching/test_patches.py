@@ -127,18 +127,14 @@ FUTURES = {
         *(HTTP, "HTTPConnection.send: takes (self, data, is_last)"),
         [("send(self, data)", "send(self, data, is_last=False)"), ("send(msg)", "send(msg, True)")],
     ),
-    "an answer is made of something else": Future(
-        CONNECTION, "HTTPConnection.response_class: ", [], MAKE
-    ),
+    "an answer of another kind": Future(CONNECTION, "HTTPConnection.response_class: ", [], MAKE),
     "the socket is computed": Future(CONNECTION, "HTTPConnection", [], SOCK, "unknown_connection"),
     "begin is handed more": Future(
         *(HTTP, ""),
         [("begin(self)", "begin(self, *, most=9)"), ("response.begin()", "response.begin(most=9)")],
         reason="",
     ),
-    "the answer's file has another name": Future(
-        HTTP, "fp", [(".fp", ".file")], reason="answer_failed"
-    ),
+    "the answer's file is renamed": Future(HTTP, "fp", [(".fp", ".file")], reason="answer_failed"),
 }
 
 SCRIPT = """
