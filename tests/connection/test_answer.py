@@ -273,10 +273,6 @@ def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm):
 WITH_ALL = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 0}
 
 
-class Own(http.client.HTTPResponse):
-    pass
-
-
 class Final(http.client.HTTPResponse):
     def __init_subclass__(cls, **options):
         raise ValueError("final")
@@ -320,7 +316,7 @@ def made_by_a_function(cls):
 #: what stands in the place of http.client's response class; and whether a request is sent once
 #: more: not where ours cannot be made of it. On an instance: see ``test_state_foreign_patches``
 CLASSES = {
-    "Own": (Own, True),
+    "Own": (type("Own", (http.client.HTTPResponse,), {}), True),
     "Final": (Final, False),
     "OfMeta": (OfMeta, False),
     "Proxy": (Proxy, False),

@@ -61,13 +61,6 @@ def test_replay_alone_would_do_for_some(name, version):
         assert counters(server)["replays"] == {"ok": 1}
 
 
-def test_without_the_presend_check():
-    """What lies there is taken for the answer, as in stock."""
-    with shim(presend_check=False), reused() as (server, pool):
-        after_checkout(pool, have(server, ENDS["answer nobody asked for"]))
-        assert send(server, pool, "GET")[:2] == (200, False)
-
-
 def test_a_readable_connection_that_carries_an_identity_is_not_left():
     """Another one would not be who this one is."""
     with shim(presend_check=True), serving(default=ECHO) as (server, pool):
