@@ -1,7 +1,6 @@
 """The bytes of a request go out. Bodies are the caller's: read as without the shim, and once."""
 
 import contextlib
-import functools
 import http.client
 import io
 import socket
@@ -10,29 +9,12 @@ from dataclasses import dataclass
 import pytest
 import urllib3
 
-import pools
 import stalepool
 import stalepool_testing as testing
 from oracle import ENDS, describe_error
-from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
+from pools import counters, get, in_stock, pooled_connection, serving, shim
 from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, send
 from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, kernel
-
-
-def test_uninstalled_it_passes_through(monkeypatch):
-    """Under somebody else's wrapper, which keeps the patch in its place."""
-    owner = urllib3.connection.HTTPConnection
-    with stock():
-        stalepool.install()
-        theirs = functools.wraps(owner.send)(lambda conn, data: theirs.__wrapped__(conn, data))
-        monkeypatch.setattr(owner, "send", theirs)
-        assert len(stalepool.uninstall()) == 1
-        pools.forget_what_was_counted()
-        with serving() as (_, pool):
-            assert [get(pool), get(pool)] == [200, 200]
-            seen = stalepool.snapshot()
-        assert seen["fallbacks"] == {} and seen["origins"] == {}
-        monkeypatch.undo()
 
 
 def test_a_connection_that_was_replaced_meanwhile():

@@ -1,8 +1,6 @@
 """Which connections have a state, and what that holds: the bytes of a request, and no longer."""
 
-import contextlib
 import gc
-import http.client
 import os
 import tracemalloc
 import warnings
@@ -11,9 +9,8 @@ from pathlib import Path
 
 import pytest
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 
-import stalepool
 from breaks import breaks
 from pools import serving, shim
 from replay_tools import reused, side_by_side
@@ -22,27 +19,6 @@ from stalepool.connection import state
 from stalepool_testing import CloseAfter, Respond, Silence, healthy, into_pool, kernel
 
 MB = 1 << 20
-
-
-class ComputedSock(HTTPConnection):
-    """A stub, which has no connection behind it."""
-
-    sock = property(lambda self: None, lambda self, value: None)
-
-
-#: class -> whether its connections are looked after
-CLASSES = {
-    HTTPConnection: True,
-    HTTPSConnection: True,
-    type("Own", (HTTPConnection,), {}): True,
-    ComputedSock: False,
-    http.client.HTTPConnection: False,
-}
-
-
-@pytest.mark.parametrize("cls", CLASSES)
-def test_the_classes_that_are_looked_after(cls):
-    assert state.is_http1(cls("127.0.0.1")) is CLASSES[cls]
 
 
 def test_a_class_is_not_kept():
@@ -205,10 +181,3 @@ def test_a_connection_that_is_let_go_is_gone(name, version):
             os.fstat(descriptor)
         state._sweep()
         assert found not in state._states.values()
-
-
-def test_an_upgraded_connection_is_nobody_elses_after_an_install():
-    with shim(), serving([UPGRADED]) as (_, pool), contextlib.closing(pool._new_conn()) as conn:
-        _idle(conn)
-        stalepool.install(replay="idempotent")
-        assert state.find(conn.sock).phase is state.UPGRADED

@@ -298,9 +298,10 @@ def test_a_wrapper_of_others(module, path, how, order, undo, caplog):
         assert is_there or undo == "theirs first"
         calls.clear()
         seen = stalepool.snapshot()["totals"]
+        fallback.forget()
         assert (ask(HEALTHY), len(calls)) == ([200] * 3, CALLS[name] * is_there)
         assert ask(FAULT) == [200, 0]
-        assert stalepool.snapshot()["totals"] == seen
+        assert (stalepool.snapshot()["totals"], fallback.counts()) == (seen, {})
 
         # switched on again: active in its place, and once only
         stalepool.install()

@@ -70,13 +70,6 @@ def test_what_has_come_of_a_connection(kind, state, error, has_ended, has_begun)
         assert failure.answer_has_begun(pair.client) is has_begun
 
 
-@pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR])
-def test_an_end_of_our_own_is_none(how):
-    with testing.healthy() as pair:
-        pair.client.shutdown(how)
-        assert not failure.has_ended(pair.client, None)
-
-
 def test_without_a_poll_the_error_says_it():
     with breaks("poll", by=lambda: None), testing.healthy() as pair:
         assert failure.has_ended(pair.client, RESET)

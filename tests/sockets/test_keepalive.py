@@ -180,19 +180,6 @@ def test_macos_has_another_name_for_the_idle_time(monkeypatch):
     assert there._OPTIONS == (0x10, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
 
 
-@pytest.mark.parametrize("at", ["connect", "checkout"])
-def test_a_kernel_that_refuses(at):
-    """Noted once, and the request goes on."""
-    with serving() as (server, pool):
-        if at == "checkout":
-            with stock():
-                assert get(pool) == 200
-        with shim(), breaks("keepalive"):
-            assert get(pool) == 200
-            assert stalepool.snapshot()["fallbacks"] == {"keepalive_failed": 1}
-            assert len(server.journal.connections) == 1
-
-
 #: in a network of its own; argv: the settings
 AWAY = """
     import ctypes, json, shutil, subprocess, sys, threading, time
