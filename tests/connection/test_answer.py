@@ -73,7 +73,7 @@ def test_an_answer_whose_connection_is_gone():
         with sock, pytest.raises(http.client.RemoteDisconnected):
             response.begin()
         response.close()
-        assert asked(server) == 1
+        assert (asked(server), stalepool.snapshot()["fallbacks"]) == (1, {})
 
 
 @pytest.mark.parametrize("silence_s", ["off", 1])

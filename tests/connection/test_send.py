@@ -17,21 +17,6 @@ from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, sen
 from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, kernel
 
 
-def test_a_connection_that_was_replaced_meanwhile():
-    """What is remembered is of a socket, and says nothing of another one."""
-
-    def replace(conn):
-        old, conn.sock = conn.sock, None
-        conn.connect()
-        old.close()
-
-    with shim(presend_check=True), reused() as (server, pool):
-        after_checkout(pool, replace)
-        assert send(server, pool, "POST")[:3] == (200, True, None)
-        assert len(server.journal.connections) == 2
-        assert counters(server)["moved"] == {}
-
-
 @pytest.mark.each_value
 @pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
 @pytest.mark.parametrize("name", ["FIN", "FIN without close_notify", "RST", "half-closed"])
