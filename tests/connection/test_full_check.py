@@ -20,7 +20,7 @@ from breaks import breaks, raises
 from pools import counters, get, in_stock, pooled_connection, serving, shim, verdicts
 from replay_tools import after_checkout, reused, side_by_side
 from stalepool import stats
-from stalepool.connection.state import origin_of
+from stalepool.connection.state import UPGRADED, find, origin_of
 from stalepool_testing import TLS, Respond, SlowAnswer, into_pool, kernel, release
 from worlds import WITH_TESTS
 
@@ -275,6 +275,8 @@ def test_an_upgraded_connection_is_left_to_urllib3(method, requests_before):
         conn = response._connection or pooled_connection(pool)
         assert word_on(conn) == urllib3.connectionpool.is_connection_dropped.__wrapped__(conn)
         assert verdicts(server) == before
+        conn.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert find(conn.sock).phase is UPGRADED
         response.release_conn()
 
 
