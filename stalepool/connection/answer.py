@@ -73,10 +73,6 @@ class Answer:
                 _learn(self, state, request)
             state.answered()
             request = None  # answered() has dropped it
-        except socket_errors() as caught:
-            if first:
-                replay.note_answer_began(state, request, caught)
-            raise
         finally:
             if request is not None:
                 if request.wait_s is not None and not first and error is None:  # end, or signal

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import logging
+import struct
 import weakref
 from types import FunctionType
 from typing import Any, Optional
@@ -13,7 +15,7 @@ from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
 from stalepool.connection.state import Request, State
 from stalepool.foreign import is_a_sockets_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
-from stalepool.sockets.layers import layers_of, raw_of, timeout_of
+from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
 
@@ -134,8 +136,23 @@ def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:
         return False
     conn.sock = fresh
     state.follow(conn, fresh)
+    if state.request is not None and state.request.is_replayed:
+        drop_unacknowledged(old)
     old.close()
     return True
+
+
+@fallback.guarded("replay_failed")
+def drop_unacknowledged(sock: Any) -> None:
+    """Have ``close()`` drop what the peer has not acknowledged (SO_LINGER, socket(7)).
+
+    The kernel would go on to send it for some 100 s, so a request that was sent once more might
+    arrive after the caller's next ones (measured).
+    """
+    raw = raw_of(sock)
+    if raw is not None:
+        at_once = struct.pack("ii", 1, 0)
+        RawSocket.setsockopt(raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
 
 
 def shorter(*limits: Any) -> Any:

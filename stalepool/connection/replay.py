@@ -12,8 +12,7 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection import request_rules
-from stalepool.connection.fresh_socket import AFTER_END_S, BESIDE_S, open_like, shorter, take
+from stalepool.connection import fresh_socket, request_rules
 from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import SENDING, Request, State
 from stalepool.settings import Settings
@@ -62,14 +61,6 @@ def refuse(
     return found or "audit"
 
 
-@fallback.guarded("replay_failed")
-def note_answer_began(state: State, request: Request, error: BaseException) -> None:
-    """Count a connection that ended within the head of an answer."""
-    conn = request.conn()
-    if conn is not None and conn.sock is not None and failure.has_ended(conn.sock, error):
-        state.origin.count_end("replays_refused", "answer_began", is_silent=False)
-
-
 def after_failed_send(conn: Any, state: State, error: BaseException, settings: Settings) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error."""
     request, sock = state.request, conn.sock
@@ -78,7 +69,7 @@ def after_failed_send(conn: Any, state: State, error: BaseException, settings: S
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
     fresh = _send_record(conn, state, request)
-    if fresh is None or not take(conn, state, sock, fresh):
+    if fresh is None or not fresh_socket.take(conn, state, sock, fresh):
         note_outcome(state, request, "failed")
         return False
     fresh.settimeout(request.limit_s)
@@ -104,9 +95,9 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     # not conn.sock: another thread may have closed the connection
     old, file = state.sock(), None  # type: Any, Any
     fresh = _send_record(conn, state, request, fresh)
-    if fresh is not None and (not has_ended or take(conn, state, old, fresh)):
+    if fresh is not None and (not has_ended or fresh_socket.take(conn, state, old, fresh)):
         file = _first_byte(fresh)
-        if file is not None and not has_ended and not take(conn, state, old, fresh):
+        if file is not None and not has_ended and not fresh_socket.take(conn, state, old, fresh):
             file.close()
             file = None
     note_outcome(state, request, "failed" if file is None else "ok")
@@ -122,8 +113,9 @@ def _send_record(conn: Any, state: State, request: Request, fresh: Any = None) -
     sock, is_sent = state.sock(), False
     if fresh is None:
         # the name is looked up, as for urllib3's own retry: the node may be gone
-        limits = BESIDE_S if request.is_silent else AFTER_END_S, request.connect_timeout
-        fresh = open_like(conn, shorter(*limits, request.left_s))
+        longest_s = fresh_socket.BESIDE_S if request.is_silent else fresh_socket.AFTER_END_S
+        limit_s = fresh_socket.shorter(longest_s, request.connect_timeout, request.left_s)
+        fresh = fresh_socket.open_like(conn, limit_s)
         if fresh is None:
             return None
     since, limit_s = monotonic(), request.left_s
@@ -163,6 +155,7 @@ def _first_byte(fresh: Any) -> Any:
             raise
     finally:
         if not has_begun:
+            fresh_socket.drop_unacknowledged(fresh)
             file.close()
             fresh.close()
     return file if has_begun else None

@@ -55,7 +55,6 @@ CASES = {
     "NTLM": Case("identity", sent=headers(Authorization="NTLM TlRMTVNTUAAB")),
     "Expect": Case("dialogue", "PUT", headers(Expect="200-ok")),
     "Upgrade": Case("dialogue", sent=headers(Upgrade="tcp", Connection="Upgrade")),
-    "half a status line": Case("answer_began", step=testing.HalfStatusLine()),
     "an early 413": Case(
         *("answer_began", "PUT", {"body": LARGE}, RefuseEarly()),
         options={"socket_options": SMALL_BUFFERS, "receive_buffer": 16384},

@@ -22,7 +22,7 @@ PARTS = {
     "layers": "stalepool.connection.full_check.layers_of",
     "limit of a move": "stalepool.connection.fresh_socket.MOVE_S",
     "limit of a move's connect": "stalepool.connection.fresh_socket.BESIDE_S",
-    "limit of a replay's connect": "stalepool.connection.replay.AFTER_END_S",
+    "limit of a replay's connect": "stalepool.connection.fresh_socket.AFTER_END_S",
     "liveness": "stalepool.sockets.liveness.examine",
     "number of forks": "stalepool.runtime.fork_generation",
     "number of origins": "stalepool.stats.MAX_ORIGINS",

@@ -56,7 +56,10 @@ EVENTS = {
     "would": ("audit: active would have sent it once more", "switch to active"),
     "windows": ("outages in which connects were tried again", "see when the origin was away"),
     "audit": ("audit mode sends nothing again", "switch to active"),
-    "answer_began": ("a part of the answer had come", "read the server's log: the server failed"),
+    "answer_began": (
+        "the server answered and closed before it had the whole request, as with an early 413",
+        "read the server's log",
+    ),
     "not_ended": (
         "the connection has not ended: the caller's timeout, a signal, our own side's shutdown()",
         "nothing to do; it is not counted",
