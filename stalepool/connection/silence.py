@@ -25,8 +25,7 @@ SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES, DEAD_PROBES = 4, 1, 3
 SHORTEST_WAIT_S = 0.5  #: a request whose first wait would be shorter than this is not watched
 #: the first wait ends so much early: else a caller's deadline of as many seconds looks like its end
 OFF_ROUND_S = 0.3
-#: seconds between probes: to ask now, and to ask seldom where probes are swallowed
-PROBE_AT_ONCE_S, PROBE_RARELY_S = 1, 75
+PROBE_EVERY_S = 1  #: on the fresh socket
 
 
 def first_wait_s(request: Request, settings: Settings) -> Optional[float]:
@@ -142,7 +141,7 @@ class Watch:
         if self.fresh is None or info.unacked:
             return
         self._probed_since, self.pause_s = monotonic(), CONFIRM_S
-        keepalive.probe_every(layers_of(self.fresh), PROBE_AT_ONCE_S, first_too=True)
+        keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
 
     def _fresh_alone_answers(self) -> bool:
         """Tell whether the fresh socket's probe was answered; the old one's are known not to be."""
@@ -151,12 +150,14 @@ class Watch:
             return self._keep_waiting()
         probed_for_ms = 1000 * (monotonic() - self._probed_since)
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
-        if info.last_ack_recv_ms < probed_for_ms - 800 * PROBE_AT_ONCE_S:
+        if info.last_ack_recv_ms < probed_for_ms - 800 * PROBE_EVERY_S:
             knowledge.note_probe_answered()
             # not for use: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would accept the
             # first data 29 s late (measured)
             self.close()
             return True
         knowledge.note_probes_swallowed()
-        keepalive.probe_every(layers_of(self.conn.sock), PROBE_RARELY_S)
+        self.pause_s, settings = None, runtime.current
+        if settings is not None:
+            keepalive.probe_rarely(layers_of(self.conn.sock), settings)
         return self._keep_waiting()

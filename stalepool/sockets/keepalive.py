@@ -14,6 +14,7 @@ from stalepool.settings import Settings
 from stalepool.sockets.layers import Layers, RawSocket
 
 _MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h
+PROBE_RARELY_S = 75
 
 _OPTIONS = tuple(
     getattr(_socket, name, None)
@@ -52,9 +53,7 @@ def arm(layers: Layers, settings: Settings) -> bool:
         return False
     if _USER_TIMEOUT and RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, _USER_TIMEOUT):
         return False
-    ours = Keepalive(
-        settings.keepalive_idle_s, settings.keepalive_interval_s, settings.keepalive_count
-    )
+    ours = _ours(settings)
     present = theirs = read(layers)
     if settings.keepalive == "tighten":
         wanted = tightened(ours, theirs)
@@ -79,15 +78,15 @@ def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
     """
     if theirs is None:
         return ours
-    total_s = min(ours.total_s, theirs.total_s)
-    if theirs.idle_s <= ours.idle_s and theirs.total_s == total_s:
+    if theirs.total_s > ours.total_s:
+        return ours._replace(idle_s=min(ours.idle_s, theirs.idle_s))
+    # no more probes at a short interval: those that cannot be sent, since a link of this machine is
+    # down, count as retries of the next write, which has 15 (tcp_retries2)
+    if theirs.idle_s <= ours.idle_s or theirs.interval_s < ours.interval_s:
         return theirs
-    idle_s = min(ours.idle_s, theirs.idle_s)
-    interval_s = min(ours.interval_s, theirs.interval_s)
-    probes = min((total_s - idle_s) // interval_s, _MOST_PROBES)
-    if total_s == theirs.total_s:  # the last probe no earlier than theirs
-        idle_s = total_s - interval_s * probes
-    return Keepalive(idle_s, interval_s, probes)
+    probes = min((theirs.total_s - ours.idle_s) // ours.interval_s, _MOST_PROBES)
+    # the last probe no earlier than theirs
+    return Keepalive(theirs.total_s - ours.interval_s * probes, ours.interval_s, probes)
 
 
 def read(layers: Layers) -> Optional[Keepalive]:
@@ -98,16 +97,27 @@ def read(layers: Layers) -> Optional[Keepalive]:
     return _read(layers.raw) if is_on else None
 
 
-def probe_every(layers: Optional[Layers], seconds: int, first_too: bool = False) -> None:
-    """Change the time between two probes; in force from the next probe on (measured).
-
-    :param first_too: change the silence before the first one; a timer that runs moves with it.
-    """
+def probe_every(layers: Optional[Layers], seconds: int) -> None:
+    """Probe after so many seconds of silence, and then as often; a timer that runs moves, too."""
     if layers is None:
         return
-    RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _OPTIONS[1], seconds)  # type: ignore[arg-type]
-    if first_too:
-        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _OPTIONS[0], seconds)  # type: ignore[arg-type]
+    for option in _OPTIONS[:2]:
+        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, option, seconds)  # type: ignore[arg-type]
+
+
+def probe_rarely(layers: Optional[Layers], settings: Settings) -> None:
+    """Probe rarely, since probes are swallowed; not where the application has a total of its own.
+
+    The interval is in force from the next probe on (measured).
+    """
+    if layers is not None and read(layers) == _ours(settings):
+        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _OPTIONS[1], PROBE_RARELY_S)  # type: ignore[arg-type]
+
+
+def _ours(settings: Settings) -> Keepalive:
+    return Keepalive(
+        settings.keepalive_idle_s, settings.keepalive_interval_s, settings.keepalive_count
+    )
 
 
 def _read(raw: RawSocket) -> Keepalive:

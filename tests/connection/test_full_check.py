@@ -17,10 +17,12 @@ import pools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks, raises
-from pools import counters, get, in_stock, pooled_connection, serving, shim, verdicts
+from delayed_answers import SILENT
+from pools import counters, get, in_stock, let_pass, pooled_connection, serving, shim, verdicts
 from replay_tools import after_checkout, reused, side_by_side
 from stalepool import stats
 from stalepool.connection.state import UPGRADED, find, origin_of
+from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, Respond, SlowAnswer, into_pool, kernel, release
 from worlds import WITH_TESTS
 
@@ -114,6 +116,16 @@ def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
         time.sleep(0.2)  # the pause after a move that was refused
         assert get(pool) == 200
         assert counters(server)["moved"] == {"failed": 1}
+
+
+@pytest.mark.parametrize(("rtt_ms", "moved"), [(10, {"probe_unanswered": 1}), (800, {})])
+def test_the_answer_to_a_single_probe_may_be_on_its_way(rtt_ms, moved):
+    ages = dict.fromkeys(("last_data_recv_ms", "last_ack_recv_ms"), 6000)
+    says = TcpInfo(**{**SILENT, **ages, "probes": 1, "rtt_us": 1000 * rtt_ms})
+    with shim(), reused() as (server, pool), breaks("TCP_INFO", by=lambda _: says):
+        let_pass(pool, 6)
+        assert get(pool) == 200
+        assert counters(server)["moved"] == moved
 
 
 @pytest.mark.parametrize("command", [b"k\n", b"K\n"], ids=["update", "update-and-ask-for-one"])

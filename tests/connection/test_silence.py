@@ -21,7 +21,8 @@ import stalepool_testing as testing
 from delayed_answers import ReadThenBlackHole
 from pools import DEFAULTS, Server, counters, get, pool_for, pooled_connection, shim
 from replay_tools import side_by_side, wrong
-from stalepool.sockets.layers import raw_of
+from stalepool.sockets import keepalive
+from stalepool.sockets.layers import layers_of, raw_of
 from stalepool_testing import TLS, AnswerStep, FaultServer, Respond, Silence
 from worlds import beside
 
@@ -43,6 +44,7 @@ def ask(server, pool, method="GET", body=b""):
     request came; it was acted on each time. The rest is what was counted.
     """
     before, began = len(server.journal), time.monotonic()
+    name = pooled_connection(pool).sock.getsockname()
     try:
         end = pool.request(method, "/", body=body).status
     except (HTTPError, OSError) as error:
@@ -52,9 +54,19 @@ def ask(server, pool, method="GET", body=b""):
     return {
         **{name: counted.get(name, {}) for name in ("replays", "moved", "verdicts", "gone")},
         **{"end": end, "took_s": took_s, "connections": len(server.journal.connections)},
+        "still_sent": is_still_sent(name),
         "on": [entry.connection for entry in list(server.journal)[before:] if entry.processed],
         "probes": counted["knowledge"].get("keepalive_probes"),
     }
+
+
+def is_still_sent(name):
+    """Tell whether the kernel goes on to send what was written to a socket that is closed."""
+    address = "%08X:%04X" % (*struct.unpack("=I", socket.inet_aton(name[0])), name[1])
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table]
+    fin_wait_1 = "04"
+    return any((row[1], row[3]) == (address, fin_wait_1) for row in rows)
 
 
 @contextlib.contextmanager
@@ -163,13 +175,15 @@ def behind_a_filter(answered_after_s):
         return ask(server, pool)
 
 
-def idle_behind_a_filter(count=3):
+def idle_behind_a_filter(server, count):
     """POSTs, and before each of them the connection is idle for two probes; the last one's end."""
-    with answered(FilteredServer(default=RespondThroughFilter())) as (server, pool):
+    with answered(server) as (server, pool):
         for _ in range(count):
             time.sleep(2.6)
             seen = ask(server, pool, "POST", b"x")
-        return {**seen, "on": [entry.connection for entry in server.journal]}
+        interval_s = keepalive.read(layers_of(pooled_connection(pool).sock)).interval_s
+        on = [entry.connection for entry in server.journal]
+        return {**seen, "on": on, "interval_s": interval_s}
 
 
 def acknowledged_and_dead(method="GET", tls=None, timeout_s=LIMIT_S):
@@ -221,11 +235,14 @@ def shows(at_least_s=0, at_most_s=PATIENT_S, **expected):
 #: acted on once, and on the connection that it was on
 WAITED_FOR = {"end": 200, "on": [0], "replays": {}}
 is_waited_for = shows(**WAITED_FOR)
+SWALLOWED = {"end": 200, "probes": "swallowed", "interval_s": 75}
 is_ridden = shows(**WAITED_FOR, at_most_s=8, moved={"failed": 1}, probes="answered")
 OTHER_SOCKET = {"end": 200, "on": [1], "connections": 2, "replays": {}}
 #: within the wait on silence, and two more probes; a machine that has other things to do
 _saved = functools.partial(
-    shows, at_most_s=3 + 2.2 + 3, end=200, replays={"ok": 1}, gone={"silent_in_request": 1}
+    # what was sent first does not arrive after the caller's next request
+    *(shows, 0, 3 + 2.2 + 3),
+    **{"end": 200, "replays": {"ok": 1}, "gone": {"silent_in_request": 1}, "still_sent": False},
 )
 
 
@@ -260,8 +277,13 @@ CASES = {
     "GET behind a filter": (lambda: behind_a_filter(7.0), shows(**WAITED_FOR, probes="swallowed")),
     # in stock they ride one connection; here the first took a fresh one, which was silent, too
     "idle behind a filter": (
-        idle_behind_a_filter,
-        shows(end=200, on=[0, 1, 1, 1], moved={"probe_unanswered": 1}, probes="swallowed"),
+        lambda: idle_behind_a_filter(FilteredServer(default=RespondThroughFilter()), 3),
+        shows(**SWALLOWED, on=[0, 1, 1, 1], moved={"probe_unanswered": 1}),
+    ),
+    # a probe was answered, which two fresh ones in a row disprove
+    "idle behind a new filter": (
+        lambda: idle_behind_a_filter(Server([Respond(200)], default=RespondThroughFilter()), 5),
+        shows(**SWALLOWED, on=[0, 0, 1, 2, 2, 2], moved={"probe_unanswered": 2}),
     ),
     "acknowledged GET": (acknowledged_and_dead, is_sent_again),
     "TLS: acknowledged GET": (lambda: acknowledged_and_dead(tls=TLS()), is_sent_again),
@@ -334,7 +356,7 @@ def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with shim(**SHORT):
-        seen = idle_behind_a_filter(2)
+        seen = idle_behind_a_filter(FilteredServer(default=RespondThroughFilter()), 2)
     assert (seen["on"], seen["moved"], len(asked)) == ([0, 0, 0], {"failed": 1}, 2)
 
 

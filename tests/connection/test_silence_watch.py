@@ -105,8 +105,12 @@ def test_only_the_fresh_socket_is_probed_more_often():
             before = keepalive.read(old)
             with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 3})):
                 assert not watch.finds_the_peer_dead()
-            probed = keepalive.read(layers_of(watch.fresh))
-            assert (keepalive.read(old), probed.interval_s) == (before, 1)
+                probed = keepalive.read(layers_of(watch.fresh))
+                assert (keepalive.read(old), probed.interval_s) == (before, 1)
+                # the fresh one's probe is unanswered, too: probes are swallowed
+                assert not watch.finds_the_peer_dead()
+            assert (watch.fresh, watch.pause_s) == (None, None)
+            assert keepalive.read(old) == before._replace(interval_s=75)
 
 
 def test_nothing_is_done_after_an_uninstall():
