@@ -149,10 +149,10 @@ def drop_unacknowledged(sock: Any) -> None:
     The kernel would go on to send it for some 100 s, so a request that was sent once more might
     arrive after the caller's next ones (measured).
     """
-    raw = raw_of(sock)
-    if raw is not None:
-        at_once = struct.pack("ii", 1, 0)
-        RawSocket.setsockopt(raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
+    layers = layers_of(sock)
+    info, at_once = tcp_info.ask(layers), struct.pack("ii", 1, 0)
+    if layers is not None and (info is None or info.missing > 0):
+        RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
 
 
 def shorter(*limits: Any) -> Any:

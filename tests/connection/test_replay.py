@@ -338,3 +338,32 @@ def test_one_attempt_is_seen(name, method, default):
     else:
         status, times, _ = in_stock(wanted)
         assert found[:2] == [status, times + (method == "GET")]
+
+
+def test_a_connection_whose_request_was_acknowledged_ends_as_in_stock():
+    """By a FIN; the server may have closed its half alone, and read on."""
+    seen = []
+
+    def serve(listener):
+        first, _ = listener.accept()
+        for ends in (False, True):
+            while not first.recv(65536).endswith(b"\r\n\r\n"):
+                pass
+            if ends:
+                first.shutdown(socket.SHUT_WR)
+            else:
+                first.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        second, _ = listener.accept()
+        second.recv(65536)
+        second.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        seen.append(first.recv(1))
+        first.close()
+        second.close()
+
+    with shim(replay="idempotent"), socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        with urllib3.HTTPConnectionPool(*listener.getsockname(), retries=False) as pool:
+            assert [get(pool), get(pool)] == [200, 200]
+            thread.join()
+    assert seen == [b""]

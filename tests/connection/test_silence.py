@@ -65,8 +65,9 @@ def is_still_sent(name):
     address = "%08X:%04X" % (*struct.unpack("=I", socket.inet_aton(name[0])), name[1])
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in table]
-    fin_wait_1 = "04"
-    return any((row[1], row[3]) == (address, fin_wait_1) for row in rows)
+    fin_wait_1, fin = "04", 1
+    queues = [row[4] for row in rows if (row[1], row[3]) == (address, fin_wait_1)]
+    return any(int(queue.partition(":")[0], 16) > fin for queue in queues)
 
 
 @contextlib.contextmanager
