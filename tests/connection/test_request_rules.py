@@ -193,7 +193,7 @@ REASONS = [
     ("idle_setting", {"setting": 0}),
     ("idle_setting", {"setting": 99}),
     ("announced_limit", {"idle_limit_s": 99.0}),
-    ("announced_limit", {"idle_limit_s": 101.0}),
+    ("announced_limit", {"idle_limit_s": 100.4}),
     ("observed_limit", OF_100),
     # whatever it is, and whatever is set
     ("probe_unanswered", {"move_for": "probe_unanswered", "setting": "off"}),
@@ -204,12 +204,12 @@ NO_REASONS = [
     {},
     {"setting": "off", "idle_limit_s": 99.0, **OF_100},
     {"setting": 101, "idle_limit_s": 99.0, **OF_100},
-    {"idle_limit_s": 103.0},  # 2 s before it at most
+    {"idle_limit_s": 101.0},  # 0.5 s before it at most
     {"idle_limit_s": 70.0},  # it has outlived that
     {"died_at": (100.0, 101.0)},  # thrice, or it was chance
     {"died_at": (100.0, 101.0, 130.0)},
     {"died_at": (10.0, 10.0, 11.0)},  # it has outlived that
-    {"died_at": (103.0, 104.0, 105.0)},
+    {"died_at": (101.0, 102.0, 103.0)},
     {"untrue_limit_s": 99.0},  # of another connection
     {"untrue_limit_s": 99.0, "idle_limit_s": 99.0},
     {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},

@@ -134,6 +134,15 @@ CASES = {
         lambda: posts((*NEAR, *NEAR), [LIMITED, Close()]),
         Seen([200, "ProtocolError", 200, 200], [0, 1, 2, 2], {"announced_limit": 1}, True),
     ),
+    "too many connections": (
+        lambda: posts(TWICE, [LIMITED, Respond(429)]),
+        Seen([200, 429, 200], [0, 1, 1], {"announced_limit": 1}, True),
+    ),
+    # of servers with threads, whose newcomers wait in the backlog; of balancers with sessions
+    "in the last quarter, not in the last half second": (
+        lambda: posts((0, 3.2), default=Respond(headers={"Keep-Alive": "timeout=4"})),
+        Seen([200, 200], [0, 0], {}, False),
+    ),
 }
 GREEN_CASES = ("plain", "TLS", "proxy", "draining", "TLS, one at a time")
 
