@@ -120,7 +120,7 @@ class Knowledge:
 
     def note_alive(self, idle_s: float) -> None:
         """Note that a connection is alive after so many seconds, and forget what that disproves."""
-        self._fins = tuple(fin for fin in self._fins if idle_s <= 1.5 * fin[1])
+        self._fins = tuple(fin for fin in self._fins if idle_s <= fin[1] + 1.0)
 
     @property
     def observed_idle_limit_s(self) -> Optional[float]:

@@ -82,7 +82,7 @@ def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
             with breaks("clock of the counters", by=lambda ago=seconds_ago: time.monotonic() - ago):
                 stats.origin(origin_of(pooled_connection(pool))).knowledge.note_fin(1.0)
         assert counters(server)["knowledge"]["observed_idle_limit_s"] == 1.0
-        pools.wait_idle(pool, 1.6)
+        pools.wait_idle(pool, 2.1)
         assert get(pool) == 200
         assert counters(server)["knowledge"]["observed_idle_limit_s"] is None
 
