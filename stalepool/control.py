@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List
 
-from stalepool import runtime, status
+from stalepool import status
 from stalepool.patching import import_hook
 from stalepool.settings import Settings
 
@@ -22,12 +22,10 @@ def install(**settings: Any) -> None:
     :raises SettingsError: a name is unknown or a value wrong; then nothing has changed.
     """
     chosen = Settings.from_environ(os.environ, **settings)
-    if not chosen.enabled:
+    if chosen.enabled:
+        import_hook.register(chosen)
+    else:
         import_hook.unregister("enabled=False")
-        return
-    import_hook.register(chosen)
-    if runtime.current is not None:
-        runtime.put_in_force(chosen)
 
 
 def uninstall() -> List[str]:

@@ -29,11 +29,13 @@ class _Finder:
     """First on ``sys.meta_path``; finds what the other finders find, and watches its load."""
 
     def __init__(self) -> None:
+        self.is_registered = False
         self.settings: Optional[Settings] = None  # the defaults
-        self.refused: Optional[str] = None  # why nothing may be patched
+        #: why nothing may be patched; None: it may
+        self.off_because: Optional[str] = "it was not switched on"
         self.being_loaded: List[str] = []  # the packages whose __init__ runs now
         self.has_failed = False
-        self.loaded: Any = None  # our modules runtime and patches, once there is a urllib3
+        self.patches: Any = None  # our module, once there is a urllib3
 
     def find_spec(
         self, fullname: str, path: Any = None, target: Any = None
@@ -71,7 +73,7 @@ class _Finder:
 
     def patch(self, modules: List[ModuleType]) -> None:
         """Put the settings in force, and patch these modules if they are not patched yet."""
-        if not modules or self is not _finder:
+        if not self.is_registered or not (modules or self.patches):
             return
         try:
             from stalepool.sockets import unpatched
@@ -79,7 +81,7 @@ class _Finder:
             with unpatched.in_sight():
                 from stalepool import fallback
 
-                if self.refused is None:
+                if self.off_because is None:
                     patch = fallback.guarded("hook_failed", False)(self._load_and_patch)
                     self.has_failed = not patch(modules)
                 fallback.guarded("status_failed")(self._show)(modules)
@@ -90,11 +92,11 @@ class _Finder:
             self.has_failed = True
 
     def _load_and_patch(self, modules: List[ModuleType]) -> bool:
-        from stalepool import runtime, settings
+        from stalepool import runtime
         from stalepool.patching import patches
 
-        self.loaded = runtime, patches
-        runtime.put_in_force(self.settings or settings.Settings())
+        self.patches = patches
+        runtime.put_in_force(registered_settings())
         for module in modules:
             patches.apply(module)
         return True
@@ -103,7 +105,7 @@ class _Finder:
         """Show this process to ``stalepool status``; if the shim is off, say so in the log."""
         from stalepool import fallback, status
 
-        if self.refused is None:  # the environment tells stalepool status as much
+        if self.off_because is None:  # the environment tells stalepool status as much
             status.show(describe)
         say = fallback.guarded("status_failed")(self._say_that_it_is_off)
         if not self.is_at_work():
@@ -116,44 +118,38 @@ class _Finder:
 
         from stalepool import fallback
 
-        if self is _finder and not self.is_at_work():
+        if self.is_registered and not self.is_at_work():
             args = "stalepool is not active in this process: %s", self.why_off()
             fallback.log(logging.getLogger("stalepool.status"), logging.WARNING, *args)
 
     def why_off(self) -> Optional[str]:
         """Return why nothing is or will be patched; None if something is or will be."""
-        if self.is_at_work():
-            return None
-        if self.refused is not None or not self.has_failed:
-            return self.refused or "wrapt cannot be imported"
+        if self.is_at_work() or self.off_because is not None:
+            return self.off_because
+        if not self.has_failed:
+            return "wrapt cannot be imported"
         from stalepool import fallback
 
         return "the import hook failed: %s" % fallback.first_details.get("hook_failed")
 
     def is_at_work(self) -> bool:
-        """Tell whether something is or will be patched."""
-        if self.refused is not None:
+        """Tell whether something is patched, or will be as soon as there is something to patch."""
+        if not self.is_registered or self.off_because is not None:
             return False
-        if self.loaded is not None and self.loaded[1].patched():
+        if self.patches is not None and self.patches.patched():
             return True
         return not self.has_failed and _wrapt_is_there()
 
     def retire(self) -> List[str]:
         """Undo everything; return what could not be undone."""
+        patches, self.patches = self.patches, None
+        self.is_registered = self.has_failed = False
         if self in sys.meta_path:
             sys.meta_path.remove(self)
-        if self.loaded is None:
-            return []
-        runtime, patches = self.loaded
-        runtime.put_in_force(None)
-        left: List[str] = patches.remove()
-        return left
+        return [] if patches is None else patches.remove()
 
 
-_finder: Optional[_Finder] = None
-
-#: why there is no finder
-_off_because: Optional[str] = None
+_finder = _Finder()
 
 
 def register(settings: Optional[Settings] = None, refused: Optional[str] = None) -> None:
@@ -165,16 +161,13 @@ def register(settings: Optional[Settings] = None, refused: Optional[str] = None)
     :param refused: why nothing may be patched; it is said in the service's log at its first
         connection.
     """
-    global _finder
-    if _finder is None:
-        earlier: List[Any] = list(sys.meta_path)
-        for finder in earlier:  # of a stalepool that was deleted from sys.modules since
-            if type(finder).__module__ == __name__:
-                finder.retire()
-        _finder = _Finder()
-    if _finder not in sys.meta_path:
+    finders: List[Any] = list(sys.meta_path)
+    for finder in finders:
+        if type(finder).__module__ == __name__ and finder is not _finder:
+            finder.retire()  # of a stalepool that was deleted from sys.modules since
+    if _finder not in finders:
         sys.meta_path.insert(0, _finder)
-    _finder.settings, _finder.refused = settings, refused
+    _finder.is_registered, _finder.settings, _finder.off_because = True, settings, refused
     _finder.patch(copies.present())
 
 
@@ -183,11 +176,10 @@ def unregister(off_because: str = "stalepool.uninstall() was called") -> List[st
 
     :returns: the patches that could not be undone, see :func:`stalepool.uninstall`.
     """
-    global _finder, _off_because
-    finder, _finder = _finder, None
-    _off_because = off_because
-    left = [] if finder is None else finder.retire()
-    if finder is not None and finder.loaded is not None:
+    _finder.off_because = off_because
+    has_patched = _finder.patches is not None
+    left = _finder.retire()
+    if has_patched:
         from stalepool import status
 
         status.show(describe)
@@ -196,16 +188,15 @@ def unregister(off_because: str = "stalepool.uninstall() was called") -> List[st
 
 def is_at_work() -> bool:
     """Tell whether something is patched, or will be as soon as there is something to patch."""
-    return _finder is not None and _finder.is_at_work()
+    return _finder.is_at_work()
 
 
 def describe() -> Dict[str, Any]:
     """Return the part of a snapshot that is about patching; plain data."""
-    settings = registered_settings()
-    patches = None if _finder is None or _finder.loaded is None else _finder.loaded[1]
+    settings, patches = registered_settings(), _finder.patches
     return {
         "installed": is_at_work(),
-        "off_because": _off_because if _finder is None else _finder.why_off(),
+        "off_because": _finder.why_off(),
         "settings": {} if settings is None else settings.explained(),
         "patched": [] if patches is None else patches.patched(),
         "unpatched": [] if patches is None else patches.unpatched(),
@@ -216,7 +207,7 @@ def registered_settings() -> Optional[Settings]:
     """Return what :func:`register` was given last; None where nothing is registered."""
     from stalepool.settings import Settings
 
-    return None if _finder is None else _finder.settings or Settings()
+    return (_finder.settings or Settings()) if _finder.is_registered else None
 
 
 def _at_first_connection(module: ModuleType, say: Callable[[], None]) -> None:

@@ -14,7 +14,7 @@ import weakref
 from types import FunctionType, ModuleType
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
-from stalepool import fallback
+from stalepool import fallback, runtime
 from stalepool.connection.answer import make_replayed, make_response_class
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.connection.connect import make_new_conn
@@ -138,11 +138,12 @@ def apply(module: ModuleType) -> None:
 
 
 def remove() -> List[str]:
-    """Restore the originals in every copy, and delete ours where they were inherited.
+    """Restore the originals in every copy; ours that stay, and calls under way, pass through.
 
     :returns: the patched functions that somebody else has wrapped: there ours stays, as a
         pass-through.
     """
+    runtime.put_in_force(None)
     left: List[_Applied] = []
     _imp.acquire_lock()
     try:

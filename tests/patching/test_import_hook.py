@@ -48,9 +48,9 @@ def test_a_finder_that_was_taken_out_meanwhile_finds_and_patches_nothing(finder)
 #: an attribute of the finder, what stands for wrapt -> why nothing is patched
 OFF = {
     "the next copy has failed": ("has_failed", True, wrapt, None),
-    "no wrapt": ("loaded", None, None, "wrapt cannot be imported"),
+    "no wrapt": ("patches", None, None, "wrapt cannot be imported"),
     # it has no spec, so it must not be looked up
-    "a stub of wrapt": ("loaded", None, ModuleType("wrapt"), None),
+    "a stub of wrapt": ("patches", None, ModuleType("wrapt"), None),
 }
 
 
