@@ -1,7 +1,7 @@
 """Counters, and what was learnt, of each origin: idle limit, keepalive probes, outage.
 
-At most :data:`MAX_ORIGINS` origins have an entry of their own. The others share one entry, and
-nothing is learnt of them. Idle times at death are counted in geometric buckets.
+Beyond :data:`MAX_ORIGINS` origins the others share one entry, and nothing is learnt of them. Idle
+times at death are counted in geometric buckets.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ NO_MOVES_FOR_S = 300.0
 #: connections that have to outlive an announced idle limit before it is ignored
 MOST_OUTLIVED = 3
 
-#: group of counters -> what it counts. Each group has a fixed set of names, defined in its module,
-#: so counters take bounded memory
+#: group of counters -> what it counts; each has a fixed set of names, so memory is bounded
 GROUPS = {
     "verdicts": "checks of pooled connections, by verdict",
     "moved": "requests moved to a fresh connection before their first byte, by reason or failed",
@@ -107,9 +106,8 @@ class Knowledge:
     def note_fin(self, age_s: float) -> None:
         """Note an idle time, in seconds, by which the origin had closed a connection.
 
-        It may have been looked at late, so of two that disagree the shorter one counts. Times below
-        a second are no idle limit: the server may close after a number of answers. Connections that
-        end together, as at a restart, count as one.
+        Of two that disagree the shorter one counts: docs/replay.rst. Below a second the server may
+        close after a number of answers. Connections that end together count as one.
         """
         now, fins = monotonic(), self._believed_fins()
         if age_s < 1.0 or (fins and now - fins[-1][0] <= 0.9 * age_s):
@@ -125,9 +123,8 @@ class Knowledge:
     @property
     def observed_idle_limit_s(self) -> Optional[float]:
         """Return the shortest of the last three idle times at death, which agree by a quarter."""
-        # as a rule there are fewer, and this is asked before each POST
-        ages = [age_s for _, age_s in self._believed_fins()] if len(self._fins) == 3 else []
-        return min(ages) if len(ages) == 3 else None
+        fins = self._believed_fins() if self._fins else ()  # asked before each POST
+        return min(age_s for _, age_s in fins) if len(fins) == 3 else None
 
     def _believed_fins(self) -> List[Tuple[float, float]]:
         return [fin for fin in self._fins if fin[0] > monotonic() - OBSERVED_FOR_S]
@@ -225,19 +222,13 @@ class Origin:
                 for bucket, counter in sorted(self.died.copy().items())
             },
             **counted,
-            "saved": self._saved(counted),
-        }
-
-    def _saved(self, counted: Dict[str, Dict[str, int]]) -> Dict[str, int]:
-        """Return how many attempts urllib3 alone would have lost, by what saved them.
-
-        If urllib3's own check would have discarded the connection, too, nothing was saved. A move
-        near an idle limit is not counted either: the request might have arrived without it.
-        """
-        return {
-            "replayed": counted["replays"].get("ok", 0),
-            "kept_off": self.hidden.value,
-            "reconnected": counted["reconnects"].get("ok", 0),
+            # attempts that urllib3 alone would have lost: docs/status.rst
+            "saved": {
+                "replayed": counted["replays"].get("ok", 0),
+                "kept_off": self.hidden.value,
+                "reconnected": counted["reconnects"].get("ok", 0),
+            },
+            "knowledge": self._knowledge.as_dict(),
         }
 
 
@@ -265,13 +256,12 @@ def forget_counts() -> None:
 
 def snapshot() -> Dict[str, Any]:
     """Return the origins and their totals as plain data: dicts, strings, numbers."""
-    entries = dict(sorted(_origins.copy().items()))  # another thread may meet a new one
-    counted = {name: entry.as_dict() for name, entry in entries.items()}
-    totals = summed([Origin("").as_dict(), *counted.values()])
+    entries = sorted(_origins.copy().items())  # another thread may meet a new one
+    origins = {name: entry.as_dict() for name, entry in entries}
+    totals = summed([Origin("").as_dict(), *origins.values()])
+    del totals["knowledge"]
     totals["died_idle_s"] = dict(sorted(totals["died_idle_s"].items()))
-    for name, entry in entries.items():
-        counted[name]["knowledge"] = entry._knowledge.as_dict()
-    return {"origins": counted, "totals": totals}
+    return {"origins": origins, "totals": totals}
 
 
 def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:

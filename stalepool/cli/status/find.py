@@ -221,8 +221,8 @@ def _is_a_status(seen: Any) -> bool:
 def _example() -> Dict[str, Any]:
     """Return a status in which each type occurs once; a tuple has the types that are allowed."""
     counted = stats.Origin("").as_dict()
+    knowledge = {**counted.pop("knowledge"), "observed_idle_limit_s": (None, 0.0)}
     counted = {key: {"": 0} if value == {} else value for key, value in counted.items()}
-    knowledge = {**stats.Knowledge().as_dict(), "observed_idle_limit_s": (None, 0.0)}
     return {
         **{
             "versions": {"stalepool": "", "python": ""},
