@@ -82,15 +82,15 @@ def pass_by() -> None:
     if current is None:  # uninstalled meanwhile
         return
     began = monotonic()  # with 512 origins, the snapshot takes 29 ms, and the write 8 ms
-    now, interval_s = snapshot(describe_hook()), current.summary_s
+    now, interval_s = snapshot(describe_hook()), current.summary_s or float("inf")
     if monotonic() >= _file_due_at:
         _file_due_at = status_file.write(now, began) or due_at
     if not _has_said:
         _has_said = True
         _say_that_it_is_active(now)
-    if interval_s is not None and monotonic() >= _summarized_at + interval_s:
+    if monotonic() >= _summarized_at + interval_s:
         _summarize(now)
-    due_at = _file_due_at if interval_s is None else min(_file_due_at, _summarized_at + interval_s)
+    due_at = min(_file_due_at, _summarized_at + interval_s)
 
 
 def _say_that_it_is_active(now: Dict[str, Any]) -> None:

@@ -1,15 +1,15 @@
 """The file of this process for ``stalepool status``: where it lies, and how it is replaced.
 
 It lies in a directory that belongs to the user, and that no other user may write to. Its name has
-the id of the process, and the namespace of the id, since containers may share a directory. The
-functions are those of ``posix``, which eventlet does not replace: on a regular file they do not
-yield, and no lock is held.
+the id of the process, and the namespace of the id, since containers may share a directory. Neither
+eventlet nor gevent replaces ``posix`` and ``FileIO``: they do not yield, and no lock is held.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import logging
 import os
@@ -129,21 +129,16 @@ def _is_gone(pid: int) -> bool:
 def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
     global written
     name = name_of(now["pid"], _posix.stat("/proc/self/ns/pid").st_ino)
-    stat = _posix.open("/proc/self/stat", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        ticks = start_ticks(_posix.read(stat, 4096))
-    finally:
-        _posix.close(stat)
+    with io.FileIO("/proc/self/stat") as stat:
+        ticks = start_ticks(stat.read())
     data = json.dumps({"written_at": time(), "start_ticks": ticks, **now}).encode()
     temporary = "%s.%d" % (name, _writes.tick())  # two threads may be here
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = _posix.open(temporary, flags, 0o600, dir_fd=directory)
+    descriptor = _posix.open(temporary, flags, 0o600, dir_fd=directory)
     try:
-        try:
+        with io.FileIO(descriptor, "w") as file:
             while data:
-                data = data[_posix.write(file, data) :]
-        finally:
-            _posix.close(file)
+                data = data[file.write(data) :]
         _posix.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     except OSError:
         _posix.unlink(temporary, dir_fd=directory)
