@@ -43,8 +43,7 @@ def uninstall() -> List[str]:
 def is_installed() -> bool:
     """Tell whether urllib3 is patched, or will be as soon as it is imported.
 
-    It is False, too, if patching failed, for example without wrapt; ``fallbacks`` in
-    :func:`snapshot` and one WARNING say so.
+    It is False, too, if patching failed; ``fallbacks`` in :func:`snapshot` and one WARNING say so.
     """
     return import_hook.is_at_work()
 

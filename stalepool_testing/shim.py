@@ -15,7 +15,7 @@ def stalepool_on(**settings: Any) -> Iterator[None]:
     :param settings: as for ``stalepool.install()``: each overrides its ``STALEPOOL_*`` variable.
         The kill switch in the environment is ignored.
     :raises SettingsError: a name is unknown or a value wrong.
-    :raises RuntimeError: the shim cannot be switched on, because wrapt is missing.
+    :raises RuntimeError: the shim cannot be switched on.
     """
     with _what_was_in_force() as stalepool:
         stalepool.install(**{"enabled": True, **settings})

@@ -12,8 +12,8 @@ from pools import get, shim
 from replay_tools import side_by_side
 from stalepool import fallback, runtime
 
-WITHOUT_WRAPT = """
-    sys.modules["wrapt"] = None
+BROKEN = """
+    sys.modules["stalepool.connection.checkout"] = None
     import stalepool
 
     def is_on():
@@ -21,12 +21,12 @@ WITHOUT_WRAPT = """
         assert seen["installed"] is stalepool.is_installed() is bool(seen["mode"])
         return seen["installed"]
 
-    assert not is_on()
+    assert stalepool.is_installed()  # as far as is known yet
     import urllib3
     assert not is_on()
     assert not hasattr(urllib3.connectionpool.is_connection_dropped, "__wrapped__")
     assert stalepool.snapshot()["fallbacks"]["hook_failed"] > 0
-    del sys.modules["wrapt"]  # and now it is there
+    del sys.modules["stalepool.connection.checkout"]  # and now it is there
     %s
     import urllib3
     assert is_on()
@@ -67,7 +67,7 @@ SCRIPTS = {
         assert not stalepool.is_installed() and sys.meta_path == finders
         stalepool.install(mode="audit")
         stalepool.install(mode="active", max_idle_s=7)
-        assert stalepool.is_installed() and "wrapt" not in sys.modules
+        assert stalepool.is_installed() and "stalepool.patching.patches" not in sys.modules
         import urllib3
         check(urllib3.connectionpool)
         from stalepool import runtime
@@ -83,8 +83,8 @@ SCRIPTS = {
         assert wrappings(urllib3.connectionpool) == {0}
     """,
     # what failed for one copy may work later, or for the next
-    "without wrapt, and then with it": WITHOUT_WRAPT % "stalepool.install()",
-    "without wrapt, and the next copy with it": WITHOUT_WRAPT % 'forget("urllib3")',
+    "broken, and then whole": BROKEN % "stalepool.install()",
+    "broken, and whole for the next copy": BROKEN % 'forget("urllib3")',
 }
 
 

@@ -12,8 +12,6 @@ import logging
 from types import ModuleType
 from typing import Any, Callable, Mapping, Tuple
 
-import wrapt
-
 from stalepool import fallback, runtime
 
 _logger = logging.getLogger("stalepool.keystone")
@@ -26,6 +24,7 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
 
     It is not on the hot path, so wrapt does it, and keeps binding and introspection right.
     """
+    import wrapt  # 18 ms, most of it for asyncio: only where there is a keystoneauth1
 
     def request(
         wrapped: Callable[..., Any], instance: Any, args: Tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -1,7 +1,7 @@
 """The import hook: it patches every copy of urllib3 as soon as the copy is loaded, and not before.
 
-Before that, neither wrapt nor most modules of ours (23-90 ms) are imported, so a process that loads
-no urllib3 does not pay, and ``eventlet.monkey_patch()`` may still come. Nothing is imported while a
+Before that, most modules of ours are not imported, so a process that loads no urllib3 does not pay,
+ and ``eventlet.monkey_patch()`` may still come. Nothing is imported while a
 package is half loaded, or while a finder is asked: docs/design.rst.
 
 A copy is patched when its ``__init__`` has run; a module of it that is loaded later is patched once
@@ -126,8 +126,6 @@ class _Finder:
         """Return why nothing is or will be patched; None if something is or will be."""
         if self.is_at_work() or self.off_because is not None:
             return self.off_because
-        if not self.has_failed:
-            return "wrapt cannot be imported"
         from stalepool import fallback
 
         return "the import hook failed: %s" % fallback.first_details.get("hook_failed")
@@ -136,9 +134,7 @@ class _Finder:
         """Tell whether something is patched, or will be as soon as there is something to patch."""
         if not self.is_registered or self.off_because is not None:
             return False
-        if self.patches is not None and self.patches.patched():
-            return True
-        return not self.has_failed and _wrapt_is_there()
+        return not self.has_failed or (self.patches is not None and self.patches.patched() != [])
 
     def retire(self) -> List[str]:
         """Undo everything; return what could not be undone."""
@@ -233,12 +229,3 @@ def _at_first_connection(module: ModuleType, say: Callable[[], None]) -> None:
         return stock(*args, **kwargs)
 
     pool._new_conn = _new_conn
-
-
-def _wrapt_is_there() -> bool:
-    """Tell whether wrapt can be found; it is not imported for that."""
-    if "wrapt" in sys.modules:
-        return sys.modules["wrapt"] is not None
-    from importlib.util import find_spec  # 4 ms: only when it is needed
-
-    return find_spec("wrapt") is not None

@@ -78,7 +78,7 @@ cfg.CONF.set_override("timeout", 30, "glance")
 GEVENT = "from gevent import monkey; monkey.patch_all(); import urllib3"
 LATE = "import urllib3, eventlet; eventlet.monkey_patch()"
 EARLY = "import eventlet; eventlet.monkey_patch(); import urllib3"
-NO_WRAPT = "import sys; sys.modules['wrapt'] = None; import urllib3"
+BROKEN = "import sys; sys.modules['stalepool.connection.checkout'] = None; import urllib3"
 ISOLATED = [sys.executable, "-I", "-c", "import urllib3"]
 KEYSTONE = "ok patches: patched: keystoneauth1.session, urllib3.connectionpool"
 NO_TIMEOUT = "warning timeouts: no read timeout: [neutron] timeout"
@@ -87,10 +87,10 @@ NO_TIMEOUT = "warning timeouts: no read timeout: [neutron] timeout"
 PROGRAMS = [
     ("eventlet", LATE, ["warning order: eventlet's monkey_patch() came after "]),
     ("gevent", GEVENT, ["ok order: gevent's monkey_patch() came before urllib3"]),
-    ("wrapt", "pass", ["warning urllib3: no urllib3: no watched process imported it"]),
-    ("wrapt", NO_WRAPT, ["error patches: nothing is patched: wrapt is missing"]),
-    ("wrapt", ISOLATED, ["error command: stalepool did not start in /"]),
-    ("wrapt", ["no-such", "--json"], ["error command: no-such: No such file"]),
+    ("urllib3", "pass", ["warning urllib3: no urllib3: no watched process imported it"]),
+    ("urllib3", BROKEN, ["error patches: nothing is patched, although urllib3 is loaded"]),
+    ("urllib3", ISOLATED, ["error command: stalepool did not start in /"]),
+    ("urllib3", ["no-such", "--json"], ["error command: no-such: No such file"]),
     ("oslo_config", CLIENTS, ["ok order: native threads", KEYSTONE, NO_TIMEOUT]),
     ("eventlet", EARLY, ["ok order: eventlet's monkey_patch() came before urllib3"]),
 ]

@@ -12,7 +12,6 @@ import time
 
 import pytest
 import urllib3
-import wrapt
 
 import stalepool
 from conftest import child_that_stays
@@ -87,8 +86,8 @@ def test_a_service_is_shown_from_outside(at, flaky, place, status):
     first, *rest = done.stdout.splitlines()
     said = r"\(pid %d, .*saved 1 request in \d+ s: 1 sent once more, 0 kept off .*; 0 fallbacks"
     assert re.search(said % service.pid, first)
-    about = "  active, python %s, stalepool %s, urllib3 %s, wrapt %s; settings: silence_s=20.0 "
-    versions = [m.__version__ for m in (stalepool, urllib3, wrapt)]
+    about = "  active, python %s, stalepool %s, urllib3 %s; settings: silence_s=20.0 "
+    versions = [m.__version__ for m in (stalepool, urllib3)]
     assert about % (sys.version.split()[0], *versions) in done.stdout
     assert "silence_s=20.0 (STALEPOOL_SILENCE_S), status_dir=" in done.stdout
     assert "  http://127.0.0.1:%d" % flaky.port in rest
@@ -169,7 +168,11 @@ NO_PATCH = "import urllib3.connectionpool as p\np.is_connection_dropped = lambda
 OFF = {
     "kill switch": ({"STALEPOOL_ENABLED": "0"}, "import stalepool", "STALEPOOL_ENABLED=0"),
     "wrong setting": ({"STALEPOOL_MODE": "activ"}, "import stalepool", "MODE='activ' is not"),
-    "no wrapt": ({}, "sys.modules['wrapt'] = None\n" + SERVICE, "import of wrapt halted"),
+    "a broken import": (
+        {},
+        "sys.modules['stalepool.connection.checkout'] = None\n" + SERVICE,
+        "halted",
+    ),
     "by hand": ({}, SERVICE + "stalepool.uninstall()", "uninstall() was called"),
     "a patch that does not fit": (
         {},

@@ -7,6 +7,24 @@ from worlds import WITH_TESTS
 pytest.importorskip("keystoneauth1")
 
 
+def test_without_wrapt_there_is_no_warning(run_python):
+    """And nothing else is missing."""
+    run_python(
+        """
+        import sys
+        sys.modules["wrapt"] = None
+        import stalepool
+        from keystoneauth1 import session
+        seen = stalepool.snapshot()
+        assert "urllib3.connectionpool" in seen["patched"] and seen["installed"]
+        (left_out,) = seen["unpatched"]
+        assert left_out == "keystoneauth1.session.Session.request: could not be patched"
+        """,
+        env=WITH_TESTS,
+        flags=["-Wignore"],
+    )
+
+
 def test_it_is_said_once_a_process(run_python):
     run_python(
         """

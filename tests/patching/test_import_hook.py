@@ -4,13 +4,11 @@ Also the finder, called directly, and what is said where nothing is patched.
 """
 
 import functools
-import sys
 from importlib.util import find_spec
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 import urllib3
-import wrapt
 
 import lanes
 import stalepool
@@ -45,21 +43,11 @@ def test_a_finder_that_was_taken_out_meanwhile_finds_and_patches_nothing(finder)
     assert not hasattr(pool.is_connection_dropped, "__wrapped__")
 
 
-#: an attribute of the finder, what stands for wrapt -> why nothing is patched
-OFF = {
-    "the next copy has failed": ("has_failed", True, wrapt, None),
-    "no wrapt": ("patches", None, None, "wrapt cannot be imported"),
-    # it has no spec, so it must not be looked up
-    "a stub of wrapt": ("patches", None, ModuleType("wrapt"), None),
-}
-
-
-@pytest.mark.parametrize("name", OFF)
-def test_whether_it_is_at_work(name, finder, monkeypatch):
-    attribute, value, module, why = OFF[name]
-    monkeypatch.setattr(finder, attribute, value)
-    monkeypatch.setitem(sys.modules, "wrapt", module)
-    assert (finder.is_at_work(), finder.why_off()) == (why is None, why)
+def test_if_a_copy_fails_it_is_at_work_in_the_others(finder, monkeypatch):
+    monkeypatch.setattr(finder, "has_failed", True)
+    assert (finder.is_at_work(), finder.why_off()) == (True, None)
+    monkeypatch.setattr(finder, "patches", None)
+    assert not finder.is_at_work() and finder.why_off().startswith("the import hook failed: ")
 
 
 # -- a shim that is off says so in the log of its service, as soon as the service has one
@@ -73,7 +61,6 @@ ASK = "\nfor _ in range(3): print(pool.request('GET', '/').status)"
 #: variables, what comes first -> what is logged
 SAID = {
     "a wrong setting": ({"STALEPOOL_MODE": "a\nb"}, "", WARNING + r"STALEPOOL_MODE='a\nb' is"),
-    "no wrapt": ({}, "import sys; sys.modules['wrapt'] = None\n", FAILED + "ModuleNotFoundError"),
     "a broken module": ({}, LOOKUP, FAILED + "ZeroDivisionError"),
     "patches that cannot be applied": ({}, APPLY, FAILED + "ZeroDivisionError"),
 }
@@ -204,7 +191,7 @@ ORDERS = {
     "nothing is loaded while a urllib3 is half loaded": """
         seen = []
         def look():
-            seen.append({m for m in sys.modules if m.partition(".")[0] in ("stalepool", "wrapt")})
+            seen.append({m for m in sys.modules if m.partition(".")[0] == "stalepool"})
         for name in "connectionpool", "connection", "util.retry", "response", "poolmanager":
             at_lookup("urllib3." + name, look)
         import stalepool
@@ -220,14 +207,14 @@ ORDERS = {
             import urllib3
         except ZeroDivisionError:
             half = sys.modules["urllib3.connectionpool"]
-        assert "wrapt" not in sys.modules and "urllib3" not in sys.modules
+        assert "stalepool.fallback" not in sys.modules and "urllib3" not in sys.modules
         import urllib3
         assert sys.modules["urllib3.connectionpool"] is half
         assert wrappings(half) == {1}
     """,
     # Two threads that import for the first time meet what they would meet in stock.
     # In stock the second one may still come to grief, a few times in a hundred, when it arrives in
-    # the midst of urllib3's own import. Held here is what is ours: the time that wrapt takes.
+    # the midst of urllib3's own import. Held here is what is ours: the time that our modules take.
     "another thread imports a part while we load": """
         import threading
         import stalepool
@@ -244,7 +231,7 @@ ORDERS = {
             others[0].start()
             others[0].join(0.3)  # it waits for the package, or has failed by then
 
-        at_lookup("wrapt", meanwhile)
+        at_lookup("stalepool.connection.checkout", meanwhile)
         go("requests")
         others[0].join(30)
         assert not failed and not others[0].is_alive(), failed

@@ -96,8 +96,6 @@ def patches(facts: Facts) -> Answers:
         yield ERROR, "not patched: %s" % name, "Use a urllib3 that stalepool was made for."
     if snapshot["patched"]:
         yield OK, "patched: %s" % ", ".join(snapshot["patched"]), ""
-    elif not facts["versions"].get("wrapt"):
-        yield ERROR, "nothing is patched: wrapt is missing", "Install wrapt 1.14 or later."
     else:
         says = "nothing is patched, although urllib3 is loaded"
         yield ERROR, says, "Look for a line of stalepool on stderr or in the log, which says why."

@@ -105,7 +105,7 @@ _FALLBACK_REMEDIES = {
     "requests_unseen": "nothing to do; such a connection is checked, its requests are not replayed",
     "patch_missing": "upgrade stalepool: it does not know this urllib3",
     "wrapped_by_others": NOTHING,
-    "hook_failed": "install wrapt for this Python, or see the WARNING in the log",
+    "hook_failed": "see the WARNING in the log",
 }
 
 
