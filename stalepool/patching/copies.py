@@ -37,7 +37,7 @@ def place_of(fullname: str) -> Optional[Tuple[str, str]]:
     return (package, part) if is_a_copy else None
 
 
-def parts_of(package: ModuleType) -> List[ModuleType]:
+def parts_of(package: Optional[ModuleType]) -> List[ModuleType]:
     """Find the modules of one copy that are to be patched, even if not in ``sys.modules``."""
     contrib = _has(package, "contrib")
     found = [_has(package, POOL), _has(contrib, "socks")]
@@ -68,8 +68,5 @@ def _has(module: Any, name: str) -> Any:
 
 def _each_once(modules: List[Any]) -> List[ModuleType]:
     """Drop duplicates, and what is no module of a copy."""
-    found = {}
-    for module in modules:
-        if place_of(str(_has(module, "__name__"))) is not None:
-            found[id(module)] = module
-    return list(found.values())
+    of_a_copy = (m for m in modules if place_of(str(_has(m, "__name__"))) is not None)
+    return list(dict.fromkeys(of_a_copy))

@@ -65,8 +65,7 @@ class _Finder:
         if part == "":
             self.patch(copies.parts_of(module))
         elif part == copies.AFTER_POOL:
-            found = copies.present()
-            self.patch([m for m in found if m.__name__.startswith(package + ".")])
+            self.patch(copies.parts_of(sys.modules.get(package)))
         else:
             self.patch([module])
         return module

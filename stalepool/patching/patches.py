@@ -89,18 +89,15 @@ PATCHES = (
 )
 
 
-class _Applied:
-    """One patch in force. All references are weak, so that a deleted copy is freed."""
+class _Applied(NamedTuple):
+    """One patch in force; the last three are weak references, so that a deleted copy is freed."""
 
-    __slots__ = ("attribute", "is_own", "module", "name", "ours", "owner")
-
-    def __init__(self, patch: Patch, module: ModuleType, owner: Any, ours: Any, own: Any) -> None:
-        self.name = patch.name_in(module)
-        self.attribute = patch.attribute
-        self.is_own = own is not _INHERITED
-        self.module = weakref.ref(module)
-        self.owner: Callable[[], Any] = weakref.ref(owner)
-        self.ours: Callable[[], Any] = weakref.ref(ours)
+    name: str
+    attribute: str
+    is_own: bool  # the class itself had the attribute
+    module: Callable[[], Optional[ModuleType]]
+    owner: Callable[[], Any]
+    ours: Callable[[], Any]
 
     def is_in_force(self, owner: Any) -> bool:
         """Tell whether the replacement, or what somebody has put around it, is in its place."""
@@ -169,8 +166,8 @@ def remove() -> List[str]:
 
 def patched() -> List[str]:
     """Return the names of the modules in which something is patched, of each live copy."""
-    modules = {id(module): module for module in (applied.module() for applied in list(_applied))}
-    return sorted(module.__name__ for module in modules.values() if module is not None)
+    modules = {applied.module() for applied in list(_applied)}
+    return sorted(module.__name__ for module in modules if module is not None)
 
 
 def unpatched() -> List[str]:
@@ -201,7 +198,9 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
             if isinstance(ours, FunctionType):
                 functools.update_wrapper(ours, stock)
             ours.__wrapped__ = stock  # for introspection, and to restore it
-            applied = _Applied(patch, module, owner, ours, own)
+            references = map(weakref.ref, (module, owner, ours))
+            is_own = own is not _INHERITED
+            applied = _Applied(patch.name_in(module), patch.attribute, is_own, *references)
             setattr(owner, patch.attribute, ours)
             _applied.append(applied)
         return problem
