@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import _socket
 import traceback
-from typing import Any, FrozenSet, List, NoReturn, Optional
+from typing import Any, Iterable, List, NoReturn, Optional
 
 #: packages whose exceptions our own calls raise
 _CALLED_BY_US = frozenset(
@@ -23,35 +23,32 @@ def is_foreign(error: BaseException, called: Any = None) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
     Three kinds are foreign: timeouts, since guarded code waits only to open a socket, and catches
-    its own; what a timer raised in a waiting green thread; exceptions other than builtins
-    whose class or innermost frame is in no package that we call. A builtin that a signal handler
-    raises cannot be told from ours, so guarded blocks are small.
+    its own; what a timer raised in a waiting green thread; and what is no builtin, and has its
+    class or its innermost frame in no package that we call. A signal handler's builtin cannot be
+    told from ours, so guarded blocks are small.
 
     :param called: an object that we call, such as a connection: its class is not foreign.
     """
-    module = _raised_in(error)
-    if not module:
+    modules, of_class = passed_through(error), type(error).__module__
+    if not modules:
         return False
-    if module.startswith(("eventlet.hubs.", "gevent._g")) or is_timeout(error):
+    if modules[-1].startswith(("eventlet.hubs.", "gevent._g")) or is_timeout(error):
         return True
-    if type(error).__module__ == "builtins":
-        return False
-    return not all(map(_is_called_by_us, {type(error).__module__, module} - _modules_of(called)))
-
-
-def _raised_in(error: BaseException) -> str:
-    """Return the module whose code raised, or called C code that raised; empty if not raised."""
-    return (passed_through(error) or [""])[-1]
+    return of_class != "builtins" and not _is_called_by_us({of_class, modules[-1]}, called)
 
 
 def passed_through(error: BaseException) -> List[str]:
-    """List the modules of an exception's frames; the last one raised it."""
+    """List the modules of an exception's frames; the last one raised it, or called C code."""
     frames = traceback.walk_tb(error.__traceback__)
     return [str(frame.f_globals.get("__name__")) for frame, _ in frames]
 
 
-def _modules_of(called: Any) -> FrozenSet[str]:
-    return frozenset(cls.__module__ for cls in type(called).__mro__)
+def _is_called_by_us(modules: Iterable[str], called: Any) -> bool:
+    of_called = {cls.__module__ for cls in type(called).__mro__}
+    return all(
+        name in of_called or name.partition(".")[0] in _CALLED_BY_US or ".urllib3." in name
+        for name in modules
+    )
 
 
 def is_timeout(error: Optional[BaseException]) -> bool:
@@ -75,12 +72,7 @@ def is_a_sockets_timeout(error: Optional[BaseException], conn: Any = None) -> bo
     """
     if error is None or not is_in_a_sockets_words(error):
         return False
-    module = _raised_in(error)
-    return not module or _is_called_by_us(module) or module in _modules_of(conn)
-
-
-def _is_called_by_us(module: str) -> bool:
-    return module.partition(".")[0] in _CALLED_BY_US or ".urllib3." in module
+    return _is_called_by_us(passed_through(error)[-1:], conn)
 
 
 def raise_again(error: BaseException) -> NoReturn:
