@@ -1,7 +1,6 @@
 """Fallbacks: something was not as expected, so urllib3 handles the request alone.
 
-Each fallback is counted, and the first of each reason in a process is logged, as a rule at WARNING.
-All log lines of this package pass through :func:`log`.
+Each is counted, and the first of each reason is logged. All log lines pass through :func:`log`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from stalepool.stats import Counter
 
 _F = Callable[..., Any]
 
-#: all reasons, with their meaning: a closed set, so that counting them takes bounded memory
+#: all reasons, with their meaning
 REASONS = {
     "check_failed": "a check failed; urllib3's own check decides",
     "unknown_connection": "a connection or socket of an unknown class; urllib3's own check decides",
@@ -36,7 +35,7 @@ REASONS = {
     "status_failed": "the status file could not be written; stalepool status is incomplete",
 }
 
-_counts = {reason: Counter() for reason in REASONS}
+_counts: Dict[str, Counter] = {}
 #: reason -> the detail of the first fallback
 first_details: Dict[str, str] = {}
 LINES_A_MINUTE = 10  #: the most lines of one message, above DEBUG
@@ -50,8 +49,8 @@ _top = logging.getLogger("stalepool")
 def guarded(reason: str, default: Any = None, catches_foreign: bool = False) -> Callable[[_F], _F]:
     """Decorator: where the function raises, count a fallback and return ``default``.
 
-    After start-up only this and :func:`log` have an ``except Exception``. What others have raised
-    passes, see :mod:`stalepool.foreign`, as do ``KeyboardInterrupt`` and ``eventlet.Timeout``.
+    What others have raised passes, see :mod:`stalepool.foreign`, as does what is no Exception:
+    ``KeyboardInterrupt``, ``eventlet.Timeout``.
 
     :param reason: one of :data:`REASONS`.
     :param catches_foreign: nothing passes: an audit hook's veto looks like a signal's exception.
@@ -83,7 +82,7 @@ def fall_back(
     :param reason: one of :data:`REASONS`.
     :param detail: what was not as expected, for the log line.
     """
-    if _counts[reason].tick() == 0:
+    if _counts.setdefault(reason, Counter()).tick() == 0:
         first_details[reason] = str(detail)
         args = (REASONS[reason], reason, detail)
         log(_logger, level, "%s (%s): %s", *args, stacklevel=stacklevel + 1)
@@ -126,12 +125,12 @@ def _is_wanted(logger: logging.Logger, level: int) -> bool:
     """Tell whether a line is wanted; for DEBUG the level has to be set on a logger of ours.
 
     Otherwise a root handler at DEBUG that posts by urllib3 would cause a record with each post.
-    INFO is left out inside pip, which prints it on stdout, among its JSON.
     """
-    is_enabled = logger.isEnabledFor(level)
-    is_by_name = logger.level != logging.NOTSET or _top.level != logging.NOTSET
-    if not is_enabled or is_by_name or level > logging.INFO:
-        return is_enabled
+    if not logger.isEnabledFor(level):
+        return False
+    if level > logging.INFO or logger.level or _top.level:
+        return True
+    # pip prints INFO on stdout, among its JSON
     is_in_pip = any(type(h).__module__.startswith("pip.") for h in logging.root.handlers)
     return level > logging.DEBUG and not is_in_pip
 
@@ -149,11 +148,10 @@ def _lines_left_out(message: str) -> Optional[int]:
 
 def counts() -> Dict[str, int]:
     """Return how often each reason occurred; only those that did."""
-    return {reason: counter.value for reason, counter in _counts.items() if counter.value}
+    return {reason: counter.value for reason, counter in sorted(_counts.copy().items())}
 
 
 def forget() -> None:
     """Count from zero, as a forked child does, which logs its own fallbacks."""
-    for reason in REASONS:
-        _counts[reason] = Counter()
+    _counts.clear()
     _lines.clear()

@@ -94,12 +94,11 @@ def pass_by() -> None:
 
 
 def _say_that_it_is_active(now: Dict[str, Any]) -> None:
-    fallback.log(
-        *(_logger, logging.WARNING if now["unpatched"] else logging.INFO),
-        "stalepool %s is active in process %d, mode %s; settings: %s; patched: %s%s",
-        *(now["versions"]["stalepool"], now["pid"], now["mode"], summary.settings(now)),
-        *(", ".join(now["patched"]), "".join("; not patched: %s" % x for x in now["unpatched"])),
-    )
+    level = logging.WARNING if now["unpatched"] else logging.INFO
+    text = "stalepool %s is active in process %d, mode %s; settings: %s; patched: %s%s"
+    args = (now["versions"]["stalepool"], now["pid"], now["mode"], summary.settings(now))
+    left_out = "".join("; not patched: %s" % problem for problem in now["unpatched"])
+    fallback.log(_logger, level, text, *args, ", ".join(now["patched"]), left_out)
 
 
 def _summarize(now: Dict[str, Any]) -> None:
