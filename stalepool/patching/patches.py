@@ -1,8 +1,7 @@
 """The table of all that is replaced in urllib3, and how patches are applied and undone.
 
 A process may have several copies of urllib3, so a patch is looked up from the module of each copy.
-Nothing here keeps a deleted copy alive: a replacement is held only by its class or module, and
-holds what it replaced. How that is bound: docs/design.rst.
+Nothing here keeps a deleted copy alive: a replacement is held only by its class or module.
 """
 
 from __future__ import annotations
@@ -25,22 +24,16 @@ from stalepool.patching.copies import POOL, SESSION, SOCKS, place_of
 #: stands for an attribute that the class itself does not have
 _INHERITED: Any = object()
 
-_LONGEST_CHAIN = 100
+LONGEST_CHAIN = 100  #: of wrappers of others; that of a mock is endless
 
 
-# -- how the original is bound: (owner, its own attribute or _INHERITED, name) -> original
-
-
-def _plain(owner: Any, own: Any, name: str) -> Any:
-    return _found_at(owner, name)
+# -- how the original is bound, see docs/design.rst: (owner, its own attribute, name) -> original
 
 
 def _method(owner: Any, own: Any, name: str) -> Callable[[Any], Any]:
     """Return a function: ``original(instance)`` is the bound method. Called for every request."""
     if own is _INHERITED:
-        return lambda instance: getattr(super(owner, instance), name)  # 0.2 us
-    if isinstance(own, FunctionType):
-        return own.__get__  # 0.1 us
+        return lambda instance: getattr(super(owner, instance), name)
     return lambda instance: _bound(own, instance, type(instance))
 
 
@@ -65,7 +58,7 @@ class Patch(NamedTuple):
     owner: str  # name of a class in the module, or two; empty for the module itself
     attribute: str
     parameters: Optional[Tuple[str, ...]]  # those it has, "..." for any more; None: it is added
-    bind: Callable[[Any, Any, str], Any]
+    bind: Optional[Callable[[Any, Any, str], Any]]  # None: ``make`` gets the original as it is
     make: Callable[[Any, ModuleType], Any]  # original, its module -> replacement
 
     def owner_in(self, module: ModuleType) -> Any:
@@ -78,14 +71,14 @@ class Patch(NamedTuple):
 
 
 PATCHES = (
-    Patch(POOL, "", "is_connection_dropped", ("conn",), _plain, make_is_connection_dropped),
+    Patch(POOL, "", "is_connection_dropped", ("conn",), None, make_is_connection_dropped),
     Patch(POOL, "HTTPConnection", "_new_conn", ("self",), _method, make_new_conn),
     Patch(POOL, "HTTPConnection", "send", ("self", "data"), _method, make_send),
     Patch(POOL, "HTTPConnection", "response_class", ("sock", "..."), _class, make_response_class),
     # what urllib3 1.26 and 2.x call it
-    Patch(POOL, "HTTPResponse BaseHTTPResponse", "stalepool_replayed", None, _plain, make_replayed),
+    Patch(POOL, "HTTPResponse BaseHTTPResponse", "stalepool_replayed", None, None, make_replayed),
     Patch(SOCKS, "SOCKSConnection", "_new_conn", ("self",), _method, make_new_conn),
-    Patch(SESSION, "Session", "request", ("self", "url", "..."), _plain, make_request),
+    Patch(SESSION, "Session", "request", ("self", "url", "..."), None, make_request),
 )
 
 
@@ -117,8 +110,8 @@ _left_out: Dict[str, List[str]] = {}
 def apply(module: ModuleType) -> None:
     """Patch one module of one copy; patches that are in force stay.
 
-    An attribute that does not look as expected is not patched, but counted, and named in one log
-    line. Raises nothing. Yields only in that log line.
+    What does not look as expected is left out, counted, and named in one log line. Raises nothing.
+    Yields only in that log line.
 
     :param module: fully imported.
     """
@@ -184,7 +177,7 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
     _imp.acquire_lock()
     try:
         _applied[:] = [applied for applied in _applied if applied.ours() is not None]
-        stock = _found_at(owner, patch.attribute)
+        stock = inspect.getattr_static(owner, patch.attribute, None)
         if any(
             applied.ours() is stock
             or (applied.attribute == patch.attribute and applied.is_in_force(owner))
@@ -194,7 +187,9 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
         problem = "" if patch.parameters is None else _unexpected(stock, patch.parameters)
         if not problem:
             own = vars(owner).get(patch.attribute, _INHERITED)
-            ours = patch.make(patch.bind(owner, own, patch.attribute), module)
+            bind = patch.bind
+            original = stock if bind is None else bind(owner, own, patch.attribute)
+            ours = patch.make(original, module)
             if isinstance(ours, FunctionType):
                 functools.update_wrapper(ours, stock)
             ours.__wrapped__ = stock  # for introspection, and to restore it
@@ -208,20 +203,15 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
         _imp.release_lock()
 
 
-def _found_at(owner: Any, name: str) -> Any:
-    """Return the attribute of a module or class, unbound, perhaps inherited; None without it."""
-    for holder in getattr(owner, "__mro__", (owner,)):
-        if name in vars(holder):
-            return vars(holder)[name]
-    return None
-
-
 def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
     """Return how a function differs from the expected one; empty if it does not."""
     if stock is None:
         return "not there"
+    for _ in range(LONGEST_CHAIN):
+        # not by inspect.unwrap: since Python 3.13 it stops at a class in wrapt's wrapper
+        stock = getattr(stock, "__wrapped__", stock)
     try:
-        found = list(inspect.signature(_chain(stock)[-1]).parameters.values())
+        found = list(inspect.signature(stock).parameters.values())
     except (TypeError, ValueError):
         return "not a function"
     own = tuple(p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
@@ -232,15 +222,3 @@ def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
     if own[: len(wanted)] == wanted[: len(own)] and not lacks and not has_more:
         return ""
     return "takes (%s)" % ", ".join(parameter.name for parameter in found)
-
-
-def _chain(function: Any) -> List[Any]:
-    """List a wrapper, what it wraps, and so on.
-
-    Since Python 3.13 ``inspect.unwrap`` stops at a class in wrapt's wrapper. A mock has every
-    attribute, so its chain would be endless.
-    """
-    found = [function]
-    while hasattr(found[-1], "__wrapped__") and len(found) < _LONGEST_CHAIN:
-        found.append(found[-1].__wrapped__)
-    return found
