@@ -1,8 +1,8 @@
 """The import hook: it patches every copy of urllib3 as soon as the copy is loaded, and not before.
 
-Before that, most modules of ours are not imported, so a process that loads no urllib3 does not pay,
- and ``eventlet.monkey_patch()`` may still come. Nothing is imported while a
-package is half loaded, or while a finder is asked: docs/design.rst.
+A process that loads no urllib3 does not pay for most modules of ours, and
+``eventlet.monkey_patch()`` may still come. Nothing is imported while a package is half loaded, or
+while a finder is asked: docs/design.rst.
 
 A copy is patched when its ``__init__`` has run; a module of it that is loaded later is patched once
 it is loaded. If the package was half loaded when the hook was registered, its connectionpool is
@@ -33,7 +33,7 @@ class _Finder:
         self.settings: Optional[Settings] = None  # the defaults
         #: why nothing may be patched; None: it may
         self.off_because: Optional[str] = "it was not switched on"
-        self.being_loaded: List[str] = []  # the packages whose __init__ runs now
+        self.being_loaded: List[str] = []  # names of modules
         self.has_failed = False
         self.patches: Any = None  # our module, once there is a urllib3
 
@@ -53,21 +53,15 @@ class _Finder:
     def load(self, fullname: str, load: Callable[[], Any]) -> Any:
         """Load a module, and patch the modules that are complete after it."""
         package, part = copies.place_of(fullname) or ("", "")
-        if part == "":
-            self.being_loaded.append(package)
+        self.being_loaded.append(fullname)
         try:
             module = load()
         finally:
-            if part == "":
-                self.being_loaded.remove(package)
-        if package in self.being_loaded:
-            return module
-        if part == "":
-            self.patch(copies.parts_of(module))
-        elif part == copies.AFTER_POOL:
-            self.patch(copies.parts_of(sys.modules.get(package)))
-        else:
-            self.patch([module])
+            self.being_loaded.remove(fullname)
+        if package not in self.being_loaded:
+            whole = sys.modules.get(package) if part else module
+            is_whole = part in ("", copies.AFTER_POOL)
+            self.patch(copies.parts_of(whole) if is_whole else [module])
         return module
 
     def patch(self, modules: List[ModuleType]) -> None:
@@ -131,7 +125,7 @@ class _Finder:
 
     def is_at_work(self) -> bool:
         """Tell whether something is patched, or will be as soon as there is something to patch."""
-        if not self.is_registered or self.off_because is not None:
+        if self.off_because is not None:
             return False
         return not self.has_failed or (self.patches is not None and self.patches.patched() != [])
 
