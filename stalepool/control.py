@@ -45,7 +45,7 @@ def is_installed() -> bool:
 
     It is False, too, if patching failed; ``fallbacks`` in :func:`snapshot` and one WARNING say so.
     """
-    return import_hook.is_at_work()
+    return bool(import_hook.describe()["installed"])
 
 
 def snapshot() -> Dict[str, Any]:

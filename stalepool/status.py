@@ -51,7 +51,7 @@ def snapshot(hook: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def _versions() -> Dict[str, str]:
-    """Return the versions of Python and of loaded packages; this does not load a lazy module."""
+    """Return those of Python and of loaded packages; this does not load a lazy module."""
     found = {"python": sys.version.split()[0]}
     for name in _SHOWN:
         module = sys.modules.get(name)

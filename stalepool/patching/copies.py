@@ -39,8 +39,7 @@ def place_of(fullname: str) -> Optional[Tuple[str, str]]:
 
 def parts_of(package: Optional[ModuleType]) -> List[ModuleType]:
     """Find the modules of one copy that are to be patched, even if not in ``sys.modules``."""
-    contrib = _has(package, "contrib")
-    found = [_has(package, POOL), _has(contrib, "socks")]
+    found = [_has(package, POOL), _has(_has(package, "contrib"), "socks")]
     # a name in sys.modules may come before the attribute of the package
     name = _has(package, "__name__")
     found += [sys.modules.get("%s.%s" % (name, part)) for part in (POOL, SOCKS)]
@@ -52,10 +51,8 @@ def present() -> List[ModuleType]:
     found: List[Any] = []
     for name, module in list(sys.modules.items()):
         place = place_of(name[len(_GREEN) :] if name.startswith(_GREEN) else name)
-        if place is not None and place[1] == "":
-            found += parts_of(module)
-        elif place is not None and place[1] != AFTER_POOL:
-            found.append(module)
+        if place is not None and place[1] != AFTER_POOL:
+            found += [module] if place[1] else parts_of(module)
     found = _each_once(found)
     return [m for m in found if not getattr(_has(m, "__spec__"), "_initializing", False)]
 

@@ -142,13 +142,10 @@ _finder = _Finder()
 
 
 def register(settings: Optional[Settings] = None, refused: Optional[str] = None) -> None:
-    """Have every urllib3 of this process patched, present and future copies alike.
-
-    Registering again only changes the settings.
+    """Have every urllib3 of this process patched, present and future; again: change the settings.
 
     :param settings: None for the defaults.
-    :param refused: why nothing may be patched; it is said in the service's log at its first
-        connection.
+    :param refused: why nothing may be patched; it is said in the log at the first connection.
     """
     finders: List[Any] = list(sys.meta_path)
     for finder in finders:
@@ -175,16 +172,11 @@ def unregister(off_because: str = "stalepool.uninstall() was called") -> List[st
     return left
 
 
-def is_at_work() -> bool:
-    """Tell whether something is patched, or will be as soon as there is something to patch."""
-    return _finder.is_at_work()
-
-
 def describe() -> Dict[str, Any]:
     """Return the part of a snapshot that is about patching; plain data."""
     settings, patches = registered_settings(), _finder.patches
     return {
-        "installed": is_at_work(),
+        "installed": _finder.is_at_work(),
         "off_because": _finder.why_off(),
         "settings": {} if settings is None else settings.explained(),
         "patched": [] if patches is None else patches.patched(),
@@ -202,9 +194,8 @@ def registered_settings() -> Optional[Settings]:
 def _at_first_connection(module: ModuleType, say: Callable[[], None]) -> None:
     """Have a function called when a pool of this module first makes a connection.
 
-    Not earlier, because services import urllib3 before they configure their logging. Until then
-    ``HTTPConnectionPool._new_conn`` is replaced. Nothing is done if the pool is another class, or
-    if somebody has patched it.
+    Not earlier, because services import urllib3 before they configure their logging. Nothing is
+    done if ``_new_conn`` is no plain function of the pool's class, as when somebody has patched it.
     """
     import functools
     from types import FunctionType
