@@ -1,8 +1,7 @@
 """Start-up at ``import stalepool``: registers the import hook, and does nothing else.
 
-It runs at the start of a program, perhaps of every Python process of a machine. So it needs only
-the standard library and a millisecond, and raises nothing. Settings are read only if there are any.
-A wrong one is reported once, on stderr, and nothing is patched.
+It may run in every Python process of a machine. So it needs only the standard library and a
+millisecond, and raises nothing. A wrong setting is reported on stderr, and nothing is patched.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The state of the process: the settings that install() put in force, and the number of forks.
 
-The settings are one object, replaced and never changed. A module that keeps what depends on it
-registers a function with :func:`on_change`, so that the hot path need not compare anything.
+A module that keeps what depends on them registers a function with :func:`on_change`, so that the
+hot path need not compare anything.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The settings of one installation, from keyword arguments or from ``STALEPOOL_*``: one table.
 
 Read at process start-up, so it imports next to nothing: no dataclasses, typing or enum (26, 16 and
-6 ms in a bare interpreter). A value is a Python value or a string, as in an environment. ``parse``
-of the setting's kind raises ValueError (or OverflowError) for any other; ``accepts`` says what it
-takes.
+6 ms). A value is a Python value or a string. ``parse`` of the setting's kind raises ValueError or
+OverflowError for any other; ``accepts`` says what it takes.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ SWALLOWED_FOR_S = 86400.0
 OBSERVED_FOR_S = 3600.0
 NO_MOVES_FOR_S = 300.0
 
-#: connections that have to outlive an announced idle limit before it is ignored
+#: connections that have to outlive an announced idle limit before it is ignored; not one alone,
+#: since the server's clock may be coarse
 MOST_OUTLIVED = 3
 
 #: group of counters -> what it counts; each has a fixed set of names, so memory is bounded
@@ -64,16 +65,13 @@ class Counter:
 
 
 class Knowledge:
-    """Facts learnt of one origin; times are monotonic seconds.
-
-    Each fact is one attribute, written in one step, so that threads need no lock.
-    """
+    """Facts learnt of one origin; each is written in one step, so that threads need no lock."""
 
     def __init__(self) -> None:
         self.has_answered = False  # a request, in this process
         self.answers_probes = False  # TCP keepalive probes
         self._swallowed_until = 0.0
-        self._fins: Tuple[Tuple[float, float], ...] = ()  # (when, idle time in seconds)
+        self._fins: Tuple[Tuple[float, float], ...] = ()  # (monotonic time, idle time in seconds)
         self._moves_stopped_until = 0.0
         #: from when on a connection whose probes are unanswered may be left; a failed move sets it
         self.move_again_at = 0.0
@@ -130,10 +128,7 @@ class Knowledge:
         return [fin for fin in self._fins if fin[0] > monotonic() - OBSERVED_FOR_S]
 
     def note_outlived(self, limit_s: float) -> None:
-        """Note a connection that outlives an announced limit: the limit may be a backend's.
-
-        The server's clock may be coarse, so one such connection is not enough.
-        """
+        """Note a connection that outlives an announced limit, which may be a backend's."""
         self._outlived += 1
         if self._outlived >= MOST_OUTLIVED:
             self.untrue_limit_s, self._outlived = limit_s, 0
@@ -236,15 +231,11 @@ _origins: Dict[str, Origin] = {}
 
 
 def origin(name: str) -> Origin:
-    """Return the entry of an origin, made at first use.
-
-    :param name: ``scheme://host:port``.
-    """
+    """Return the entry of an origin, ``scheme://host:port``, made at first use."""
     found = _origins.get(name)
     if found is None:
-        # setdefault on a dict is atomic: two threads get the same entry
         key = name if len(_origins) < MAX_ORIGINS else OTHERS
-        found = _origins.setdefault(key, Origin(key))
+        found = _origins.setdefault(key, Origin(key))  # atomic: two threads get the same entry
     return found
 
 

@@ -34,10 +34,7 @@ _writes = Counter()
 
 
 def directories(chosen: str, user: int) -> List[str]:
-    """Name the directories that a user's status files may lie in, the best one first.
-
-    :param chosen: the setting ``status_dir``.
-    """
+    """Name the directories that ``status_dir`` allows for a user's files, the best one first."""
     shared = "/dev/shm"  # noqa: S108  # the user's own directory in it is checked
     bases = ("/run/user/%d" % user, shared) if chosen == AUTO else (chosen.rstrip("/"),)
     return ["%s/stalepool-%d" % (base, user) for base in bases]
@@ -58,10 +55,7 @@ def open_directory(path: str, user: int) -> int:
 
 
 def name_of(pid: int, namespace: int) -> str:
-    """Return the name of a process's file.
-
-    :param namespace: the inode of its namespace of process ids; 0: there are none.
-    """
+    """Return the name of a process's file; ``namespace`` is an inode, 0 if there are none."""
     return "%d-%d.json" % (pid, namespace)
 
 
@@ -104,9 +98,7 @@ def _write_into(paths: List[str], now: Dict[str, Any]) -> None:
 
 
 def sweep(directory: int) -> None:
-    """Delete the files of processes that have ended without doing so: killed, or by os._exit().
-
-    Those of another namespace of process ids, such as a container's, are not touched.
+    """Delete the files of processes of this namespace that were killed, or ended by os._exit().
 
     :param directory: a descriptor of :func:`open_directory`.
     """

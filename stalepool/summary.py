@@ -14,22 +14,23 @@ def sentence(seen: Dict[str, Any], seconds: float, is_audit: bool) -> str:
     :param seen: ``totals`` and ``fallbacks`` of a snapshot, or of a difference of two.
     :param seconds: the time in which they were counted.
     """
-    totals, fallbacks = seen["totals"], count(sum(seen["fallbacks"].values()), "fallback")
+    totals, time = seen["totals"], duration(seconds)
     discards = count(totals["discards"], "connection")
+    fallbacks = count(sum(seen["fallbacks"].values()), "fallback")
     if is_audit:
         would, refused = totals["replays"].get("would", 0), sum(totals["replays_refused"].values())
         failed = count(would + refused, "request")
         return (
-            "audit for %s: %s failed on a connection that ended, active would have sent %s of them "
-            "once more; it would have discarded %s; %s"
-            % (duration(seconds), failed, f"{would:,}", discards, fallbacks)
+            f"audit for {time}: {failed} failed on a connection that ended, active would have sent "
+            f"{would:,} of them once more; it would have discarded {discards}; {fallbacks}"
         )
     saved = totals["saved"]
-    how = "{replayed:,} sent once more, {kept_off:,} kept off a connection that only looked alive, "
-    how = (how + "{reconnected:,} reconnected").format(**saved)
-    total = count(sum(saved.values()), "request")
-    text = "saved %s in %s: %s; discarded %s at checkout; %s"
-    return text % (total, duration(seconds), how, discards, fallbacks)
+    return (
+        f"saved {count(sum(saved.values()), 'request')} in {time}: "
+        f"{saved['replayed']:,} sent once more, {saved['kept_off']:,} kept off a connection that "
+        f"only looked alive, {saved['reconnected']:,} reconnected; "
+        f"discarded {discards} at checkout; {fallbacks}"
+    )
 
 
 def settings(seen: Dict[str, Any]) -> str:

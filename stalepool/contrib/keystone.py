@@ -1,8 +1,7 @@
 """A warning about keystoneauth1's ``connect_retries``, which is not changed.
 
-It retries every method: with 5 retries a POST that was processed, and whose answer was lost in a
-reset, is sent and processed twice (measured). It was the first workaround for the incident; replay
-and reconnect serve the same purpose safely.
+It retries every method, even a POST that was processed. Replay and the reconnect window serve the
+same purpose safely: docs/replay.rst.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any, Callable, Mapping, Tuple
 from stalepool import fallback, runtime
 
 _logger = logging.getLogger("stalepool.keystone")
-
 _met = itertools.count()
 
 
