@@ -48,7 +48,7 @@ class _Finder:
         if self not in finders:  # uninstalled meanwhile
             return None
         behind = finders[finders.index(self) + 1 :]
-        return loaders.watched(loaders.find(behind, fullname, path, target), self.load)
+        return loaders.find(behind, self.load, fullname, path, target)
 
     def load(self, fullname: str, load: Callable[[], Any]) -> Any:
         """Load a module, and patch the modules that are complete after it."""

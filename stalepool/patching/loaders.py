@@ -17,24 +17,20 @@ if TYPE_CHECKING:
 _ask_legacy: Any = getattr(sys.modules["_frozen_importlib"], "_find_spec_legacy", lambda *_: None)
 
 
-def find(finders: List[Any], fullname: str, path: Any, target: Any) -> Optional[ModuleSpec]:
-    """Ask finders as the import system does; the first spec counts."""
+def find(
+    finders: List[Any], watch: Watch, fullname: str, path: Any, target: Any
+) -> Optional[ModuleSpec]:
+    """Ask finders as the import system does, and have ``watch`` load what the first spec is of."""
     for finder in finders:
         if hasattr(finder, "find_spec"):
-            spec: Optional[ModuleSpec] = finder.find_spec(fullname, path, target)
+            spec: Any = finder.find_spec(fullname, path, target)
         else:
             spec = _ask_legacy(finder, fullname, path)
         if spec is not None:
-            return spec
+            if spec.loader is not None:  # a namespace package has none
+                spec.loader = _Loader(spec, watch)
+            return spec  # type: ignore[no-any-return]
     return None
-
-
-def watched(spec: Optional[ModuleSpec], watch: Watch) -> Optional[ModuleSpec]:
-    """Have ``watch`` load the module of a spec; a namespace package has no loader to watch."""
-    if spec is not None and spec.loader is not None:
-        loader: Any = _Loader(spec, watch)
-        spec.loader = loader
-    return spec
 
 
 class _Loader:
