@@ -263,6 +263,7 @@ def _unknown(name: str, value: Any, known: Mapping[str, str]) -> str:
 
 def contradictions(settings: Settings) -> list[str]:
     """Say which settings keep others from having an effect: one sentence each, usually none."""
+    changed = {name for name, value in settings.as_dict().items() if value != SETTINGS[name][1]}
     third_probe_s = settings.keepalive_idle_s + 3 * settings.keepalive_interval_s
     silence_s, max_idle_s = settings.silence_s, settings.max_idle_s
     own_max_idle_s = settings.nonidempotent_max_idle_s
@@ -270,11 +271,11 @@ def contradictions(settings: Settings) -> list[str]:
     rules = (
         (
             not is_armed
-            and _are_set(settings, "keepalive_idle_s", "keepalive_interval_s", "keepalive_count"),
+            and changed & {"keepalive_idle_s", "keepalive_interval_s", "keepalive_count"},
             "keepalive=off: keepalive_idle_s, keepalive_interval_s and keepalive_count do nothing",
         ),
         (
-            not is_replayed and _are_set(settings, "silence_s", "replay_within_s"),
+            not is_replayed and changed & {"silence_s", "replay_within_s"},
             "replay=off: silence_s and replay_within_s do nothing",
         ),
         (
@@ -290,7 +291,3 @@ def contradictions(settings: Settings) -> list[str]:
         ),
     )
     return [sentence for is_so, sentence in rules if is_so]
-
-
-def _are_set(settings: Settings, *names: str) -> bool:
-    return any(getattr(settings, name) != SETTINGS[name][1] for name in names)

@@ -130,7 +130,7 @@ def _make_due() -> None:
 
 def _after_fork_in_child() -> None:
     global _since, _has_said, _summarized, _summarized_at
-    status_file.forget()
+    status_file.written = None  # it is the parent's
     _since, _has_said = time(), False
     _summarized, _summarized_at = {}, monotonic()
 

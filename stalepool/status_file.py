@@ -149,9 +149,3 @@ def take_away() -> None:
     if path is not None:
         with contextlib.suppress(OSError):
             _posix.unlink(path)
-
-
-def forget() -> None:
-    """Leave the file to the parent, as a forked child does."""
-    global written
-    written = None
