@@ -19,7 +19,7 @@ reader = InMemoryMetricReader()
 opentelemetry.instrument(MeterProvider([reader], shutdown_on_exit=False))
 origin = meet_a_dead_connection()
 stats.origin(stats.OTHERS).count("verdicts", "alive")
-fallback._counts["check_failed"].tick()
+fallback.fall_back("check_failed", "by hand")
 found = {}
 for resource in reader.get_metrics_data().resource_metrics:
     for scope in resource.scope_metrics:
