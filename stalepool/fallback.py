@@ -75,12 +75,9 @@ def guarded(reason: str, default: Any = None, catches_foreign: bool = False) -> 
 def fall_back(
     reason: str, detail: object, stacklevel: int = 2, level: int = logging.WARNING
 ) -> None:
-    """Count a fallback to urllib3, and log the first of each reason in a process.
+    """Count a fallback to urllib3, and log the first of each reason, and what was not as expected.
 
     May yield inside a log handler; it is not called for a healthy request. Raises nothing.
-
-    :param reason: one of :data:`REASONS`.
-    :param detail: what was not as expected, for the log line.
     """
     if _counts.setdefault(reason, Counter()).tick() == 0:
         first_details[reason] = str(detail)

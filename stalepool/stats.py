@@ -67,19 +67,18 @@ class Counter:
 class Knowledge:
     """Facts learnt of one origin; each is written in one step, so that threads need no lock."""
 
-    def __init__(self) -> None:
-        self.has_answered = False  # a request, in this process
-        self.answers_probes = False  # TCP keepalive probes
-        self._swallowed_until = 0.0
-        self._fins: Tuple[Tuple[float, float], ...] = ()  # (monotonic time, idle time in seconds)
-        self._moves_stopped_until = 0.0
-        #: from when on a connection whose probes are unanswered may be left; a failed move sets it
-        self.move_again_at = 0.0
-        #: an announced idle limit that connections outlive, and how many have so far
-        self.untrue_limit_s: Optional[float] = None
-        self._outlived = 0
-        #: the end of the reconnect window that all share; None: no outage, so none was opened
-        self.window_until: Optional[float] = None
+    has_answered = False  #: a request, in this process
+    answers_probes = False  #: TCP keepalive probes
+    _swallowed_until = 0.0
+    _fins: Tuple[Tuple[float, float], ...] = ()  # (monotonic time, idle time in seconds)
+    _moves_stopped_until = 0.0
+    #: from when on a connection whose probes are unanswered may be left; a failed move sets it
+    move_again_at = 0.0
+    #: an announced idle limit that connections outlive, and how many have so far
+    untrue_limit_s: Optional[float] = None
+    _outlived = 0
+    #: the end of the reconnect window that all share; None: no outage, so none was opened
+    window_until: Optional[float] = None
 
     @property
     def window_left_s(self) -> float:

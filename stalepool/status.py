@@ -1,7 +1,6 @@
 """The status of this process: a snapshot, a file for ``stalepool status``, and lines in the log.
 
-No thread and no port: when something is due, the next answer that arrives calls this module, so
-nothing happens between a check and its request.
+When something is due, the next answer calls this module: not between a check and its request.
 """
 
 from __future__ import annotations

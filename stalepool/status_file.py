@@ -122,8 +122,8 @@ def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
     global written
     name = name_of(now["pid"], _posix.stat("/proc/self/ns/pid").st_ino)
     with io.FileIO("/proc/self/stat") as stat:
-        ticks = start_ticks(stat.read())
-    data = json.dumps({"written_at": time(), "start_ticks": ticks, **now}).encode()
+        now = {"written_at": time(), "start_ticks": start_ticks(stat.read()), **now}
+    data = json.dumps(now).encode()
     temporary = "%s.%d" % (name, _writes.tick())  # two threads may be here
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = _posix.open(temporary, flags, 0o600, dir_fd=directory)

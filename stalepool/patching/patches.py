@@ -128,10 +128,9 @@ def apply(module: ModuleType) -> None:
 
 
 def remove() -> List[str]:
-    """Restore the originals in every copy; ours that stay, and calls under way, pass through.
+    """Restore the originals in every copy; what is called meanwhile passes through.
 
-    :returns: the patched functions that somebody else has wrapped: there ours stays, as a
-        pass-through.
+    :returns: the patched functions that somebody else has wrapped: there ours stays.
     """
     runtime.put_in_force(None)
     left: List[_Applied] = []
