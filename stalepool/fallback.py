@@ -123,10 +123,9 @@ def _is_wanted(logger: logging.Logger, level: int) -> bool:
 
     Otherwise a root handler at DEBUG that posts by urllib3 would cause a record with each post.
     """
-    if not logger.isEnabledFor(level):
-        return False
-    if level > logging.INFO or logger.level or _top.level:
-        return True
+    is_enabled = logger.isEnabledFor(level)
+    if not is_enabled or level > logging.INFO or logger.level or _top.level:
+        return is_enabled
     # pip prints INFO on stdout, among its JSON
     is_in_pip = any(type(h).__module__.startswith("pip.") for h in logging.root.handlers)
     return level > logging.DEBUG and not is_in_pip
