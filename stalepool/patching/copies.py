@@ -43,18 +43,17 @@ def parts_of(package: Optional[ModuleType]) -> List[ModuleType]:
     # a name in sys.modules may come before the attribute of the package
     name = _has(package, "__name__")
     found += [sys.modules.get("%s.%s" % (name, part)) for part in (POOL, SOCKS)]
-    return _each_once(found)
+    return _complete(found)
 
 
 def present() -> List[ModuleType]:
-    """Find all modules to be patched that are fully imported, each once, whatever its names."""
+    """Find all modules to be patched, whatever their names."""
     found: List[Any] = []
     for name, module in list(sys.modules.items()):
         place = place_of(name[len(_GREEN) :] if name.startswith(_GREEN) else name)
         if place is not None and place[1] != AFTER_POOL:
             found += [module] if place[1] else parts_of(module)
-    found = _each_once(found)
-    return [m for m in found if not getattr(_has(m, "__spec__"), "_initializing", False)]
+    return _complete(found)
 
 
 def _has(module: Any, name: str) -> Any:
@@ -63,7 +62,7 @@ def _has(module: Any, name: str) -> Any:
     return object.__getattribute__(module, "__dict__").get(name) if is_module else None
 
 
-def _each_once(modules: List[Any]) -> List[ModuleType]:
-    """Drop duplicates, and what is no module of a copy."""
-    of_a_copy = (m for m in modules if place_of(str(_has(m, "__name__"))) is not None)
-    return list(dict.fromkeys(of_a_copy))
+def _complete(modules: List[Any]) -> List[ModuleType]:
+    """Return those that are fully imported modules of a copy, each once."""
+    found = dict.fromkeys(m for m in modules if place_of(str(_has(m, "__name__"))) is not None)
+    return [m for m in found if not getattr(_has(m, "__spec__"), "_initializing", False)]
