@@ -7,8 +7,9 @@ those of tcp(7); on a platform that lacks one nothing is set.
 from __future__ import annotations
 
 import _socket
+import contextlib
 import functools
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Sequence
 
 from stalepool.settings import Settings
 from stalepool.sockets.layers import Layers, RawSocket
@@ -16,13 +17,10 @@ from stalepool.sockets.layers import Layers, RawSocket
 _MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h
 PROBE_RARELY_S = 75
 
-_OPTIONS = tuple(
-    getattr(_socket, name, None)
-    for name in (
-        "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE",  # macOS
-        "TCP_KEEPINTVL",
-        "TCP_KEEPCNT",
-    )
+_IDLE = "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"  # macOS
+#: for idle time, interval and number of probes; None: the platform has no such option
+_OPTIONS: Sequence[Any] = tuple(
+    getattr(_socket, name, None) for name in (_IDLE, "TCP_KEEPINTVL", "TCP_KEEPCNT")
 )
 _USER_TIMEOUT = getattr(_socket, "TCP_USER_TIMEOUT", 0)
 
@@ -53,17 +51,15 @@ def arm(layers: Layers, settings: Settings) -> bool:
         return False
     if _USER_TIMEOUT and RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, _USER_TIMEOUT):
         return False
-    ours = _ours(settings)
-    present = theirs = read(layers)
+    ours, theirs = _ours(settings), read(layers)
     if settings.keepalive == "tighten":
         wanted = tightened(ours, theirs)
     else:
-        present = theirs or _read(layers.raw)
+        present = _read(layers.raw)
         wanted = ours if present == _system_default(layers.raw.family) else present
     if theirs == wanted:
         return False
-    for option, value in zip(_OPTIONS, wanted if wanted != present else ()):
-        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, option, value)  # type: ignore[arg-type]
+    _set(layers, _OPTIONS, wanted)
     RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     return True
 
@@ -99,10 +95,8 @@ def read(layers: Layers) -> Optional[Keepalive]:
 
 def probe_every(layers: Optional[Layers], seconds: int) -> None:
     """Probe after so many seconds of silence, and then as often; a timer that runs moves, too."""
-    if layers is None:
-        return
-    for option in _OPTIONS[:2]:
-        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, option, seconds)  # type: ignore[arg-type]
+    if layers is not None:
+        _set(layers, _OPTIONS[:2], (seconds, seconds))
 
 
 def probe_rarely(layers: Optional[Layers], settings: Settings) -> None:
@@ -111,7 +105,7 @@ def probe_rarely(layers: Optional[Layers], settings: Settings) -> None:
     The interval is in force from the next probe on (measured).
     """
     if layers is not None and read(layers) == _ours(settings):
-        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _OPTIONS[1], PROBE_RARELY_S)  # type: ignore[arg-type]
+        _set(layers, _OPTIONS[1:2], (PROBE_RARELY_S,))
 
 
 def _ours(settings: Settings) -> Keepalive:
@@ -120,17 +114,17 @@ def _ours(settings: Settings) -> Keepalive:
     )
 
 
+def _set(layers: Layers, options: Sequence[Any], values: Sequence[int]) -> None:
+    for option, value in zip(options, values):
+        RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, option, value)
+
+
 def _read(raw: RawSocket) -> Keepalive:
-    return Keepalive(
-        *(RawSocket.getsockopt(raw, _socket.IPPROTO_TCP, option) for option in _OPTIONS)  # type: ignore[arg-type]
-    )
+    return Keepalive(*(RawSocket.getsockopt(raw, _socket.IPPROTO_TCP, o) for o in _OPTIONS))
 
 
 @functools.lru_cache(maxsize=None)
 def _system_default(family: int) -> Keepalive:
     """Return the keepalive of an untouched socket (net.ipv4.tcp_keepalive_time); asked once."""
-    pristine = RawSocket(family, _socket.SOCK_STREAM)
-    try:
+    with contextlib.closing(RawSocket(family, _socket.SOCK_STREAM)) as pristine:
         return _read(pristine)
-    finally:
-        pristine.close()
