@@ -29,7 +29,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.sockets.layers import layers_of, raw_of
+from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
@@ -155,28 +155,12 @@ class State:
         self.move_for: Optional[str] = None
         self.used_at = monotonic()
         _states[id(sock)] = self
-        if len(_states) > 2 * _left_at_last_sweep or self.used_at > _sweep_due_at:
+        if self.used_at > _sweep_due_at:
             _sweep()
 
     def idle_s(self, info: Optional[TcpInfo]) -> float:
         """Return the idle time in seconds, from the kernel or else since the last answer."""
         return monotonic() - self.used_at if info is None else info.last_data_recv_ms / 1000
-
-    def __repr__(self) -> str:
-        told = [self.origin.name, self.phase, "%d answers" % self.answers]
-        if self.is_bound:
-            told.append("bound to an identity")
-        if self.idle_limit_s is not None:
-            told.append("idle limit %g s" % self.idle_limit_s)
-        if self.move_for:
-            told.append("will move for: %s" % self.move_for)
-        if self.request is not None:
-            size = "%d bytes recorded" % self.request.size
-            told.append(str(self.request.method, "latin-1"))
-            told.append(size if self.request.is_recorded else "not recorded")
-            told += [] if self.request.is_reused else ["on a connection not checked out"]
-            told += ["replayed"] if self.request.is_replayed else []
-        return "<State %s>" % ", ".join(told)
 
     # Transitions. tests/test_house.py lists the writes elsewhere: a call would cost too much.
 
@@ -185,9 +169,8 @@ class State:
         self.phase = CHECKED
 
     def trust(self, idle_s: float, poll: select.poll, is_tls: bool, kept: Iterator[int]) -> None:
-        """The full check found the connection alive: the fast check suffices until it is idle.
+        """The full check found the connection alive: up to ``idle_s`` the fast check suffices.
 
-        :param idle_s: idle time in seconds from which on a full check is due.
         :param is_tls: whether ``sock.pending()`` is to be asked, too.
         :param kept: the counter of connections kept.
         """
@@ -235,7 +218,6 @@ _states: Dict[int, State] = {}
 #: the state of this socket, and not of one that is gone
 by_id = _states.get
 
-_left_at_last_sweep = 8
 _sweep_due_at = 0.0
 #: seconds after which the next new socket sweeps: a state that is gone may hold a record
 SWEEP_EVERY_S = 1.0
@@ -246,11 +228,11 @@ def _sweep() -> None:
 
     Weak references have no callback for it: a signal handler's exception in there would be lost.
     """
-    global _left_at_last_sweep, _sweep_due_at
+    global _sweep_due_at
     for key, state in _states.copy().items():
         if state.sock() is None:
             _states.pop(key, None)
-    _left_at_last_sweep, _sweep_due_at = max(8, len(_states)), monotonic() + SWEEP_EVERY_S
+    _sweep_due_at = monotonic() + SWEEP_EVERY_S
 
 
 def find(sock: Any) -> Optional[State]:
@@ -280,9 +262,8 @@ _opened: Dict[int, int] = {}
 @fallback.guarded("connect_failed")
 def note_opened(sock: Any) -> None:
     """Remember in which process a socket was opened: its state may begin only later, or never."""
-    raw = raw_of(sock) if runtime.fork_generation else None
-    if raw is not None:
-        _opened[raw.fileno()] = runtime.fork_generation
+    if runtime.fork_generation:
+        _opened[sock.fileno()] = runtime.fork_generation
 
 
 def _begin_anew() -> None:
