@@ -85,7 +85,7 @@ def verdicts() -> str:
 
 
 def moves() -> str:
-    return _explained("reason", [*_OTHER_MOVES, *(reason.name for reason in MOVE_REASONS)])
+    return _explained("reason", [*_OTHER_MOVES, *MOVE_REASONS])
 
 
 def ends_in_a_request() -> str:

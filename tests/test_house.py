@@ -62,7 +62,6 @@ WRITERS = {
     "connection.answer": {"limit_s", "phase", "sent_at", "wait_s"},
     "connection.checkout": {"phase"},  # a call would cost the fast check a fifth
     "connection.full_check": {"full_check_from_s", "move_for", "replaced_silent"},
-    "connection.send": {"is_past_replay"},
     "connection.fresh_socket": {"is_reused", "moved_for", "replaced_silent"},
     "connection.replay": {"first_error", "is_replayed", "is_silent", "limit_s"},
 }

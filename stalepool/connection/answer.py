@@ -78,7 +78,7 @@ class Answer:
             if request is not None:
                 if request.wait_s is not None and not first and error is None:  # end, or signal
                     _restore_timeout(self, request)
-                request.drop_record()
+                state.gives_up()
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
                 status.pass_by()
@@ -146,8 +146,8 @@ def _recover(
             except socket_errors() as caught:
                 error = caught
         clear_tls_errors(sock, error)
-        refused = conn.sock is not sock or replay.refuse(conn, state, error, runtime.current)
-        if refused is None and _replays(response, state):
+        is_permitted = conn.sock is sock and replay.is_permitted(conn, state, error)
+        if is_permitted and _replays(response, state):
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
             replay.note_outcome(state, request, "failed")

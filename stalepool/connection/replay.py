@@ -7,64 +7,56 @@ gets the first error, or waits on if there is none.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
-from stalepool import fallback
+from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection import fresh_socket, request_rules
-from stalepool.connection.request_rules import Attempt
-from stalepool.connection.state import SENDING, Request, State
-from stalepool.settings import Settings
+from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, Attempt
+from stalepool.connection.state import Request, State
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 _logger = logging.getLogger("stalepool.replay")
 
 
-@fallback.guarded("replay_failed", default="replay_failed")
-def refuse(
-    conn: Any, state: State, error: Optional[BaseException], settings: Optional[Settings]
-) -> Optional[str]:
-    """Return why a failed request is not replayed, None if it may be; count and log the refusal.
+@fallback.guarded("replay_failed", default=False)
+def is_permitted(conn: Any, state: State, error: Optional[BaseException]) -> bool:
+    """Tell whether a failed request may be replayed; if not, count and log why.
 
     Call it while the socket is open. In audit mode no request may be replayed.
 
     :param error: what was raised; None where reading the answer found the end.
     """
-    request = state.request
+    request, settings = state.request, runtime.current
     if request is None or settings is None:
-        return "no_request"
-    if request.is_past_replay:
-        return "past_replay"  # a failed send was counted then
-    if state.phase is SENDING and failure.answer_has_begun(conn.sock):
-        state.origin.count_end("replays_refused", "answer_began", is_silent=False)
-        return "answer_began"
+        return False
     attempt = Attempt(settings, state, request, conn.sock, error)
-    found = request_rules.first_refusal(request_rules.DEATH_RULES, attempt)
-    if found == "not_ended":
-        return found  # no failure of the connection: the caller's timeout, for example
-    found = found or request_rules.first_refusal(request_rules.REPLAY_RULES, attempt)
+    refusal = request_rules.first_refusal((*DEATH_RULES, *REPLAY_RULES), attempt)
+    if refusal == "not_ended":
+        return False  # no failure of the connection: the caller's timeout, for example
     request.is_silent = failure.is_silent_end(error)
     if request.moved_for is not None:
         state.origin.knowledge.stop_moves()
-    if found is None and not settings.is_audit:
-        return None
-    counted = ("replays", "would") if found is None else ("replays_refused", found)
+    if refusal is None and not settings.is_audit:
+        return True
+    counted = ("replays", "would") if refusal is None else ("replays_refused", refusal)
     state.origin.count_end(*counted, request.is_silent)
     fallback.log(
         _logger,
         logging.DEBUG,
         "%s: %s failed with %r, not sent once more: %s",
-        *(state.origin.name, str(request.method, "latin-1"), error, found or "audit"),
+        *(state.origin.name, str(request.method, "latin-1"), error, refusal or "audit"),
     )
-    return found or "audit"
+    return False
 
 
-def after_failed_send(conn: Any, state: State, error: BaseException, settings: Settings) -> bool:
+def after_failed_send(conn: Any, state: State, error: BaseException) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error."""
     request, sock = state.request, conn.sock
-    if request is None or sock is None or refuse(conn, state, error, settings) is not None:
+    if request is None or sock is None or not is_permitted(conn, state, error):
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
@@ -96,7 +88,7 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
     old, file = state.sock(), None  # type: Any, Any
     fresh = _send_record(conn, state, request, fresh)
     if fresh is not None and (not has_ended or fresh_socket.take(conn, state, old, fresh)):
-        file = _first_byte(fresh)
+        file = _first_byte(fresh, request)
         if file is not None and not has_ended and not fresh_socket.take(conn, state, old, fresh):
             file.close()
             file = None
@@ -118,47 +110,49 @@ def _send_record(conn: Any, state: State, request: Request, fresh: Any = None) -
         fresh = fresh_socket.open_like(conn, limit_s)
         if fresh is None:
             return None
-    since, limit_s = monotonic(), request.left_s
     try:
-        if conn.sock is not sock or failure.answer_has_begun(sock):
-            return None  # another thread closed it, or the answer came while the fresh one opened
-        for data in request.sent:
-            since, limit_s = monotonic(), request.left_s
-            fresh.settimeout(limit_s)
-            fresh.sendall(data)
-        fresh.settimeout(request.left_s)
-        is_sent = True
-        return fresh
-    except failure.socket_errors() as error:
-        clear_tls_errors(fresh, error)
-        if failure.is_a_deadline(error, since, limit_s):
-            raise
-        return None
+        # else another thread closed it, or the answer came while the fresh one was opened
+        if conn.sock is sock and not failure.answer_has_begun(sock):
+            with _only_a_deadline_is_raised(fresh, request):
+                for data in request.sent:
+                    fresh.settimeout(request.left_s)
+                    fresh.sendall(data)
+                fresh.settimeout(request.left_s)
+                is_sent = True
     finally:
         if not is_sent:
             fresh.close()
+    return fresh if is_sent else None
 
 
-def _first_byte(fresh: Any) -> Any:
+def _first_byte(fresh: Any, request: Request) -> Any:
     """Return the file object of a socket on which an answer has begun. Yields.
 
     :returns: if no answer has begun: None, and the socket is closed.
     :raises: the caller's deadline.
     """
-    file, since, limit_s = fresh.makefile("rb"), monotonic(), timeout_of(fresh)
-    has_begun = False
+    file, has_begun = fresh.makefile("rb"), False
     try:
-        has_begun = bool(file.peek(1))
-    except failure.socket_errors() as error:
-        clear_tls_errors(fresh, error)
-        if failure.is_a_deadline(error, since, limit_s):
-            raise
+        with _only_a_deadline_is_raised(fresh, request):
+            has_begun = bool(file.peek(1))
     finally:
         if not has_begun:
             fresh_socket.drop_unacknowledged(fresh)
             file.close()
             fresh.close()
     return file if has_begun else None
+
+
+@contextlib.contextmanager
+def _only_a_deadline_is_raised(fresh: Any, request: Request) -> Iterator[None]:
+    """Context manager that drops the errors of a fresh socket, but not the caller's deadline."""
+    since, limit_s = monotonic(), request.left_s
+    try:
+        yield
+    except failure.socket_errors() as error:
+        clear_tls_errors(fresh, error)
+        if failure.is_a_deadline(error, since, limit_s):
+            raise
 
 
 def note_outcome(state: State, request: Request, outcome: str) -> None:

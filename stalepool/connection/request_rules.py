@@ -14,7 +14,6 @@ from stalepool.connection.state import SENDING, Request, State
 from stalepool.settings import AUTO, Settings
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
-from stalepool.stats import Knowledge
 
 # RFC 9110, section 9.2.1, and what IANA's method registry calls safe
 SAFE = frozenset(b"GET HEAD OPTIONS TRACE PROPFIND REPORT SEARCH QUERY".split())
@@ -61,10 +60,10 @@ class Attempt(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """``name``: its name in the counters. ``holds``: whether it permits the replay, or the move."""
+    """``name``: its name in the counters. ``holds``: whether it permits a replay."""
 
     name: str
-    holds: Callable[..., Any]  # of an Attempt; for a move, of the settings and the state
+    holds: Callable[[Attempt], Any]
 
 
 def _may_be_stale(state: State, request: Request) -> bool:
@@ -149,62 +148,21 @@ def _is_not_the_servers_failure(attempt: Attempt) -> bool:
     return info is not None and info.missing > alert
 
 
+def _no_answer_has_begun(attempt: Attempt) -> bool:
+    """Tell whether nothing lies unread after a failed send, such as an early 413."""
+    return attempt.state.phase is not SENDING or not failure.answer_has_begun(attempt.sock)
+
+
 #: had the connection died, or did the server fail on the request?
 DEATH_RULES = (
+    Rule("answer_began", _no_answer_has_begun),
     Rule("not_ended", lambda attempt: failure.has_ended(attempt.sock, attempt.error)),
     Rule("peer_had_it", _is_not_the_servers_failure),
 )
 
 
-def _idle_s(state: State) -> float:
-    return state.idle_s(tcp_info.ask(layers_of(state.sock())))
-
-
-def _is_near(idle_s: float, limit_s: float) -> bool:
-    """Tell whether the limit's last quarter, at most 0.5 s, has begun, and it is not long over.
-
-    A client whose pauses fall into it moves each time, so it is no longer than the race needs.
-    """
-    margin_s = min(0.5, limit_s / 4)
-    return limit_s - margin_s <= idle_s <= 1.25 * limit_s + margin_s
-
-
-def _moves_on_evidence(settings: Settings, knowledge: Knowledge) -> bool:
-    return settings.nonidempotent_max_idle_s == AUTO and not knowledge.moves_stopped_for_s
-
-
-def _is_past_the_setting(settings: Settings, state: State) -> bool:
-    limit_s = settings.nonidempotent_max_idle_s
-    return isinstance(limit_s, (int, float)) and _idle_s(state) >= limit_s
-
-
-def _is_near_the_announced_limit(settings: Settings, state: State) -> bool:
-    limit_s = state.idle_limit_s
-    if limit_s is None:
-        return False
-    knowledge = state.origin.knowledge
-    if limit_s == knowledge.untrue_limit_s or not _moves_on_evidence(settings, knowledge):
-        return False
-    idle_s = _idle_s(state)
-    if idle_s > limit_s:
-        knowledge.note_outlived(limit_s)
-    return _is_near(idle_s, limit_s)
-
-
-def _is_near_the_observed_limit(settings: Settings, state: State) -> bool:
-    knowledge = state.origin.knowledge
-    limit_s = knowledge.observed_idle_limit_s
-    if limit_s is None or not _moves_on_evidence(settings, knowledge):
-        return False
-    return _is_near(_idle_s(state), limit_s)
-
-
-#: reasons for which a request that is not idempotent takes a fresh socket
-MOVE_REASONS = (
-    Rule("idle_setting", _is_past_the_setting),
-    Rule("announced_limit", _is_near_the_announced_limit),
-    Rule("observed_limit", _is_near_the_observed_limit),
-)
+#: why a request that is not idempotent takes a fresh socket
+MOVE_REASONS = ("idle_setting", "announced_limit", "observed_limit")
 
 
 def reason_to_move(settings: Settings, state: State, request: Request) -> Optional[str]:
@@ -213,10 +171,42 @@ def reason_to_move(settings: Settings, state: State, request: Request) -> Option
         return None
     if state.move_for is not None:
         return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
-    for reason in MOVE_REASONS:
-        if reason.holds(settings, state):
-            return None if has_a_key(request) else reason.name
+    longest_s = settings.nonidempotent_max_idle_s
+    if longest_s == AUTO:
+        reason = _limit_that_is_near(state)
+    else:
+        is_past_it = isinstance(longest_s, (int, float)) and _idle_s(state) >= longest_s
+        reason = "idle_setting" if is_past_it else None
+    return None if reason is None or has_a_key(request) else reason
+
+
+def _idle_s(state: State) -> float:
+    return state.idle_s(tcp_info.ask(layers_of(state.sock())))
+
+
+def _limit_that_is_near(state: State) -> Optional[str]:
+    """Return which idle limit is near: its last quarter, at most 0.5 s, or a while after it.
+
+    A client whose pauses end in that time moves each POST, so it is no longer than the race needs.
+    """
+    knowledge = state.origin.knowledge
+    announced_s, observed_s = state.idle_limit_s, knowledge.observed_idle_limit_s
+    if announced_s == knowledge.untrue_limit_s:
+        announced_s = None
+    if announced_s is observed_s is None or knowledge.moves_stopped_for_s:
+        return None
+    idle_s = _idle_s(state)
+    if announced_s is not None and idle_s > announced_s:
+        knowledge.note_outlived(announced_s)
+    for reason, limit_s in (("announced_limit", announced_s), ("observed_limit", observed_s)):
+        if limit_s is not None:
+            margin_s = min(0.5, limit_s / 4)
+            if limit_s - margin_s <= idle_s <= 1.25 * limit_s + margin_s:
+                return reason
     return None
+
+
+_timeout_of_a_hint = re.compile(r"(?:^|,)\s*timeout\s*=\s*([0-9]+)\s*(?:,|$)", re.IGNORECASE).search
 
 
 def keep_alive_hint_s(value: str) -> Optional[float]:
@@ -225,11 +215,8 @@ def keep_alive_hint_s(value: str) -> Optional[float]:
     >>> keep_alive_hint_s("timeout=5, max=100")
     5.0
     """
-    for parameter in value.split(","):
-        name, _, seconds = parameter.partition("=")
-        if name.strip().lower() == "timeout" and seconds.strip().isdecimal():
-            return float(seconds)
-    return None
+    found = _timeout_of_a_hint(value)
+    return None if found is None else float(found[1])
 
 
 def offers_an_identity(challenges: str) -> bool:

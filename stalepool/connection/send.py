@@ -11,7 +11,7 @@ from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm
-from stalepool.connection.state import CHECKED, SENDING, UPGRADED, WAITING, State
+from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State
 from stalepool.settings import Settings
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors
@@ -37,7 +37,7 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
             result = original(self)(data)  # connects first, where the connection is not open yet
             is_sent = True
         except socket_errors() as error:
-            if state is None or not replay.after_failed_send(self, state, error, settings):
+            if state is None or not replay.after_failed_send(self, state, error):
                 raise
             is_sent = True
             return None
@@ -59,7 +59,7 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     if state is None or state.sock() is not sock:
         if sock is None or not states.is_http1(conn):
             return None
-        state = State(conn, states.FRESH)
+        state = State(conn, FRESH)
         # connect() itself sends a CONNECT, and may set options after that
         is_a_connect = type(data) is bytes and data.startswith(b"CONNECT ")
         if not is_a_connect and not settings.is_audit:
@@ -67,17 +67,16 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     phase, request = state.phase, state.request
     if phase is CHECKED:
         _choose_socket(conn, state, data, settings)
-    elif phase is SENDING and request is not None:
-        if request_rules.begins_a_request(data):  # another response class has read an answer
-            state.gives_up()
-        elif request_rules.is_worth_a_record(state, request):
-            request.record(data)
-        else:
-            request.keep_the_head_alone()
-    elif phase is WAITING and request is not None:
-        request.is_past_replay = True  # a dialogue: the rest of the request after 100 Continue
-    elif phase is not UPGRADED:
+    elif phase in (FRESH, IDLE):
         state.request_begins(conn, data)
+    elif request is None:  # upgraded, or urllib3 sends the rest alone
+        pass
+    elif request_rules.begins_a_request(data):  # another response class has read an answer
+        state.gives_up()
+    elif phase is SENDING and request_rules.is_worth_a_record(state, request):
+        request.record(data)
+    else:  # not worth it, or a dialogue: the rest of the request after 100 Continue
+        request.keep_the_head_alone()
     return state
 
 

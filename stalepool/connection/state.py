@@ -53,8 +53,6 @@ class Request:
     is_replayed = False
     #: its peer gave no sign of life, as the wait on silence or the kernel has found
     is_silent = False
-    #: a send failed and was not replayed (urllib3 may ignore that); or more was sent while waiting
-    is_past_replay = False
     moved_for: Optional[str] = None
     first_error: Optional[BaseException] = None
 
@@ -88,10 +86,6 @@ class Request:
         """Record no more: the request is too large, or will not be sent again whatever happens."""
         self.is_recorded = False
         del self.sent[1:]
-
-    def drop_record(self) -> None:
-        """Forget the bytes: the request was answered, or has failed for good."""
-        self.is_recorded, self.sent, self.first_error = False, [b""], None
 
     @property
     def left_s(self) -> Optional[float]:
@@ -184,18 +178,16 @@ class State:
         return request
 
     def gives_up(self) -> None:
-        """A send failed. urllib3 may still read an answer, but to an incomplete request."""
+        """The request has failed for good, or cannot be followed: urllib3 reads any answer alone.
+
+        The caller's exception may hold the request for long, so its record is dropped.
+        """
         if self.request is not None:
-            self.request.is_past_replay = True
-            self.request.drop_record()
+            self.request.sent, self.request.first_error = [b""], None
+            self.request = None
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
-        """Note what an answer says of its connection.
-
-        :param idle_limit_s: the Keep-Alive hint; None without one.
-        :param is_bound: the connection carries an identity.
-        :param is_upgraded: another protocol follows: the socket is never touched again.
-        """
+        """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""
         if idle_limit_s is not None and idle_limit_s != self.idle_limit_s:
             self.idle_limit_s, self.full_check_from_s = idle_limit_s, 0.0
         if is_bound:

@@ -333,10 +333,11 @@ def test_origins_of_which_there_is_nothing_to_tell_are_one_line():
 
 
 def test_every_name_that_is_counted_is_explained():
-    rules = [*request_rules.REPLAY_RULES, *request_rules.DEATH_RULES, *request_rules.MOVE_REASONS]
+    rules = [*request_rules.REPLAY_RULES, *request_rules.DEATH_RULES]
     names = [*(verdict.value for verdict in Verdict), *fallback.REASONS]
-    names += [*(rule.name for rule in rules), "presend_check", "ok", "failed", "would", "windows"]
-    for name in (*names, "answer_began", "failed_in_request", "silent_in_request"):
+    names += [*(rule.name for rule in rules), *request_rules.MOVE_REASONS, "presend_check"]
+    names += ["ok", "failed", "would", "windows", "failed_in_request", "silent_in_request"]
+    for name in names:
         assert "?" not in (explain.words_for(name), explain.remedy_for(name)), name
     assert (explain.words_for("x"), explain.remedy_for("x")) == ("?", "?")
 

@@ -187,6 +187,20 @@ def test_who_lacked_a_part_of_the_request_has_not_failed_on_it():
         assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) is None
 
 
+BEGUN = [("answer_began", SENDING), (None, WAITING)]
+
+
+@pytest.mark.parametrize(("name", "phase"), BEGUN)
+def test_who_has_answered_a_part_of_the_request_is_alive(name, phase):
+    """While the answer is awaited it has begun for the caller, who reads it."""
+    with healthy() as pair:
+        pair.peer.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n")
+        pair.peer.close()
+        wait_readable(pair.client, events=kernel.POLLRDHUP)
+        tried = attempt(phase=phase)._replace(sock=pair.client)
+        assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) == name
+
+
 OF_100 = {"died_at": (100.0, 101.0, 105.0)}
 
 REASONS = [
@@ -227,13 +241,13 @@ def test_the_reasons_to_move(name, facts):
     assert request_rules.reason_to_move(settings, state, request) == name
 
 
-ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": DEATHS, "MOVE_REASONS": REASONS}
+ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": [*DEATHS, *BEGUN], "MOVE_REASONS": REASONS}
 
 
 @pytest.mark.parametrize("table", ROWS)
 def test_every_rule_has_a_row(table):
-    rules = {rule.name for rule in getattr(request_rules, table)}
-    assert rules <= {row[0] for row in ROWS[table]}
+    names = {getattr(rule, "name", rule) for rule in getattr(request_rules, table)}
+    assert names <= {row[0] for row in ROWS[table]}
 
 
 @pytest.mark.parametrize(
