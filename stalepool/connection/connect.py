@@ -213,15 +213,11 @@ def _pause(module: Any, seconds: float) -> None:
 
     A green copy (eventlet's ``import_patched``) in an unpatched process would otherwise block its
     hub. The copy's modules need not be in ``sys.modules``, so ``time`` is taken from the globals of
-    the first function of ``Retry`` that is no mock. Without one there is no pause, and no new try.
+    its ``Retry``, of a method that tests do not mock. If there is none, there is no new try.
     """
     retry = getattr(module, "Retry", None)
     if retry is None:  # contrib.socks
         retry = module.HTTPConnectionPool.urlopen.__globals__.get("Retry")
-    for cls in getattr(retry, "__mro__", ()):
-        for function in vars(cls).values():
-            names = getattr(function, "__globals__", {})
-            # the function of a mock or of a decorator belongs to another module
-            if names.get("__name__") == cls.__module__ and "time" in names:
-                names["time"].sleep(seconds)
-                return
+    names = getattr(getattr(retry, "get_backoff_time", None), "__globals__", {})
+    if "time" in names:
+        names["time"].sleep(seconds)
