@@ -16,7 +16,6 @@ from stalepool.settings import Settings
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of
-from stalepool.sockets.verdict import Action
 
 
 def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> Callable[..., Any]:
@@ -82,9 +81,12 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
 
 def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> None:
     """Move a request to a fresh socket if its connection has ended, or is likely to end now."""
-    request, reason = state.request_begins(conn, data), None
-    if settings.presend_check and state.poll is not None and state.poll.poll(0):
-        reason = _reason_in_readable(conn, state, settings)
+    request, reason, poll = state.request_begins(conn, data), None, state.poll
+    if settings.presend_check and poll is not None and poll.poll(0) and not state.is_bound:
+        layers = layers_of(conn.sock)
+        # readable, as with a session ticket, need not mean ended
+        if layers is not None and liveness.examine(layers, poll, not settings.is_audit).is_discard:
+            reason = "presend_check"
     reason = reason or request_rules.reason_to_move(settings, state, request)
     if reason is None:
         return
@@ -92,12 +94,3 @@ def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> No
         state.origin.count("moved", reason)
     else:
         fresh_socket.move(conn, state, request, reason)
-
-
-def _reason_in_readable(conn: Any, state: State, settings: Settings) -> Optional[str]:
-    """Return why to leave a connection that is readable now; None: keep it, as with a ticket."""
-    layers = layers_of(conn.sock)
-    if layers is None or state.poll is None or state.is_bound:
-        return None
-    verdict = liveness.examine(layers, state.poll, may_consume=not settings.is_audit)
-    return "presend_check" if verdict.action is Action.DISCARD else None
