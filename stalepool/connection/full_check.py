@@ -60,24 +60,26 @@ def _check(conn: Any, settings: Settings) -> Action:
     return action
 
 
-def _find(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, Optional[float]]:
-    """Return the verdict, and the idle time in seconds where it is known; learn from a death."""
+def _find(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, float]:
+    """Return the verdict, and the idle time in seconds; learn from a death."""
+    idle_s = state.idle_s(None)
     if state.fork_generation != runtime.fork_generation:
         # before anything is asked: a read through TLS here would steal the parent's records
-        return Verdict.FOREIGN_PROCESS, None
+        return Verdict.FOREIGN_PROCESS, idle_s
     layers = layers_of(conn.sock)
     if layers is None:
-        return Verdict.UNKNOWN, None
+        return Verdict.UNKNOWN, idle_s
     if layers.raw.fileno() < 0:
-        return Verdict.NO_SOCKET, None
+        return Verdict.NO_SOCKET, idle_s
     poll = state.poll or liveness.poller(layers.raw)
     if poll is None:
-        return Verdict.UNKNOWN, None
+        return Verdict.UNKNOWN, idle_s
     verdict = liveness.examine(layers, poll, may_consume=not settings.is_audit)
     info = tcp_info.ask(layers)
     # data resets last_data_recv, and the close_notify is data (without one the result is the same)
     is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
-    idle_s = state.idle_s(None if verdict is Verdict.UNREAD or is_tls_close else info)
+    if verdict is not Verdict.UNREAD and not is_tls_close:
+        idle_s = state.idle_s(info)
     if verdict is Verdict.ALIVE:
         armed = keepalive.read(layers)
         verdict = _verdict_on_idleness(state, info, armed, settings)
@@ -164,21 +166,17 @@ def _idle_at_death_s(
     return max(0, age_ms) / 1000
 
 
-def _report(
-    conn: Any, state: State, verdict: Verdict, idle_s: Optional[float], settings: Settings
-) -> None:
+def _report(conn: Any, state: State, verdict: Verdict, idle_s: float, settings: Settings) -> None:
     """Count the verdict, and log a discard at DEBUG."""
     origin = state.origin
     origin.count("verdicts", verdict.value)
     if verdict is Verdict.UNKNOWN:
         if settings.is_audit and layers_of(conn.sock) is not None:
             return  # a TLS record that only a read could identify: counted, and no fallback
-        kinds = "%s with %s" % (type(conn), type(conn.sock))
-        fallback.fall_back("unknown_connection", kinds)
+        fallback.fall_back("unknown_connection", "%s with %s" % (type(conn), type(conn.sock)))
     elif verdict.is_discard:
         if verdict.value in stats.HIDDEN and not settings.is_audit:
             origin.hidden.tick()
         action = "would discard" if settings.is_audit else "discards"
-        idle = "?" if idle_s is None else "%.3f" % idle_s
-        args = ("%s: %s, %s, idle %s s", origin.name, action, verdict.value, idle)
+        args = ("%s: %s, %s, idle %.3f s", origin.name, action, verdict.value, idle_s)
         fallback.log(_logger, logging.DEBUG, *args)
