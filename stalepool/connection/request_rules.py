@@ -46,6 +46,8 @@ _has_a_precondition = _header(
 #: schemes that authenticate a connection and not a request (RFC 4559, MS-NTHT)
 _IDENTITY_SCHEMES = ("ntlm", "negotiate", "kerberos")
 speaks_an_identity = _credential(*_IDENTITY_SCHEMES)
+#: searches the challenges of a 401 or 407
+offers_an_identity = re.compile("|".join(_IDENTITY_SCHEMES), re.IGNORECASE).search
 asks_for_an_upgrade = _header("upgrade")
 
 
@@ -217,8 +219,3 @@ def keep_alive_hint_s(value: str) -> Optional[float]:
     """
     found = _timeout_of_a_hint(value)
     return None if found is None else float(found[1])
-
-
-def offers_an_identity(challenges: str) -> bool:
-    """Tell whether the challenges of a 401 or 407 name a scheme that authenticates a connection."""
-    return any(scheme in challenges.lower() for scheme in _IDENTITY_SCHEMES)
