@@ -78,61 +78,43 @@ class Watch:
 
         :returns: True once the peer is dead; False: keep waiting, for :attr:`pause_s`.
         """
-        self.pause_s = LOOK_EVERY_S
-        layers = layers_of(self.conn.sock)
-        is_late = monotonic() + 0.2 >= self.give_up_before
-        ends_by_itself = layers is not None and layers.has_receive_timeout
-        if is_late or ends_by_itself or not self._may_be_replayed():
-            self.pause_s = None
-            return self._keep_waiting()
-        info = tcp_info.ask(layers)
-        if info is None or self._is_no_evidence(info):
-            return self._keep_waiting()
-        if not self._is_suspect(info):
-            silent_s = self._silent_s(info)
-            if 0 < silent_s < self.wait_s:
-                self.pause_s = self.wait_s - silent_s + 0.02
-            return self._keep_waiting()
-        if self.fresh is None:
+        info = self._suspicion()
+        if info is not None and self.fresh is None:
             self._open_fresh(info)
             if self.fresh is None or not info.unacked:
                 return False
-            # the path may have healed meanwhile
-            info = tcp_info.ask(layers_of(self.conn.sock))
-            if info is None or not self._is_suspect(info):
-                return self._keep_waiting()
-        if info.unacked:
-            return True
-        return info.probes >= DEAD_PROBES and self._fresh_alone_answers()
-
-    def _keep_waiting(self) -> bool:
-        """Close the fresh socket: nothing shows that the peer is dead. Returns False."""
-        self.close()
-        return False
-
-    def _may_be_replayed(self) -> bool:
-        settings = runtime.current
-        if settings is None:
+            info = self._suspicion()  # the path may have healed meanwhile
+        if info is None:
+            self.close()
             return False
+        return info.unacked > 0 or (info.probes >= DEAD_PROBES and self._fresh_alone_answers())
+
+    def _suspicion(self) -> Optional[TcpInfo]:
+        """Return the kernel's data if they make the peer suspect; set the pause before the next."""
+        settings, layers = runtime.current, layers_of(self.conn.sock)
+        is_late = monotonic() + 0.2 >= self.give_up_before
+        ends_by_itself = layers is not None and layers.has_receive_timeout
+        self.pause_s = None
+        if is_late or ends_by_itself or settings is None:
+            return None
         attempt = request_rules.Attempt(settings, self.state, self.request)
-        return request_rules.first_refusal(request_rules.REPLAY_RULES, attempt) is None
-
-    def _is_no_evidence(self, info: TcpInfo) -> bool:
-        """Tell whether silence shows nothing: window closed, data unsent, or probes swallowed."""
-        # not whole: a kernel before 5.4, which does not tell the first two
-        is_evidence = info.is_whole and not info.notsent and info.snd_wnd > 0
-        return not is_evidence or (not info.unacked and self.state.origin.knowledge.swallows_probes)
-
-    def _silent_s(self, info: TcpInfo) -> float:
-        """Return the seconds since the latest of these: the send, the last ACK, the last data."""
-        return min(monotonic() - self.request.sent_at, info.silent_ms / 1000)
-
-    def _is_suspect(self, info: TcpInfo) -> bool:
-        if self._silent_s(info) < self.wait_s:
-            return False
+        if request_rules.first_refusal(request_rules.REPLAY_RULES, attempt) is not None:
+            return None
+        self.pause_s, info = LOOK_EVERY_S, tcp_info.ask(layers)
+        # not whole: a kernel before 5.4, which does not tell if data is unsent or the window closed
+        if info is None or not info.is_whole or info.notsent or not info.snd_wnd:
+            return None
+        if not info.unacked and self.state.origin.knowledge.swallows_probes:
+            return None
+        # since the latest of these: the send, the last ACK, the last data
+        silent_s = min(monotonic() - self.request.sent_at, info.silent_ms / 1000)
+        if silent_s < self.wait_s:
+            if silent_s > 0:
+                self.pause_s = self.wait_s - silent_s + 0.02
+            return None
         if info.unacked:
-            return info.retransmits >= SUSPECT_RETRANSMISSIONS
-        return info.probes >= SUSPECT_PROBES
+            return info if info.retransmits >= SUSPECT_RETRANSMISSIONS else None
+        return info if info.probes >= SUSPECT_PROBES else None
 
     def _open_fresh(self, info: TcpInfo) -> None:
         limit_s = max(0.1, min(BESIDE_S, self.give_up_before - monotonic()))
@@ -144,20 +126,22 @@ class Watch:
         keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
 
     def _fresh_alone_answers(self) -> bool:
-        """Tell whether the fresh socket's probe was answered; the old one's are known not to be."""
+        """Tell whether the fresh socket's probe was answered; the old one's are known not to be.
+
+        The fresh one is closed: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would
+        accept the first data 29 s late (measured).
+        """
         knowledge, info = self.state.origin.knowledge, tcp_info.ask(layers_of(self.fresh))
+        self.close()
         if info is None or self._probed_since is None:
-            return self._keep_waiting()
+            return False
         probed_for_ms = 1000 * (monotonic() - self._probed_since)
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
         if info.last_ack_recv_ms < probed_for_ms - 800 * PROBE_EVERY_S:
             knowledge.note_probe_answered()
-            # not for use: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would accept the
-            # first data 29 s late (measured)
-            self.close()
             return True
         knowledge.note_probes_swallowed()
         self.pause_s, settings = None, runtime.current
         if settings is not None:
             keepalive.probe_rarely(layers_of(self.conn.sock), settings)
-        return self._keep_waiting()
+        return False
