@@ -42,11 +42,7 @@ _of_thread = _thread._local()
 
 
 def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> Callable[..., Any]:
-    """Return the function that replaces urllib3's.
-
-    :param original: returns urllib3's own, bound to a connection.
-    :param module: the module it is from; :func:`_pause` finds this copy's ``time`` by it.
-    """
+    """Return the function that replaces urllib3's; ``original`` binds that to a connection."""
 
     def _new_conn(self: Any) -> Any:
         settings, stock = runtime.current, original(self)
@@ -89,15 +85,12 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
 
 @fallback.guarded("keepalive_failed")
 def arm(conn: Any, sock: Any, settings: Settings) -> None:
-    """Arm keepalive, once the application has set its options, which ``connect()`` may do.
-
-    Not if the origin swallows probes: keepalive would end living connections.
-    """
-    layers, entry = layers_of(sock), stats.origin(origin_of(conn))
-    if layers is None or entry.knowledge.swallows_probes:
-        return
+    """Arm keepalive, once the application has set its options, which ``connect()`` may do."""
+    layers, origin = layers_of(sock), stats.origin(origin_of(conn))
+    if layers is None or origin.knowledge.swallows_probes:
+        return  # where probes are swallowed, keepalive would end living connections
     if keepalive.arm(layers, settings):
-        entry.armed.tick()
+        origin.armed.tick()
 
 
 @fallback.guarded("connect_failed", default=0.0)
@@ -119,10 +112,10 @@ def _enter_window(conn: Any, error: Any, settings: Settings) -> float:
 
 
 def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
-    """Return the exception classes that opening a connection raises, those of its urllib3 too.
+    """Return the exception classes that opening a connection raises, for an ``except`` clause.
 
-    For an ``except`` clause, which calls this only after an exception. The copy of urllib3 is found
-    by the class's own functions, since its modules need not be in ``sys.modules``.
+    Those of its copy of urllib3 are found by the class's own functions, since the copy's modules
+    need not be in ``sys.modules``.
     """
     for cls in type(conn).__mro__:
         names = getattr(vars(cls).get("connect"), "__globals__", {})

@@ -41,11 +41,10 @@ MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     """Open a second socket to the same peer, tunnel and TLS included. Yields while it connects.
 
-    The connection is not touched: a copy of it connects. Its reconnect window applies.
+    A copy of the connection connects, and the connection's reconnect window applies.
 
     :param timeout: seconds for each operation (connect, tunnel, handshake), or urllib3's marks.
-    :param address: a peer address to connect to, without a DNS look-up. SNI, certificate and a
-        proxy still see the name.
+    :param address: the peer's, to which to connect without a DNS look-up.
     :returns: a socket with ``timeout`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
     """
@@ -85,8 +84,8 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
 def address_of(conn: Any) -> Optional[str]:
     """Return the IP address to which a living socket leads; None: the name has to be looked up.
 
-    So it has if the address needs a scope (IPv6, link-local), or if the socket leads to another
-    port than the connection's, as to a forwarder: docs/design.rst.
+    So it has if the address needs a scope (IPv6, link-local), or the port is not the connection's,
+    as with a forwarder: docs/design.rst.
     """
     raw = raw_of(conn.sock)
     try:
@@ -98,9 +97,9 @@ def address_of(conn: Any) -> Optional[str]:
 
 
 def _has_its_own_life(cls: Any) -> bool:
-    """Tell whether a copy of a connection might release what the connection has acquired.
+    """Tell whether a copy might release what the connection has acquired.
 
-    So might a finalizer; and so might ``close()`` where somebody's own opens the socket, too.
+    A finalizer might, and so might ``close()`` if the method that opens the socket is somebody's.
     """
     opens, opens_tcp, closes = (
         getattr(getattr(cls, name), "__globals__", {}).get("__name__", "").endswith(_STOCK)
@@ -112,7 +111,7 @@ def _has_its_own_life(cls: Any) -> bool:
 def _pools_check_connections(cls: Any) -> bool:
     """Tell whether a pool of this urllib3 has a hook of somebody's, as for pinning a certificate.
 
-    It would not be called for a fresh socket, and a connection does not know its pool.
+    A connection does not know its pool, which would call it for each of its new connections.
     """
     modules = [module for module in pool_modules if module.HTTPConnection in cls.__mro__]
     classes = [module.HTTPConnectionPool for module in modules]
@@ -129,7 +128,7 @@ def _pools_check_connections(cls: Any) -> bool:
 def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:
     """Give the connection its fresh socket, and only then close the old one.
 
-    :returns: False: another thread has closed the connection meanwhile, so the fresh one is closed.
+    :returns: False if another thread has closed the connection, so that the fresh one was closed.
     """
     if conn.sock is not old:
         fresh.close()
@@ -146,8 +145,8 @@ def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:
 def drop_unacknowledged(sock: Any) -> None:
     """Have ``close()`` drop what the peer has not acknowledged (SO_LINGER, socket(7)).
 
-    The kernel would go on to send it for some 100 s, so a request that was sent once more might
-    arrive after the caller's next ones (measured).
+    The kernel would go on to send it for some 100 s (measured), so that a request might arrive
+    after the caller's next ones.
     """
     layers = layers_of(sock)
     info, at_once = tcp_info.ask(layers), struct.pack("ii", 1, 0)
@@ -171,8 +170,7 @@ def _limit_s(conn: Any, longest_s: float) -> Any:
 def move(conn: Any, state: State, request: Request, reason: str) -> None:
     """Give a request a fresh socket before a byte of it goes out; on failure it keeps the old one.
 
-    :param reason: its name in the counters: ``presend_check``, which looks the host up as urllib3
-        does; ``probe_unanswered``; or one of :data:`request_rules.MOVE_REASONS`.
+    :param reason: its name in the counters; for ``presend_check`` the host is looked up.
     """
     has_ended, is_silent = reason == "presend_check", reason == "probe_unanswered"
     old, began = conn.sock, monotonic()
