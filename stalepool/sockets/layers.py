@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import _socket
 import sys
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional
 
 RawSocket = _socket.socket
 _family, _type = (vars(RawSocket)[name].__get__ for name in ("family", "type"))
@@ -45,10 +45,13 @@ class Layers(NamedTuple):
 
 def layers_of(sock: Any) -> Optional[Layers]:
     """Take a socket apart; None for a kind that is not known. Never yields, never blocks."""
-    for take_apart in _KINDS:
-        layers = take_apart(sock)
-        if layers is not None:
-            return layers
+    # not by isinstance: a mock or a proxy may claim the class, and the kernel refuses it
+    if issubclass(type(sock), RawSocket):  # eventlet's GreenSSLSocket, too
+        return _of_sslobj(sock, getattr(sock, "_sslobj", None))
+    modules = [cls.__module__ for cls in type(sock).__mro__]
+    for place, take_apart in _KINDS.items():
+        if any(module.endswith(place) for module in modules):
+            return take_apart(sock)
     return None
 
 
@@ -68,17 +71,6 @@ def timeout_of(sock: Any) -> Optional[float]:
     return limit_s
 
 
-def _comes_from(sock: Any, module: str) -> bool:
-    return any(cls.__module__.endswith(module) for cls in type(sock).__mro__)
-
-
-def _of_standard_library(sock: Any) -> Optional[Layers]:
-    """``socket.socket``, ``ssl.SSLSocket``, and eventlet's ``GreenSSLSocket``, a subclass of it."""
-    # not by isinstance: a mock or a proxy may claim the class, and the kernel refuses it
-    is_raw = issubclass(type(sock), RawSocket)
-    return _of_sslobj(sock, getattr(sock, "_sslobj", None)) if is_raw else None
-
-
 def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
     if sslobj is None:
         return Layers(raw)
@@ -95,21 +87,13 @@ def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
     return Layers(raw, sslobj.version(), sslobj.pending, read_one) if is_known else None
 
 
-def _of_eventlet(sock: Any) -> Optional[Layers]:
-    if not _comes_from(sock, "eventlet.greenio.base"):
-        return None
-    raw = raw_of(sock.fd)  # one inside another: what socketpair() makes in a patched process
-    return None if raw is None else Layers(raw)
-
-
 def _of_gevent(sock: Any) -> Optional[Layers]:
-    if not _comes_from(sock, "gevent._socketcommon") or not issubclass(type(sock._sock), RawSocket):
-        return None
-    return _of_sslobj(sock._sock, getattr(sock, "_sslobj", None))
+    raw = raw_of(sock._sock)
+    return None if raw is None else _of_sslobj(raw, getattr(sock, "_sslobj", None))
 
 
 def _of_pyopenssl(sock: Any) -> Optional[Layers]:
-    raw = raw_of(sock.socket) if _comes_from(sock, "urllib3.contrib.pyopenssl") else None
+    raw = raw_of(sock.socket)
     if raw is None:
         return None
     connection, errors = sock.connection, sys.modules["OpenSSL.SSL"]
@@ -129,7 +113,7 @@ def _of_pyopenssl(sock: Any) -> Optional[Layers]:
 
 
 def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
-    outer = layers_of(sock.socket) if _comes_from(sock, "urllib3.util.ssltransport") else None
+    outer = layers_of(sock.socket)
     if outer is None:
         return None
 
@@ -168,5 +152,11 @@ def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:
         RawSocket.settimeout(raw, timeout)
 
 
-#: the kinds of sockets, the commonest first; each returns None for what is not of its kind
-_KINDS = (_of_standard_library, _of_eventlet, _of_gevent, _of_pyopenssl, _of_tls_in_tls)
+#: where the class of a wrapper is from -> takes it apart; None if what is inside is not known
+_KINDS: Dict[str, Callable[[Any], Optional[Layers]]] = {
+    # in a patched process socketpair() makes one inside another
+    "eventlet.greenio.base": lambda sock: layers_of(sock.fd),
+    "gevent._socketcommon": _of_gevent,
+    "urllib3.contrib.pyopenssl": _of_pyopenssl,
+    "urllib3.util.ssltransport": _of_tls_in_tls,
+}
