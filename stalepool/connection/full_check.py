@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional, Tuple
 from stalepool import fallback, runtime, stats
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm
+from stalepool.connection.fresh_socket import shorter
 from stalepool.connection.state import State, is_http1
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, liveness, tcp_info
@@ -141,11 +142,10 @@ def _trust(
     state: State, layers: Layers, poll: select.poll, armed: Optional[Keepalive], settings: Settings
 ) -> None:
     """Set from which idle time on a probe can be unanswered, or max_idle_s is reached."""
-    if state.move_for is not None:
-        state.full_check_from_s = 0.0  # the next check is a full one, too
-        return
-    limits = (None if armed is None else armed.idle_s, settings.max_idle_s)
-    idle_s = min((limit for limit in limits if limit is not None), default=float("inf"))
+    idle_s = 0.0  # the next check is a full one, too
+    if state.move_for is None:
+        probed_after_s = None if armed is None else armed.idle_s
+        idle_s = shorter(float("inf"), probed_after_s, settings.max_idle_s)
     kept = state.origin.counter("verdicts", Verdict.ALIVE.value).ticks
     state.trust(idle_s, poll, layers.pending is not None, kept)
     if runtime.current is not settings:
