@@ -28,8 +28,8 @@ _logger = logging.getLogger("stalepool.checkout")
 def is_dropped(conn: Any, original: Callable[[Any], bool]) -> bool:
     """Decide as ``is_connection_dropped`` does: True discards the connection.
 
-    Never yields or blocks, unless urllib3's own check is called. In audit mode it always is;
-    then nothing is set on the socket, and no byte is read from it.
+    Never yields or blocks, unless urllib3's own check is called, as always in audit mode. Then
+    nothing is set on the socket, and no byte is read from it.
     """
     settings = runtime.current
     action = Action.DEFER if settings is None else _check(conn, settings)
@@ -157,8 +157,8 @@ def _idle_at_death_s(
 ) -> float:
     if verdict is not Verdict.CLOSED or info is None:
         return idle_s  # the kernel keeps the time of a FIN only: take the idle time now
-    # the FIN is the last segment that came in, unless a probe has been answered since: then its
-    # time is some multiples of keepalive_idle_s earlier, and nothing in TCP_INFO says how many
+    # the FIN is the last segment that came in, unless a probe has been answered since, which
+    # nothing in TCP_INFO tells
     age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
     if layers.version is not None:
         # the last data was the close_notify, unless the server left that out

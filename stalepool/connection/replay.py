@@ -1,8 +1,7 @@
 """Replay: the recorded bytes of a lost request are sent once more, on a fresh socket.
 
-A replay happens inside one of urllib3's attempts. So urllib3's ``Retry``, the library requests and
-keystoneauth1 count one attempt, whether the replay succeeds or not. If the replay fails, the caller
-gets the first error, or waits on if there is none.
+A replay happens inside one of urllib3's attempts. If it fails, the caller gets the first error, or
+waits on if there is none.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def after_failed_send(conn: Any, state: State, error: BaseException) -> bool:
 
 
 def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
-    """Send the record, and wait for the answer's first byte.
+    """Send the record, and wait for the answer's first byte. Yields.
 
     :param fresh: a socket that is open already; None: open one.
     :param has_ended: True: close the old socket once the record is sent, so that a shutdown of the

@@ -1,7 +1,7 @@
-"""Rule tables: may a request be replayed, has its connection died, does it take a fresh socket.
+"""Rules: may a request be replayed, has its connection died, does it take a fresh socket.
 
 RFC 9110, section 9.2.2, permits a client to repeat idempotent methods, and others only if the first
-request is known not to have been applied. Every rule has to consent.
+request is known not to have been applied.
 """
 
 from __future__ import annotations
@@ -62,9 +62,9 @@ class Attempt(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """``name``: its name in the counters. ``holds``: whether it permits a replay."""
+    """One of the rules that all have to consent to a replay."""
 
-    name: str
+    name: str  # in the counters
     holds: Callable[[Attempt], Any]
 
 

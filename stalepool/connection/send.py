@@ -19,10 +19,7 @@ from stalepool.sockets.layers import layers_of
 
 
 def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> Callable[..., Any]:
-    """Return the function that replaces urllib3's: a plain one, since every request pays for it.
-
-    :param original: returns urllib3's own, bound to a connection.
-    """
+    """Return the function that replaces urllib3's; ``original`` binds that to a connection."""
     fresh_socket.pool_modules.add(module)
 
     def send(self: Any, data: Any) -> Any:

@@ -1,7 +1,6 @@
 """The state of one connection's socket, and the request that is in flight on it.
 
-A state belongs to a socket, since a connection object gets new sockets over its life. It is kept in
-a table of this module, by the socket's identity, and refers to the socket weakly: docs/design.rst.
+It is kept in a table, by the socket's identity, and refers to the socket weakly: docs/design.rst.
 
 ==================  ==============================  ========  ======================================
 phase               event                           next      done there
@@ -236,8 +235,8 @@ def find(sock: Any) -> Optional[State]:
 def adopt(conn: Any) -> State:
     """Begin the state of a connection that was pooled before the install.
 
-    Whether it has answered is not known. So its next request is not replayed; but a refused connect
-    to its peer is tried again.
+    It may never have answered, so its next request is not replayed. Its peer has been reached, so a
+    refused connect is tried again.
     """
     state, layers = State(conn, IDLE), layers_of(conn.sock)
     # 0: opened before the install, by the first process
@@ -302,8 +301,7 @@ def _name_of(scheme: str, host: str, port: Any) -> str:
 def is_http1(conn: Any) -> bool:
     """Tell whether a connection is of urllib3's own HTTP/1.1 class, or of one made from it.
 
-    "Readable means not reusable" is a rule of HTTP/1.1. HTTP/2 connections get data while idle.
-    Stubs, such as vcrpy's, have no connection behind them; their ``sock`` is computed.
+    HTTP/2 connections get data while idle. Stubs, such as vcrpy's, compute their ``sock``.
     """
     cls = type(conn)  # not to be kept: a copy of urllib3 may be deleted
     if not issubclass(cls, HTTPConnection) or hasattr(cls, "sock"):

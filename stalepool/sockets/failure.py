@@ -1,7 +1,6 @@
 """Test whether a connection has ended, after a failed operation and while its socket is open.
 
-The socket is asked, not the exception, so there is no list of texts, classes or errnos of TLS
-libraries. The kernel's answer was right in every fault that docs/failures.rst has.
+The socket is asked, not the exception: docs/failures.rst.
 """
 
 from __future__ import annotations
@@ -33,20 +32,16 @@ _LONGEST_ALERT_LENGTH = 24  # in TLS 1.3: alert 2, inner type 1, tag 16, and som
 
 
 def socket_errors() -> Tuple[Type[BaseException], ...]:
-    """Return the exception classes that reading from or writing to a connection's socket raises.
-
-    For an ``except`` clause, which calls this only after an exception.
-    """
+    """Return the classes that reading or writing a socket raises, for an ``except`` clause."""
     pyopenssl = getattr(sys.modules.get("OpenSSL.SSL"), "Error", None)
     of_pyopenssl = (pyopenssl,) if isinstance(pyopenssl, type) else ()
     return (OSError, http.client.HTTPException, *of_pyopenssl)
 
 
 def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
-    """Tell whether the peer or the kernel has ended the connection.
+    """Tell whether the peer or the kernel has ended the connection, not the caller or our side.
 
-    False for the caller's own timeout, for an exception that came from elsewhere, and for an end
-    that our own side made. Never yields, never blocks.
+    Never yields, never blocks.
 
     :param sock: the connection's socket, of any kind, still open.
     :param error: what the operation raised; None if a read found the end (``b""``).
@@ -93,10 +88,9 @@ def is_silent_end(error: Optional[BaseException]) -> bool:
 
 
 def answer_has_begun(sock: Any) -> bool:
-    """Tell whether unread bytes on the socket are an answer, such as an early 413.
+    """Tell whether, after a failed send, unread bytes are an answer, and not a TLS alert.
 
-    For use after a failed send. A TLS alert is no answer; in TLS 1.3 it is a short record of
-    application data.
+    In TLS 1.3 an alert is a short record of application data.
     """
     layers = layers_of(sock)
     if layers is None:

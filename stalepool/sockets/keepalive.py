@@ -1,7 +1,6 @@
-"""TCP keepalive on a socket: the application's numbers are tightened, never loosened.
+"""TCP keepalive, tcp(7): the application's numbers are tightened, never loosened.
 
-The whole is compared: idle + interval x count, after which the kernel gives up. The options are
-those of tcp(7); on a platform that lacks one nothing is set.
+The whole is compared: idle + interval x count, after which the kernel gives up.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ class Keepalive(NamedTuple):
 
 
 def arm(layers: Layers, settings: Settings) -> bool:
-    """Set a connected TCP socket's keepalive as the policy says; nothing on any other socket.
+    """Set a connected TCP socket's keepalive as the policy says. Never yields.
 
-    Nothing either where the application has set TCP_USER_TIMEOUT: then a single unanswered probe
-    ends the connection after that time, whatever the count (tcp(7)). Never yields.
+    Not where the application has set TCP_USER_TIMEOUT: then a single unanswered probe ends the
+    connection after that time, whatever the count.
 
     :returns: whether any option was set.
     :raises OSError: the kernel refuses, as on a socket that is closed.

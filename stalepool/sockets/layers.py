@@ -17,17 +17,12 @@ WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
 
 
 class Layers(NamedTuple):
-    """A socket taken apart; what is of TLS is None without TLS. Neither function blocks.
+    """A socket taken apart; what is of TLS is None without TLS. Neither function blocks."""
 
-    ``raw``: the kernel's socket. ``version``: the TLS version's name.
-    ``pending``: returns how many bytes the TLS layer holds back.
-    ``read_one``: reads one byte through TLS; returns one of the three results above, or raises an
-    OSError if the session has failed.
-    """
-
-    raw: RawSocket
-    version: Optional[str] = None
-    pending: Optional[Callable[[], int]] = None
+    raw: RawSocket  # the kernel's
+    version: Optional[str] = None  # as "TLSv1.3"
+    pending: Optional[Callable[[], int]] = None  # returns the bytes that the TLS layer holds back
+    #: reads one byte through TLS; raises an OSError if the session has failed
     read_one: Optional[Callable[[], str]] = None
 
     @property
@@ -62,10 +57,8 @@ def raw_of(sock: Any) -> Optional[RawSocket]:
 
 
 def timeout_of(sock: Any) -> Optional[float]:
-    """Return the socket's timeout in seconds, None without one.
-
-    pyOpenSSL's wrapper and urllib3's TLS in TLS have ``settimeout`` and no ``gettimeout``.
-    """
+    """Return the socket's timeout in seconds, None without one."""
+    # pyOpenSSL's wrapper and urllib3's TLS in TLS have settimeout alone
     ask = getattr(sock, "gettimeout", None)
     limit_s: Optional[float] = timeout_of(sock.socket) if ask is None else ask()
     return limit_s
@@ -125,11 +118,7 @@ def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
 
 
 def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
-    """Empty OpenSSL's error queue after a failure on a TLS socket. Never yields.
-
-    All green threads of a thread share its queue. CPython leaves a ConnectionError in it (3.13.5
-    with OpenSSL 3.5 does; 3.11 with 3.0 does not), and the next read of any healthy TLS connection
-    raises that error again.
+    """Empty OpenSSL's error queue after a failure on a TLS socket: docs/design.rst. Never yields.
 
     :param sock: one with TLS has ``pending``, as its layers have.
     """

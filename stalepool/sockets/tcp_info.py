@@ -1,8 +1,7 @@
-"""The kernel's data on a TCP connection: ``TCP_INFO``.
+"""The kernel's data on a TCP connection: ``TCP_INFO``. To ask takes 1 us and never blocks.
 
 The fields are those of ``struct tcp_info`` in linux/tcp.h, by their offsets, which never change. An
-older kernel returns a shorter structure, and other systems have another one or none. One call takes
-about 1 us and never blocks.
+older kernel returns a shorter structure, and other systems have another one or none.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The standard library as it was before eventlet or gevent patched it.
 
 The check must ask the kernel itself: a green ``poll`` would yield to the hub. eventlet deletes
-``select.poll`` when it patches, and keeps the original module as ``__original_module_select``.
-gevent replaces ``poll`` by a cooperative one, and keeps the original in ``gevent.monkey``.
-Neither is imported here: if it is not in ``sys.modules``, it has patched nothing.
+``select.poll``, and keeps the original module as ``__original_module_select``. gevent replaces it,
+and keeps the original in ``gevent.monkey``. Neither is imported here.
 """
 
 from __future__ import annotations
