@@ -251,19 +251,14 @@ def _class_of(base: Any) -> Any:
 
     The base itself if none may be made of it: then urllib3 reads the answer alone.
     """
-    if not _is_plain(base):
-        return base
-    namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
-    return type(base.__name__, (Answer, base), namespace)
-
-
-def _is_plain(base: Any) -> bool:
-    """Tell whether it is http.client's class, or a subclass that has no part in making others."""
     mro = base.__mro__
     names = ["%s.%s" % (each.__module__, each.__qualname__) for each in mro]
     is_a_response = any(name.endswith("http.client.HTTPResponse") for name in names)
-    is_told = any("__init_subclass__" in vars(each) for each in mro[:-1])
-    return is_a_response and not is_told and Answer not in mro
+    is_told = any("__init_subclass__" in vars(each) for each in mro[:-1])  # of each subclass
+    if not is_a_response or is_told or Answer in mro:
+        return base
+    namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(base.__name__, (Answer, base), namespace)
 
 
 def _made_by(make: Any, class_of: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Any:

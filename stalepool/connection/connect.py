@@ -51,6 +51,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         address = getattr(self, PINNED, None)
         if address is not None and not hasattr(self, "_socks_options"):
             stock = functools.partial(_connect_to, self, address, stock)
+        first: Optional[BaseException] = None
         try:
             sock = stock()
         except connect_errors(self) as error:
@@ -58,14 +59,11 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
             if not wait_s:
                 raise
             first = error
-        else:
-            note_opened(sock)
-            return sock
-        # not in the clause above: what is raised here must not have the refusal as its context
         try:
-            sock = _try_again(stock, self, wait_s, module)
-            if sock is None:
-                raise_again(first)
+            if first is not None:  # not in the clause above: it is no context of a later error
+                sock = _try_again(stock, self, wait_s, module)
+                if sock is None:
+                    raise_again(first)
         finally:
             del first  # its traceback holds this frame
         note_opened(sock)
