@@ -63,7 +63,7 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     phase, request = state.phase, state.request
     if phase is CHECKED:
         _choose_socket(conn, state, data, settings)
-    elif phase in (FRESH, IDLE):
+    elif phase is FRESH or phase is IDLE:
         state.request_begins(conn, data)
     elif request is None:  # upgraded, or urllib3 sends the rest alone
         pass
