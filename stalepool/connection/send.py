@@ -63,10 +63,9 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     phase, request = state.phase, state.request
     if phase is CHECKED:
         _choose_socket(conn, state, data, settings)
-    elif phase is FRESH or phase is IDLE:
-        state.request_begins(conn, data)
-    elif request is None:  # upgraded, or urllib3 sends the rest alone
-        pass
+    elif request is None:
+        if phase in (FRESH, IDLE):  # else it is upgraded, or urllib3 sends the rest alone
+            state.request_begins(conn, data)
     elif request_rules.begins_a_request(data):  # another response class has read an answer
         state.gives_up()
     elif phase is SENDING and request_rules.is_worth_a_record(state, request):
