@@ -155,6 +155,22 @@ class State:
         """Return the idle time in seconds, from the kernel or else since the last answer."""
         return monotonic() - self.used_at if info is None else info.last_data_recv_ms / 1000
 
+    def __repr__(self) -> str:
+        told = [self.origin.name, self.phase, "%d answers" % self.answers]
+        if self.is_bound:
+            told.append("bound to an identity")
+        if self.idle_limit_s is not None:
+            told.append("idle limit %g s" % self.idle_limit_s)
+        if self.move_for:
+            told.append("will move for: %s" % self.move_for)
+        request = self.request
+        if request is not None:
+            recorded = "%d bytes recorded" % request.size if request.is_recorded else "not recorded"
+            told += [str(request.method, "latin-1"), recorded]
+            told += [] if request.is_reused else ["on a connection not checked out"]
+            told += ["replayed"] if request.is_replayed else []
+        return "<State %s>" % ", ".join(told)
+
     # Transitions. tests/test_house.py lists the writes elsewhere: a call would cost too much.
 
     def checked(self) -> None:

@@ -29,7 +29,6 @@ from delayed_answers import AnswerLater
 from errors import links
 from pools import counters, get, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, send, side_by_side
-from stalepool.connection import state
 from stalepool.connection.state import find
 from stalepool_testing import Close, ConnectProxy, FaultServer, Respond, Silence
 from worlds import WITH_TESTS
@@ -90,23 +89,21 @@ def test_a_receive_timeout_of_the_kernels_ends_the_request(silence_s):
     assert ends[0] == ends[1]
 
 
-#: what is known of a connection: it carries an identity, its idle limit, another protocol follows
-PLAIN, BOUND = (False, None, False), (True, None, False)
-LIMITED, UPGRADED = (False, 7.0, False), (False, None, True)
+BOUND, LIMITED, UPGRADED = "bound to an identity", "idle limit 7 s", "upgraded"
 
 
 @pytest.mark.parametrize(
     ("asked_with", "answer", "shown"),
     [
-        ({}, Respond(), PLAIN),
-        ({}, Respond(401, headers={"WWW-Authenticate": "Negotiate"}), BOUND),
-        ({}, Respond(407, headers={"Proxy-Authenticate": "Negotiate"}), BOUND),
-        ({}, Respond(401, headers={"WWW-Authenticate": 'Basic realm="x"'}), PLAIN),
-        ({"Authorization": "Negotiate x"}, Respond(), BOUND),
-        ({"Authorization": "Bearer x"}, Respond(), PLAIN),
-        ({}, Respond(headers={"Keep-Alive": "timeout=7"}), LIMITED),
-        ({"Connection": "Upgrade", "Upgrade": "tcp"}, Respond(), UPGRADED),
-        ({}, Respond(101), UPGRADED),
+        ({}, Respond(), []),
+        ({}, Respond(401, headers={"WWW-Authenticate": "Negotiate"}), [BOUND]),
+        ({}, Respond(407, headers={"Proxy-Authenticate": "Negotiate"}), [BOUND]),
+        ({}, Respond(401, headers={"WWW-Authenticate": 'Basic realm="x"'}), []),
+        ({"Authorization": "Negotiate x"}, Respond(), [BOUND]),
+        ({"Authorization": "Bearer x"}, Respond(), []),
+        ({}, Respond(headers={"Keep-Alive": "timeout=7"}), [LIMITED]),
+        ({"Connection": "Upgrade", "Upgrade": "tcp"}, Respond(), [UPGRADED]),
+        ({}, Respond(101), [UPGRADED]),
     ],
 )
 def test_what_a_later_answer_shows_of_its_connection(asked_with, answer, shown):
@@ -114,8 +111,8 @@ def test_what_a_later_answer_shows_of_its_connection(asked_with, answer, shown):
     with shim(), serving([Respond(), answer]) as (_, pool):
         assert get(pool) == 200
         assert pool.request("GET", "/", headers=asked_with).status == answer.status
-        found = find(pooled_connection(pool).sock)
-    assert (found.is_bound, found.idle_limit_s, found.phase is state.UPGRADED) == shown
+        found = repr(find(pooled_connection(pool).sock))
+    assert [words for words in (BOUND, LIMITED, UPGRADED) if words in found] == shown
 
 
 def test_an_announced_limit_that_is_outlived_moves_three_posts():
