@@ -22,7 +22,7 @@ class Choice:
         self.accepts = ", ".join(words[:-1]) + " or " + words[-1]
 
     def parse(self, value: Any) -> Any:
-        word = str(value).strip().lower()
+        word = (value if isinstance(value, str) else str(value)).strip().lower()
         if word not in self.words:
             raise ValueError
         return word

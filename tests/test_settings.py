@@ -1,5 +1,6 @@
 """Settings: whatever is put in comes out as it was meant, or is refused in so many words."""
 
+import enum
 import math
 
 import pytest
@@ -154,3 +155,10 @@ def test_every_setting_is_annotated_documented_and_has_its_unit_in_its_name():
 def test_contradictions(settings, begins):
     found = contradictions(Settings(**settings))
     assert len(found) == bool(begins) and "".join(found).startswith(begins)
+
+
+def test_a_word_may_be_of_an_enum_of_strings():
+    class Mode(str, enum.Enum):
+        AUDIT = "audit"
+
+    assert Settings(mode=Mode.AUDIT).mode == "audit"

@@ -210,5 +210,6 @@ def _pause(module: Any, seconds: float) -> None:
     if retry is None:  # contrib.socks
         retry = module.HTTPConnectionPool.urlopen.__globals__.get("Retry")
     names = getattr(getattr(retry, "get_backoff_time", None), "__globals__", {})
-    if "time" in names:
+    is_its_own = str(names.get("__name__")).endswith("urllib3.util.retry")  # not a decorator's
+    if is_its_own and "time" in names:
         names["time"].sleep(seconds)

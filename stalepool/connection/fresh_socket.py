@@ -148,9 +148,10 @@ def drop_unacknowledged(sock: Any) -> None:
     The kernel would go on to send it for some 100 s (measured), so that a request might arrive
     after the caller's next ones.
     """
-    layers = layers_of(sock)
-    info, at_once = tcp_info.ask(layers), struct.pack("ii", 1, 0)
-    if layers is not None and (info is None or info.missing > 0):
+    layers, at_once = layers_of(sock), struct.pack("ii", 1, 0)
+    info = tcp_info.ask(layers)
+    is_empty = info is not None and info.is_whole and info.missing <= 0 and not info.notsent
+    if layers is not None and not is_empty:
         RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
 
 

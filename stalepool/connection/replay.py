@@ -37,7 +37,7 @@ def is_permitted(conn: Any, state: State, error: Optional[BaseException]) -> boo
     if refusal == "not_ended":
         return False  # no failure of the connection: the caller's timeout, for example
     request.is_silent = failure.is_silent_end(error)
-    if request.moved_for is not None:
+    if request.moved_for is not None and refusal != "answer_began":
         state.origin.knowledge.stop_moves()
     if refusal is None and not settings.is_audit:
         return True
@@ -110,9 +110,9 @@ def _send_record(conn: Any, state: State, request: Request, fresh: Any = None) -
         if fresh is None:
             return None
     try:
-        # else another thread closed it, or the answer came while the fresh one was opened
-        if conn.sock is sock and not failure.answer_has_begun(sock):
-            with _only_a_deadline_is_raised(fresh, request):
+        with _only_a_deadline_is_raised(fresh, request):
+            # else another thread closed it, or the answer came while the fresh one was opened
+            if conn.sock is sock and not failure.answer_has_begun(sock):
                 for data in request.sent:
                     fresh.settimeout(request.left_s)
                     fresh.sendall(data)

@@ -16,6 +16,7 @@ from stalepool.settings import Settings
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of
+from stalepool.sockets.verdict import Action
 
 
 def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> Callable[..., Any]:
@@ -66,11 +67,12 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     elif request is None:
         if phase in (FRESH, IDLE):  # else it is upgraded, or urllib3 sends the rest alone
             state.request_begins(conn, data)
-    elif request_rules.begins_a_request(data):  # another response class has read an answer
-        state.gives_up()
-    elif phase is SENDING and request_rules.is_worth_a_record(state, request):
+    elif phase is not SENDING or request_rules.begins_a_request(data):
+        # a dialogue: the rest after 100 Continue; or another response class has read an answer
+        request.keep_the_head_alone()
+    elif request_rules.is_worth_a_record(state, request):
         request.record(data)
-    else:  # not worth it, or a dialogue: the rest of the request after 100 Continue
+    else:
         request.keep_the_head_alone()
     return state
 
@@ -81,7 +83,9 @@ def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> No
     if settings.presend_check and poll is not None and poll.poll(0) and not state.is_bound:
         layers = layers_of(conn.sock)
         # readable, as with a session ticket, need not mean ended
-        if layers is not None and liveness.examine(layers, poll, not settings.is_audit).is_discard:
+        if layers is not None and (
+            liveness.examine(layers, poll, not settings.is_audit).action is Action.DISCARD
+        ):
             reason = "presend_check"
     reason = reason or request_rules.reason_to_move(settings, state, request)
     if reason is None:

@@ -28,7 +28,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.sockets.layers import layers_of
+from stalepool.sockets.layers import layers_of, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
@@ -197,9 +197,9 @@ class State:
 
         The caller's exception may hold the request for long, so its record is dropped.
         """
-        if self.request is not None:
-            self.request.sent, self.request.first_error = [b""], None
-            self.request = None
+        request, self.request = self.request, None
+        if request is not None:
+            request.sent, request.first_error = [b""], None
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""
@@ -269,8 +269,9 @@ _opened: Dict[int, int] = {}
 @fallback.guarded("connect_failed")
 def note_opened(sock: Any) -> None:
     """Remember in which process a socket was opened: its state may begin only later, or never."""
-    if runtime.fork_generation:
-        _opened[sock.fileno()] = runtime.fork_generation
+    raw = raw_of(sock) if runtime.fork_generation else None
+    if raw is not None:
+        _opened[raw.fileno()] = runtime.fork_generation
 
 
 def _begin_anew() -> None:

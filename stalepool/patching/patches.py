@@ -173,10 +173,14 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
     owner = patch.owner_in(module)
     if not isinstance(owner, type if patch.owner else ModuleType):
         return "not there"
+    if patch.module == SESSION:
+        import wrapt  # noqa: F401  # not under the lock: another thread may be importing it
+    holders = (vars(holder) for holder in getattr(owner, "__mro__", (owner,)))
     _imp.acquire_lock()
     try:
         _applied[:] = [applied for applied in _applied if applied.ours() is not None]
-        stock = inspect.getattr_static(owner, patch.attribute, None)
+        # getattr_static() refuses a wrapper of wrapt's around a class
+        stock: Any = next((h[patch.attribute] for h in holders if patch.attribute in h), None)
         if any(
             applied.ours() is stock
             or (applied.attribute == patch.attribute and applied.is_in_force(owner))

@@ -58,7 +58,8 @@ def arm(layers: Layers, settings: Settings) -> bool:
         wanted = ours if present == _system_default(layers.raw.family) else present
     if theirs == wanted:
         return False
-    _set(layers, _OPTIONS, wanted)
+    if wanted != _read(layers.raw):  # the system's own may be more than can be set
+        _set(layers, _OPTIONS, wanted)
     RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     return True
 

@@ -93,7 +93,10 @@ def patches(facts: Facts) -> Answers:
     if isinstance(chosen, str) or not chosen.enabled or not facts["pools"]:
         return  # another question reports it
     for name in snapshot["unpatched"]:
-        yield ERROR, "not patched: %s" % name, "Use a urllib3 that stalepool was made for."
+        remedy = "Use a urllib3 that stalepool was made for."
+        if name.startswith("keystoneauth1.") and not facts["versions"].get("wrapt"):
+            remedy = "Install wrapt 1.14 or later."
+        yield ERROR, "not patched: %s" % name, remedy
     if snapshot["patched"]:
         yield OK, "patched: %s" % ", ".join(snapshot["patched"]), ""
     else:

@@ -103,7 +103,7 @@ _FALLBACK_REMEDIES = {
     "status_failed": "name a directory that the user may write to: STALEPOOL_STATUS_DIR",
     "unknown_connection": "nothing to do; stalepool does not know the class or the socket",
     "requests_unseen": "nothing to do; such a connection is checked, its requests are not replayed",
-    "patch_missing": "upgrade stalepool: it does not know this urllib3",
+    "patch_missing": "see the WARNING: install wrapt, or upgrade stalepool for this urllib3",
     "wrapped_by_others": NOTHING,
     "hook_failed": "see the WARNING in the log",
 }
