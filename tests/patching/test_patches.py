@@ -44,6 +44,19 @@ def test_each_patch(module, owners, attribute):
     assert len(IN_FORCE) == len(patches.PATCHES)
 
 
+@pytest.mark.parametrize("wraps", ["ObjectProxy", "FunctionWrapper"])
+def test_a_class_that_somebody_has_wrapped(wraps, run_python):
+    script = """
+        import json, sys, urllib3.connectionpool as pools, wrapt
+        call = [lambda wrapped, _, args, kwargs: wrapped(*args, **kwargs)]
+        more = call if sys.argv[1] == "FunctionWrapper" else []
+        pools.HTTPConnection = getattr(wrapt, sys.argv[1])(pools.HTTPConnection, *more)
+        import stalepool
+        print(json.dumps(stalepool.snapshot()["unpatched"]))
+    """
+    assert run_python(script, wraps) == []
+
+
 class Stranger:
     """Answers to every name, as a mock does: what it wraps wraps another, without an end."""
 
