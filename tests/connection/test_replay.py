@@ -367,3 +367,40 @@ def test_a_connection_whose_request_was_acknowledged_ends_as_in_stock():
             assert [get(pool), get(pool)] == [200, 200]
             thread.join()
     assert seen == [b""]
+
+
+def test_a_replay_that_the_caller_gave_up_does_not_arrive():
+    """The server has no thread for it, and its window is full: the rest lies here, unsent."""
+    size, came, has_failed = 900_000, [], threading.Event()
+
+    def serve(listener):
+        first, _ = listener.accept()
+        while not first.recv(65536).endswith(b"\r\n\r\n"):
+            pass
+        first.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        read = 0
+        while read < size:
+            read += len(first.recv(65536))
+        kernel.reset(first)
+        assert has_failed.wait(20)
+        second, _ = listener.accept()
+        with contextlib.closing(second), contextlib.suppress(ConnectionResetError):
+            while came[-1:] != [0]:
+                came.append(len(second.recv(65536)))
+
+    with shim(replay="idempotent"), socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        timeout = Timeout(connect=5, read=1)
+        with urllib3.HTTPConnectionPool(
+            *listener.getsockname(), retries=False, timeout=timeout
+        ) as pool:
+            assert get(pool) == 200
+            with pytest.raises(urllib3.exceptions.ProtocolError):
+                pool.request("PUT", "/", body=bytes(size))
+            has_failed.set()
+            thread.join()
+    assert sum(came) < size
