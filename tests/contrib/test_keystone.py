@@ -73,3 +73,21 @@ def test_it_is_said_once_a_process(run_python):
     """,
         env=WITH_TESTS,
     )
+
+
+def test_wrapt_is_not_loaded_under_the_import_lock(run_python):
+    """Else a thread that loads it, and this one, which waits for that, wait for one another."""
+    script = """
+        import _imp, json, sys
+        held = []
+
+        def hook(event, args):
+            if event == "exec" and args[0].co_filename.endswith("wrapt/__init__.py"):
+                held.append(_imp.lock_held())
+
+        sys.addaudithook(hook)
+        import stalepool
+        import keystoneauth1.session
+        print(json.dumps(held))
+    """
+    assert run_python(script) == [False]
