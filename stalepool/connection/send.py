@@ -67,10 +67,11 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     elif request is None:
         if phase in (FRESH, IDLE):  # else it is upgraded, or urllib3 sends the rest alone
             state.request_begins(conn, data)
-    elif phase is not SENDING or request_rules.begins_a_request(data):
-        # a dialogue: the rest after 100 Continue; or another response class has read an answer
-        request.keep_the_head_alone()
-    elif request_rules.is_worth_a_record(state, request):
+    elif (
+        phase is SENDING  # else a dialogue: the rest after 100 Continue
+        and not request_rules.begins_a_request(data)  # else another class has read an answer
+        and request_rules.is_worth_a_record(state, request)
+    ):
         request.record(data)
     else:
         request.keep_the_head_alone()

@@ -50,15 +50,14 @@ def arm(layers: Layers, settings: Settings) -> bool:
         return False
     if _USER_TIMEOUT and RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, _USER_TIMEOUT):
         return False
-    ours, theirs = _ours(settings), read(layers)
+    ours, theirs, present = _ours(settings), read(layers), _read(layers.raw)
     if settings.keepalive == "tighten":
         wanted = tightened(ours, theirs)
     else:
-        present = _read(layers.raw)
         wanted = ours if present == _system_default(layers.raw.family) else present
     if theirs == wanted:
         return False
-    if wanted != _read(layers.raw):  # the system's own may be more than can be set
+    if wanted != present:  # the system's own may be more than can be set
         _set(layers, _OPTIONS, wanted)
     RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     return True
