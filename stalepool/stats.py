@@ -154,7 +154,7 @@ class Knowledge:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_knowledge", "armed", "died", "groups", "hidden", "name")
+    __slots__ = ("_knowledge", "armed", "died", "groups", "hidden", "kept", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -178,6 +178,8 @@ class Origin:
         self.armed = Counter()
         self.died: Dict[int, Counter] = {}  # bucket number -> deaths
         self.groups: Dict[str, Dict[str, Counter]] = {group: {} for group in GROUPS}
+        #: ticks of the connections kept, for the fast check
+        self.kept = self.counter("verdicts", "alive").ticks
 
     def counter(self, group: str, name: str) -> Counter:
         """Return the counter of one event of :data:`GROUPS`, made at first use."""
@@ -202,7 +204,7 @@ class Origin:
 
     def as_dict(self) -> Dict[str, Any]:
         counted = {
-            group: {name: counter.value for name, counter in sorted(names.copy().items())}
+            group: {name: n for name, c in sorted(names.copy().items()) if (n := c.value)}
             for group, names in self.groups.items()
         }
         checked = counted["verdicts"]

@@ -4,8 +4,11 @@ The server lives in the test, the client in a process of its own, which forks. `
 page is in its path; the journal says which connection each came on.
 """
 
+import socket
+
 import pytest
 
+from pools import get, serving, shim
 from stalepool_testing import TLS, FaultServer, Respond, echo
 from worlds import WITH_TESTS
 
@@ -129,3 +132,12 @@ def test_the_child_reads_nothing_of_the_parents(run_client):
     """
     said, _ = run_client(script, version="TLSv1.3", num_tickets=2)
     assert said == [["/child/1", {"foreign_process": 1}], "/parent/1", {"alive": 1}]
+
+
+def test_a_childs_own_connections_are_not_foreign(pretend_fork):
+    """Those of a class with a connect() of its own, after a move, too."""
+    with shim(nonidempotent_max_idle_s=0), serving(family=socket.AF_UNIX) as (server, pool):
+        pretend_fork()
+        statuses = [get(pool), pool.request("POST", "/").status, get(pool)]
+        assert statuses == [200, 200, 200]
+        assert [entry.connection for entry in server.journal] == [0, 1, 1]

@@ -12,7 +12,7 @@ from typing import Any, Optional
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
-from stalepool.connection.state import Request, State
+from stalepool.connection.state import Request, State, note_opened
 from stalepool.foreign import is_a_sockets_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
@@ -135,6 +135,7 @@ def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:
         return False
     conn.sock = fresh
     state.follow(conn, fresh)
+    note_opened(fresh)
     if state.request is not None and state.request.is_replayed:
         drop_unacknowledged(old)
     old.close()

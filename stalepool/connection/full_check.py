@@ -63,15 +63,14 @@ def _check(conn: Any, settings: Settings) -> Action:
 
 def _find(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, float]:
     """Return the verdict, and the idle time in seconds; learn from a death."""
-    idle_s = state.idle_s(None)
-    if state.fork_generation != runtime.fork_generation:
-        # before anything is asked: a read through TLS here would steal the parent's records
-        return Verdict.FOREIGN_PROCESS, idle_s
-    layers = layers_of(conn.sock)
+    idle_s, layers = state.idle_s(None), layers_of(conn.sock)
     if layers is None:
         return Verdict.UNKNOWN, idle_s
     if layers.raw.fileno() < 0:
         return Verdict.NO_SOCKET, idle_s
+    if states.is_of_another_process(layers.raw):
+        # before anything is read: a read through TLS here would steal the parent's records
+        return Verdict.FOREIGN_PROCESS, idle_s
     poll = state.poll or liveness.poller(layers.raw)
     if poll is None:
         return Verdict.UNKNOWN, idle_s
@@ -146,8 +145,7 @@ def _trust(
     if state.move_for is None:
         probed_after_s = None if armed is None else armed.idle_s
         idle_s = shorter(float("inf"), probed_after_s, settings.max_idle_s)
-    kept = state.origin.counter("verdicts", Verdict.ALIVE.value).ticks
-    state.trust(idle_s, poll, layers.pending is not None, kept)
+    state.trust(idle_s, poll, layers.pending is not None)
     if runtime.current is not settings:
         state.full_check_from_s = 0.0
 

@@ -57,6 +57,7 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
         if sock is None or not states.is_http1(conn):
             return None
         state = State(conn, FRESH)
+        states.note_opened(sock)
         # connect() itself sends a CONNECT, and may set options after that
         is_a_connect = type(data) is bytes and data.startswith(b"CONNECT ")
         if not is_a_connect and not settings.is_audit:

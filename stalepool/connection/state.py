@@ -24,11 +24,11 @@ import re
 import select
 import weakref
 from http.client import HTTPConnection  # by its own name: vcrpy replaces it in the module
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, List, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.sockets.layers import layers_of, raw_of
+from stalepool.sockets.layers import RawSocket, layers_of, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
@@ -116,9 +116,8 @@ class State:
     """The state of one socket; with its poll object some 600 bytes."""
 
     __slots__ = (
-        *("answers", "fork_generation", "full_check_from_s", "idle_limit_s", "is_bound", "is_tls"),
-        *("kept", "move_for", "origin", "phase", "poll", "replaced_silent", "request"),
-        *("sock", "used_at"),
+        *("answers", "full_check_from_s", "idle_limit_s", "is_bound", "is_tls", "move_for"),
+        *("origin", "phase", "poll", "replaced_silent", "request", "sock", "used_at"),
     )
 
     def __init__(self, conn: Any, phase: str) -> None:
@@ -138,12 +137,10 @@ class State:
         self.replaced_silent = False
         #: answers that came on this very socket
         self.answers = 0
-        self.fork_generation = runtime.fork_generation
         #: idle time in seconds from which on a full check is due; 0: it is due now
         self.full_check_from_s = 0.0
         self.poll: Optional[select.poll] = None
         self.is_tls = False
-        self.kept: Optional[Iterator[int]] = None
         #: why the next request, whatever its method, is to take a fresh socket
         self.move_for: Optional[str] = None
         self.used_at = monotonic()
@@ -177,13 +174,12 @@ class State:
         """A pool has checked the connection out, and keeps it."""
         self.phase = CHECKED
 
-    def trust(self, idle_s: float, poll: select.poll, is_tls: bool, kept: Iterator[int]) -> None:
+    def trust(self, idle_s: float, poll: select.poll, is_tls: bool) -> None:
         """The full check found the connection alive: up to ``idle_s`` the fast check suffices.
 
         :param is_tls: whether ``sock.pending()`` is to be asked, too.
-        :param kept: the counter of connections kept.
         """
-        self.poll, self.is_tls, self.kept = poll, is_tls, kept
+        self.poll, self.is_tls = poll, is_tls
         self.full_check_from_s = idle_s
 
     def request_begins(self, conn: Any, data: Any) -> Request:
@@ -255,8 +251,6 @@ def adopt(conn: Any) -> State:
     refused connect is tried again.
     """
     state, layers = State(conn, IDLE), layers_of(conn.sock)
-    # 0: opened before the install, by the first process
-    state.fork_generation = 0 if layers is None else _opened.get(layers.raw.fileno(), 0)
     if layers is not None and layers.is_tcp:  # all Unix sockets have one name
         stats.origin(peer_of(conn)).knowledge.has_answered = True
     return state
@@ -272,6 +266,11 @@ def note_opened(sock: Any) -> None:
     raw = raw_of(sock) if runtime.fork_generation else None
     if raw is not None:
         _opened[raw.fileno()] = runtime.fork_generation
+
+
+def is_of_another_process(raw: RawSocket) -> bool:
+    """Tell whether a socket was opened before the last fork: it is the parent's."""
+    return _opened.get(raw.fileno(), 0) != runtime.fork_generation
 
 
 def _begin_anew() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Optional, Tuple, Type
 from stalepool.clock import monotonic
 from stalepool.foreign import is_in_a_sockets_words, is_timeout
 from stalepool.sockets import liveness, tcp_info
-from stalepool.sockets.layers import Layers, RawSocket, layers_of
+from stalepool.sockets.layers import RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
 
 _ENDED = PEER_IS_GONE | getattr(select, "POLLNVAL", 0)
@@ -49,7 +49,7 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     if error is not None and (not isinstance(error, socket_errors()) or is_timeout(error)):
         return False
     layers = layers_of(sock)
-    events = None if layers is None else _events(layers)
+    events = None if layers is None else liveness.events_now(layers.raw)
     if layers is None or events is None:
         number = getattr(error, "errno", None)
         return error is None or isinstance(error, ConnectionError) or number in _ENDS
@@ -97,7 +97,7 @@ def answer_has_begun(sock: Any) -> bool:
         return False
     if layers.pending is not None and layers.pending():
         return True
-    if not (_events(layers) or 0) & select.POLLIN:
+    if not (liveness.events_now(layers.raw) or 0) & select.POLLIN:
         return False
     try:
         seen = RawSocket.recv(layers.raw, 5, _socket.MSG_PEEK)
@@ -107,12 +107,3 @@ def answer_has_begun(sock: Any) -> bool:
         return bool(seen)
     is_short = len(seen) == 5 and int.from_bytes(seen[3:], "big") <= _LONGEST_ALERT_LENGTH
     return bool(seen) and not (seen[0] == ALERT or (seen[0] == APPLICATION_DATA and is_short))
-
-
-def _events(layers: Layers) -> Optional[int]:
-    """Return the events of ``poll(0)``; None if there is no poll, or the socket is closed."""
-    poll = liveness.poller(layers.raw)
-    if poll is None:
-        return None
-    found = poll.poll(0)
-    return found[0][1] if found else 0

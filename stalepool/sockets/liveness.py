@@ -18,7 +18,7 @@ from stalepool.sockets.verdict import Verdict
 
 POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, as distinct from data
 PEER_IS_GONE = POLLRDHUP | getattr(select, "POLLHUP", 0) | getattr(select, "POLLERR", 0)
-_INTEREST = getattr(select, "POLLIN", 0) | POLLRDHUP
+_READABLE = getattr(select, "POLLIN", 0)  # a FIN and an error are readable, too
 
 _PEEK = _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0)
 
@@ -40,7 +40,7 @@ _CLOSE_NOTIFY_LENGTH_1_3 = 19  # alert 2 + inner type 1 + AEAD tag 16
 _LONGEST_RECORD = 16384 + 256
 
 
-def poller(raw: RawSocket) -> Optional[select.poll]:
+def poller(raw: RawSocket, interest: int = _READABLE) -> Optional[select.poll]:
     """Return a poll object to keep for this socket; None if there is no poll.
 
     A new one costs three times the poll itself. A second thread that uses it gets a RuntimeError.
@@ -49,8 +49,17 @@ def poller(raw: RawSocket) -> Optional[select.poll]:
     if make is None or raw.fileno() < 0:
         return None
     kept: select.poll = make()
-    kept.register(raw.fileno(), _INTEREST)
+    kept.register(raw.fileno(), interest)
     return kept
+
+
+def events_now(raw: RawSocket) -> Optional[int]:
+    """Return all events of ``poll(0)``; None if there is no poll, or the socket is closed."""
+    poll = poller(raw, _READABLE | POLLRDHUP)
+    if poll is None:
+        return None
+    found = poll.poll(0)
+    return found[0][1] if found else 0
 
 
 def examine(layers: Layers, poll: select.poll, may_consume: bool = True) -> Verdict:
@@ -60,15 +69,14 @@ def examine(layers: Layers, poll: select.poll, may_consume: bool = True) -> Verd
     :param may_consume: whether a TLS 1.3 record may be read to learn its type. If not (audit), one
         that has the length of a close_notify is ``CLOSED``, any other ``UNKNOWN``.
     """
-    events = poll.poll(0)
-    if events:
-        return _look_at_readable(layers, poll, events[0][1], may_consume)
+    if poll.poll(0):
+        return _look_at_readable(layers, poll, may_consume)
     if layers.pending is not None and layers.pending():
         return Verdict.TLS_PENDING
     return Verdict.ALIVE
 
 
-def _look_at_readable(layers: Layers, poll: select.poll, events: int, may_consume: bool) -> Verdict:
+def _look_at_readable(layers: Layers, poll: select.poll, may_consume: bool) -> Verdict:
     try:
         # polled first: on a socket with a timeout CPython waits for readability *before* recv(),
         # so MSG_DONTWAIT alone would stall for the whole timeout
@@ -81,7 +89,7 @@ def _look_at_readable(layers: Layers, poll: select.poll, events: int, may_consum
         return Verdict.CLOSED
     if layers.version is None:
         return Verdict.UNREAD
-    if events & PEER_IS_GONE:
+    if (events_now(layers.raw) or 0) & PEER_IS_GONE:
         return Verdict.CLOSED  # whatever the records are, the peer's FIN is behind them
     verdict = _look_at_records(layers, seen, may_consume)
     # data may have arrived behind the ticket
