@@ -79,6 +79,18 @@ def test_an_answer_that_is_lost(name):
         assert {**counted["replays"], **counted["replays_refused"]} == {case.counted: 1}
 
 
+def test_an_early_413_does_not_stop_moves():
+    """It says nothing of the fresh connection."""
+    case = CASES["an early 413"]
+    with reused(case.step, **case.options) as (server, pool):
+        stalepool.install(**{**DEFAULTS, "nonidempotent_max_idle_s": 0})
+        assert send(server, pool, "POST", **case.sent).status != 200
+        counted = counters(server)
+        assert counted["moved"] == {"idle_setting": 1}
+        assert counted["replays_refused"] == {"answer_began": 1}
+        assert counted["knowledge"]["moves_stopped_for_s"] == 0
+
+
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
 @pytest.mark.parametrize("how", ["SHUT_RDWR", "SHUT_WR", "SHUT_RD"])
 def test_a_request_that_another_thread_aborts_is_asked_once(version, how, request):

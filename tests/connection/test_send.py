@@ -14,7 +14,8 @@ import stalepool_testing as testing
 from oracle import ENDS, describe_error
 from pools import counters, get, in_stock, pooled_connection, serving, shim
 from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, send
-from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, kernel
+from stalepool.connection import state
+from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, Respond, kernel
 
 
 @pytest.mark.each_value
@@ -78,6 +79,14 @@ def test_what_is_written_by_hand_has_a_method_of_its_own():
             with pytest.raises(ConnectionError):
                 conn.response_class(conn.sock, method="POST").begin()
         assert server.journal.count(path="/pay") == 1
+
+
+def test_a_piece_of_a_body_may_look_like_a_request():
+    """Its answer says as much of the connection as any."""
+    body = iter([b"log: ", PAY])
+    with shim(), serving(default=Respond(headers={"Keep-Alive": "timeout=9"})) as (_, pool):
+        pool.request("PUT", "/", body=body, headers={"Content-Length": str(5 + len(PAY))})
+        assert state.find(pooled_connection(pool).sock).idle_limit_s == 9
 
 
 def test_what_is_written_by_hand_may_be_a_file():

@@ -182,6 +182,29 @@ def test_macos_has_another_name_for_the_idle_time(monkeypatch):
     assert there._OPTIONS == (0x10, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
 
 
+SLOW_SYSTEM = """
+    import ctypes, json, os, socket
+    from stalepool.settings import Settings
+    from stalepool.sockets import keepalive, layers
+    from stalepool_testing import Unavailable
+
+    CLONE_NEWNET, path = 0x40000000, "/proc/sys/net/ipv4/tcp_keepalive_time"
+    if ctypes.CDLL(None).unshare(CLONE_NEWNET) or not os.access(path, os.W_OK):
+        raise Unavailable("a network namespace, and its settings")
+    with open(path, "w") as idle_s:
+        idle_s.write("40000")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+        keepalive.arm(layers.layers_of(sock), Settings(keepalive="respect"))
+        print(json.dumps(keepalive.read(layers.layers_of(sock))))
+"""
+
+
+def test_the_systems_idle_time_is_longer_than_can_be_set(run_python):
+    """Which is 32767 s, tcp(7). The application has set a number of probes alone."""
+    assert run_python(SLOW_SYSTEM) == [40000, 75, 4]
+
+
 #: in a network of its own; argv: the settings
 AWAY = """
     import ctypes, json, shutil, subprocess, sys, threading, time
