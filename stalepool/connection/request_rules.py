@@ -165,6 +165,9 @@ DEATH_RULES = (
 
 #: why a request that is not idempotent takes a fresh socket
 MOVE_REASONS = ("idle_setting", "announced_limit", "observed_limit")
+#: an idle limit is near in its last quarter, and at most for so many seconds: a client whose pauses
+#: end in that time moves each POST, so it is no longer than the race needs
+LONGEST_NEAR_S = 0.5
 
 
 def reason_to_move(settings: Settings, state: State, request: Request) -> Optional[str]:
@@ -187,10 +190,7 @@ def _idle_s(state: State) -> float:
 
 
 def _limit_that_is_near(state: State) -> Optional[str]:
-    """Return which idle limit is near: its last quarter, at most 0.5 s, or a while after it.
-
-    A client whose pauses end in that time moves each POST, so it is no longer than the race needs.
-    """
+    """Return which idle limit is near, or has not been over for long; None if none is."""
     knowledge = state.origin.knowledge
     announced_s, observed_s = state.idle_limit_s, knowledge.observed_idle_limit_s
     if announced_s == knowledge.untrue_limit_s:
@@ -203,8 +203,8 @@ def _limit_that_is_near(state: State) -> Optional[str]:
         knowledge.note_outlived(announced_s)
     for reason, limit_s in (("announced_limit", announced_s), ("observed_limit", observed_s)):
         if limit_s is not None:
-            margin_s = min(0.5, limit_s / 4)
-            if limit_s - margin_s <= idle_s <= 1.25 * limit_s + margin_s:
+            near_s = min(LONGEST_NEAR_S, limit_s / 4)
+            if limit_s - near_s <= idle_s <= 1.25 * limit_s + near_s:
                 return reason
     return None
 
