@@ -11,23 +11,11 @@ import pytest
 
 import stalepool
 from breaks import breaks
-from outages import outage
-from pools import (
-    DEFAULTS,
-    await_probe,
-    break_while_idle,
-    counters,
-    get,
-    pooled_connection,
-    serving,
-    shim,
-    stock,
-    wait_idle,
-)
+from pools import DEFAULTS, break_while_idle, counters, get, serving, shim, stock
 from replay_tools import after_checkout, have, prime, reused, send, side_by_side
 from stalepool import stats
 from stalepool.sockets.verdict import Verdict
-from stalepool_testing import BlackHole, Close, CloseAfter, ResetAfter, Respond, SurplusWithAnswer
+from stalepool_testing import Close, CloseAfter, ResetAfter, Respond, SurplusWithAnswer
 
 
 @pytest.fixture(autouse=True)
@@ -258,50 +246,29 @@ def test_a_connection_has_gone_for_one_of_a_closed_set():
     origin.count_end("replays", "ok", is_silent=False)
     origin.count_end("replays", "ok", is_silent=True)
     origin.count_end("replays_refused", "method", is_silent=False)
-    gone = origin.as_dict()["gone"]
-    assert set(gone) == reasons | {"presend_check", "probe_unanswered", *in_request}
-    assert {**gone, **in_request} == gone
+    origin.count("reconnects", "ok")
+    seen = origin.as_dict()
+    assert set(seen["gone"]) == reasons | {"presend_check", "probe_unanswered", *in_request}
+    assert {**seen["gone"], **in_request} == seen["gone"]
+    assert seen["saved"] == {"replayed": 2, "kept_off": 0, "reconnected": 1}
 
 
 # The faults that a single request meets are in connection/test_replay_matrix.
-
-NOTHING = {"replayed": 0, "kept_off": 0, "reconnected": 0}
-#: stalepool's own
-ON = {**DEFAULTS, "keepalive_idle_s": 1, "keepalive_interval_s": 1}
-
-
-@pytest.mark.parametrize("method", ["GET", pytest.param("POST", marks=pytest.mark.full)])
-def test_a_peer_that_falls_silent(method):
-    """It answers a probe, and no more of them from then on."""
-    with shim(**ON), reused() as (server, pool):
-        wait_idle(pool, 1.2)
-        prime(pool)
-        server.perform(BlackHole())
-        await_probe(pooled_connection(pool).sock)
-        assert send(server, pool, method, timeout=1.5)[:2] == (200, True)
-        assert counters(server)["saved"] == {**NOTHING, "kept_off": 1}
 
 
 @pytest.mark.usefixtures("small_reads")
 def test_an_answer_of_another_request_over_tls():
     """It lies in the TLS layer, and urllib3 alone hands it to whoever comes next."""
-    for who, status, saved in (stock(), 408, 0), (shim(**ON), 200, 1):
+    for who, status, saved in (stock(), 408, {}), (shim(**DEFAULTS), 200, {"kept_off": 1}):
         with who, serving([SurplusWithAnswer()], tls="TLSv1.3") as (server, pool):
             assert [get(pool), get(pool)] == [200, status]
-            assert counters(server).get("saved", NOTHING) == {**NOTHING, "kept_off": saved}
-
-
-def test_a_listener_that_is_away_for_a_moment():
-    """Stock loses it: ``connection/test_connect``."""
-    with outage(window_s=5, back_in_s=0.1) as way:
-        assert way.send("POST") == 200
-        assert stalepool.snapshot()["totals"]["saved"] == {**NOTHING, "reconnected": 1}
+            assert saved.items() <= counters(server).get("saved", {}).items()
 
 
 def test_audit_saves_nothing():
-    with shim(**ON, mode="audit"), reused(Close()) as (server, pool):
+    with shim(**DEFAULTS, mode="audit"), reused(Close()) as (server, pool):
         assert send(server, pool, "GET").error is not None
         prime(pool)
         after_checkout(pool, have(server, CloseAfter()))
         assert send(server, pool, "GET").error is not None
-        assert stalepool.snapshot()["totals"]["saved"] == NOTHING
+        assert not any(stalepool.snapshot()["totals"]["saved"].values())
