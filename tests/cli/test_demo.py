@@ -30,11 +30,10 @@ pytestmark = pytest.mark.skipif(find_spec("eventlet") is None, reason="the demo 
 
 @pytest.fixture
 def environ(tmp_path):
-    """The variables of a demo run: its own directory for temporary files, a useless proxy,
-    and a setting of the operator's that must not reach nova-api."""
+    """Among the variables are those of the operator's that must not reach nova-api."""
     (tmp_path / "tmp").mkdir()
-    proxy = "http://127.0.0.1:9"
-    return {"TMPDIR": str(tmp_path / "tmp"), "http_proxy": proxy, "STALEPOOL_MODE": "audit"}
+    theirs = {"http_proxy": "http://127.0.0.1:9", "STALEPOOL_MODE": "audit"}
+    return {"TMPDIR": str(tmp_path / "tmp"), **theirs}
 
 
 @pytest.mark.full
@@ -72,13 +71,11 @@ def test_json_and_logs(environ, tmp_path):
     assert [case["case"] for case in data["cases"]] == ["fin-idle", "surplus-408", "rst-on-arrival"]
     assert (idle["with"]["judged"], surplus["with"]["judged"]) == ({"closed": 1}, {"unread": 1})
     assert (idle["without"]["status"], idle["without"]["judged"]) == (200, {})
-    assert struck["without"]["status"] == 500
     assert struck["without"]["detail"].startswith("Unable to establish connection to http://")
     assert struck["with"] == {**struck["with"], "status": 200, "asked": 2, "replays": {"ok": 1}}
-    kept = {path.name: path.read_text() for path in logs.iterdir()}
-    assert set(kept) == {"nova-without.log", "nova-with.log"}
-    assert '"GET /servers/detail HTTP/1.1" 500' in kept["nova-without.log"]
-    assert not any("Traceback" in text for text in kept.values())
+    with_, without = (path.read_text() for path in sorted(logs.iterdir()))
+    assert '"GET /servers/detail HTTP/1.1" 500' in without
+    assert "Traceback" not in with_ + without
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -188,8 +185,8 @@ def test_no_other_command_loads_it():
         assert "stalepool.cli.main" in loaded and "demo" not in loaded
 
 
-def answer(status, asked=1, detail="lost", **judged):
-    return Answer(status, 0.0123, detail if status == 500 else "", asked, Did(judged, {}))
+def answer(status, asked=1, detail="lost", replays=(), **judged):
+    return Answer(status, 0.0123, detail if status == 500 else "", asked, Did(judged, {*replays}))
 
 
 def a_race(failures, requests=1000):

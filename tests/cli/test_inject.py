@@ -238,23 +238,20 @@ def test_run_becomes_the_command_and_its_children_have_the_shim(port, installati
     assert (said, json.loads(shown)) == ("covered", [int(process_id), *WORDS])
 
 
+@pytest.mark.parametrize("is_a_unit", [False, True])
 def test_run_changes_nothing_but_pythonpath_and_signals(
-    run_here, became, installation, monkeypatch
+    is_a_unit, run_here, became, installation, monkeypatch
 ):
+    """A unit of systemd still ignores SIGPIPE."""
     directory = str(installation / "stalepool" / "inject")
     before, after = ["", str(installation)], ["", "relative", ""]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*before, directory, *after]))
-    monkeypatch.setenv("STALEPOOL_MODE", "audit")
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid() if is_a_unit else os.getppid()))
     assert run_here("--", "echo", *WORDS) == (0, "")
     path = os.pathsep.join([directory, *before, *after])
     assert became == [(["echo", *WORDS], {**os.environ, "PYTHONPATH": path})]
-    assert [signal.getsignal(number) for number in IGNORED] == [signal.SIG_DFL] * 2
-
-
-def test_a_unit_of_systemd_still_ignores_sigpipe(run_here, became, monkeypatch):
-    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid()))
-    assert run_here("echo") == (0, "")
-    assert [signal.getsignal(number) for number in IGNORED] == [signal.SIG_IGN, signal.SIG_DFL]
+    expected = [signal.SIG_IGN if is_a_unit else signal.SIG_DFL, signal.SIG_DFL]
+    assert [signal.getsignal(number) for number in IGNORED] == expected
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_CTYPE": "C.UTF-8"}], ids=["none", "a locale"])
