@@ -9,7 +9,7 @@ import pytest
 from breaks import breaks
 from logs import listening, output_of
 from outages import outage
-from pools import break_while_idle, counters, end_while_idle, get, pooled_connection, serving, shim
+from pools import break_while_idle, end_while_idle, get, pooled_connection, serving, shim, verdicts
 from replay_tools import reused
 from stalepool import fallback
 from stalepool_testing import Close, CloseAfter, Respond
@@ -23,19 +23,20 @@ def listen():
     fallback.forget()
 
 
-def test_the_library_adds_no_handlers():
-    names = [name for name in logging.root.manager.loggerDict if name.startswith("stalepool")]
-    assert names
-    assert [name for name in names if logging.getLogger(name).handlers] == []
-
-
 @pytest.mark.parametrize("tls", [None, "TLSv1.3"])
 def test_a_line_says_whose_why_and_where(listen, tls):
-    """Of a discard also how old; DEBUG is for that, WARNING for each fallback."""
-    with shim(), serving([Respond(200), CloseAfter(0)], tls=tls) as (server, pool):
+    """Of a discard also how old; DEBUG is for that, WARNING for each fallback.
+
+    The healthy path has no line: not at the full check, not at those after it, nor for what urllib3
+    has closed by itself.
+    """
+    with shim(), serving([*[Respond(200)] * 4, CloseAfter(0)], tls=tls) as (server, pool):
         heard = listen()
+        assert [get(pool) for _ in range(3)] == [200] * 3
+        pooled_connection(pool).close()
         break_while_idle(server, pool)
         assert get(pool) == 200
+        assert verdicts(server) == {"alive": 2, "closed": 1}
         end_while_idle(server, pool)
         with breaks("full check"):
             assert get(pool) == 200
@@ -61,17 +62,6 @@ def test_the_idle_time_where_the_kernel_is_not_asked(listen, pretend_fork):
     assert re.match(origin + r": discards, foreign_process, idle \d\.\d{3} s$", line)
 
 
-def test_nothing_on_the_healthy_path(listen):
-    """Not at the full check, not at those after it, nor for what urllib3 has closed by itself."""
-    with shim(), serving() as (server, pool):
-        heard = listen()
-        assert [get(pool) for _ in range(5)] == [200] * 5
-        pooled_connection(pool).close()
-        assert get(pool) == 200
-        assert (counters(server)["verdicts"], counters(server)["discards"]) == ({"alive": 4}, 0)
-    assert heard.lines == []
-
-
 def test_nothing_is_logged_while_the_interpreter_ends(listen, monkeypatch):
     """``sys.modules`` is empty by then, so that the commonest socket is of an unknown kind."""
     heard = listen()
@@ -82,21 +72,17 @@ def test_nothing_is_logged_while_the_interpreter_ends(listen, monkeypatch):
 
 
 def test_a_reconnect_that_was_made_is_said(listen):
+    """One that was made in vain is the caller's error."""
+    heard = listen(level=logging.INFO)
+    with outage(window_s=0.2) as way:
+        way.is_refused()
     with outage(window_s=5, back_in_s=0.1) as way:
-        heard = listen(level=logging.INFO)
         assert get(way.pool) == 200
     (record,) = heard.records
     said = r"http://127\.0\.0\.1:\d+: a refused connect was tried again for \d\.\d\d s: ok$"
     assert re.match(said, record.getMessage())
     assert (record.name, record.levelno) == ("stalepool.connect", logging.INFO)
     assert (record.filename, record.funcName) == ("connect.py", "_try_again")
-
-
-def test_a_reconnect_in_vain_is_the_callers_error_and_no_line(listen):
-    with outage(window_s=0.2) as way:
-        heard = listen(level=logging.INFO)
-        way.is_refused()
-    assert heard.lines == []
 
 
 def test_many_lines_of_one_message(listen):
@@ -131,7 +117,7 @@ def test_a_handler_that_posts_through_urllib3(listen):
         assert get(pool) == 200
         (posted,) = collector.journal.select(method="POST")
         assert [posted.body.decode()] == heard.lines
-        assert counters(collector)["verdicts"] == {"closed": 1}
+        assert verdicts(collector) == {"closed": 1}
 
 
 def test_a_handler_that_raises(listen):

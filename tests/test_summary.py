@@ -36,12 +36,9 @@ def test_a_summary_at_exit():
     assert "saved 1 request in" in out[-1]
 
 
-def test_durations():
+def test_durations_and_settings_as_their_variables_have_them():
     said = {0: "0 s", 119: "119 s", 120: "2 min", 7199: "120 min", 10800: "3 h", 2e5: "2 d"}
     assert {seconds: summary.duration(seconds) for seconds in said} == said
-
-
-def test_a_setting_is_shown_as_its_variable_has_it():
     assert [summary.shown(value) for value in (None, False, True, 5)] == ["off", "off", "on", "5"]
 
 
