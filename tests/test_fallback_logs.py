@@ -10,7 +10,6 @@ from breaks import breaks
 from logs import listening, output_of
 from outages import outage
 from pools import break_while_idle, end_while_idle, get, pooled_connection, serving, shim, verdicts
-from replay_tools import reused
 from stalepool import fallback
 from stalepool_testing import Close, CloseAfter, Respond
 
@@ -49,17 +48,6 @@ def test_a_line_says_whose_why_and_where(listen, tls):
     places = [(record.filename, record.funcName) for record in heard.records]
     assert places[:2] == [("full_check.py", "_report"), ("full_check.py", "is_dropped")]
     assert [name for name, _ in places[2:]] == ["test_fallback_logs.py"]
-
-
-def test_the_idle_time_where_the_kernel_is_not_asked(listen, pretend_fork):
-    """A connection of another process is not: the time since its last answer is said."""
-    with shim(), reused() as (server, pool):
-        heard = listen()
-        pretend_fork()
-        assert get(pool) == 200
-    origin = "http://127.0.0.1:%d" % server.port
-    (line,) = heard.lines
-    assert re.match(origin + r": discards, foreign_process, idle \d\.\d{3} s$", line)
 
 
 def test_nothing_is_logged_while_the_interpreter_ends(listen, monkeypatch):
