@@ -61,22 +61,10 @@ FIXTURES = """
 """
 
 
-#: another plugin, and its options
-PLUGINS = {
-    "pytest": "",
-    "pytest_timeout": "--timeout 60",
-    "pytest_randomly": "-p no:random_order",
-    "random_order": "--random-order",
-}
-
-
-@pytest.mark.parametrize("workers", lanes.first(1, ["", "-n 2"]))
-@pytest.mark.parametrize("package, options", lanes.first(1, PLUGINS.items()))
-def test_every_fixture(package, options, workers, tmp_path):
-    """Alone, and beside other plugins."""
-    pytest.importorskip(package)
-    words = options.split() + workers.split()
-    assert_passes(run_pytest(tmp_path, FIXTURES, *words, others=bool(words)), 15)
+@pytest.mark.parametrize("workers", lanes.first(1, [[], ["-n", "2"]]), ids=str)
+def test_every_fixture(workers, tmp_path):
+    """Alone, and beside all plugins that are here."""
+    assert_passes(run_pytest(tmp_path, FIXTURES, *workers, others=bool(workers)), 15)
 
 
 FAILING = """

@@ -170,15 +170,6 @@ def test_an_answer_that_cannot_be_sent_is_none(who):
         assert (server.journal[0].processed, server.journal[0].answered) == (True, False)
 
 
-@pytest.mark.usefixtures("small_reads")
-def test_surplus_with_answer(tls):
-    with connected([testing.SurplusWithAnswer(body=b"mine")], tls=tls) as (_, client):
-        assert client.ask(X_Request_Id="1").content == b"mine"
-        assert (kernel.events_on(client.sock) == 0) == bool(tls and client.sock.pending())
-        surplus = client.receive()
-        assert (surplus.status, surplus.getheader("X-Request-Id")) == (408, None)
-
-
 # -- the end of a connection ---------------------------------------------------------------
 
 NOTHING, HALF, LINE = b"", rb"HTTP/1\.1 200 OK\r\n.*\r\n\r\nx{1,999}", rb"HTTP/1\."
