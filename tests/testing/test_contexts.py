@@ -3,9 +3,8 @@
 from urllib.request import urlopen
 
 import pytest
-import urllib3
 
-from stalepool_testing import Reset, Respond, fault_server, proxy
+from stalepool_testing import Reset, Respond, fault_server
 
 
 def test_a_step_that_is_left_fails_the_block():
@@ -16,10 +15,3 @@ def test_a_step_that_is_left_fails_the_block():
         pass
     with pytest.raises(KeyError, match="its own error goes first"), fault_server([Reset()]):
         raise KeyError("its own error goes first")
-
-
-def test_proxy():
-    with proxy() as between, fault_server() as server:
-        with urllib3.ProxyManager(between.url) as pool:
-            assert pool.request("GET", server.url).status == 200
-        assert len(between.forwarded) == 1

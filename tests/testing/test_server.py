@@ -409,7 +409,7 @@ def test_proxy(server_tls, proxy_tls):
         pytest.skip("needs urllib3 1.26.7 or later")
     tls = TLS()
     with FaultServer(default=Respond(body=testing.echo), tls=tls if server_tls else None) as server:
-        with testing.ConnectProxy(tls=tls if proxy_tls else None) as proxy:
+        with testing.proxy(tls=tls if proxy_tls else None) as proxy:
             with urllib3.ProxyManager(proxy.url, ca_certs=tls.ca_path) as pool:
                 for number in range(2):
                     answer = pool.request("POST", f"{server.url}path?{number}", body=b"body")
