@@ -80,6 +80,7 @@ LATE, UNIX = testing.ResetAfter(0), socket.AF_UNIX
         (lambda server: server.perform(LATE, 7), ValueError, r"no connection 7 .*: 1 clients"),
         (lambda server: server.add(CloseAfter(0)), TypeError, FAULT),
         (lambda server: server.add(None), TypeError, FAULT),
+        (lambda server: server.close() or server.add(Latency(1)), ValueError, "closed, Latency"),
         (lambda server: server.add(testing.Blackout), TypeError, FAULT + " the class Blackout: wr"),
     ],
 )
@@ -90,14 +91,6 @@ def test_what_is_made_or_asked_of_a_server(make, error, words):
         server.wait_ended(0)
         with pytest.raises(error, match=words):
             make(server)
-
-
-def test_a_server_that_is_closed():
-    with FaultServer() as server:
-        latency = server.add(Latency(1))
-    latency.lift()
-    with pytest.raises(ValueError, match=r"the server is closed, Latency.* cannot be added"):
-        server.add(Latency(1))
 
 
 @pytest.mark.parametrize("chosen", [None, 200, Respond], ids=str)
