@@ -198,7 +198,7 @@ def test_a_child_starts_from_zero(run_python):
             return dict(stalepool.snapshot(), own_pid=os.getpid(), due_at=status.due_at)
 
         stats.origin("http://a:1").armed.tick()
-        stats.origin("http://a:1").knowledge.has_answered = True
+        stats.origin("http://a:1").knowledge.note_answered()
         fallback.fall_back("check_failed", "before")
         ear, mouth = os.pipe()
         if not os.fork():
@@ -212,7 +212,8 @@ def test_a_child_starts_from_zero(run_python):
     )
     assert parent["pid"] == parent["own_pid"] != child["pid"] == child["own_pid"]
     assert [seen["totals"]["keepalive_armed"] for seen in (parent, child)] == [1, 0]
-    assert child["origins"]["http://a:1"]["knowledge"]["has_answered"] is False  # this process
+    known = [seen["origins"]["http://a:1"]["knowledge"] for seen in (parent, child)]
+    assert [each["has_answered"] for each in known] == [True, False]  # this process
     said = [seen["fallbacks"] for seen in (parent, child, later)]
     assert said == [{"check_failed": 1}, {}, {"check_failed": 1}]
     assert (child["installed"], child["mode"]) == (True, "active")

@@ -179,7 +179,6 @@ def test_nothing_is_needed_from_the_working_directory(start, environ, tmp_path):
 
 
 def test_no_other_command_loads_it():
-    """Nor does the list of all."""
     for word in "path", "--help":
         loaded = child("-X", "importtime", "-m", "stalepool", word).stderr
         assert "stalepool.cli.main" in loaded and "demo" not in loaded
@@ -210,7 +209,6 @@ def test_what_a_row_does_not_meet(name, outcome, ok):
 
 
 def test_the_report_says_all():
-    """Of rows that are met, and of one that cannot be shown."""
     saved = answer(200, asked=2)._replace(did=Did({"alive": 1}, {"ok": 1}))
     rows = [
         Row(BY_NAME["fin-idle"], answer(500), answer(200, closed=1)),

@@ -23,7 +23,6 @@ INJECT_DIR = inject.INJECT_DIR
 
 
 def path_of(*directories):
-    """The variable that makes these directories the PYTHONPATH."""
     return {"PYTHONPATH": os.pathsep.join(map(str, directories))}
 
 

@@ -38,7 +38,6 @@ def at(tmp_path):
 
 @pytest.fixture
 def status(stalepool_here):
-    """``stalepool status WORDS``, in this process."""
     return functools.partial(stalepool_here, "status")
 
 

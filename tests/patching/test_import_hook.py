@@ -277,8 +277,6 @@ ORDERS = {
 
 @pytest.mark.parametrize("order", lanes.first(12, ORDERS))
 def test_every_copy_is_wrapped_once(order, run_order):
-    if order == "gevent" and find_spec("gevent") is None:
-        pytest.skip("no gevent")
     run_order(ORDERS[order])
 
 

@@ -91,8 +91,6 @@ def test_one_that_somebody_has_taken_back_is_put_in_again():
 
 
 class Future(NamedTuple):
-    """What is changed, and what is said of it."""
-
     module: str
     said: str
     changes: Sequence[Tuple[str, str]] = ()  # what stands there, and what does then

@@ -63,7 +63,6 @@ FIXTURES = """
 
 @pytest.mark.parametrize("workers", lanes.first(1, [[], ["-n", "2"]]), ids=str)
 def test_every_fixture(workers, tmp_path):
-    """Alone, and beside all plugins that are here."""
     assert_passes(run_pytest(tmp_path, FIXTURES, *workers, others=bool(workers)), 15)
 
 
