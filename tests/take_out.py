@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -52,7 +53,8 @@ def rows_of(value, name, is_local):
                 yield row.lineno, named(name, key), without((value.keys, key), (value.values, row))
         return
     elements = getattr(value, "elts", None)
-    if isinstance(value, ast.Call) and len(value.args) > 1 and all(map(is_word, value.args)):
+    is_call = isinstance(value, ast.Call) and len(value.args) > 1
+    if is_call and all(isinstance(getattr(each, "value", None), str) for each in value.args):
         elements = value.args
     if elements is None:
         if isinstance(value, (ast.Call, ast.BinOp)) and not is_local:
@@ -66,10 +68,6 @@ def rows_of(value, name, is_local):
             yield from rows_of(each.value, name, is_local)
         elif is_table and len(plain) > 1:
             yield each.lineno, named(name, each), without((elements, each))
-
-
-def is_word(node):
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def without(*removed):
@@ -86,7 +84,8 @@ def early_returns(tree):
                         is_none = ast.unparse(statement) in ("return", "return None")
                         if not (is_at_the_end and is_none):
                             what = named(function.name + "()", statement)
-                            yield statement.lineno, what, passing(body, at)
+                            passing = partial(body.__setitem__, at, ast.Pass())
+                            yield statement.lineno, what, passing
 
 
 def bodies(node, is_at_the_end):
@@ -98,10 +97,6 @@ def bodies(node, is_at_the_end):
         for statement in block:
             if not isinstance(statement, (ast.FunctionDef, ast.ClassDef)):
                 yield from bodies(statement, is_last and statement is block[-1])
-
-
-def passing(body, at):
-    return lambda: body.__setitem__(at, ast.Pass())
 
 
 def named(name, node):

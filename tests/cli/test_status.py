@@ -163,21 +163,14 @@ def test_a_service_in_a_container(flaky, status):
 
 
 NO_PATCH = "import urllib3.connectionpool as p\np.is_connection_dropped = lambda c: False\n"
+NO_MODULE = "sys.modules['stalepool.connection.checkout'] = None\n"
 #: variables, where None leaves the directory out; the script; what is said
 OFF = {
     "kill switch": ({"STALEPOOL_ENABLED": "0"}, "import stalepool", "STALEPOOL_ENABLED=0"),
     "wrong setting": ({"STALEPOOL_MODE": "activ"}, "import stalepool", "MODE='activ' is not"),
-    "a broken import": (
-        {},
-        "sys.modules['stalepool.connection.checkout'] = None\n" + SERVICE,
-        "halted",
-    ),
+    "a broken import": ({}, NO_MODULE + SERVICE, "halted"),
     "by hand": ({}, SERVICE + "stalepool.uninstall()", "uninstall() was called"),
-    "a patch that does not fit": (
-        {},
-        NO_PATCH + SERVICE,
-        "NOT patched: urllib3.connectionpool.is_",
-    ),
+    "a patch that does not fit": ({}, NO_PATCH + SERVICE, "NOT patched: urllib3.connectionpool."),
     "no file": ({AT: "off"}, "import stalepool", "keeps no status file: %s=" % AT),
     "no place for a file": ({AT: "/no/x"}, SERVICE + "ask()", ", or it cannot write below /no/x"),
     "a switch": ({AT: None, "STALEPOOL": "1"}, "", "no status: it has not imported urllib3"),

@@ -165,11 +165,9 @@ SCRIPT = """
 """
 
 
-def road(name):
-    return {(FUTURES[name].reason or "patch_missing", "not there" in FUTURES[name].said)}
-
-
-@pytest.mark.each_value(by=road)
+@pytest.mark.each_value(
+    by=lambda name: {(FUTURES[name].reason or "patch_missing", "not there" in FUTURES[name].said)}
+)
 @pytest.mark.parametrize("name", FUTURES)
 def test_requests_go_as_without_the_shim(name, tmp_path, run_python):
     future = FUTURES[name]
@@ -257,11 +255,9 @@ def ask(steps):
     return statuses
 
 
-def rows(module, path, how, order, undo):
-    return {(module, path, order), (how, order), undo}
-
-
-@pytest.mark.each_value(by=rows)
+@pytest.mark.each_value(
+    by=lambda module, path, how, order, undo: {(module, path, order), (how, order), undo}
+)
 @pytest.mark.parametrize("undo", ["ours first", "theirs first"])
 @pytest.mark.parametrize("order", ["theirs on top", "theirs below"])
 @pytest.mark.parametrize(("module", "path", "how"), PLACES)

@@ -63,7 +63,7 @@ def test_each_state(make, options, events, state, meets, family):
     with make(family=FAMILIES[family], **options) as pair:
         client = pair.client
         if family != "unix":
-            assert tcp_state(client) == state
+            assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0] == state
         elif state == CLOSE_WAIT and make is not testing.half_closed:
             events |= POLLHUP  # a socket pair knows that the other end is closed
         assert kernel.events_on(client) == events
@@ -87,10 +87,6 @@ def test_each_state(make, options, events, state, meets, family):
         if make is testing.half_closed:
             client.sendall(b"late")
             assert pair.peer.recv(4) == b"late"
-
-
-def tcp_state(sock):
-    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0]
 
 
 def test_each_stale_state_has_the_name_of_its_function_and_its_options():
