@@ -17,7 +17,6 @@ from conftest import child
 from logs import output_of
 from pools import serving
 from stalepool.patching import import_hook
-from worlds import WITH_TESTS
 
 
 @pytest.fixture
@@ -69,7 +68,7 @@ def test_whatever_goes_wrong_requests_are_made_and_it_is_said(name):
     """Once, at the first connection; and at the imports, where nobody has set up a log yet."""
     variables, first, said = SAID[name]
     with serving() as (server, _):
-        out, err = output_of(ASK, server, first=first, **WITH_TESTS, **variables)
+        out, err = output_of(ASK, server, first=first, **variables)
     assert out[0].startswith(said), out
     assert (out[1:], len(err)) == (["200"] * 3, 1), (out, err)
     assert said.startswith(FAILED) is ("hook_failed" in err[0])
