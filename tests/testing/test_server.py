@@ -382,21 +382,18 @@ def test_perform_between_two_requests():
         assert second.ask().status == 200, "the connection stays open"
 
 
-def test_close_does_not_wait_for_a_handshake():
-    with FaultServer(tls=TLS()) as server:
-        with socket.create_connection(("127.0.0.1", server.port)) as sock:
-            server.journal.wait(lambda journal: len(journal.connections) == 1)
-            server.close()
-            assert_eof(sock)
-
-
-def test_a_client_that_refuses_the_certificate():
+def test_handshakes_that_are_not_finished():
+    """By a client that refuses the certificate; and close() does not wait for one."""
     with FaultServer(tls=TLS()) as server:
         with urllib3.HTTPSConnectionPool("127.0.0.1", server.port, retries=False) as pool:
             with pytest.raises(urllib3.exceptions.SSLError):
                 pool.request("GET", "/")
         assert server.wait_ended(0) == "client"
         assert "no TLS handshake: " in str(server.journal)
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            server.journal.wait(lambda journal: len(journal.connections) == 2)
+            server.close()
+            assert_eof(sock)
 
 
 # -- the proxy -----------------------------------------------------------------------------
