@@ -67,11 +67,6 @@ def test_the_table_has_the_phases_that_the_code_writes():
     assert before == names - {"UPGRADED"}, "nothing leads out of it"
 
 
-def test_the_page_has_every_question_of_the_doctor():
-    text = section("docs/operating.rst", "the doctor\n---", "\n---")
-    assert set(re.findall(r"^``(\w+)`` ", text, re.MULTILINE)) == set(QUESTIONS)
-
-
 def test_the_house_has_every_module():
     """The tree of docs/design.rst, by its names; of the command line it has the package alone."""
     tree = section("docs/design.rst", "   stalepool/\n", "\n     cli/")
@@ -87,7 +82,9 @@ def test_the_house_has_every_module():
     assert shown == names - {"__main__"}
 
 
-def test_the_page_has_every_logger():
+def test_the_pages_have_every_question_of_the_doctor_and_every_logger():
+    text = section("docs/operating.rst", "the doctor\n---", "\n---")
+    assert set(re.findall(r"^``(\w+)`` ", text, re.MULTILINE)) == set(QUESTIONS)
     text = section("docs/status.rst", "\nIn the log\n", "\n---\n")
     sources = "\n".join(path.read_text("utf-8") for path in SOURCES.rglob("*.py"))
     shown = re.findall(r"``(stalepool\.\w+)``$", text, re.MULTILINE)

@@ -61,7 +61,7 @@ def test_each_state(make, options, events, state, meets, family):
             make(family=socket.AF_UNIX)
         return
     with make(family=FAMILIES[family], **options) as pair:
-        client = pair.client
+        client, peer = pair
         if family != "unix":
             assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)[0] == state
         elif state == CLOSE_WAIT and make is not testing.half_closed:
@@ -74,7 +74,7 @@ def test_each_state(make, options, events, state, meets, family):
             assert (kernel.unread_bytes(client) > 0) == bool(events)
         else:
             assert kernel.unread_bytes(client) == length
-        assert client.gettimeout() is pair.peer.gettimeout() is None
+        assert client.gettimeout() is peer.gettimeout() is None
         client.setblocking(False)
         if isinstance(meets, bytes):
             assert client.recv(1000) == meets
@@ -86,7 +86,9 @@ def test_each_state(make, options, events, state, meets, family):
             converse(pair)
         if make is testing.half_closed:
             client.sendall(b"late")
-            assert pair.peer.recv(4) == b"late"
+            assert peer.recv(4) == b"late"
+    pair.close()  # once more
+    assert client.fileno() == peer.fileno() == -1
 
 
 def test_each_stale_state_has_the_name_of_its_function_and_its_options():
@@ -140,13 +142,6 @@ def test_key_update():
         assert kernel.events_on(pair.client) == 0
         pair.peer.sendall(b"after the update\n")
         assert pair.client.recv(100) == b"after the update\n"
-
-
-def test_pair_unpacks_and_closes_twice():
-    client, peer = pair = testing.healthy()
-    pair.close()
-    pair.close()
-    assert client.fileno() == peer.fileno() == -1
 
 
 def test_certificates_need_trustme_and_go_with_the_process(run_python):
