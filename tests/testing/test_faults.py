@@ -116,6 +116,7 @@ def test_reset_in_the_middle_of_an_answer():
 
 
 def test_blackouts_end_with_the_last(server, client):
+    """A server that stops in one sends its FIN."""
     with server.add(Blackout()):
         server.add(Blackout()).lift()
         client.send()
@@ -127,6 +128,9 @@ def test_blackouts_end_with_the_last(server, client):
     assert client.receive().status == 200, "the client's kernel has sent it again"
     with RawClient(server) as new:
         assert new.ask().status == 200
+    server.add(Blackout())
+    server.close()
+    assert_eof(client.sock)
 
 
 def test_a_client_that_has_just_connected_is_met():
@@ -150,12 +154,6 @@ def test_only_open_connections(server, client):
                 second.ask()
             assert another.ask().status == 200
     assert said(server)[0] == "Blackout() added to connections 0, 1"
-
-
-def test_a_server_that_stops_in_a_blackout_sends_its_fin(server, client):
-    server.add(Blackout())
-    server.close()
-    assert_eof(client.sock)
 
 
 @pytest.mark.parametrize("fault", [Latency(LONG_S), Latency(LONG_S, "up"), Bandwidth(1)], ids=str)
