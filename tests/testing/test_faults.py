@@ -1,5 +1,6 @@
 """Faults that are added to a running server and lifted again, as raw clients meet them."""
 
+import contextlib
 import http.client
 import re
 import socket
@@ -131,6 +132,10 @@ def test_blackouts_end_with_the_last(server, client):
     server.add(Blackout())
     server.close()
     assert_eof(client.sock)
+    with contextlib.suppress(BrokenPipeError):  # TLS has answered the end, and has met one
+        socket.socket.send(client.sock, b"late")
+    # an RST: it swallows nothing any more, such as the acknowledgement of the FIN
+    testing.wait_readable(client.sock, events=0)
 
 
 def test_a_client_that_has_just_connected_is_met():
