@@ -401,7 +401,7 @@ STAFF, USERS, TEAM, LDAP, PRIVATE, DEPLOYERS, UNKNOWN = 50, 100, 200, 300, 1001,
 
 #: group -> whom it lists; user -> number, and primary group
 NO_MEMBERS = dict.fromkeys((ROOT, STAFF, USERS, PRIVATE, DEPLOYERS), ())
-GROUPS = {**NO_MEMBERS, TEAM: ["mallory"], LDAP: ["eve"]}
+GROUPS = {**NO_MEMBERS, ROOT: ["mallory"], TEAM: ["mallory"], LDAP: ["eve"]}
 STRANGERS = {"mallory": (MALLORY, USERS), "deploy": (DEPLOY, DEPLOYERS)}
 PRIMARY = {"root": (ROOT, ROOT), "nova": (NOVA, PRIVATE), **STRANGERS}
 
@@ -409,15 +409,13 @@ PRIMARY = {"root": (ROOT, ROOT), "nova": (NOVA, PRIVATE), **STRANGERS}
 @pytest.mark.parametrize(
     ("mode", "user", "group", "is_parent", "is_refused"),
     [
-        (0o755, ROOT, ROOT, False, False),
-        (0o755, NOVA, USERS, False, False),
         (0o755, MALLORY, USERS, False, True),
         (0o1777, MALLORY, USERS, True, True),  # an owner is bound by no sticky bit
         (0o757, ROOT, ROOT, False, True),
         (0o777, ROOT, ROOT, True, True),
         (0o1777, ROOT, ROOT, True, False),
         (0o1777, ROOT, ROOT, False, True),
-        (0o775, ROOT, ROOT, False, False),
+        (0o775, ROOT, ROOT, False, False),  # whomever it lists
         (0o664, NOVA, PRIVATE, False, False),  # the umask 002 of private groups
         (0o2775, ROOT, STAFF, True, False),  # /usr/local of some distributions
         (0o775, NOVA, USERS, False, True),  # somebody's primary group
