@@ -179,7 +179,6 @@ UNIT = "[Unit]\nDescription=x\n[Service]\n%s\nExecStart=/bin/x\n"
 FILES = {
     "STALEPOOL=1\n# a note\n\nexport STALEPOOL_MODE='audit'": "ok settings: STALEPOOL_MODE=audit",
     "STALEPOOL=1\nPATH=/bin:a b\nSTALEPOOLS=x": "ok settings: the defaults",
-    "STALEPOOL=1\nSTALEPOOL_MODES=audit": "error settings: STALEPOOL_MODES='audit' is not a",
     "STALEPOOL=1\nSTALEPOOL_ENABLED=0": "warning settings: STALEPOOL_ENABLED is off",
     "STALEPOOL=1\nSTALEPOOL_REPLAY=off\nSTALEPOOL_SILENCE_S=9": "warning settings: replay=off: ",
     "STALEPOOL=yes": "warning start: STALEPOOL=yes does nothing",
