@@ -37,7 +37,16 @@ from replay_tools import (
     send,
 )
 from stalepool.connection.state import WAITING, find
-from stalepool_testing import TLS, AnswerStep, BlackHole, Close, FaultServer, Reset, kernel
+from stalepool_testing import (
+    TLS,
+    AnswerStep,
+    BlackHole,
+    Close,
+    FaultServer,
+    ProcessThenReset,
+    Reset,
+    kernel,
+)
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 shim_with_replay = functools.partial(shim, **SETTINGS)
@@ -344,63 +353,35 @@ def test_a_connection_whose_request_was_acknowledged_ends_as_in_stock():
     """By a FIN; the server may have closed its half alone, and read on."""
     seen = []
 
-    def serve(listener):
-        first, _ = listener.accept()
-        for ends in (False, True):
-            while not first.recv(65536).endswith(b"\r\n\r\n"):
-                pass
-            if ends:
-                first.shutdown(socket.SHUT_WR)
-            else:
-                first.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        second, _ = listener.accept()
-        second.recv(65536)
-        second.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        seen.append(first.recv(1))
-        first.close()
-        second.close()
+    class CloseItsHalf(AnswerStep):
+        keeps_connection = False
 
-    with shim(replay="idempotent"), socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        with urllib3.HTTPConnectionPool(*listener.getsockname(), retries=False) as pool:
-            assert [get(pool), get(pool)] == [200, 200]
-            thread.join()
+        def answer(self, exchange):
+            exchange.process()
+            exchange.channel.half_close()
+            seen.append(exchange.channel.sock.recv(1))
+
+    with shim_with_replay(), reused(CloseItsHalf()) as (server, pool):
+        assert get(pool) == 200
+        server.wait_ended()
     assert seen == [b""]
 
 
 def test_a_replay_that_the_caller_gave_up_does_not_arrive():
     """The server has no thread for it, and its window is full: the rest lies here, unsent."""
-    size, came, has_failed = 900_000, [], threading.Event()
+    has_failed = threading.Event()
 
-    def serve(listener):
-        first, _ = listener.accept()
-        while not first.recv(65536).endswith(b"\r\n\r\n"):
-            pass
-        first.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        read = 0
-        while read < size:
-            read += len(first.recv(65536))
-        kernel.reset(first)
-        assert has_failed.wait(20)
-        second, _ = listener.accept()
-        with contextlib.closing(second), contextlib.suppress(ConnectionResetError):
-            while came[-1:] != [0]:
-                came.append(len(second.recv(65536)))
+    class ReadLater(AnswerStep):
+        keeps_connection = False
 
-    with shim(replay="idempotent"), socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        timeout = Timeout(connect=5, read=1)
-        with urllib3.HTTPConnectionPool(
-            *listener.getsockname(), retries=False, timeout=timeout
-        ) as pool:
-            assert get(pool) == 200
-            with pytest.raises(urllib3.exceptions.ProtocolError):
-                pool.request("PUT", "/", body=bytes(size))
-            has_failed.set()
-            thread.join()
-    assert sum(came) < size
+        def answer(self, exchange):
+            assert has_failed.wait(20)
+            exchange.process()
+
+    options = {"receive_buffer": 16384, "timeout": Timeout(connect=5, read=1)}
+    with shim_with_replay(), reused(ProcessThenReset(), ReadLater(), **options) as (server, pool):
+        with pytest.raises(urllib3.exceptions.ProtocolError):
+            pool.request("PUT", "/wanted", body=bytes(900_000))
+        has_failed.set()
+        server.wait_ended(1)
+        assert [entry.processed for entry in server.journal][1:] == [True, False]
