@@ -352,8 +352,10 @@ def test_under_eventlet(run_python, who):
 
 
 def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
-    with shim(nonidempotent_max_idle_s=0), FaultServer() as server:
-        with urllib3.HTTPConnectionPool("localhost", server.port, retries=False) as pool:
+    """TLS has to do with the name all the same: the certificate is checked."""
+    options = {"retries": False, "ca_certs": TLS().ca_path}
+    with shim(nonidempotent_max_idle_s=0), FaultServer(tls=TLS()) as server:
+        with urllib3.HTTPSConnectionPool("localhost", server.port, **options) as pool:
             assert [pool.request("POST", "/").status for _ in range(2)] == [200, 200]
         assert connects.hosts == ["localhost", "127.0.0.1"]
         assert len(server.journal.connections) == 2

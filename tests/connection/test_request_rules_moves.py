@@ -4,7 +4,6 @@ All cases run side by side, since they take seconds.
 """
 
 import base64
-import socket
 import threading
 import time
 from typing import Any, Dict, List, NamedTuple
@@ -17,7 +16,6 @@ import pools
 from breaks import breaks
 from gates import Gate
 from pools import DEFAULTS, counters, pool_for, pooled_connection, shim, stock
-from replay_routes import proxied
 from replay_tools import reused, wrong
 from stalepool import stats
 from stalepool_testing import TLS, AnswerStep, Close, CloseAfter, FaultServer, Respond
@@ -58,11 +56,10 @@ def seen_at(server, ends, counted_at=None):
     return Seen(ends, on, counted["moved"], bool(counted["knowledge"]["moves_stopped_for_s"]))
 
 
-def posts(pauses_s=NEAR, script=(), default=LIMITED, tls=None, server_class=FaultServer, **options):
-    """POSTs apart; ``options`` are the pool's."""
-    with server_class(script, default=default, tls=tls) as server:
-        with pool_for(server, tls, **options) as pool:
-            return seen_at(server, ask(pool, pauses_s))
+def posts(pauses_s=NEAR, script=(), tls=None, server_class=FaultServer):
+    """POSTs apart."""
+    with server_class(script, default=LIMITED, tls=tls) as server, pool_for(server, tls) as pool:
+        return seen_at(server, ask(pool, pauses_s))
 
 
 class OneAtATime(FaultServer):
@@ -87,13 +84,6 @@ def at_a_limit():
         return seen_at(server, ends + ask(pool, [0]))
 
 
-def fixed_source_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        source = taken.getsockname()
-    return posts(TWICE, source_address=source)
-
-
 def draining():
     """Nobody listens any more; what is connected is served until the client goes."""
     with FaultServer(default=LIMITED) as server, Gate(server) as gate, pool_for(gate) as pool:
@@ -102,32 +92,16 @@ def draining():
         return seen_at(server, ends + ask(pool, (NEAR_S, NEAR_S)), gate)
 
 
-def through_a_proxy():
-    """TLS inside a CONNECT tunnel; the proxy sees the name, and the certificate is checked."""
-    with proxied(default=LIMITED, tls=TLS()) as way:
-        pool = way.manager.connection_from_url("https://localhost:%d/" % way.server.port)
-        return seen_at(way.server, ask(pool, NEAR))
-
-
 MOVED = Seen([200, 200], [0, 1], {"announced_limit": 1}, False)
 #: no fresh socket could be had, and it is not tried again for a while
 STAYS = Seen([200, 200, 200], [0, 0, 0], {"failed": 1}, True)
 
 #: what is played, and what must be seen; in stock each rides one connection
 CASES = {
-    "far from an announced limit": (
-        # where the clock was taken for evidence, 1 s was
-        lambda: posts((0, 1.1), default=Respond(headers={"Keep-Alive": "timeout=9"})),
-        Seen([200, 200], [0, 0], {}, False),
-    ),
-    "plain": (posts, MOVED),
-    "TLS": (lambda: posts(tls=TLS()), MOVED),
     "one at a time": (lambda: posts(server_class=OneAtATime), MOVED),
-    "proxy": (through_a_proxy, MOVED),
     "observed limit": (at_a_limit, Seen([200, 200], [0, 1, 2], {"observed_limit": 1}, False)),
     # where no fresh socket can be had
     "draining": (draining, STAYS),
-    "fixed source port": (fixed_source_port, STAYS),
     "TLS, one at a time": (lambda: posts(TWICE, server_class=OneAtATime, tls=TLS()), STAYS),
     # its error is the caller's; moves are over for a while
     "fresh one ends": (
@@ -138,13 +112,8 @@ CASES = {
         lambda: posts(TWICE, [LIMITED, Respond(429)]),
         Seen([200, 429, 200], [0, 1, 1], {"announced_limit": 1}, True),
     ),
-    # of servers with threads, whose newcomers wait in the backlog; of balancers with sessions
-    "in the last quarter, not in the last half second": (
-        lambda: posts((0, 3.2), default=Respond(headers={"Keep-Alive": "timeout=4"})),
-        Seen([200, 200], [0, 0], {}, False),
-    ),
 }
-GREEN_CASES = ("plain", "TLS", "proxy", "draining", "TLS, one at a time")
+GREEN_CASES = ("one at a time", "draining", "TLS, one at a time")
 
 
 def wrong_with_the_shim(names):
