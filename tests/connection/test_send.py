@@ -11,22 +11,11 @@ import urllib3
 
 import stalepool
 import stalepool_testing as testing
-from oracle import ENDS, describe_error
+from oracle import describe_error
 from pools import counters, get, in_stock, pooled_connection, serving, shim
-from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, send
+from replay_tools import ECHO, after_checkout, asked, have, outcome, reused
 from stalepool.connection import state
 from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, Respond, kernel
-
-
-@pytest.mark.each_value
-@pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
-@pytest.mark.parametrize("name", ["FIN", "FIN without close_notify", "RST", "half-closed"])
-def test_replay_alone_would_do_for_some(name, version):
-    """Without the pre-send check the request goes into the dead connection, and out again."""
-    with shim(replay="idempotent"), reused(tls=version) as (server, pool):
-        after_checkout(pool, have(server, ENDS[name], kernel.POLLRDHUP))
-        assert send(server, pool, "PUT") == (200, True, None, 1, 1)
-        assert counters(server)["replays"] == {"ok": 1}
 
 
 def test_a_readable_connection_that_carries_an_identity_is_not_left():
