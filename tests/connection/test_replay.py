@@ -24,29 +24,9 @@ from errors import links
 from outages import direct
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import proxied
-from replay_tools import (
-    ECHO,
-    Late,
-    acting,
-    after_checkout,
-    asked,
-    have,
-    outcome,
-    prime,
-    reused,
-    send,
-)
+from replay_tools import ECHO, after_checkout, asked, have, outcome, prime, reused, send
 from stalepool.connection.state import WAITING, find
-from stalepool_testing import (
-    TLS,
-    AnswerStep,
-    BlackHole,
-    Close,
-    FaultServer,
-    ProcessThenReset,
-    Reset,
-    kernel,
-)
+from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 shim_with_replay = functools.partial(shim, **SETTINGS)
@@ -70,7 +50,7 @@ def test_the_answer_says_so():
 def test_a_request_that_the_kernel_gave_up_is_sent_again():
     """urllib3 says "Read timed out", as of the caller's own: only the errno tells them apart."""
     options = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)]
-    with shim_with_replay(), reused(BlackHole(), socket_options=options) as (server, pool):
+    with shim_with_replay(), reused(testing.BlackHole(), socket_options=options) as (server, pool):
         server.wait_idle_step()
         assert send(server, pool, "GET", timeout=20)[::3] == (200, 1)
         assert counters(server)["gone"] == {"silent_in_request": 1}
@@ -145,10 +125,10 @@ class NoteTheLimit(AnswerStep):
 @pytest.mark.parametrize(
     ("step", "body", "timeout", "taken_off_s"),
     [
-        (Late(Close()), None, Timeout(connect=1, read=1.5), 0.15),
-        (Late(Close()), None, Timeout(connect=None, read=None), None),
+        (replay_tools.Late(Close()), None, Timeout(connect=1, read=1.5), 0.15),
+        (replay_tools.Late(Close()), None, Timeout(connect=None, read=None), None),
         # as much as is recorded, and the kernel takes little of it: the send fails
-        (Late(Reset(), 0.5), b"x" * 1_000_000, Timeout(connect=2, read=2), 0.5),
+        (replay_tools.Late(Reset(), 0.5), b"x" * 1_000_000, Timeout(connect=2, read=2), 0.5),
     ],
     ids=["read", "none", "send"],
 )
@@ -222,7 +202,7 @@ def test_closed_while_the_fresh_socket_is_opened():
     """Nothing is sent on it."""
     # the next check is a fast one, which does not ask
     with shim_with_replay(), reused(Close(), times=2) as (server, pool):
-        acting(pool, pooled_connection(pool).close)
+        replay_tools.acting(pool, pooled_connection(pool).close)
         assert_the_error_is_the_callers(server, pool, 1)
         server.wait_ended(1)
         assert asked(server) == 1
@@ -258,7 +238,7 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
         prime(pool)
         conn = pooled_connection(pool)
         sock = conn.sock
-        acting(pool, opened)
+        replay_tools.acting(pool, opened)
         assert get(pool, "/wanted") == 200
         server.wait_ended(1)
         assert [entry.connection for entry in server.journal] == MEANWHILE[meanwhile]
@@ -379,7 +359,10 @@ def test_a_replay_that_the_caller_gave_up_does_not_arrive():
             exchange.process()
 
     options = {"receive_buffer": 16384, "timeout": Timeout(connect=5, read=1)}
-    with shim_with_replay(), reused(ProcessThenReset(), ReadLater(), **options) as (server, pool):
+    with shim_with_replay(), reused(testing.ProcessThenReset(), ReadLater(), **options) as (
+        server,
+        pool,
+    ):
         with pytest.raises(urllib3.exceptions.ProtocolError):
             pool.request("PUT", "/wanted", body=bytes(900_000))
         has_failed.set()
