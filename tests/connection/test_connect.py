@@ -19,7 +19,7 @@ import pools
 import stalepool
 from errors import links
 from gates import Gate
-from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, in_place, outage
+from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, outage, window
 from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, stock
 from replay_routes import proxied
 from replay_tools import side_by_side
@@ -150,8 +150,7 @@ def its_target_alone_has_answered(it):
 def was_pooled_before_the_shim_came(it):
     """Its peer has answered this process, whether or not anybody was there to note it."""
     it.way.gate.open()
-    with stock():
-        assert it.way.send("GET") == 200
+    assert pools.in_stock(it.way.send, "GET") == 200
     pools.forget_what_was_counted()
     it.way.shut()
     opens(it)
@@ -220,11 +219,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_request_in_an_outage(sleeper, connects, monkeypatch, name):
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_request_in_an_outage(sleeper, connects, monkeypatch, case):
     """Whatever the method: a refused connect carried no request. It arrives once."""
-    case = CASES[name]
-    with in_place(shim, **case.settings), ROUTES[case.route](**case.options) as way:
+    with window(**case.settings), ROUTES[case.route](**case.options) as way:
         way.begin_outage()
         conn = pooled_connection(way.pool)
         it = SimpleNamespace(way=way, sleeper=sleeper, connects=connects, patched=monkeypatch)
@@ -254,7 +252,7 @@ def test_a_request_in_an_outage(sleeper, connects, monkeypatch, name):
 
 def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper):
     """Its listener is gone, what it holds lives on: a graceful restart, or a server that drains."""
-    with in_place(shim), direct() as way, pool_for(way.gate) as new:
+    with window(), direct() as way, pool_for(way.gate) as new:
         assert get(way.pool) == 200
         way.gate.stop_listening()
         for _ in range(2):
@@ -264,16 +262,13 @@ def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper):
         assert way.reconnects == IN_VAIN
 
 
-@pytest.mark.parametrize("is_older", [False, True], ids=["pooled since", "pooled before"])
-def test_a_unix_socket_is_no_peer_of_its_name(is_older):
-    """All of them are called localhost."""
-    with serving(family=socket.AF_UNIX) as (_, pool):
-        if is_older:
-            with stock():
-                assert get(pool) == 200
-        with in_place(shim):
-            assert get(pool) == 200
-        assert not stats.origin("http://localhost:80").knowledge.has_answered
+def test_a_unix_socket_is_no_peer_of_its_name():
+    """All of them are called localhost, pooled before the shim came or since."""
+    with serving(family=socket.AF_UNIX) as (_, old), serving(family=socket.AF_UNIX) as (_, new):
+        assert pools.in_stock(get, old) == 200
+        with shim():
+            assert [get(old), get(new)] == [200, 200]
+            assert not stats.origin("http://localhost:80").knowledge.has_answered
 
 
 def test_a_thread_waits_for_one_window(sleeper):
@@ -281,7 +276,7 @@ def test_a_thread_waits_for_one_window(sleeper):
 
     And all its tasks, as asyncio and its ``to_thread()`` run them: each has a copied context.
     """
-    with in_place(shim, reconnect_window_s=1), direct() as a, direct() as b, direct() as c:
+    with window(reconnect_window_s=1), direct() as a, direct() as b, direct() as c:
         for way in (a, b, c):
             way.begin_outage()
         opens(SimpleNamespace(way=a, sleeper=sleeper))
@@ -394,11 +389,10 @@ def test_through_socks(tls):
         assert counters(way.server)["replays"] == {"ok": 1}
 
 
-@pytest.mark.parametrize("cls", [Mock, type("Decorated", (), {"get_backoff_time": lambda _: 0})])
-def test_the_class_of_retries_is_somebody_elses(cls):
+def test_the_class_of_retries_may_be_decorated():
     """No module's ``time`` but that of a urllib3 is slept with: there is no new try."""
     began = time.monotonic()
-    connect._pause(SimpleNamespace(Retry=cls), 60)
+    connect._pause(SimpleNamespace(Retry=type("Retry", (), {"get_backoff_time": lambda _: 0})), 60)
     assert time.monotonic() - began < 30
 
 

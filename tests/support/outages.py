@@ -22,9 +22,9 @@ WINDOW_S = 0.4
 both = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 
 
-def in_place(who, **settings):
-    """Stock, or the shim with a short window."""
-    return who() if who is stock else shim(**{"reconnect_window_s": WINDOW_S, **settings})
+def window(**settings):
+    """The shim, with a short one."""
+    return shim(**{"reconnect_window_s": WINDOW_S, **settings})
 
 
 def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -83,7 +83,7 @@ def direct(script=(), *, tls=None, family=socket.AF_INET, **options) -> Iterator
 @contextlib.contextmanager
 def outage(window_s=WINDOW_S, back_in_s=None, **options) -> Iterator[Route]:
     """With the shim: a server that has answered, and refuses now; for so long."""
-    with in_place(shim, reconnect_window_s=window_s), direct(**options) as way:
+    with shim(reconnect_window_s=window_s), direct(**options) as way:
         way.begin_outage()
         if back_in_s is not None:
             threading.Timer(back_in_s, way.gate.open).start()
