@@ -14,8 +14,8 @@ import pytest
 
 import socket_states
 import stalepool_testing as testing
-from socket_states import KINDS, STATES, arm_keepalive, is_possible, look, peek, verdict_on
-from stalepool.sockets import layers, liveness, tcp_info
+from socket_states import KINDS, STATES, is_possible, look, peek, verdict_on
+from stalepool.sockets import layers, liveness
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import kernel
 
@@ -108,14 +108,3 @@ def test_what_comes_behind_a_ticket():
 
         taken_apart = taken_apart._replace(read_one=read_and_be_late)
         assert liveness.examine(taken_apart, liveness.poller(taken_apart.raw)) is Verdict.UNREAD
-
-
-@pytest.mark.full
-def test_silence_is_counted_in_probes_until_the_kernel_gives_up():
-    with testing.black_hole() as pair:
-        taken_apart = layers.layers_of(pair.client)
-        arm_keepalive(pair.client, count=2)
-        kernel.wait_until(lambda: tcp_info.ask(taken_apart).probes > 0, "a probe", timeout_s=10)
-        assert peek(pair.client) is Verdict.ALIVE  # nothing to read
-        kernel.wait_readable(pair.client, timeout_s=10, events=0)
-        assert peek(pair.client) is Verdict.TIMED_OUT
