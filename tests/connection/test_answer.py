@@ -161,13 +161,12 @@ ALARMS = {
 }
 
 
-@pytest.mark.parametrize("name", ALARMS)
-def test_an_alarm_ends_the_wait(alarm, name):
+@pytest.mark.parametrize("kind, timeout, steps, seconds", ALARMS.values(), ids=ALARMS)
+def test_an_alarm_ends_the_wait(alarm, kind, timeout, steps, seconds):
     """Stock: it ends the wait for the first answer; a replay's is one more wait to be ended.
 
     Also while the caller handles another connection's end, which Python makes its context.
     """
-    kind, timeout, steps, seconds = ALARMS[name]
     error, silence_s = kind("the job timed out"), 1 if seconds == 1 else 15
     with shim(replay="idempotent", silence_s=silence_s), reused(*steps) as (server, pool):
         began, sock = time.monotonic(), pooled_connection(pool).sock
@@ -315,9 +314,8 @@ CLASSES = {
 }
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_class_of_somebody_else(name, monkeypatch):
-    cls, is_saved = CLASSES[name]
+@pytest.mark.parametrize("cls, is_saved", CLASSES.values(), ids=CLASSES)
+def test_a_class_of_somebody_else(cls, is_saved, monkeypatch):
     with shim(**WITH_ALL):
         cls = cls or HTTPConnection.response_class
         monkeypatch.setattr(http.client.HTTPConnection, "response_class", cls)

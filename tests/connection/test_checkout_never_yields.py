@@ -99,8 +99,7 @@ TO_THE_FIRST_BYTE = """
         return check(conn)
 
     urllib3.connectionpool.is_connection_dropped = is_connection_dropped
-    options = {"ca_certs": ca_path} if ca_path else {}
-    with urllib3.connection_from_url(url, maxsize=1, **options) as pool:
+    with urllib3.PoolManager(ca_certs=ca_path or None).connection_from_url(url) as pool:
 
         class Connection(pool.ConnectionCls):
             def send(self, data):

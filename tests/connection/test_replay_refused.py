@@ -174,10 +174,9 @@ BODIES = {
 }
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_bodies(name):
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_bodies(body):
     """Each arrives on a connection that lives; on one that ends it is sent again, if it may be."""
-    body = BODIES[name]
     with reused(ECHO, Close()) as (server, pool):
         outcome = send(server, pool, "PUT", body=body.make(), **body.options)
         assert outcome == (200, True, None, 1, 1)

@@ -99,7 +99,7 @@ def across_a_gap(method, gap_s, answered_after_s, begins_s=0.3, tls=None):
         return side_by_side([lambda: ask(server, pool, method), take_the_network_away])[0]
 
 
-def idle_across_a_gap(method):
+def idle_across_a_gap():
     """The network is away until after a quarter of the caller's time, which a move may take."""
     with answered(FaultServer(), timeout_s=8) as (server, pool), contextlib.ExitStack() as network:
         time.sleep(2.2)
@@ -113,7 +113,7 @@ def idle_across_a_gap(method):
             time.sleep(3)
             network.close()
 
-        return side_by_side([lambda: ask(server, pool, method), bring_it_back])[0]
+        return side_by_side([lambda: ask(server, pool), bring_it_back])[0]
 
 
 def unread_for(seconds):
@@ -195,20 +195,14 @@ def acknowledged_and_dead(method="GET", tls=None, timeout_s=LIMIT_S):
 
 
 def unacknowledged_and_dead(
-    method="GET",
-    tls=None,
-    timeout_s=LIMIT_S,
-    default=None,
-    idle_s=0.0,
-    is_known=False,
-    is_gone=False,
+    method="GET", timeout_s=LIMIT_S, default=None, idle_s=0.0, is_known=False, is_gone=False
 ):
     """The connection drops silently before the request, which nobody acknowledges.
 
     ``default``: what a fresh one meets. ``is_known``: the origin has answered a probe before.
     """
-    server = Server([Respond(200)] * (1 + is_known), tls=tls, default=default)
-    with answered(server, timeout_s, tls) as (server, pool):
+    server = Server([Respond(200)] * (1 + is_known), default=default)
+    with answered(server, timeout_s) as (server, pool):
         if is_known:
             time.sleep(2.2)
             assert get(pool) == 200
@@ -272,8 +266,7 @@ CASES = {
     ),
     "TLS: GET, a gap": (lambda: across_a_gap("GET", 3.6, 4.5, tls=TLS()), is_waited_for),
     # no fresh connection could be had
-    "idle across a gap: GET": (lambda: idle_across_a_gap("GET"), is_ridden),
-    "idle across a gap: POST": (lambda: idle_across_a_gap("POST"), is_ridden),
+    "idle across a gap": (idle_across_a_gap, is_ridden),
     "PUT unread": (lambda: unread_for(5.0), is_waited_for),
     "GET behind a filter": (lambda: behind_a_filter(7.0), shows(**WAITED_FOR, probes="swallowed")),
     # in stock they ride one connection; here the first took a fresh one, which was silent, too
@@ -289,7 +282,6 @@ CASES = {
     "acknowledged GET": (acknowledged_and_dead, is_sent_again),
     "TLS: acknowledged GET": (lambda: acknowledged_and_dead(tls=TLS()), is_sent_again),
     "unacknowledged GET": (unacknowledged_and_dead, is_sent_on),
-    "TLS: unacknowledged GET": (lambda: unacknowledged_and_dead(tls=TLS()), is_sent_on),
     # a probe went unanswered, as the request's sending has found, or the check at the checkout
     "pool: POST": (
         lambda: unacknowledged_and_dead("POST", idle_s=3.2),

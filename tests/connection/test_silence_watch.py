@@ -77,9 +77,8 @@ def watched(case, pool):
         yield watch
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_the_kernel_says(name):
-    case = CASES[name]
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_the_kernel_says(case):
     infos = [None if said is None else TcpInfo(**{**SILENT, **said}) for said in case.said]
     is_dead, ask = False, tcp_info.ask
     with shim(replay="idempotent"), serving() as (_, pool), watched(case, pool) as watch:
@@ -143,9 +142,8 @@ FIRST_WAITS = {
 }
 
 
-@pytest.mark.parametrize("name", FIRST_WAITS)
-def test_the_first_wait(name):
-    case = FIRST_WAITS[name]
+@pytest.mark.parametrize("case", FIRST_WAITS.values(), ids=FIRST_WAITS)
+def test_the_first_wait(case):
     head = b"%s / HTTP/1.1\r\n\r\n" % case.method.encode()
     request = Request(urllib3.connection.HTTPConnection("a"), head, case.is_reused)
     request.limit_s, request.is_replayed = case.limit_s, case.is_replayed
@@ -159,13 +157,10 @@ class Told(UnknownSocket):
 
     makefile = socket.socket.makefile
     _io_refs = 0
-
-    def __init__(self, sock):
-        super().__init__(sock)
-        self.limits = []
+    limits = ()
 
     def settimeout(self, value):
-        self.limits.append(value)
+        self.limits += (value,)
         self._sock.settimeout(value)
 
 

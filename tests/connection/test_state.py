@@ -163,11 +163,10 @@ def no_collector():
 
 @pytest.mark.usefixtures("no_collector")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("phase, enter, script", PHASES.values(), ids=PHASES)
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
-def test_a_connection_that_is_let_go_is_gone(name, version):
+def test_a_connection_that_is_let_go_is_gone(phase, enter, script, version):
     """With its socket, also where the response class is kept on it (botocore)."""
-    phase, enter, script = PHASES[name]
     with shim(replay="idempotent"), serving(script, tls=version) as (_, pool):
         conn = pool._new_conn()
         conn.response_class = conn.response_class
