@@ -118,37 +118,28 @@ def test_nothing_is_done_after_an_uninstall():
         assert (w.finds_the_peer_dead(), w.fresh, w.pause_s) == (False, None, None)
 
 
-class FirstWait(NamedTuple):
-    wait_s: Optional[float]
-    method: str = "GET"
-    limit_s: Optional[float] = None
-    is_reused: bool = True
-    is_replayed: bool = False
-    settings: Dict[str, Any] = {}
-
-
+#: seconds; what is not as usual, and in the settings
 FIRST_WAITS = {
-    "no limit of the caller's": FirstWait(10.0),
-    "a limit that leaves room": FirstWait(10.0, limit_s=60.0),
-    "half of a limit, less two probes": FirstWait(7.5, limit_s=20.0),
-    "a limit that leaves none": FirstWait(None, limit_s=5.9),
-    "a setting of its own": FirstWait(3.0, settings={"silence_s": 3}),
-    "switched off": FirstWait(None, settings={"silence_s": "off"}),
-    "audit": FirstWait(None, settings={"mode": "audit"}),
-    "a connection that has not answered": FirstWait(None, is_reused=False),
-    "a second try": FirstWait(None, is_replayed=True),
-    "POST": FirstWait(None, "POST"),
-    "PUT where only safe ones are sent again": FirstWait(None, "PUT", settings={"replay": "safe"}),
+    "no limit of the caller's": (10.0, {}, {}),
+    "a limit that leaves room": (10.0, {"limit_s": 60.0}, {}),
+    "half of a limit, less two probes": (7.5, {"limit_s": 20.0}, {}),
+    "a limit that leaves none": (None, {"limit_s": 5.9}, {}),
+    "a setting of its own": (3.0, {}, {"silence_s": 3}),
+    "switched off": (None, {}, {"silence_s": "off"}),
+    "audit": (None, {}, {"mode": "audit"}),
+    "a connection that has not answered": (None, {"is_reused": False}, {}),
+    "a second try": (None, {"is_replayed": True}, {}),
+    "POST": (None, {"method": b"POST"}, {}),
+    "PUT where only safe ones are sent again": (None, {"method": b"PUT"}, {"replay": "safe"}),
 }
 
 
-@pytest.mark.parametrize("case", FIRST_WAITS.values(), ids=FIRST_WAITS)
-def test_the_first_wait(case):
-    head = b"%s / HTTP/1.1\r\n\r\n" % case.method.encode()
-    request = Request(urllib3.connection.HTTPConnection("a"), head, case.is_reused)
-    request.limit_s, request.is_replayed = case.limit_s, case.is_replayed
-    settings = Settings(**{"silence_s": 10, "replay": "idempotent", **case.settings})
-    wanted = None if case.wait_s is None else case.wait_s - silence.OFF_ROUND_S
+@pytest.mark.parametrize("wait_s, facts, settings", FIRST_WAITS.values(), ids=FIRST_WAITS)
+def test_the_first_wait(wait_s, facts, settings):
+    request = Request(urllib3.connection.HTTPConnection("a"), b"GET / HTTP/1.1\r\n\r\n", True)
+    vars(request).update(facts)
+    settings = Settings(**{"silence_s": 10, "replay": "idempotent", **settings})
+    wanted = None if wait_s is None else wait_s - silence.OFF_ROUND_S
     assert silence.first_wait_s(request, settings) == pytest.approx(wanted)
 
 
