@@ -125,10 +125,7 @@ def test_what_is_sent_again_and_what_each_rule_refuses(name, facts):
 def test_methods_by_setting():
     """Written out once more: this is what the documentation promises."""
     wanted = {"off": (), "safe": SAFE, "idempotent": (*SAFE, "PUT", "DELETE")}
-    permitted = request_rules.METHODS.items()
-    assert {name: {str(m, "ascii") for m in methods} for name, methods in permitted} == {
-        name: set(methods) for name, methods in wanted.items()
-    }
+    assert {k: {m.encode() for m in v} for k, v in wanted.items()} == request_rules.METHODS
 
 
 WORTH_A_RECORD = [
@@ -154,50 +151,37 @@ def test_a_body_is_recorded_where_it_may_be_sent_again(is_worth_it, facts):
     assert request_rules.is_worth_a_record(tried.state, tried.request) is is_worth_it
 
 
-#: who refuses; the setting, whether the peer ended once it had the request, what was raised
+ACTS = {
+    "asked": lambda pair: pair.client.sendall(b"GET / HTTP/1.1\r\n\r\n"),
+    "read": lambda pair: pair.peer.recv(100),
+    "lost": lambda pair: swallow(pair.peer),
+    "answered": lambda pair: pair.peer.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n"),
+    "ended": lambda pair: [pair.peer.close(), wait_readable(pair.client, events=kernel.POLLRDHUP)],
+}
+
+#: who refuses, what has happened, the setting, the phase, what was raised
 DEATHS = [
-    (None, 60, True, None),
-    ("not_ended", 60, False, ConnectionResetError(errno.ECONNRESET, "raised by somebody")),
-    ("peer_had_it", 0, True, None),
+    (None, "asked, read, ended", 60, WAITING, None),  # what ended soon had died
+    ("not_ended", "asked, read", 60, WAITING, ConnectionResetError(errno.ECONNRESET, "theirs")),
+    # who had the request and ended late has failed on it; who lacked a part of it has not
+    ("peer_had_it", "asked, read, ended", 0, WAITING, None),
+    (None, "lost, asked, ended", 0, WAITING, None),
     # the kernel gave up: nobody closed
-    (None, 0, True, OSError(errno.EHOSTUNREACH, "unreachable")),
+    (None, "asked, read, ended", 0, WAITING, OSError(errno.EHOSTUNREACH, "unreachable")),
+    # while the answer is awaited it has begun for the caller, who reads it
+    ("answer_began", "answered, ended", 60, SENDING, None),
+    (None, "answered, ended", 60, WAITING, None),
 ]
 
 
-@pytest.mark.parametrize(("name", "within_s", "has_ended", "error"), DEATHS)
-def test_who_had_the_request_and_ended_late_has_failed_on_it(name, within_s, has_ended, error):
-    """What ended soon had died; what stands has not ended. More of that: ``test_failure``."""
+@pytest.mark.parametrize(("name", "happened", "within_s", "phase", "error"), DEATHS)
+def test_had_the_connection_died(name, happened, within_s, phase, error):
+    """More of that: ``test_failure``."""
     with healthy() as pair:
-        pair.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        assert pair.peer.recv(100)
-        if has_ended:
-            pair.peer.close()
+        for act in happened.split(", "):
+            ACTS[act](pair)
         settings = Settings(replay_within_s=within_s)
-        tried = attempt()._replace(settings=settings, sock=pair.client, error=error)
-        assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) == name
-
-
-def test_who_lacked_a_part_of_the_request_has_not_failed_on_it():
-    with healthy() as pair:
-        swallow(pair.peer)
-        pair.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        pair.peer.close()
-        wait_readable(pair.client, events=kernel.POLLRDHUP)
-        tried = attempt()._replace(settings=Settings(replay_within_s=0), sock=pair.client)
-        assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) is None
-
-
-BEGUN = [("answer_began", SENDING), (None, WAITING)]
-
-
-@pytest.mark.parametrize(("name", "phase"), BEGUN)
-def test_who_has_answered_a_part_of_the_request_is_alive(name, phase):
-    """While the answer is awaited it has begun for the caller, who reads it."""
-    with healthy() as pair:
-        pair.peer.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n")
-        pair.peer.close()
-        wait_readable(pair.client, events=kernel.POLLRDHUP)
-        tried = attempt(phase=phase)._replace(sock=pair.client)
+        tried = attempt(phase=phase)._replace(settings=settings, sock=pair.client, error=error)
         assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) == name
 
 
@@ -241,7 +225,7 @@ def test_the_reasons_to_move(name, facts):
     assert request_rules.reason_to_move(settings, state, request) == name
 
 
-ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": [*DEATHS, *BEGUN], "MOVE_REASONS": REASONS}
+ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": DEATHS, "MOVE_REASONS": REASONS}
 
 
 @pytest.mark.parametrize("table", ROWS)

@@ -19,7 +19,7 @@ from pools import DEFAULTS, counters, pool_for, pooled_connection, shim
 from replay_tools import reused, wrong
 from stalepool import stats
 from stalepool_testing import TLS, AnswerStep, Close, CloseAfter, FaultServer, Respond
-from worlds import beside
+from worlds import under_eventlet
 
 #: the last quarter of an announced second
 LIMITED = Respond(headers={"Keep-Alive": "timeout=1"})
@@ -126,21 +126,8 @@ def test_on_threads():
     assert wrong_with_the_shim(CASES) == {}
 
 
-GREEN = """
-    import json
-
-    from worlds import enter
-    enter("eventlet")
-    import test_request_rules_moves as tests
-
-    print(json.dumps(tests.wrong_with_the_shim(tests.GREEN_CASES)))
-"""
-
-
 def test_under_eventlet(run_python):
-    # eventlet leaves a TLS socket whose handshake failed to its finalizer, which warns
-    flags = ("-Wignore:unclosed:ResourceWarning",)
-    assert run_python(GREEN, env=beside(__file__), flags=flags) == {}
+    assert under_eventlet(run_python, __file__, "wrong_with_the_shim", "GREEN_CASES") == {}
 
 
 def test_the_callers_timeout_is_on_the_fresh_socket():

@@ -24,7 +24,7 @@ from replay_tools import side_by_side, wrong
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of, raw_of
 from stalepool_testing import TLS, AnswerStep, FaultServer, Respond, Silence
-from worlds import beside
+from worlds import under_eventlet
 
 #: the wait on silence and the probes in a fifth of their time, and as many probes as ever
 SHORT = {**DEFAULTS, "silence_s": 3, "keepalive_idle_s": 1, "keepalive_interval_s": 1}
@@ -310,16 +310,6 @@ GREEN = [
     *("acknowledged GET", "unacknowledged GET", "TLS: acknowledged GET", "known: pool: POST"),
 ]
 
-CLIENT = """
-    import json
-
-    from worlds import enter
-    enter("eventlet")
-    import test_silence as tests
-
-    print(json.dumps(tests.wrong_of(tests.GREEN)))
-"""
-
 
 def wrong_of(names):
     with shim(**SHORT):
@@ -333,7 +323,7 @@ def test_on_threads():
 
 @pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
 def test_under_eventlet(run_python):
-    assert run_python(CLIENT, env=beside(__file__)) == {}
+    assert under_eventlet(run_python, __file__, "wrong_of", "GREEN") == {}
 
 
 def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
