@@ -84,11 +84,8 @@ def is_possible(kind: Kind, state: State) -> bool:
 
 
 def parts_of(kind: str, state: str) -> Set[Any]:
-    """What a case is made of: each kind, and each state in plain and in each TLS.
-
-    pyOpenSSL is a TLS of its own: it is read by other calls, and fails in other words.
-    """
-    layer = None if STATES[state].is_slow else (KINDS[kind].tls, kind.startswith("pyopenssl"))
+    """What a case is made of: each kind, and each state in plain and in each TLS."""
+    layer = None if STATES[state].is_slow else KINDS[kind].tls
     return {kind, (state, layer)}
 
 
