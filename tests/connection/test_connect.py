@@ -112,10 +112,6 @@ def connects_raise(error, after=0):
     return act
 
 
-def rings(it):
-    it.sleeper.after(1, Mock(side_effect=Alarm))
-
-
 def vanishes(it):
     """No answer to a SYN at all: the host has gone after its service."""
 
@@ -214,7 +210,9 @@ CASES = {
     ),
     # what a caller has a timer raise, which has a refusal for its context
     "an alarm": at_once(connects_raise(Alarm), end=Alarm, told=None),
-    "an alarm in a pause": in_vain(rings, end=Alarm, told=None),
+    "an alarm in a pause": in_vain(
+        lambda it: it.sleeper.after(1, Mock(side_effect=Alarm)), end=Alarm, told=None
+    ),
     "an alarm in a try": in_vain(connects_raise(Alarm, after=1), end=Alarm, told=None),
 }
 

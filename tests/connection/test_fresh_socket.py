@@ -9,7 +9,7 @@ from urllib3.connection import HTTPConnection
 
 import stalepool
 import stalepool_testing as testing
-from breaks import breaks
+from breaks import breaks, raises
 from delayed_answers import SILENT
 from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, pooled_connection, shim, verdicts
 from replay_routes import proxied
@@ -69,23 +69,15 @@ def test_a_name_is_looked_up(method, step, connects):
         assert (len(another.journal), len(stranger.journal)) == (1, 0)
 
 
-def test_a_socket_that_was_reset_meanwhile_leads_to_no_address():
-    conn = HTTPConnection("127.0.0.1", 1)
-    with testing.reset() as pair:
-        conn.sock = pair.client
-        assert address_of(conn) is None
-
-
 def test_a_socket_says_itself_where_it_leads():
     """PySocks, in place of ``socket.socket``, names the server behind the proxy."""
-
-    class Proxied(socket.socket):
-        def getpeername(self):
-            return "10.0.0.1", 80
-
+    proxied = type("Proxied", (socket.socket,), {"getpeername": lambda self: ("10.0.0.1", 80)})
     conn = HTTPConnection("api", 80)
-    with Proxied() as conn.sock:
+    with proxied() as conn.sock:
         assert address_of(conn) == "10.0.0.1"
+    with testing.reset() as pair:
+        conn.sock = pair.client
+        assert address_of(conn) is None  # it cannot say any more
 
 
 def with_own(*names):
@@ -127,11 +119,6 @@ class OneAtATime(HTTPConnection):
         super().connect()
 
 
-class NotCopied(HTTPConnection):
-    def __reduce_ex__(self, protocol):
-        raise LookupError("of the application")
-
-
 #: a class; how many sockets it may open, and whether a request rides the second one
 CLASSES = {
     # at most one may be open, say: what is acquired at first is released at the end
@@ -148,7 +135,7 @@ CLASSES = {
     "a session of each socket": (that_sets("session", object), 2, False),
     "one at a time": (OneAtATime, 1, False),
     # the fresh connection is made without asking it for a copy
-    "not copied": (NotCopied, 2, True),
+    "not copied": (type("Own", (HTTPConnection,), {"__reduce_ex__": raises}), 2, True),
 }
 
 

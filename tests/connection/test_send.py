@@ -79,10 +79,9 @@ def test_a_piece_of_a_body_may_look_like_a_request():
 
 
 def test_what_is_written_by_hand_may_be_a_file():
-    with shim(), serving() as (server, pool):
-        with contextlib.closing(pool._get_conn()) as conn:
-            conn.send(io.BytesIO(PAY))
-            server.wait_request()
+    with shim(), serving() as (server, pool), contextlib.closing(pool._get_conn()) as conn:
+        conn.send(io.BytesIO(PAY))
+        server.wait_request()
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
