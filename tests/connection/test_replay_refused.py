@@ -77,6 +77,7 @@ def test_an_answer_that_is_lost(name):
         assert asked(server) == 1 + is_saved
         counted = counters(server)
         assert {**counted["replays"], **counted["replays_refused"]} == {case.counted: 1}
+        assert not counted["knowledge"]["moves_stopped_for_s"]  # it had not moved
 
 
 def test_an_early_413_does_not_stop_moves():

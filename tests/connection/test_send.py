@@ -13,9 +13,17 @@ import stalepool
 import stalepool_testing as testing
 from oracle import describe_error
 from pools import counters, get, in_stock, pooled_connection, serving, shim
-from replay_tools import ECHO, after_checkout, asked, have, outcome, reused
+from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, send
 from stalepool.connection import state
 from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, Respond, kernel
+
+
+def test_a_send_that_fails_is_made_good():
+    """Without the pre-send check the request goes into the dead connection, and out again."""
+    with shim(replay="idempotent"), reused() as (server, pool):
+        after_checkout(pool, have(server, testing.ResetAfter(0), kernel.POLLRDHUP))
+        assert send(server, pool, "PUT") == (200, True, None, 1, 1)
+        assert counters(server)["replays"] == {"ok": 1}
 
 
 def test_a_readable_connection_that_carries_an_identity_is_not_left():
