@@ -14,7 +14,6 @@ from urllib3.exceptions import HTTPError
 
 import pools
 from breaks import breaks
-from gates import Gate
 from pools import DEFAULTS, counters, pool_for, pooled_connection, shim
 from replay_tools import reused, wrong
 from stalepool import stats
@@ -50,8 +49,8 @@ def ask(pool, pauses_s):
     return ends
 
 
-def seen_at(server, ends, counted_at=None):
-    counted = counters(counted_at or server)
+def seen_at(server, ends):
+    counted = counters(server)
     on = [entry.connection for entry in server.journal]
     return Seen(ends, on, counted["moved"], bool(counted["knowledge"]["moves_stopped_for_s"]))
 
@@ -86,10 +85,10 @@ def at_a_limit():
 
 def draining():
     """Nobody listens any more; what is connected is served until the client goes."""
-    with FaultServer(default=LIMITED) as server, Gate(server) as gate, pool_for(gate) as pool:
+    with pools.Server(default=LIMITED) as server, pool_for(server) as pool:
         ends = ask(pool, [0])
-        gate.stop_listening()
-        return seen_at(server, ends + ask(pool, (NEAR_S, NEAR_S)), gate)
+        server.stop_listening()
+        return seen_at(server, ends + ask(pool, (NEAR_S, NEAR_S)))
 
 
 MOVED = Seen([200, 200], [0, 1], {"announced_limit": 1}, False)
