@@ -94,6 +94,7 @@ def test_what_the_kernel_says(case):
                     sleep(CONFIRM_S)
             seen = (is_dead, watch.fresh is not None)
             assert (seen, watch.pause_s) == (case.seen, pytest.approx(case.pause_s, abs=0.1))
+            assert fallback.counts() == {}
 
 
 def test_only_the_fresh_socket_is_probed_more_often():
