@@ -73,7 +73,7 @@ def _may_be_stale(state: State, request: Request) -> bool:
     if request.is_reused:
         return True
     knowledge = state.origin.knowledge
-    return knowledge.has_answered and knowledge.window_left_s > 0
+    return not state.answers and knowledge.has_answered and knowledge.window_left_s > 0
 
 
 def _has_its_body_on_record(attempt: Attempt) -> bool:

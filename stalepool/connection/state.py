@@ -274,11 +274,11 @@ def is_of_another_process(raw: RawSocket) -> bool:
 
 
 def _begin_anew() -> None:
-    """Forget the requests in flight: they may end unseen while nothing is installed."""
+    """Forget the requests in flight, which may end unseen; urllib3 sends the rest of them alone."""
     for state in list(_states.values()):
-        state.full_check_from_s, state.poll = 0.0, None
-        if state.phase is not UPGRADED:
-            state.phase, state.request = IDLE, None
+        state.full_check_from_s, state.poll, state.request = 0.0, None, None
+        if state.phase is CHECKED:
+            state.phase = IDLE
 
 
 runtime.on_change(_begin_anew)

@@ -55,7 +55,7 @@ def attempt(
     # as far as the rules look at it
     state = {
         **{"phase": WAITING, "is_bound": False, "idle_limit_s": None, "move_for": None},
-        **{"sock": lambda: None, "idle_s": lambda info: IDLE_S},
+        **{"sock": lambda: None, "idle_s": lambda info: IDLE_S, "answers": 0},
         "origin": SimpleNamespace(knowledge=knowledge),
     }
     settings = Settings(replay=replay, nonidempotent_max_idle_s=setting)
@@ -69,6 +69,8 @@ REFUSED = [
     ("switched_off", {"replay": "off"}),
     ("fresh_connection", {"is_reused": False}),
     ("fresh_connection", {"is_reused": False, "window_is_open": True, "has_answered": False}),
+    # it was not checked out, so what is sent on it may be no request
+    ("fresh_connection", {"is_reused": False, "window_is_open": True, "answers": 1}),
     ("replayed_before", {"is_replayed": True}),
     ("method", {"method": "POST"}),
     ("method", {"method": "get"}),  # a method's name is case-sensitive: RFC 9110, section 9.1

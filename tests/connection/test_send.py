@@ -102,6 +102,24 @@ class Frozen(OSError):
     def __setattr__(self, name, value):
         raise AttributeError("frozen")
 
+def test_a_piece_of_a_body_after_an_install_is_no_request():
+    """urllib3 sends the rest of the body, and reads the answer, alone."""
+    requests = []
+
+    def body():
+        yield b"log: "
+        stalepool.uninstall()
+        stalepool.install(replay="idempotent")
+        yield PAY
+        requests.append(state.find(sock).request)
+
+    with shim(replay="idempotent"), reused() as (_, pool):
+        sock = pooled_connection(pool).sock
+        pool.request("PUT", "/", body=body(), headers={"Content-Length": str(5 + len(PAY))})
+        assert get(pool) == 200
+    assert requests == [None]
+
+
 
 RAISED = {
     "frozen": Frozen,
