@@ -81,18 +81,28 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
 
 def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> None:
     """Move a request to a fresh socket if its connection has ended, or is likely to end now."""
-    request, reason, poll = state.request_begins(conn, data), None, state.poll
-    if settings.presend_check and poll is not None and poll.poll(0) and not state.is_bound:
-        layers = layers_of(conn.sock)
-        # readable, as with a session ticket, need not mean ended
-        if layers is not None and (
-            liveness.examine(layers, poll, not settings.is_audit).action is Action.DISCARD
-        ):
-            reason = "presend_check"
-    reason = reason or request_rules.reason_to_move(settings, state, request)
+    request, has_ended = state.request_begins(conn, data), _has_ended(conn, state, settings)
+    reason: Optional[str] = "presend_check"
+    if not has_ended:
+        reason = request_rules.reason_to_move(settings, state, request)
     if reason is None:
         return
     if settings.is_audit:
         state.origin.count("moved", reason)
-    else:
-        fresh_socket.move(conn, state, request, reason)
+        return
+    fresh_socket.move(conn, state, request, reason)
+    # a move that fails takes time, in which the connection may have ended
+    if request.moved_for is None and not has_ended and _has_ended(conn, state, settings):
+        fresh_socket.move(conn, state, request, "presend_check")
+
+
+def _has_ended(conn: Any, state: State, settings: Settings) -> bool:
+    """The pre-send check. A connection that carries an identity is not left, whatever it says."""
+    poll = state.poll
+    if not settings.presend_check or poll is None or not poll.poll(0) or state.is_bound:
+        return False
+    layers = layers_of(conn.sock)
+    if layers is None:
+        return False
+    # readable, as with a session ticket, need not mean ended
+    return liveness.examine(layers, poll, not settings.is_audit).action is Action.DISCARD

@@ -1,6 +1,7 @@
 """The bytes of a request go out. Bodies are the caller's: read as without the shim, and once."""
 
 import contextlib
+import errno
 import http.client
 import io
 import socket
@@ -24,6 +25,21 @@ def test_a_send_that_fails_is_made_good():
         after_checkout(pool, have(server, testing.ResetAfter(0), kernel.POLLRDHUP))
         assert send(server, pool, "PUT") == (200, True, None, 1, 1)
         assert counters(server)["replays"] == {"ok": 1}
+
+
+def test_a_connection_that_ends_while_a_move_fails(connects):
+    """The move takes time, in which a server's idle limit passes."""
+
+    def end_and_fail():
+        connects.act = lambda: None
+        have(server, testing.CloseAfter(0), kernel.POLLRDHUP)(conn)
+        raise OSError(errno.ENETUNREACH, "of the network")
+
+    settings = {"nonidempotent_max_idle_s": 0, "presend_check": True}
+    with shim(**settings), reused() as (server, pool):
+        conn, connects.act = pooled_connection(pool), end_and_fail
+        assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {"failed": 1, "presend_check": 1}
 
 
 def test_a_readable_connection_that_carries_an_identity_is_not_left():
