@@ -31,6 +31,8 @@ _SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
 #: the connectionpool of each copy of urllib3
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
+_USER_TIMEOUT = getattr(_socket, "TCP_USER_TIMEOUT", None)
+
 BESIDE_S = 5.0  #: seconds to open a socket beside a silent one: a SYN, two retransmissions
 AFTER_END_S = 2.0  #: the same after an end: the peer was there a moment ago; one retransmission
 #: limits for each operation of a move, in seconds and in round trips; the longer one counts
@@ -147,13 +149,16 @@ def drop_unacknowledged(sock: Any) -> None:
     """Have ``close()`` drop what the peer has not acknowledged (SO_LINGER, socket(7)).
 
     The kernel would go on to send it for some 100 s (measured), so that a request might arrive
-    after the caller's next ones.
+    after the caller's next ones. TCP_USER_TIMEOUT, tcp(7), ends that where a forked child has the
+    socket open, too.
     """
     layers, at_once = layers_of(sock), struct.pack("ii", 1, 0)
     info = tcp_info.ask(layers)
     is_empty = info is not None and info.is_whole and info.missing <= 0 and not info.notsent
     if layers is not None and not is_empty:
         RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
+        if layers.is_tcp and _USER_TIMEOUT is not None:
+            RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _USER_TIMEOUT, 1)  # ms
 
 
 def shorter(*limits: Any) -> Any:

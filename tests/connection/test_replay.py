@@ -25,6 +25,7 @@ from outages import direct
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import proxied
 from replay_tools import ECHO, after_checkout, asked, have, outcome, prime, reused, send
+from stalepool.connection import fresh_socket
 from stalepool.connection.state import WAITING, find
 from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, kernel
 
@@ -368,3 +369,15 @@ def test_a_replay_that_the_caller_gave_up_does_not_arrive():
         has_failed.set()
         server.wait_ended(1)
         assert [entry.processed for entry in server.journal][1:] == [True, False]
+
+
+def test_a_forked_child_does_not_keep_the_old_socket_sending():
+    """It has the same open file, so that our close is not the last one."""
+    with testing.healthy() as pair, pair.client.dup() as of_the_child:
+        pair.client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                pair.client.send(bytes(1 << 16))
+        fresh_socket.drop_unacknowledged(pair.client)
+        pair.client.close()
+        kernel.wait_readable(of_the_child, events=kernel.POLLERR)
