@@ -24,7 +24,9 @@ from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
-_TOO_MANY = (429, 503)  # connections, or requests: RFC 6585, section 4
+#: to a moved request they may mean too many connections (RFC 6585, section 4), or one that has not
+#: shown the client's certificate, as the old one had
+_REFUSALS = (401, 403, 413, 429, 503)
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
 MOST_CLASSES = 64  # response classes that are kept; somebody may set a new one for each test
@@ -215,7 +217,7 @@ def _learn(response: Answer, state: State, request: Request) -> None:
     if layers is not None and layers.is_tcp:  # all Unix sockets have one name
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
-    if request.moved_for is not None and response.status in _TOO_MANY:
+    if request.moved_for is not None and response.status in _REFUSALS:
         state.origin.knowledge.stop_moves()
     hint = response.headers.get("keep-alive")
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])

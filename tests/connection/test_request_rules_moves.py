@@ -111,6 +111,11 @@ CASES = {
         lambda: posts(TWICE, [LIMITED, Respond(429)]),
         Seen([200, 429, 200], [0, 1, 1], {"announced_limit": 1}, True),
     ),
+    # the old connection has shown the client's certificate after its handshake
+    "not a connection with a certificate": (
+        lambda: posts(TWICE, [LIMITED, Respond(403)]),
+        Seen([200, 403, 200], [0, 1, 1], {"announced_limit": 1}, True),
+    ),
 }
 GREEN_CASES = ("one at a time", "draining", "TLS, one at a time")
 

@@ -102,22 +102,6 @@ def test_a_piece_of_a_body_may_look_like_a_request():
         assert state.find(pooled_connection(pool).sock).idle_limit_s == 9
 
 
-def test_what_is_written_by_hand_may_be_a_file():
-    with shim(), serving() as (server, pool), contextlib.closing(pool._get_conn()) as conn:
-        conn.send(io.BytesIO(PAY))
-        server.wait_request()
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
-# -- bodies ----------------------------------------------------------------------------------------
-
-
-class Frozen(OSError):
-    """Nothing can be assigned to it."""
-
-    def __setattr__(self, name, value):
-        raise AttributeError("frozen")
-
 def test_a_piece_of_a_body_after_an_install_is_no_request():
     """urllib3 sends the rest of the body, and reads the answer, alone."""
     requests = []
@@ -135,6 +119,22 @@ def test_a_piece_of_a_body_after_an_install_is_no_request():
         assert get(pool) == 200
     assert requests == [None]
 
+
+def test_what_is_written_by_hand_may_be_a_file():
+    with shim(), serving() as (server, pool), contextlib.closing(pool._get_conn()) as conn:
+        conn.send(io.BytesIO(PAY))
+        server.wait_request()
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+# -- bodies ----------------------------------------------------------------------------------------
+
+
+class Frozen(OSError):
+    """Nothing can be assigned to it."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError("frozen")
 
 
 RAISED = {
