@@ -15,7 +15,7 @@ PREFIX = "STALEPOOL_"
 
 
 class Choice:
-    """One of some words, in any case."""
+    """One of a few words, in upper or lower case."""
 
     def __init__(self, *words: str) -> None:
         self.words = words
@@ -87,6 +87,7 @@ class Directory:
 
 
 DAY_S = 86400
+DEAD_PROBES = 3  #: unanswered probes of a peer that is dead, while a request waits
 AUTO = "auto"
 
 #: name -> (what it takes, default, what it does); 32767 and 127 are the kernel's own limits
@@ -264,7 +265,7 @@ def _unknown(name: str, value: Any, known: Mapping[str, str]) -> str:
 def contradictions(settings: Settings) -> list[str]:
     """Say which settings keep others from having an effect: one sentence each, usually none."""
     changed = {name for name, value in settings.as_dict().items() if value != SETTINGS[name][1]}
-    third_probe_s = settings.keepalive_idle_s + 3 * settings.keepalive_interval_s
+    third_probe_s = settings.keepalive_idle_s + DEAD_PROBES * settings.keepalive_interval_s
     silence_s, max_idle_s = settings.silence_s, settings.max_idle_s
     own_max_idle_s = settings.nonidempotent_max_idle_s
     is_armed, is_replayed = settings.keepalive != "off", settings.replay != "off"

@@ -13,18 +13,18 @@ from stalepool.clock import monotonic
 from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
 from stalepool.connection.state import Request, State
-from stalepool.settings import Settings
+from stalepool.settings import DEAD_PROBES, Settings
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 CONFIRM_S = 2.2  #: time for two probes, a second apart, and a margin
 LOOK_EVERY_S = 1.0
-#: what makes a silent peer suspect, and what is needed for it to be dead
-SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES, DEAD_PROBES = 4, 1, 3
+SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES = 4, 1  #: what makes a silent peer suspect
 SHORTEST_WAIT_S = 0.5  #: a request whose first wait would be shorter than this is not watched
-#: the first wait ends so much early: else a caller's deadline of as many seconds looks like its end
+#: the first wait ends this much early: else it looks like a caller's deadline of ``silence_s``
 OFF_ROUND_S = 0.3
+SPARE_S = 0.3  #: what is left before T/2 after the first wait and CONFIRM_S
 PROBE_EVERY_S = 1  #: on the fresh socket
 
 
@@ -39,7 +39,7 @@ def first_wait_s(request: Request, settings: Settings) -> Optional[float]:
     if wait_s is None or not request_rules.may_be_repeated(request, settings.replay):
         return None
     if request.limit_s is not None:
-        wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - 0.3)
+        wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - SPARE_S)
     return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S else None
 
 
@@ -92,7 +92,7 @@ class Watch:
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
         settings, layers = runtime.current, layers_of(self.conn.sock)
-        is_late = monotonic() + 0.2 >= self.give_up_before
+        is_late = monotonic() + 0.2 >= self.give_up_before  # no time to connect is left
         ends_by_itself = layers is not None and layers.has_receive_timeout
         self.pause_s = None
         if is_late or ends_by_itself or settings is None:

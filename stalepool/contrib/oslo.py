@@ -29,7 +29,7 @@ class _Type:
     def __call__(self, value: Any) -> Any:
         try:
             return self._kind.parse(value)
-        except (ValueError, KeyError, OverflowError):
+        except (ValueError, OverflowError):
             raise ValueError("it takes %s" % self._kind.accepts)
 
     def __repr__(self) -> str:
@@ -42,19 +42,16 @@ class _Type:
         return hash(self._kind)
 
 
-def _type_of(kind: Any) -> Any:  # any callable is a type to oslo.config
-    return _Type(kind)
-
-
 def options() -> List[Any]:
     """Return one option for each of :data:`stalepool.settings.SETTINGS`; none has a default.
 
     If an option is not in the file, the variable or stalepool's default counts.
     """
+    type_of: Any = _Type  # any callable is a type to oslo.config
     return [
         cfg.Opt(
             name,
-            type=_type_of(kind),
+            type=type_of(kind),
             sample_default="off" if default is None else default,
             help="%s. Takes %s." % (meaning[0].upper() + meaning[1:], kind.accepts),
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 
 from stalepool.patching import copies, loaders
-from stalepool.patching.copies import PACKAGE, SESSION
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
@@ -40,10 +39,8 @@ class _Finder:
     def find_spec(
         self, fullname: str, path: Any = None, target: Any = None
     ) -> Optional[ModuleSpec]:
-        if PACKAGE not in fullname and fullname != SESSION:
-            return None  # everybody else's imports pay 0.1 us
         if copies.place_of(fullname) is None:
-            return None
+            return None  # all other imports: it costs them 0.1 us
         finders = list(sys.meta_path)
         if self not in finders:  # uninstalled meanwhile
             return None
@@ -98,7 +95,7 @@ class _Finder:
         """Show this process to ``stalepool status``; if the shim is off, say so in the log."""
         from stalepool import fallback, status
 
-        if self.off_because is None:  # the environment tells stalepool status as much
+        if self.off_because is None:  # else stalepool status sees it in the environment
             status.show(describe)
         say = fallback.guarded("status_failed")(self._say_that_it_is_off)
         if not self.is_at_work():
@@ -142,7 +139,7 @@ _finder = _Finder()
 
 
 def register(settings: Optional[Settings] = None, refused: Optional[str] = None) -> None:
-    """Have every urllib3 of this process patched, present and future; again: change the settings.
+    """Have all urllib3 of this process patched, present and future; a later call changes settings.
 
     :param settings: None for the defaults.
     :param refused: why nothing may be patched; it is said in the log at the first connection.

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import enum
 
+from stalepool.stats import KEPT
+
 
 class Action(enum.Enum):
     """The checkout's choices."""
@@ -44,7 +46,7 @@ class Verdict(enum.Enum):
     @property
     def is_discard(self) -> bool:
         """Tell whether it discards an open connection (with ``NO_SOCKET`` there is none)."""
-        return self.action is Action.DISCARD and self is not Verdict.NO_SOCKET
+        return self.value not in KEPT
 
 
 #: the peer or the network has ended the connection, not a rule of ours

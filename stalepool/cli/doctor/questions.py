@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
+from stalepool import summary
 from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
 from stalepool.patching.copies import place_of
 from stalepool.settings import Settings, contradictions
@@ -36,7 +37,7 @@ def settings(facts: Facts) -> Answers:
         return
     default = Settings().as_dict()
     changed = [(n, v) for n, v in found.as_dict().items() if v != default[n]]
-    says = ", ".join("%s=%s" % (n, "off" if v is None else v) for n, v in changed)
+    says = ", ".join("%s=%s" % (n, summary.shown(v)) for n, v in changed)
     if not found.enabled:
         yield WARNING, "STALEPOOL_ENABLED is off", "Remove it to have urllib3 patched."
     else:

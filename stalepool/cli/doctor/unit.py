@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
+from stalepool.cli.doctor import questions
 from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
 from stalepool.cli.inject import INJECT_DIR
-from stalepool.settings import PREFIX, Settings, SettingsError, contradictions
+from stalepool.settings import PREFIX, Settings, SettingsError
 
 
 def examine(path: Path) -> List[Finding]:
@@ -25,17 +26,13 @@ def examine(path: Path) -> List[Finding]:
 def _settings(environ: Dict[str, str]) -> Iterator[Finding]:
     ours = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
     try:
-        settings = Settings.from_environ(ours)
+        settings: Any = Settings.from_environ(ours)
+        yield Finding("settings", OK, " ".join("%s=%s" % i for i in ours.items()) or "the defaults")
     except SettingsError as error:
-        yield Finding("settings", ERROR, str(error), "Correct it: until then nothing is patched.")
-        return
-    yield Finding("settings", OK, " ".join("%s=%s" % i for i in ours.items()) or "the defaults")
-    if not settings.enabled:
-        remedy = "Remove it to have urllib3 patched."
-        yield Finding("settings", WARNING, "STALEPOOL_ENABLED is off", remedy)
-    for sentence in contradictions(settings):
-        remedy = "Set one of them otherwise, or leave both at their defaults."
-        yield Finding("settings", WARNING, sentence, remedy)
+        settings = str(error)
+    for level, says, remedy in questions.settings({"settings": settings}):
+        if level != OK:
+            yield Finding("settings", level, says, remedy)
 
 
 def _start(environ: Dict[str, str], commands: List[str]) -> Iterator[Finding]:
