@@ -11,7 +11,7 @@ import sys
 
 from stalepool.patching import import_hook
 
-_PREFIX = "STALEPOOL_"
+_PREFIX = "STALEPOOL_"  # settings.PREFIX, without importing that if there is no need
 
 
 def start() -> None:

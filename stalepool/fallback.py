@@ -25,7 +25,7 @@ REASONS = {
     "send_failed": "a request could not be prepared; urllib3 sends it alone",
     "answer_failed": "waiting for an answer failed; urllib3 reads the answer alone",
     "keepalive_failed": "TCP keepalive could not be armed",
-    "connect_failed": "unexpected error at a refused connect: no new try, the refusal is raised",
+    "connect_failed": "unexpected error around a connect; a refused one is not tried again",
     "fresh_socket_failed": "unexpected error while a second socket was opened; the old one stays",
     "replay_failed": "unexpected error while a replay was made; the caller gets the first error",
     "patch_missing": "urllib3 does not look as expected; a patch was left out",
@@ -53,7 +53,7 @@ def guarded(reason: str, default: Any = None, catches_foreign: bool = False) -> 
     ``KeyboardInterrupt``, ``eventlet.Timeout``.
 
     :param reason: one of :data:`REASONS`.
-    :param catches_foreign: nothing passes: an audit hook's veto looks like a signal's exception.
+    :param catches_foreign: foreign ones are caught, too: an audit hook's veto looks like one.
     """
 
     def guard(function: _F) -> _F:

@@ -20,9 +20,9 @@ fork_generation = 0  #: number of forks from the first process to this one
 _on_change: List[Callable[[], None]] = []
 
 
-def on_change(forget: Callable[[], None]) -> None:
-    """Register a function to be called after each install, uninstall and fork."""
-    _on_change.append(forget)
+def on_change(callback: Callable[[], None]) -> None:
+    """Register a function to be called when the settings in force change, and after each fork."""
+    _on_change.append(callback)
 
 
 def put_in_force(settings: Optional[Settings]) -> None:
@@ -34,8 +34,8 @@ def put_in_force(settings: Optional[Settings]) -> None:
 def _replace(settings: Optional[Settings]) -> None:
     global current
     current = settings
-    for forget in _on_change:
-        forget()
+    for callback in _on_change:
+        callback()
 
 
 def _after_fork_in_child() -> None:

@@ -24,9 +24,9 @@ SWALLOWED_FOR_S = 86400.0
 OBSERVED_FOR_S = 3600.0
 NO_MOVES_FOR_S = 300.0
 
-#: connections that have to outlive an announced idle limit before it is ignored; not one alone,
-#: since the server's clock may be coarse
-MOST_OUTLIVED = 3
+#: how often an announced idle limit has to be outlived before it is ignored; not once, since the
+#: server's clock may be coarse
+TIMES_OUTLIVED = 3
 
 #: group of counters -> what it counts; each has a fixed set of names, so memory is bounded
 GROUPS = {
@@ -67,14 +67,14 @@ class Counter:
 class Knowledge:
     """Facts learnt of one origin; each is written in one step, so that threads need no lock."""
 
-    has_answered = False  #: a request, in this process
+    has_answered = False  #: in this process, or is the peer of a connection older than the install
     answers_probes = False  #: TCP keepalive probes
     _swallowed_until = 0.0
     _fins: Tuple[Tuple[float, float], ...] = ()  # (monotonic time, idle time in seconds)
     _moves_stopped_until = 0.0
     #: from when on a connection whose probes are unanswered may be left; a failed move sets it
     move_again_at = 0.0
-    #: an announced idle limit that connections outlive, and how many have so far
+    #: an announced idle limit that connections outlive, and how often so far
     untrue_limit_s: Optional[float] = None
     _outlived = 0
     #: the end of the reconnect window that all share; None: no outage, so none was opened
@@ -100,17 +100,17 @@ class Knowledge:
     def swallows_probes(self) -> bool:
         return monotonic() < self._swallowed_until
 
-    def note_fin(self, age_s: float) -> None:
+    def note_fin(self, idle_s: float) -> None:
         """Note an idle time, in seconds, by which the origin had closed a connection.
 
         Of two that disagree the shorter one counts: docs/replay.rst. Below a second the server may
         close after a number of answers. Connections that end together count as one.
         """
         now, fins = monotonic(), self._believed_fins()
-        if age_s < 1.0 or (fins and now - fins[-1][0] <= 0.9 * age_s):
+        if idle_s < 1.0 or (fins and now - fins[-1][0] <= 0.9 * idle_s):
             return
-        fins.append((now, age_s))
-        longest_s = 1.25 * min(age for _, age in fins)
+        fins.append((now, idle_s))
+        longest_s = 1.25 * min(idle for _, idle in fins)
         self._fins = tuple(fin for fin in fins if fin[1] <= longest_s)[-3:]
 
     def note_alive(self, idle_s: float) -> None:
@@ -121,7 +121,7 @@ class Knowledge:
     def observed_idle_limit_s(self) -> Optional[float]:
         """Return the shortest of the last three idle times at death, which agree by a quarter."""
         fins = self._believed_fins() if self._fins else ()  # asked before each POST
-        return min(age_s for _, age_s in fins) if len(fins) == 3 else None
+        return min(idle_s for _, idle_s in fins) if len(fins) == 3 else None
 
     def _believed_fins(self) -> List[Tuple[float, float]]:
         return [fin for fin in self._fins if fin[0] > monotonic() - OBSERVED_FOR_S]
@@ -129,7 +129,7 @@ class Knowledge:
     def note_outlived(self, limit_s: float) -> None:
         """Note a connection that outlives an announced limit, which may be a backend's."""
         self._outlived += 1
-        if self._outlived >= MOST_OUTLIVED:
+        if self._outlived >= TIMES_OUTLIVED:
             self.untrue_limit_s, self._outlived = limit_s, 0
 
     def stop_moves(self) -> None:
@@ -172,7 +172,7 @@ class Origin:
         return unknown
 
     def forget_counts(self) -> None:
-        """Count from zero. What was learnt stays, except that the origin answered this process."""
+        """Count from zero. What was learnt stays, except ``has_answered`` and the window."""
         self._knowledge.has_answered, self._knowledge.window_until = False, None
         self.hidden = Counter()  # connections left in active mode, for a reason in HIDDEN
         self.armed = Counter()
@@ -196,9 +196,9 @@ class Origin:
         self.count(group, name)
         self.count("gone", "silent_in_request" if is_silent else "failed_in_request")
 
-    def count_death(self, age_s: float) -> None:
-        """Count a connection that had been idle for ``age_s`` seconds when it died."""
-        bucketed_s = min(max(age_s, _SHORTEST_S), _LONGEST_S)
+    def count_death(self, idle_s: float) -> None:
+        """Count a connection that had been idle for ``idle_s`` seconds when it died."""
+        bucketed_s = min(max(idle_s, _SHORTEST_S), _LONGEST_S)
         bucket = math.ceil(math.log(bucketed_s, BUCKET_RATIO))
         self.died.setdefault(bucket, Counter()).tick()
 
@@ -241,7 +241,7 @@ def origin(name: str) -> Origin:
 
 
 def forget_counts() -> None:
-    """Count from zero, as a forked child does. What was learnt of the origins stays."""
+    """Count from zero, as a forked child does: :meth:`Origin.forget_counts` of each origin."""
     for entry in list(_origins.values()):
         entry.forget_counts()
 

@@ -22,7 +22,7 @@ _SHOWN = ("stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests")
 
 AFTER_FAILURE_S = 300.0  #: seconds until a failed write is tried again
 
-#: monotonic time at which the next answer is to call :func:`pass_by`
+#: monotonic time at which the next answer is to call :func:`write_due`
 due_at = 0.0
 
 #: returns what is patched; set by the import hook, which must not be imported here
@@ -64,13 +64,13 @@ def show(describe: Callable[[], Dict[str, Any]]) -> None:
     """Write the file after something was patched, could not be patched, or was unpatched."""
     global describe_hook
     if describe_hook is dict:
-        atexit.register(_leave)
+        atexit.register(_at_exit)
     describe_hook = describe
     status_file.write(snapshot(describe()), monotonic())
 
 
 @fallback.guarded("status_failed")
-def pass_by() -> None:
+def write_due() -> None:
     """Write what is due: the file, the line that says that the shim is active, the summary.
 
     Yields only inside a log handler that does. Raises nothing.
@@ -112,11 +112,11 @@ def _summarize(now: Dict[str, Any]) -> None:
 
 
 @fallback.guarded("status_failed")
-def _leave() -> None:
+def _at_exit() -> None:
     """At exit, delete the file, and log the last summary."""
     global due_at
     due_at = float("inf")  # a handler that was registered earlier may still make requests
-    status_file.take_away()
+    status_file.delete()
     current = runtime.current
     if current is not None and current.summary_s is not None:
         _summarize(snapshot(describe_hook()))

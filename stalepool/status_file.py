@@ -72,7 +72,7 @@ def write(now: Dict[str, Any], began: float) -> Optional[float]:
         _chosen = now["settings"]["status_dir"]["value"]
     chosen = _chosen
     if chosen is None or not os.path.isdir("/proc/self/ns"):
-        take_away()
+        delete()
         return float("inf")
     try:
         _write_into(directories(chosen, _posix.geteuid()), now)
@@ -137,12 +137,12 @@ def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
         raise
     replaced = "%s/%s" % (path, name)
     if written != replaced:
-        take_away()
+        delete()
     written = replaced
 
 
 @fallback.guarded("status_failed", catches_foreign=True)
-def take_away() -> None:
+def delete() -> None:
     """Delete the file, if there is one."""
     global written
     path, written = written, None

@@ -41,7 +41,7 @@ def test_whose_exception_it_is(name, raised, passes):
 
 def test_an_exception_that_was_not_raised_is_nobodys():
     assert not foreign.is_foreign(type("Theirs", (Exception,), {})())
-    assert not foreign.is_a_sockets_timeout(None)
+    assert not foreign.is_socket_timeout(None)
 
 
 @pytest.mark.parametrize("scene", lanes.first(1, injection.SCENES))

@@ -32,9 +32,9 @@ def own_file(place):
     return found
 
 
-def pass_by_now():
+def write_due_now():
     status._make_due()
-    status.pass_by()
+    status.write_due()
 
 
 def test_what_is_in_it_after_an_answer_and_after_a_failure(tmp_path, place):
@@ -45,7 +45,7 @@ def test_what_is_in_it_after_an_answer_and_after_a_failure(tmp_path, place):
         stack.enter_context(shim(status_dir=str(tmp_path), replay="idempotent"))
         server, pool = stack.enter_context(serving(script))
         assert [get(pool), get(pool)] == [200, 200]
-        pass_by_now()
+        write_due_now()
         file = own_file(place)
         assert [path.stat().st_mode & 0o777 for path in (place, file)] == [0o700, 0o600]
         seen = json.loads(file.read_text())
@@ -89,7 +89,7 @@ def test_a_reader_always_finds_it_whole(tmp_path, place):
 
         def write():
             try:
-                side_by_side([lambda: [pass_by_now() for _ in range(50)]] * 3)
+                side_by_side([lambda: [write_due_now() for _ in range(50)]] * 3)
             finally:
                 stop.set()
 
@@ -106,7 +106,7 @@ def test_it_moves_with_the_setting_and_says_that_it_is_off(tmp_path, place):
         stalepool.install(status_dir=str(other))
         assert os.listdir(place) == []
         stalepool.uninstall()
-        pass_by_now()  # nothing is due
+        write_due_now()  # nothing is due
         seen = json.loads(own_file(other / place.name).read_text())
         assert (seen["installed"], seen["mode"]) == (False, None)
         assert seen["off_because"] == "stalepool.uninstall() was called"
@@ -165,7 +165,7 @@ def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog):
     """A program without a log would get it on stderr."""
     caplog.set_level(logging.INFO)
     with breaks("places of the status file", by=lambda *args: ["/proc/x/stalepool"]), shim():
-        pass_by_now()
+        write_due_now()
         assert fallback.counts() == {"status_failed": 1}
     said = [record for record in caplog.records if "status_failed" in record.getMessage()]
     assert {record.levelno for record in said} == {logging.INFO}
@@ -229,7 +229,7 @@ assert pool.request("GET", "/").status == 200
 before = os.stat(status_file.written).st_ino
 status._make_due()
 with no_hub_switch():
-    status.pass_by()
+    status.write_due()
 pool.close()
 assert os.stat(status_file.written).st_ino != before and fallback.counts() == {}
 """
@@ -254,7 +254,7 @@ def test_it_is_never_written_between_a_check_and_its_request(tmp_path, monkeypat
         conn, check = pool.pool.queue[-1], urllib3.connectionpool.is_connection_dropped
         monkeypatch.setattr(conn, "send", noted("send", conn.send))
         monkeypatch.setattr(urllib3.connectionpool, check.__name__, noted("check", check))
-        with breaks("status file", by=noted("write", status.pass_by)):
+        with breaks("status file", by=noted("write", status.write_due)):
             for _ in range(3):
                 status._make_due()
                 assert get(pool) == 200

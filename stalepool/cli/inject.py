@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     reason = why_not_injectable(INJECT_DIR)
     if reason is not None:
         return _refuse("run: %s" % reason, CANNOT_INJECT)
-    found = owners.first_in_other_hands(PACKAGE_DIR, args.trust)
+    found = owners.first_writable_by_others(PACKAGE_DIR, args.trust)
     if found is not None:
         return _refuse(
             "run: %s %s, who could run code in CMD by that: change its owner or its permissions, "

@@ -26,7 +26,7 @@ def uid_of(user: str) -> int:
         raise ValueError("this machine has no user %r" % user)
 
 
-def first_in_other_hands(
+def first_writable_by_others(
     directory: Path, trusted: Collection[int] = ()
 ) -> Optional[Tuple[Path, str]]:
     """Find the first file or directory, in a directory or above it, that another user may change.
@@ -36,19 +36,19 @@ def first_in_other_hands(
 
     :param directory: an absolute path without symbolic links.
     :param trusted: numbers of further users who may change it.
-    :returns: the path, and who may change it, as from :func:`other_hands`.
+    :returns: the path, and who may change it, as from :func:`who_else_may_write`.
     """
     places = [(place, False) for place in [directory, *sorted(directory.rglob("*"))]]
     places += [(parent, True) for parent in directory.parents]
     for place, is_parent in places:
         status = _status_of(place)
-        hands = status and other_hands(status, trusted, is_parent)
+        hands = status and who_else_may_write(status, trusted, is_parent)
         if hands:
             return place, hands
     return None
 
 
-def other_hands(
+def who_else_may_write(
     status: os.stat_result, trusted: Collection[int] = (), is_parent: bool = False
 ) -> str:
     """Say who may change a file besides root, the effective user and the trusted users.

@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 from stalepool import fallback, runtime, stats, status
 from stalepool.clock import monotonic
 from stalepool.connection import replay, request_rules, silence
-from stalepool.connection.fresh_socket import shorter
+from stalepool.connection.connect import shorter
 from stalepool.connection.silence import Watch
 from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State, by_id, peer_of
 from stalepool.foreign import raise_again
@@ -83,12 +83,12 @@ class Answer:
                 state.gives_up()
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
-                status.pass_by()
+                status.write_due()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle or copy as the class that it has without us, which it gets back for that.
 
-        pickle looks classes up by name. For each answer this would cost 1 % of a GET.
+        pickle looks classes up by name. To do it for every answer would cost 1 % of a GET.
         """
         _, mixin, base = type(self).__mro__[:3]
         if mixin is not Answer:  # a class that somebody has made from ours
@@ -149,7 +149,7 @@ def _recover(
                 error = caught
         clear_tls_errors(sock, error)
         is_permitted = conn.sock is sock and replay.is_permitted(conn, state, error)
-        if is_permitted and _replays(response, state):
+        if is_permitted and _replay(response, state):
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
             replay.note_outcome(state, request, "failed")
@@ -180,7 +180,7 @@ def _wait_on_or_replay(response: Answer, watch: Watch, sock: Any) -> None:
     if watch.conn.sock is not sock:
         watch.pause_s = None  # another thread has closed the connection: read on, as urllib3 would
     elif watch.finds_the_peer_dead():
-        if _replays(response, watch.state, watch.take_fresh(), has_ended=False):
+        if _replay(response, watch.state, watch.take_fresh(), has_ended=False):
             return
         watch.pause_s = None  # the replay failed, but the old connection may still answer
     sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
@@ -196,7 +196,7 @@ def _renew_file(response: Answer, sock: Any) -> None:
     timed_out.close()
 
 
-def _replays(response: Answer, state: State, fresh: Any = None, has_ended: bool = True) -> bool:
+def _replay(response: Answer, state: State, fresh: Any = None, has_ended: bool = True) -> bool:
     """Replay the request, and have the response read the answer to the replay. Yields."""
     file = replay.on_fresh_socket(state, fresh, has_ended)
     if file is None:

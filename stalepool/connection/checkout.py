@@ -18,7 +18,7 @@ Check = Callable[[Any], bool]
 def make_is_connection_dropped(original: Check, module: Any) -> Check:
     """Return the function that replaces urllib3's. Each line costs a twentieth of the whole.
 
-    A descriptor that somebody has closed is not noticed: the request fails, as in stock.
+    A closed descriptor is found (POLLNVAL), but urllib3 then fails to close it, as in stock.
 
     :param original: urllib3's own check, which decides where ours cannot. One that somebody has put
         in its place is always asked.

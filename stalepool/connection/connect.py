@@ -24,7 +24,7 @@ from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of
 
-#: attribute of a copy of a connection: the address to connect to, without a DNS look-up
+#: attribute of a copy of a connection: the address to connect to, once, without a DNS look-up
 PINNED = "_stalepool_pinned"
 
 _REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
@@ -55,12 +55,12 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         try:
             sock = stock()
         except connect_errors(self) as error:
-            wait_s = 0.0 if address else _enter_window(self, error, settings)  # not if pinned
+            wait_s = 0.0 if address else _enter_window(self, error, settings)
             if not wait_s:
                 raise
             first = error
         try:
-            if first is not None:  # not in the clause above: it is no context of a later error
+            if first is not None:  # outside the clause, so that no later error has it as context
                 sock = _try_again(stock, self, wait_s, module)
                 if sock is None:
                     raise_again(first)
@@ -187,7 +187,7 @@ def _period() -> Tuple[float, float]:
 
 
 def attributes_of_thread() -> Dict[str, Any]:
-    """Return those of the running green thread, or thread; a task of asyncio copies its context."""
+    """Return the attributes of the running greenlet or thread. asyncio would copy a contextvar."""
     greenlet = sys.modules.get("greenlet")
     return vars(_of_thread if greenlet is None else greenlet.getcurrent())
 
@@ -197,6 +197,12 @@ def number_of(timeout: Any) -> Optional[float]:
     if isinstance(timeout, (int, float)):
         return float(timeout)
     return None if timeout is None else _socket.getdefaulttimeout()
+
+
+def shorter(*limits: Any) -> Any:
+    """Return the smallest number among timeouts; the first one, None or a sentinel, without any."""
+    numbers = [limit for limit in limits if isinstance(limit, (int, float))]
+    return min(numbers) if numbers else limits[0]
 
 
 def _pause(module: Any, seconds: float) -> None:

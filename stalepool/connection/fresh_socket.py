@@ -11,9 +11,9 @@ from typing import Any, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
+from stalepool.connection.connect import PINNED, arm, connect_errors, number_of, shorter
 from stalepool.connection.state import Request, State, note_opened
-from stalepool.foreign import is_a_sockets_timeout, is_timeout, raise_again
+from stalepool.foreign import is_socket_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
 
@@ -45,7 +45,7 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
 
     A copy of the connection connects, and the connection's reconnect window applies.
 
-    :param timeout: seconds for each operation (connect, tunnel, handshake), or urllib3's marks.
+    :param timeout: seconds for each operation (connect, tunnel, handshake), or urllib3's sentinel.
     :param address: the peer's, to which to connect without a DNS look-up.
     :returns: a socket with ``timeout`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
@@ -55,7 +55,7 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     cls, settings = type(conn), runtime.current
     if is_opened_by_hand or settings is None or not vars(conn).keys().isdisjoint(_HOOKS):
         return None
-    if _has_its_own_life(cls) or _pools_check_connections(cls):
+    if _copy_may_release(cls) or _pools_check_connections(cls):
         return None
     clone = object.__new__(cls)  # not copy.copy(): that may be somebody's own
     vars(clone).update(vars(conn), sock=None, **{PINNED: address})
@@ -75,7 +75,7 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     except connect_errors(conn) as error:
         # urllib3 turns the caller's deadline into a ConnectTimeoutError
         for link in (error, error.__cause__, error.__context__):
-            if is_timeout(link) and not is_a_sockets_timeout(link, conn):
+            if is_timeout(link) and not is_socket_timeout(link, conn):
                 raise_again(link)  # type: ignore[arg-type]  # it is one
         return None
     finally:
@@ -98,16 +98,16 @@ def address_of(conn: Any) -> Optional[str]:
     return name[0] if is_usable else None
 
 
-def _has_its_own_life(cls: Any) -> bool:
+def _copy_may_release(cls: Any) -> bool:
     """Tell whether a copy might release what the connection has acquired.
 
     A finalizer might, and so might ``close()`` if the method that opens the socket is somebody's.
     """
-    opens, opens_tcp, closes = (
+    stock_connect, stock_new_conn, stock_close = (
         getattr(getattr(cls, name), "__globals__", {}).get("__name__", "").endswith(_STOCK)
         for name in ("connect", "_new_conn", "close")
     )
-    return hasattr(cls, "__del__") or not (closes or (opens and opens_tcp))
+    return hasattr(cls, "__del__") or not (stock_close or (stock_connect and stock_new_conn))
 
 
 def _pools_check_connections(cls: Any) -> bool:
@@ -159,12 +159,6 @@ def drop_unacknowledged(sock: Any) -> None:
         RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
         if layers.is_tcp and _USER_TIMEOUT is not None:
             RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _USER_TIMEOUT, 1)  # ms
-
-
-def shorter(*limits: Any) -> Any:
-    """Return the smallest number among timeouts; None, or urllib3's mark, if there is no number."""
-    numbers = [limit for limit in limits if isinstance(limit, (int, float))]
-    return min(numbers) if numbers else limits[0]
 
 
 def _limit_s(conn: Any, longest_s: float) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, Iterator, Optional
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection import fresh_socket, request_rules
+from stalepool.connection.connect import shorter
 from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, Attempt
 from stalepool.connection.state import Request, State
 from stalepool.sockets import failure
@@ -105,7 +106,7 @@ def _send_record(conn: Any, state: State, request: Request, fresh: Any = None) -
     if fresh is None:
         # the name is looked up, as for urllib3's own retry: the node may be gone
         longest_s = fresh_socket.BESIDE_S if request.is_silent else fresh_socket.AFTER_END_S
-        limit_s = fresh_socket.shorter(longest_s, request.connect_timeout, request.left_s)
+        limit_s = shorter(longest_s, request.connect_timeout, request.left_s)
         fresh = fresh_socket.open_like(conn, limit_s)
         if fresh is None:
             return None

@@ -35,7 +35,7 @@ def _credential(*schemes: str) -> Callable[[bytes], Any]:
 
 # a token, a target and a version, RFC 9112, section 3; bounded, since a body may have no spaces
 _is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/1\.[01]\r\n").match
-_has_a_key = _header("idempotency-key", "x-idempotency-key")
+_key_header = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
 _is_for_one_use = _credential("oauth", "dpop", "hawk", "eg1-hmac-sha256")
@@ -84,7 +84,7 @@ def _has_its_body_on_record(attempt: Attempt) -> bool:
 
 def has_a_key(request: Request) -> bool:
     """Tell whether the server is asked to act on the request once, however often it comes."""
-    return b"dempotency-" in request.sent[0].lower() and bool(_has_a_key(request.head))
+    return b"dempotency-" in request.sent[0].lower() and bool(_key_header(request.head))
 
 
 def may_be_repeated(request: Request, replay: str) -> bool:
@@ -165,6 +165,7 @@ DEATH_RULES = (
 
 #: why a request that is not idempotent takes a fresh socket
 MOVE_REASONS = ("idle_setting", "announced_limit", "observed_limit")
+_SETTING, _ANNOUNCED, _OBSERVED = MOVE_REASONS
 #: an idle limit is near in its last quarter, and at most for so many seconds: a client whose pauses
 #: end in that time moves each POST, so it is no longer than the race needs
 LONGEST_NEAR_S = 0.5
@@ -181,7 +182,7 @@ def reason_to_move(settings: Settings, state: State, request: Request) -> Option
         reason = _limit_that_is_near(state)
     else:
         is_past_it = isinstance(longest_s, (int, float)) and _idle_s(state) >= longest_s
-        reason = "idle_setting" if is_past_it else None
+        reason = _SETTING if is_past_it else None
     return None if reason is None or has_a_key(request) else reason
 
 
@@ -201,7 +202,7 @@ def _limit_that_is_near(state: State) -> Optional[str]:
     idle_s = _idle_s(state)
     if announced_s is not None and idle_s > announced_s:
         knowledge.note_outlived(announced_s)
-    for reason, limit_s in (("announced_limit", announced_s), ("observed_limit", observed_s)):
+    for reason, limit_s in ((_ANNOUNCED, announced_s), (_OBSERVED, observed_s)):
         if limit_s is not None:
             near_s = min(LONGEST_NEAR_S, limit_s / 4)
             if limit_s - near_s <= idle_s <= 1.25 * limit_s + near_s:

@@ -75,7 +75,7 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
     ):
         request.record(data)
     else:
-        request.keep_the_head_alone()
+        request.stop_recording()
     return state
 
 

@@ -13,7 +13,7 @@ SENDING             the answer is awaited           WAITING   the wait on silenc
 WAITING             head of an answer               IDLE      Keep-Alive hint; identity; answers + 1
 WAITING             101, or Upgrade was asked       UPGRADED  never touched again
 SENDING, WAITING    failure, may be sent again      (same)    fresh socket, recorded bytes, once
-any                 the socket is another one       none      urllib3 alone
+any                 connection has another socket   none      urllib3 alone
 ==================  ==============================  ========  ======================================
 """
 
@@ -66,7 +66,7 @@ class Request:
         self.sent_at = monotonic()
         #: every byte that went out is in the record
         self.is_recorded = type(data) is bytes and len(data) <= RECORD_LIMIT
-        #: the bytes, as they went out; after more than RECORD_LIMIT the head alone
+        #: the bytes, as they went out; after more than RECORD_LIMIT only the head
         self.sent: List[bytes] = [data if self.is_recorded else b""]
         self.size = len(self.sent[0])
         #: from the bytes: while a tunnel is opened, the connection has the last request's
@@ -79,10 +79,10 @@ class Request:
         if self.size <= RECORD_LIMIT:
             self.sent.append(bytes(data))
         else:
-            self.keep_the_head_alone()
+            self.stop_recording()
 
-    def keep_the_head_alone(self) -> None:
-        """Record no more: the request is too large, or will not be sent again whatever happens."""
+    def stop_recording(self) -> None:
+        """Record no more, and keep only the head: it is too large, or will not be sent again."""
         self.is_recorded = False
         del self.sent[1:]
 
@@ -168,7 +168,7 @@ class State:
             told += ["replayed"] if request.is_replayed else []
         return "<State %s>" % ", ".join(told)
 
-    # Transitions. tests/test_house.py lists the writes elsewhere: a call would cost too much.
+    # Transitions. tests/test_house.py lists the attributes that other modules write themselves.
 
     def checked(self) -> None:
         """A pool has checked the connection out, and keeps it."""

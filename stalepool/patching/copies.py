@@ -39,9 +39,9 @@ def place_of(fullname: str) -> Optional[Tuple[str, str]]:
 
 def parts_of(package: Optional[ModuleType]) -> List[ModuleType]:
     """Find the modules of one copy that are to be patched, even if not in ``sys.modules``."""
-    found = [_has(package, POOL), _has(_has(package, "contrib"), "socks")]
+    found = [_attribute(package, POOL), _attribute(_attribute(package, "contrib"), "socks")]
     # a name in sys.modules may come before the attribute of the package
-    name = _has(package, "__name__")
+    name = _attribute(package, "__name__")
     found += [sys.modules.get("%s.%s" % (name, part)) for part in (POOL, SOCKS)]
     return _complete(found)
 
@@ -56,7 +56,7 @@ def present() -> List[ModuleType]:
     return _complete(found)
 
 
-def _has(module: Any, name: str) -> Any:
+def _attribute(module: Any, name: str) -> Any:
     """Return an attribute of a module, or None. This does not load a lazy module."""
     is_module = isinstance(module, type(sys))
     return object.__getattribute__(module, "__dict__").get(name) if is_module else None
@@ -64,5 +64,5 @@ def _has(module: Any, name: str) -> Any:
 
 def _complete(modules: List[Any]) -> List[ModuleType]:
     """Return those that are fully imported modules of a copy, each once."""
-    found = dict.fromkeys(m for m in modules if place_of(str(_has(m, "__name__"))) is not None)
-    return [m for m in found if not getattr(_has(m, "__spec__"), "_initializing", False)]
+    found = dict.fromkeys(m for m in modules if place_of(str(_attribute(m, "__name__"))))
+    return [m for m in found if not getattr(_attribute(m, "__spec__"), "_initializing", False)]

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     Watch = Callable[[str, Callable[[], Any]], Any]
 
 
-#: asks a finder that has ``find_module`` alone, as old agents have; until Python 3.11
+#: asks a finder that has only ``find_module``, as old agents have; until Python 3.11
 _ask_legacy: Any = getattr(sys.modules["_frozen_importlib"], "_find_spec_legacy", lambda *_: None)
 
 
 def find(
     finders: List[Any], watch: Watch, fullname: str, path: Any, target: Any
 ) -> Optional[ModuleSpec]:
-    """Ask finders as the import system does, and have ``watch`` load what the first spec is of."""
+    """Ask finders as the import system does; have ``watch`` load the module of the first spec."""
     for finder in finders:
         if hasattr(finder, "find_spec"):
             spec: Any = finder.find_spec(fullname, path, target)

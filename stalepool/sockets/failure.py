@@ -13,7 +13,7 @@ import sys
 from typing import Any, Optional, Tuple, Type
 
 from stalepool.clock import monotonic
-from stalepool.foreign import is_in_a_sockets_words, is_timeout
+from stalepool.foreign import has_socket_timeout_text, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
@@ -72,7 +72,7 @@ def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[
     :param since: monotonic time at which the operation began.
     :param limit_s: the timeout on the socket in seconds, None without one.
     """
-    if limit_s is None or not is_in_a_sockets_words(error):
+    if limit_s is None or not has_socket_timeout_text(error):
         return False
     return monotonic() - since >= limit_s - _EARLY_S
 

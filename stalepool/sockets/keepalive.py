@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Optional, Sequence
 from stalepool.settings import Settings
 from stalepool.sockets.layers import Layers, RawSocket
 
-_MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h
+_MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h; settings.SETTINGS has it, too
 PROBE_RARELY_S = 75
 
 _IDLE = "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"  # macOS

@@ -17,7 +17,7 @@ WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
 
 
 class Layers(NamedTuple):
-    """A socket taken apart; what is of TLS is None without TLS. Neither function blocks."""
+    """A socket taken apart; the fields about TLS are None without TLS. Neither function blocks."""
 
     raw: RawSocket  # the kernel's
     version: Optional[str] = None  # as "TLSv1.3"
@@ -58,7 +58,7 @@ def raw_of(sock: Any) -> Optional[RawSocket]:
 
 def timeout_of(sock: Any) -> Optional[float]:
     """Return the socket's timeout in seconds, None without one."""
-    # pyOpenSSL's wrapper and urllib3's TLS in TLS have settimeout alone
+    # pyOpenSSL's wrapper and urllib3's TLS in TLS have only settimeout
     ask = getattr(sock, "gettimeout", None)
     limit_s: Optional[float] = timeout_of(sock.socket) if ask is None else ask()
     return limit_s
@@ -120,7 +120,7 @@ def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
 def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
     """Empty OpenSSL's error queue after a failure on a TLS socket: docs/design.rst. Never yields.
 
-    :param sock: one with TLS has ``pending``, as its layers have.
+    :param sock: a socket, which has ``pending`` if it is a TLS socket; or its layers.
     """
     ssl: Any = sys.modules.get("ssl")
     is_left = isinstance(error, OSError) and ssl is not None and not isinstance(error, ssl.SSLError)

@@ -435,5 +435,5 @@ def test_in_whose_hands_it_is(mode, user, group, is_parent, is_refused, monkeypa
     monkeypatch.setattr(owners.os, "geteuid", lambda: NOVA)
     owners._is_private.cache_clear()
     status = os.stat_result((mode, 1, 1, 1, user, group, 0, 0, 0, 0))
-    assert bool(owners.other_hands(status, [DEPLOY], is_parent)) is is_refused
+    assert bool(owners.who_else_may_write(status, [DEPLOY], is_parent)) is is_refused
     owners._is_private.cache_clear()

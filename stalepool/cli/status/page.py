@@ -114,11 +114,11 @@ def _about_origin(seen: Dict[str, Any]) -> List[str]:
         requests = count(seen["replays"]["would"], "request")
         lines.append("failed, active would have sent once more: %s" % requests)
     if seen["died_idle_s"]:
-        lines.append("idle times at which connections died: %s" % ages(seen["died_idle_s"]))
+        lines.append("idle times at which connections died: %s" % idle_times(seen["died_idle_s"]))
     return lines
 
 
-def ages(died: Dict[str, int]) -> str:
+def idle_times(died: Dict[str, int]) -> str:
     """Return "5.96 s (41), 7.45 s (2)": upper bucket edges, and deaths."""
     found = sorted((float(edge), number) for edge, number in died.items())
     return ", ".join("%g s (%d)" % pair for pair in found)

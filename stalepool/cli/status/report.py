@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 from stalepool.cli.status.explain import words_for
-from stalepool.cli.status.page import ages, learnt, nobody
+from stalepool.cli.status.page import idle_times, learnt, nobody
 from stalepool.cli.status.services import Service
 from stalepool.stats import BUCKET_RATIO, HIDDEN, KEPT
 from stalepool.summary import count, duration
@@ -76,7 +76,7 @@ def _findings(seen: Dict[str, Any]) -> List[str]:
         for name, number in sorted(seen["moved"].items())
     ]
     if seen["died_idle_s"]:
-        lines.append("idle times at which connections died: %s" % ages(seen["died_idle_s"]))
+        lines.append("idle times at which connections died: %s" % idle_times(seen["died_idle_s"]))
     return lines
 
 
