@@ -74,8 +74,8 @@ class Knowledge:
     _moves_stopped_until = 0.0
     #: from when on a connection whose probes are unanswered may be left; a failed move sets it
     move_again_at = 0.0
-    #: an announced idle limit that connections outlive, and how often so far
-    untrue_limit_s: Optional[float] = None
+    #: announced idle limits up to this one are untrue; and how often others were outlived so far
+    untrue_limit_s = -1.0
     _outlived = 0
     #: the end of the reconnect window that all share; None: no outage, so none was opened
     window_until: Optional[float] = None
@@ -130,7 +130,7 @@ class Knowledge:
         """Note a connection that outlives an announced limit, which may be a backend's."""
         self._outlived += 1
         if self._outlived >= TIMES_OUTLIVED:
-            self.untrue_limit_s, self._outlived = limit_s, 0
+            self.untrue_limit_s, self._outlived = max(limit_s, self.untrue_limit_s), 0
 
     def stop_moves(self) -> None:
         """Stop moves for a while: one failed, was slow, or lost its request."""

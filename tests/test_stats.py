@@ -160,6 +160,14 @@ def test_nothing_is_learnt_of_origins_that_share_an_entry():
     assert stats.snapshot()["origins"][stats.OTHERS]["knowledge"] == stats.Knowledge().as_dict()
 
 
+def test_the_untrue_limits_of_several_backends():
+    """What disproves one disproves the shorter ones."""
+    knowledge = stats.Knowledge()
+    for limit_s in (2.0, 1.0, 2.0, 1.0, 2.0, 1.0):
+        knowledge.note_outlived(limit_s)
+    assert knowledge.untrue_limit_s == 2.0
+
+
 def test_threads_lose_nothing():
     """Nothing of origins that they make at the same time, and nothing of one counter."""
     interval = sys.getswitchinterval()

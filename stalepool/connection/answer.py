@@ -27,6 +27,7 @@ SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 #: to a moved request they may mean too many connections (RFC 6585, section 4), or one that has not
 #: shown the client's certificate, as the old one had
 _REFUSALS = (401, 403, 413, 429, 503)
+LATE_S = 1.0  #: a moved request is answered later: it may have waited for a free slot of the server
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
 MOST_CLASSES = 64  # response classes that are kept; somebody may set a new one for each test
@@ -217,7 +218,8 @@ def _learn(response: Answer, state: State, request: Request) -> None:
     if layers is not None and layers.is_tcp:  # all Unix sockets have one name
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
-    if request.moved_for is not None and response.status in _REFUSALS:
+    is_late = monotonic() - request.sent_at > LATE_S
+    if request.moved_for is not None and (is_late or response.status in _REFUSALS):
         state.origin.knowledge.stop_moves()
     hint = response.headers.get("keep-alive")
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])

@@ -35,11 +35,11 @@ def is_permitted(conn: Any, state: State, error: Optional[BaseException]) -> boo
         return False
     attempt = Attempt(settings, state, request, conn.sock, error)
     refusal = request_rules.first_refusal((*DEATH_RULES, *REPLAY_RULES), attempt)
+    if request.moved_for is not None and refusal != "answer_began":
+        state.origin.knowledge.stop_moves()
     if refusal == "not_ended":
         return False  # no failure of the connection: the caller's timeout, for example
     request.is_silent = failure.is_silent_end(error)
-    if request.moved_for is not None and refusal != "answer_began":
-        state.origin.knowledge.stop_moves()
     if refusal is None and not settings.is_audit:
         return True
     counted = ("replays", "would") if refusal is None else ("replays_refused", refusal)

@@ -33,7 +33,7 @@ def attempt(
     has_answered=True,
     window_is_open=False,
     moves_are_stopped=False,
-    untrue_limit_s=None,
+    untrue_limit_s=-1.0,
     died_at=(),
     **facts,
 ):
@@ -194,6 +194,7 @@ REASONS = [
     ("idle_setting", {"setting": 99}),
     ("announced_limit", {"idle_limit_s": 99.0}),
     ("announced_limit", {"idle_limit_s": 100.4}),
+    ("announced_limit", {"idle_limit_s": 99.0, "untrue_limit_s": 98.0}),
     ("observed_limit", OF_100),
     # whatever it is, and whatever is set
     ("probe_unanswered", {"move_for": "probe_unanswered", "setting": "off"}),
@@ -210,8 +211,8 @@ NO_REASONS = [
     {"died_at": (100.0, 101.0, 130.0)},
     {"died_at": (10.0, 10.0, 11.0)},  # it has outlived that
     {"died_at": (101.0, 102.0, 103.0)},
-    {"untrue_limit_s": 99.0},  # of another connection
     {"untrue_limit_s": 99.0, "idle_limit_s": 99.0},
+    {"untrue_limit_s": 99.5, "idle_limit_s": 99.0},  # of another backend
     {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},
     {"setting": 0, "headers": ["Idempotency-Key: k"]},
     {"setting": 0, "is_bound": True},
