@@ -27,7 +27,7 @@ SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 #: to a moved request they may mean too many connections (RFC 6585, section 4), or one that has not
 #: shown the client's certificate, as the old one had
 _REFUSALS = (401, 403, 413, 429, 503)
-LATE_S = 1.0  #: a moved request is answered later: it may have waited for a free slot of the server
+LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
 MOST_CLASSES = 64  # response classes that are kept; somebody may set a new one for each test
