@@ -81,10 +81,12 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
 
 def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> None:
     """Move a request to a fresh socket if its connection has ended, or is likely to end now."""
-    request, has_ended = state.request_begins(conn, data), _has_ended(conn, state, settings)
-    reason: Optional[str] = "presend_check"
-    if not has_ended:
-        reason = request_rules.reason_to_move(settings, state, request)
+    request, poll, has_ended = state.request_begins(conn, data), state.poll, False
+    if settings.presend_check and poll is not None and poll.poll(0):
+        has_ended = _has_ended(conn, state, settings)
+    reason = (
+        "presend_check" if has_ended else request_rules.reason_to_move(settings, state, request)
+    )
     if reason is None:
         return
     if settings.is_audit:
@@ -98,11 +100,8 @@ def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> No
 
 def _has_ended(conn: Any, state: State, settings: Settings) -> bool:
     """The pre-send check. A connection that carries an identity is not left, whatever it says."""
-    poll = state.poll
-    if not settings.presend_check or poll is None or not poll.poll(0) or state.is_bound:
-        return False
-    layers = layers_of(conn.sock)
-    if layers is None:
+    poll, layers = state.poll, layers_of(conn.sock)
+    if not settings.presend_check or state.is_bound or poll is None or layers is None:
         return False
     # readable, as with a session ticket, need not mean ended
     return liveness.examine(layers, poll, not settings.is_audit).action is Action.DISCARD
