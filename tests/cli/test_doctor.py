@@ -229,7 +229,7 @@ FACTS = {
     "tools": [],
     "uwsgi": [],
     "without_timeout": [],
-    "start": {"switch": None, "has_start_file": True, "in_other_hands": None},
+    "start": {"switch": None, "has_start_file": True, "writable_by_others": None},
 }
 ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 42}
 
@@ -266,7 +266,7 @@ ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT"
         ("start", {"start": {**FACTS["start"], "switch": "yes"}}, [WARNING, OK]),
         ("start", {"start": {**FACTS["start"], "switch": "1", "has_start_file": False}},
          [WARNING, OK]),
-        ("start", {"start": {**FACTS["start"], "in_other_hands": ("/x", "belongs to deploy")}},
+        ("start", {"start": {**FACTS["start"], "writable_by_others": ("/x", "belongs to deploy")}},
          [WARNING, OK]),
     ],
 )  # fmt: skip

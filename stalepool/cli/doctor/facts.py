@@ -41,7 +41,7 @@ def of_environment() -> Dict[str, Any]:
     found["start"] = {
         "switch": os.environ.get("STALEPOOL"),
         "has_start_file": any(Path(place, _START).is_file() for place in _site_packages()),
-        "in_other_hands": owners.first_writable_by_others(inject.PACKAGE_DIR),
+        "writable_by_others": owners.first_writable_by_others(inject.PACKAGE_DIR),
     }
     return found
 

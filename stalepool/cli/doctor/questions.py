@@ -57,9 +57,9 @@ def start(facts: Facts) -> Answers:
     if switch == "1" and not found["has_start_file"]:
         remedy = "Have pip install stalepool here, or use stalepool run."
         yield WARNING, "STALEPOOL=1 does nothing: there is no stalepool-start.pth here", remedy
-    if found["in_other_hands"]:
+    if found["writable_by_others"]:
         remedy = "Pass --trust USER, or change its owner or its permissions."
-        yield WARNING, "stalepool run refuses: %s %s" % found["in_other_hands"], remedy
+        yield WARNING, "stalepool run refuses: %s %s" % found["writable_by_others"], remedy
     ways = ["STALEPOOL=1"] * found["has_start_file"] + ["stalepool run", "import stalepool"]
     yield OK, "ways to switch it on: %s" % ", ".join(ways), ""
 
