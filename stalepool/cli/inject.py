@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -86,13 +87,25 @@ def run(args: argparse.Namespace) -> int:
         ignored.discard("SIGPIPE")  # by systemd, too: IgnoreSIGPIPE=, systemd.exec(5)
     for name in ignored:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
+    return _become(words, environ)
+
+
+def _become(words: List[str], environ: Dict[str, str]) -> int:
+    """Replace this process, as execvp(3) does; return only if that fails."""
+    program = shutil.which(words[0])
+    if program is None and not _is_there(words[0]):
+        return _refuse("run: %s: command not found" % words[0], NOT_FOUND)
     try:
-        os.execvpe(words[0], words, environ)
-    except (OSError, ValueError) as error:
-        if isinstance(error, (FileNotFoundError, NotADirectoryError)) or not _is_there(words[0]):
-            return _refuse("run: %s: command not found" % words[0], NOT_FOUND)
-        why = getattr(error, "strerror", None) or error
-        return _refuse("run: %s: cannot execute: %s" % (words[0], why), CANNOT_EXECUTE)
+        if program is None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        try:
+            os.execve(program, words, environ)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC or not _is_text(program):
+                raise
+            os.execve("/bin/sh", ["/bin/sh", program, *words[1:]], environ)  # it has no "#!"
+    except OSError as error:
+        return _refuse("run: %s: cannot execute: %s" % (words[0], error.strerror), CANNOT_EXECUTE)
 
 
 def path(args: argparse.Namespace) -> int:
@@ -141,8 +154,16 @@ def _user(word: str) -> int:
 
 
 def _is_there(command: str) -> bool:
-    """Tell whether it is on PATH at all; entries of PATH that cannot be read are skipped."""
-    return os.sep in command or shutil.which(command, mode=os.F_OK) is not None
+    """Tell whether it is there at all; entries of PATH that cannot be read are skipped."""
+    if os.sep in command:
+        return os.path.exists(command)
+    return shutil.which(command, mode=os.F_OK) is not None
+
+
+def _is_text(program: str) -> bool:
+    """Tell whether it is no binary, as shells do."""
+    with open(program, "rb") as file:
+        return b"\0" not in file.read(80)
 
 
 def _refuse(sentence: str, exit_status: int) -> int:

@@ -217,7 +217,7 @@ def run_here(installation, monkeypatch, stalepool_here):
 def became(monkeypatch):
     """The command lines this process would have become, each with its environment."""
     found = []
-    monkeypatch.setattr(os, "execvpe", lambda _, *what: found.append(what) or sys.exit(0))
+    monkeypatch.setattr(os, "execve", lambda _, *what: found.append(what) or sys.exit(0))
     return found
 
 
@@ -271,16 +271,16 @@ def test_the_path_is_what_run_puts_on_pythonpath(stalepool_here):
 
 
 def test_run_cannot_execute(run_here, tmp_path, monkeypatch):
-    lay_out(tmp_path, {"text": "echo no", "script": "no shebang", "bin/text": "echo no"})
+    lay_out(tmp_path, {"text": "echo no", "binary": "\177ELF\0", "bin/text": "echo no"})
     lay_out(tmp_path, {"bin/directory/file": "", "locked/command": ""})
-    (tmp_path / "script").chmod(0o755)
+    (tmp_path / "binary").chmod(0o755)
     (tmp_path / "locked").chmod(0)  # only root may look into it
     places = [tmp_path / "bin", tmp_path / "locked", os.environ["PATH"], tmp_path / "text"]
     monkeypatch.setenv("PATH", os.pathsep.join(map(str, places)))
     denied, unknown = (126, "cannot execute: Permission denied"), (127, "command not found")
     commands = {
         str(tmp_path / "text"): denied,
-        str(tmp_path / "script"): (126, "cannot execute: Exec format error"),
+        str(tmp_path / "binary"): (126, "cannot execute: Exec format error"),
         str(tmp_path): denied,
         "text": denied,
         str(tmp_path / "nothing"): unknown,
@@ -291,6 +291,18 @@ def test_run_cannot_execute(run_here, tmp_path, monkeypatch):
     (tmp_path / "locked").chmod(0o755)
     for command, (status, why) in commands.items():
         assert found[command] == (status, "stalepool run: %s: %s\n" % (command, why))
+
+
+def test_run_gives_a_script_without_an_interpreter_to_the_shell(installation, tmp_path):
+    script = (
+        lay_out(tmp_path, {"script": 'printf "%s\\n" "$0" "${PYTHONPATH%%:*}" "$@"'}) / "script"
+    )
+    script.chmod(0o755)
+    environ = {**path_of(installation), "PATH": "%s:%s" % (tmp_path, os.environ["PATH"])}
+    done = child(*STALEPOOL, "run", "script", *WORDS, env=environ, cwd=tmp_path)
+    injected = str(installation.resolve() / "stalepool" / "inject")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split("\n") == [str(script), injected, *WORDS, ""]
 
 
 def test_run_starts_nothing_where_it_cannot_inject(run_here, became, tmp_path, monkeypatch):
