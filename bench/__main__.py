@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import List, Optional, Sequence
@@ -84,5 +85,6 @@ def _run(figures: Sequence[Figure], options: argparse.Namespace) -> int:
 if __name__ == "__main__":
     for name in [name for name in os.environ if name.startswith("STALEPOOL_")]:
         del os.environ[name]
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader goes away, as under "| head"
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an import is to be timed as services have it
     sys.exit(main())

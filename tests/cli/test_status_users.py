@@ -95,7 +95,9 @@ def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(running):
     without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", sys.executable]
     seen = "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER)
     unseen = "cannot be asked: only root and %d may" % ITS_USER
-    for asked, environ, said in ([], at, seen), ([started.pid], {}, unseen):
+    own = "(pid %d, user root): cannot be asked: only root with CAP_SYS_PTRACE may" % os.getpid()
+    rows = ([], at, seen), ([started.pid], {}, unseen), ([os.getpid()], {}, own)
+    for asked, environ, said in rows:
         done = child(*without, "-m", "stalepool", "status", *asked, env=environ)
         assert done.stderr.startswith("stalepool status: this root has no CAP_SYS_PTRACE")
         assert done.stderr.count("\n") == 1 and said in done.stdout

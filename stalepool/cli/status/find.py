@@ -106,7 +106,8 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
     except (FileNotFoundError, ProcessLookupError):  # the latter: a thread of the kernel's
         return None
     except PermissionError:
-        refusal = "cannot be asked: only root and %s may" % process.user
+        others = " and %s" % process.user if user != owners.ROOT else " with CAP_SYS_PTRACE"
+        refusal = "cannot be asked: only root%s may" % others
         # what workers have in common, as far as it is known
         image = b"%s %d %s" % (proc.process_group(line), user, command.encode())
         process = process._replace(image=image, note=refusal, is_closed=True)
