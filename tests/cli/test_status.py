@@ -18,7 +18,7 @@ from conftest import child_that_stays
 from pools import get, serving, shim
 from service_process import SERVICE, Started, this_process
 from stalepool import fallback, stats
-from stalepool.cli.status import explain, find, page, proc, report
+from stalepool.cli.status import content, explain, find, page, proc, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 from stalepool.connection import request_rules
@@ -221,7 +221,7 @@ GARBAGE = {
     "not even text": (b"\xff\x00" * 9, "it is no JSON"),
     "deep": (b"[" * 100_000, "it is no JSON"),
     "another shape": (b"[1, 2]", "it is not of stalepool's making, or of another version"),
-    "too large": (b" " * (find.LARGEST_FILE + 1), "it is too large"),
+    "too large": (b" " * (content.LARGEST_FILE + 1), "it is too large"),
     "a fifo": (lambda path: (path.unlink(), os.mkfifo(path)), "it is not a file of its user's"),
     "a link": (lambda p: (p.rename(p.with_name("x")), p.symlink_to("x")), "it is a link"),
 }
@@ -297,17 +297,17 @@ def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path):
     own = ":%d" % server.port
     whole["origins"] = {name: o for name, o in whole["origins"].items() if name.endswith(own)}
     read = [json.loads(json.dumps(changed)) for changed in with_junk(whole)]
-    taken = [seen for seen in read if find._is_a_status(seen)]
+    taken = [seen for seen in read if content.is_a_status(seen)]
     for seen in taken:
         shown = [Service([Process(1, "u", "x", b"", seen)])]
         assert page.page(shown) and explain.explanation(shown)
         json.dumps(shown[0].as_dict())
         seen["mode"] = "audit"
         assert report.report(shown)
-    assert find._is_a_status(whole) and len(taken) > 50
+    assert content.is_a_status(whole) and len(taken) > 50
     for edge in ("e", "1..2", "", "nan"):  # an age that is no number
         whole["totals"]["died_idle_s"] = {edge: 1}
-        assert not find._is_a_status(whole)
+        assert not content.is_a_status(whole)
 
 
 def test_origins_of_which_there_is_nothing_to_tell_are_one_line():

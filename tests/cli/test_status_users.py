@@ -95,8 +95,8 @@ def test_a_containers_root_sees_its_file_and_is_told_what_it_lacks(running):
     without = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", sys.executable]
     seen = "(pid %d, user %d): saved 0 requests" % (started.pid, ITS_USER)
     unseen = "cannot be asked: only root and %d may" % ITS_USER
-    own = "(pid %d, user root): cannot be asked: only root with CAP_SYS_PTRACE may" % os.getpid()
-    rows = ([], at, seen), ([started.pid], {}, unseen), ([os.getpid()], {}, own)
+    roots = "(pid 1, user root): cannot be asked: only root with CAP_SYS_PTRACE may"
+    rows = ([], at, seen), ([started.pid], {}, unseen), ([1], {}, roots)
     for asked, environ, said in rows:
         done = child(*without, "-m", "stalepool", "status", *asked, env=environ)
         assert done.stderr.startswith("stalepool status: this root has no CAP_SYS_PTRACE")
