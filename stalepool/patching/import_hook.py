@@ -98,7 +98,7 @@ class _Finder:
         if self.off_because is None:  # else stalepool status sees it in the environment
             status.show(describe)
         say = fallback.guarded("status_failed")(self._say_that_it_is_off)
-        if not self.is_at_work():
+        if self.why_off() is not None:
             for module in modules:
                 _at_first_connection(module, say)
 
@@ -108,23 +108,20 @@ class _Finder:
 
         from stalepool import fallback
 
-        if self.is_registered and not self.is_at_work():
-            args = "stalepool is not active in this process: %s", self.why_off()
+        why = self.why_off()
+        if self.is_registered and why is not None:
+            args = "stalepool is not active in this process: %s", why
             fallback.log(logging.getLogger("stalepool.status"), logging.WARNING, *args)
 
     def why_off(self) -> Optional[str]:
         """Return why nothing is or will be patched; None if something is or will be."""
-        if self.is_at_work() or self.off_because is not None:
+        if self.off_because is not None or not self.has_failed:
             return self.off_because
+        if self.patches is not None and self.patches.patched():  # in other modules
+            return None
         from stalepool import fallback
 
         return "the import hook failed: %s" % fallback.first_details.get("hook_failed")
-
-    def is_at_work(self) -> bool:
-        """Tell whether something is patched, or will be as soon as there is something to patch."""
-        if self.off_because is not None:
-            return False
-        return not self.has_failed or (self.patches is not None and self.patches.patched() != [])
 
     def retire(self) -> List[str]:
         """Undo everything; return what could not be undone."""
@@ -171,10 +168,10 @@ def unregister(off_because: str = "stalepool.uninstall() was called") -> List[st
 
 def describe() -> Dict[str, Any]:
     """Return the part of a snapshot that is about patching; plain data."""
-    settings, patches = registered_settings(), _finder.patches
+    settings, patches, why_off = registered_settings(), _finder.patches, _finder.why_off()
     return {
-        "installed": _finder.is_at_work(),
-        "off_because": _finder.why_off(),
+        "installed": why_off is None,
+        "off_because": why_off,
         "settings": {} if settings is None else settings.explained(),
         "patched": [] if patches is None else patches.patched(),
         "unpatched": [] if patches is None else patches.unpatched(),
