@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from stalepool.clock import monotonic
 
@@ -256,13 +256,18 @@ def snapshot() -> Dict[str, Any]:
     return {"origins": origins, "totals": totals}
 
 
-def summed(parts: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """Add up dicts of numbers and of such dicts; values of other types are left out."""
+def summed(
+    parts: Iterable[Dict[str, Any]], signs: Iterable[int] = itertools.repeat(1)
+) -> Dict[str, Any]:
+    """Add up dicts of numbers and of such dicts; values of other types are left out.
+
+    :param signs: one for each part: -1 subtracts it.
+    """
     total: Dict[str, Any] = {}
-    for part in parts:
+    for part, sign in zip(parts, signs):
         for key, value in part.items():
             if isinstance(value, dict):
-                total[key] = summed([total.get(key, {}), value])
+                total[key] = summed([total.get(key, {}), value], (1, sign))
             elif isinstance(value, (int, float)) and not isinstance(value, bool):
-                total[key] = total.get(key, 0) + value
+                total[key] = total.get(key, 0) + sign * value
     return total

@@ -104,7 +104,7 @@ def _summarize(now: Dict[str, Any]) -> None:
     """Log what was done since the last summary, if anything was."""
     global _summarized, _summarized_at
     counted = {"totals": now["totals"], "fallbacks": now["fallbacks"]}
-    seen, passed_s = summary.difference(counted, _summarized), monotonic() - _summarized_at
+    seen, passed_s = stats.summed([counted, _summarized], (1, -1)), monotonic() - _summarized_at
     if summary.has_events(seen):
         text = summary.sentence(seen, passed_s, now["mode"] == "audit")
         fallback.log(_logger, logging.INFO, "process %d %s", now["pid"], text)

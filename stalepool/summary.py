@@ -50,16 +50,6 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def difference(now: Dict[str, Any], before: Dict[str, Any]) -> Dict[str, Any]:
-    """Subtract one dict of numbers, and of dicts of them, from another that may have more keys."""
-    return {
-        key: difference(value, before.get(key, {}))
-        if isinstance(value, dict)
-        else value - before.get(key, 0)
-        for key, value in now.items()
-    }
-
-
 def has_events(seen: Dict[str, Any]) -> bool:
     """Tell whether anything but healthy requests was counted."""
     totals = seen["totals"]
