@@ -101,11 +101,10 @@ def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel
         if sys.is_finalizing() or not _is_wanted(logger, level) or _is_in_a_log_handler():
             return
         left_out = _lines_left_out(message) if level > logging.DEBUG else 0
-        if left_out is None:
-            return
         if left_out:
             message, args = message + " (%d such lines were left out before)", (*args, left_out)
-        logger.log(level, message, *args, stacklevel=stacklevel)
+        if left_out is not None:
+            logger.log(level, message, *args, stacklevel=stacklevel)
     except Exception as error:  # a broken handler or filter must not cost the caller a request
         if is_foreign(error) and "logging" not in passed_through(error):  # raised by no handler
             raise

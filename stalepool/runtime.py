@@ -27,13 +27,13 @@ def on_change(callback: Callable[[], None]) -> None:
 
 def put_in_force(settings: Optional[Settings]) -> None:
     """Put settings in force, None for pass-throughs; the same ones again change nothing."""
-    if settings != current:
-        _replace(settings)
-
-
-def _replace(settings: Optional[Settings]) -> None:
     global current
-    current = settings
+    if settings != current:
+        current = settings
+        _call_back()
+
+
+def _call_back() -> None:
     for callback in _on_change:
         callback()
 
@@ -43,7 +43,7 @@ def _after_fork_in_child() -> None:
     fork_generation += 1
     stats.forget_counts()
     fallback.forget()
-    _replace(current)
+    _call_back()
 
 
 if hasattr(os, "register_at_fork"):

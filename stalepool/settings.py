@@ -190,11 +190,10 @@ class Settings:
 
         :raises SettingsError: also for an unknown ``STALEPOOL_*`` name, with the nearest known one.
         """
-        variables = {PREFIX + name.upper(): name for name in SETTINGS}
-        overridden = {PREFIX + name.upper() for name in overrides}
-        given = {v: environ[v] for v in sorted(environ) if v.startswith(PREFIX)}
-        given = {v: text for v, text in given.items() if v not in overridden}
-        parsed, problems = _parsed(given, variables)
+        known = {PREFIX + name.upper(): name for name in SETTINGS}
+        variables = sorted(v for v in environ if v.startswith(PREFIX))
+        given = {v: environ[v] for v in variables if known.get(v) not in overrides}
+        parsed, problems = _parsed(given, known)
         try:
             chosen = cls(**parsed, **overrides)
         except SettingsError as error:

@@ -63,8 +63,6 @@ def _versions() -> Dict[str, str]:
 def show(describe: Callable[[], Dict[str, Any]]) -> None:
     """Write the file after something was patched, could not be patched, or was unpatched."""
     global describe_hook
-    if describe_hook is dict:
-        atexit.register(_at_exit)
     describe_hook = describe
     status_file.write(snapshot(describe()), monotonic())
 
@@ -111,6 +109,7 @@ def _summarize(now: Dict[str, Any]) -> None:
     _summarized, _summarized_at = counted, monotonic()
 
 
+@atexit.register
 @fallback.guarded("status_failed")
 def _at_exit() -> None:
     """At exit, delete the file, and log the last summary."""
