@@ -1,8 +1,4 @@
-"""The state of the process: the settings that install() put in force, and the number of forks.
-
-A module that keeps what depends on them registers a function with :func:`on_change`, so that the
-hot path need not compare anything.
-"""
+"""The state of the process: the settings that install() put in force, and the number of forks."""
 
 from __future__ import annotations
 
@@ -21,7 +17,10 @@ _on_change: List[Callable[[], None]] = []
 
 
 def on_change(callback: Callable[[], None]) -> None:
-    """Register a function to be called when the settings in force change, and after each fork."""
+    """Register a function to be called when the settings in force change, and after each fork.
+
+    So the hot path need not compare the settings with those from which something was made.
+    """
     _on_change.append(callback)
 
 

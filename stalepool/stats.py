@@ -38,6 +38,9 @@ GROUPS = {
     "gone": "connections that ended, by reason",
 }
 
+#: one more, whose names are buckets: the upper edge in seconds -> connections that died by then
+_DIED = "died_idle_s"
+
 #: verdicts that end no connection
 KEPT = frozenset(("alive", "unknown", "no_socket"))
 
@@ -154,7 +157,7 @@ class Knowledge:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_knowledge", "armed", "died", "groups", "hidden", "kept", "name")
+    __slots__ = ("_knowledge", "armed", "groups", "hidden", "kept", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -176,12 +179,11 @@ class Origin:
         self._knowledge.has_answered, self._knowledge.window_until = False, None
         self.hidden = Counter()  # connections left in active mode, for a reason in HIDDEN
         self.armed = Counter()
-        self.died: Dict[int, Counter] = {}  # bucket number -> deaths
-        self.groups: Dict[str, Dict[str, Counter]] = {group: {} for group in GROUPS}
+        self.groups: Dict[str, Dict[Any, Counter]] = {group: {} for group in (_DIED, *GROUPS)}
         #: ticks of the connections kept, for the fast check
         self.kept = self.counter("verdicts", "alive").ticks
 
-    def counter(self, group: str, name: str) -> Counter:
+    def counter(self, group: str, name: Any) -> Counter:
         """Return the counter of one event of :data:`GROUPS`, made at first use."""
         return self.groups[group].setdefault(name, Counter())
 
@@ -199,8 +201,8 @@ class Origin:
     def count_death(self, idle_s: float) -> None:
         """Count a connection that had been idle for ``idle_s`` seconds when it died."""
         bucketed_s = min(max(idle_s, _SHORTEST_S), _LONGEST_S)
-        bucket = math.ceil(math.log(bucketed_s, BUCKET_RATIO))
-        self.died.setdefault(bucket, Counter()).tick()
+        upper_edge_s = BUCKET_RATIO ** math.ceil(math.log(bucketed_s, BUCKET_RATIO))
+        self.counter(_DIED, float("%.3g" % upper_edge_s)).tick()
 
     def as_dict(self) -> Dict[str, Any]:
         counted = {
@@ -212,11 +214,6 @@ class Origin:
             "checkouts": sum(checked.values()),
             "discards": sum(number for name, number in checked.items() if name not in KEPT),
             "keepalive_armed": self.armed.value,
-            # upper edge of the bucket in seconds -> connections that died at such an age
-            "died_idle_s": {
-                float("%.3g" % BUCKET_RATIO**bucket): counter.value
-                for bucket, counter in sorted(self.died.copy().items())
-            },
             **counted,
             # attempts that urllib3 alone would have lost: docs/status.rst
             "saved": {
@@ -248,11 +245,11 @@ def forget_counts() -> None:
 
 def snapshot() -> Dict[str, Any]:
     """Return the origins and their totals as plain data: dicts, strings, numbers."""
-    entries = sorted(_origins.copy().items())  # another thread may meet a new one
-    origins = {name: entry.as_dict() for name, entry in entries}
+    met = _origins.copy()  # another thread may meet a new one
+    origins = {name: met[name].as_dict() for name in sorted(met)}
     totals = summed([Origin("").as_dict(), *origins.values()])
     del totals["knowledge"]
-    totals["died_idle_s"] = dict(sorted(totals["died_idle_s"].items()))
+    totals[_DIED] = dict(sorted(totals[_DIED].items()))
     return {"origins": origins, "totals": totals}
 
 
