@@ -25,7 +25,7 @@ AFTER_FAILURE_S = 300.0  #: seconds until a failed write is tried again
 #: monotonic time at which the next answer is to call :func:`write_due`
 due_at = 0.0
 
-#: returns what is patched; set by the import hook, which must not be imported here
+#: returns what is patched, and why not; set by the import hook, which must not be imported here
 describe_hook: Callable[[], Dict[str, Any]] = dict
 
 _file_due_at = 0.0
@@ -60,11 +60,9 @@ def _versions() -> Dict[str, str]:
 
 
 @fallback.guarded("status_failed")
-def show(describe: Callable[[], Dict[str, Any]]) -> None:
+def show() -> None:
     """Write the file after something was patched, could not be patched, or was unpatched."""
-    global describe_hook
-    describe_hook = describe
-    status_file.write(snapshot(describe()), monotonic())
+    status_file.write(snapshot(describe_hook()), monotonic())
 
 
 @fallback.guarded("status_failed")
@@ -88,6 +86,15 @@ def write_due() -> None:
     if monotonic() >= _summarized_at + interval_s:
         _summarize(now)
     due_at = min(_file_due_at, _summarized_at + interval_s)
+
+
+@fallback.guarded("status_failed")
+def say_that_it_is_off() -> None:
+    """Log at WARNING that the shim is off, unless it is on by now or uninstalled."""
+    hook = describe_hook()
+    if hook["settings"] and not hook["installed"]:  # once it is uninstalled, there are no settings
+        text = "stalepool is not active in this process: %s"
+        fallback.log(_logger, logging.WARNING, text, hook["off_because"])
 
 
 def _say_that_it_is_active(now: Dict[str, Any]) -> None:

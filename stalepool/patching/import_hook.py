@@ -93,25 +93,14 @@ class _Finder:
 
     def _show(self, modules: List[ModuleType]) -> None:
         """Show this process to ``stalepool status``; if the shim is off, say so in the log."""
-        from stalepool import fallback, status
+        from stalepool import status
 
+        status.describe_hook = describe
         if self.off_because is None:  # else stalepool status sees it in the environment
-            status.show(describe)
-        say = fallback.guarded("status_failed")(self._say_that_it_is_off)
+            status.show()
         if self.why_off() is not None:
             for module in modules:
-                _at_first_connection(module, say)
-
-    def _say_that_it_is_off(self) -> None:
-        """Log at WARNING that the shim is off, unless it is on by now or uninstalled."""
-        import logging
-
-        from stalepool import fallback
-
-        why = self.why_off()
-        if self.is_registered and why is not None:
-            args = "stalepool is not active in this process: %s", why
-            fallback.log(logging.getLogger("stalepool.status"), logging.WARNING, *args)
+                _at_first_connection(module, status.say_that_it_is_off)
 
     def why_off(self) -> Optional[str]:
         """Return why nothing is or will be patched; None if something is or will be."""
@@ -162,7 +151,7 @@ def unregister(off_because: str = "stalepool.uninstall() was called") -> List[st
     if has_patched:
         from stalepool import status
 
-        status.show(describe)
+        status.show()
     return left
 
 

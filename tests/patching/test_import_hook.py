@@ -49,7 +49,7 @@ def test_if_a_copy_fails_it_is_at_work_in_the_others(finder, monkeypatch):
 
 # -- a shim that is off says so in the log of its service, as soon as the service has one
 
-WARNING = "WARNING stalepool.status import_hook.py stalepool is not active in this process: "
+WARNING = "WARNING stalepool.status status.py stalepool is not active in this process: "
 FAILED = WARNING + "the import hook failed: "
 APPLY = "import stalepool.patching.patches as p; p.apply = lambda module: 1 / 0\n"
 ASK = "\nfor _ in range(3): print(pool.request('GET', '/').status)"
