@@ -100,6 +100,18 @@ class _Applied(NamedTuple):
         stock = ours.__wrapped__ if self.is_own else _INHERITED
         return vars(owner).get(self.attribute, _INHERITED) is not stock
 
+    def undo(self) -> bool:
+        """Restore the original; return False if somebody has wrapped ours, which then stays."""
+        owner, ours = self.owner(), self.ours()
+        if self.is_in_force(owner):
+            if vars(owner).get(self.attribute) is not ours:
+                return False
+            if self.is_own:
+                setattr(owner, self.attribute, ours.__wrapped__)
+            else:
+                delattr(owner, self.attribute)
+        return True
+
 
 _applied: List[_Applied] = []
 
@@ -115,15 +127,11 @@ def apply(module: ModuleType) -> None:
 
     :param module: fully imported.
     """
-    problems = []
     _, part = place_of(module.__name__) or ("", "")
-    for patch in (patch for patch in PATCHES if patch.module == part):
-        problem = _apply_one(patch, module)
-        if problem:
-            problems.append("%s: %s" % (patch.name_in(module), problem))
-    _left_out.pop(module.__name__, None)
+    found = [(patch, _apply_one(patch, module)) for patch in PATCHES if patch.module == part]
+    problems = ["%s: %s" % (patch.name_in(module), problem) for patch, problem in found if problem]
+    _left_out[module.__name__] = problems
     if problems:
-        _left_out[module.__name__] = problems
         fallback.fall_back("patch_missing", "; ".join(problems))
 
 
@@ -133,24 +141,14 @@ def remove() -> List[str]:
     :returns: the patched functions that somebody else has wrapped: there ours stays.
     """
     runtime.put_in_force(None)
-    left: List[_Applied] = []
     _imp.acquire_lock()
     try:
-        for applied in reversed(_applied):
-            owner, ours = applied.owner(), applied.ours()
-            present: Any = None if owner is None else vars(owner).get(applied.attribute)
-            if ours is not None and present is ours:
-                if applied.is_own:
-                    setattr(owner, applied.attribute, ours.__wrapped__)
-                else:
-                    delattr(owner, applied.attribute)
-            elif applied.is_in_force(owner):
-                left.insert(0, applied)
-        _applied[:] = left
+        # the last one first: it may be in the place of one that somebody had taken back
+        _applied[:] = [applied for applied in _applied[::-1] if not applied.undo()][::-1]
+        names = [applied.name for applied in _applied]
     finally:
         _imp.release_lock()
     _left_out.clear()
-    names = [applied.name for applied in left]
     if names:
         fallback.fall_back("wrapped_by_others", ", ".join(names))
     return names
@@ -175,35 +173,35 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
         return "not there"
     if patch.module == SESSION:
         import wrapt  # noqa: F401  # not under the lock: another thread may be importing it
-    holders = (vars(holder) for holder in getattr(owner, "__mro__", (owner,)))
     _imp.acquire_lock()
     try:
         _applied[:] = [applied for applied in _applied if applied.ours() is not None]
-        # getattr_static() refuses a wrapper of wrapt's around a class
-        stock: Any = next((h[patch.attribute] for h in holders if patch.attribute in h), None)
-        if any(
-            applied.ours() is stock
-            or (applied.attribute == patch.attribute and applied.is_in_force(owner))
-            for applied in _applied
-        ):
-            return ""
-        problem = "" if patch.parameters is None else _unexpected(stock, patch.parameters)
-        if not problem:
-            own = vars(owner).get(patch.attribute, _INHERITED)
-            bind = patch.bind
-            original = stock if bind is None else bind(owner, own, patch.attribute)
-            ours = patch.make(original, module)
-            if isinstance(ours, FunctionType):
-                functools.update_wrapper(ours, stock)
-            ours.__wrapped__ = stock  # for introspection, and to restore it
-            references = map(weakref.ref, (module, owner, ours))
-            is_own = own is not _INHERITED
-            applied = _Applied(patch.name_in(module), patch.attribute, is_own, *references)
-            setattr(owner, patch.attribute, ours)
-            _applied.append(applied)
-        return problem
+        return _replace(patch, module, owner)
     finally:
         _imp.release_lock()
+
+
+def _replace(patch: Patch, module: ModuleType, owner: Any) -> str:
+    name = patch.attribute
+    holders = (vars(holder) for holder in getattr(owner, "__mro__", (owner,)))
+    # getattr_static() refuses a wrapper of wrapt's around a class
+    stock: Any = next((holder[name] for holder in holders if name in holder), None)
+    for applied in _applied:
+        if applied.ours() is stock or (applied.attribute == name and applied.is_in_force(owner)):
+            return ""
+    problem = "" if patch.parameters is None else _unexpected(stock, patch.parameters)
+    if not problem:
+        own = vars(owner).get(name, _INHERITED)
+        original = stock if patch.bind is None else patch.bind(owner, own, name)
+        ours = patch.make(original, module)
+        if isinstance(ours, FunctionType):
+            functools.update_wrapper(ours, stock)
+        ours.__wrapped__ = stock  # for introspection, and to restore it
+        references = map(weakref.ref, (module, owner, ours))
+        applied = _Applied(patch.name_in(module), name, own is not _INHERITED, *references)
+        setattr(owner, name, ours)
+        _applied.append(applied)
+    return problem
 
 
 def _unexpected(stock: Any, parameters: Tuple[str, ...]) -> str:
