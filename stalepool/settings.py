@@ -268,26 +268,18 @@ def contradictions(settings: Settings) -> list[str]:
     silence_s, max_idle_s = settings.silence_s, settings.max_idle_s
     own_max_idle_s = settings.nonidempotent_max_idle_s
     is_armed, is_replayed = settings.keepalive != "off", settings.replay != "off"
-    rules = (
-        (
-            not is_armed
-            and changed & {"keepalive_idle_s", "keepalive_interval_s", "keepalive_count"},
-            "keepalive=off: keepalive_idle_s, keepalive_interval_s and keepalive_count do nothing",
-        ),
-        (
-            not is_replayed and changed & {"silence_s", "replay_within_s"},
-            "replay=off: silence_s and replay_within_s do nothing",
-        ),
-        (
-            is_armed and is_replayed and silence_s is not None and third_probe_s > silence_s,
+    found = []
+    if not is_armed and changed & {"keepalive_idle_s", "keepalive_interval_s", "keepalive_count"}:
+        numbers = "keepalive_idle_s, keepalive_interval_s and keepalive_count"
+        found.append("keepalive=off: %s do nothing" % numbers)
+    if not is_replayed and changed & {"silence_s", "replay_within_s"}:
+        found.append("replay=off: silence_s and replay_within_s do nothing")
+    if is_armed and is_replayed and silence_s is not None and third_probe_s > silence_s:
+        found.append(
             "silence_s is less than keepalive_idle_s + 3 x keepalive_interval_s (%d s): a request "
-            "that was acknowledged still waits for three probes" % third_probe_s,
-        ),
-        (
-            max_idle_s is not None
-            and isinstance(own_max_idle_s, float)
-            and own_max_idle_s > max_idle_s,
-            "nonidempotent_max_idle_s is more than max_idle_s: max_idle_s always applies first",
-        ),
-    )
-    return [sentence for is_so, sentence in rules if is_so]
+            "that was acknowledged still waits for three probes" % third_probe_s
+        )
+    if max_idle_s is not None and isinstance(own_max_idle_s, float) and own_max_idle_s > max_idle_s:
+        why = "max_idle_s always applies first"
+        found.append("nonidempotent_max_idle_s is more than max_idle_s: " + why)
+    return found

@@ -141,10 +141,7 @@ def register(settings: Optional[Settings] = None, refused: Optional[str] = None)
 
 
 def unregister(off_because: str = "stalepool.uninstall() was called") -> List[str]:
-    """Stop watching imports, and put urllib3 back as it was.
-
-    :returns: the patches that could not be undone, see :func:`stalepool.uninstall`.
-    """
+    """Stop watching imports, and put urllib3 back as it was: :func:`stalepool.uninstall`."""
     _finder.off_because = off_because
     has_patched = _finder.patches is not None
     left = _finder.retire()

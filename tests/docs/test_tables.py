@@ -1,6 +1,5 @@
 """The tables of the documentation are those of the code: no page is stale, and none lacks a row."""
 
-import ast
 import inspect
 import re
 
@@ -46,12 +45,8 @@ def test_a_stale_page_is_found_and_mended(tmp_path, capsys):
 
 def test_every_contradiction_has_an_example():
     said = [contradictions(Settings(**chosen)) for chosen in tables.CONTRADICTIONS]
-    (rules,) = (
-        node.value
-        for node in ast.walk(ast.parse(inspect.getsource(contradictions)))
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "rules"
-    )
-    assert [len(sentences) for sentences in said] == [1] * len(rules.elts)
+    number = inspect.getsource(contradictions).count("found.append(")
+    assert [len(sentences) for sentences in said] == [1] * number
 
 
 def test_the_table_has_the_phases_that_the_code_writes():
