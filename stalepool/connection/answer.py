@@ -12,12 +12,12 @@ from abc import ABCMeta
 from io import BufferedReader, BytesIO
 from typing import Any, Callable, Optional
 
-from stalepool import fallback, runtime, stats, status
+from stalepool import fallback, stats, status
 from stalepool.clock import monotonic
-from stalepool.connection import replay, request_rules, silence
+from stalepool.connection import replay, request_rules
 from stalepool.connection.connect import shorter
-from stalepool.connection.silence import Watch
-from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, State, by_id, peer_of
+from stalepool.connection.silence import Watch, first_wait_s
+from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, by_id, peer_of
 from stalepool.foreign import raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
@@ -47,11 +47,11 @@ class Answer:
 
     def begin(self, *args: Any, **options: Any) -> None:
         """Read the status line and the headers. Yields where the socket's reads do."""
-        state = _begin_to_wait(self)
-        request = None if state is None else state.request
-        if state is None or request is None:
+        request = _begin_to_wait(self)
+        if request is None:
             super().begin(*args, **options)  # type: ignore[misc]
             return
+        state = request.state
         first, error = b"", None  # type: bytes, Optional[BaseException]
         try:
             try:
@@ -59,7 +59,7 @@ class Answer:
             except socket_errors() as caught:
                 error = caught
             if not first:
-                first = _recover(self, state, request, error)
+                first = _recover(self, request, error)
                 if not first:  # with pyOpenSSL a second read at the end is an SSLError
                     ended, self.fp, request.wait_s = self.fp, BytesIO(), None
                     ended.close()
@@ -74,14 +74,14 @@ class Answer:
                 or (sent := request.sent[0]).find(b"pgrade") >= 0
                 or (sent.find(b"uthorization") >= 0 and request_rules.speaks_an_identity(sent))
             ):
-                _learn(self, state, request)
+                _learn(self, request)
             state.answered()
             request = None  # answered() has dropped it
         finally:
             if request is not None:
                 if request.wait_s is not None and not first and error is None:  # end, or signal
                     _restore_timeout(self, request)
-                state.gives_up()
+                request.gives_up()
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
                 status.write_due()
@@ -100,13 +100,13 @@ class Answer:
 
 
 @fallback.guarded("answer_failed")
-def _begin_to_wait(response: Answer) -> Optional[State]:
+def _begin_to_wait(response: Answer) -> Optional[Request]:
     """Set the timeout of the first wait; return None if urllib3 is to read the answer alone."""
     if not isinstance(response.fp, BufferedReader):
         return None
     sock = getattr(response.fp.raw, "_sock", None)
-    state, settings = by_id(id(sock)), runtime.current
-    if state is None or state.request is None or state.sock() is not sock or settings is None:
+    state = by_id(id(sock))
+    if state is None or state.request is None or state.sock() is not sock:
         return None
     request = state.request
     conn = request.conn()
@@ -114,33 +114,29 @@ def _begin_to_wait(response: Answer) -> Optional[State]:
         return None
     state.phase, request.sent_at = WAITING, monotonic()
     request.limit_s = timeout_of(sock)
-    wait_s = silence.first_wait_s(request, settings)
+    wait_s = first_wait_s(request)
     # a socket of an unknown kind cannot be asked, and its timeouts need not look like a socket's
     if wait_s is not None and (state.poll is not None or layers_of(sock) is not None):
         request.wait_s = wait_s
         sock.settimeout(wait_s)
-    return state
+    return request
 
 
-def _recover(
-    response: Answer, state: State, request: Request, error: Optional[BaseException]
-) -> bytes:
+def _recover(response: Answer, request: Request, error: Optional[BaseException]) -> bytes:
     """After a read without an answer, keep waiting, replay, or raise the error.
 
     :param error: what reading raised; None if it found the end of the stream.
     :returns: the first bytes of an answer; empty: http.client's ``begin`` finds the end by itself.
     :raises: what reading raised, or the first error if a replay has failed.
     """
-    conn: Any = request.conn()
     sock = response.fp.raw._sock  # not conn.sock: another thread may close the connection meanwhile
-    watch: Optional[Watch] = None
+    watch = Watch(request)
     since, pause_s = request.sent_at, request.wait_s
     try:
         while request.wait_s is not None and failure.has_run_out(error, since, pause_s):
-            watch = watch or Watch(conn, state, request)
             if request.left_s == NOTHING_LEFT_S:
                 break
-            _wait_on_or_replay(response, watch, sock)
+            _wait_on_or_replay(response, watch)
             error, since, pause_s = None, monotonic(), timeout_of(sock)
             try:
                 first: bytes = response.fp.peek(1)
@@ -149,19 +145,17 @@ def _recover(
             except socket_errors() as caught:
                 error = caught
         clear_tls_errors(sock, error)
-        is_permitted = conn.sock is sock and replay.is_permitted(conn, state, error)
-        if is_permitted and _replay(response, state):
+        if replay.is_permitted(request, error) and _replay(response, request):
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
-            replay.note_outcome(state, request, "failed")
+            replay.note_outcome(request, "failed")
             raise_again(request.first_error)
         if error is not None:
             raise_again(error)
         return b""
     finally:
         del error  # its traceback holds this frame
-        if watch is not None:
-            watch.close()
+        watch.close()
         if request.wait_s is not None or request.is_replayed:
             _restore_timeout(response, request)
 
@@ -172,19 +166,17 @@ def _restore_timeout(response: Answer, request: Request) -> None:
     response.fp.raw._sock.settimeout(request.limit_s)
 
 
-def _wait_on_or_replay(response: Answer, watch: Watch, sock: Any) -> None:
+def _wait_on_or_replay(response: Answer, watch: Watch) -> None:
     """After a pause in which nothing came, prepare the next one; or replay, if the peer is dead.
 
     The response is left with a file object to read next: the socket's, or that of a replay.
     """
-    _renew_file(response, sock)
-    if watch.conn.sock is not sock:
-        watch.pause_s = None  # another thread has closed the connection: read on, as urllib3 would
-    elif watch.finds_the_peer_dead():
-        if _replay(response, watch.state, watch.take_fresh(), has_ended=False):
+    _renew_file(response, watch.sock)
+    if watch.finds_the_peer_dead():
+        if _replay(response, watch.request, watch.take_fresh(), has_ended=False):
             return
         watch.pause_s = None  # the replay failed, but the old connection may still answer
-    sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
+    watch.sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
 
 
 @fallback.guarded("answer_failed")
@@ -197,9 +189,9 @@ def _renew_file(response: Answer, sock: Any) -> None:
     timed_out.close()
 
 
-def _replay(response: Answer, state: State, fresh: Any = None, has_ended: bool = True) -> bool:
+def _replay(response: Answer, request: Request, fresh: Any = None, has_ended: bool = True) -> bool:
     """Replay the request, and have the response read the answer to the replay. Yields."""
-    file = replay.on_fresh_socket(state, fresh, has_ended)
+    file = replay.on_fresh_socket(request, fresh, has_ended)
     if file is None:
         return False
     old, response.fp = response.fp, file
@@ -209,11 +201,12 @@ def _replay(response: Answer, state: State, fresh: Any = None, has_ended: bool =
 
 
 @fallback.guarded("answer_failed")
-def _learn(response: Answer, state: State, request: Request) -> None:
+def _learn(response: Answer, request: Request) -> None:
     """Take from an answer what the connection's next request needs to know."""
+    state = request.state
     if request.first_error is not None:
         response.stalepool_replayed = True
-        replay.note_outcome(state, request, "ok")
+        replay.note_outcome(request, "ok")
     layers = None if state.answers else layers_of(response.fp.raw._sock)
     if layers is not None and layers.is_tcp:  # all Unix sockets have one name
         # not later: a connection may outlive the peer's listener

@@ -9,11 +9,12 @@ import weakref
 from types import FunctionType
 from typing import Any, Optional
 
-from stalepool import fallback, runtime, stats
+from stalepool import fallback, stats
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of, shorter
-from stalepool.connection.state import Request, State, note_opened
+from stalepool.connection.state import Request, note_opened
 from stalepool.foreign import is_socket_timeout, is_timeout, raise_again
+from stalepool.settings import Settings
 from stalepool.sockets import tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
@@ -39,7 +40,7 @@ MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 
 
 @fallback.guarded("fresh_socket_failed")
-def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
+def open_like(conn: Any, settings: Settings, timeout: Any, address: Optional[str] = None) -> Any:
     """Open a second socket to the same peer, tunnel and TLS included. Yields while it connects.
 
     A copy of the connection connects, and the connection's reconnect window applies.
@@ -51,8 +52,8 @@ def open_like(conn: Any, timeout: Any, address: Optional[str] = None) -> Any:
     """
     # urllib3 1.26 itself clears it for a tunnel
     is_opened_by_hand = not conn.auto_open and getattr(conn, "_tunnel_host", None) is None
-    cls, settings = type(conn), runtime.current
-    if is_opened_by_hand or settings is None or not vars(conn).keys().isdisjoint(_HOOKS):
+    cls = type(conn)
+    if is_opened_by_hand or not vars(conn).keys().isdisjoint(_HOOKS):
         return None
     if _copy_may_release(cls) or _pools_check_connections(cls):
         return None
@@ -126,18 +127,19 @@ def _pools_check_connections(cls: Any) -> bool:
     return not all(type(h) is FunctionType and id(h.__globals__) in stock for h in hooks if h)
 
 
-def take(conn: Any, state: State, old: Any, fresh: Any) -> bool:
+def take(request: Request, fresh: Any) -> bool:
     """Give the connection its fresh socket, and only then close the old one.
 
     :returns: False if another thread has closed the connection, so that the fresh one was closed.
     """
-    if conn.sock is not old:
+    conn, old = request.conn(), request.state.sock()
+    if conn is None or old is None or conn.sock is not old:
         fresh.close()
         return False
     conn.sock = fresh
-    state.follow(conn, fresh)
+    request.state.follow(conn, fresh)
     note_opened(fresh)
-    if state.request is not None and state.request.is_replayed:
+    if request.is_replayed:
         drop_unacknowledged(old)
     old.close()
     return True
@@ -167,28 +169,28 @@ def _limit_s(conn: Any, longest_s: float) -> Any:
     return shorter(own_s, max(limit_s, 0 if info is None else MOVE_ROUND_TRIPS * info.rtt_us / 1e6))
 
 
-def move(conn: Any, state: State, request: Request, reason: str) -> None:
+def move(conn: Any, request: Request, reason: str) -> None:
     """Give a request a fresh socket before a byte of it goes out; on failure it keeps the old one.
 
     :param reason: its name in the counters; for ``presend_check`` the host is looked up.
     """
+    state, knowledge = request.state, request.state.origin.knowledge
     has_ended, is_silent = reason == "presend_check", reason == "probe_unanswered"
-    old, began = conn.sock, monotonic()
+    own_limit_s, began = timeout_of(conn.sock), monotonic()
     limit_s, address = shorter(BESIDE_S, conn.timeout), None
     if not has_ended:
         limit_s, address = _limit_s(conn, BESIDE_S if is_silent else MOVE_S), address_of(conn)
-    fresh = open_like(conn, limit_s, address)
+    fresh = open_like(conn, request.settings, limit_s, address)
     spent_s = monotonic() - began
+    if fresh is None or (not has_ended and not is_silent and spent_s > limit_s):
+        knowledge.stop_moves()
     if fresh is None:
-        state.origin.knowledge.stop_moves()
         # at most a tenth of the time is spent with moves that fail
-        state.origin.knowledge.move_again_at = monotonic() + 9 * spent_s
+        knowledge.move_again_at = monotonic() + 9 * spent_s
         state.origin.count("moved", "failed")
         return
-    if not has_ended and not is_silent and spent_s > limit_s:
-        state.origin.knowledge.stop_moves()
-    fresh.settimeout(timeout_of(old))
-    if not take(conn, state, old, fresh):
+    fresh.settimeout(own_limit_s)
+    if not take(request, fresh):
         return
     state.replaced_silent = is_silent
     request.moved_for, request.is_reused = reason, False

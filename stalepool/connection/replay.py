@@ -10,12 +10,12 @@ import contextlib
 import logging
 from typing import Any, Iterator, Optional
 
-from stalepool import fallback, runtime
+from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection import fresh_socket, request_rules
+from stalepool.connection import fresh_socket
 from stalepool.connection.connect import shorter
-from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, Attempt
-from stalepool.connection.state import Request, State
+from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, first_refusal
+from stalepool.connection.state import Request
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -23,53 +23,52 @@ _logger = logging.getLogger("stalepool.replay")
 
 
 @fallback.guarded("replay_failed", default=False)
-def is_permitted(conn: Any, state: State, error: Optional[BaseException]) -> bool:
+def is_permitted(request: Request, error: Optional[BaseException]) -> bool:
     """Tell whether a failed request may be replayed; if not, count and log why.
 
     Call it while the socket is open. In audit mode no request may be replayed.
 
     :param error: what was raised; None where reading the answer found the end.
     """
-    request, settings = state.request, runtime.current
-    if request is None or settings is None:
+    if not request.is_followed:
         return False
-    attempt = Attempt(settings, state, request, conn.sock, error)
-    refusal = request_rules.first_refusal((*DEATH_RULES, *REPLAY_RULES), attempt)
+    origin = request.state.origin
+    refusal = first_refusal(DEATH_RULES, request, error) or first_refusal(REPLAY_RULES, request)
     if request.moved_for is not None and refusal != "answer_began":
-        state.origin.knowledge.stop_moves()
+        origin.knowledge.stop_moves()
     if refusal == "not_ended":
         return False  # no failure of the connection: the caller's timeout, for example
     request.is_silent = failure.is_silent_end(error)
-    if refusal is None and not settings.is_audit:
+    if refusal is None and not request.settings.is_audit:
         return True
     counted = ("replays", "would") if refusal is None else ("replays_refused", refusal)
-    state.origin.count_end(*counted, request.is_silent)
+    origin.count_end(*counted, request.is_silent)
     fallback.log(
         _logger,
         logging.DEBUG,
         "%s: %s failed with %r, not sent once more: %s",
-        *(state.origin.name, str(request.method, "latin-1"), error, refusal or "audit"),
+        *(origin.name, str(request.method, "latin-1"), error, refusal or "audit"),
     )
     return False
 
 
-def after_failed_send(conn: Any, state: State, error: BaseException) -> bool:
+def after_failed_send(request: Request, error: BaseException) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error."""
-    request, sock = state.request, conn.sock
-    if request is None or sock is None or not is_permitted(conn, state, error):
+    sock = request.state.sock()
+    if not is_permitted(request, error):
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
-    fresh = _send_record(conn, state, request)
-    if fresh is None or not fresh_socket.take(conn, state, sock, fresh):
-        note_outcome(state, request, "failed")
+    fresh = _send_record(request)
+    if fresh is None or not fresh_socket.take(request, fresh):
+        note_outcome(request, "failed")
         return False
     fresh.settimeout(request.limit_s)
     request.first_error = error
     return True
 
 
-def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
+def on_fresh_socket(request: Request, fresh: Any, has_ended: bool) -> Any:
     """Send the record, and wait for the answer's first byte. Yields.
 
     :param fresh: a socket that is open already; None: open one.
@@ -77,37 +76,30 @@ def on_fresh_socket(state: State, fresh: Any, has_ended: bool) -> Any:
         connection's socket ends the wait. False: its peer is silent; keep it, to read it later.
     :returns: the file object of the fresh socket, now the connection's; None: the replay failed.
     """
-    request = state.request
-    conn: Any = None if request is None else request.conn()
-    if request is None or conn is None:
-        if fresh is not None:  # an install has dropped the request meanwhile
-            fresh.close()
-        return None
-    request.is_silent = request.is_silent or not has_ended
-    # not conn.sock: another thread may have closed the connection
-    old, file = state.sock(), None  # type: Any, Any
-    fresh = _send_record(conn, state, request, fresh)
-    if fresh is not None and (not has_ended or fresh_socket.take(conn, state, old, fresh)):
+    request.is_silent, file = request.is_silent or not has_ended, None
+    fresh = _send_record(request, fresh)
+    if fresh is not None and (not has_ended or fresh_socket.take(request, fresh)):
         file = _first_byte(fresh, request)
-        if file is not None and not has_ended and not fresh_socket.take(conn, state, old, fresh):
+        if file is not None and not has_ended and not fresh_socket.take(request, fresh):
             file.close()
             file = None
-    note_outcome(state, request, "failed" if file is None else "ok")
+    note_outcome(request, "failed" if file is None else "ok")
     return file
 
 
-def _send_record(conn: Any, state: State, request: Request, fresh: Any = None) -> Any:
+def _send_record(request: Request, fresh: Any = None) -> Any:
     """Return a fresh socket to which the record was sent, None if that failed. Yields.
 
     :raises: the caller's deadline.
     """
     request.is_replayed = True
-    sock, is_sent = state.sock(), False
+    conn: Any = request.conn()
+    sock, is_sent = request.state.sock(), False
     if fresh is None:
         # the name is looked up, as for urllib3's own retry: the node may be gone
         longest_s = fresh_socket.BESIDE_S if request.is_silent else fresh_socket.AFTER_END_S
         limit_s = shorter(longest_s, request.connect_timeout, request.left_s)
-        fresh = fresh_socket.open_like(conn, limit_s)
+        fresh = fresh_socket.open_like(conn, request.settings, limit_s)
         if fresh is None:
             return None
     try:
@@ -155,11 +147,12 @@ def _only_a_deadline_is_raised(fresh: Any, request: Request) -> Iterator[None]:
             raise
 
 
-def note_outcome(state: State, request: Request, outcome: str) -> None:
+def note_outcome(request: Request, outcome: str) -> None:
     """Count what became of a replay, and log it."""
-    state.origin.count_end("replays", outcome, request.is_silent)
+    origin = request.state.origin
+    origin.count_end("replays", outcome, request.is_silent)
     fallback.log(
         *(_logger, logging.INFO if outcome == "ok" else logging.DEBUG),
         "%s: %s was sent once more on a fresh connection: %s",
-        *(state.origin.name, str(request.method, "latin-1"), outcome),
+        *(origin.name, str(request.method, "latin-1"), outcome),
     )

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
 
 from stalepool.clock import monotonic
 from stalepool.connection.state import SENDING, Request, State
-from stalepool.settings import AUTO, Settings
+from stalepool.settings import AUTO
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
 
@@ -51,35 +51,24 @@ offers_an_identity = re.compile("|".join(_IDENTITY_SCHEMES), re.IGNORECASE).sear
 asks_for_an_upgrade = _header("upgrade")
 
 
-class Attempt(NamedTuple):
-    """The part of an attempt that the rules look at; once it has failed, with its open socket."""
-
-    settings: Settings
-    state: State
-    request: Request
-    sock: Any = None
-    error: Optional[BaseException] = None  # None: reading found the end
-
-
 class Rule(NamedTuple):
     """One of the rules that all have to consent to a replay."""
 
     name: str  # in the counters
-    holds: Callable[[Attempt], Any]
+    holds: Callable[..., Any]  # of the request; of a death also what was raised, None at the end
 
 
-def _may_be_stale(state: State, request: Request) -> bool:
+def _may_be_stale(request: Request) -> bool:
     """Tell whether the connection was reused, or its origin's reconnect window is open."""
     if request.is_reused:
         return True
-    knowledge = state.origin.knowledge
-    return not state.answers and knowledge.has_answered and knowledge.window_left_s > 0
+    knowledge = request.state.origin.knowledge
+    return not request.state.answers and knowledge.has_answered and knowledge.window_left_s > 0
 
 
-def _has_its_body_on_record(attempt: Attempt) -> bool:
+def _has_its_body_on_record(request: Request) -> bool:
     """Tell whether the body is recorded; after a failed send, the rest is sent after the record."""
-    request = attempt.request
-    return request.is_recorded and (attempt.state.phase is SENDING or request.is_whole)
+    return request.is_recorded and (request.state.phase is SENDING or request.is_whole)
 
 
 def has_a_key(request: Request) -> bool:
@@ -92,24 +81,24 @@ def may_be_repeated(request: Request, replay: str) -> bool:
     return request.method in METHODS[replay] or has_a_key(request)
 
 
-def _keeps_its_meaning(attempt: Attempt) -> Any:
-    request = attempt.request
+def _keeps_its_meaning(request: Request) -> Any:
     return may_be_repeated(request, "safe") or not _has_a_precondition(request.head)
+
+
+def _carries_an_identity(request: Request) -> Any:
+    return request.state.is_bound or speaks_an_identity(request.head)
 
 
 #: may this request be sent a second time, whatever happened to its connection?
 REPLAY_RULES = (
-    Rule("switched_off", lambda attempt: attempt.settings.replay != "off"),
-    Rule("fresh_connection", lambda attempt: _may_be_stale(attempt.state, attempt.request)),
-    Rule("replayed_before", lambda attempt: not attempt.request.is_replayed),
-    Rule("method", lambda attempt: may_be_repeated(attempt.request, attempt.settings.replay)),
+    Rule("switched_off", lambda request: request.settings.replay != "off"),
+    Rule("fresh_connection", _may_be_stale),
+    Rule("replayed_before", lambda request: not request.is_replayed),
+    Rule("method", lambda request: may_be_repeated(request, request.settings.replay)),
     Rule("precondition", _keeps_its_meaning),
-    Rule("dialogue", lambda attempt: not _is_a_dialogue(attempt.request.head)),
-    Rule("credential", lambda attempt: not _is_for_one_use(attempt.request.head)),
-    Rule(
-        "identity",
-        lambda attempt: not (attempt.state.is_bound or speaks_an_identity(attempt.request.head)),
-    ),
+    Rule("dialogue", lambda request: not _is_a_dialogue(request.head)),
+    Rule("credential", lambda request: not _is_for_one_use(request.head)),
+    Rule("identity", lambda request: not _carries_an_identity(request)),
     Rule("body", _has_its_body_on_record),
 )
 
@@ -119,46 +108,47 @@ def begins_a_request(data: Any) -> Any:
     return type(data) is bytes and _is_a_request_line(data)
 
 
-def is_worth_a_record(state: State, request: Request) -> bool:
+def is_worth_a_record(request: Request) -> bool:
     """Tell whether the next piece of the request's body may be needed for a replay."""
     if len(request.sent) > 1 or not request.is_recorded:
         return request.is_recorded  # as was decided at the first piece
-    is_candidate = _may_be_stale(state, request) and may_be_repeated(request, "idempotent")
+    is_candidate = _may_be_stale(request) and may_be_repeated(request, "idempotent")
     return is_candidate and not (b"chunked" in request.sent[0] and _is_a_dialogue(request.head))
 
 
-def first_refusal(rules: Tuple[Rule, ...], attempt: Attempt) -> Optional[str]:
+def first_refusal(rules: Tuple[Rule, ...], *facts: Any) -> Optional[str]:
     """Return the name of the first of the rules that refuses a replay; None if none does."""
-    return next((rule.name for rule in rules if not rule.holds(attempt)), None)
+    return next((rule.name for rule in rules if not rule.holds(*facts)), None)
 
 
 #: bytes of a TLS alert with its record: OpenSSL sends one when it reads a FIN without close_notify
 ALERT_WITH_RECORD = 100
 
 
-def _is_not_the_servers_failure(attempt: Attempt) -> bool:
+def _is_not_the_servers_failure(request: Request, error: Optional[BaseException]) -> bool:
     """Tell whether the end came soon, the peer was silent, or it lacked a part of the request.
 
     A dead connection shows within two round trips. A peer that closes later failed on the request.
     """
-    spent_s = monotonic() - attempt.request.sent_at
-    if spent_s <= attempt.settings.replay_within_s or failure.is_silent_end(attempt.error):
+    spent_s = monotonic() - request.sent_at
+    if spent_s <= request.settings.replay_within_s or failure.is_silent_end(error):
         return True
-    layers = layers_of(attempt.sock)
+    layers = layers_of(request.state.sock())
     info = tcp_info.ask(layers)
     alert = ALERT_WITH_RECORD if layers is not None and layers.pending is not None else 0
     return info is not None and info.missing > alert
 
 
-def _no_answer_has_begun(attempt: Attempt) -> bool:
+def _no_answer_has_begun(request: Request, error: Optional[BaseException]) -> bool:
     """Tell whether nothing lies unread after a failed send, such as an early 413."""
-    return attempt.state.phase is not SENDING or not failure.answer_has_begun(attempt.sock)
+    state = request.state
+    return state.phase is not SENDING or not failure.answer_has_begun(state.sock())
 
 
 #: had the connection died, or did the server fail on the request?
 DEATH_RULES = (
     Rule("answer_began", _no_answer_has_begun),
-    Rule("not_ended", lambda attempt: failure.has_ended(attempt.sock, attempt.error)),
+    Rule("not_ended", lambda request, error: failure.has_ended(request.state.sock(), error)),
     Rule("peer_had_it", _is_not_the_servers_failure),
 )
 
@@ -171,13 +161,14 @@ _SETTING, _ANNOUNCED, _OBSERVED = MOVE_REASONS
 LONGEST_NEAR_S = 0.5
 
 
-def reason_to_move(settings: Settings, state: State, request: Request) -> Optional[str]:
+def reason_to_move(request: Request) -> Optional[str]:
     """Return why the connection is likely to end now; None: the request goes out on it."""
+    state = request.state
     if state.is_bound or (state.move_for is None and request.method in IDEMPOTENT):
         return None
     if state.move_for is not None:
         return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
-    longest_s = settings.nonidempotent_max_idle_s
+    longest_s = request.settings.nonidempotent_max_idle_s
     if longest_s == AUTO:
         reason = _limit_that_is_near(state)
     else:

@@ -11,7 +11,7 @@ from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm
-from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State
+from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, Request, State
 from stalepool.settings import Settings
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors
@@ -28,19 +28,19 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
         if settings is None:
             return original(self)(data)
         was_open = self.sock is not None
-        state = _prepare(self, data, settings) if was_open else None
+        request = _prepare(self, data, settings) if was_open else None
         is_sent = False
         try:
             result = original(self)(data)  # connects first, where the connection is not open yet
             is_sent = True
         except socket_errors() as error:
-            if state is None or not replay.after_failed_send(self, state, error):
+            if request is None or not replay.after_failed_send(request, error):
                 raise
             is_sent = True
             return None
         finally:
-            if not is_sent and state is not None:
-                state.gives_up()
+            if not is_sent and request is not None:
+                request.gives_up()
         if not was_open:  # the socket was opened for these bytes, perhaps with a CONNECT
             _prepare(self, data, settings)
         return result
@@ -49,7 +49,7 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
 
 
 @fallback.guarded("send_failed")
-def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
+def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[Request]:
     """Choose the socket of a request, and record its bytes; None: urllib3 sends them alone."""
     sock = conn.sock
     state = states.by_id(id(sock))
@@ -64,39 +64,38 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[State]:
             arm(conn, sock, settings)
     phase, request = state.phase, state.request
     if phase is CHECKED:
-        _choose_socket(conn, state, data, settings)
+        request = state.request_begins(conn, data, settings)
+        _choose_socket(conn, state, request)
     elif request is None:
         if phase in (FRESH, IDLE):  # else it is upgraded, or urllib3 sends the rest alone
-            state.request_begins(conn, data)
+            request = state.request_begins(conn, data, settings)
     elif (
         phase is SENDING  # else a dialogue: the rest after 100 Continue
         and not request_rules.begins_a_request(data)  # else another class has read an answer
-        and request_rules.is_worth_a_record(state, request)
+        and request_rules.is_worth_a_record(request)
     ):
         request.record(data)
     else:
         request.stop_recording()
-    return state
+    return request
 
 
-def _choose_socket(conn: Any, state: State, data: Any, settings: Settings) -> None:
+def _choose_socket(conn: Any, state: State, request: Request) -> None:
     """Move a request to a fresh socket if its connection has ended, or is likely to end now."""
-    request, poll, has_ended = state.request_begins(conn, data), state.poll, False
+    settings, poll, has_ended = request.settings, state.poll, False
     # polled here: with a call for each request it cost 1.54 floors instead of 1.48 (measured)
     if settings.presend_check and poll is not None and poll.poll(0):
         has_ended = _has_ended(conn, state, settings)
-    reason = (
-        "presend_check" if has_ended else request_rules.reason_to_move(settings, state, request)
-    )
+    reason = "presend_check" if has_ended else request_rules.reason_to_move(request)
     if reason is None:
         return
     if settings.is_audit:
         state.origin.count("moved", reason)
         return
-    fresh_socket.move(conn, state, request, reason)
+    fresh_socket.move(conn, request, reason)
     # a move that fails takes time, in which the connection may have ended
     if request.moved_for is None and not has_ended and _has_ended(conn, state, settings):
-        fresh_socket.move(conn, state, request, "presend_check")
+        fresh_socket.move(conn, request, "presend_check")
 
 
 def _has_ended(conn: Any, state: State, settings: Settings) -> bool:

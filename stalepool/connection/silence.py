@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from stalepool import fallback, runtime
+from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
-from stalepool.connection.state import Request, State
-from stalepool.settings import DEAD_PROBES, Settings
+from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
+from stalepool.connection.state import Request
+from stalepool.settings import DEAD_PROBES
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
@@ -28,15 +28,16 @@ SPARE_S = 0.3  #: what is left before T/2 after the first wait and CONFIRM_S
 PROBE_EVERY_S = 1  #: on the fresh socket
 
 
-def first_wait_s(request: Request, settings: Settings) -> Optional[float]:
+def first_wait_s(request: Request) -> Optional[float]:
     """Return the seconds of the first wait; None for a request that is not watched.
 
     ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T, less :data:`OFF_ROUND_S`.
     """
     if not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
+    settings = request.settings
     wait_s = None if settings.is_audit else settings.silence_s
-    if wait_s is None or not request_rules.may_be_repeated(request, settings.replay):
+    if wait_s is None or not may_be_repeated(request, settings.replay):
         return None
     if request.limit_s is not None:
         wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - SPARE_S)
@@ -49,8 +50,11 @@ class Watch:
     After T/2 no connection is given up, so that a replay has as much time as the first sending had.
     """
 
-    def __init__(self, conn: Any, state: State, request: Request) -> None:
-        self.conn, self.state, self.request = conn, state, request
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.conn: Any = request.conn()
+        self.sock: Any = request.state.sock()
+        self.knowledge = request.state.origin.knowledge
         self.wait_s = request.wait_s or 0.0
         half_s = float("inf") if request.limit_s is None else request.limit_s / 2
         self.give_up_before = request.sent_at + half_s
@@ -91,23 +95,21 @@ class Watch:
 
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
-        settings, layers = runtime.current, layers_of(self.conn.sock)
+        request, self.pause_s = self.request, None
         is_late = monotonic() + 0.2 >= self.give_up_before  # no time to connect is left
-        ends_by_itself = layers is not None and layers.has_receive_timeout
-        self.pause_s = None
-        if is_late or ends_by_itself or settings is None:
+        if is_late or not request.is_followed or first_refusal(REPLAY_RULES, request):
             return None
-        attempt = request_rules.Attempt(settings, self.state, self.request)
-        if request_rules.first_refusal(request_rules.REPLAY_RULES, attempt) is not None:
+        layers = layers_of(self.sock)
+        if layers is None or layers.has_receive_timeout:
             return None
         self.pause_s, info = LOOK_EVERY_S, tcp_info.ask(layers)
         # not whole: a kernel before 5.4, which does not tell if data is unsent or the window closed
         if info is None or not info.is_whole or info.notsent or not info.snd_wnd:
             return None
-        if not info.unacked and self.state.origin.knowledge.swallows_probes:
+        if not info.unacked and self.knowledge.swallows_probes:
             return None
         # since the latest of these: the send, the last ACK, the last data
-        silent_s = min(monotonic() - self.request.sent_at, info.silent_ms / 1000)
+        silent_s = min(monotonic() - request.sent_at, info.silent_ms / 1000)
         if silent_s < self.wait_s:
             if silent_s > 0:
                 self.pause_s = self.wait_s - silent_s + 0.02
@@ -119,7 +121,7 @@ class Watch:
     def _open_fresh(self, info: TcpInfo) -> None:
         limit_s = max(0.1, min(BESIDE_S, self.give_up_before - monotonic()))
         self._probed_since = None
-        self.fresh = open_like(self.conn, limit_s, address_of(self.conn))
+        self.fresh = open_like(self.conn, self.request.settings, limit_s, address_of(self.conn))
         if self.fresh is None or info.unacked:
             return
         self._probed_since, self.pause_s = monotonic(), CONFIRM_S
@@ -131,17 +133,16 @@ class Watch:
         The fresh one is closed: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would
         accept the first data 29 s late (measured).
         """
-        knowledge, info = self.state.origin.knowledge, tcp_info.ask(layers_of(self.fresh))
+        info = tcp_info.ask(layers_of(self.fresh))
         self.close()
         if info is None or self._probed_since is None:
             return False
         probed_for_ms = 1000 * (monotonic() - self._probed_since)
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
         if info.last_ack_recv_ms < probed_for_ms - 800 * PROBE_EVERY_S:
-            knowledge.note_probe_answered()
+            self.knowledge.note_probe_answered()
             return True
-        knowledge.note_probes_swallowed()
-        self.pause_s, settings = None, runtime.current
-        if settings is not None:
-            keepalive.probe_rarely(layers_of(self.conn.sock), settings)
+        self.knowledge.note_probes_swallowed()
+        self.pause_s = None
+        keepalive.probe_rarely(layers_of(self.sock), self.request.settings)
         return False

@@ -24,10 +24,11 @@ import re
 import select
 import weakref
 from http.client import HTTPConnection  # by its own name: vcrpy replaces it in the module
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
+from stalepool.settings import Settings
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
@@ -55,22 +56,26 @@ class Request:
     moved_for: Optional[str] = None
     first_error: Optional[BaseException] = None
 
-    def __init__(self, conn: Any, data: Any, is_reused: bool) -> None:
+    def __init__(self, state: State, conn: Any, data: Any, settings: Settings) -> None:
         """Begin with the first bytes that go out: http.client sends the head as one."""
+        self.state = state
+        #: those in force while it is the state's request: an install drops that
+        self.settings = settings
         self.conn = weakref.ref(conn)
         #: a pool has checked the connection out, and an answer has come on this socket
-        self.is_reused = is_reused
+        self.is_reused = state.phase is CHECKED and state.answers > 0
         #: kept, since urllib3 2.x overwrites it with the read timeout while it waits
         self.connect_timeout = conn.timeout
         #: monotonic time of the first byte, and of the last once that is out
         self.sent_at = monotonic()
         #: every byte that went out is in the record
         self.is_recorded = type(data) is bytes and len(data) <= RECORD_LIMIT
+        first: bytes = data if self.is_recorded else b""
         #: the bytes, as they went out; after more than RECORD_LIMIT only the head
-        self.sent: List[bytes] = [data if self.is_recorded else b""]
-        self.size = len(self.sent[0])
+        self.sent = [first]
+        self.size = len(first)
         #: from the bytes: while a tunnel is opened, the connection has the last request's
-        self.method = self.sent[0].partition(b" ")[0]
+        self.method = first.partition(b" ")[0]
 
     def record(self, data: Any) -> None:
         """Note more bytes that go out; a file or an iterable is consumed as it goes."""
@@ -85,6 +90,21 @@ class Request:
         """Record no more, and keep only the head: it is too large, or will not be sent again."""
         self.is_recorded = False
         del self.sent[1:]
+
+    def gives_up(self) -> None:
+        """It has failed for good, or cannot be followed: urllib3 reads any answer alone.
+
+        The caller's exception may hold the request for long, so its record is dropped.
+        """
+        self.state.request = None
+        self.sent, self.first_error = [b""], None
+
+    @property
+    def is_followed(self) -> bool:
+        """Tell whether no install has dropped it, and nobody has closed its connection."""
+        sock = self.state.sock()
+        is_open = sock is not None and getattr(self.conn(), "sock", None) is sock
+        return is_open and self.state.request is self
 
     @property
     def left_s(self) -> Optional[float]:
@@ -144,6 +164,7 @@ class State:
         #: why the next request, whatever its method, is to take a fresh socket
         self.move_for: Optional[str] = None
         self.used_at = monotonic()
+        _forget(id(sock))
         _states[id(sock)] = self
         if self.used_at > _sweep_due_at:
             _sweep()
@@ -182,20 +203,11 @@ class State:
         self.poll, self.is_tls = poll, is_tls
         self.full_check_from_s = idle_s
 
-    def request_begins(self, conn: Any, data: Any) -> Request:
+    def request_begins(self, conn: Any, data: Any, settings: Settings) -> Request:
         """A request's first bytes are about to go out."""
-        self.request = request = Request(conn, data, self.phase is CHECKED and self.answers > 0)
+        self.request = request = Request(self, conn, data, settings)
         self.phase = SENDING
         return request
-
-    def gives_up(self) -> None:
-        """The request has failed for good, or cannot be followed: urllib3 reads any answer alone.
-
-        The caller's exception may hold the request for long, so its record is dropped.
-        """
-        request, self.request = self.request, None
-        if request is not None:
-            request.sent, request.first_error = [b""], None
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""
@@ -232,10 +244,17 @@ def _sweep() -> None:
     Weak references have no callback for it: a signal handler's exception in there would be lost.
     """
     global _sweep_due_at
-    for key, state in _states.copy().items():
-        if state.sock() is None:
-            _states.pop(key, None)
+    for key in _states.copy():
+        _forget(key)
     _sweep_due_at = monotonic() + SWEEP_EVERY_S
+
+
+def _forget(key: int) -> None:
+    """Forget the state under a key if its socket is gone, and its request, which refers to it."""
+    state = _states.get(key)
+    if state is not None and state.sock() is None:
+        _states.pop(key, None)
+        state.request = None
 
 
 def find(sock: Any) -> Optional[State]:

@@ -9,7 +9,6 @@ import urllib3
 
 from breaks import breaks
 from stalepool.connection import request_rules
-from stalepool.connection.request_rules import Attempt
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge
@@ -22,9 +21,10 @@ SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUER
 IDLE_S = 100.0
 
 
-def attempt(
+def request_with(
     replay="idempotent",
     setting="auto",
+    within_s=2,
     method="GET",
     headers=(),
     body=(),
@@ -37,12 +37,8 @@ def attempt(
     died_at=(),
     **facts,
 ):
-    """An attempt that every rule consents to, with some facts otherwise."""
+    """A request that every rule consents to, with some facts otherwise."""
     head = "\r\n".join(["%s / HTTP/1.1" % method, "Host: x", *headers, "", ""])
-    request = Request(urllib3.connection.HTTPConnection("a"), head.encode(), is_reused)
-    for part in body:
-        request.record(part)
-    request.is_replayed = is_replayed
     knowledge = Knowledge()
     knowledge.has_answered, knowledge.untrue_limit_s = has_answered, untrue_limit_s
     knowledge.window_until = monotonic() + 60 if window_is_open else None
@@ -58,8 +54,13 @@ def attempt(
         **{"sock": lambda: None, "idle_s": lambda info: IDLE_S, "answers": 0},
         "origin": SimpleNamespace(knowledge=knowledge),
     }
-    settings = Settings(replay=replay, nonidempotent_max_idle_s=setting)
-    return Attempt(settings, SimpleNamespace(**{**state, **facts}), request)
+    state = SimpleNamespace(**{**state, **facts})
+    settings = Settings(replay=replay, nonidempotent_max_idle_s=setting, replay_within_s=within_s)
+    request = Request(state, urllib3.connection.HTTPConnection("a"), head.encode(), settings)
+    for part in body:
+        request.record(part)
+    request.is_reused, request.is_replayed = is_reused, is_replayed
+    return request
 
 
 LENGTH = "Content-Length: 10"
@@ -120,8 +121,8 @@ SENT_AGAIN = [
 
 @pytest.mark.parametrize(("name", "facts"), [*REFUSED, *((None, facts) for facts in SENT_AGAIN)])
 def test_what_is_sent_again_and_what_each_rule_refuses(name, facts):
-    tried = attempt(**facts)
-    assert request_rules.first_refusal(request_rules.REPLAY_RULES, tried) == name
+    refusal = request_rules.first_refusal(request_rules.REPLAY_RULES, request_with(**facts))
+    assert refusal == name
 
 
 def test_methods_by_setting():
@@ -149,8 +150,7 @@ WORTH_A_RECORD = [
 
 @pytest.mark.parametrize(("is_worth_it", "facts"), WORTH_A_RECORD)
 def test_a_body_is_recorded_where_it_may_be_sent_again(is_worth_it, facts):
-    tried = attempt(**facts)
-    assert request_rules.is_worth_a_record(tried.state, tried.request) is is_worth_it
+    assert request_rules.is_worth_a_record(request_with(**facts)) is is_worth_it
 
 
 ACTS = {
@@ -182,9 +182,8 @@ def test_had_the_connection_died(name, happened, within_s, phase, error):
     with healthy() as pair:
         for act in happened.split(", "):
             ACTS[act](pair)
-        settings = Settings(replay_within_s=within_s)
-        tried = attempt(phase=phase)._replace(settings=settings, sock=pair.client, error=error)
-        assert request_rules.first_refusal(request_rules.DEATH_RULES, tried) == name
+        request = request_with(phase=phase, within_s=within_s, sock=lambda: pair.client)
+        assert request_rules.first_refusal(request_rules.DEATH_RULES, request, error) == name
 
 
 OF_100 = {"died_at": (100.0, 101.0, 105.0)}
@@ -224,8 +223,8 @@ NO_REASONS = [
 @pytest.mark.parametrize(("name", "facts"), [*REASONS, *((None, facts) for facts in NO_REASONS)])
 def test_the_reasons_to_move(name, facts):
     """For which a POST, :data:`IDLE_S` after the last answer, takes a fresh socket."""
-    settings, state, request, *_ = attempt(**{"method": "POST", **facts})
-    assert request_rules.reason_to_move(settings, state, request) == name
+    request = request_with(**{"method": "POST", **facts})
+    assert request_rules.reason_to_move(request) == name
 
 
 ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": DEATHS, "MOVE_REASONS": REASONS}

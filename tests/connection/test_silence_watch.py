@@ -3,20 +3,21 @@
 import contextlib
 import socket
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 import pytest
-import urllib3
+from urllib3.connection import HTTPConnection
 
 import stalepool
 from breaks import breaks
 from delayed_answers import LOST, SILENT
 from pools import UnknownSocket, counters, get, let_pass, pooled_connection, serving, shim
 from replay_tools import ECHO, prime, reused, send
-from stalepool import fallback
+from stalepool import fallback, runtime
 from stalepool.connection import silence
 from stalepool.connection.silence import CONFIRM_S, LOOK_EVERY_S, Watch
-from stalepool.connection.state import Request, find
+from stalepool.connection.state import CHECKED, Request, find
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
@@ -69,11 +70,12 @@ def watched(case, pool):
     conn = pooled_connection(pool)
     state = find(conn.sock)
     state.checked()
-    request = state.request_begins(conn, b"%s / HTTP/1.1\r\n\r\n" % case.method.encode())
+    head = b"%s / HTTP/1.1\r\n\r\n" % case.method.encode()
+    request = state.request_begins(conn, head, runtime.current)
     request.sent_at, request.wait_s, request.limit_s = monotonic() - 4, WAIT_S, case.limit_s
     if case.are_swallowed:
         state.origin.knowledge.note_probes_swallowed()
-    with contextlib.closing(Watch(conn, state, request)) as watch:
+    with contextlib.closing(Watch(request)) as watch:
         yield watch
 
 
@@ -137,11 +139,12 @@ FIRST_WAITS = {
 
 @pytest.mark.parametrize("wait_s, facts, settings", FIRST_WAITS.values(), ids=FIRST_WAITS)
 def test_the_first_wait(wait_s, facts, settings):
-    request = Request(urllib3.connection.HTTPConnection("a"), b"GET / HTTP/1.1\r\n\r\n", True)
-    vars(request).update(facts)
     settings = Settings(**{"silence_s": 10, "replay": "idempotent", **settings})
+    state, conn = SimpleNamespace(phase=CHECKED, answers=1), HTTPConnection("a")
+    request = Request(state, conn, b"GET / HTTP/1.1\r\n\r\n", settings)
+    vars(request).update(facts)
     wanted = None if wait_s is None else wait_s - silence.OFF_ROUND_S
-    assert silence.first_wait_s(request, settings) == pytest.approx(wanted)
+    assert silence.first_wait_s(request) == pytest.approx(wanted)
 
 
 class Told(UnknownSocket):

@@ -6,6 +6,7 @@ import tracemalloc
 import warnings
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import urllib3
@@ -16,6 +17,7 @@ from pools import serving, shim
 from replay_tools import reused, side_by_side
 from stalepool.clock import monotonic
 from stalepool.connection import state
+from stalepool.settings import Settings
 from stalepool_testing import CloseAfter, Respond, Silence, healthy, into_pool, kernel
 
 MB = 1 << 20
@@ -42,7 +44,8 @@ def recorded():
 
 def test_of_large_first_bytes_nothing_is_kept():
     """What follows a hijacked answer is no request."""
-    request = state.Request(HTTPConnection("127.0.0.1"), bytes(MB + 1), is_reused=True)
+    fresh = SimpleNamespace(phase=state.FRESH)
+    request = state.Request(fresh, HTTPConnection("127.0.0.1"), bytes(MB + 1), Settings())
     assert request.sent == [b""] and not request.is_recorded
 
 
