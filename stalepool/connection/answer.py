@@ -60,9 +60,6 @@ class Answer:
                 error = caught
             if not first:
                 first = _recover(self, request, error)
-                if not first:  # with pyOpenSSL a second read at the end is an SSLError
-                    ended, self.fp, request.wait_s = self.fp, BytesIO(), None
-                    ended.close()
             elif request.wait_s is not None:
                 self.fp.raw._sock.settimeout(request.limit_s)
             super().begin(*args, **options)  # type: ignore[misc]
@@ -79,7 +76,7 @@ class Answer:
             request = None  # answered() has dropped it
         finally:
             if request is not None:
-                if request.wait_s is not None and not first and error is None:  # end, or signal
+                if request.wait_s is not None and not first:  # the caller's deadline
                     _restore_timeout(self, request)
                 request.gives_up()
             error = None  # its traceback holds this frame
@@ -152,17 +149,21 @@ def _recover(response: Answer, request: Request, error: Optional[BaseException])
             raise_again(request.first_error)
         if error is not None:
             raise_again(error)
-        return b""
     finally:
         del error  # its traceback holds this frame
         watch.close()
         if request.wait_s is not None or request.is_replayed:
             _restore_timeout(response, request)
+    # http.client finds the end by itself; with pyOpenSSL a second read there is an SSLError
+    ended, response.fp = response.fp, BytesIO()
+    ended.close()
+    return b""
 
 
 @fallback.guarded("answer_failed")
 def _restore_timeout(response: Answer, request: Request) -> None:
     """Set the caller's own timeout again on the socket that is read now."""
+    request.wait_s = None
     response.fp.raw._sock.settimeout(request.limit_s)
 
 
@@ -173,7 +174,8 @@ def _wait_on_or_replay(response: Answer, watch: Watch) -> None:
     """
     _renew_file(response, watch.sock)
     if watch.finds_the_peer_dead():
-        if _replay(response, watch.request, watch.take_fresh(), has_ended=False):
+        fresh, watch.fresh = watch.fresh, None  # from here on it is the replay's
+        if _replay(response, watch.request, fresh, has_ended=False):
             return
         watch.pause_s = None  # the replay failed, but the old connection may still answer
     watch.sock.settimeout(shorter(watch.pause_s, watch.request.left_s))

@@ -82,12 +82,11 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
 
 
 @fallback.guarded("keepalive_failed")
-def arm(conn: Any, sock: Any, settings: Settings) -> None:
+def arm(sock: Any, origin: stats.Origin, settings: Settings) -> None:
     """Arm keepalive, once the application has set its options, which ``connect()`` may do."""
-    layers, origin = layers_of(sock), stats.origin(origin_of(conn))
-    if layers is None or origin.knowledge.swallows_probes:
-        return  # where probes are swallowed, keepalive would end living connections
-    if keepalive.arm(layers, settings):
+    layers = layers_of(sock)
+    # where probes are swallowed, keepalive would end living connections
+    if layers and not origin.knowledge.swallows_probes and keepalive.arm(layers, settings):
         origin.armed.tick()
 
 

@@ -14,7 +14,6 @@ from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of, shorter
 from stalepool.connection.state import Request, note_opened
 from stalepool.foreign import is_socket_timeout, is_timeout, raise_again
-from stalepool.settings import Settings
 from stalepool.sockets import tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
@@ -40,7 +39,7 @@ MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 
 
 @fallback.guarded("fresh_socket_failed")
-def open_like(conn: Any, settings: Settings, timeout: Any, address: Optional[str] = None) -> Any:
+def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] = None) -> Any:
     """Open a second socket to the same peer, tunnel and TLS included. Yields while it connects.
 
     A copy of the connection connects, and the connection's reconnect window applies.
@@ -66,7 +65,7 @@ def open_like(conn: Any, settings: Settings, timeout: Any, address: Optional[str
         clone.connect()
         if any(before.get(k) is not v for k, v in vars(clone).items() if k not in _SET_BY_CONNECT):
             return None  # it has noted something, such as a session's token, on the copy alone
-        arm(conn, clone.sock, settings)
+        arm(clone.sock, request.state.origin, request.settings)
         info = tcp_info.ask(layers_of(clone.sock))
         if info is not None and info.state != tcp_info.ESTABLISHED:
             return None  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
@@ -137,7 +136,7 @@ def take(request: Request, fresh: Any) -> bool:
         fresh.close()
         return False
     conn.sock = fresh
-    request.state.follow(conn, fresh)
+    request.state.follow(fresh)
     note_opened(fresh)
     if request.is_replayed:
         drop_unacknowledged(old)
@@ -180,7 +179,7 @@ def move(conn: Any, request: Request, reason: str) -> None:
     limit_s, address = shorter(BESIDE_S, conn.timeout), None
     if not has_ended:
         limit_s, address = _limit_s(conn, BESIDE_S if is_silent else MOVE_S), address_of(conn)
-    fresh = open_like(conn, request.settings, limit_s, address)
+    fresh = open_like(conn, request, limit_s, address)
     spent_s = monotonic() - began
     if fresh is None or (not has_ended and not is_silent and spent_s > limit_s):
         knowledge.stop_moves()

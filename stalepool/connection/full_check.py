@@ -87,7 +87,7 @@ def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, floa
             if state.origin.knowledge.swallows_probes:
                 keepalive.probe_rarely(layers, settings)
             if state.poll is None:  # the first one since the install
-                arm(conn, conn.sock, settings)
+                arm(conn.sock, state.origin, settings)
                 armed = keepalive.read(layers)
             _trust(state, layers, poll, armed, settings)
     if verdict in DEATHS:

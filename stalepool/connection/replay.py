@@ -94,27 +94,25 @@ def _send_record(request: Request, fresh: Any = None) -> Any:
     """
     request.is_replayed = True
     conn: Any = request.conn()
-    sock, is_sent = request.state.sock(), False
+    sock = request.state.sock()
     if fresh is None:
         # the name is looked up, as for urllib3's own retry: the node may be gone
         longest_s = fresh_socket.BESIDE_S if request.is_silent else fresh_socket.AFTER_END_S
         limit_s = shorter(longest_s, request.connect_timeout, request.left_s)
-        fresh = fresh_socket.open_like(conn, request.settings, limit_s)
+        fresh = fresh_socket.open_like(conn, request, limit_s)
         if fresh is None:
             return None
-    try:
-        with _only_a_deadline_is_raised(fresh, request):
-            # else another thread closed it, or the answer came while the fresh one was opened
-            if conn.sock is sock and not failure.answer_has_begun(sock):
-                for data in request.sent:
-                    fresh.settimeout(request.left_s)
-                    fresh.sendall(data)
+    with _only_a_deadline_is_raised(fresh, request), contextlib.ExitStack() as on_failure:
+        on_failure.callback(fresh.close)
+        # else another thread closed it, or the answer came while the fresh one was opened
+        if conn.sock is sock and not failure.answer_has_begun(sock):
+            for data in request.sent:
                 fresh.settimeout(request.left_s)
-                is_sent = True
-    finally:
-        if not is_sent:
-            fresh.close()
-    return fresh if is_sent else None
+                fresh.sendall(data)
+            fresh.settimeout(request.left_s)
+            on_failure.pop_all()
+            return fresh
+    return None
 
 
 def _first_byte(fresh: Any, request: Request) -> Any:
@@ -123,16 +121,14 @@ def _first_byte(fresh: Any, request: Request) -> Any:
     :returns: if no answer has begun: None, and the socket is closed.
     :raises: the caller's deadline.
     """
-    file, has_begun = fresh.makefile("rb"), False
-    try:
-        with _only_a_deadline_is_raised(fresh, request):
-            has_begun = bool(file.peek(1))
-    finally:
-        if not has_begun:
-            fresh_socket.drop_unacknowledged(fresh)
-            file.close()
-            fresh.close()
-    return file if has_begun else None
+    with _only_a_deadline_is_raised(fresh, request), contextlib.ExitStack() as on_failure:
+        on_failure.callback(fresh.close)
+        file = on_failure.enter_context(fresh.makefile("rb"))
+        on_failure.callback(fresh_socket.drop_unacknowledged, fresh)
+        if file.peek(1):
+            on_failure.pop_all()
+            return file
+    return None
 
 
 @contextlib.contextmanager

@@ -57,11 +57,10 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[Request]:
         if sock is None or not states.is_http1(conn):
             return None
         state = State(conn, FRESH)
-        states.note_opened(sock)
         # connect() itself sends a CONNECT, and may set options after that
         is_a_connect = type(data) is bytes and data.startswith(b"CONNECT ")
         if not is_a_connect and not settings.is_audit:
-            arm(conn, sock, settings)
+            arm(sock, state.origin, settings)
     phase, request = state.phase, state.request
     if phase is CHECKED:
         request = state.request_begins(conn, data, settings)

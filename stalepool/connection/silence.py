@@ -67,14 +67,9 @@ class Watch:
 
     def close(self) -> None:
         """Close the socket that was opened beside the old one, if there is one."""
-        fresh = self.take_fresh()
+        fresh, self.fresh = self.fresh, None
         if fresh is not None:
             fresh.close()
-
-    def take_fresh(self) -> Any:
-        """Hand over the socket that was opened beside the old one; None: open another."""
-        fresh, self.fresh = self.fresh, None
-        return fresh
 
     @fallback.guarded("answer_failed", default=False)
     def finds_the_peer_dead(self) -> bool:
@@ -121,7 +116,7 @@ class Watch:
     def _open_fresh(self, info: TcpInfo) -> None:
         limit_s = max(0.1, min(BESIDE_S, self.give_up_before - monotonic()))
         self._probed_since = None
-        self.fresh = open_like(self.conn, self.request.settings, limit_s, address_of(self.conn))
+        self.fresh = open_like(self.conn, self.request, limit_s, address_of(self.conn))
         if self.fresh is None or info.unacked:
             return
         self._probed_since, self.pause_s = monotonic(), CONFIRM_S

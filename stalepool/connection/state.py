@@ -148,9 +148,11 @@ class State:
         self.is_bound = False
         self.request: Optional[Request] = None
         self.phase = phase
-        self.follow(conn, conn.sock)
+        self.follow(conn.sock)
+        if phase is FRESH:  # else it may have been opened in another process
+            note_opened(conn.sock)
 
-    def follow(self, conn: Any, sock: Any) -> None:
+    def follow(self, sock: Any) -> None:
         """Make this the state of a socket of the connection, from now on."""
         self.sock = weakref.ref(sock)
         #: the socket replaces one whose peer was silent
