@@ -63,11 +63,11 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[Request]:
             arm(sock, state.origin, settings)
     phase, request = state.phase, state.request
     if phase is CHECKED:
-        request = state.request_begins(conn, data, settings)
+        request = Request(state, conn, data, settings)
         _choose_socket(conn, state, request)
     elif request is None:
         if phase in (FRESH, IDLE):  # else it is upgraded, or urllib3 sends the rest alone
-            request = state.request_begins(conn, data, settings)
+            request = Request(state, conn, data, settings)
     elif (
         phase is SENDING  # else a dialogue: the rest after 100 Continue
         and not request_rules.begins_a_request(data)  # else another class has read an answer

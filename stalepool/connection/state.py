@@ -44,7 +44,10 @@ _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n",
 
 
 class Request:
-    """The request in flight: what went out, and what has been done about it."""
+    """The request in flight: what went out, and what has been done about it.
+
+    To make one is a transition of its state: the first bytes are about to go out.
+    """
 
     #: the timeout on the socket as the wait began, or a send failed, in seconds
     limit_s: Optional[float] = None
@@ -76,6 +79,7 @@ class Request:
         self.size = len(first)
         #: from the bytes: while a tunnel is opened, the connection has the last request's
         self.method = first.partition(b" ")[0]
+        state.phase, state.request = SENDING, self  # once nothing can fail any more
 
     def record(self, data: Any) -> None:
         """Note more bytes that go out; a file or an iterable is consumed as it goes."""
@@ -204,12 +208,6 @@ class State:
         """
         self.poll, self.is_tls = poll, is_tls
         self.full_check_from_s = idle_s
-
-    def request_begins(self, conn: Any, data: Any, settings: Settings) -> Request:
-        """A request's first bytes are about to go out."""
-        self.request = request = Request(self, conn, data, settings)
-        self.phase = SENDING
-        return request
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""

@@ -50,7 +50,8 @@ def arm(layers: Layers, settings: Settings) -> bool:
         return False
     if USER_TIMEOUT and RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, USER_TIMEOUT):
         return False
-    ours, theirs, present = _ours(settings), read(layers), _read(layers.raw)
+    ours, theirs = _ours(settings), read(layers)
+    present = theirs or _read(layers.raw)
     if settings.keepalive == "tighten":
         wanted = tightened(ours, theirs)
     else:

@@ -25,6 +25,7 @@ def request_with(
     replay="idempotent",
     setting="auto",
     within_s=2,
+    phase=WAITING,
     method="GET",
     headers=(),
     body=(),
@@ -50,7 +51,7 @@ def request_with(
         knowledge.stop_moves()
     # as far as the rules look at it
     state = {
-        **{"phase": WAITING, "is_bound": False, "idle_limit_s": None, "move_for": None},
+        **{"phase": None, "is_bound": False, "idle_limit_s": None, "move_for": None},
         **{"sock": lambda: None, "idle_s": lambda info: IDLE_S, "answers": 0},
         "origin": SimpleNamespace(knowledge=knowledge),
     }
@@ -60,6 +61,7 @@ def request_with(
     for part in body:
         request.record(part)
     request.is_reused, request.is_replayed = is_reused, is_replayed
+    state.phase = phase
     return request
 
 

@@ -71,7 +71,7 @@ def watched(case, pool):
     state = find(conn.sock)
     state.checked()
     head = b"%s / HTTP/1.1\r\n\r\n" % case.method.encode()
-    request = state.request_begins(conn, head, runtime.current)
+    request = Request(state, conn, head, runtime.current)
     request.sent_at, request.wait_s, request.limit_s = monotonic() - 4, WAIT_S, case.limit_s
     if case.are_swallowed:
         state.origin.knowledge.note_probes_swallowed()
