@@ -8,7 +8,6 @@ unanswered.
 from __future__ import annotations
 
 import logging
-import select
 from typing import Any, Callable, Optional, Tuple
 
 from stalepool import fallback, runtime, stats
@@ -89,12 +88,14 @@ def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, floa
             if state.poll is None:  # the first one since the install
                 arm(conn.sock, state.origin, settings)
                 armed = keepalive.read(layers)
-            _trust(state, layers, poll, armed, settings)
-    if verdict in DEATHS:
-        died_idle_s = _idle_at_death_s(verdict, layers, info, idle_s)
-        state.origin.count_death(died_idle_s)
-        if verdict is Verdict.CLOSED and layers.is_tcp:  # all Unix sockets have one origin
-            state.origin.knowledge.note_fin(died_idle_s)
+            # until a probe can be unanswered, or max_idle_s is reached
+            probed_after_s = None if armed is None else armed.idle_s
+            idle_limit_s = shorter(float("inf"), probed_after_s, settings.max_idle_s)
+            state.trust(idle_limit_s, poll, layers.pending is not None)
+            if runtime.current is not settings:  # another thread has installed meanwhile
+                state.full_check_from_s = 0.0
+    elif verdict in DEATHS:
+        _note_death(state, verdict, layers, info, idle_s)
     return verdict, idle_s
 
 
@@ -137,31 +138,21 @@ def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
     return info.probes > 1 or (info.probes == 1 and is_overdue)
 
 
-def _trust(
-    state: State, layers: Layers, poll: select.poll, armed: Optional[Keepalive], settings: Settings
+def _note_death(
+    state: State, verdict: Verdict, layers: Layers, info: Optional[TcpInfo], idle_s: float
 ) -> None:
-    """Set from which idle time on a probe can be unanswered, or max_idle_s is reached."""
-    idle_s = 0.0  # the next check is a full one, too
-    if state.move_for is None:
-        probed_after_s = None if armed is None else armed.idle_s
-        idle_s = shorter(float("inf"), probed_after_s, settings.max_idle_s)
-    state.trust(idle_s, poll, layers.pending is not None)
-    if runtime.current is not settings:  # another thread has installed meanwhile
-        state.full_check_from_s = 0.0
-
-
-def _idle_at_death_s(
-    verdict: Verdict, layers: Layers, info: Optional[TcpInfo], idle_s: float
-) -> float:
-    if verdict is not Verdict.CLOSED or info is None:
-        return idle_s  # the kernel keeps the time of a FIN only: take the idle time now
-    # the FIN is the last segment that came in, unless a probe has been answered since, which
-    # nothing in TCP_INFO tells
-    age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
-    if layers.version is not None:
-        # the last data was the close_notify, unless the server left that out
-        age_ms = max(age_ms, int(idle_s * 1000) - info.last_data_recv_ms)
-    return max(0, age_ms) / 1000
+    """Note how long a connection had been idle when it ended; of a FIN the kernel has the time."""
+    if verdict is Verdict.CLOSED and info is not None:
+        # the FIN is the last segment that came in, unless a probe has been answered since, which
+        # nothing in TCP_INFO tells
+        age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
+        if layers.version is not None:
+            # the last data was the close_notify, unless the server left that out
+            age_ms = max(age_ms, int(idle_s * 1000) - info.last_data_recv_ms)
+        idle_s = max(0, age_ms) / 1000
+    state.origin.count_death(idle_s)
+    if verdict is Verdict.CLOSED and layers.is_tcp:  # all Unix sockets have one origin
+        state.origin.knowledge.note_fin(idle_s)
 
 
 def _report(conn: Any, state: State, verdict: Verdict, idle_s: float, settings: Settings) -> None:

@@ -16,6 +16,7 @@ from stalepool.connection import fresh_socket
 from stalepool.connection.connect import shorter
 from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, first_refusal
 from stalepool.connection.state import Request
+from stalepool.foreign import is_timeout
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -139,7 +140,7 @@ def _only_a_deadline_is_raised(fresh: Any, request: Request) -> Iterator[None]:
         yield
     except failure.socket_errors() as error:
         clear_tls_errors(fresh, error)
-        if failure.is_a_deadline(error, since, limit_s):
+        if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
             raise
 
 

@@ -85,10 +85,6 @@ def _keeps_its_meaning(request: Request) -> Any:
     return may_be_repeated(request, "safe") or not _has_a_precondition(request.head)
 
 
-def _carries_an_identity(request: Request) -> Any:
-    return request.state.is_bound or speaks_an_identity(request.head)
-
-
 #: may this request be sent a second time, whatever happened to its connection?
 REPLAY_RULES = (
     Rule("switched_off", lambda request: request.settings.replay != "off"),
@@ -98,7 +94,7 @@ REPLAY_RULES = (
     Rule("precondition", _keeps_its_meaning),
     Rule("dialogue", lambda request: not _is_a_dialogue(request.head)),
     Rule("credential", lambda request: not _is_for_one_use(request.head)),
-    Rule("identity", lambda request: not _carries_an_identity(request)),
+    Rule("identity", lambda r: not (r.state.is_bound or speaks_an_identity(r.head))),
     Rule("body", _has_its_body_on_record),
 )
 

@@ -204,10 +204,10 @@ class State:
     def trust(self, idle_s: float, poll: select.poll, is_tls: bool) -> None:
         """The full check found the connection alive: up to ``idle_s`` the fast check suffices.
 
-        :param is_tls: whether ``sock.pending()`` is to be asked, too.
+        But not while a move is due. With ``is_tls`` it asks ``sock.pending()``, too.
         """
         self.poll, self.is_tls = poll, is_tls
-        self.full_check_from_s = idle_s
+        self.full_check_from_s = idle_s if self.move_for is None else 0.0
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""

@@ -77,11 +77,6 @@ def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[
     return monotonic() - since >= limit_s - _EARLY_S
 
 
-def is_a_deadline(error: BaseException, since: float, limit_s: Optional[float]) -> bool:
-    """Tell whether a timeout is the caller's deadline; see :func:`has_run_out`."""
-    return is_timeout(error) and not has_run_out(error, since, limit_s)
-
-
 def is_silent_end(error: Optional[BaseException]) -> bool:
     """Tell whether the kernel gave up on a peer that had said nothing."""
     return getattr(error, "errno", None) in _SILENT_ENDS
