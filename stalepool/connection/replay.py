@@ -94,8 +94,7 @@ def _send_record(request: Request, fresh: Any = None) -> Any:
     :raises: the caller's deadline.
     """
     request.is_replayed = True
-    conn: Any = request.conn()
-    sock = request.state.sock()
+    conn, sock = request.conn(), request.state.sock()  # type: Any, Any
     if fresh is None:
         # the name is looked up, as for urllib3's own retry: the node may be gone
         longest_s = fresh_socket.BESIDE_S if request.is_silent else fresh_socket.AFTER_END_S
@@ -103,8 +102,7 @@ def _send_record(request: Request, fresh: Any = None) -> Any:
         fresh = fresh_socket.open_like(conn, request, limit_s)
         if fresh is None:
             return None
-    with _only_a_deadline_is_raised(fresh, request), contextlib.ExitStack() as on_failure:
-        on_failure.callback(fresh.close)
+    with _closed_on_failure(fresh, request) as on_failure:
         # else another thread closed it, or the answer came while the fresh one was opened
         if conn.sock is sock and not failure.answer_has_begun(sock):
             for data in request.sent:
@@ -122,8 +120,7 @@ def _first_byte(fresh: Any, request: Request) -> Any:
     :returns: if no answer has begun: None, and the socket is closed.
     :raises: the caller's deadline.
     """
-    with _only_a_deadline_is_raised(fresh, request), contextlib.ExitStack() as on_failure:
-        on_failure.callback(fresh.close)
+    with _closed_on_failure(fresh, request) as on_failure:
         file = on_failure.enter_context(fresh.makefile("rb"))
         on_failure.callback(fresh_socket.drop_unacknowledged, fresh)
         if file.peek(1):
@@ -133,15 +130,20 @@ def _first_byte(fresh: Any, request: Request) -> Any:
 
 
 @contextlib.contextmanager
-def _only_a_deadline_is_raised(fresh: Any, request: Request) -> Iterator[None]:
-    """Context manager that drops the errors of a fresh socket, but not the caller's deadline."""
+def _closed_on_failure(fresh: Any, request: Request) -> Iterator[contextlib.ExitStack]:
+    """Context manager that drops the errors of a fresh socket, but not the caller's deadline.
+
+    Yields what closes the socket in the end, unless ``pop_all()`` is called.
+    """
     since, limit_s = monotonic(), request.left_s
-    try:
-        yield
-    except failure.socket_errors() as error:
-        clear_tls_errors(fresh, error)
-        if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
-            raise
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(fresh.close)
+        try:
+            yield on_failure
+        except failure.socket_errors() as error:
+            clear_tls_errors(fresh, error)
+            if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
+                raise
 
 
 def note_outcome(request: Request, outcome: str) -> None:

@@ -33,6 +33,21 @@ def test_a_class_is_not_kept():
     assert kept() is None
 
 
+@pytest.mark.usefixtures("no_collector")
+def test_a_request_goes_when_another_socket_gets_the_same_id():
+    with shim(replay="idempotent"), serving([Respond()]) as (_, pool):
+        conn, other = pool._new_conn(), pool._new_conn()
+        _sending(conn)
+        other.connect()
+        gone = weakref.ref(state.find(conn.sock).request)
+        state._states[id(other.sock)] = state._states.pop(id(conn.sock))
+        conn.close()
+        assert gone() is not None
+        state.State(other, state.FRESH)
+        assert gone() is None
+        other.close()
+
+
 # -- bytes of requests -----------------------------------------------------------------------------
 
 
@@ -183,3 +198,4 @@ def test_a_connection_that_is_let_go_is_gone(phase, enter, script, version):
             os.fstat(descriptor)
         state._sweep()
         assert found not in state._states.values()
+        assert found.request is None  # which refers to it, and must not wait for the collector
