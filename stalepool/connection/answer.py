@@ -64,8 +64,7 @@ class Answer:
                 self.fp.raw._sock.settimeout(request.limit_s)
             super().begin(*args, **options)  # type: ignore[misc]
             if (
-                not state.answers
-                or request.first_error is not None
+                not state.answers  # so it is after a replay, too
                 or self.status in _TELLING
                 or first.find(b"live:") >= 0  # Keep-Alive; "in", or headers.get(), costs more
                 or (sent := request.sent[0]).find(b"pgrade") >= 0
@@ -113,7 +112,7 @@ def _begin_to_wait(response: Answer) -> Optional[Request]:
     request.limit_s = timeout_of(sock)
     wait_s = first_wait_s(request)
     # a socket of an unknown kind cannot be asked, and its timeouts need not look like a socket's
-    if wait_s is not None and (state.poll is not None or layers_of(sock) is not None):
+    if wait_s is not None and state.poll is not None:
         request.wait_s = wait_s
         sock.settimeout(wait_s)
     return request

@@ -141,7 +141,7 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
     """
     timeout, began, outcome = conn.timeout, monotonic(), "failed"
     limit_s = number_of(timeout)
-    ends = began + (wait_s if limit_s is None else min(wait_s, limit_s))
+    ends = began + shorter(wait_s, limit_s)
     try:
         for pause_s in _pauses(ends):
             paused_at = monotonic()
