@@ -26,7 +26,7 @@ from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 #: to a moved request they may mean too many connections (RFC 6585, section 4), or one that has not
 #: shown the client's certificate, as the old one had
-_REFUSALS = (401, 403, 413, 429, 503)
+_STOPS_MOVES = (401, 403, 413, 429, 503)
 LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
@@ -213,7 +213,7 @@ def _learn(response: Answer, request: Request) -> None:
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
     is_late = monotonic() - request.sent_at > LATE_S
-    if request.moved_for is not None and (is_late or response.status in _REFUSALS):
+    if request.moved_for is not None and (is_late or response.status in _STOPS_MOVES):
         state.origin.knowledge.stop_moves()
     hint = response.headers.get("keep-alive")
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])

@@ -6,6 +6,7 @@ request is known not to have been applied.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
 
@@ -23,15 +24,13 @@ IDEMPOTENT = SAFE | {b"PUT", b"DELETE"}  # section 9.2.2
 METHODS: Dict[str, FrozenSet[bytes]] = {"off": frozenset(), "safe": SAFE, "idempotent": IDEMPOTENT}
 
 
-def _header(*names: str) -> Callable[[bytes], Any]:
-    pattern = rb"\r\n(?:%s)[ \t]*:" % b"|".join(name.encode() for name in names)
-    return re.compile(pattern, re.IGNORECASE).search
+def _search(pattern: bytes, *words: str) -> Callable[[bytes], Any]:
+    any_of_them = b"|".join(word.encode() for word in words)
+    return re.compile(pattern % any_of_them, re.IGNORECASE).search
 
 
-def _credential(*schemes: str) -> Callable[[bytes], Any]:
-    pattern = rb"\r\n(?:proxy-)?authorization[ \t]*:[ \t]*(?:%s)\b"
-    return re.compile(pattern % b"|".join(s.encode() for s in schemes), re.IGNORECASE).search
-
+_header = functools.partial(_search, rb"\r\n(?:%s)[ \t]*:")
+_credential = functools.partial(_search, rb"\r\n(?:proxy-)?authorization[ \t]*:[ \t]*(?:%s)\b")
 
 # a token, a target and a version, RFC 9112, section 3; bounded, since a body may have no spaces
 _is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/1\.[01]\r\n").match
