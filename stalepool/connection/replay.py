@@ -15,10 +15,12 @@ from stalepool.clock import monotonic
 from stalepool.connection import fresh_socket
 from stalepool.connection.connect import shorter
 from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, first_refusal
-from stalepool.connection.state import Request
+from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.foreign import is_timeout
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
+
+LOOK_BACK_EVERY_S = 0.5  #: how often the old socket of a silent peer is looked at in a replay
 
 _logger = logging.getLogger("stalepool.replay")
 
@@ -80,7 +82,7 @@ def on_fresh_socket(request: Request, fresh: Any, has_ended: bool) -> Any:
     request.is_silent, file = request.is_silent or not has_ended, None
     fresh = _send_record(request, fresh)
     if fresh is not None and (not has_ended or fresh_socket.take(request, fresh)):
-        file = _first_byte(fresh, request)
+        file = _first_byte(fresh, request, None if has_ended else request.state.sock())
         if file is not None and not has_ended and not fresh_socket.take(request, fresh):
             file.close()
             file = None
@@ -114,18 +116,31 @@ def _send_record(request: Request, fresh: Any = None) -> Any:
     return None
 
 
-def _first_byte(fresh: Any, request: Request) -> Any:
+def _first_byte(fresh: Any, request: Request, old: Any) -> Any:
     """Return the file object of a socket on which an answer has begun. Yields.
 
-    :returns: if no answer has begun: None, and the socket is closed.
+    :param old: one on which the answer may still come, since its peer was only silent; or None.
+    :returns: if no answer has begun, or one on the old socket: None, and the fresh one is closed.
     :raises: the caller's deadline.
     """
     with _closed_on_failure(fresh, request) as on_failure:
-        file = on_failure.enter_context(fresh.makefile("rb"))
         on_failure.callback(fresh_socket.drop_unacknowledged, fresh)
-        if file.peek(1):
-            on_failure.pop_all()
-            return file
+        while not failure.answer_has_begun(old):
+            pause_s = shorter(None if old is None else LOOK_BACK_EVERY_S, request.left_s)
+            since = monotonic()
+            fresh.settimeout(pause_s)
+            with contextlib.ExitStack() as until_then:
+                file = until_then.enter_context(fresh.makefile("rb"))
+                try:
+                    if file.peek(1):
+                        until_then.pop_all()
+                        on_failure.pop_all()
+                        return file
+                    break
+                except failure.socket_errors() as error:
+                    is_over = old is None or request.left_s == NOTHING_LEFT_S
+                    if is_over or not failure.has_run_out(error, since, pause_s):
+                        raise
     return None
 
 

@@ -20,18 +20,20 @@ from stalepool.sockets.tcp_info import TcpInfo
 
 CONFIRM_S = 2.2  #: time for two probes, a second apart, and a margin
 LOOK_EVERY_S = 1.0
+LOOK_AGAIN_S = 0.15  #: the same while a fresh socket is open, or two round trips
 SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES = 4, 1  #: what makes a silent peer suspect
 SHORTEST_WAIT_S = 0.5  #: a request whose first wait would be shorter than this is not watched
 #: the first wait ends this much early: else it looks like a caller's deadline of ``silence_s``
 OFF_ROUND_S = 0.3
-SPARE_S = 0.3  #: what is left before T/2 after the first wait and CONFIRM_S
+#: what is left before T/2 after the first wait, in which the old socket's next probe has to go out
+RESERVE_S = 3.5
 PROBE_EVERY_S = 1  #: on the fresh socket
 
 
 def first_wait_s(request: Request) -> Optional[float]:
     """Return the seconds of the first wait; None for a request that is not watched.
 
-    ``min(silence_s, T/2 - 2.5)``, with the caller's own timeout T, less :data:`OFF_ROUND_S`.
+    ``min(silence_s, T/2 - 3.5)``, with the caller's own timeout T, less :data:`OFF_ROUND_S`.
     """
     if not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
@@ -40,7 +42,7 @@ def first_wait_s(request: Request) -> Optional[float]:
     if wait_s is None or not may_be_repeated(request, settings.replay):
         return None
     if request.limit_s is not None:
-        wait_s = min(wait_s, request.limit_s / 2 - CONFIRM_S - SPARE_S)
+        wait_s = min(wait_s, request.limit_s / 2 - RESERVE_S)
     return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S else None
 
 
@@ -64,6 +66,8 @@ class Watch:
         self.fresh: Any = None
         #: since when that is probed; None: it is not
         self._probed_since: Optional[float] = None
+        #: unanswered probes of the old one when that was open, and at the look before this one
+        self._probes = self._probes_before = 0
 
     def close(self) -> None:
         """Close the socket that was opened beside the old one, if there is one."""
@@ -86,7 +90,13 @@ class Watch:
         if info is None:
             self.close()
             return False
-        return info.unacked > 0 or (info.probes >= DEAD_PROBES and self._fresh_alone_answers())
+        if info.unacked:
+            return True
+        # until the fresh one stood, the path may have been away: a probe of the old one has to go
+        # out after that, and to be unanswered at two looks, between which its answer would come
+        self.pause_s = max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
+        is_unanswered, self._probes_before = self._probes < self._probes_before, info.probes
+        return is_unanswered and info.probes >= DEAD_PROBES and self._fresh_alone_answers()
 
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
@@ -120,6 +130,8 @@ class Watch:
         if self.fresh is None or info.unacked:
             return
         self._probed_since, self.pause_s = monotonic(), CONFIRM_S
+        now = tcp_info.ask(layers_of(self.sock))
+        self._probes = self._probes_before = (now or info).probes
         keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
 
     def _fresh_alone_answers(self) -> bool:
@@ -136,7 +148,7 @@ class Watch:
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
         if info.last_ack_recv_ms < probed_for_ms - 800 * PROBE_EVERY_S:
             self.knowledge.note_probe_answered()
-            return True
+            return info.probes < 2  # else the path is away again
         self.knowledge.note_probes_swallowed()
         self.pause_s = None
         keepalive.probe_rarely(layers_of(self.sock), self.request.settings)

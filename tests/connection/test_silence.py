@@ -214,6 +214,19 @@ def unacknowledged_and_dead(
         return ask(server, pool, method)
 
 
+def answered_by_the_old_one():
+    """Nothing arrives until the request is on a fresh socket, too; there nobody answers it."""
+    with answered(FaultServer([Respond(200), Silence()])) as (server, pool):
+        server.channels[0].flush()
+        testing.swallow(server.channels[0].sock)
+
+        def bring_it_back():
+            server.wait_request(2)
+            testing.release(server.channels[0].sock)
+
+        return side_by_side([lambda: ask(server, pool), bring_it_back])[0]
+
+
 # -- what is seen of it ----------------------------------------------------------------------------
 
 
@@ -299,6 +312,11 @@ CASES = {
         on=[1],
         replays={"failed": 1},
     ),
+    # at the next retransmission
+    "the old one answers": (
+        answered_by_the_old_one,
+        shows(3, 15, end=200, on=[1, 0], replays={"failed": 1}),
+    ),
     "nobody listens": times_out(
         lambda: unacknowledged_and_dead(timeout_s=NOBODY_LIMIT_S, is_gone=True), on=[]
     ),
@@ -307,7 +325,13 @@ CASES = {
 #: a few of each kind where the world is another one
 GREEN = [
     *("GET, a gap of 3.6 s", "TLS: GET, a gap", "PUT unread"),
-    *("acknowledged GET", "unacknowledged GET", "TLS: acknowledged GET", "known: pool: POST"),
+    *(
+        "acknowledged GET",
+        "unacknowledged GET",
+        "the old one answers",
+        "TLS: acknowledged GET",
+        "known: pool: POST",
+    ),
 ]
 
 
@@ -347,6 +371,8 @@ def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
 _late = functools.partial(shows, 14.7, 20 + 2, end=200)
 DEFAULT_NUMBERS = {
     "POST, a gap of 44 s": (lambda: across_a_gap("POST", 44, 25, begins_s=4.5), is_waited_for),
+    # over as a fresh one is opened; the old one's next probe goes out later
+    "PUT, a gap of 17.2 s": (lambda: across_a_gap("PUT", 17.2, 30), is_waited_for),
     "GET, a gap of 25 s": (lambda: across_a_gap("GET", 25, 27, begins_s=1), is_waited_for),
     "GET behind a filter": (lambda: behind_a_filter(25), is_waited_for),
     # the first fresh socket is for probes alone

@@ -16,7 +16,7 @@ from pools import UnknownSocket, counters, get, let_pass, pooled_connection, ser
 from replay_tools import ECHO, prime, reused, send
 from stalepool import fallback, runtime
 from stalepool.connection import silence
-from stalepool.connection.silence import CONFIRM_S, LOOK_EVERY_S, Watch
+from stalepool.connection.silence import CONFIRM_S, LOOK_AGAIN_S, LOOK_EVERY_S, Watch
 from stalepool.connection.state import CHECKED, Request, find
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, tcp_info
@@ -41,6 +41,10 @@ class Case(NamedTuple):
     method: str = "GET"
 
 
+def probes(*unanswered, **more):
+    return [{"probes": number, **more} for number in unanswered]
+
+
 CASES = {
     "not acknowledged": Case([LOST, LOST], DEAD),
     "retransmitted three times": Case([{**LOST, "retransmits": 3}], MORE_TIME),
@@ -52,10 +56,15 @@ CASES = {
     "no TCP_INFO": Case([None], MORE_TIME),
     "a sign of life a second ago": Case([{**LOST, "last_ack_recv_ms": 1000}], MORE_TIME, 2.02),
     "no probe yet": Case([{}], MORE_TIME),
-    "first probe": Case([{"probes": 1}], OPENED, CONFIRM_S),
-    "two probes, the fresh one's answered": Case([{"probes": 1}, {"probes": 2}], OPENED),
+    "first probe": Case(probes(1, 1), OPENED, CONFIRM_S),
+    # said for the second time once the fresh one stands; its own probes are answered from then on
+    "no probe since then": Case(probes(3, 3, 3, 3), OPENED, LOOK_AGAIN_S),
+    "the first probe since then": Case(probes(2, 2, 3), OPENED, LOOK_AGAIN_S),
     # a socket that was probed is not used itself
-    "three probes, the fresh one's answered": Case([{"probes": 1}, {"probes": 3}], (True, False)),
+    "it stays unanswered": Case(probes(2, 2, 3, 3), (True, False), LOOK_AGAIN_S),
+    "its answer comes": Case([*probes(2, 2, 3), {"last_ack_recv_ms": 100}], MORE_TIME, 2.92),
+    "two in all stay unanswered": Case(probes(1, 1, 2, 2), OPENED, LOOK_AGAIN_S),
+    "a round trip of a second": Case(probes(3, 3, 4, rtt_us=1000000), OPENED, 2.0),
     "probes are swallowed": Case([{"probes": 9}], MORE_TIME, are_swallowed=True),
     "swallowed, and not acknowledged": Case([LOST, LOST], DEAD, are_swallowed=True),
     "half of the caller's time is over": Case([LOST], MORE_TIME, None, limit_s=8.0),
@@ -105,12 +114,13 @@ def test_only_the_fresh_socket_is_probed_more_often():
         with watched(CASES["first probe"], pool) as watch:
             old = layers_of(watch.conn.sock)
             before = keepalive.read(old)
-            with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 3})):
+            said = [TcpInfo(**{**SILENT, "probes": number}) for number in (3, 3, 3, 4, 4, 4)]
+            with breaks("TCP_INFO", by=lambda _: said.pop(0)):
                 assert not watch.finds_the_peer_dead()
                 probed = keepalive.read(layers_of(watch.fresh))
                 assert (keepalive.read(old), probed.interval_s) == (before, 1)
                 # the fresh one's probe is unanswered, too: probes are swallowed
-                assert not watch.finds_the_peer_dead()
+                assert not watch.finds_the_peer_dead() and not watch.finds_the_peer_dead()
             assert (watch.fresh, watch.pause_s) == (None, None)
             assert keepalive.read(old) == before._replace(interval_s=75)
 
@@ -125,8 +135,8 @@ def test_nothing_is_done_after_an_uninstall():
 FIRST_WAITS = {
     "no limit of the caller's": (10.0, {}, {}),
     "a limit that leaves room": (10.0, {"limit_s": 60.0}, {}),
-    "half of a limit, less two probes": (7.5, {"limit_s": 20.0}, {}),
-    "a limit that leaves none": (None, {"limit_s": 5.9}, {}),
+    "half of a limit, less a probe": (6.5, {"limit_s": 20.0}, {}),
+    "a limit that leaves none": (None, {"limit_s": 7.9}, {}),
     "a setting of its own": (3.0, {}, {"silence_s": 3}),
     "switched off": (None, {}, {"silence_s": "off"}),
     "audit": (None, {}, {"mode": "audit"}),
