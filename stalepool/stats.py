@@ -24,6 +24,9 @@ SWALLOWED_FOR_S = 86400.0
 OBSERVED_FOR_S = 3600.0
 NO_MOVES_FOR_S = 300.0
 
+#: moves near an idle limit; the kernel keeps the port of each in TIME_WAIT for a minute
+MOST_MOVES_A_MINUTE = 60
+
 #: how often an announced idle limit has to be outlived before it is ignored; not once, since the
 #: server's clock may be coarse
 TIMES_OUTLIVED = 3
@@ -75,6 +78,7 @@ class Knowledge:
     _swallowed_until = 0.0
     _fins: Tuple[Tuple[float, float], ...] = ()  # (monotonic time, idle time in seconds)
     _moves_stopped_until = 0.0
+    _moves: Tuple[float, int] = (0.0, 0)  # since when, and how many
     #: from when on a connection whose probes are unanswered may be left; a failed move sets it
     move_again_at = 0.0
     #: announced idle limits up to this one are untrue; and how often others were outlived so far
@@ -138,6 +142,15 @@ class Knowledge:
     def stop_moves(self) -> None:
         """Stop moves for a while: one failed, was slow, or lost its request."""
         self._moves_stopped_until = monotonic() + NO_MOVES_FOR_S
+
+    def note_move(self) -> None:
+        """Note a move near an idle limit, and stop further ones if there are too many."""
+        now, (since, count) = monotonic(), self._moves
+        if now - since >= 60:
+            since, count = now, 0
+        self._moves = since, count + 1
+        if count + 1 >= MOST_MOVES_A_MINUTE:
+            self._moves_stopped_until = max(self._moves_stopped_until, since + 60)
 
     @property
     def moves_stopped_for_s(self) -> int:

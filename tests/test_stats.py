@@ -139,6 +139,21 @@ def test_a_fact_is_believed_for_its_time(fact, clock):
     assert getattr(knowledge, fact) == 0
 
 
+def test_moves_near_an_idle_limit_do_not_use_up_the_ports(clock):
+    """Of each, the kernel keeps one for a minute."""
+    knowledge, waits = stats.Knowledge(), []
+    for _ in range(stats.MOST_MOVES_A_MINUTE + 1):
+        clock[0] += 0.5
+        knowledge.note_move()
+        waits.append(knowledge.moves_stopped_for_s)
+    assert waits == [0] * (stats.MOST_MOVES_A_MINUTE - 1) + [31, 30]
+    clock[0] += 30
+    knowledge.note_move()
+    assert knowledge.moves_stopped_for_s == 0
+    knowledge.stop_moves()
+    assert knowledge.moves_stopped_for_s == 300
+
+
 def test_the_later_word_on_probes_counts():
     knowledge = stats.Knowledge()
     said = {"swallowed": knowledge.note_probes_swallowed, "answered": knowledge.note_probe_answered}

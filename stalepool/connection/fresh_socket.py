@@ -13,7 +13,7 @@ from stalepool import fallback, stats
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of, shorter
 from stalepool.connection.state import Request, note_opened
-from stalepool.foreign import is_socket_timeout, is_timeout, raise_again
+from stalepool.foreign import is_foreign, is_socket_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
@@ -91,8 +91,10 @@ def address_of(conn: Any) -> Optional[str]:
     raw = raw_of(conn.sock)
     try:
         name: Any = None if raw is None else raw.getpeername()  # PySocks's own tells the far end
-    except OSError:  # it has been reset meanwhile
-        return None
+    except OSError as error:
+        if is_foreign(error):
+            raise  # a signal handler's
+        return None  # it has been reset meanwhile
     is_usable = isinstance(name, tuple) and name[1] == conn.port and not any(name[3:])
     return name[0] if is_usable else None
 
@@ -164,7 +166,7 @@ def drop_unacknowledged(sock: Any) -> None:
 def _limit_s(conn: Any, longest_s: float) -> Any:
     """Return the limit of a move that may fail, and then has used up some of the request's time."""
     own_s, info = number_of(conn.timeout), tcp_info.ask(layers_of(conn.sock))
-    limit_s = longest_s if own_s is None else min(longest_s, own_s / 4)
+    limit_s = longest_s if own_s is None else min(longest_s, own_s / 10)
     return shorter(own_s, max(limit_s, 0 if info is None else MOVE_ROUND_TRIPS * info.rtt_us / 1e6))
 
 
@@ -196,4 +198,6 @@ def move(conn: Any, request: Request, reason: str) -> None:
     state.origin.count("moved", reason)
     if reason in stats.HIDDEN:
         state.origin.hidden.tick()
+    else:
+        knowledge.note_move()
     fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)

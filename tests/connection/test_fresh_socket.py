@@ -20,13 +20,22 @@ from stalepool_testing import TLS, Close, FaultServer, Latency, ProcessThenReset
 from worlds import WITH_TESTS
 
 
-@pytest.mark.parametrize(("rtt_us", "moved"), [(0, "failed"), (100_000, "idle_setting")])
-def test_a_move_may_take_eight_round_trips(rtt_us, moved):
-    """Or 0.25 s, if that is longer: this handshake takes more, as that of a host far away does."""
+@pytest.mark.parametrize(
+    ("limit_s", "connect_timeout_s", "rtt_us", "moved"),
+    [
+        *((0.25, None, 0, "failed"), (0.25, None, 100_000, "idle_setting")),
+        *((3.0, 30.0, 0, "idle_setting"), (3.0, 2.0, 0, "failed")),
+    ],
+    ids=["0.25 s", "eight round trips", "a long timeout", "a tenth of a short one"],
+)
+def test_the_limit_of_a_move(limit_s, connect_timeout_s, rtt_us, moved):
+    """This handshake takes 0.4 s and more, as that of a host far away does."""
     says = TcpInfo(**{**SILENT, "rtt_us": rtt_us})
-    with shim(nonidempotent_max_idle_s=0), reused(tls="TLSv1.3") as (server, pool):
+    options = {"tls": "TLSv1.3", "timeout": urllib3.Timeout(connect=connect_timeout_s, read=30.0)}
+    with shim(nonidempotent_max_idle_s=0), reused(**options) as (server, pool):
         with server.add(Latency(0.4)), breaks("TCP_INFO", by=lambda _: says):
-            assert send(server, pool, "POST").status == 200
+            with breaks("limit of a move", by=limit_s):
+                assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {moved: 1}
 
 

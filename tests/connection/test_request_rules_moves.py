@@ -24,8 +24,8 @@ from worlds import under_eventlet
 LIMITED = Respond(headers={"Keep-Alive": "timeout=1"})
 NEAR_S = 0.85
 NEAR, TWICE = (0, NEAR_S), (0, NEAR_S, NEAR_S)
-#: a quarter of the connect timeout is the most that a move may take
-TIMEOUT = urllib3.Timeout(connect=10.0, read=20.0)
+#: a tenth of the connect timeout is the most that a step of a move may take
+TIMEOUT = urllib3.Timeout(connect=25.0, read=20.0)
 
 
 class Seen(NamedTuple):
