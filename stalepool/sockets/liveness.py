@@ -13,6 +13,7 @@ import select
 import struct
 from typing import List, Optional, Tuple
 
+from stalepool.foreign import is_foreign
 from stalepool.sockets import unpatched
 from stalepool.sockets.layers import CLOSE_NOTIFY, WANTS_MORE, Layers, RawSocket, clear_tls_errors
 from stalepool.sockets.verdict import Verdict
@@ -85,6 +86,8 @@ def _look_at_readable(layers: Layers, poll: select.poll, may_consume: bool) -> V
     except BlockingIOError:
         return Verdict.ALIVE
     except OSError as error:
+        if is_foreign(error):
+            raise  # a signal handler's
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.RESET)
     if not seen:
         return Verdict.CLOSED
