@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import socket
-from typing import TypeVar
 from urllib.parse import urlsplit
 
 from stalepool_testing.channel import Channel
@@ -12,8 +11,6 @@ from stalepool_testing.listener import Listener
 from stalepool_testing.messages import Request, answer_bytes
 from stalepool_testing.tls import TLS
 from stalepool_testing.wire import IO_TIMEOUT_S
-
-X = TypeVar("X", bound="ConnectProxy")
 
 # RFC 9110 section 7.6.1: not for the next hop
 _HOP_BY_HOP = frozenset(
@@ -43,9 +40,6 @@ class ConnectProxy(Listener):
         self.forwarded: list[Request] = []
         self._tunnelling: list[Channel] = []
         super().__init__(self._serve_client, tls, family, host)
-
-    def __enter__(self: X) -> X:
-        return self
 
     def cut(self, reset: bool = False) -> int:
         """Close all open tunnels on the client's side, as a proxy that restarts does.
@@ -86,7 +80,7 @@ class ConnectProxy(Listener):
             self._tunnelling.append(channel)
             channel.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
             try:
-                _relay(channel, upstream)
+                relay(channel, upstream)
             except ConnectionError:
                 channel.reset()
 
@@ -115,7 +109,11 @@ class ConnectProxy(Listener):
         channel.send(answer_bytes(response.status, body, fields, request))
 
 
-def _relay(channel: Channel, upstream: socket.socket) -> None:
+def relay(channel: Channel, upstream: socket.socket) -> None:
+    """Hand bytes on, both ways, until the client ends the connection.
+
+    :raises ConnectionError: the server has reset it.
+    """
     server_has_ended = False
     while True:
         if channel.wait_either(None if server_has_ended else upstream):

@@ -8,17 +8,19 @@ import socket
 import tempfile
 import threading
 import time
-from typing import Callable
+from typing import Any, Callable, TypeVar
 from urllib.parse import quote
 
 from stalepool_testing.channel import Channel
 from stalepool_testing.doorbell import Doorbell
 from stalepool_testing.journal import Journal
 from stalepool_testing.kernel import POLLIN, Unavailable
-from stalepool_testing.network import Network
+from stalepool_testing.network import LISTENING, Network
 from stalepool_testing.sockets import loopback
 from stalepool_testing.tls import TLS, forget_errors
 from stalepool_testing.wire import IO_TIMEOUT_S, Ended
+
+L = TypeVar("L", bound="Listener")
 
 
 class Listener:
@@ -52,26 +54,22 @@ class Listener:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closing = False
+        self._receive_buffer = receive_buffer
         self._directory = tempfile.mkdtemp() if family == socket.AF_UNIX else None
-        self._sock = socket.socket(family, socket.SOCK_STREAM)
         try:
-            if receive_buffer is not None:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             if self._directory:
-                self._sock.bind(os.path.join(self._directory, "socket"))
+                self._sock = self._bound(os.path.join(self._directory, "socket"))
             else:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                self._sock.bind((host or loopback(family), 0))
-            self._sock.listen(1024)
-            self._sock.setblocking(False)
-            self._address = self._sock.getsockname()
+                self._sock = self._bound((host or loopback(family), 0))
         except BaseException:
-            self._sock.close()
             self._remove_directory()
             raise
-        self._network = Network(self._sock)
-        self._doorbell = Doorbell()
-        self._acceptor = self._start(self._accept_all)
+        self._address = self._sock.getsockname()
+        self._network = Network()
+        self._accept()
+
+    def __enter__(self: L) -> L:
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
         error = exc_info[1]
@@ -128,6 +126,27 @@ class Listener:
         """Return the server's address and its journal, a line for each event."""
         return f"{type(self).__name__} {self.origin}\n{self.journal}"
 
+    def stop_listening(self) -> None:
+        """Refuse connects from now on; connections that are open go on. Does nothing a second time.
+
+        The port stays this server's, for :meth:`listen`. TCP only.
+        """
+        if self._stop_accepting():
+            self._sock = self._bound(self._address)
+
+    def listen(self) -> None:
+        """Accept connects again, on the same port, after :meth:`stop_listening`."""
+        if not self._acceptor.is_alive():
+            self._accept()
+
+    def close_connections(self) -> None:
+        """End all connections that are open; returns when the FIN of each has been sent."""
+        for channel in self.channels:
+            channel.stop()
+        self.journal.wait(
+            lambda _: all(channel.ended for channel in self.channels), what="end of all connections"
+        )
+
     def close(self) -> None:
         """Stop listening, end all connections with a FIN, and wait for the threads.
 
@@ -141,11 +160,8 @@ class Listener:
         if not first:
             return
 
-        def stop_listening() -> None:
-            raise Ended
-
-        self._doorbell.tell(stop_listening)
-        self._acceptor.join(IO_TIMEOUT_S)
+        self._stop_accepting()
+        self._sock.close()  # which may be one that keeps the port
         for channel in self.channels:
             channel.stop()
         if not self._join(0.25):
@@ -156,6 +172,37 @@ class Listener:
         self._remove_directory()
         if self.errors:
             raise self.errors[0]
+
+    def _bound(self, address: Any) -> socket.socket:
+        sock = socket.socket(self.family, socket.SOCK_STREAM)
+        try:
+            if self._receive_buffer is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
+            # connections that have been accepted here may still be open
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            # while it does not listen, nobody else may have the port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _accept(self) -> None:
+        self._network.accepted(LISTENING, self._sock)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._sock.listen(1024)
+        self._sock.setblocking(False)
+        self._doorbell = Doorbell()
+        self._acceptor = self._start(self._accept_all)
+
+    def _stop_accepting(self) -> bool:
+        def end() -> None:
+            raise Ended
+
+        was_accepting = self._doorbell.tell(end)
+        self._acceptor.join(IO_TIMEOUT_S)
+        return was_accepting
 
     def _join(self, timeout_s: float) -> bool:
         """Wait for the threads; not by ``join()``, which raises under eventlet on Python 3.13."""
@@ -180,6 +227,7 @@ class Listener:
         except Ended:
             pass
         finally:
+            self._network.let_go(LISTENING, self._sock)
             self._sock.close()
             self._doorbell.close()
 

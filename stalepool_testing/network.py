@@ -13,7 +13,8 @@ from stalepool_testing.kernel import Unavailable
 A = TypeVar("A", bound="AddedFault")
 Directed = TypeVar("Directed", Latency, Bandwidth, ResetAtNextByte)
 
-_LISTENING = -1  # its place among the numbers of the connections
+#: the listening socket's place among the numbers of the connections
+LISTENING = -1
 
 
 class AddedFault:
@@ -47,13 +48,10 @@ class AddedFault:
 class Network:
     """The faults in force, by connection, and the sockets that swallow what arrives.
 
-    Safe for use by several threads.
-
-    :param listening: the server's listening socket.
+    Safe for use by several threads. The listening socket is one of them: number ``LISTENING``.
     """
 
-    def __init__(self, listening: socket.socket) -> None:
-        self._listening = listening
+    def __init__(self) -> None:
         self._in_force: tuple[AddedFault, ...] = ()
         self._swallowing: set[int] = set()
         self._lock = threading.Lock()
@@ -74,11 +72,11 @@ class Network:
     def add(self, added: AddedFault, sockets: Mapping[int, socket.socket]) -> None:
         """Put a fault in force.
 
-        :param sockets: of the connections, by number.
+        :param sockets: of the connections, and of the server, by number.
         """
         with self._lock:
             self._in_force += (added,)
-            self._swallow({**sockets, _LISTENING: self._listening})
+            self._swallow(sockets)
 
     def lift(self, added: AddedFault, sockets: Mapping[int, socket.socket]) -> bool:
         """Undo :meth:`add`.
@@ -88,11 +86,11 @@ class Network:
         with self._lock:
             was_in_force = added in self._in_force
             self._in_force = tuple(other for other in self._in_force if other is not added)
-            self._swallow({**sockets, _LISTENING: self._listening})
+            self._swallow(sockets)
         return was_in_force
 
     def accepted(self, number: int, sock: socket.socket) -> None:
-        """Put the faults in force on a new connection."""
+        """Put the faults in force on a new connection, or where the server listens anew."""
         with self._lock:
             self._swallow({number: sock})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Callable, TypeVar
+from typing import Callable
 
 from stalepool_testing.arguments import got
 from stalepool_testing.channel import Channel
@@ -11,13 +11,11 @@ from stalepool_testing.exchange import Exchange
 from stalepool_testing.faults import Fault
 from stalepool_testing.listener import Listener
 from stalepool_testing.messages import answer_bytes
-from stalepool_testing.network import AddedFault
+from stalepool_testing.network import LISTENING, AddedFault
 from stalepool_testing.script import AnswerStep, IdleStep, Script, ScriptLike, Step
 from stalepool_testing.steps import Respond, ZeroWindow
 from stalepool_testing.tls import TLS
 from stalepool_testing.wire import Ended
-
-S = TypeVar("S", bound="FaultServer")
 
 
 class FaultServer(Listener):
@@ -79,9 +77,6 @@ class FaultServer(Listener):
                 receive_buffer = 16384
         super().__init__(self._serve_requests, tls, family, host, receive_buffer)
 
-    def __enter__(self: S) -> S:
-        return self
-
     @property
     def script_left(self) -> int:
         """The number of answer steps of the list that no request has met yet."""
@@ -128,7 +123,8 @@ class FaultServer(Listener):
         return frozenset(channel.number for channel in tuple(self.channels) if not channel.ended)
 
     def _sockets(self) -> dict[int, socket.socket]:
-        return {channel.number: channel.sock for channel in tuple(self.channels)}
+        connections = {channel.number: channel.sock for channel in tuple(self.channels)}
+        return {**connections, LISTENING: self._sock}
 
     # -- synchronise with the server ---------------------------------------------------------
 

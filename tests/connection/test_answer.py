@@ -192,7 +192,7 @@ GREEN = """
     enter(sys.argv[1])
 
     from greenlet import GreenletExit
-    from pools import counters, shim
+    from pools import answer_no_connect, counters, shim
     from replay_tools import links, reused
     from stalepool_testing import Close, Silence
 
@@ -221,7 +221,7 @@ GREEN = """
                 assert (counted["replays"], counted["replays_refused"]) == ({}, {})
 
     with shim(replay="idempotent"), reused(Close()) as (server, pool):
-        server.answer_no_connect()
+        answer_no_connect(server)
         try:
             with green.Timeout(0.5, ValueError("mine")):
                 pool.request("GET", "/")
@@ -242,7 +242,7 @@ def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
 def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what):
     """Stock: the error comes at once. By the time of the fresh one the origin swallows SYNs."""
     with shim(**pools.DEFAULTS), reused(*[Close()] * (what == "replay")) as (server, pool):
-        server.answer_no_connect()
+        pools.answer_no_connect(server)
         pool.timeout = urllib3.Timeout()
         pooled_connection(pool).timeout = None
         if what == "move":
@@ -258,7 +258,7 @@ def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what):
 def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm):
     """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
     with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
-        server.answer_no_connect()
+        pools.answer_no_connect(server)
         alarm(TimeoutError("the caller's deadline"), 0.05)
         with pytest.raises(urllib3.exceptions.HTTPError) as raised:
             pool.request("POST", "/", timeout=10)

@@ -18,42 +18,46 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 import pools
 import stalepool
 from errors import links
-from gates import Gate
 from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, outage, window
 from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, stock
 from replay_routes import proxied
 from replay_tools import side_by_side
 from stalepool import stats
 from stalepool.connection import connect
-from stalepool_testing import TLS, Close, FaultServer, Latency, Respond, kernel, swallow
+from stalepool_testing import TLS, Close, FaultServer, Latency, ResetAtNextByte, Respond
+from stalepool_testing.connect_proxy import relay
+from stalepool_testing.listener import Listener
 
 
 class Alarm(Exception):
     """As of ``eventlet.Timeout(1, Alarm)``, or of a signal's handler."""
 
 
-class SocksProxy(Gate):
+class SocksProxy(Listener):
     """A SOCKS5 proxy without passwords (RFC 1928) that leads to one server, whatever is asked."""
 
-    def _relay(self, client, server):
-        def read(size):
-            return client.recv(size, socket.MSG_WAITALL)
+    leads_nowhere = False
 
-        with contextlib.suppress(OSError, IndexError):  # the client has gone
-            read(read(2)[1])  # the methods that it offers
-            if self.resets:
-                kernel.reset(client)
-                return server.close()
-            client.sendall(b"\5\0")
-            kind = read(4)[3]
-            read(({1: 4, 4: 16}.get(kind) or read(1)[0]) + 2)
-            client.sendall(b"\5\0\0\1" + bytes(6))
-        super()._relay(client, server)
+    def __init__(self, server):
+        self.server = server
+        super().__init__(self._lead)
+
+    def _lead(self, channel):
+        read = channel._take
+        read(read(2)[1])  # the methods that it offers
+        if self.leads_nowhere:
+            return channel.reset()
+        channel.send(b"\5\0")
+        kind = read(4)[3]
+        read(({1: 4, 4: 16}.get(kind) or read(1)[0]) + 2)
+        channel.send(b"\5\0\0\1" + bytes(6))
+        with socket.create_connection((self.server.host, self.server.port)) as upstream:
+            relay(channel, upstream)
 
 
 @contextlib.contextmanager
 def through_socks(script=(), tls=None, **options):
-    """The proxy is the gate; a tunnel if the server speaks TLS."""
+    """A tunnel if the server speaks TLS."""
     pytest.importorskip("socks", reason="SOCKS needs PySocks")
     from urllib3.contrib.socks import SOCKSProxyManager
 
@@ -71,10 +75,10 @@ def through_socks(script=(), tls=None, **options):
 
 @contextlib.contextmanager
 def through_proxy(tls=None):
-    """The gate is in front of the proxy: a tunnel if the server speaks TLS."""
-    with proxied(tls=tls, is_gated=True) as way:
+    """A tunnel if the server speaks TLS."""
+    with proxied(tls=tls) as way:
         send = functools.partial(as_a_new_thread, way.send)
-        yield Route(way.server, way.front, way.pool, send, way.front if tls is None else way.server)
+        yield Route(way.server, way.proxy, way.pool, send, way.proxy if tls is None else way.server)
 
 
 ROUTES = {
@@ -88,14 +92,14 @@ ROUTES = {
 
 
 def opens(it):
-    it.sleeper.after(1, it.way.gate.open)
+    it.sleeper.after(1, it.way.gate.listen)
 
 
 def opens_for_a_slow_handshake(it):
     """What is left of the window then is no limit for what comes."""
     it.way.server.add(Latency(WINDOW_S))
     pauses = it.sleeper.pauses
-    it.sleeper.act = lambda: it.way.gate.open() if sum(pauses) > WINDOW_S * 0.5 else None
+    it.sleeper.act = lambda: it.way.gate.listen() if sum(pauses) > WINDOW_S * 0.5 else None
 
 
 def connects_raise(error, after=0):
@@ -106,7 +110,7 @@ def connects_raise(error, after=0):
         if after:
             it.sleeper.after(after, errors)
         else:
-            it.way.gate.open()
+            it.way.gate.listen()
             errors()
 
     return act
@@ -116,16 +120,21 @@ def vanishes(it):
     """No answer to a SYN at all: the host has gone after its service."""
 
     def swallow_syns():
-        it.way.gate.open()
-        swallow(it.way.gate.listener)
+        it.way.gate.listen()
+        pools.answer_no_connect(it.way.gate)
 
     it.sleeper.after(2, swallow_syns)
 
 
 def resets(it):
     """The server is there and has read something: that is for the caller to judge."""
-    it.way.gate.resets = True
-    it.way.gate.open()
+    it.way.server.add(ResetAtNextByte())
+    it.way.gate.listen()
+
+
+def leads_nowhere(it):
+    it.way.gate.leads_nowhere = True
+    it.way.gate.listen()
 
 
 def resets_each_connection(it):
@@ -134,7 +143,7 @@ def resets_each_connection(it):
     resets(it)
     with pytest.raises(HTTPError):
         it.way.send("GET")
-    it.way.gate.shut()
+    it.way.gate.stop_listening()
 
 
 def its_target_alone_has_answered(it):
@@ -145,7 +154,7 @@ def its_target_alone_has_answered(it):
 
 def was_pooled_before_the_shim_came(it):
     """Its peer has answered this process, whether or not anybody was there to note it."""
-    it.way.gate.open()
+    it.way.gate.listen()
     assert pools.in_stock(it.way.send, "GET") == 200
     pools.forget_what_was_counted()
     it.way.shut()
@@ -196,8 +205,8 @@ CASES = {
     ),
     "a window for each answer": at_once(resets_each_connection, reconnects=IN_VAIN),
     "a reset handshake": at_once(resets, "TLS", end=HTTPError, told=None),
-    "SOCKS leads nowhere": at_once(resets, "SOCKS", told=None),
-    "never answered": at_once(its_target_alone_has_answered),
+    "SOCKS leads nowhere": at_once(leads_nowhere, "SOCKS", told=None),
+    "never answered": at_once(lambda _: pools.forget_what_was_counted()),
     "a proxy never answered": at_once(its_target_alone_has_answered, "SOCKS", told=None),
     "no window": at_once(settings={"reconnect_window_s": 0}),
     "audit": at_once(settings={"mode": "audit"}),
@@ -306,32 +315,37 @@ def test_many_at_once(sleeper):
         assert way.reconnects["windows"] == 1
         assert way.reconnects["failed"] <= 8
 
-        way.gate.open()
+        way.gate.listen()
         stalepool.install(reconnect_window_s=10)
         way.begin_outage()
         pauses = itertools.count(1)
-        sleeper.act = lambda: way.gate.open() if next(pauses) == 16 else None
+        sleeper.act = lambda: way.gate.listen() if next(pauses) == 16 else None
         assert side_by_side([post] * 8) == [200] * 8
         assert way.reconnects["windows"] == 2
         assert way.server.journal.count(method="POST") == 8
 
 
 GREEN_OUTAGES = """
-    import json
+    import json, socket
 
     from worlds import enter
     enter("eventlet")
     import eventlet
-    from outages import direct
-    from pools import get, pooled_connection
+    from pools import get, pooled_connection, serving
     from replay_tools import asked, outcome
+    from stalepool_testing import kernel
 
-    with direct() as (server, gate, pool, *_):
+    with serving() as (server, pool):
+        assert get(pool) == 200
+        server.stop_listening()
+        sock = server._sock  # it keeps the port, and nobody accepts from it
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.listen()
         assert get(pool) == 200
         pooled_connection(pool).close()
         # runs as soon as the connect yields: it is in the listener's queue by then
-        eventlet.spawn_n(gate.shut)
-        eventlet.spawn_after(0.2, gate.open)
+        eventlet.spawn_n(kernel.shutdown, sock, socket.SHUT_RDWR)
+        eventlet.spawn_after(0.2, server.listen)
         print(json.dumps([outcome(pool, "POST"), asked(server)]))
 """
 
@@ -383,7 +397,7 @@ def test_through_socks(tls):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
         assert counters(way.server)["keepalive_armed"] == 1
         assert pools.verdicts(way.server) == {"alive": 2}
-        assert (get(way.pool), way.gate.accepted) == (200, 2)
+        assert (get(way.pool), len(way.gate.journal.connections)) == (200, 2)
         assert counters(way.server)["replays"] == {"ok": 1}
 
 

@@ -184,9 +184,8 @@ PINNED = """
 
     import in_client  # quiets eventlet
     import eventlet, stalepool, urllib3
-    from pools import Server
     from replay_tools import outcome
-    from stalepool_testing import ProcessThenClose, Respond
+    from stalepool_testing import FaultServer, ProcessThenClose, Respond
 
     green = eventlet.import_patched("urllib3")
 
@@ -202,7 +201,7 @@ PINNED = """
 
     found = []
     for copy in (green, urllib3):
-        with Server([Respond(), ProcessThenClose()]) as server:
+        with FaultServer([Respond(), ProcessThenClose()]) as server:
             with copy.connection_from_url(server.url, retries=False, timeout=20.0) as pool:
                 assert pool.request("GET", "/").status == 200
                 found.append([outcome(pool, "GET"), len(server.journal.connections)])

@@ -92,16 +92,16 @@ def test_the_connect_of_the_second_try_is_refused(sleeper):
     """The peer closes as the request arrives, and listens again a moment later."""
 
     def answer(request):
-        if request.path != "/wanted" or way.gate.accepted > 1:
+        if request.path != "/wanted" or len(way.server.journal.connections) > 1:
             return ECHO
-        way.gate.stop_listening()
+        way.server.stop_listening()
         return Close()
 
     with shim_with_replay(reconnect_window_s=0.4), direct(answer) as way:
         prime(way.pool)
-        sleeper.after(1, way.gate.open)
+        sleeper.after(1, way.server.listen)
         assert outcome(way.pool, "GET") == 200
-        assert counters(way.gate)["replays"] == {"ok": 1}
+        assert counters(way.server)["replays"] == {"ok": 1}
         assert way.reconnects == {"ok": 1, "windows": 1}
 
 

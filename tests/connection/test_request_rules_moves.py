@@ -85,7 +85,7 @@ def at_a_limit():
 
 def draining():
     """Nobody listens any more; what is connected is served until the client goes."""
-    with pools.Server(default=LIMITED) as server, pool_for(server) as pool:
+    with FaultServer(default=LIMITED) as server, pool_for(server) as pool:
         ends = ask(pool, [0])
         server.stop_listening()
         return seen_at(server, ends + ask(pool, (NEAR_S, NEAR_S)))

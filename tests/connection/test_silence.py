@@ -19,7 +19,7 @@ from urllib3.exceptions import HTTPError
 
 import stalepool_testing as testing
 from delayed_answers import ReadThenBlackHole
-from pools import DEFAULTS, Server, counters, get, pool_for, pooled_connection, shim
+from pools import DEFAULTS, counters, get, pool_for, pooled_connection, shim
 from replay_tools import side_by_side, wrong
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of, raw_of
@@ -201,7 +201,7 @@ def unacknowledged_and_dead(
 
     ``default``: what a fresh one meets. ``is_known``: the origin has answered a probe before.
     """
-    server = Server([Respond(200)] * (1 + is_known), default=default)
+    server = FaultServer([Respond(200)] * (1 + is_known), default=default)
     with answered(server, timeout_s) as (server, pool):
         if is_known:
             time.sleep(2.2)
@@ -289,7 +289,9 @@ CASES = {
     ),
     # a probe was answered, which two fresh ones in a row disprove
     "idle behind a new filter": (
-        lambda: idle_behind_a_filter(Server([Respond(200)], default=RespondThroughFilter()), 5),
+        lambda: idle_behind_a_filter(
+            FaultServer([Respond(200)], default=RespondThroughFilter()), 5
+        ),
         shows(**SWALLOWED, on=[0, 0, 1, 2, 2, 2], moved={"probe_unanswered": 2}),
     ),
     "acknowledged GET": (acknowledged_and_dead, is_sent_again),

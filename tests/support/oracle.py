@@ -24,7 +24,7 @@ import urllib3
 
 import stalepool  # noqa: F401  # installs, unless the environment says no
 import stalepool_testing as testing
-from pools import Server, counters, pooled_connection
+from pools import counters, pooled_connection
 from replay_routes import route_to
 from replay_tools import BODIES, Outcome, after_checkout, have, kind_of, prime, send, wait_for
 from stalepool_testing import AnswerStep, CloseAfter, Exchange, ProcessThenClose, Step
@@ -318,8 +318,10 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
     if fault.when == MET and not fault.is_for_ever:
         script.append(fault.step)
     keeps_ms = 200 if is_behind and fault.when != MET else 60_000
-    server = Server(script, tls=None if is_behind else tls, default=default, receive_buffer=buffer)
-    with server, route_to(server, way, tls, haproxy, keeps_ms, **options) as pool:
+    tls_of_server = None if is_behind else tls
+    with testing.FaultServer(
+        script, tls=tls_of_server, default=default, receive_buffer=buffer
+    ) as server, route_to(server, way, tls, haproxy, keeps_ms, **options) as pool:
         prime(pool, times)
         before = saved(pool)  # by an earlier cell, whose server had the port
         if fault.act is not None:

@@ -11,8 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 import pytest
 from urllib3.exceptions import NewConnectionError
 
-from gates import Gate
-from pools import await_arrival, counters, pool_for, shim, stock
+from pools import await_arrival, counters, serving, shim, stock
 from stalepool.connection import connect
 from stalepool_testing import FaultServer
 from worlds import WITH_TESTS
@@ -36,21 +35,22 @@ def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 class Route(NamedTuple):
-    """A client's way to a server, through a gate.
+    """A client's way to a server.
 
-    ``send``: a method's name -> the status, each as a thread of its own. ``origin``: whose counters
-    tell of it.
+    ``gate``: what it connects to, the server itself or a proxy. ``send``: a method's name -> the
+    status, each as a thread of its own. ``origin``: whose counters tell of it.
     """
 
     server: FaultServer
-    gate: Gate
+    gate: Any
     pool: Any
     send: Callable[..., int]
     origin: Any
 
     def shut(self) -> None:
         """The outage begins, and the pooled connection has noticed."""
-        self.gate.shut()
+        self.gate.stop_listening()
+        self.gate.close_connections()
         await_arrival(self.pool)
 
     @property
@@ -71,13 +71,12 @@ class Route(NamedTuple):
 
 @contextlib.contextmanager
 def direct(script=(), *, tls=None, family=socket.AF_INET, **options) -> Iterator[Route]:
-    with FaultServer(script, tls=tls, family=family) as server, Gate(server, family) as gate:
-        with pool_for(gate, tls, **options) as pool:
+    with serving(script, tls=tls, family=family, **options) as (server, pool):
 
-            def send(method):
-                return as_a_new_thread(pool.request, method, "/").status
+        def send(method):
+            return as_a_new_thread(pool.request, method, "/").status
 
-            yield Route(server, gate, pool, send, gate)
+        yield Route(server, server, pool, send, server)
 
 
 @contextlib.contextmanager
@@ -86,7 +85,7 @@ def outage(window_s=WINDOW_S, back_in_s=None, **options) -> Iterator[Route]:
     with shim(reconnect_window_s=window_s), direct(**options) as way:
         way.begin_outage()
         if back_in_s is not None:
-            threading.Timer(back_in_s, way.gate.open).start()
+            threading.Timer(back_in_s, way.gate.listen).start()
         yield way
 
 

@@ -15,7 +15,6 @@ from stalepool.connection import state
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool_testing import TLS, AnswerStep, CloseAfter, FaultServer, IdleStep, kernel, swallow
-from stalepool_testing.wire import Ended
 
 #: what comes after the checkout would make up for what it missed
 CHECKOUT_ALONE = {"replay": "off", "presend_check": False, "nonidempotent_max_idle_s": "off"}
@@ -74,31 +73,9 @@ def pool_for(server: Any, tls: Optional[TLS] = None, **options: Any) -> Any:
     return urllib3.HTTPSConnectionPool(server.host, server.port, **options)
 
 
-class Server(FaultServer):
-    """A fault server that can stop listening, and keeps its port from everybody else."""
-
-    _kept: Optional[socket.socket] = None
-
-    def stop_listening(self) -> None:
-        """No new connection is accepted from now on; those that stand go on."""
-        self._doorbell.tell(_end)
-        self._acceptor.join(10)
-        self._kept = socket.socket(self.family, socket.SOCK_STREAM)
-        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._kept.bind(self._address)
-        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)  # nor is it shared
-
-    def answer_no_connect(self) -> None:
-        """From now on a connect is not even refused: no SYN gets through."""
-        swallow(self._sock)
-
-    def close(self) -> None:
-        with self._kept or contextlib.nullcontext():
-            super().close()
-
-
-def _end() -> None:
-    raise Ended
+def answer_no_connect(server: FaultServer) -> None:
+    """From now on a connect is not even refused: no SYN gets through."""
+    swallow(server._sock)
 
 
 @contextlib.contextmanager
@@ -110,10 +87,12 @@ def serving(
     default: Optional[AnswerStep] = None,
     receive_buffer: Optional[int] = None,
     **options: Any,
-) -> Iterator[Tuple[Server, Any]]:
+) -> Iterator[Tuple[FaultServer, Any]]:
     """A fault server, and a pool of one connection to it; ``tls``: that of both, or its version."""
     tls = TLS(tls) if isinstance(tls, str) else tls
-    server = Server(script, tls=tls, family=family, default=default, receive_buffer=receive_buffer)
+    server = FaultServer(
+        script, tls=tls, family=family, default=default, receive_buffer=receive_buffer
+    )
     with server, pool_for(server, tls, **options) as pool:
         yield server, pool
 

@@ -12,7 +12,6 @@ from typing import Any, Iterator, NamedTuple, Optional
 
 import urllib3
 
-from gates import Gate
 from pools import pool_for
 from stalepool_testing import TLS, ConnectProxy, FaultServer
 
@@ -59,14 +58,10 @@ def _manager(proxy: Any, **options: Any) -> Any:
 
 
 class Proxied(NamedTuple):
-    """A server, a proxy, and a client that reaches the one through the other.
-
-    ``front``: where the client finds the proxy, a gate or the proxy itself. ``pool``: the client's.
-    """
+    """A server, a proxy, and a client that reaches the one through the other."""
 
     server: FaultServer
     proxy: ConnectProxy
-    front: Any
     manager: Any
     pool: Any
 
@@ -82,14 +77,12 @@ def proxied(
     proxy_tls: Optional[TLS] = None,
     family: int = socket.AF_INET,
     default: Any = None,
-    is_gated: bool = False,
 ) -> Iterator[Proxied]:
     """Through a tunnel if the server speaks TLS; forwarded if it does not."""
     server = FaultServer(script, tls=tls, family=family, default=default)
     proxy = ConnectProxy(tls=proxy_tls, family=family)
-    with server, proxy, Gate(proxy) if is_gated else contextlib.nullcontext(proxy) as front:
-        with _manager(front) as manager:
-            yield Proxied(server, proxy, front, manager, manager.connection_from_url(server.url))
+    with server, proxy, _manager(proxy) as manager:
+        yield Proxied(server, proxy, manager, manager.connection_from_url(server.url))
 
 
 @contextlib.contextmanager

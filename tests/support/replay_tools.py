@@ -14,7 +14,7 @@ import urllib3
 
 import stalepool_testing as testing
 from errors import links
-from pools import Server, pooled_connection, serving
+from pools import pooled_connection, serving
 from stalepool_testing import AnswerStep, Exchange, FaultServer, IdleStep, Respond, Step, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
@@ -56,7 +56,7 @@ class Late(AnswerStep):
 @contextlib.contextmanager
 def reused(
     *steps: Step, default: Step = ECHO, times: int = 1, connection_class: Any = None, **options: Any
-) -> Iterator[Tuple[Server, Any]]:
+) -> Iterator[Tuple[FaultServer, Any]]:
     """A server, and a pool with a connection that has answered; the steps meet what comes next."""
     with serving([ECHO] * times + list(steps), default=default, **options) as (server, pool):
         pool.ConnectionCls = connection_class or pool.ConnectionCls

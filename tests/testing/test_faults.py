@@ -138,6 +138,26 @@ def test_blackouts_end_with_the_last(server, client):
     testing.wait_readable(client.sock, events=0)
 
 
+def test_a_server_that_goes_and_comes_back(server, client):
+    """On its port, and into a fault that has been in force all the time."""
+    with server.add(Blackout()):
+        server.stop_listening()
+        server.stop_listening()
+        server.listen()
+        server.listen()
+        with pytest.raises(socket.timeout):
+            server.connect(timeout_s=0.1)
+    server.stop_listening()
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+    assert client.ask().status == 200
+    server.close_connections()
+    assert_eof(client.sock)
+    server.listen()
+    with RawClient(server) as new:
+        assert new.ask().status == 200
+
+
 def test_a_client_that_has_just_connected_is_met():
     with FaultServer() as server:
         for number in range(50):
