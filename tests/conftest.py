@@ -18,6 +18,7 @@ import pytest
 import lanes
 from breaks import breaks
 from errors import links
+from worlds import WITH_TESTS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -114,12 +115,15 @@ def _of_a_child(words, env=None, **options):
 def run_python():
     """Runs a script in a fresh interpreter, and returns what it printed last, as JSON.
 
-    Warnings are errors there, too, and a traceback fails the test.
+    Warnings are errors there, too, and a traceback fails the test. It imports what tests import,
+    and is green from its first line on if ``world`` is eventlet or gevent.
     """
 
-    def run(script, *args, env=None, flags=()):
-        words = ["-Werror", "-Wignore::DeprecationWarning", *flags, "-c", textwrap.dedent(script)]
-        done = child(*words, *args, env=env)
+    def run(script, *args, world="threads", env=None, flags=()):
+        green = "" if world == "threads" else "from worlds import enter; enter(%r)\n" % world
+        words = ["-Werror", "-Wignore::DeprecationWarning", *flags, "-c"]
+        script = green + textwrap.dedent(script)
+        done = child(*words, script, *args, env={**WITH_TESTS, **(env or {})})
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
         last = done.stdout.strip().splitlines()[-1:]
@@ -140,9 +144,8 @@ def port():
 @pytest.fixture
 def run_order(run_python, port):
     """Runs a script that has the names of in_client.py, and imports the rest in its own order."""
-    from service import PRELUDE
-
-    return lambda script, *args: run_python(PRELUDE + textwrap.dedent(script), port, *args)
+    prelude = "import sys; from in_client import *\n"
+    return lambda script, *args: run_python(prelude + textwrap.dedent(script), port, *args)
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import pytest
 
-from worlds import WITH_TESTS
-
 FROZEN = """
     import contextlib, json, threading
     import freezegun
@@ -57,4 +55,4 @@ MOVED = """
 )
 def test_a_clock_that_stands_or_is_set(script, order, expected, run_python):
     pytest.importorskip("freezegun")
-    assert run_python(script, order, env=WITH_TESTS, flags=["-Wignore"]) == expected
+    assert run_python(script, order, flags=["-Wignore"]) == expected

@@ -7,7 +7,6 @@ import pytest
 import injection
 import lanes
 from stalepool import fallback, foreign
-from worlds import WITH_TESTS
 
 #: packages whose code runs because we call it
 CALLED = [
@@ -47,6 +46,6 @@ def test_an_exception_that_was_not_raised_is_nobodys():
 @pytest.mark.parametrize("scene", lanes.first(1, injection.SCENES))
 def test_an_exception_at_any_line_of_ours_reaches_the_caller(run_python, scene):
     script = "import sys; from support import injection; injection.injected(sys.argv[1])"
-    seen = run_python(script, scene, env=WITH_TESTS, flags=["-Wignore"])
+    seen = run_python(script, scene, flags=["-Wignore"])
     assert seen["lost"] == [] and seen["broken"] == []
     assert seen["injected"] > 50

@@ -10,14 +10,10 @@ import pytest
 
 from pools import get, serving, shim
 from stalepool_testing import TLS, FaultServer, Respond, echo
-from worlds import WITH_TESTS
 
 CLIENT = """
     import json, os, ssl, socket, sys
     url, ca_path, who, world = sys.argv[1:]
-    import worlds
-    if world == "eventlet":
-        worlds.enter(world)
     import urllib3
     import stalepool
     from pools import CHECKOUT_ALONE, await_arrival
@@ -66,7 +62,7 @@ def run_client(run_python):
         tls = version and TLS(version, num_tickets=num_tickets)
         with FaultServer(tls=tls, default=Respond(200, echo)) as server:
             arguments = (server.url, tls.ca_path if tls else "", who, world)
-            said = run_python(CLIENT + script, *arguments, env=WITH_TESTS)
+            said = run_python(CLIENT + script, *arguments, world=world)
             return said, {entry.path: entry.connection for entry in server.journal}
 
     return run

@@ -22,7 +22,6 @@ from service_process import SERVICE, Started
 from stalepool import fallback, status, status_file
 from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
-from worlds import WITH_TESTS
 
 pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 
@@ -218,13 +217,11 @@ def test_no_file_is_left_and_no_request_fails(script, tmp_path, place, run_pytho
 
 GREEN = """
 import os, sys
-from worlds import enter
-enter(sys.argv[1])
 import stalepool, urllib3
 from stalepool import fallback, status, status_file
 from stalepool_testing import no_hub_switch
 
-pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[2]))
+pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]))
 assert pool.request("GET", "/").status == 200
 before = os.stat(status_file.written).st_ino
 status._make_due()
@@ -237,9 +234,9 @@ assert os.stat(status_file.written).st_ino != before and fallback.counts() == {}
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
 def test_in_a_green_process_it_never_yields(world, tmp_path, run_python):
-    environ = {**WITH_TESTS, "STALEPOOL_STATUS_DIR": str(tmp_path)}
+    environ = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
     with FaultServer() as server:
-        run_python(GREEN, world, server.port, env=environ)
+        run_python(GREEN, server.port, world=world, env=environ)
 
 
 def test_it_is_never_written_between_a_check_and_its_request(tmp_path, monkeypatch):

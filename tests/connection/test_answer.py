@@ -31,7 +31,6 @@ from pools import counters, get, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, send, side_by_side
 from stalepool.connection.state import find
 from stalepool_testing import Close, ConnectProxy, FaultServer, Respond, Silence
-from worlds import WITH_TESTS
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -188,9 +187,6 @@ def test_an_alarm_ends_the_wait(alarm, kind, timeout, steps, seconds):
 
 GREEN = """
     import importlib, json, sys
-    from worlds import enter
-    enter(sys.argv[1])
-
     from greenlet import GreenletExit
     from pools import answer_no_connect, counters, shim
     from replay_tools import links, reused
@@ -235,7 +231,7 @@ GREEN = """
 def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
     """A library's own timeout, a kill, and an ``Exception`` of a timer's; also in a replay."""
     flags = ["-Wignore::ResourceWarning"]
-    assert run_python(GREEN, world, env={**WITH_TESTS, **hub}, flags=flags) == "mine"
+    assert run_python(GREEN, world, world=world, env=hub, flags=flags) == "mine"
 
 
 @pytest.mark.parametrize("what", ["replay", "move"])

@@ -14,11 +14,9 @@ from outages import both, environ_of
 from pools import stock
 from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, may_consume, verdict_on
 from stalepool_testing import TLS, FaultServer
-from worlds import WITH_TESTS
 
 CHECKS = """
-    import json, sys, worlds
-    worlds.enter(sys.argv[1])
+    import json, sys
     import greenlet, stalepool, urllib3
     from pools import CHECKOUT_ALONE
     from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, look
@@ -71,7 +69,7 @@ def test_at_the_check(run_python, world):
     """
     if importlib.util.find_spec(world) is None:
         pytest.skip("no %s for this Python" % world)
-    found = run_python(CHECKS, world, env=WITH_TESTS)
+    found = run_python(CHECKS, world, world=world)
     if world == "eventlet":
         assert found.pop()[2] == [0, True, ["no_socket"]]
     for kind, name, checked, looked in found:
@@ -87,8 +85,7 @@ def test_at_the_check(run_python, world):
 
 
 TO_THE_FIRST_BYTE = """
-    import json, sys, worlds
-    worlds.enter("eventlet")
+    import json, sys
     import greenlet, stalepool, urllib3
 
     url, ca_path = sys.argv[1:]
@@ -123,7 +120,7 @@ def test_from_the_verdict_to_the_first_byte(run_python, who, version, hub):
     """All that lies between, with everything the shim does on by default."""
     tls = None if version is None else TLS(version)
     with FaultServer(tls=tls) as server:
-        arguments = server.url, tls.ca_path if tls else ""
-        switches = run_python(TO_THE_FIRST_BYTE, *arguments, env={**environ_of(who), **hub})
+        arguments, environ = (server.url, tls.ca_path if tls else ""), {**environ_of(who), **hub}
+        switches = run_python(TO_THE_FIRST_BYTE, *arguments, world="eventlet", env=environ)
         assert len(server.journal.connections) == 1  # all but the first were on a reused one
     assert [count > 0 for count in switches] == [False] + [who is stock] * 3

@@ -328,8 +328,6 @@ def test_many_at_once(sleeper):
 GREEN_OUTAGES = """
     import json, socket
 
-    from worlds import enter
-    enter("eventlet")
     import eventlet
     from pools import get, pooled_connection, serving
     from replay_tools import asked, outcome
@@ -353,7 +351,7 @@ GREEN_OUTAGES = """
 @both
 def test_under_eventlet(run_python, who):
     """The listener closes between SYN and accept: only a green connect comes to see that."""
-    found = run_python(GREEN_OUTAGES, env=environ_of(who))
+    found = run_python(GREEN_OUTAGES, world="eventlet", env=environ_of(who))
     reset = ["NewConnectionError", "ConnectionResetError"]
     assert found == ([reset, 0] if who is stock else [200, 1])
 

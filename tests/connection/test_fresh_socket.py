@@ -17,7 +17,6 @@ from replay_tools import ECHO, acting, prime, reused, send
 from stalepool.connection.fresh_socket import address_of
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, Close, FaultServer, Latency, ProcessThenReset, Respond
-from worlds import WITH_TESTS
 
 
 @pytest.mark.parametrize(
@@ -211,7 +210,7 @@ PINNED = """
 
 def test_where_a_pool_checks_its_connections_none_is_opened_without_it(run_python):
     """Any pool of the same urllib3 may be the connection's; those of another copy are not."""
-    (refused, opened), other_copy = run_python(PINNED, env=WITH_TESTS)
+    (refused, opened), other_copy = run_python(PINNED)
     assert (refused[0], opened) == ("ProtocolError", 1)
     assert other_copy == [200, 2]
 

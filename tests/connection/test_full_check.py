@@ -24,7 +24,6 @@ from stalepool import stats
 from stalepool.connection.state import UPGRADED, find, origin_of
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, Respond, SlowAnswer, into_pool, kernel, release
-from worlds import WITH_TESTS
 
 
 def announcing(seconds):
@@ -282,10 +281,7 @@ def test_an_upgraded_connection_is_left_to_urllib3(method, requests_before):
 
 PYOPENSSL = """
     import io, json, sys, warnings
-    from worlds import enter
     io.DEFAULT_BUFFER_SIZE = 8192  # as before Python 3.14: what is read at a time
-    if "eventlet" in sys.argv:
-        enter("eventlet")
     with warnings.catch_warnings():  # urllib3 1.26 and cryptography on old Pythons
         warnings.simplefilter("ignore")
         from urllib3.contrib import pyopenssl
@@ -340,7 +336,7 @@ def test_pyopenssl_in_place_of_ssl(run_python, world):
     """
     # 1.26's WrappedSocket leaves its socket to the collector if a file is open, in stock, too
     flags = ["-Wignore::ResourceWarning"] if urllib3.__version__.startswith("1.") else []
-    for idle, again, lost in run_python(PYOPENSSL, world, env=WITH_TESTS, flags=flags):
+    for idle, again, lost in run_python(PYOPENSSL, world, world=world, flags=flags):
         seen = {"alive": 2, "closed": 1, "tls_pending": 1}
         # what urllib3 survives by itself is not counted as saved
         assert idle == ["WrappedSocket", [200] * 3, 3, seen, seen["tls_pending"]]

@@ -8,14 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import oracle
-from worlds import WITH_TESTS
 
-SCRIPT = """
-import sys, worlds
-if sys.argv[1] != "threads": worlds.enter(sys.argv[1])
-import oracle
-oracle.main(*sys.argv[2:])
-"""
+SCRIPT = "import sys, oracle; oracle.main(*sys.argv[1:])"
 
 
 #: in a green world a second time, with ``--full``
@@ -38,10 +32,11 @@ def test_what_becomes_of_a_request_that_meets_a_fault(run_python, request, world
     haproxy = request.getfixturevalue("haproxy_binary") if layer in oracle.FRONTED else ""
 
     def run(enabled):
-        environ = {**WITH_TESTS, "STALEPOOL_ENABLED": enabled}
+        environ = {"STALEPOOL_ENABLED": enabled}
         # before Python 3.12 a tunnel whose handshake was reset is the collector's, in stock too
         flags = ["-Wignore::ResourceWarning"] if layer == "tunnel" else []
-        return run_python(SCRIPT, world, layer, is_full, haproxy, env=environ, flags=flags)
+        words = layer, is_full, haproxy
+        return run_python(SCRIPT, *words, world=world, env=environ, flags=flags)
 
     with ThreadPoolExecutor() as executor:
         shim, *stock = executor.map(run, ("1", "0") if is_full else ("1",))

@@ -2,8 +2,6 @@
 
 import pytest
 
-from worlds import WITH_TESTS
-
 pytest.importorskip("keystoneauth1")
 
 
@@ -20,7 +18,6 @@ def test_without_wrapt_there_is_no_warning(run_python):
         (left_out,) = seen["unpatched"]
         assert left_out == "keystoneauth1.session.Session.request: could not be patched"
         """,
-        env=WITH_TESTS,
         flags=["-Wignore"],
     )
 
@@ -71,7 +68,6 @@ def test_it_is_said_once_a_process(run_python):
         stalepool.install()  # as in a process that has imported keystoneauth1 before
         assert is_wrapped()
     """,
-        env=WITH_TESTS,
     )
 
 

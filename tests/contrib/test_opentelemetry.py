@@ -3,7 +3,6 @@
 import pytest
 
 from stalepool import stats
-from worlds import WITH_TESTS
 
 pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk, as the extra test has it")
 
@@ -32,7 +31,7 @@ print(json.dumps([origin.rpartition(":")[2], found]))
 
 
 def test_the_instruments(run_python):
-    port, found = run_python(SCRIPT, env=WITH_TESTS, flags=["-Werror"])
+    port, found = run_python(SCRIPT, flags=["-Werror"])
     origin = {"url.scheme": "http", "server.address": "127.0.0.1", "server.port": int(port)}
     verdicts = {each["stalepool.reason"]: (each, n) for each, n in found["stalepool.verdicts"]}
     assert verdicts["closed"] == ({**origin, "stalepool.reason": "closed"}, 1)

@@ -12,7 +12,6 @@ from conftest import REPOSITORY, child
 from stalepool import runtime
 from stalepool.settings import SETTINGS, Settings
 from suite import write_metadata
-from worlds import WITH_TESTS
 
 cfg = pytest.importorskip("oslo_config.cfg", reason="needs the extra oslo")
 
@@ -79,7 +78,7 @@ print(json.dumps([origin, guru_meditation_report.TextGuruMeditation(Version()).r
 
 def test_a_section_of_the_report(run_python):
     pytest.importorskip("oslo_reports", reason="needs the extra oslo")
-    origin, report = run_python(REPORT, env=WITH_TESTS, flags=["-Werror"])
+    origin, report = run_python(REPORT, flags=["-Werror"])
     _, title, section = report.partition("====                           stalepool ")
     assert title
     found, _ = json.JSONDecoder().raw_decode(section[section.index("{") :])
@@ -116,7 +115,7 @@ def test_default_log_levels_silence_all_and_raise_one(tmp_path, run_python):
     pytest.importorskip("oslo_log", reason="needs oslo.log, as the extra test has it")
     file, config = tmp_path / "nova.log", tmp_path / "nova.conf"
     config.write_text(CONFIG % file)
-    run_python(LOGGING, config, env=WITH_TESTS, flags=["-Werror"])
+    run_python(LOGGING, config, flags=["-Werror"])
     before, discard = (LINE.fullmatch(line).groups() for line in file.read_text().splitlines())
     assert before[:2] == ("INFO", "nova")
     assert discard[:2] == ("DEBUG", "stalepool.checkout")

@@ -12,7 +12,6 @@ from stalepool import stats
 from stalepool.cli.main import main
 from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
-from worlds import WITH_TESTS
 
 prometheus_client = pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
 multiprocess = pytest.importorskip("prometheus_client.multiprocess")
@@ -41,7 +40,7 @@ print(json.dumps([origin, prometheus_client.generate_latest(registry).decode()])
 @pytest.fixture
 def one_process(run_python):
     """Its origin, and what it shows."""
-    return run_python(ONE_PROCESS, env=WITH_TESTS, flags=["-Werror"])
+    return run_python(ONE_PROCESS, flags=["-Werror"])
 
 
 def test_one_process(one_process):
@@ -87,7 +86,7 @@ for writers in 0, 8:
 
 
 def test_several_processes(tmp_path, run_python):
-    run_python(SEVERAL_PROCESSES, env={**WITH_TESTS, MULTIPROC: str(tmp_path)}, flags=["-Werror"])
+    run_python(SEVERAL_PROCESSES, env={MULTIPROC: str(tmp_path)}, flags=["-Werror"])
     registry = prometheus_client.CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, str(tmp_path))
     found = samples(prometheus_client.generate_latest(registry).decode())

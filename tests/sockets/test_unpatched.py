@@ -5,12 +5,7 @@ That it never yields is in ``test_checkout_never_yields``.
 
 import pytest
 
-from worlds import WITH_TESTS
-
 ASK = """
-    import sys
-    from worlds import enter
-    enter(sys.argv[1])
     import select, types  # urllib3 has loaded select, too
     from stalepool.sockets import unpatched
     assert type(unpatched.poll()) is types.BuiltinFunctionType
@@ -19,7 +14,7 @@ ASK = """
 
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
 def test_the_kernels_poll_is_found(run_python, world):
-    run_python(ASK, world, env=WITH_TESTS)
+    run_python(ASK, world=world)
 
 
 def test_a_platform_without_poll(monkeypatch):
@@ -52,5 +47,5 @@ AFTER = sys.modules["socket"].__name__
 
 def test_what_is_imported_while_a_green_copy_is_made_is_not_green(run_python, tmp_path):
     (tmp_path / "looks_around.py").write_text(LOOKS_AROUND)
-    seen = run_python(IN_SIGHT, tmp_path, env=WITH_TESTS)
+    seen = run_python(IN_SIGHT, tmp_path)
     assert seen == ["eventlet.green.socket", "socket", "eventlet.green.socket", True]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from worlds import SUPPORT
 
-#: begins a client's script: what is not imported at its top is what a test is about
-PRELUDE = "import sys; sys.path.insert(0, %r); from in_client import *\n" % str(SUPPORT)
-
 #: takes the server's port; prints "covered" if the shim was there before it was asked for
 SERVICE = """
 import sys

@@ -10,7 +10,7 @@ from typing import Any, Dict
 #: the directory of this module and its neighbours
 SUPPORT = Path(__file__).resolve().parent
 
-#: for ``run_python(env=...)``: scripts that import what tests import
+#: for a child process: its scripts import what tests import
 WITH_TESTS = {
     "PYTHONPATH": os.pathsep.join(map(str, (SUPPORT.parent.parent, SUPPORT.parent, SUPPORT)))
 }
@@ -23,8 +23,6 @@ def beside(test_file: str) -> Dict[str, str]:
 
 _CALL = """
     import json
-    from worlds import enter
-    enter("eventlet")
     import {0} as tests
     print(json.dumps(tests.{1}(tests.{2})))
 """
@@ -35,7 +33,7 @@ def under_eventlet(run_python: Any, test_file: str, *names: str) -> Any:
     # eventlet leaves a TLS socket whose handshake failed to its finalizer, which warns
     flags = ["-Wignore:unclosed:ResourceWarning"]
     script = _CALL.format(Path(test_file).stem, *names)
-    return run_python(script, env=beside(test_file), flags=flags)
+    return run_python(script, world="eventlet", env=beside(test_file), flags=flags)
 
 
 def enter(world: str) -> None:

@@ -18,7 +18,6 @@ from raw_client import RawClient, assert_eof, connected
 from replay_tools import side_by_side
 from stalepool_testing import TLS, Bandwidth, Blackout, FaultServer, Latency, ResetAtNextByte
 from stalepool_testing.kernel import wait_until
-from worlds import WITH_TESTS
 
 RESET = (ConnectionError, http.client.HTTPException)
 LONG_S = 1000.0  # a fault that is not lifted fails its test by timeout
@@ -250,9 +249,7 @@ def test_each_reset_meets_one_request_of_busy_clients(tls):
 
 
 GREEN = """
-    import ssl, sys, time
-    from worlds import enter
-    enter(sys.argv[1])
+    import ssl, time
     import pytest
     import urllib3
     from stalepool_testing import *
@@ -300,4 +297,4 @@ GREEN = """
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
 def test_in_a_green_world(world, run_python):
-    run_python(GREEN, world, env=WITH_TESTS)
+    run_python(GREEN, world=world)

@@ -3,12 +3,9 @@
 import pytest
 
 import lanes
-from worlds import WITH_TESTS
 
 SCRIPT = """
-    import sys, time
-    from worlds import enter
-    enter(sys.argv[1])
+    import time
     import pytest
     from stalepool_testing import no_hub_switch
 
@@ -34,4 +31,4 @@ SCRIPT = """
 
 @pytest.mark.parametrize("world", lanes.first(1, ["gevent", "eventlet"]))
 def test_a_switch_is_seen(world, run_python):
-    run_python(SCRIPT, world, env=WITH_TESTS)
+    run_python(SCRIPT, world=world)

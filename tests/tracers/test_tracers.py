@@ -11,7 +11,6 @@ import pytest
 from stalepool_testing import TLS, Close, FaultServer, Respond
 from tracers.case import ORDERS
 from tracers.tools import TOOLS
-from worlds import WITH_TESTS
 
 SCRIPT = "import sys; from tracers import case; case.main(*sys.argv[1:])"
 
@@ -36,7 +35,7 @@ def test_a_tool_and_the_shim_do_not_disturb_each_other(tool, order, scheme, run_
 
     with FaultServer(script, tls=tls if scheme == "https" else None) as server:
         words = tool, order, "%s://127.0.0.1:%d" % (scheme, server.port), tls.ca_path
-        said = run_python(SCRIPT, *words, env=WITH_TESTS, flags=("-Wdefault",))
+        said = run_python(SCRIPT, *words, flags=("-Wdefault",))
         journal = list(server.journal)
 
     def connections(path):
