@@ -1,23 +1,18 @@
-"""The check at checkout, through real pools, and behind a real haproxy."""
+"""The check at checkout, through real pools. Behind a real haproxy: ``test_replay_matrix``."""
 
 import unittest.mock
 
 import pytest
 import urllib3
 
-import lanes
 import pools
 import stalepool
-import stalepool_testing as testing
 from breaks import breaks
-from outages import both
-from pools import counters, get, let_pass, pooled_connection, serving, shim, stock, verdicts
-from replay_routes import through_haproxy
+from pools import get, let_pass, pooled_connection, serving, shim, stock, verdicts
 from replay_tools import reused
-from stalepool import stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
-from stalepool_testing import TLS, CloseAfter, FaultServer
+from stalepool_testing import CloseAfter
 
 
 def test_the_fast_check_suffices_until_a_probe_may_be_unanswered():
@@ -73,25 +68,3 @@ def test_a_check_while_another_thread_checks():
         assert urllib3.connectionpool.is_connection_dropped(conn) is True
         assert stalepool.snapshot()["fallbacks"] == {"check_failed": 1}
         assert get(pool) == 200
-
-
-@pytest.mark.haproxy
-@pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
-@both
-def test_idle_past_the_keep_alive_timeout(haproxy_binary, who, version):
-    """Three connections die of it; it can be read off the counters."""
-    tls, keeps_s = TLS(version) if version else None, 0.3
-    with who(), FaultServer() as server, through_haproxy(
-        server, tls, haproxy_binary, int(keeps_s * 1000)
-    ) as haproxy, pools.pool_for(haproxy, tls) as pool:
-        assert get(pool) == 200
-        for _ in range(3):
-            pools.await_arrival(pool, testing.kernel.POLLRDHUP)
-            assert get(pool) == 200
-        assert len(server.journal) == 4
-        if who is shim:
-            assert verdicts(haproxy) == {"closed": 3}
-            died = counters(haproxy)["died_idle_s"].items()
-            # one of them may be late, at either end, on a busy machine
-            _, age_s, _ = sorted(age_s for age_s, times in died for _ in range(times))
-            assert keeps_s * 0.95 <= age_s < keeps_s * stats.BUCKET_RATIO**3
