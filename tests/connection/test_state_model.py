@@ -90,7 +90,11 @@ class Walk(stateful.RuleBasedStateMachine):
             testing.into_pool(self.pool, self.server.connect())
             kernel.wait_until(lambda: self.server.channels, "accepted", 5)
             if self.tls is not None:
+                # both: each ticket is sent by itself, and a check would meet the first one alone
+                (channel,) = self.server.channels
+                kernel.wait_until(channel.sock.gettimeout, "end of the handshake", 5)
                 await_arrival(self.pool)
+                channel.flush()
             self.model.phase, self.model.connections = IDLE, 1
 
     @stateful.precondition(lambda self: self.model.phase is not FRESH and not self.model.has_ended)
