@@ -144,8 +144,12 @@ def port():
 @pytest.fixture
 def run_order(run_python, port):
     """Runs a script that has the names of in_client.py, and imports the rest in its own order."""
-    prelude = "import sys; from in_client import *\n"
-    return lambda script, *args: run_python(prelude + textwrap.dedent(script), port, *args)
+
+    def run(script, *args, **options):
+        prelude = "import json, sys; from in_client import *\n"
+        return run_python(prelude + textwrap.dedent(script), port, *args, **options)
+
+    return run
 
 
 @pytest.fixture

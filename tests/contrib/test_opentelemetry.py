@@ -7,16 +7,15 @@ from stalepool import stats
 pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk, as the extra test has it")
 
 SCRIPT = """
-import json
+import urllib3
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from stalepool import fallback, stats
 from stalepool.contrib import opentelemetry
-from traffic import meet_a_dead_connection
 
 reader = InMemoryMetricReader()
 opentelemetry.instrument(MeterProvider([reader], shutdown_on_exit=False))
-origin = meet_a_dead_connection()
+meet_a_dead_connection(urllib3.connectionpool)
 stats.origin(stats.OTHERS).count("verdicts", "alive")
 fallback.fall_back("check_failed", "by hand")
 found = {}
@@ -26,13 +25,13 @@ for resource in reader.get_metrics_data().resource_metrics:
         for metric in scope.metrics:
             assert metric.data.is_monotonic
             found[metric.name] = [[dict(p.attributes), p.value] for p in metric.data.data_points]
-print(json.dumps([origin.rpartition(":")[2], found]))
+print(json.dumps(found))
 """
 
 
-def test_the_instruments(run_python):
-    port, found = run_python(SCRIPT, flags=["-Werror"])
-    origin = {"url.scheme": "http", "server.address": "127.0.0.1", "server.port": int(port)}
+def test_the_instruments(run_order, port):
+    found = run_order(SCRIPT, flags=["-Werror"])
+    origin = {"url.scheme": "http", "server.address": "127.0.0.1", "server.port": port}
     verdicts = {each["stalepool.reason"]: (each, n) for each, n in found["stalepool.verdicts"]}
     assert verdicts["closed"] == ({**origin, "stalepool.reason": "closed"}, 1)
     others = {"server.address": stats.OTHERS, "stalepool.reason": "alive"}

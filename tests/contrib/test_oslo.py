@@ -62,42 +62,43 @@ def test_the_generator_finds_every_option(tmp_path):
 
 
 REPORT = """
-import json, warnings; warnings.simplefilter('ignore')
+import urllib3, warnings; warnings.simplefilter('ignore')
 from oslo_reports import guru_meditation_report
 from stalepool.contrib import oslo
-from traffic import meet_a_dead_connection
 class Version:
     def vendor_string(self): return "vendor"
     def product_string(self): return "product"
     def version_string_with_package(self): return "1"
 oslo.register_report()
-origin = meet_a_dead_connection()
-print(json.dumps([origin, guru_meditation_report.TextGuruMeditation(Version()).run()]))
+meet_a_dead_connection(urllib3.connectionpool)
+print(json.dumps(guru_meditation_report.TextGuruMeditation(Version()).run()))
 """
 
 
-def test_a_section_of_the_report(run_python):
+def test_a_section_of_the_report(run_order, port):
     pytest.importorskip("oslo_reports", reason="needs the extra oslo")
-    origin, report = run_python(REPORT, flags=["-Werror"])
+    report = run_order(REPORT, flags=["-Werror"])
     _, title, section = report.partition("====                           stalepool ")
     assert title
     found, _ = json.JSONDecoder().raw_decode(section[section.index("{") :])
-    assert (found["origins"][origin]["discards"], found["fallbacks"]) == (1, {})
+    assert (found["origins"]["http://127.0.0.1:%d" % port]["discards"], found["fallbacks"]) == (
+        1,
+        {},
+    )
 
 
 LOGGING = """
-import sys, warnings
+import stalepool, urllib3, warnings
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from oslo_config import cfg
     from oslo_log import log
-from traffic import meet_a_dead_connection
 conf = cfg.ConfigOpts()
 log.register_options(conf)
-conf(["--config-file", sys.argv[1]])
+conf(["--config-file", sys.argv[2]])
 log.setup(conf, "nova")
 log.getLogger("nova").info("before")
-meet_a_dead_connection()
+meet_a_dead_connection(urllib3.connectionpool)
 """
 CONFIG = """
 [DEFAULT]
@@ -110,12 +111,12 @@ default_log_levels = urllib3=WARN,stalepool=WARN,stalepool.checkout=DEBUG
 LINE = re.compile(r"\d{4}-\d\d-\d\d \S+ \d+ ([A-Z]+) (\S+) \[-\] (.*)")
 
 
-def test_default_log_levels_silence_all_and_raise_one(tmp_path, run_python):
+def test_default_log_levels_silence_all_and_raise_one(tmp_path, run_order):
     """As docs/status.rst has it; lines of others stay at their level."""
     pytest.importorskip("oslo_log", reason="needs oslo.log, as the extra test has it")
     file, config = tmp_path / "nova.log", tmp_path / "nova.conf"
     config.write_text(CONFIG % file)
-    run_python(LOGGING, config, flags=["-Werror"])
+    run_order(LOGGING, config, flags=["-Werror"])
     before, discard = (LINE.fullmatch(line).groups() for line in file.read_text().splitlines())
     assert before[:2] == ("INFO", "nova")
     assert discard[:2] == ("DEBUG", "stalepool.checkout")

@@ -26,25 +26,24 @@ def samples(text):
 
 
 ONE_PROCESS = """
-import json, prometheus_client, stalepool
+import prometheus_client, stalepool, urllib3
 from stalepool.contrib import prometheus
-from traffic import meet_a_dead_connection
 registry = prometheus_client.CollectorRegistry()
 registry.register(prometheus.Collector())
-origin = meet_a_dead_connection()
+meet_a_dead_connection(urllib3.connectionpool)
 prometheus.write()  # nothing, in one process
-print(json.dumps([origin, prometheus_client.generate_latest(registry).decode()]))
+print(json.dumps(prometheus_client.generate_latest(registry).decode()))
 """
 
 
 @pytest.fixture
-def one_process(run_python):
-    """Its origin, and what it shows."""
-    return run_python(ONE_PROCESS, flags=["-Werror"])
+def shown(run_order):
+    """What one process shows."""
+    return run_order(ONE_PROCESS, flags=["-Werror"])
 
 
-def test_one_process(one_process):
-    origin, shown = 'origin="%s"' % one_process[0], one_process[1]
+def test_one_process(shown, port):
+    origin = 'origin="http://127.0.0.1:%d"' % port
     expected = {
         'stalepool_verdicts_total{%s,verdict="closed"}' % origin: 1,
         "stalepool_discards_total{%s}" % origin: 1,
@@ -60,15 +59,14 @@ def test_one_process(one_process):
 
 
 SEVERAL_PROCESSES = """
-import os, threading
+import os, threading, urllib3
 from stalepool.contrib import prometheus
-from traffic import meet_a_dead_connection
 
 application = prometheus.middleware(lambda environ, start_response: [b"answered"])
 
 def work():
     for _ in range(2):  # writes at its first call; soon after it does not write again
-        meet_a_dead_connection()
+        meet_a_dead_connection(urllib3.connectionpool)
         assert application({}, None) == [b"answered"]
 
 assert list(prometheus.Collector().collect()) == []  # a scrape has the files
@@ -85,8 +83,8 @@ for writers in 0, 8:
 """
 
 
-def test_several_processes(tmp_path, run_python):
-    run_python(SEVERAL_PROCESSES, env={MULTIPROC: str(tmp_path)}, flags=["-Werror"])
+def test_several_processes(tmp_path, run_order):
+    run_order(SEVERAL_PROCESSES, env={MULTIPROC: str(tmp_path)}, flags=["-Werror"])
     registry = prometheus_client.CollectorRegistry()
     multiprocess.MultiProcessCollector(registry, str(tmp_path))
     found = samples(prometheus_client.generate_latest(registry).decode())
@@ -156,10 +154,7 @@ def promtool():
     return run_tool
 
 
-def test_names_follow_the_conventions_and_the_dashboard_asks_for_them(
-    one_process, promtool, tmp_path
-):
-    _, shown = one_process
+def test_names_follow_the_conventions_and_the_dashboard_asks_for_them(shown, promtool, tmp_path):
     assert promtool("check", "metrics", text=shown) == ""
     text = (MONITORING / "dashboard.json").read_text().replace("$__rate_interval", "5m")
     queries = [each["expr"] for panel in json.loads(text)["panels"] for each in panel["targets"]]
