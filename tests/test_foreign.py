@@ -1,12 +1,21 @@
 """Which exceptions are foreign: they are the caller's, wherever in ours they are raised."""
 
+import contextlib
+import itertools
+import json
+import os
+import sys
 import types
 
 import pytest
 
-import injection
 import lanes
+import stalepool
+from pools import end_while_idle, let_pass, pooled_connection, serving
+from replay_tools import after_checkout, have
 from stalepool import fallback, foreign
+from stalepool_testing import CloseAfter, ProcessThenClose, Respond
+from worlds import beside
 
 #: packages whose code runs because we call it
 CALLED = [
@@ -43,9 +52,111 @@ def test_an_exception_that_was_not_raised_is_nobodys():
     assert not foreign.is_socket_timeout(None)
 
 
-@pytest.mark.parametrize("scene", lanes.first(1, injection.SCENES))
+# -- raised in the midst of a request, as by a signal handler; in a process of its own -------------
+
+_OURS = os.path.dirname(os.path.abspath(stalepool.__file__)) + os.sep
+
+
+class Foreign(Exception):
+    """Raised by code that the request did not call."""
+
+
+class Script:
+    """Answers, but for the first try of each request whose path says otherwise."""
+
+    def __init__(self):
+        self._seen = {}
+
+    def __call__(self, request):
+        tries = self._seen[request.path] = self._seen.get(request.path, 0) + 1
+        if request.path.startswith("/dies") and tries == 1:
+            return ProcessThenClose()
+        hint = {"Keep-Alive": "timeout=1"} if request.path.startswith("/hint") else {}
+        return Respond(headers=hint)
+
+
+@contextlib.contextmanager
+def injecting(line):
+    """Raise at the n-th line of ours that this thread executes, once; gives the place, if any."""
+    lines, places = itertools.count(), []
+
+    def enter_frame(frame, event, argument):
+        return at_line if frame.f_code.co_filename.startswith(_OURS) else None
+
+    def at_line(frame, event, argument):
+        if event == "line" and not places and next(lines) == line:
+            where = os.path.relpath(frame.f_code.co_filename, _OURS)
+            places.append("%s:%d %s" % (where, frame.f_lineno, frame.f_code.co_name))
+            raise Foreign
+        return at_line
+
+    sys.settrace(enter_frame)
+    try:
+        yield places
+    finally:
+        sys.settrace(None)
+
+
+def close_after_checkout(server, pool):
+    """The FIN arrives between the look at checkout and the first byte."""
+    after_checkout(pool, have(server, CloseAfter(0)))
+
+
+#: name -> (method, path, path of the answer before, what is done meanwhile, settings)
+SCENES = {
+    "GET, full check": ("GET", "/", "/", lambda _, pool: let_pass(pool, 10), {}),
+    "GET, sent again": ("GET", "/dies/%d", "/", lambda *_: None, {}),
+    "POST, its answer lost": ("POST", "/dies/%d", "/", lambda *_: None, {}),
+    "POST, moved": ("POST", "/", "/hint", lambda *_: None, {"nonidempotent_max_idle_s": 0}),
+    "POST": ("POST", "/", "/", lambda *_: None, {}),
+    "GET": ("GET", "/", "/", lambda *_: None, {}),
+    "GET, new socket": ("GET", "/", "/", lambda _, pool: pooled_connection(pool).close(), {}),
+    "GET, closed while idle": ("GET", "/", "/", end_while_idle, {}),
+    "POST, closed after the checkout": ("POST", "/", "/", close_after_checkout, {}),
+}
+
+
+def injected(name):
+    """Inject an exception at each line of ours in turn, during one request of a scene.
+
+    Prints how many were injected, and where one did not reach the caller, or broke the pool.
+    """
+    unraisable = []
+    sys.unraisablehook = lambda args: unraisable.append(args.exc_value)
+    serial = itertools.count()
+    method, path, before, act, settings = SCENES[name]
+    lost, broken = [], []
+    stalepool.install(**settings)
+    with serving(Script()) as (server, pool):
+        place = None
+        for line in itertools.count():
+            try:  # whatever has happened to it, the pool goes on
+                for _ in range(2):
+                    assert pool.request("GET", before).status == 200
+            except Exception as error:
+                broken.append("%s: %r" % (place, error))
+            act(server, pool)
+            wanted = path % next(serial) if "%" in path else path
+            saw = None
+            with injecting(line) as places:
+                try:
+                    saw = pool.request(method, wanted, body=b"1" if method == "POST" else None)
+                except BaseException as error:
+                    saw = error
+            if not places:
+                break
+            (place,) = places
+            if not isinstance(saw, Foreign):
+                ignored = any(isinstance(error, Foreign) for error in unraisable)
+                lost.append("%s: %r%s" % (place, saw, ", ignored" if ignored else ""))
+            vars(pool).pop("_validate_conn", None)
+            unraisable.clear()
+    print(json.dumps({"injected": line, "lost": lost, "broken": broken}))
+
+
+@pytest.mark.parametrize("scene", lanes.first(1, SCENES))
 def test_an_exception_at_any_line_of_ours_reaches_the_caller(run_python, scene):
-    script = "import sys; from support import injection; injection.injected(sys.argv[1])"
-    seen = run_python(script, scene, flags=["-Wignore"])
+    script = "import sys, test_foreign; test_foreign.injected(sys.argv[1])"
+    seen = run_python(script, scene, env=beside(__file__), flags=["-Wignore"])
     assert seen["lost"] == [] and seen["broken"] == []
     assert seen["injected"] > 50
