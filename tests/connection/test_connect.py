@@ -18,9 +18,9 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 import pools
 import stalepool
 from errors import links
-from outages import WINDOW_S, Route, as_a_new_thread, both, direct, environ_of, outage, window
+from outages import WINDOW_S, both, environ_of, outage, window
 from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, stock
-from replay_routes import proxied
+from replay_routes import Route, as_a_new_thread, direct, proxied
 from replay_tools import side_by_side
 from stalepool import stats
 from stalepool.connection import connect
@@ -66,27 +66,15 @@ def through_socks(script=(), tls=None, **options):
         url = "socks5h://%s:%d" % (proxy.host, proxy.port)
         with SOCKSProxyManager(url, ca_certs=tls and tls.ca_path, **options) as manager:
             pool = manager.connection_from_url(server.url)
-
-            def send(method):
-                return as_a_new_thread(pool.request, method, "/").status
-
-            yield Route(server, proxy, pool, send, server)
-
-
-@contextlib.contextmanager
-def through_proxy(tls=None):
-    """A tunnel if the server speaks TLS."""
-    with proxied(tls=tls) as way:
-        send = functools.partial(as_a_new_thread, way.send)
-        yield Route(way.server, way.proxy, way.pool, send, way.proxy if tls is None else way.server)
+            yield Route(server, proxy, server, pool, lambda method: pool.request(method, "/"))
 
 
 ROUTES = {
     "plain": direct,
     "TLS": functools.partial(direct, tls=TLS()),
     "IPv6": functools.partial(direct, family=socket.AF_INET6),
-    "proxy": through_proxy,
-    "tunnel": functools.partial(through_proxy, TLS()),
+    "proxy": proxied,
+    "tunnel": functools.partial(proxied, tls=TLS()),
     "SOCKS": through_socks,
 }
 

@@ -237,10 +237,10 @@ def test_ends_moves_and_replays_by_every_way(options):
     settings = {"nonidempotent_max_idle_s": 0, "replay": "idempotent"}
     with shim(**settings), proxied([*[Respond()] * 7, Close()], **options) as way:
         is_tunnel = "tls" in options
-        origin = way.server if is_tunnel else way.proxy
+        origin = way.origin
         assert [way.send(), way.send()] == [200, 200]
-        if not way.proxy.cut():
-            (channel,) = way.proxy.channels
+        if not way.gate.cut():
+            (channel,) = way.gate.channels
             channel.tell(channel.close)
         await_arrival(way.pool, events=testing.kernel.POLLRDHUP)  # it has come all the way
         methods = ("GET", "PUT", "POST", "PATCH", "GET", "PUT")
@@ -250,5 +250,5 @@ def test_ends_moves_and_replays_by_every_way(options):
         assert counters(origin)["replays"] == ({"ok": 1} if is_tunnel else {})
         assert len(origin.journal.connections) == 4 + is_tunnel
         origins = stalepool.snapshot()["origins"]
-        assert way.proxy.origin in origins
+        assert way.gate.origin in origins
         assert [name for name in origins if origins[name]["checkouts"]] == [origin.origin]

@@ -21,9 +21,8 @@ import stalepool
 import stalepool_testing as testing
 from delayed_answers import AnswerLater, nothing_is_acknowledged
 from errors import links
-from outages import direct
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
-from replay_routes import proxied
+from replay_routes import direct, proxied
 from replay_tools import ECHO, after_checkout, asked, have, outcome, prime, reused, send
 from stalepool.connection import fresh_socket
 from stalepool.connection.state import WAITING, find

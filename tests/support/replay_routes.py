@@ -8,11 +8,14 @@ import socket
 import subprocess
 import tempfile
 from types import SimpleNamespace
-from typing import Any, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
+import pytest
 import urllib3
+from urllib3.exceptions import NewConnectionError
 
-from pools import pool_for
+from pools import await_arrival, counters, pool_for, serving
+from stalepool.connection import connect
 from stalepool_testing import TLS, ConnectProxy, FaultServer
 
 _HAPROXY = """\
@@ -57,16 +60,55 @@ def _manager(proxy: Any, **options: Any) -> Any:
     return urllib3.ProxyManager(proxy.url, **options)
 
 
-class Proxied(NamedTuple):
-    """A server, a proxy, and a client that reaches the one through the other."""
+def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function as a thread would that has not waited for any outage yet."""
+    with pytest.MonkeyPatch.context() as patched:
+        never = float("-inf"), 0.0
+        patched.setitem(connect.attributes_of_thread(), connect.WAITED, never)
+        return call(*args, **kwargs)
+
+
+class Route(NamedTuple):
+    """A client's way to a server.
+
+    ``gate``: what it connects to, the server itself or a proxy. ``origin``: whose counters tell of
+    it. ``ask``: from a method's name to the response.
+    """
 
     server: FaultServer
-    proxy: ConnectProxy
-    manager: Any
+    gate: Any
+    origin: Any
     pool: Any
+    ask: Callable[[str], Any]
 
     def send(self, method: str = "GET") -> int:
-        return int(self.manager.request(method, self.server.url).status)
+        """Send a request, each as a thread of its own; the status."""
+        return int(as_a_new_thread(self.ask, method).status)
+
+    def shut(self) -> None:
+        """The outage begins, and the pooled connection has noticed."""
+        self.gate.stop_listening()
+        self.gate.close_connections()
+        await_arrival(self.pool)
+
+    def begin_outage(self) -> None:
+        """It has answered, and refuses now."""
+        assert self.send() == 200
+        self.shut()
+
+    def is_refused(self) -> None:
+        with pytest.raises(NewConnectionError):
+            self.send()
+
+    @property
+    def reconnects(self) -> Any:
+        return counters(self.origin).get("reconnects", {})
+
+
+@contextlib.contextmanager
+def direct(script: Any = (), **options: Any) -> Iterator[Route]:
+    with serving(script, **options) as (server, pool):
+        yield Route(server, server, server, pool, lambda method: pool.request(method, "/"))
 
 
 @contextlib.contextmanager
@@ -77,12 +119,13 @@ def proxied(
     proxy_tls: Optional[TLS] = None,
     family: int = socket.AF_INET,
     default: Any = None,
-) -> Iterator[Proxied]:
+) -> Iterator[Route]:
     """Through a tunnel if the server speaks TLS; forwarded if it does not."""
     server = FaultServer(script, tls=tls, family=family, default=default)
     proxy = ConnectProxy(tls=proxy_tls, family=family)
     with server, proxy, _manager(proxy) as manager:
-        yield Proxied(server, proxy, manager, manager.connection_from_url(server.url))
+        origin, pool = proxy if tls is None else server, manager.connection_from_url(server.url)
+        yield Route(server, proxy, origin, pool, lambda method: manager.request(method, server.url))
 
 
 @contextlib.contextmanager
