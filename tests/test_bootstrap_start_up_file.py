@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import REPOSITORY, child
-from service import SERVICE
+from service_process import COVERED
 
 START = "stalepool-start.pth"
 NO_SOURCES = shutil.ignore_patterns(".*", "tests", "docs", "build", "*.egg-info", "__pycache__")
@@ -67,7 +67,7 @@ def installed(tmp_path_factory):
 
 
 def test_with_the_switch_a_service_is_covered(installed, port):
-    done = installed.run(SERVICE, port, STALEPOOL="1")
+    done = installed.run(COVERED, port, STALEPOOL="1")
     assert (done.returncode, done.stdout) == (0, "covered\n"), done.stderr
 
 

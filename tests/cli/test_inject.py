@@ -15,7 +15,7 @@ import pytest
 
 import lanes
 from conftest import REPOSITORY, child
-from service import SERVICE
+from service_process import COVERED
 from stalepool.cli import inject, interpreter, owners
 
 STALEPOOL = [sys.executable, "-m", "stalepool"]
@@ -227,7 +227,7 @@ def test_run_becomes_the_command_and_its_children_have_the_shim(port, installati
         "subprocess.check_call([sys.executable, *sys.argv[1:3]]); "
         "print(json.dumps([os.getpid(), *sys.argv[3:]])); sys.exit(7)"
     )
-    service = lay_out(tmp_path, {"service.py": SERVICE}) / "service.py"
+    service = lay_out(tmp_path, {"service.py": COVERED}) / "service.py"
     start = ["/bin/sh", "-c", 'echo $$; exec "$@"', "sh", *STALEPOOL, "run"]
     words = [sys.executable, "-c", command, service, port, *WORDS]
     environ = {**path_of(installation), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,4 +1,4 @@
-"""A service in a process of its own, and ``stalepool status`` asked about it."""
+"""Services in processes of their own, and ``stalepool status`` asked about one."""
 
 from __future__ import annotations
 
@@ -25,6 +25,20 @@ def ask(method="GET"):
     except urllib3.exceptions.HTTPError:
         pass
 """
+
+#: a green one, which should have the shim from its environment; prints "covered" if it has. It
+#: takes the port of a server that closes each connection
+COVERED = """
+import sys
+assert "stalepool" in sys.modules  # before the service has asked for it
+sys.path.insert(0, %r)
+from in_client import check
+import eventlet
+eventlet.monkey_patch()
+import urllib3
+check(urllib3.connectionpool)
+print("covered")
+""" % str(Path(__file__).parent)
 
 
 class Started:
