@@ -1,20 +1,7 @@
 """The kernel's own ``poll``, and our imports, in a process whose standard library is patched.
 
-That it never yields is in ``test_checkout_never_yields``.
+That it is found, and never yields, is in ``test_checkout_never_yields``.
 """
-
-import pytest
-
-ASK = """
-    import select, types  # urllib3 has loaded select, too
-    from stalepool.sockets import unpatched
-    assert type(unpatched.poll()) is types.BuiltinFunctionType
-"""
-
-
-@pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_the_kernels_poll_is_found(run_python, world):
-    run_python(ASK, world=world)
 
 
 def test_a_platform_without_poll(monkeypatch):
