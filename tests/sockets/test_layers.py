@@ -1,4 +1,7 @@
-"""Sockets taken apart: what the kernel knows them by, and what their TLS layer holds back."""
+"""Sockets taken apart: what the kernel knows them by, and what their TLS layer holds back.
+
+What a read through TLS comes to, and that it never waits, is in ``test_liveness``.
+"""
 
 import socket
 import ssl
@@ -10,7 +13,6 @@ import pytest
 import stalepool_testing as testing
 from socket_states import KINDS, STATES
 from stalepool.sockets import layers
-from stalepool.sockets.layers import CLOSE_NOTIFY, DATA, WANTS_MORE
 from stalepool_testing import TLS
 
 
@@ -21,26 +23,6 @@ def test_what_tls_in_tls_has_not_even_decrypted():
         assert pair.client.recv(100) == b"answer"
         assert pair.client.sslobj.pending() == 0
         assert layers.layers_of(pair.client).pending() > 0
-
-
-@pytest.mark.parametrize("kind", ["tls1.3", "pyopenssl1.3"])
-@pytest.mark.parametrize(
-    "state, comes_to",
-    [
-        *(("healthy", WANTS_MORE), ("surplus", DATA)),
-        *(("close_notify", CLOSE_NOTIFY), ("broken record", "an error")),
-    ],
-)
-def test_a_read_through_tls_never_waits(kind, state, comes_to):
-    """With a timeout of None one that did would not come back."""
-    with KINDS[kind].make() as pair:
-        STATES[state].enter(pair)
-        pair.client.settimeout(None)
-        try:
-            found = layers.layers_of(pair.client).read_one()
-        except OSError:
-            found = "an error"
-        assert found == comes_to
 
 
 def test_a_subclass_is_a_socket_and_a_datagram_socket_is_not_tcp():

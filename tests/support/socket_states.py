@@ -84,8 +84,9 @@ def is_possible(kind: Kind, state: State) -> bool:
 
 
 def parts_of(kind: str, state: str) -> Set[Any]:
-    """What a case is made of: each kind, and each state in plain and in each TLS."""
-    layer = None if STATES[state].is_slow else KINDS[kind].tls
+    """What a case is made of: each kind, and each state in plain, in each TLS and pyOpenSSL's."""
+    is_slow, is_pyopenssl = STATES[state].is_slow, kind.startswith("pyopenssl")
+    layer = None if is_slow else (KINDS[kind].tls, is_pyopenssl)
     return {kind, (state, layer)}
 
 
