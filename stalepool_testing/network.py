@@ -48,7 +48,8 @@ class AddedFault:
 class Network:
     """The faults in force, by connection, and the sockets that swallow what arrives.
 
-    Safe for use by several threads. The listening socket is one of them: number ``LISTENING``.
+    Safe for use by several threads. The server's listening socket counts as the connection of the
+    number ``LISTENING``.
     """
 
     def __init__(self) -> None:
