@@ -4,6 +4,8 @@ import contextlib
 import itertools
 import json
 import os
+import select
+import socket
 import sys
 import types
 
@@ -14,6 +16,9 @@ import stalepool
 from pools import end_while_idle, let_pass, pooled_connection, serving
 from replay_tools import after_checkout, have
 from stalepool import fallback, foreign
+from stalepool.connection.fresh_socket import address_of
+from stalepool.sockets import failure, liveness, tcp_info
+from stalepool.sockets.layers import layers_of
 from stalepool_testing import CloseAfter, ProcessThenClose, Respond
 from worlds import beside
 
@@ -76,7 +81,7 @@ class Script:
 
 
 @contextlib.contextmanager
-def injecting(line):
+def injecting(line, error=Foreign):
     """Raise at the n-th line of ours that this thread executes, once; gives the place, if any."""
     lines, places = itertools.count(), []
 
@@ -87,7 +92,7 @@ def injecting(line):
         if event == "line" and not places and next(lines) == line:
             where = os.path.relpath(frame.f_code.co_filename, _OURS)
             places.append("%s:%d %s" % (where, frame.f_lineno, frame.f_code.co_name))
-            raise Foreign
+            raise error
         return at_line
 
     sys.settrace(enter_frame)
@@ -160,3 +165,30 @@ def test_an_exception_at_any_line_of_ours_reaches_the_caller(run_python, scene):
     seen = run_python(script, scene, env=beside(__file__), flags=["-Wignore"])
     assert seen["lost"] == [] and seen["broken"] == []
     assert seen["injected"] > 50
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda sock: liveness.examine(layers_of(sock), liveness.poller(sock)),
+        failure.answer_has_begun,
+        lambda sock: tcp_info.ask(layers_of(sock)),
+        lambda sock: address_of(types.SimpleNamespace(sock=sock, port=0)),
+    ],
+    ids=["examine", "answer_has_begun", "ask", "address_of"],
+)
+def test_a_timeout_of_a_signal_handler_is_not_taken_for_the_sockets_word(ask):
+    """It is an OSError, too."""
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as both:
+        sock = both.enter_context(socket.create_connection(server.getsockname()))
+        both.enter_context(server.accept()[0]).sendall(b"an answer")
+        select.select([sock], [], [])
+        for line in itertools.count():
+            with injecting(line, TimeoutError) as places:
+                try:
+                    ask(sock)
+                except TimeoutError:
+                    continue
+            assert places == []
+            break
+    assert line > 3
