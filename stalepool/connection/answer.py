@@ -16,8 +16,10 @@ from stalepool import fallback, stats, status
 from stalepool.clock import monotonic
 from stalepool.connection import replay, request_rules
 from stalepool.connection.connect import shorter
+from stalepool.connection.origins import peer_of
+from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.silence import Watch, first_wait_s
-from stalepool.connection.state import NOTHING_LEFT_S, WAITING, Request, by_id, peer_of
+from stalepool.connection.state import WAITING, by_id
 from stalepool.foreign import raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors

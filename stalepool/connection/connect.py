@@ -17,7 +17,8 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Type
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.connection.state import is_http1, note_opened, origin_of, peer_of
+from stalepool.connection.origins import is_http1, origin_of, peer_of
+from stalepool.connection.state import note_opened
 from stalepool.foreign import raise_again
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive

@@ -12,7 +12,8 @@ from typing import Any, Optional
 from stalepool import fallback, stats
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of, shorter
-from stalepool.connection.state import Request, note_opened
+from stalepool.connection.request import Request
+from stalepool.connection.state import note_opened
 from stalepool.foreign import is_foreign, is_socket_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT

@@ -13,7 +13,8 @@ from typing import Any, Callable, Optional, Tuple
 from stalepool import fallback, runtime, stats
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm, shorter
-from stalepool.connection.state import State, is_http1
+from stalepool.connection.origins import is_http1
+from stalepool.connection.state import State
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, liveness, tcp_info
 from stalepool.sockets.keepalive import Keepalive

@@ -14,8 +14,8 @@ from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection import fresh_socket
 from stalepool.connection.connect import shorter
+from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, first_refusal
-from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.foreign import is_timeout
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of

@@ -11,7 +11,9 @@ from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm
-from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, Request, State
+from stalepool.connection.origins import is_http1
+from stalepool.connection.request import Request
+from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State
 from stalepool.settings import Settings
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors
@@ -54,7 +56,7 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[Request]:
     sock = conn.sock
     state = states.by_id(id(sock))
     if state is None or state.sock() is not sock:
-        if sock is None or not states.is_http1(conn):
+        if sock is None or not is_http1(conn):
             return None
         state = State(conn, FRESH)
         # connect() itself sends a CONNECT, and may set options after that

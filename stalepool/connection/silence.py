@@ -11,8 +11,8 @@ from typing import Any, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
+from stalepool.connection.request import Request
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
-from stalepool.connection.state import Request
 from stalepool.settings import DEAD_PROBES
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of

@@ -1,4 +1,4 @@
-"""The state of one connection's socket, and the request that is in flight on it.
+"""The state of one connection's socket: its phase, and what is remembered of it.
 
 It is kept in a table, by the socket's identity, and refers to the socket weakly: docs/design.rst.
 
@@ -19,121 +19,21 @@ any                 connection has another socket   none      urllib3 alone
 
 from __future__ import annotations
 
-import functools
-import re
 import select
 import weakref
-from http.client import HTTPConnection  # by its own name: vcrpy replaces it in the module
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.settings import Settings
+from stalepool.connection.origins import origin_of, peer_of
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
+if TYPE_CHECKING:
+    from stalepool.connection.request import Request
+
 FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
 SENDING, WAITING, UPGRADED = "sending", "waiting", "upgraded"
-
-#: bytes of a request, head included, that are recorded for a replay
-RECORD_LIMIT = 1 << 20
-
-NOTHING_LEFT_S = 0.001  #: what is left of a limit that has run out
-
-_content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.I).search
-
-
-class Request:
-    """The request in flight: what went out, and what has been done about it.
-
-    To make one is a transition of its state: the first bytes are about to go out.
-    """
-
-    #: the timeout on the socket as the wait began, or a send failed, in seconds
-    limit_s: Optional[float] = None
-    #: the first wait, after which the kernel is asked about a silent peer; None: it is not
-    wait_s: Optional[float] = None
-    is_replayed = False
-    #: its peer gave no sign of life, as the wait on silence or the kernel has found
-    is_silent = False
-    moved_for: Optional[str] = None
-    first_error: Optional[BaseException] = None
-
-    def __init__(self, state: State, conn: Any, data: Any, settings: Settings) -> None:
-        """Begin with the first bytes that go out: http.client sends the head as one."""
-        self.state = state
-        #: those in force while it is the state's request: an install drops that
-        self.settings = settings
-        self.conn = weakref.ref(conn)
-        #: a pool has checked the connection out, and an answer has come on this socket
-        self.is_reused = state.phase is CHECKED and state.answers > 0
-        #: kept, since urllib3 2.x overwrites it with the read timeout while it waits
-        self.connect_timeout = conn.timeout
-        #: monotonic time of the first byte, and of the last once that is out
-        self.sent_at = monotonic()
-        #: every byte that went out is in the record
-        self.is_recorded = type(data) is bytes and len(data) <= RECORD_LIMIT
-        first: bytes = data if self.is_recorded else b""
-        #: the bytes, as they went out; after more than RECORD_LIMIT only the head
-        self.sent = [first]
-        self.size = len(first)
-        #: from the bytes: while a tunnel is opened, the connection has the last request's
-        self.method = first.partition(b" ")[0]
-        state.phase, state.request = SENDING, self  # once nothing can fail any more
-
-    def record(self, data: Any) -> None:
-        """Note more bytes that go out; a file or an iterable is consumed as it goes."""
-        is_bytes = isinstance(data, (bytes, bytearray, memoryview))
-        self.size += memoryview(data).nbytes if is_bytes else RECORD_LIMIT + 1
-        if self.size <= RECORD_LIMIT:
-            self.sent.append(bytes(data))
-        else:
-            self.stop_recording()
-
-    def stop_recording(self) -> None:
-        """Record no more, and keep only the head: it is too large, or will not be sent again."""
-        self.is_recorded = False
-        del self.sent[1:]
-
-    def gives_up(self) -> None:
-        """It has failed for good, or cannot be followed: urllib3 reads any answer alone.
-
-        The caller's exception may hold the request for long, so its record is dropped.
-        """
-        self.state.request = None
-        self.sent, self.first_error = [b""], None
-
-    @property
-    def is_followed(self) -> bool:
-        """Tell whether no install has dropped it, and nobody has closed its connection."""
-        sock = self.state.sock()
-        is_open = sock is not None and getattr(self.conn(), "sock", None) is sock
-        return is_open and self.state.request is self
-
-    @property
-    def left_s(self) -> Optional[float]:
-        """Seconds that are left of the caller's limit, None without one; never below 1 ms.
-
-        As a timeout of a socket, 0 would be non-blocking.
-        """
-        if self.limit_s is None:
-            return None
-        return max(NOTHING_LEFT_S, self.sent_at + self.limit_s - monotonic())
-
-    @property
-    def is_whole(self) -> bool:
-        """Tell whether the recorded body is as long as its Content-Length says.
-
-        urllib3 ignores EPIPE and ECONNRESET while it sends, even if the body raised them.
-        """
-        stated = _content_length(self.head + b"\r\n")
-        body_size = self.size - len(self.head) - len(b"\r\n\r\n")
-        return body_size == (int(stated[1]) if stated else 0)
-
-    @property
-    def head(self) -> bytes:
-        """Request line and headers as they went out; empty where they were not seen."""
-        return self.sent[0].partition(b"\r\n\r\n")[0]
 
 
 class State:
@@ -301,45 +201,3 @@ def _begin_anew() -> None:
 
 
 runtime.on_change(_begin_anew)
-
-
-def origin_of(conn: Any) -> str:
-    """Return ``scheme://host:port`` of the server that answers: of a CONNECT tunnel the far end."""
-    scheme, host = _scheme_of(conn), getattr(conn, "_tunnel_host", None)
-    if host is None:
-        return _name_of(scheme, conn.host, conn.port)
-    return _name_of(scheme, host, conn._tunnel_port)
-
-
-def peer_of(conn: Any) -> str:
-    """Return ``scheme://host:port`` of the peer: the origin, or a proxy."""
-    socks, scheme = getattr(conn, "_socks_options", None), _scheme_of(conn)
-    if socks is not None:
-        return _name_of("socks", socks["proxy_host"], socks["proxy_port"])
-    if getattr(conn, "_tunnel_host", None) is not None:
-        # a tunnel that was set by hand has no proxy
-        scheme = getattr(getattr(conn, "proxy", None), "scheme", "http")
-    return _name_of(scheme, conn.host, conn.port)
-
-
-def _scheme_of(conn: Any) -> str:
-    return "https" if conn.default_port == 443 else "http"
-
-
-@functools.lru_cache(maxsize=256)
-def _name_of(scheme: str, host: str, port: Any) -> str:
-    """Return one string for all connections to an origin, which saves some 70 bytes of each."""
-    host = host.strip("[]")  # that of a tunnel has them
-    return "%s://%s:%s" % (scheme, "[%s]" % host if ":" in host else host, port)
-
-
-def is_http1(conn: Any) -> bool:
-    """Tell whether a connection is of urllib3's own HTTP/1.1 class, or of one made from it.
-
-    HTTP/2 connections get data while idle. Stubs, such as vcrpy's, compute their ``sock``.
-    """
-    cls = type(conn)  # not to be kept: a copy of urllib3 may be deleted
-    if not issubclass(cls, HTTPConnection) or hasattr(cls, "sock"):
-        return False
-    modules = " ".join([base.__module__ for base in cls.__mro__]) + " "
-    return "urllib3.connection " in modules and ".http2." not in modules

@@ -21,7 +21,8 @@ from delayed_answers import SILENT
 from pools import counters, get, in_stock, let_pass, pooled_connection, serving, shim, verdicts
 from replay_tools import after_checkout, reused, side_by_side
 from stalepool import stats
-from stalepool.connection.state import UPGRADED, find, origin_of
+from stalepool.connection.origins import origin_of
+from stalepool.connection.state import UPGRADED, find
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, Respond, SlowAnswer, into_pool, kernel, release
 

@@ -9,7 +9,8 @@ import urllib3
 
 from breaks import breaks
 from stalepool.connection import request_rules
-from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
+from stalepool.connection.request import RECORD_LIMIT, Request
+from stalepool.connection.state import SENDING, WAITING
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge
 from stalepool_testing import healthy, kernel, swallow, wait_readable

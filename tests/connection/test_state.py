@@ -1,4 +1,4 @@
-"""Which connections have a state, and what that holds: the bytes of a request, and no longer."""
+"""Which connections have a state, and how long it and its request are held."""
 
 import gc
 import os
@@ -6,31 +6,18 @@ import tracemalloc
 import warnings
 import weakref
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import urllib3
-from urllib3.connection import HTTPConnection
 
 from breaks import breaks
 from pools import serving, shim
-from replay_tools import reused, side_by_side
+from replay_tools import recorded
 from stalepool.clock import monotonic
 from stalepool.connection import state
-from stalepool.settings import Settings
-from stalepool_testing import CloseAfter, Respond, Silence, healthy, into_pool, kernel
+from stalepool_testing import CloseAfter, Respond, kernel
 
 MB = 1 << 20
-
-
-def test_a_class_is_not_kept():
-    """With it a whole copy of urllib3 would be, where tests delete and import it again."""
-    own = type("Own", (HTTPConnection,), {})
-    assert state.is_http1(own("127.0.0.1"))
-    kept = weakref.ref(own)
-    del own
-    gc.collect()
-    assert kept() is None
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -46,29 +33,6 @@ def test_a_request_goes_when_another_socket_gets_the_same_id():
         state.State(other, state.FRESH)
         assert gone() is None
         other.close()
-
-
-# -- bytes of requests -----------------------------------------------------------------------------
-
-
-def recorded():
-    """Bytes of requests that are on record, whether their connections are gone or not."""
-    requests = [each for each in gc.get_objects() if type(each) is state.Request]
-    return sum(sum(map(len, each.sent)) for each in requests)
-
-
-def test_of_large_first_bytes_nothing_is_kept():
-    """What follows a hijacked answer is no request."""
-    fresh = SimpleNamespace(phase=state.FRESH)
-    request = state.Request(fresh, HTTPConnection("127.0.0.1"), bytes(MB + 1), Settings())
-    assert request.sent == [b""] and not request.is_recorded
-
-
-def test_a_failed_request_leaves_no_body_behind():
-    with shim(replay="idempotent"), reused(Silence()) as (_server, pool):
-        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-            pool.request("PUT", "/", body=bytes(MB // 2), timeout=0.3)
-        assert recorded() < MB // 8
 
 
 def test_records_of_failed_requests_are_kept_until_the_next_sweep():
@@ -90,28 +54,6 @@ def test_records_of_failed_requests_are_kept_until_the_next_sweep():
             _idle(conn)
         conn.close()
         assert recorded() < MB
-
-
-def test_a_large_body_is_not_copied():
-    """Stock: sent as it is. A second one of its size may be more than a container has."""
-    body, buffer = bytearray(32 * MB), bytearray(1 << 16)
-
-    def serve():
-        """Keep nothing of what is read."""
-        left = len(body) - len(pair.peer.recv(4096).partition(b"\r\n\r\n")[2])
-        while left > 0:
-            left -= pair.peer.recv_into(buffer)
-        pair.peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-    with shim(replay="idempotent"), healthy() as pair:
-        with urllib3.HTTPConnectionPool("127.0.0.1", 1, retries=False) as pool:
-            into_pool(pool, pair.client)
-            for method in ("POST", "PUT"):
-                tracemalloc.start()
-                side_by_side([serve, lambda m=method: pool.request(m, "/", body=memoryview(body))])
-                peak = tracemalloc.get_traced_memory()[1]
-                tracemalloc.stop()
-                assert peak < 4 * MB, (method, peak)
 
 
 def test_a_pooled_connection_holds_less_than_a_kilobyte():

@@ -31,7 +31,7 @@ PARTS = {
     "poller": "stalepool.sockets.liveness.poller",
     "reason to move": "stalepool.connection.request_rules.reason_to_move",
     "register": "stalepool.patching.import_hook.register",
-    "record of a request": "stalepool.connection.state.Request.record",
+    "record of a request": "stalepool.connection.request.Request.record",
     "report of the check": "stalepool.connection.full_check._report",
     "snapshot": "stalepool.status.snapshot",
     "sockets that were opened": "stalepool.connection.state._opened",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import ssl
@@ -15,6 +16,7 @@ import urllib3
 import stalepool_testing as testing
 from errors import links
 from pools import pooled_connection, serving
+from stalepool.connection.request import Request
 from stalepool_testing import AnswerStep, Exchange, FaultServer, IdleStep, Respond, Step, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
@@ -172,3 +174,9 @@ def wrong(cases: Dict[str, Tuple[Callable[[], Any], Callable[[Any], Any]]]) -> D
     seen = side_by_side([play for play, _ in cases.values()], at_once=len(cases))
     judged = zip(cases.items(), seen)
     return {name: outcome for (name, (_, is_right)), outcome in judged if not is_right(outcome)}
+
+
+def recorded() -> int:
+    """Bytes of requests that are on record, whether their connections are gone or not."""
+    requests = [each for each in gc.get_objects() if type(each) is Request]
+    return sum(sum(map(len, each.sent)) for each in requests)

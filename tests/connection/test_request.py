@@ -1,0 +1,53 @@
+"""What a request holds: its bytes, and no longer than they are needed."""
+
+import tracemalloc
+from types import SimpleNamespace
+
+import pytest
+import urllib3
+from urllib3.connection import HTTPConnection
+
+from pools import shim
+from replay_tools import recorded, reused, side_by_side
+from stalepool.connection.request import Request
+from stalepool.connection.state import FRESH
+from stalepool.settings import Settings
+from stalepool_testing import Silence, healthy, into_pool
+
+MB = 1 << 20
+
+
+def test_of_large_first_bytes_nothing_is_kept():
+    """What follows a hijacked answer is no request."""
+    fresh = SimpleNamespace(phase=FRESH)
+    request = Request(fresh, HTTPConnection("127.0.0.1"), bytes(MB + 1), Settings())
+    assert request.sent == [b""] and not request.is_recorded
+
+
+def test_a_failed_request_leaves_no_body_behind():
+    with shim(replay="idempotent"), reused(Silence()) as (_server, pool):
+        with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+            pool.request("PUT", "/", body=bytes(MB // 2), timeout=0.3)
+        assert recorded() < MB // 8
+
+
+def test_a_large_body_is_not_copied():
+    """Stock: sent as it is. A second one of its size may be more than a container has."""
+    body, buffer = bytearray(32 * MB), bytearray(1 << 16)
+
+    def serve():
+        """Keep nothing of what is read."""
+        left = len(body) - len(pair.peer.recv(4096).partition(b"\r\n\r\n")[2])
+        while left > 0:
+            left -= pair.peer.recv_into(buffer)
+        pair.peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    with shim(replay="idempotent"), healthy() as pair:
+        with urllib3.HTTPConnectionPool("127.0.0.1", 1, retries=False) as pool:
+            into_pool(pool, pair.client)
+            for method in ("POST", "PUT"):
+                tracemalloc.start()
+                side_by_side([serve, lambda m=method: pool.request(m, "/", body=memoryview(body))])
+                peak = tracemalloc.get_traced_memory()[1]
+                tracemalloc.stop()
+                assert peak < 4 * MB, (method, peak)
