@@ -19,8 +19,8 @@ from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 CONFIRM_S = 2.2  #: time for two probes, a second apart, and a margin
-LOOK_EVERY_S = 1.0
-LOOK_AGAIN_S = 0.15  #: the same while a fresh socket is open, or two round trips
+LOOK_EVERY_S = 0.5
+LOOK_AGAIN_S = 0.15  #: or two round trips: in that time the answer to a probe comes
 SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES = 4, 1  #: what makes a silent peer suspect
 SHORTEST_WAIT_S = 0.5  #: a request whose first wait would be shorter than this is not watched
 #: the first wait ends this much early: else it looks like a caller's deadline of ``silence_s``
@@ -66,8 +66,8 @@ class Watch:
         self.fresh: Any = None
         #: since when that is probed; None: it is not
         self._probed_since: Optional[float] = None
-        #: unanswered probes of the old one when that was open, and at the look before this one
-        self._probes = self._probes_before = 0
+        #: unanswered probes of the old one when that was open; there were more at the last look
+        self._probes, self._has_probed = 0, False
 
     def close(self) -> None:
         """Close the socket that was opened beside the old one, if there is one."""
@@ -94,9 +94,10 @@ class Watch:
             return True
         # until the fresh one stood, the path may have been away: a probe of the old one has to go
         # out after that, and to be unanswered at two looks, between which its answer would come
-        self.pause_s = max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
-        is_unanswered, self._probes_before = self._probes < self._probes_before, info.probes
-        return is_unanswered and info.probes >= DEAD_PROBES and self._fresh_alone_answers()
+        has_probed_before, self._has_probed = self._has_probed, info.probes > self._probes
+        if self._has_probed:
+            self.pause_s = max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
+        return has_probed_before and info.probes >= DEAD_PROBES and self._fresh_alone_answers()
 
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
@@ -131,7 +132,7 @@ class Watch:
             return
         self._probed_since, self.pause_s = monotonic(), CONFIRM_S
         now = tcp_info.ask(layers_of(self.sock))
-        self._probes = self._probes_before = (now or info).probes
+        self._probes, self._has_probed = (now or info).probes, False
         keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
 
     def _fresh_alone_answers(self) -> bool:

@@ -59,7 +59,7 @@ CASES = {
     "no probe yet": Case([{}], MORE_TIME),
     "first probe": Case(probes(1, 1), OPENED, CONFIRM_S),
     # said for the second time once the fresh one stands; its own probes are answered from then on
-    "no probe since then": Case(probes(3, 3, 3, 3), OPENED, LOOK_AGAIN_S),
+    "no probe since then": Case(probes(3, 3, 3, 3), OPENED),
     "the first probe since then": Case(probes(2, 2, 3), OPENED, LOOK_AGAIN_S),
     # a socket that was probed is not used itself
     "it stays unanswered": Case(probes(2, 2, 3, 3), (True, False), LOOK_AGAIN_S),
