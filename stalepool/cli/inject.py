@@ -93,11 +93,11 @@ def run(args: argparse.Namespace) -> int:
 def _become(words: List[str], environ: Dict[str, str]) -> int:
     """Replace this process, as execvp(3) does; return only if that fails."""
     program = shutil.which(words[0])
-    if program is None and not _is_there(words[0]):
-        return _refuse("run: %s: command not found" % words[0], NOT_FOUND)
+    if program is None:
+        if not _is_there(words[0]):
+            return _refuse("run: %s: command not found" % words[0], NOT_FOUND)
+        return _cannot_execute(words[0], os.strerror(errno.EACCES))
     try:
-        if program is None:
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         try:
             os.execve(program, words, environ)
         except OSError as error:
@@ -105,7 +105,11 @@ def _become(words: List[str], environ: Dict[str, str]) -> int:
                 raise
             os.execve("/bin/sh", ["/bin/sh", program, *words[1:]], environ)  # it has no "#!"
     except OSError as error:
-        return _refuse("run: %s: cannot execute: %s" % (words[0], error.strerror), CANNOT_EXECUTE)
+        return _cannot_execute(words[0], str(error.strerror))
+
+
+def _cannot_execute(command: str, why: str) -> int:
+    return _refuse("run: %s: cannot execute: %s" % (command, why), CANNOT_EXECUTE)
 
 
 def path(args: argparse.Namespace) -> int:

@@ -91,8 +91,8 @@ def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, floa
                 armed = keepalive.read(layers)
             # until a probe can be unanswered, or max_idle_s is reached
             probed_after_s = None if armed is None else armed.idle_s
-            idle_limit_s = shorter(float("inf"), probed_after_s, settings.max_idle_s)
-            state.trust(idle_limit_s, poll, layers.pending is not None)
+            trusted_s = shorter(float("inf"), probed_after_s, settings.max_idle_s)
+            state.trust(trusted_s, poll, layers.pending is not None)
             if runtime.current is not settings:  # another thread has installed meanwhile
                 state.full_check_from_s = 0.0
     elif verdict in DEATHS:

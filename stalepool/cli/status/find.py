@@ -140,11 +140,8 @@ def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            problem = "its status file %s/%s cannot be used: %s" % (
-                path,
-                name,
-                content.reason(error),
-            )
+            why = content.reason(error)
+            problem = "its status file %s/%s cannot be used: %s" % (path, name, why)
             continue
         finally:
             os.close(directory)
