@@ -75,8 +75,9 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
     except connect_errors(conn) as error:
         # urllib3 turns the caller's deadline into a ConnectTimeoutError
         for link in (error, error.__cause__, error.__context__):
-            if is_timeout(link) and not is_socket_timeout(link, conn):
-                raise_again(link)  # type: ignore[arg-type]  # it is one
+            if link is not None and is_timeout(link) and not is_socket_timeout(link, conn):
+                raise_again(link)
+        link = None  # its traceback holds this frame
         return None
     finally:
         if clone.sock is not None:  # the connect failed behind it

@@ -1,7 +1,9 @@
 """A second socket takes a connection's place, or does not; a tunnel is made anew for it."""
 
 import functools
+import gc
 import socket
+import weakref
 
 import pytest
 import urllib3
@@ -75,6 +77,25 @@ def test_a_name_is_looked_up(method, step, connects):
         connects.leads_to["api"] = another.host, another.port
         assert send(another, pool, method).status == 200
         assert (len(another.journal), len(stranger.journal)) == (1, 0)
+
+
+def test_a_failed_one_leaves_nothing_in_memory():
+    """Not even until the next garbage collection."""
+    copies = weakref.WeakSet()
+
+    class Noting(HTTPConnection):
+        def connect(self):
+            copies.add(self)
+            super().connect()
+
+    with shim(nonidempotent_max_idle_s=0), reused(connection_class=Noting) as (server, pool):
+        server.stop_listening()
+        gc.disable()
+        try:
+            assert send(server, pool, "POST").status == 200
+        finally:
+            gc.enable()
+        assert len(copies) == 1  # the pool's
 
 
 def test_a_socket_says_itself_where_it_leads():
