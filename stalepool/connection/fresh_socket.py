@@ -33,9 +33,11 @@ _SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
 #: the connectionpool of each copy of urllib3
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
-BESIDE_S = 5.0  #: seconds to open a socket beside a silent one: a SYN, two retransmissions
-AFTER_END_S = 2.0  #: the same after an end: the peer was there a moment ago; one retransmission
-#: limits for each operation of a move, in seconds and in round trips; the longer one counts
+#: seconds for each operation (connect, tunnel, handshake) of a replay: a SYN, one retransmission
+REPLAY_S = 2.0
+#: the same of a move from a silent connection: a SYN, two retransmissions
+SILENT_MOVE_S = 5.0
+#: and of other moves, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 
 
@@ -180,9 +182,9 @@ def move(conn: Any, request: Request, reason: str) -> None:
     state, knowledge = request.state, request.state.origin.knowledge
     has_ended, is_silent = reason == "presend_check", reason == "probe_unanswered"
     own_limit_s, began = timeout_of(conn.sock), monotonic()
-    limit_s, address = shorter(BESIDE_S, conn.timeout), None
+    limit_s, address = shorter(SILENT_MOVE_S, conn.timeout), None
     if not has_ended:
-        limit_s, address = _limit_s(conn, BESIDE_S if is_silent else MOVE_S), address_of(conn)
+        limit_s, address = _limit_s(conn, SILENT_MOVE_S if is_silent else MOVE_S), address_of(conn)
     fresh = open_like(conn, request, limit_s, address)
     spent_s = monotonic() - began
     if fresh is None or (not has_ended and not is_silent and spent_s > limit_s):

@@ -99,8 +99,7 @@ def _send_record(request: Request, fresh: Any = None) -> Any:
     conn, sock = request.conn(), request.state.sock()  # type: Any, Any
     if fresh is None:
         # the name is looked up, as for urllib3's own retry: the node may be gone
-        longest_s = fresh_socket.BESIDE_S if request.is_silent else fresh_socket.AFTER_END_S
-        limit_s = shorter(longest_s, request.connect_timeout, request.left_s)
+        limit_s = shorter(fresh_socket.REPLAY_S, request.connect_timeout, request.left_s)
         fresh = fresh_socket.open_like(conn, request, limit_s)
         if fresh is None:
             return None

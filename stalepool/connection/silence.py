@@ -1,7 +1,7 @@
 """The wait on silence: no byte of an answer has come, so the kernel is asked about the peer.
 
 After the first wait TCP_INFO is asked, and for a *suspect* peer a fresh socket is opened beside the
-old one. Where only probes are unanswered, the fresh one is probed, too: docs/replay.rst.
+old one, to see that the path is there. What else it takes to call the peer dead: docs/replay.rst.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection.fresh_socket import BESIDE_S, address_of, open_like
+from stalepool.connection.connect import shorter
+from stalepool.connection.fresh_socket import REPLAY_S, address_of, open_like
 from stalepool.connection.request import Request
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
 from stalepool.settings import DEAD_PROBES
@@ -18,6 +19,8 @@ from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
+#: requests of an origin that have a second socket at a time: descriptors may be scarce
+MOST_BESIDE = 32
 CONFIRM_S = 2.2  #: time for two probes, a second apart, and a margin
 LOOK_EVERY_S = 0.5
 LOOK_AGAIN_S = 0.15  #: or two round trips: in that time the answer to a probe comes
@@ -54,9 +57,11 @@ class Watch:
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        #: a second sending of it does no harm, if it takes effect after the caller's next request
+        self._is_safe = may_be_repeated(request, "safe")
         self.conn: Any = request.conn()
         self.sock: Any = request.state.sock()
-        self.knowledge = request.state.origin.knowledge
+        self.origin, self.knowledge = request.state.origin, request.state.origin.knowledge
         self.wait_s = request.wait_s or 0.0
         half_s = float("inf") if request.limit_s is None else request.limit_s / 2
         self.give_up_before = request.sent_at + half_s
@@ -64,13 +69,18 @@ class Watch:
         self.pause_s: Optional[float] = None
         #: a socket that was opened beside the old one
         self.fresh: Any = None
-        #: since when that is probed; None: it is not
-        self._probed_since: Optional[float] = None
-        #: unanswered probes of the old one when that was open; there were more at the last look
-        self._probes, self._has_probed = 0, False
+        #: when a fresh socket stood, and so the path did; None: none has
+        self._stood_at: Optional[float] = None
+        #: how often the old peer had been asked in vain then; it was again, at the last look
+        self._asked, self._is_asked_again = 0, False
 
     def close(self) -> None:
-        """Close the socket that was opened beside the old one, if there is one."""
+        """Close the socket beside the old one, if there is one. A later look may open another."""
+        self._close_fresh()
+        self._stood_at = None
+        self.origin.beside.discard(id(self))
+
+    def _close_fresh(self) -> None:
         fresh, self.fresh = self.fresh, None
         if fresh is not None:
             fresh.close()
@@ -82,22 +92,21 @@ class Watch:
         :returns: True once the peer is dead; False: keep waiting, for :attr:`pause_s`.
         """
         info = self._suspicion()
-        if info is not None and self.fresh is None:
-            self._open_fresh(info)
-            if self.fresh is None or not info.unacked:
-                return False
-            info = self._suspicion()  # the path may have healed meanwhile
+        if info is not None and self._stood_at is None:
+            info = self._open_fresh()
         if info is None:
             self.close()
             return False
-        if info.unacked:
+        if info.unacked and self._is_safe:
             return True
-        # until the fresh one stood, the path may have been away: a probe of the old one has to go
-        # out after that, and to be unanswered at two looks, between which its answer would come
-        has_probed_before, self._has_probed = self._has_probed, info.probes > self._probes
-        if self._has_probed:
+        # until the fresh one stood, the path may have been away: the old peer has to be asked after
+        # that, and to be silent at two looks, between which its answer would come
+        was_asked_again, self._is_asked_again = self._is_asked_again, info.in_vain > self._asked
+        if self._is_asked_again:
             self.pause_s = max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
-        return has_probed_before and info.probes >= DEAD_PROBES and self._fresh_alone_answers()
+        if not was_asked_again:
+            return False
+        return info.unacked > 0 or (info.probes >= DEAD_PROBES and self._fresh_alone_answers())
 
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
@@ -120,20 +129,26 @@ class Watch:
             if silent_s > 0:
                 self.pause_s = self.wait_s - silent_s + 0.02
             return None
-        if info.unacked:
-            return info if info.retransmits >= SUSPECT_RETRANSMISSIONS else None
-        return info if info.probes >= SUSPECT_PROBES else None
+        least = SUSPECT_RETRANSMISSIONS if info.unacked else SUSPECT_PROBES
+        return info if info.in_vain >= least else None
 
-    def _open_fresh(self, info: TcpInfo) -> None:
-        limit_s = max(0.1, min(BESIDE_S, self.give_up_before - monotonic()))
-        self._probed_since = None
+    def _open_fresh(self) -> Optional[TcpInfo]:
+        """Open a socket beside the old one. Returns the suspicion, None if that is over."""
+        beside = self.origin.beside
+        if len(beside) >= MOST_BESIDE:
+            return None
+        beside.add(id(self))
+        limit_s = shorter(REPLAY_S, self.give_up_before - monotonic())
         self.fresh = open_like(self.conn, self.request, limit_s, address_of(self.conn))
-        if self.fresh is None or info.unacked:
-            return
-        self._probed_since, self.pause_s = monotonic(), CONFIRM_S
-        now = tcp_info.ask(layers_of(self.sock))
-        self._probes, self._has_probed = (now or info).probes, False
-        keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
+        info = None if self.fresh is None else self._suspicion()  # the path may have healed
+        if info is not None:
+            self._stood_at, self._asked, self._is_asked_again = monotonic(), info.in_vain, False
+            if not info.unacked:
+                self.pause_s = CONFIRM_S
+                keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
+            elif not self._is_safe:
+                self._close_fresh()  # the next retransmission may be far away
+        return info
 
     def _fresh_alone_answers(self) -> bool:
         """Tell whether the fresh socket's probe was answered; the old one's are known not to be.
@@ -141,16 +156,16 @@ class Watch:
         The fresh one is closed: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would
         accept the first data 29 s late (measured).
         """
-        info = tcp_info.ask(layers_of(self.fresh))
-        self.close()
-        if info is None or self._probed_since is None:
-            return False
-        probed_for_ms = 1000 * (monotonic() - self._probed_since)
+        info, stood_for_s = tcp_info.ask(layers_of(self.fresh)), monotonic() - (self._stood_at or 0)
+        self._close_fresh()
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
-        if info.last_ack_recv_ms < probed_for_ms - 800 * PROBE_EVERY_S:
+        if info is not None and info.last_ack_recv_ms < 1000 * stood_for_s - 800 * PROBE_EVERY_S:
             self.knowledge.note_probe_answered()
-            return info.probes < 2  # else the path is away again
-        self.knowledge.note_probes_swallowed()
-        self.pause_s = None
-        keepalive.probe_rarely(layers_of(self.sock), self.request.settings)
+            if info.probes < 2:
+                return True
+        elif info is not None:
+            self.knowledge.note_probes_swallowed()
+            self.pause_s = None
+            keepalive.probe_rarely(layers_of(self.sock), self.request.settings)
+        self.close()  # the path is away again, or there is no evidence
         return False

@@ -31,6 +31,10 @@ WAIT_S = 3.0
 DEAD, OPENED, MORE_TIME = (True, True), (False, True), (False, False)
 
 
+#: one retransmission later
+LATER = {**LOST, "retransmits": 5}
+
+
 class Case(NamedTuple):
     """``said``: what the kernel says, each time, beside :data:`SILENT`; None: nothing."""
 
@@ -49,6 +53,14 @@ def probes(*unanswered, **more):
 CASES = {
     "not acknowledged": Case([LOST, LOST], DEAD),
     "retransmitted three times": Case([{**LOST, "retransmits": 3}], MORE_TIME),
+    # what is not safe may take effect after later requests, so it takes more
+    "PUT: not acknowledged": Case([LOST, LOST], MORE_TIME, method="PUT"),
+    "PUT: retransmitted since then": Case(
+        [LOST, LOST, LATER], MORE_TIME, LOOK_AGAIN_S, method="PUT"
+    ),
+    "PUT: that stays unanswered": Case(
+        [LOST, LOST, LATER, LATER], (True, False), LOOK_AGAIN_S, method="PUT"
+    ),
     "the path heals meanwhile": Case([LOST, {}], MORE_TIME),
     "the kernel says nothing any more": Case([LOST, None], MORE_TIME),
     "data that do not fit the peer's window": Case([{**LOST, "snd_wnd": 0}], MORE_TIME),
@@ -124,6 +136,28 @@ def test_only_the_fresh_socket_is_probed_more_often():
                 assert not watch.finds_the_peer_dead() and not watch.finds_the_peer_dead()
             assert (watch.fresh, watch.pause_s) == (None, None)
             assert keepalive.read(old) == before._replace(interval_s=75)
+
+
+def test_only_so_many_requests_of_an_origin_have_a_second_socket():
+    with shim(replay="idempotent"), serving() as (server, pool):
+        with watched(CASES["first probe"], pool) as watch:
+            origin = watch.origin
+
+            def look():
+                with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 1})):
+                    assert not watch.finds_the_peer_dead()
+                return watch.fresh is not None, len(origin.beside)
+
+            origin.beside.update(range(silence.MOST_BESIDE))
+            assert (look(), watch.pause_s) == ((False, silence.MOST_BESIDE), LOOK_EVERY_S)
+            origin.beside.remove(0)
+            assert look() == (True, silence.MOST_BESIDE)
+            watch.close()
+            assert len(origin.beside) == silence.MOST_BESIDE - 1
+            server.stop_listening()
+            assert look() == (False, silence.MOST_BESIDE - 1)
+        origin.forget_counts()  # as in a forked child
+        assert not origin.beside
 
 
 def test_nothing_is_done_after_an_uninstall():
