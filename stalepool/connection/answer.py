@@ -170,6 +170,7 @@ def _wait_on_or_replay(response: Answer, watch: Watch) -> None:
         fresh, watch.fresh = watch.fresh, None  # from here on it is the replay's
         if _replay(response, watch.request, fresh, has_ended=False):
             return
+        watch.close()
         watch.pause_s = None  # the replay failed, but the old connection may still answer
     watch.sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
 

@@ -7,6 +7,7 @@ waits on if there is none.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 from typing import Any, Iterator, Optional
 
@@ -21,6 +22,8 @@ from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 LOOK_BACK_EVERY_S = 0.5  #: how often the old socket of a silent peer is looked at in a replay
+#: statuses that may mean: one connection too many (RFC 6585, section 4), where the old one lives
+_TOO_MANY = (b"429", b"503")
 
 _logger = logging.getLogger("stalepool.replay")
 
@@ -103,11 +106,13 @@ def _send_record(request: Request, fresh: Any = None) -> Any:
         fresh = fresh_socket.open_like(conn, request, limit_s)
         if fresh is None:
             return None
-    with _closed_on_failure(fresh, request) as on_failure:
+    # meanwhile nobody looks at the old one
+    limit_s = shorter(fresh_socket.REPLAY_S if request.is_silent else None, request.left_s)
+    with _closed_on_failure(fresh, limit_s) as on_failure:
         # else another thread closed it, or the answer came while the fresh one was opened
         if conn.sock is sock and not failure.answer_has_begun(sock):
             for data in request.sent:
-                fresh.settimeout(request.left_s)
+                fresh.settimeout(shorter(limit_s, request.left_s))
                 fresh.sendall(data)
             fresh.settimeout(request.left_s)
             on_failure.pop_all()
@@ -122,34 +127,50 @@ def _first_byte(fresh: Any, request: Request, old: Any) -> Any:
     :returns: if no answer has begun, or one on the old socket: None, and the fresh one is closed.
     :raises: the caller's deadline.
     """
-    with _closed_on_failure(fresh, request) as on_failure:
+    with _closed_on_failure(fresh, request.left_s) as on_failure:
         on_failure.callback(fresh_socket.drop_unacknowledged, fresh)
-        while not failure.answer_has_begun(old):
-            pause_s = shorter(None if old is None else LOOK_BACK_EVERY_S, request.left_s)
-            since = monotonic()
-            fresh.settimeout(pause_s)
-            with contextlib.ExitStack() as until_then:
-                file = until_then.enter_context(fresh.makefile("rb"))
-                try:
-                    if file.peek(1):
-                        until_then.pop_all()
-                        on_failure.pop_all()
-                        return file
+        while not (failure.answer_has_begun(old) or failure.is_closed_by_us(old)):
+            limit_s = shorter(None if old is None else LOOK_BACK_EVERY_S, request.left_s)
+            file = _file_of(fresh, limit_s)
+            if file is not None:
+                on_failure.callback(file.close)
+                if old is not None and file.peek(1)[9:12] in _TOO_MANY:
                     break
-                except failure.socket_errors() as error:
-                    is_over = old is None or request.left_s == NOTHING_LEFT_S
-                    if is_over or not failure.has_run_out(error, since, pause_s):
-                        raise
+                on_failure.pop_all()
+                return file
+            if request.left_s == NOTHING_LEFT_S:
+                break
     return None
 
 
+def _file_of(fresh: Any, limit_s: Optional[float]) -> Any:
+    """Return the file object of a socket once an answer begins there; None if none does in time.
+
+    :raises: what reading raises; RemoteDisconnected at the end of the stream.
+    """
+    fresh.settimeout(limit_s)
+    with contextlib.ExitStack() as until_then:
+        file, since = until_then.enter_context(fresh.makefile("rb")), monotonic()
+        try:
+            if not file.peek(1):
+                raise http.client.RemoteDisconnected("no answer")
+        except failure.socket_errors() as error:
+            if not failure.has_run_out(error, since, limit_s):
+                raise
+            return None
+        until_then.pop_all()
+        return file
+
+
 @contextlib.contextmanager
-def _closed_on_failure(fresh: Any, request: Request) -> Iterator[contextlib.ExitStack]:
+def _closed_on_failure(fresh: Any, limit_s: Optional[float]) -> Iterator[contextlib.ExitStack]:
     """Context manager that drops the errors of a fresh socket, but not the caller's deadline.
 
     Yields what closes the socket in the end, unless ``pop_all()`` is called.
+
+    :param limit_s: seconds after which a timeout is the socket's own.
     """
-    since, limit_s = monotonic(), request.left_s
+    since = monotonic()
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(fresh.close)
         try:

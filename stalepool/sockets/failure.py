@@ -15,7 +15,7 @@ from typing import Any, Optional, Tuple, Type
 from stalepool.clock import monotonic
 from stalepool.foreign import has_socket_timeout_text, is_foreign, is_timeout
 from stalepool.sockets import liveness, tcp_info
-from stalepool.sockets.layers import RawSocket, layers_of
+from stalepool.sockets.layers import Layers, RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
 
 _ENDED = PEER_IS_GONE | getattr(select, "POLLNVAL", 0)
@@ -56,12 +56,23 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     # no event: nothing to read, or SO_RCVTIMEO, which looks like an end; a close_notify has none
     if not events & _ENDED and (error is not None or (layers.pending is None and not events)):
         return False
+    return not _is_closed_by_us(layers, events)
+
+
+def is_closed_by_us(sock: Any) -> bool:
+    """Tell whether our side, as another thread, has shut a socket down. Never blocks."""
+    layers = layers_of(sock)
+    events = None if layers is None else liveness.events_now(layers.raw)
+    return events is not None and _is_closed_by_us(layers, events)
+
+
+def _is_closed_by_us(layers: Optional[Layers], events: int) -> bool:
     info = tcp_info.ask(layers)
     if info is None:
-        return True
+        return False
     # still ESTABLISHED, so no FIN or RST has come: this is our own shutdown(SHUT_RD)
     has_stopped_reading = bool(events & POLLRDHUP) and info.state == tcp_info.ESTABLISHED
-    return not (info.was_closed_by_us or has_stopped_reading)
+    return info.was_closed_by_us or has_stopped_reading
 
 
 def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[float]) -> bool:

@@ -6,6 +6,7 @@ import gc
 import http.client
 import socket
 import threading
+import time
 import weakref
 
 import pytest
@@ -19,17 +20,31 @@ from urllib3.util import Retry, Timeout
 import replay_tools
 import stalepool
 import stalepool_testing as testing
+from breaks import breaks
 from delayed_answers import AnswerLater, nothing_is_acknowledged
 from errors import links
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import direct, proxied
-from replay_tools import ECHO, after_checkout, asked, have, outcome, prime, reused, send
+from replay_tools import (
+    ECHO,
+    after_checkout,
+    asked,
+    have,
+    outcome,
+    prime,
+    reused,
+    send,
+    side_by_side,
+)
+from stalepool import stats
 from stalepool.connection import fresh_socket
 from stalepool.connection.state import WAITING, find
-from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, kernel
+from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, Respond, Silence, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 shim_with_replay = functools.partial(shim, **SETTINGS)
+#: the kernel takes little of a large body
+SMALL = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
 
 
 def test_the_answer_says_so():
@@ -127,14 +142,13 @@ class NoteTheLimit(AnswerStep):
     [
         (replay_tools.Late(Close()), None, Timeout(connect=1, read=1.5), 0.15),
         (replay_tools.Late(Close()), None, Timeout(connect=None, read=None), None),
-        # as much as is recorded, and the kernel takes little of it: the send fails
+        # as much as is recorded: the send fails
         (replay_tools.Late(Reset(), 0.5), b"x" * 1_000_000, Timeout(connect=2, read=2), 0.5),
     ],
     ids=["read", "none", "send"],
 )
 def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_off_s):
-    small = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
-    limit_s, options = timeout.read_timeout, {"connection_class": Noting, "socket_options": small}
+    limit_s, options = timeout.read_timeout, {"connection_class": Noting, "socket_options": SMALL}
     with shim_with_replay(), reused(step, NoteTheLimit(), **options) as (server, pool):
         # urllib3 up to 1.26.14 sends within the timeout of the request before
         pooled_connection(pool).sock.settimeout(limit_s)
@@ -244,6 +258,67 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
         assert [entry.connection for entry in server.journal] == MEANWHILE[meanwhile]
         assert "ok" not in counters(server)["replays"]
         assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@contextlib.contextmanager
+def sent_twice(answer, **options):
+    """A pool whose next request is not answered, until told, and is sent on a fresh socket, too.
+
+    ``answer``: a function that makes the step of the second sending. Both end in half of the time.
+    """
+    later = AnswerLater(threading.Event())
+
+    def step(request):
+        if later.came.is_set():
+            return answer(later, conn)
+        return later if request.path == "/wanted" else ECHO
+
+    options = {"timeout": 20, **options}
+    with shim_with_replay(), serving(step, **options) as (server, pool), nothing_is_acknowledged():
+        prime(pool)
+        conn, began = pooled_connection(pool), time.monotonic()
+        yield server, pool, later
+        later.told.set()
+        assert time.monotonic() - began < options["timeout"] / 2
+        assert counters(server)["replays"] == {"failed": 1}
+        assert stalepool.snapshot()["fallbacks"] == {}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_one_connection_too_many_is_no_answer(status):
+    """Where the old one lives, and so counts as well."""
+    with sent_twice(lambda *_: Respond(status)) as (server, pool, later):
+
+        def answer_the_first():
+            server.wait_ended(1)
+            beside = stats.origin(server.url.rstrip("/")).beside
+            kernel.wait_until(lambda: not beside, "a request without a second socket")
+            later.told.set()
+
+        assert side_by_side([lambda: get(pool, "/wanted"), answer_the_first])[0] == 200
+
+
+def test_another_thread_shuts_down_the_socket_of_a_silent_one():
+    """That ends the request, as in stock."""
+
+    def shut_down(_, conn):
+        conn.sock.shutdown(socket.SHUT_RDWR)
+        return Silence()
+
+    with sent_twice(shut_down) as (_, pool, _):
+        assert outcome(pool, "GET") == replay_tools.NO_ANSWER
+
+
+def test_a_send_that_takes_long_beside_an_answer():
+    """Nobody reads the second sending, while the first one is answered."""
+
+    def answer(later, _):
+        later.told.set()
+        return testing.ZeroWindow(15)
+
+    with breaks("limit of a replay's connect", by=0.5):
+        with sent_twice(answer, receive_buffer=16384, socket_options=SMALL) as (_, pool, _):
+            assert pool.request("GET", "/wanted", body=bytes(900_000)).status == 200
 
 
 def test_a_send_that_closes_its_connection(monkeypatch):
