@@ -1,8 +1,12 @@
 """The wait for an answer, what ends it, and what it shows of its connection."""
 
+import contextlib
+import copy
+import copyreg
 import gc
 import http.client
 import io
+import pickle
 import socket
 import struct
 import threading
@@ -19,7 +23,7 @@ import replay_tools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
-from delayed_answers import AnswerLater
+from delayed_answers import AnswerLater, nothing_is_acknowledged
 from errors import links
 from pools import counters, get, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, send, side_by_side
@@ -55,16 +59,19 @@ def test_an_answer_on_what_no_connection_has():
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_an_answer_whose_connection_is_gone():
-    with shim(replay="idempotent"), reused(Close()) as (server, pool):
+@pytest.mark.parametrize("times, step, status", [(1, Close(), None), (0, Respond(), 200)])
+def test_an_answer_whose_connection_is_gone(times, step, status):
+    with shim(replay="idempotent"), reused(step, times=times) as (server, pool):
         conn = pool._get_conn()
         conn.request("GET", "/wanted")
         sock, conn.sock = conn.sock, None
         response = conn.response_class(sock, method="GET")
         del conn
         gc.collect()
-        with sock, pytest.raises(http.client.RemoteDisconnected):
+        ends = contextlib.nullcontext() if status else pytest.raises(http.client.RemoteDisconnected)
+        with sock, ends:
             response.begin()
+            assert response.status == status
         response.close()
         assert (asked(server), stalepool.snapshot()["fallbacks"]) == (1, {})
 
@@ -105,6 +112,24 @@ def test_what_a_later_answer_shows_of_its_connection(asked_with, answer, shown):
     assert [words for words in (BOUND, LIMITED, UPGRADED) if words in found] == shown
 
 
+@pytest.mark.parametrize(
+    ("step", "stops"),
+    [
+        (Respond(), False),
+        # the server may have no slot free for it
+        (Respond(delay_s=1.1), True),
+        # or permits no more connections, or asks for what the old one has shown: a certificate
+        *((Respond(status), True) for status in (401, 403, 413, 429, 503)),
+    ],
+)
+def test_what_the_answer_to_a_moved_request_says_of_moves(step, stops):
+    with shim(nonidempotent_max_idle_s=0), reused(step) as (server, pool):
+        send(server, pool, "POST")
+        counted = counters(server)
+        assert counted["moved"] == {"idle_setting": 1}
+        assert bool(counted["knowledge"]["moves_stopped_for_s"]) is stops
+
+
 def test_an_announced_limit_that_is_outlived_moves_three_posts():
     """At any pause within its margin each POST would take a fresh connection, for good."""
     limited = Respond(headers={"Keep-Alive": "timeout=1"})
@@ -114,6 +139,26 @@ def test_an_announced_limit_that_is_outlived_moves_three_posts():
             assert pool.request("POST", "/").status == 200
             pools.let_pass(pool, 1.1)
         assert len({entry.connection for entry in server.journal}) == 4
+
+
+def test_an_answer_is_pickled_and_copied_as_http_clients(monkeypatch):
+    """requests-cache 0.5 pickles it, after its body is read. How may be registered, too."""
+    with shim(), serving() as (_, pool):
+        answer = pool.request("GET", "/")._original_response
+        for made in (pickle.loads(pickle.dumps(answer)), copy.copy(answer)):
+            assert type(made) is http.client.HTTPResponse
+            assert (made.status, made.getheaders()) == (answer.status, answer.getheaders())
+
+        conn = pooled_connection(pool)
+        own = conn.response_class = type("Own", (conn.response_class,), {})
+        of_own = pool.request("GET", "/")._original_response
+        assert type(of_own) is own and type(copy.copy(of_own)) is own
+
+        as_x = http.client.HTTPResponse, lambda it: (str, ("x",))
+        monkeypatch.setitem(copyreg.dispatch_table, *as_x)
+        del conn.response_class
+        answer = pool.request("GET", "/")._original_response
+        assert pickle.loads(pickle.dumps(answer)) == copy.copy(answer) == "x"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +181,13 @@ def test_another_thread_closes_the_connection(before, silence_s, answered_after_
 
         _, seen = side_by_side([end, lambda: outcome(pool, "GET", timeout=None)])
         assert seen == 200 or (before and seen == NO_ANSWER)
+
+
+def test_the_answer_to_a_replay_beside_a_silent_peer_is_read():
+    with shim(replay="idempotent", silence_s=1), reused(Silence()) as (server, pool):
+        with nothing_is_acknowledged():
+            assert outcome(pool, "GET") == 200
+        assert [entry.connection for entry in server.journal] == [0, 0, 1]
 
 
 class Deadline(Exception):

@@ -107,15 +107,6 @@ CASES = {
         lambda: posts((*NEAR, *NEAR), [LIMITED, Close()]),
         Seen([200, "ProtocolError", 200, 200], [0, 1, 2, 2], {"announced_limit": 1}, True),
     ),
-    "too many connections": (
-        lambda: posts(TWICE, [LIMITED, Respond(429)]),
-        Seen([200, 429, 200], [0, 1, 1], {"announced_limit": 1}, True),
-    ),
-    # the old connection has shown the client's certificate after its handshake
-    "not a connection with a certificate": (
-        lambda: posts(TWICE, [LIMITED, Respond(403)]),
-        Seen([200, 403, 200], [0, 1, 1], {"announced_limit": 1}, True),
-    ),
 }
 GREEN_CASES = ("one at a time", "draining", "TLS, one at a time")
 
