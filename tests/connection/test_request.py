@@ -22,6 +22,7 @@ def test_of_large_first_bytes_nothing_is_kept():
     fresh = SimpleNamespace(phase=FRESH)
     request = Request(fresh, HTTPConnection("127.0.0.1"), bytes(MB + 1), Settings())
     assert request.sent == [b""] and not request.is_recorded
+    assert request.left_s is None  # no limit
 
 
 def test_a_failed_request_leaves_no_body_behind():

@@ -42,14 +42,22 @@ def test_a_connection_that_ends_while_a_move_fails(connects):
         assert counters(server)["moved"] == {"failed": 1, "presend_check": 1}
 
 
-def test_a_readable_connection_that_carries_an_identity_is_not_left():
-    """Another one would not be who this one is."""
-    with shim(presend_check=True), serving(default=ECHO) as (server, pool):
-        assert get(pool, headers={"Authorization": "NTLM x"}) == 200
+@pytest.mark.parametrize(
+    ("settings", "headers", "moved"),
+    [
+        # another one would not be who this one is
+        ({"presend_check": True}, {"Authorization": "NTLM x"}, {}),
+        ({"mode": "audit", "nonidempotent_max_idle_s": 0}, {}, {"idle_setting": 1}),
+    ],
+    ids=["it carries an identity", "audit"],
+)
+def test_a_readable_connection_that_is_not_left(settings, headers, moved):
+    with shim(**settings), serving(default=ECHO) as (server, pool):
+        assert get(pool, headers=headers) == 200
         sock = pooled_connection(pool).sock
         after_checkout(pool, have(server, testing.Surplus(200, seconds=0)))
         pool.request("POST", "/")
-        assert counters(server)["moved"] == {}
+        assert counters(server)["moved"] == moved
         assert pooled_connection(pool).sock is sock
 
 
@@ -121,10 +129,15 @@ def test_a_piece_of_a_body_after_an_install_is_no_request():
 
 
 def test_what_is_written_by_hand_may_be_a_file():
+    """And after an uninstall, by a method that was kept."""
     with shim(), serving() as (server, pool), contextlib.closing(pool._get_conn()) as conn:
-        conn.send(io.BytesIO(PAY))
-        server.wait_request()
-        assert stalepool.snapshot()["fallbacks"] == {}
+        send = conn.send
+        for number in (1, 2):
+            send(io.BytesIO(PAY))
+            server.wait_request(number)
+            assert stalepool.snapshot()["fallbacks"] == {}
+            stalepool.uninstall()
+            conn.close()
 
 
 # -- bodies ----------------------------------------------------------------------------------------
