@@ -1,7 +1,4 @@
-"""Sockets taken apart: what the kernel knows them by, and what their TLS layer holds back.
-
-What a read through TLS comes to, and that it never waits, is in ``test_liveness``.
-"""
+"""Sockets taken apart: what the kernel knows them by, and what their TLS layer holds back."""
 
 import socket
 import ssl
@@ -23,6 +20,34 @@ def test_what_tls_in_tls_has_not_even_decrypted():
         assert pair.client.recv(100) == b"answer"
         assert pair.client.sslobj.pending() == 0
         assert layers.layers_of(pair.client).pending() > 0
+
+
+@pytest.mark.parametrize("kind", ["tls1.3", "pyopenssl1.3"])
+def test_a_read_through_tls_does_not_wait(kind):
+    with KINDS[kind].make() as pair:
+        pair.client.settimeout(None)
+        read_one = layers.layers_of(pair.client).read_one
+        assert read_one() == layers.WANTS_MORE
+        STATES["close_notify"].enter(pair)
+        assert read_one() == layers.CLOSE_NOTIFY
+
+
+#: where wrappers are from, and the attribute with what is inside
+INSIDE = {
+    **{"eventlet.greenio.base": "fd", "gevent._socketcommon": "_sock"},
+    **{"urllib3.contrib.pyopenssl": "socket", "urllib3.util.ssltransport": "socket"},
+}
+
+
+@pytest.mark.parametrize("module", INSIDE)
+def test_a_wrapper_of_what_is_not_known_is_not_known(module):
+    """A real one of each, in a process that is patched, is in ``test_checkout_never_yields``."""
+    wrapper = type("Wrapper", (), {"__module__": module, INSIDE[module]: None})()
+    assert layers.layers_of(wrapper) is None
+    if not module.startswith("urllib3"):
+        with socket.socket() as sock:
+            setattr(wrapper, INSIDE[module], sock)
+            assert layers.layers_of(wrapper) == layers.Layers(sock)
 
 
 def test_a_subclass_is_a_socket_and_a_datagram_socket_is_not_tcp():

@@ -82,6 +82,7 @@ def test_what_cannot_be_asked():
         os.close(pair.client.detach())
         assert liveness.examine(taken_apart, poll) is Verdict.NO_SOCKET
         assert peek(pair.client) is Verdict.UNKNOWN
+        assert liveness.events_now(taken_apart.raw) is None
 
 
 def test_readable_and_yet_nothing_there():

@@ -1,16 +1,23 @@
 """The kernel's own ``poll``, and our imports, in a process whose standard library is patched.
 
-That it is found, and never yields, is in ``test_checkout_never_yields``.
+That it never yields is in ``test_checkout_never_yields``.
 """
 
+import select
+import sys
+from types import SimpleNamespace
 
-def test_a_platform_without_poll(monkeypatch):
-    from stalepool.sockets import unpatched
+from stalepool.sockets import unpatched
 
+
+def test_the_kernels_own_poll(monkeypatch):
+    assert unpatched.poll() is select.poll
     monkeypatch.delattr("select.poll")
-    for name in ("__original_module_select", "gevent.monkey"):
-        monkeypatch.delitem(unpatched.sys.modules, name, raising=False)
-    assert unpatched.poll() is None
+    monkeypatch.delitem(sys.modules, "__original_module_select", raising=False)
+    kept_by_gevent = SimpleNamespace(get_original=lambda *names: names)
+    for module, found in (kept_by_gevent, ("select", "poll")), (None, None):  # or there is none
+        monkeypatch.setitem(sys.modules, "gevent.monkey", module)
+        assert unpatched.poll() == found
 
 
 IN_SIGHT = """

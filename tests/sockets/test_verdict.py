@@ -58,6 +58,7 @@ CASES = [(verdict, "active") for verdict in Verdict] + [
 @pytest.mark.parametrize("verdict, mode", CASES, ids=lambda it: getattr(it, "value", it))
 def test_what_follows_from_a_verdict(verdict, mode, caplog, pretend_fork):
     """In audit the same is counted, and urllib3 decides."""
+    assert verdict.value == verdict.name.lower() and verdict.meaning
     caplog.set_level(logging.DEBUG, "stalepool.checkout")
     is_pending = verdict is Verdict.TLS_PENDING
     steps, tls = ([SurplusWithAnswer()], "TLSv1.3") if is_pending else ([], None)
