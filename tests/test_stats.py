@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 
-import stalepool
 from breaks import breaks
 from pools import DEFAULTS, break_while_idle, counters, get, serving, shim, stock
 from replay_tools import after_checkout, have, prime, reused, send, side_by_side
 from stalepool import stats
+from stalepool.connection.state import find
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import Close, CloseAfter, ResetAfter, Respond, SurplusWithAnswer
 
@@ -275,10 +275,14 @@ def test_an_answer_of_another_request_over_tls():
             assert saved.items() <= counters(server).get("saved", {}).items()
 
 
-def test_audit_saves_nothing():
-    with shim(**DEFAULTS, mode="audit"), reused(Close()) as (server, pool):
-        assert send(server, pool, "GET").error is not None
+@pytest.mark.parametrize("mode, saved", [("active", [1, 2, 0]), ("audit", [0, 0, 0])])
+def test_what_is_saved(mode, saved):
+    with shim(**DEFAULTS, mode=mode), reused(Close()) as (server, pool):
+        assert (send(server, pool, "GET").error is None) is any(saved)
         prime(pool)
         after_checkout(pool, have(server, CloseAfter()))
-        assert send(server, pool, "GET").error is not None
-        assert not any(stalepool.snapshot()["totals"]["saved"].values())
+        assert (send(server, pool, "GET").error is None) is any(saved)
+        prime(pool)
+        after_checkout(pool, lambda c: setattr(find(c.sock), "move_for", "probe_unanswered"))
+        assert get(pool) == 200
+        assert list(counters(server)["saved"].values()) == saved
