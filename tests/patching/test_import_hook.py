@@ -4,6 +4,7 @@ Also the finder, called directly, and what is said where nothing is patched.
 """
 
 import functools
+import sys
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import urllib3
 
 import lanes
 import stalepool
+from breaks import raises
 from conftest import child
 from logs import output_of
 from pools import serving
@@ -27,6 +29,12 @@ def finder():
 def test_what_is_not_patched_or_not_found_is_not_watched(finder):
     for name in "urllib3.util", "urllib3.no_such_module", "no_such_package.urllib3":
         assert finder.find_spec(name, urllib3.__path__) is None
+
+
+def test_a_finder_that_comes_before_ours_is_not_asked_by_ours(finder, monkeypatch):
+    """The interpreter has asked it, and it may ask all that there are, as wrapt's does."""
+    monkeypatch.setattr("sys.meta_path", [SimpleNamespace(find_spec=raises), *sys.meta_path])
+    assert finder.find_spec("urllib3.connectionpool", urllib3.__path__).origin is not None
 
 
 def test_a_finder_that_was_taken_out_meanwhile_finds_and_patches_nothing(finder):
