@@ -153,6 +153,7 @@ CLASSES = {
     # at most one may be open, say: what is acquired at first is released at the end
     "own connect and close": (with_own("connect", "close"), 1, False),
     "own TCP socket and close": (with_own("_new_conn", "close"), 1, False),
+    "own close": (with_own("close"), 2, True),
     **{
         "a hook for %s" % name: (with_a_hook(name), 1, False)
         for name in ("connect", "close", "send", "_new_conn", "_tunnel")
@@ -162,6 +163,8 @@ CLASSES = {
     "opened by hand": (that_sets("auto_open", int), 1, False),
     # it is true of one socket alone, and would be of one that is gone
     "a session of each socket": (that_sets("session", object), 2, False),
+    # urllib3's own attribute, which a class may make anew, as where certificates are renewed
+    "a context of each socket": (that_sets("ssl_context", object), 2, True),
     "one at a time": (OneAtATime, 1, False),
     # the fresh connection is made without asking it for a copy
     "not copied": (type("Own", (HTTPConnection,), {"__reduce_ex__": raises}), 2, True),
