@@ -41,7 +41,7 @@ INSIDE = {
 
 @pytest.mark.parametrize("module", INSIDE)
 def test_a_wrapper_of_what_is_not_known_is_not_known(module):
-    """A real one of each, in a process that is patched, is in ``test_checkout_never_yields``."""
+    """Real green ones are in ``test_checkout_never_yields``."""
     wrapper = type("Wrapper", (), {"__module__": module, INSIDE[module]: None})()
     assert layers.layers_of(wrapper) is None
     if not module.startswith("urllib3"):

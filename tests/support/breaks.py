@@ -25,7 +25,6 @@ PARTS = {
     "limit of a replay's connect": "stalepool.connection.fresh_socket.REPLAY_S",
     "liveness": "stalepool.sockets.liveness.examine",
     "number of forks": "stalepool.runtime.fork_generation",
-    "number of origins": "stalepool.stats.MAX_ORIGINS",
     "places of the status file": "stalepool.status_file.directories",
     "poll": "stalepool.sockets.unpatched.poll",
     "poller": "stalepool.sockets.liveness.poller",
