@@ -38,7 +38,7 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
         except socket_errors() as error:
             if request is None or not replay.after_failed_send(request, error):
                 raise
-            is_sent = True
+            is_sent, request = True, None  # its first error's traceback holds this frame
             return None
         finally:
             if not is_sent and request is not None:

@@ -1,5 +1,6 @@
 """What a request holds: its bytes, and no longer than they are needed."""
 
+import gc
 import tracemalloc
 from types import SimpleNamespace
 
@@ -8,11 +9,11 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 from pools import shim
-from replay_tools import recorded, reused, side_by_side
+from replay_tools import after_checkout, have, recorded, reused, send, side_by_side
 from stalepool.connection.request import Request
 from stalepool.connection.state import FRESH
 from stalepool.settings import Settings
-from stalepool_testing import Silence, healthy, into_pool
+from stalepool_testing import ResetAfter, Silence, healthy, into_pool, kernel
 
 MB = 1 << 20
 
@@ -30,6 +31,18 @@ def test_a_failed_request_leaves_no_body_behind():
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
             pool.request("PUT", "/", body=bytes(MB // 2), timeout=0.3)
         assert recorded() < MB // 8
+
+
+def test_nor_does_one_whose_send_failed_and_was_repeated():
+    """Not even until the next garbage collection: the send's error has a traceback."""
+    with shim(replay="idempotent"), reused() as (server, pool):
+        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
+        gc.disable()
+        try:
+            assert send(server, pool, "PUT", body=bytes(MB // 2))[::4] == (200, 1)
+            assert recorded() < MB // 8
+        finally:
+            gc.enable()
 
 
 def test_a_large_body_is_not_copied():
