@@ -6,6 +6,7 @@ import re
 import weakref
 from typing import Any, Optional
 
+from stalepool import runtime
 from stalepool.clock import monotonic
 from stalepool.connection.state import CHECKED, SENDING, State
 from stalepool.settings import Settings
@@ -37,7 +38,7 @@ class Request:
     def __init__(self, state: State, conn: Any, data: Any, settings: Settings) -> None:
         """Begin with the first bytes that go out: http.client sends the head as one."""
         self.state = state
-        #: those in force while it is the state's request: an install drops that
+        #: those in force as the request began
         self.settings = settings
         self.conn = weakref.ref(conn)
         #: a pool has checked the connection out, and an answer has come on this socket
@@ -80,10 +81,10 @@ class Request:
 
     @property
     def is_followed(self) -> bool:
-        """Tell whether no install has dropped it, and nobody has closed its connection."""
+        """Tell whether its settings are in force still, and nobody has closed its connection."""
         sock = self.state.sock()
         is_open = sock is not None and getattr(self.conn(), "sock", None) is sock
-        return is_open and self.state.request is self
+        return is_open and self.state.request is self and self.settings is runtime.current
 
     @property
     def left_s(self) -> Optional[float]:

@@ -212,6 +212,21 @@ def test_installed_anew_before_the_end_came():
         assert_the_error_is_the_callers(server, pool, 1)
 
 
+def test_installed_anew_while_it_connects():
+    """The install finds no request in flight yet."""
+
+    class Installing(urllib3.connection.HTTPConnection):
+        def connect(self):
+            super().connect()
+            install_anew()
+
+    with shim_with_replay(), serving([Close()]) as (server, pool):
+        pool.ConnectionCls = Installing
+        outage = stats.origin(server.url.rstrip("/")).knowledge
+        outage.has_answered, outage.window_until = True, time.monotonic() + 20
+        assert_the_error_is_the_callers(server, pool, 1)
+
+
 def test_closed_while_the_fresh_socket_is_opened():
     """Nothing is sent on it."""
     # the next check is a fast one, which does not ask
