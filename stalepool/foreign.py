@@ -37,6 +37,15 @@ def is_foreign(error: BaseException, called: Any = None) -> bool:
     return of_class != "builtins" and not _is_called_by_us({of_class, modules[-1]}, called)
 
 
+def is_a_handlers(error: BaseException) -> bool:
+    """Tell whether a signal handler raised it while a C function ran that the caller has called.
+
+    That has no frame of its own, and its timeouts are not foreign.
+    """
+    raised = error.__traceback__
+    return raised is not None and raised.tb_next is not None and is_foreign(error)
+
+
 def passed_through(error: BaseException) -> List[str]:
     """List the modules of an exception's frames; the last one raised it, or called C code."""
     frames = traceback.walk_tb(error.__traceback__)

@@ -156,8 +156,8 @@ def _recover(response: Answer, request: Request, error: Optional[BaseException])
 @fallback.guarded("answer_failed")
 def _restore_timeout(response: Answer, request: Request) -> None:
     """Set the caller's own timeout again on the socket that is read now."""
-    request.wait_s = None
     response.fp.raw._sock.settimeout(request.limit_s)
+    request.wait_s = None
 
 
 def _wait_on_or_replay(response: Answer, watch: Watch) -> None:

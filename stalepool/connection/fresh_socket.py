@@ -14,7 +14,7 @@ from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of, shorter
 from stalepool.connection.request import Request
 from stalepool.connection.state import note_opened
-from stalepool.foreign import is_foreign, is_socket_timeout, is_timeout, raise_again
+from stalepool.foreign import is_a_handlers, is_socket_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
@@ -96,8 +96,8 @@ def address_of(conn: Any) -> Optional[str]:
     try:
         name: Any = None if raw is None else raw.getpeername()  # PySocks's own tells the far end
     except OSError as error:
-        if is_foreign(error):
-            raise  # a signal handler's
+        if is_a_handlers(error):
+            raise
         return None  # it has been reset meanwhile
     is_usable = isinstance(name, tuple) and name[1] == conn.port and not any(name[3:])
     return name[0] if is_usable else None

@@ -13,7 +13,7 @@ import sys
 from typing import Any, Optional, Tuple, Type
 
 from stalepool.clock import monotonic
-from stalepool.foreign import has_socket_timeout_text, is_foreign, is_timeout
+from stalepool.foreign import has_socket_timeout_text, is_a_handlers, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import Layers, RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
@@ -108,8 +108,8 @@ def answer_has_begun(sock: Any) -> bool:
     try:
         seen = RawSocket.recv(layers.raw, 5, _socket.MSG_PEEK)
     except OSError as error:
-        if is_foreign(error):
-            raise  # a signal handler's
+        if is_a_handlers(error):
+            raise
         return False
     if layers.pending is None:
         return bool(seen)

@@ -13,7 +13,7 @@ import select
 import struct
 from typing import List, Optional, Tuple
 
-from stalepool.foreign import is_foreign
+from stalepool.foreign import is_a_handlers, is_timeout
 from stalepool.sockets import unpatched
 from stalepool.sockets.layers import CLOSE_NOTIFY, WANTS_MORE, Layers, RawSocket, clear_tls_errors
 from stalepool.sockets.verdict import Verdict
@@ -86,8 +86,10 @@ def _look_at_readable(layers: Layers, poll: select.poll, may_consume: bool) -> V
     except BlockingIOError:
         return Verdict.ALIVE
     except OSError as error:
-        if is_foreign(error):
-            raise  # a signal handler's
+        if is_a_handlers(error):
+            raise
+        if is_timeout(error):
+            return Verdict.ALIVE  # another thread has read what there was
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.RESET)
     if not seen:
         return Verdict.CLOSED

@@ -10,7 +10,7 @@ import _socket
 import struct
 from typing import NamedTuple, Optional
 
-from stalepool.foreign import is_foreign
+from stalepool.foreign import is_a_handlers
 from stalepool.sockets.layers import Layers, RawSocket
 
 _TCP_INFO = getattr(_socket, "TCP_INFO", None)
@@ -82,8 +82,8 @@ def ask(layers: Optional[Layers]) -> Optional[TcpInfo]:
     try:
         answer = RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, _TCP_INFO, _FORMAT.size)
     except OSError as error:
-        if is_foreign(error):
-            raise  # a signal handler's
+        if is_a_handlers(error):
+            raise
         return None
     if len(answer) < _IDLE_FIELDS_END:
         return None

@@ -85,10 +85,11 @@ def test_what_cannot_be_asked():
         assert liveness.events_now(taken_apart.raw) is None
 
 
-def test_readable_and_yet_nothing_there():
-    """The kernel may say so and change its mind: select(2), under BUGS."""
+@pytest.mark.parametrize("timeout_s", [None, 0.05])
+def test_readable_and_yet_nothing_there(timeout_s):
+    """The kernel may change its mind, select(2), under BUGS; or another thread has read it."""
     with testing.healthy() as pair:
-        pair.client.settimeout(None)
+        pair.client.settimeout(timeout_s)
         said = [(pair.client.fileno(), kernel.POLLIN)]
         poll = SimpleNamespace(poll=lambda timeout_ms: said)
         assert liveness.examine(layers.layers_of(pair.client), poll) is Verdict.ALIVE
