@@ -167,10 +167,13 @@ def drop_unacknowledged(sock: Any) -> None:
             RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, USER_TIMEOUT, 1)  # ms
 
 
-def _limit_s(conn: Any, longest_s: float) -> Any:
-    """Return the limit of a move that may fail, and then has used up some of the request's time."""
+def _limit_s(conn: Any, longest_s: float, share: float) -> Any:
+    """Return the limit of a move that may fail, and then has used up some of the request's time.
+
+    :param share: of the caller's connect timeout, the most that it may be.
+    """
     own_s, info = number_of(conn.timeout), tcp_info.ask(layers_of(conn.sock))
-    limit_s = longest_s if own_s is None else min(longest_s, own_s / 10)
+    limit_s = longest_s if own_s is None else min(longest_s, own_s * share)
     return shorter(own_s, max(limit_s, 0 if info is None else MOVE_ROUND_TRIPS * info.rtt_us / 1e6))
 
 
@@ -184,7 +187,8 @@ def move(conn: Any, request: Request, reason: str) -> None:
     own_limit_s, began = timeout_of(conn.sock), monotonic()
     limit_s, address = shorter(SILENT_MOVE_S, conn.timeout), None
     if not has_ended:
-        limit_s, address = _limit_s(conn, SILENT_MOVE_S if is_silent else MOVE_S), address_of(conn)
+        limits = (SILENT_MOVE_S, 1 / 4) if is_silent else (MOVE_S, 1 / 10)
+        limit_s, address = _limit_s(conn, *limits), address_of(conn)
     fresh = open_like(conn, request, limit_s, address)
     spent_s = monotonic() - began
     if fresh is None or (not has_ended and not is_silent and spent_s > limit_s):
