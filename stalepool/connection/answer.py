@@ -69,7 +69,8 @@ class Answer:
             request = None  # answered() has dropped it
         finally:
             if request is not None:
-                if request.wait_s is not None and not first:  # the caller's deadline
+                # still set: an exception that is not ours, such as the caller's deadline
+                if request.wait_s is not None and not first:
                     _restore_timeout(self, request)
                 request.gives_up()
             error = None  # its traceback holds this frame

@@ -47,6 +47,7 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
 
     A copy of the connection connects, and the connection's reconnect window applies.
 
+    :param request: the one that the socket is for.
     :param timeout: seconds for each operation (connect, tunnel, handshake), or urllib3's sentinel.
     :param address: the peer's, to which to connect without a DNS look-up.
     :returns: a socket with ``timeout`` set on it; None if no socket can be opened.

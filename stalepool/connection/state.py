@@ -104,7 +104,8 @@ class State:
     def trust(self, idle_s: float, poll: select.poll, is_tls: bool) -> None:
         """The full check found the connection alive: up to ``idle_s`` the fast check suffices.
 
-        But not while a move is due. With ``is_tls`` it asks ``sock.pending()``, too.
+        :param idle_s: idle time in seconds; while a move is due, each check is a full one.
+        :param is_tls: the fast check asks ``sock.pending()``, too.
         """
         self.poll, self.is_tls = poll, is_tls
         self.full_check_from_s = idle_s if self.move_for is None else 0.0
