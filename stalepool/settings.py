@@ -117,7 +117,7 @@ SETTINGS: dict[str, tuple[Choice | Number | Directory, Any, str]] = {
     "silence_s": (
         Seconds(1, 3600, "off"),
         15.0,
-        "how long a replayable request waits before the kernel is asked if its peer is alive",
+        "how long a safe request, such as GET, waits before the kernel is asked about its peer",
     ),
     "nonidempotent_max_idle_s": (
         Seconds(0, DAY_S, AUTO, "off"),

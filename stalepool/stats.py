@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Dict, Iterable, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from stalepool.clock import monotonic
 
@@ -170,7 +170,7 @@ class Knowledge:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_knowledge", "armed", "beside", "groups", "hidden", "kept", "name")
+    __slots__ = ("_knowledge", "armed", "groups", "hidden", "kept", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -190,8 +190,6 @@ class Origin:
     def forget_counts(self) -> None:
         """Count from zero. What was learnt stays, except ``has_answered`` and the window."""
         self._knowledge.has_answered, self._knowledge.window_until = False, None
-        #: the requests that have a second socket beside their own, after a silence
-        self.beside: Set[int] = set()
         self.hidden = Counter()  # connections left in active mode, for a reason in HIDDEN
         self.armed = Counter()
         self.groups: Dict[str, Dict[Any, Counter]] = {group: {} for group in (_DIED, *GROUPS)}

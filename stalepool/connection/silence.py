@@ -6,9 +6,9 @@ old one, to see that the path is there. What else it takes to call the peer dead
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Set
 
-from stalepool import fallback
+from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection.connect import shorter
 from stalepool.connection.fresh_socket import REPLAY_S, address_of, open_like
@@ -19,8 +19,8 @@ from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
-#: requests of an origin that have a second socket at a time: descriptors may be scarce
-MOST_BESIDE = 32
+#: requests of the process that have a second socket at a time: descriptors may be scarce
+MOST_BESIDE = 64
 CONFIRM_S = 2.2  #: time for two probes, a second apart, and a margin
 LOOK_EVERY_S = 0.5
 LOOK_AGAIN_S = 0.15  #: or two round trips: in that time the answer to a probe comes
@@ -32,17 +32,23 @@ OFF_ROUND_S = 0.3
 RESERVE_S = 3.5
 PROBE_EVERY_S = 1  #: on the fresh socket
 
+#: the watches, by identity, of requests that have a second socket
+_beside: Set[int] = set()
+runtime.on_change(_beside.clear)  # a forked child has none
+
 
 def first_wait_s(request: Request) -> Optional[float]:
     """Return the seconds of the first wait; None for a request that is not watched.
 
-    ``min(silence_s, T/2 - 3.5)``, with the caller's own timeout T, less :data:`OFF_ROUND_S`.
+    ``min(silence_s, T/2 - 3.5)``, with the caller's own timeout T, less :data:`OFF_ROUND_S`. Only
+    requests that are safe or have an idempotency key are watched: the peer of another may be alive,
+    and act on it after the caller's next request.
     """
     if not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
     settings = request.settings
     wait_s = None if settings.is_audit else settings.silence_s
-    if wait_s is None or not may_be_repeated(request, settings.replay):
+    if wait_s is None or not may_be_repeated(request, "safe"):
         return None
     if request.limit_s is not None:
         wait_s = min(wait_s, request.limit_s / 2 - RESERVE_S)
@@ -57,28 +63,24 @@ class Watch:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        #: a second sending of it does no harm, if it takes effect after the caller's next request
-        self._is_safe = may_be_repeated(request, "safe")
         self.conn: Any = request.conn()
         self.sock: Any = request.state.sock()
-        self.origin, self.knowledge = request.state.origin, request.state.origin.knowledge
+        self.knowledge = request.state.origin.knowledge
         self.wait_s = request.wait_s or 0.0
         half_s = float("inf") if request.limit_s is None else request.limit_s / 2
         self.give_up_before = request.sent_at + half_s
         #: seconds until the kernel is asked again; None: it is not
         self.pause_s: Optional[float] = None
-        #: a socket that was opened beside the old one
+        #: a socket that was opened beside the old one, and when
         self.fresh: Any = None
-        #: when a fresh socket stood, and so the path did; None: none has
-        self._stood_at: Optional[float] = None
-        #: how often the old peer had been asked in vain then; it was again, at the last look
-        self._asked, self._is_asked_again = 0, False
+        self._opened_at = 0.0
+        #: unanswered probes of the old one that make it dead; it had so many at the last look
+        self._dead_at, self._is_second_look = DEAD_PROBES, False
 
     def close(self) -> None:
         """Close the socket beside the old one, if there is one. A later look may open another."""
+        _beside.discard(id(self))
         self._close_fresh()
-        self._stood_at = None
-        self.origin.beside.discard(id(self))
 
     def _close_fresh(self) -> None:
         fresh, self.fresh = self.fresh, None
@@ -89,24 +91,29 @@ class Watch:
     def finds_the_peer_dead(self) -> bool:
         """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
 
-        :returns: True once the peer is dead; False: keep waiting, for :attr:`pause_s`.
+        :returns: True once the peer is dead, and :attr:`fresh` leads to a living one; False: keep
+            waiting, for :attr:`pause_s`.
         """
         info = self._suspicion()
-        if info is not None and self._stood_at is None:
-            info = self._open_fresh()
+        if info is not None and self.fresh is None:
+            info = self._open()
+            if info is not None and not info.unacked:
+                self._begin_to_probe(info)
+                return False
         if info is None:
             self.close()
             return False
-        if info.unacked and self._is_safe:
+        if info.unacked:
             return True
-        # until the fresh one stood, the path may have been away: the old peer has to be asked after
-        # that, and to be silent at two looks, between which its answer would come
-        was_asked_again, self._is_asked_again = self._is_asked_again, info.in_vain > self._asked
-        if self._is_asked_again:
-            self.pause_s = max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
-        if not was_asked_again:
+        if info.probes < self._dead_at:
             return False
-        return info.unacked > 0 or (info.probes >= DEAD_PROBES and self._fresh_alone_answers())
+        if not self._is_second_look:  # the answer to the last probe may be on its way
+            self._is_second_look, self.pause_s = True, max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
+            return False
+        if self._fresh_alone_answers():
+            return True
+        self.close()
+        return False
 
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
@@ -115,57 +122,60 @@ class Watch:
         if is_late or not request.is_followed or first_refusal(REPLAY_RULES, request):
             return None
         layers = layers_of(self.sock)
-        if layers is None or layers.has_receive_timeout:
+        info = tcp_info.ask(layers)
+        if layers is None or layers.has_receive_timeout or info is None:
             return None
-        self.pause_s, info = LOOK_EVERY_S, tcp_info.ask(layers)
         # not whole: a kernel before 5.4, which does not tell if data is unsent or the window closed
-        if info is None or not info.is_whole or info.notsent or not info.snd_wnd:
-            return None
-        if not info.unacked and self.knowledge.swallows_probes:
+        if not info.is_whole or (not info.unacked and self.knowledge.swallows_probes):
             return None
         # since the latest of these: the send, the last ACK, the last data
         silent_s = min(monotonic() - request.sent_at, info.silent_ms / 1000)
         if silent_s < self.wait_s:
-            if silent_s > 0:
-                self.pause_s = self.wait_s - silent_s + 0.02
+            self.pause_s = self.wait_s - silent_s + 0.02
             return None
-        least = SUSPECT_RETRANSMISSIONS if info.unacked else SUSPECT_PROBES
-        return info if info.in_vain >= least else None
+        # longer and longer where nothing can be learnt, as without probes
+        self.pause_s = max(LOOK_EVERY_S, silent_s / 20)
+        if info.notsent or not info.snd_wnd:
+            return None
+        if info.unacked:
+            return info if info.retransmits >= SUSPECT_RETRANSMISSIONS else None
+        return info if info.probes >= SUSPECT_PROBES else None
 
-    def _open_fresh(self) -> Optional[TcpInfo]:
+    def _open(self) -> Optional[TcpInfo]:
         """Open a socket beside the old one. Returns the suspicion, None if that is over."""
-        beside = self.origin.beside
-        if len(beside) >= MOST_BESIDE:
+        if len(_beside) >= MOST_BESIDE and id(self) not in _beside:
             return None
-        beside.add(id(self))
+        _beside.add(id(self))
         limit_s = shorter(REPLAY_S, self.give_up_before - monotonic())
         self.fresh = open_like(self.conn, self.request, limit_s, address_of(self.conn))
-        info = None if self.fresh is None else self._suspicion()  # the path may have healed
-        if info is not None:
-            self._stood_at, self._asked, self._is_asked_again = monotonic(), info.in_vain, False
-            if not info.unacked:
-                self.pause_s = CONFIRM_S
-                keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
-            elif not self._is_safe:
-                self._close_fresh()  # the next retransmission may be far away
-        return info
+        # meanwhile the path may have healed, and the old one's answer to a probe have come
+        return None if self.fresh is None else self._suspicion()
+
+    def _begin_to_probe(self, info: TcpInfo) -> None:
+        """Probe the fresh socket; until now the path may have been away.
+
+        So one more probe of the old one has to go out.
+        """
+        self._opened_at, self.pause_s = monotonic(), CONFIRM_S
+        self._dead_at, self._is_second_look = max(DEAD_PROBES, info.probes + 1), False
+        keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
 
     def _fresh_alone_answers(self) -> bool:
         """Tell whether the fresh socket's probe was answered; the old one's are known not to be.
 
-        The fresh one is closed: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would
+        Another one takes its place: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would
         accept the first data 29 s late (measured).
         """
-        info, stood_for_s = tcp_info.ask(layers_of(self.fresh)), monotonic() - (self._stood_at or 0)
+        info, probed_for_s = tcp_info.ask(layers_of(self.fresh)), monotonic() - self._opened_at
         self._close_fresh()
+        if info is None:
+            return False
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
-        if info is not None and info.last_ack_recv_ms < 1000 * stood_for_s - 800 * PROBE_EVERY_S:
+        if info.last_ack_recv_ms < 1000 * probed_for_s - 800 * PROBE_EVERY_S:
             self.knowledge.note_probe_answered()
-            if info.probes < 2:
-                return True
-        elif info is not None:
+            return info.probes < 2 and self._open() is not None  # else the path is away again
+        if not self.knowledge.answers_probes:  # else the path may be away again
             self.knowledge.note_probes_swallowed()
-            self.pause_s = None
             keepalive.probe_rarely(layers_of(self.sock), self.request.settings)
-        self.close()  # the path is away again, or there is no evidence
+        self.pause_s = None
         return False

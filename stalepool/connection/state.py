@@ -9,7 +9,7 @@ FRESH, IDLE         checkout, kept                  CHECKED   fast or full check
 CHECKED             first byte of a request         SENDING   pre-send check; move; record
 FRESH, IDLE         first byte, no checkout         SENDING   record
 SENDING             more bytes                      SENDING   record, up to 1 MiB
-SENDING             the answer is awaited           WAITING   the wait on silence, if replayable
+SENDING             the answer is awaited           WAITING   the wait on silence, if it is safe
 WAITING             head of an answer               IDLE      Keep-Alive hint; identity; answers + 1
 WAITING             101, or Upgrade was asked       UPGRADED  never touched again
 SENDING, WAITING    failure, may be sent again      (same)    fresh socket, recorded bytes, once

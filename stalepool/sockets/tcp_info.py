@@ -43,11 +43,6 @@ class TcpInfo(NamedTuple):
     is_whole: bool  # False: a kernel before 5.4, where only times, probes and state are usable
 
     @property
-    def in_vain(self) -> int:
-        """Return how often the peer was asked for an ACK in vain, by retransmissions or probes."""
-        return self.retransmits if self.unacked else self.probes
-
-    @property
     def silent_ms(self) -> int:
         """Return the ms since the last sign of life: a segment with or without data."""
         return min(self.last_ack_recv_ms, self.last_data_recv_ms)

@@ -85,6 +85,9 @@ def test_a_name_is_looked_up(method, step, connects):
         assert (len(another.journal), len(stranger.journal)) == (1, 0)
 
 
+@pytest.mark.skipif(
+    urllib3.__version__.startswith("1."), reason="urllib3 1.26 leaves a cycle itself"
+)
 def test_a_failed_one_leaves_nothing_in_memory():
     """Not even until the next garbage collection."""
     copies = weakref.WeakSet()

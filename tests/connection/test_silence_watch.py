@@ -31,10 +31,6 @@ WAIT_S = 3.0
 DEAD, OPENED, MORE_TIME = (True, True), (False, True), (False, False)
 
 
-#: one retransmission later
-LATER = {**LOST, "retransmits": 5}
-
-
 class Case(NamedTuple):
     """``said``: what the kernel says, each time, beside :data:`SILENT`; None: nothing."""
 
@@ -44,6 +40,7 @@ class Case(NamedTuple):
     are_swallowed: bool = False
     limit_s: Optional[float] = None
     method: str = "GET"
+    in_flight_s: float = 4
 
 
 def probes(*unanswered, **more):
@@ -53,32 +50,31 @@ def probes(*unanswered, **more):
 CASES = {
     "not acknowledged": Case([LOST, LOST], DEAD),
     "retransmitted three times": Case([{**LOST, "retransmits": 3}], MORE_TIME),
-    # what is not safe may take effect after later requests, so it takes more
-    "PUT: not acknowledged": Case([LOST, LOST], MORE_TIME, method="PUT"),
-    "PUT: retransmitted since then": Case(
-        [LOST, LOST, LATER], MORE_TIME, LOOK_AGAIN_S, method="PUT"
-    ),
-    "PUT: that stays unanswered": Case(
-        [LOST, LOST, LATER, LATER], (True, False), LOOK_AGAIN_S, method="PUT"
-    ),
     "the path heals meanwhile": Case([LOST, {}], MORE_TIME),
-    "the kernel says nothing any more": Case([LOST, None], MORE_TIME),
+    "the kernel says nothing any more": Case([LOST, None], MORE_TIME, None),
     "data that do not fit the peer's window": Case([{**LOST, "snd_wnd": 0}], MORE_TIME),
     "data that are not sent yet": Case([{**LOST, "notsent": 1}], MORE_TIME),
-    "a kernel before 5.4": Case([{**LOST, "is_whole": False}], MORE_TIME),
-    "no TCP_INFO": Case([None], MORE_TIME),
+    "a kernel before 5.4": Case([{**LOST, "is_whole": False}], MORE_TIME, None),
+    "no TCP_INFO": Case([None], MORE_TIME, None),
     "a sign of life a second ago": Case([{**LOST, "last_ack_recv_ms": 1000}], MORE_TIME, 2.02),
     "no probe yet": Case([{}], MORE_TIME),
+    # where nobody probes, for example
+    "a long silence": Case(
+        [{"last_ack_recv_ms": 60000, "last_data_recv_ms": 60000}], MORE_TIME, 3.0, in_flight_s=60
+    ),
     "first probe": Case(probes(1, 1), OPENED, CONFIRM_S),
     # said for the second time once the fresh one stands; its own probes are answered from then on
     "no probe since then": Case(probes(3, 3, 3, 3), OPENED),
     "the first probe since then": Case(probes(2, 2, 3), OPENED, LOOK_AGAIN_S),
-    # a socket that was probed is not used itself
-    "it stays unanswered": Case(probes(2, 2, 3, 3), (True, False), LOOK_AGAIN_S),
+    # a socket that was probed is not used itself; while another is opened, the answer may come
+    "it stays unanswered": Case(probes(2, 2, 3, 3, 3), DEAD),
+    "its answer comes late": Case(
+        [*probes(2, 2, 3, 3), {"last_ack_recv_ms": 100}], MORE_TIME, 2.92
+    ),
     "its answer comes": Case([*probes(2, 2, 3), {"last_ack_recv_ms": 100}], MORE_TIME, 2.92),
-    "two in all stay unanswered": Case(probes(1, 1, 2, 2), OPENED, LOOK_AGAIN_S),
+    "two in all stay unanswered": Case(probes(1, 1, 2, 2), OPENED),
     "a round trip of a second": Case(probes(3, 3, 4, rtt_us=1000000), OPENED, 2.0),
-    "probes are swallowed": Case([{"probes": 9}], MORE_TIME, are_swallowed=True),
+    "probes are swallowed": Case([{"probes": 9}], MORE_TIME, None, are_swallowed=True),
     "swallowed, and not acknowledged": Case([LOST, LOST], DEAD, are_swallowed=True),
     "half of the caller's time is over": Case([LOST], MORE_TIME, None, limit_s=8.0),
     "a method that is not replayed": Case([LOST], MORE_TIME, None, method="POST"),
@@ -87,14 +83,15 @@ CASES = {
 
 @contextlib.contextmanager
 def watched(case, pool):
-    """The watch of a request that has been in flight for four seconds."""
+    """The watch of a request that has been in flight for some seconds."""
     assert get(pool) == 200
     conn = pooled_connection(pool)
     state = find(conn.sock)
     state.checked()
     head = b"%s / HTTP/1.1\r\n\r\n" % case.method.encode()
     request = Request(state, conn, head, runtime.current)
-    request.sent_at, request.wait_s, request.limit_s = monotonic() - 4, WAIT_S, case.limit_s
+    request.sent_at, request.wait_s = monotonic() - case.in_flight_s, WAIT_S
+    request.limit_s = case.limit_s
     if case.are_swallowed:
         state.origin.knowledge.note_probes_swallowed()
     with contextlib.closing(Watch(request)) as watch:
@@ -107,6 +104,7 @@ def test_what_the_kernel_says(case):
     is_dead, ask = False, tcp_info.ask
     with shim(replay="idempotent"), serving() as (_, pool), watched(case, pool) as watch:
         old = watch.conn.sock
+        silence._beside.update(range(silence.MOST_BESIDE - 1))  # as many as there may be
 
         def say(layers):
             return infos.pop(0) if layers is not None and layers.raw is old else ask(layers)
@@ -121,43 +119,44 @@ def test_what_the_kernel_says(case):
             assert fallback.counts() == {}
 
 
-def test_only_the_fresh_socket_is_probed_more_often():
+@pytest.mark.parametrize("has_answered_one", [False, True])
+def test_only_the_fresh_socket_is_probed_more_often(has_answered_one):
     """The application's own count may be small: then a second apart would end a living one."""
     with shim(replay="idempotent"), serving() as (_, pool):
         with watched(CASES["first probe"], pool) as watch:
-            old = layers_of(watch.conn.sock)
+            old, watch.knowledge.answers_probes = layers_of(watch.conn.sock), has_answered_one
             before = keepalive.read(old)
             said = [TcpInfo(**{**SILENT, "probes": number}) for number in (3, 3, 3, 4, 4, 4)]
             with breaks("TCP_INFO", by=lambda _: said.pop(0)):
                 assert not watch.finds_the_peer_dead()
                 probed = keepalive.read(layers_of(watch.fresh))
                 assert (keepalive.read(old), probed.interval_s) == (before, 1)
-                # the fresh one's probe is unanswered, too: probes are swallowed
+                # the fresh one's is unanswered, too: probes are swallowed, or the path is away
                 assert not watch.finds_the_peer_dead() and not watch.finds_the_peer_dead()
             assert (watch.fresh, watch.pause_s) == (None, None)
-            assert keepalive.read(old) == before._replace(interval_s=75)
+            assert watch.knowledge.swallows_probes is not has_answered_one
+            assert keepalive.read(old).interval_s == (before.interval_s if has_answered_one else 75)
 
 
-def test_only_so_many_requests_of_an_origin_have_a_second_socket():
+def test_only_so_many_requests_have_a_second_socket():
     with shim(replay="idempotent"), serving() as (server, pool):
         with watched(CASES["first probe"], pool) as watch:
-            origin = watch.origin
 
             def look():
                 with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 1})):
                     assert not watch.finds_the_peer_dead()
-                return watch.fresh is not None, len(origin.beside)
+                return watch.fresh is not None, len(silence._beside)
 
-            origin.beside.update(range(silence.MOST_BESIDE))
+            silence._beside.update(range(silence.MOST_BESIDE))
             assert (look(), watch.pause_s) == ((False, silence.MOST_BESIDE), LOOK_EVERY_S)
-            origin.beside.remove(0)
+            silence._beside.remove(0)
             assert look() == (True, silence.MOST_BESIDE)
             watch.close()
-            assert len(origin.beside) == silence.MOST_BESIDE - 1
+            assert len(silence._beside) == silence.MOST_BESIDE - 1
             server.stop_listening()
             assert look() == (False, silence.MOST_BESIDE - 1)
-        origin.forget_counts()  # as in a forked child
-        assert not origin.beside
+            stalepool.uninstall()
+            assert not silence._beside
 
 
 def test_nothing_is_done_after_an_uninstall():
@@ -178,7 +177,12 @@ FIRST_WAITS = {
     "a connection that has not answered": (None, {"is_reused": False}, {}),
     "a second try": (None, {"is_replayed": True}, {}),
     "POST": (None, {"method": b"POST"}, {}),
-    "PUT where only safe ones are sent again": (None, {"method": b"PUT"}, {"replay": "safe"}),
+    "PUT": (None, {"method": b"PUT"}, {}),
+    "PUT with a key": (
+        10.0,
+        {"method": b"PUT", "sent": [b"PUT / HTTP/1.1\r\nIdempotency-Key: 1\r\n"]},
+        {},
+    ),
 }
 
 
