@@ -20,9 +20,6 @@ from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
-#: to a moved request they may mean too many connections (RFC 6585, section 4), or one that has not
-#: shown the client's certificate, as the old one had
-_STOPS_MOVES = (401, 403, 413, 429, 503)
 LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
@@ -136,7 +133,7 @@ def _recover(response: Answer, request: Request, error: Optional[BaseException])
             except socket_errors() as caught:
                 error = caught
         clear_tls_errors(sock, error)
-        if replay.is_permitted(request, error) and _replay(response, request):
+        if replay.is_permitted(request, error) and _has_a_file(response, replay.instead(request)):
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
             replay.note_outcome(request, "failed")
@@ -144,8 +141,8 @@ def _recover(response: Answer, request: Request, error: Optional[BaseException])
         if error is not None:
             raise_again(error)
     finally:
-        del error  # its traceback holds this frame
         watch.close()
+        del error  # its traceback holds this frame
         if request.wait_s is not None or request.is_replayed:
             _restore_timeout(response, request)
     # http.client finds the end by itself; with pyOpenSSL a second read there is an SSLError
@@ -169,7 +166,7 @@ def _wait_on_or_replay(response: Answer, watch: Watch) -> None:
     _renew_file(response, watch.sock)
     if watch.finds_the_peer_dead():
         fresh, watch.fresh = watch.fresh, None  # from here on it is the replay's
-        if _replay(response, watch.request, fresh, has_ended=False):
+        if _has_a_file(response, replay.beside(watch.request, fresh)):
             return
         watch.close()
         watch.pause_s = None  # the replay failed, but the old connection may still answer
@@ -186,14 +183,14 @@ def _renew_file(response: Answer, sock: Any) -> None:
     timed_out.close()
 
 
-def _replay(response: Answer, request: Request, fresh: Any = None, has_ended: bool = True) -> bool:
-    """Replay the request, and have the response read the answer to the replay. Yields."""
-    file = replay.on_fresh_socket(request, fresh, has_ended)
+def _has_a_file(response: Answer, file: Any) -> bool:
+    """Have the response read a file object, in which an answer has begun. False: there is none."""
     if file is None:
         return False
     old, response.fp = response.fp, file
+    if file.raw._sock is not old.raw._sock:
+        response.stalepool_replayed = True
     old.close()
-    response.stalepool_replayed = True
     return True
 
 
@@ -209,7 +206,8 @@ def _learn(response: Answer, request: Request) -> None:
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
     is_late = monotonic() - request.sent_at > LATE_S
-    if request.moved_for is not None and (is_late or response.status in _STOPS_MOVES):
+    is_refused = request_rules.may_refuse_a_second(request, response.status)
+    if request.moved_for is not None and (is_late or is_refused):
         state.origin.knowledge.stop_moves()
     hint = response.headers.get("keep-alive")
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])

@@ -13,7 +13,7 @@ from typing import Any, Iterator, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection import fresh_socket
+from stalepool.connection import fresh_socket, request_rules
 from stalepool.connection.connect import shorter
 from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, first_refusal
@@ -22,8 +22,6 @@ from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 LOOK_BACK_EVERY_S = 0.5  #: how often the old socket of a silent peer is looked at in a replay
-#: statuses that may mean: one connection too many (RFC 6585, section 4), where the old one lives
-_TOO_MANY = (b"429", b"503")
 
 _logger = logging.getLogger("stalepool.replay")
 
@@ -65,7 +63,7 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
-    fresh = _send_record(request)
+    fresh = _send_record(request, _open(request))
     if fresh is None or not fresh_socket.take(request, fresh):
         note_outcome(request, "failed")
         return False
@@ -74,38 +72,54 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
     return True
 
 
-def on_fresh_socket(request: Request, fresh: Any, has_ended: bool) -> Any:
-    """Send the record, and wait for the answer's first byte. Yields.
+def instead(request: Request) -> Any:
+    """Send the record on a fresh socket, since the connection has ended. Yields.
 
-    :param fresh: a socket that is open already; None: open one.
-    :param has_ended: True: close the old socket once the record is sent, so that a shutdown of the
-        connection's socket ends the wait. False: its peer is silent; keep it, to read it later.
+    The old socket is closed once the record is sent, so that a shutdown of the connection's socket
+    ends the wait.
+
     :returns: the file object of the fresh socket, now the connection's; None: the replay failed.
     """
-    request.is_silent, file = request.is_silent or not has_ended, None
-    fresh = _send_record(request, fresh)
-    if fresh is not None and (not has_ended or fresh_socket.take(request, fresh)):
-        file = _first_byte(fresh, request, None if has_ended else request.state.sock())
-        if file is not None and not has_ended and not fresh_socket.take(request, fresh):
-            file.close()
-            file = None
+    file, fresh = None, _send_record(request, _open(request))
+    if fresh is not None and fresh_socket.take(request, fresh):
+        file = _first_answer(request, fresh)
     note_outcome(request, "failed" if file is None else "ok")
     return file
 
 
-def _send_record(request: Request, fresh: Any = None) -> Any:
-    """Return a fresh socket to which the record was sent, None if that failed. Yields.
+def beside(request: Request, fresh: Any) -> Any:
+    """Send the record on a fresh socket, and wait for an answer there and on the old one. Yields.
+
+    :returns: the file object of the socket that is answered. If it is the fresh one, that is the
+        connection's now. None: the replay failed; the old connection may still be answered.
+    """
+    request.is_silent, old, file = True, request.state.sock(), None
+    if _send_record(request, fresh) is not None:
+        file = _first_answer(request, fresh, old)
+    if file is not None and file.raw._sock is fresh and not fresh_socket.take(request, fresh):
+        file.close()
+        file = None
+    is_ok = file is not None and file.raw._sock is fresh
+    note_outcome(request, "ok" if is_ok else "failed", is_gone=is_ok)
+    return file
+
+
+def _open(request: Request) -> Any:
+    """Open a fresh socket; None if that fails. Yields."""
+    # the name is looked up, as for urllib3's own retry: the node may be gone
+    limit_s = shorter(fresh_socket.REPLAY_S, request.connect_timeout, request.left_s)
+    return fresh_socket.open_like(request.conn(), request, limit_s)
+
+
+def _send_record(request: Request, fresh: Any) -> Any:
+    """Return the fresh socket once the record was sent on it; None if that failed. Yields.
 
     :raises: the caller's deadline.
     """
     request.is_replayed = True
-    conn, sock = request.conn(), request.state.sock()  # type: Any, Any
     if fresh is None:
-        # the name is looked up, as for urllib3's own retry: the node may be gone
-        limit_s = shorter(fresh_socket.REPLAY_S, request.connect_timeout, request.left_s)
-        fresh = fresh_socket.open_like(conn, request, limit_s)
-        if fresh is None:
-            return None
+        return None
+    conn, sock = request.conn(), request.state.sock()  # type: Any, Any
     # meanwhile nobody looks at the old one
     limit_s = shorter(fresh_socket.REPLAY_S if request.is_silent else None, request.left_s)
     with _closed_on_failure(fresh, limit_s) as on_failure:
@@ -120,37 +134,51 @@ def _send_record(request: Request, fresh: Any = None) -> Any:
     return None
 
 
-def _first_byte(fresh: Any, request: Request, old: Any) -> Any:
-    """Return the file object of a socket on which an answer has begun. Yields.
+def _first_answer(request: Request, fresh: Any, old: Any = None) -> Any:
+    """Return the file object of the socket that is answered first; None if none is. Yields.
 
-    :param old: one on which the answer may still come, since its peer was only silent; or None.
-    :returns: if no answer has begun, or one on the old socket: None, and the fresh one is closed.
+    A refusal of a second connection is no answer while there may be another one. The fresh socket
+    is closed, unless it is the one.
+
+    :param old: one on which an answer may still come, since its peer was only silent; or None.
     :raises: the caller's deadline.
     """
+    refusal = None  # on the old one
     with _closed_on_failure(fresh, request.left_s) as on_failure:
         on_failure.callback(fresh_socket.drop_unacknowledged, fresh)
-        while not (failure.answer_has_begun(old) or failure.is_closed_by_us(old)):
+        while not failure.is_closed_by_us(old):
             limit_s = shorter(None if old is None else LOOK_BACK_EVERY_S, request.left_s)
+            if refusal is None and failure.answer_has_begun(old):
+                refusal = _file_of(old, limit_s)
+                if refusal is not None and not _is_refusal(request, refusal):
+                    return refusal
             file = _file_of(fresh, limit_s)
-            if file is not None:
-                on_failure.callback(file.close)
-                if old is not None and file.peek(1)[9:12] in _TOO_MANY:
-                    break
+            if file is not None and (old is None or refusal or not _is_refusal(request, file)):
                 on_failure.pop_all()
+                if refusal is not None:
+                    refusal.close()
                 return file
+            if file is not None:
+                file.close()
+                break
             if request.left_s == NOTHING_LEFT_S:
                 break
-    return None
+    return refusal
 
 
-def _file_of(fresh: Any, limit_s: Optional[float]) -> Any:
+def _is_refusal(request: Request, file: Any) -> bool:
+    status = file.peek(1)[9:12]  # of "HTTP/1.1 503"
+    return status.isdigit() and request_rules.may_refuse_a_second(request, int(status))
+
+
+def _file_of(sock: Any, limit_s: Optional[float]) -> Any:
     """Return the file object of a socket once an answer begins there; None if none does in time.
 
     :raises: what reading raises; RemoteDisconnected at the end of the stream.
     """
-    fresh.settimeout(limit_s)
+    sock.settimeout(limit_s)
     with contextlib.ExitStack() as until_then:
-        file, since = until_then.enter_context(fresh.makefile("rb")), monotonic()
+        file, since = until_then.enter_context(sock.makefile("rb")), monotonic()
         try:
             if not file.peek(1):
                 raise http.client.RemoteDisconnected("no answer")
@@ -181,10 +209,13 @@ def _closed_on_failure(fresh: Any, limit_s: Optional[float]) -> Iterator[context
                 raise
 
 
-def note_outcome(request: Request, outcome: str) -> None:
-    """Count what became of a replay, and log it."""
+def note_outcome(request: Request, outcome: str, is_gone: bool = True) -> None:
+    """Count what became of a replay, and of its old connection, and log it."""
     origin = request.state.origin
-    origin.count_end("replays", outcome, request.is_silent)
+    if is_gone:
+        origin.count_end("replays", outcome, request.is_silent)
+    else:
+        origin.count("replays", outcome)
     fallback.log(
         *(_logger, logging.INFO if outcome == "ok" else logging.DEBUG),
         "%s: %s was sent once more on a fresh connection: %s",

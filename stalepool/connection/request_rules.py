@@ -197,6 +197,18 @@ def _limit_that_is_near(state: State) -> Optional[str]:
     return None
 
 
+#: statuses by which a server may refuse a client's second connection: it is one too many (RFC 6585,
+#: section 4), or has not shown the client's certificate, as the first one had
+_REFUSALS = frozenset((401, 403, 413, 429, 503))
+#: a request with the same idempotency key is in work
+CONFLICT = 409
+
+
+def may_refuse_a_second(request: Request, status: int) -> bool:
+    """Tell whether an answer may say no more than that the client has another connection."""
+    return status in _REFUSALS or (status == CONFLICT and has_a_key(request))
+
+
 _timeout_of_a_hint = re.compile(r"(?:^|,)\s*timeout\s*=\s*([0-9]+)\s*(?:,|$)", re.IGNORECASE).search
 
 

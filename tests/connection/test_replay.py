@@ -37,7 +37,7 @@ from replay_tools import (
     side_by_side,
 )
 from stalepool import stats
-from stalepool.connection import fresh_socket
+from stalepool.connection import fresh_socket, silence
 from stalepool.connection.state import WAITING, find
 from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, Respond, Silence, kernel
 
@@ -276,12 +276,13 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
 
 
 @contextlib.contextmanager
-def sent_twice(answer, **options):
+def sent_twice(answer, first_status=200, outcome="failed", **options):
     """A pool whose next request is not answered, until told, and is sent on a fresh socket, too.
 
-    ``answer``: a function that makes the step of the second sending. Both end in half of the time.
+    ``answer``: a function that makes the step of the second sending; ``outcome``: of that. Both end
+    in half of the time.
     """
-    later = AnswerLater(threading.Event())
+    later = AnswerLater(threading.Event(), first_status)
 
     def step(request):
         if later.came.is_set():
@@ -295,22 +296,40 @@ def sent_twice(answer, **options):
         yield server, pool, later
         later.told.set()
         assert time.monotonic() - began < options["timeout"] / 2
-        assert counters(server)["replays"] == {"failed": 1}
+        assert counters(server)["replays"] == {outcome: 1}
+        # one that was answered is not
+        assert counters(server)["gone"] == ({"silent_in_request": 1} if outcome == "ok" else {})
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [403, 503])
 def test_one_connection_too_many_is_no_answer(status):
     """Where the old one lives, and so counts as well."""
     with sent_twice(lambda *_: Respond(status)) as (server, pool, later):
 
         def answer_the_first():
             server.wait_ended(1)
-            beside = stats.origin(server.url.rstrip("/")).beside
-            kernel.wait_until(lambda: not beside, "a request without a second socket")
+            kernel.wait_until(lambda: not silence._beside, "a request without a second socket")
             later.told.set()
 
         assert side_by_side([lambda: get(pool, "/wanted"), answer_the_first])[0] == 200
+
+
+@pytest.mark.parametrize("status, headers", [(503, {}), (409, {"Idempotency-Key": "1"})])
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_nor_is_that_of_the_first_one(status, headers, is_answered):
+    """Where the second sending is in work: unless nothing comes of it."""
+
+    def answer(later, conn):
+        later.told.set()
+        assert later.was_sent.wait(20)
+        kernel.wait_until(lambda: kernel.unread_bytes(conn.sock) == 0, "a client that has read it")
+        return ECHO if is_answered else Close()
+
+    with sent_twice(answer, status, "ok" if is_answered else "failed") as (_, pool, _):
+        response = pool.request("POST" if headers else "GET", "/wanted", headers=headers)
+        assert response.status == (200 if is_answered else status)
+        assert response.stalepool_replayed is is_answered
 
 
 def test_another_thread_shuts_down_the_socket_of_a_silent_one():

@@ -31,13 +31,16 @@ class AnswerLater(AnswerStep):
     """Takes the request, says that it came, and answers when it is told to."""
 
     told: threading.Event
+    status: int = 200
     came: threading.Event = field(default_factory=threading.Event)
+    was_sent: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
         self.came.set()
         assert self.told.wait(20)
-        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        exchange.respond(self.status, b"ok")
+        self.was_sent.set()
 
 
 @dataclass(frozen=True)
