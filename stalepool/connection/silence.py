@@ -133,13 +133,16 @@ class Watch:
         if silent_s < self.wait_s:
             self.pause_s = self.wait_s - silent_s + 0.02
             return None
+        if info.unacked:
+            is_suspect = info.retransmits >= SUSPECT_RETRANSMISSIONS
+        else:
+            is_suspect = info.probes >= SUSPECT_PROBES
+        if is_suspect and info.snd_wnd and not info.notsent:
+            self.pause_s = LOOK_EVERY_S
+            return info
         # longer and longer where nothing can be learnt, as without probes
         self.pause_s = max(LOOK_EVERY_S, silent_s / 20)
-        if info.notsent or not info.snd_wnd:
-            return None
-        if info.unacked:
-            return info if info.retransmits >= SUSPECT_RETRANSMISSIONS else None
-        return info if info.probes >= SUSPECT_PROBES else None
+        return None
 
     def _open(self) -> Optional[TcpInfo]:
         """Open a socket beside the old one. Returns the suspicion, None if that is over."""

@@ -31,6 +31,10 @@ WAIT_S = 3.0
 DEAD, OPENED, MORE_TIME = (True, True), (False, True), (False, False)
 
 
+#: the last sign of life
+LONG_AGO = {"last_ack_recv_ms": 60000, "last_data_recv_ms": 60000}
+
+
 class Case(NamedTuple):
     """``said``: what the kernel says, each time, beside :data:`SILENT`; None: nothing."""
 
@@ -59,9 +63,8 @@ CASES = {
     "a sign of life a second ago": Case([{**LOST, "last_ack_recv_ms": 1000}], MORE_TIME, 2.02),
     "no probe yet": Case([{}], MORE_TIME),
     # where nobody probes, for example
-    "a long silence": Case(
-        [{"last_ack_recv_ms": 60000, "last_data_recv_ms": 60000}], MORE_TIME, 3.0, in_flight_s=60
-    ),
+    "a long silence": Case([LONG_AGO], MORE_TIME, 3.0, in_flight_s=60),
+    "a long one of a suspect": Case([{**LONG_AGO, "probes": 1}] * 4, OPENED, in_flight_s=60),
     "first probe": Case(probes(1, 1), OPENED, CONFIRM_S),
     # said for the second time once the fresh one stands; its own probes are answered from then on
     "no probe since then": Case(probes(3, 3, 3, 3), OPENED),
