@@ -7,6 +7,7 @@ page is in its path; the journal says which connection each came on.
 import socket
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 from pools import get, serving, shim
 from stalepool_testing import TLS, FaultServer, Respond, echo
@@ -128,6 +129,24 @@ def test_the_child_reads_nothing_of_the_parents(run_client):
     """
     said, _ = run_client(script, version="TLSv1.3", num_tickets=2)
     assert said == [["/child/1", {"foreign_process": 1}], "/parent/1", {"alive": 1}]
+
+
+def test_nor_are_those_that_a_class_opens_unseen(pretend_fork):
+    class Unseen(HTTPConnection):
+        def connect(self):
+            self.sock = socket.create_connection((self.host, self.port))
+
+        def send(self, data):
+            if self.sock is None:
+                self.connect()
+            self.sock.sendall(data)
+
+    with shim(), serving() as (server, pool):
+        pool.ConnectionCls = Unseen
+        assert get(pool) == 200
+        pretend_fork()
+        assert [get(pool) for _ in range(3)] == [200] * 3
+        assert [entry.connection for entry in server.journal] == [0, 1, 1, 1]
 
 
 def test_a_childs_own_connections_are_not_foreign(pretend_fork):

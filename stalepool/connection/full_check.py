@@ -56,7 +56,9 @@ def _check(conn: Any, settings: Settings) -> Action:
     action = Action.DEFER if settings.is_audit else verdict.action
     if action is Action.KEEP and state.request is not None:
         state.answered()  # the answer was read by another response class
-    if action is not Action.DISCARD:
+    if action is Action.DISCARD:
+        states.note_opened(conn.sock)  # the next one with its descriptor is, maybe unseen
+    else:
         state.checked()
     return action
 
