@@ -185,6 +185,7 @@ class Origin:
         unknown = Knowledge()
         unknown.untrue_limit_s = 0  # else each connection would have to outlive it
         unknown.stop_moves()
+        unknown.note_probes_swallowed()  # so they are no evidence
         return unknown
 
     def forget_counts(self) -> None:

@@ -168,8 +168,9 @@ def test_nothing_is_learnt_of_origins_that_share_an_entry():
     untouched = others.knowledge.as_dict()
     others.knowledge.has_answered = True
     others.knowledge.window_until = time.monotonic() + 1.0
-    others.knowledge.note_probes_swallowed()
+    others.knowledge.note_probe_answered()
     assert others.knowledge.as_dict() == untouched
+    assert untouched["keepalive_probes"] == "swallowed"  # so silence is no evidence
     assert untouched["moves_stopped_for_s"] and others.knowledge.window_until is None
     assert others.knowledge.untrue_limit_s == 0  # else "timeout=0" would end each connection
     assert stats.snapshot()["origins"][stats.OTHERS]["knowledge"] == stats.Knowledge().as_dict()
