@@ -17,7 +17,13 @@ from stalepool.connection.state import note_opened
 from stalepool.foreign import is_a_handlers, is_socket_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
-from stalepool.sockets.layers import RawSocket, layers_of, raw_of, timeout_of
+from stalepool.sockets.layers import (
+    RawSocket,
+    is_in_this_namespace,
+    layers_of,
+    raw_of,
+    timeout_of,
+)
 
 _logger = logging.getLogger("stalepool.fresh_socket")
 
@@ -60,13 +66,28 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
         return None
     if _copy_may_release(cls) or _pools_check_connections(cls):
         return None
+    raw = raw_of(conn.sock)
+    if raw is not None and not is_in_this_namespace(raw):
+        return None  # in this one another server may have the address
     clone = object.__new__(cls)  # not copy.copy(): that may be somebody's own
     vars(clone).update(vars(conn), sock=None, **{PINNED: address})
     clone._HTTPConnection__response = None  # the original's, which the copy must not close
     clone.timeout = timeout
+    opens = clone._new_conn
+
+    def new_conn() -> Any:
+        sock = opens()
+        if _is_that_of(conn, sock):  # so before a handshake on it
+            raise OSError("the class was handed its socket")
+        return sock
+
+    clone._new_conn = new_conn
     try:
         before = dict(vars(clone))
         clone.connect()
+        if _is_that_of(conn, clone.sock):
+            clone.sock = None
+            return None
         if any(before.get(k) is not v for k, v in vars(clone).items() if k not in _SET_BY_CONNECT):
             return None  # it has noted something, such as a session's token, on the copy alone
         arm(clone.sock, request.state.origin, request.settings)
@@ -83,8 +104,22 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
         link = None  # its traceback holds this frame
         return None
     finally:
+        del clone._new_conn  # a cycle
         if clone.sock is not None:  # the connect failed behind it
             clone.sock.close()
+
+
+def _is_that_of(conn: Any, sock: Any) -> bool:
+    """Tell whether a socket is the connection's own, by its descriptor; then let go of it.
+
+    The class was handed it, as by a supervisor: no second one can be had.
+    """
+    fresh, old = raw_of(sock), raw_of(conn.sock)
+    if fresh is None or old is None or fresh.fileno() != old.fileno():
+        return False
+    if fresh is not old:
+        fresh.detach()
+    return True
 
 
 def address_of(conn: Any) -> Optional[str]:

@@ -12,6 +12,8 @@ from typing import Any, Callable, Dict, NamedTuple, Optional
 RawSocket = _socket.socket
 _family, _type = (vars(RawSocket)[name].__get__ for name in ("family", "type"))
 
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h
+
 #: the results of a non-blocking read of one byte through a TLS layer
 WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
 
@@ -54,6 +56,21 @@ def raw_of(sock: Any) -> Optional[RawSocket]:
     """Return the kernel's socket inside; None for a kind that is not known."""
     layers = layers_of(sock)
     return None if layers is None else layers.raw
+
+
+def is_in_this_namespace(raw: RawSocket) -> bool:
+    """Tell whether a socket is of this thread's network namespace; True before Linux 5.14."""
+    here = RawSocket(_family(raw), _type(raw))
+    try:
+        cookies = {
+            RawSocket.getsockopt(each, _socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+            for each in (raw, here)
+        }
+    except OSError:
+        return True
+    finally:
+        here.close()
+    return len(cookies) == 1
 
 
 def timeout_of(sock: Any) -> Optional[float]:

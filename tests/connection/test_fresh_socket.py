@@ -147,6 +147,21 @@ def that_sets(name, make):
     return Sets
 
 
+def handed_its_socket(name):
+    """By a supervisor, as a descriptor; a second try to open it finds the same one."""
+
+    def own(self):
+        if not hasattr(cls, "number"):
+            cls.number = socket.create_connection((self.host, self.port)).detach()
+        return socket.socket(fileno=cls.number)
+
+    def connect(self):
+        self.sock = own(self)
+
+    cls = type("Handed", (HTTPConnection,), {name: own if name == "_new_conn" else connect})
+    return cls
+
+
 class OneAtATime(HTTPConnection):
     """Refuses a second connection by an exception of its own."""
 
@@ -175,6 +190,8 @@ CLASSES = {
     # urllib3's own attribute, which a class may make anew, as where certificates are renewed
     "a context of each socket": (that_sets("ssl_context", object), 2, True),
     "one at a time": (OneAtATime, 1, False),
+    "handed its socket": (handed_its_socket("_new_conn"), 1, False),
+    "handed it in connect": (handed_its_socket("connect"), 1, False),
     # the fresh connection is made without asking it for a copy
     "not copied": (type("Own", (HTTPConnection,), {"__reduce_ex__": raises}), 2, True),
 }
@@ -193,6 +210,12 @@ def assert_sockets(cls, at_most, rides_it):
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_of_somebody_else(name):
     assert_sockets(*CLASSES[name])
+
+
+def test_in_another_network_namespace_none_is_opened():
+    """There another server may have the address."""
+    with breaks("network namespace", by=lambda raw: False):
+        assert_sockets(HTTPConnection, 1, rides_it=False)
 
 
 @pytest.mark.parametrize("name", ["_validate_conn", "_prepare_proxy"])

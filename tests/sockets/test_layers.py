@@ -1,9 +1,12 @@
 """Sockets taken apart: what the kernel knows them by, and what their TLS layer holds back."""
 
+import ctypes
+import os
 import socket
 import ssl
 import sys
 import unittest.mock
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -91,3 +94,20 @@ def test_where_there_is_no_tls_there_are_no_errors_of_it(monkeypatch):
         layers.clear_tls_errors(pair.client, ConnectionResetError())
         monkeypatch.setitem(sys.modules, "ssl", None)
         layers.clear_tls_errors(pair.client, ConnectionResetError())
+
+
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone makes a network namespace")
+def test_the_network_namespace_of_a_socket():
+    """That of the thread may be another one."""
+
+    def ask():
+        assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) == 0
+        with socket.socket() as of_there:
+            return [layers.is_in_this_namespace(each) for each in (of_there, of_here)]
+
+    with socket.socket() as of_here, ThreadPoolExecutor() as executor:
+        assert layers.is_in_this_namespace(of_here)
+        assert executor.submit(ask).result() == [True, False]

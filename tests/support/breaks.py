@@ -24,6 +24,7 @@ PARTS = {
     "limit of a move's connect": "stalepool.connection.fresh_socket.SILENT_MOVE_S",
     "limit of a replay's connect": "stalepool.connection.fresh_socket.REPLAY_S",
     "liveness": "stalepool.sockets.liveness.examine",
+    "network namespace": "stalepool.connection.fresh_socket.is_in_this_namespace",
     "number of forks": "stalepool.runtime.fork_generation",
     "places of the status file": "stalepool.status_file.directories",
     "poll": "stalepool.sockets.unpatched.poll",
