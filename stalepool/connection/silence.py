@@ -10,7 +10,6 @@ from typing import Any, Optional, Set
 
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic
-from stalepool.connection.connect import shorter
 from stalepool.connection.fresh_socket import REPLAY_S, address_of, open_like
 from stalepool.connection.request import Request
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
@@ -47,8 +46,10 @@ def first_wait_s(request: Request) -> Optional[float]:
     if not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
     settings = request.settings
-    wait_s = None if settings.is_audit else settings.silence_s
-    if wait_s is None or not may_be_repeated(request, "safe"):
+    wait_s = settings.silence_s
+    if wait_s is None or settings.is_audit or settings.replay == "off":
+        return None
+    if not may_be_repeated(request, "safe"):
         return None
     if request.limit_s is not None:
         wait_s = min(wait_s, request.limit_s / 2 - RESERVE_S)
@@ -149,7 +150,7 @@ class Watch:
         if len(_beside) >= MOST_BESIDE and id(self) not in _beside:
             return None
         _beside.add(id(self))
-        limit_s = shorter(REPLAY_S, self.give_up_before - monotonic())
+        limit_s = max(0.1, min(REPLAY_S, self.give_up_before - monotonic()))
         self.fresh = open_like(self.conn, self.request, limit_s, address_of(self.conn))
         # meanwhile the path may have healed, and the old one's answer to a probe have come
         return None if self.fresh is None else self._suspicion()

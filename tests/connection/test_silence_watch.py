@@ -177,6 +177,7 @@ FIRST_WAITS = {
     "a setting of its own": (3.0, {}, {"silence_s": 3}),
     "switched off": (None, {}, {"silence_s": "off"}),
     "audit": (None, {}, {"mode": "audit"}),
+    "no replay": (None, {}, {"replay": "off"}),
     "a connection that has not answered": (None, {"is_reused": False}, {}),
     "a second try": (None, {"is_replayed": True}, {}),
     "POST": (None, {"method": b"POST"}, {}),
