@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-from typing import Any, Iterator, Optional
+from typing import Any, FrozenSet, Iterator, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
@@ -17,7 +17,7 @@ from stalepool.connection import fresh_socket, request_rules
 from stalepool.connection.connect import shorter
 from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, first_refusal
-from stalepool.foreign import is_timeout
+from stalepool.foreign import is_foreign
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -63,8 +63,8 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
-    fresh = _send_record(request, _open(request))
-    if fresh is None or not fresh_socket.take(request, fresh):
+    fresh = _open(request)
+    if not (_send_record(request, fresh) and fresh_socket.take(request, fresh)):
         note_outcome(request, "failed")
         return False
     fresh.settimeout(request.limit_s)
@@ -80,8 +80,8 @@ def instead(request: Request) -> Any:
 
     :returns: the file object of the fresh socket, now the connection's; None: the replay failed.
     """
-    file, fresh = None, _send_record(request, _open(request))
-    if fresh is not None and fresh_socket.take(request, fresh):
+    file, fresh = None, _open(request)
+    if _send_record(request, fresh) and fresh_socket.take(request, fresh):
         file = _first_answer(request, fresh)
     note_outcome(request, "failed" if file is None else "ok")
     return file
@@ -93,13 +93,14 @@ def beside(request: Request, fresh: Any) -> Any:
     :returns: the file object of the socket that is answered. If it is the fresh one, that is the
         connection's now. None: the replay failed; the old connection may still be answered.
     """
-    request.is_silent, old, file = True, request.state.sock(), None
-    if _send_record(request, fresh) is not None:
+    request.is_silent, old = True, request.state.sock()
+    file: Any = None
+    if _send_record(request, fresh, fresh_socket.REPLAY_S):  # meanwhile the old one is not read
         file = _first_answer(request, fresh, old)
-    if file is not None and file.raw._sock is fresh and not fresh_socket.take(request, fresh):
-        file.close()
-        file = None
     is_ok = file is not None and file.raw._sock is fresh
+    if is_ok and not fresh_socket.take(request, fresh):
+        file.close()
+        file, is_ok = None, False
     note_outcome(request, "ok" if is_ok else "failed", is_gone=is_ok)
     return file
 
@@ -111,64 +112,76 @@ def _open(request: Request) -> Any:
     return fresh_socket.open_like(request.conn(), request, limit_s)
 
 
-def _send_record(request: Request, fresh: Any) -> Any:
-    """Return the fresh socket once the record was sent on it; None if that failed. Yields.
+def _send_record(request: Request, fresh: Any, longest_s: Optional[float] = None) -> bool:
+    """Send the record on a fresh socket, if there is one. False if that failed. Yields.
 
+    :param longest_s: seconds that it may take; and no longer than is left of the caller's limit.
     :raises: the caller's deadline.
     """
     request.is_replayed = True
     if fresh is None:
-        return None
-    conn, sock = request.conn(), request.state.sock()  # type: Any, Any
-    # meanwhile nobody looks at the old one
-    limit_s = shorter(fresh_socket.REPLAY_S if request.is_silent else None, request.left_s)
+        return False
+    began, limit_s = monotonic(), shorter(longest_s, request.left_s)
+    fresh.settimeout(limit_s)
     with _closed_on_failure(fresh, limit_s) as on_failure:
         # else another thread closed it, or the answer came while the fresh one was opened
-        if conn.sock is sock and not failure.answer_has_begun(sock):
+        if request.is_followed and not failure.answer_has_begun(request.state.sock()):
             for data in request.sent:
-                fresh.settimeout(shorter(limit_s, request.left_s))
+                if limit_s is not None:
+                    fresh.settimeout(max(NOTHING_LEFT_S, began + limit_s - monotonic()))
                 fresh.sendall(data)
             fresh.settimeout(request.left_s)
             on_failure.pop_all()
-            return fresh
-    return None
+            return True
+    return False
 
 
 def _first_answer(request: Request, fresh: Any, old: Any = None) -> Any:
     """Return the file object of the socket that is answered first; None if none is. Yields.
 
-    A refusal of a second connection is no answer while there may be another one. The fresh socket
-    is closed, unless it is the one.
+    If that is a refusal of one of two connections, the other one is waited for: if the fresh one is
+    refused, for ever, as in stock; if the old one is, as long again. The fresh socket is closed,
+    unless it is the one.
 
     :param old: one on which an answer may still come, since its peer was only silent; or None.
     :raises: the caller's deadline.
     """
-    refusal = None  # on the old one
-    with _closed_on_failure(fresh, request.left_s) as on_failure:
-        on_failure.callback(fresh_socket.drop_unacknowledged, fresh)
-        while not failure.is_closed_by_us(old):
-            limit_s = shorter(None if old is None else LOOK_BACK_EVERY_S, request.left_s)
-            if refusal is None and failure.answer_has_begun(old):
-                refusal = _file_of(old, limit_s)
-                if refusal is not None and not _is_refusal(request, refusal):
-                    return refusal
-            file = _file_of(fresh, limit_s)
-            if file is not None and (old is None or refusal or not _is_refusal(request, file)):
-                on_failure.pop_all()
-                if refusal is not None:
-                    refusal.close()
-                return file
-            if file is not None:
-                file.close()
-                break
-            if request.left_s == NOTHING_LEFT_S:
-                break
-    return refusal
+    begun, until = None, float("inf")  # the old one's file object, and how long to wait beyond that
+    with contextlib.ExitStack() as unused:
+        with _closed_on_failure(fresh, request.left_s) as on_failure:
+            on_failure.callback(fresh_socket.drop_unacknowledged, fresh)
+            while not failure.is_closed_by_us(old) and monotonic() < until:
+                limit_s = shorter(None if old is None else LOOK_BACK_EVERY_S, request.left_s)
+                if begun is None and failure.answer_has_begun(old):
+                    begun = _file_of(old, limit_s)
+                    if begun is not None:
+                        unused.callback(begun.close)
+                        if not _is_refusal(request, begun, request_rules.TOO_MANY):
+                            break
+                        until = 2 * monotonic() - request.sent_at
+                file = _file_of(fresh, limit_s)
+                if file is not None:
+                    if (
+                        old is None
+                        or begun
+                        or not _is_refusal(request, file, request_rules.REFUSALS)
+                    ):
+                        on_failure.pop_all()
+                        return file
+                    file.close()
+                    break
+                if request.left_s == NOTHING_LEFT_S:
+                    break
+        unused.pop_all()
+        return begun
 
 
-def _is_refusal(request: Request, file: Any) -> bool:
-    status = file.peek(1)[9:12]  # of "HTTP/1.1 503"
-    return status.isdigit() and request_rules.may_refuse_a_second(request, int(status))
+def _is_refusal(request: Request, file: Any, statuses: FrozenSet[int]) -> bool:
+    """Tell whether an answer may say no more than that the client has another connection."""
+    digits = file.peek(1)[9:12]  # of "HTTP/1.1 503"
+    status = int(digits) if digits.isdigit() else 0
+    is_in_work = status == request_rules.CONFLICT and request_rules.has_a_key(request)
+    return status in statuses or is_in_work
 
 
 def _file_of(sock: Any, limit_s: Optional[float]) -> Any:
@@ -205,7 +218,7 @@ def _closed_on_failure(fresh: Any, limit_s: Optional[float]) -> Iterator[context
             yield on_failure
         except failure.socket_errors() as error:
             clear_tls_errors(fresh, error)
-            if is_timeout(error) and not failure.has_run_out(error, since, limit_s):
+            if is_foreign(error) and not failure.has_run_out(error, since, limit_s):
                 raise
 
 

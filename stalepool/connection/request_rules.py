@@ -197,16 +197,11 @@ def _limit_that_is_near(state: State) -> Optional[str]:
     return None
 
 
-#: statuses by which a server may refuse a client's second connection: it is one too many (RFC 6585,
-#: section 4), or has not shown the client's certificate, as the first one had
-_REFUSALS = frozenset((401, 403, 413, 429, 503))
-#: a request with the same idempotency key is in work
-CONFLICT = 409
-
-
-def may_refuse_a_second(request: Request, status: int) -> bool:
-    """Tell whether an answer may say no more than that the client has another connection."""
-    return status in _REFUSALS or (status == CONFLICT and has_a_key(request))
+#: statuses that may say: one connection too many (RFC 6585, section 4)
+TOO_MANY = frozenset((429, 503))
+#: by which a server may refuse a second connection; it has not shown the client's certificate, say
+REFUSALS = TOO_MANY | {401, 403, 413}
+CONFLICT = 409  # a request with the same idempotency key is in work
 
 
 _timeout_of_a_hint = re.compile(r"(?:^|,)\s*timeout\s*=\s*([0-9]+)\s*(?:,|$)", re.IGNORECASE).search

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import http.client
+import signal
 import socket
 import threading
 import time
@@ -46,6 +47,9 @@ shim_with_replay = functools.partial(shim, **SETTINGS)
 #: the kernel takes little of a large body
 SMALL = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
 
+LARGE = bytes(900_000)
+SLOW_READER = testing.ZeroWindow(0.6)
+
 
 def test_the_answer_says_so():
     with shim_with_replay(), reused(Close(), maxsize=2) as (_, pool):
@@ -62,12 +66,15 @@ def test_the_answer_says_so():
         assert not hasattr(answers[0], "stalepool_replayed")
 
 
-def test_a_request_that_the_kernel_gave_up_is_sent_again():
+@pytest.mark.parametrize("method, body, step", [("GET", b"", ECHO), ("PUT", LARGE, SLOW_READER)])
+def test_a_request_that_the_kernel_gave_up_is_sent_again(method, body, step):
     """urllib3 says "Read timed out", as of the caller's own: only the errno tells them apart."""
-    options = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)]
-    with shim_with_replay(), reused(testing.BlackHole(), socket_options=options) as (server, pool):
+    options = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000), *SMALL]
+    with shim_with_replay(), reused(
+        testing.BlackHole(), step, socket_options=options, receive_buffer=16384
+    ) as (server, pool), breaks("limit of a replay's connect", by=0.3):
         server.wait_idle_step()
-        assert send(server, pool, "GET", timeout=20)[::3] == (200, 1)
+        assert send(server, pool, method, body=body, timeout=20)[::3] == (200, 1)
         assert counters(server)["gone"] == {"silent_in_request": 1}
 
 
@@ -296,7 +303,7 @@ def sent_twice(answer, first_status=200, outcome="failed", **options):
         yield server, pool, later
         later.told.set()
         assert time.monotonic() - began < options["timeout"] / 2
-        assert counters(server)["replays"] == {outcome: 1}
+        assert counters(server)["replays"] == ({outcome: 1} if outcome else {})
         # one that was answered is not
         assert counters(server)["gone"] == ({"silent_in_request": 1} if outcome == "ok" else {})
         assert stalepool.snapshot()["fallbacks"] == {}
@@ -332,6 +339,39 @@ def test_nor_is_that_of_the_first_one(status, headers, is_answered):
         assert response.stalepool_replayed is is_answered
 
 
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_refusal_is_not_held_back_for_long(status):
+    """The second sending waits in a queue, where the server serves one connection at a time."""
+
+    def answer(later, _):
+        later.told.set()
+        return Silence()
+
+    with sent_twice(answer, status) as (_, pool, _):
+        assert get(pool, "/wanted") == status
+
+
+def test_a_deadline_that_is_an_oserror():
+    """Of a signal handler, while the second answer is awaited."""
+
+    class JobTimeout(OSError):
+        pass
+
+    def give_up(*_):
+        raise JobTimeout
+
+    def answer(*_):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
+        return Silence()
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    try:
+        with sent_twice(answer, outcome=None) as (_, pool, _):
+            assert outcome(pool, "GET") == ["ProtocolError", "JobTimeout"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_another_thread_shuts_down_the_socket_of_a_silent_one():
     """That ends the request, as in stock."""
 
@@ -343,16 +383,23 @@ def test_another_thread_shuts_down_the_socket_of_a_silent_one():
         assert outcome(pool, "GET") == replay_tools.NO_ANSWER
 
 
-def test_a_send_that_takes_long_beside_an_answer():
-    """Nobody reads the second sending, while the first one is answered."""
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_a_send_that_takes_long_beside_an_answer(in_pieces):
+    """The second sending is read late, or slowly, while the first one is answered."""
 
     def answer(later, _):
         later.told.set()
-        return testing.ZeroWindow(15)
+        if not in_pieces:
+            return testing.ZeroWindow(15)
+        server.add(testing.Bandwidth(70_000, "up"))
+        return ECHO
 
+    body = (LARGE[:30_000] for _ in range(30)) if in_pieces else LARGE
+    options = {"receive_buffer": 16384, "socket_options": SMALL}
     with breaks("limit of a replay's connect", by=0.5):
-        with sent_twice(answer, receive_buffer=16384, socket_options=SMALL) as (_, pool, _):
-            assert pool.request("GET", "/wanted", body=bytes(900_000)).status == 200
+        with sent_twice(answer, **options) as (server, pool, _):
+            headers = {"Content-Length": str(len(LARGE))}
+            assert pool.request("GET", "/wanted", body=body, headers=headers).status == 200
 
 
 def test_a_send_that_closes_its_connection(monkeypatch):
