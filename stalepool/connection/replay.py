@@ -13,10 +13,18 @@ from typing import Any, FrozenSet, Iterator, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection import fresh_socket, request_rules
+from stalepool.connection import fresh_socket
 from stalepool.connection.connect import shorter
 from stalepool.connection.request import NOTHING_LEFT_S, Request
-from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES, first_refusal
+from stalepool.connection.request_rules import (
+    CONFLICT,
+    DEATH_RULES,
+    REFUSALS,
+    REPLAY_RULES,
+    TOO_MANY,
+    first_refusal,
+    has_a_key,
+)
 from stalepool.foreign import is_foreign
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
@@ -122,13 +130,12 @@ def _send_record(request: Request, fresh: Any, longest_s: Optional[float] = None
     if fresh is None:
         return False
     began, limit_s = monotonic(), shorter(longest_s, request.left_s)
-    fresh.settimeout(limit_s)
     with _closed_on_failure(fresh, limit_s) as on_failure:
         # else another thread closed it, or the answer came while the fresh one was opened
         if request.is_followed and not failure.answer_has_begun(request.state.sock()):
             for data in request.sent:
-                if limit_s is not None:
-                    fresh.settimeout(max(NOTHING_LEFT_S, began + limit_s - monotonic()))
+                left_s = None if limit_s is None else began + limit_s - monotonic()
+                fresh.settimeout(None if left_s is None else max(NOTHING_LEFT_S, left_s))
                 fresh.sendall(data)
             fresh.settimeout(request.left_s)
             on_failure.pop_all()
@@ -156,20 +163,17 @@ def _first_answer(request: Request, fresh: Any, old: Any = None) -> Any:
                     begun = _file_of(old, limit_s)
                     if begun is not None:
                         unused.callback(begun.close)
-                        if not _is_refusal(request, begun, request_rules.TOO_MANY):
+                        if not _is_refusal(request, begun, TOO_MANY):
                             break
                         until = 2 * monotonic() - request.sent_at
                 file = _file_of(fresh, limit_s)
-                if file is not None:
-                    if (
-                        old is None
-                        or begun
-                        or not _is_refusal(request, file, request_rules.REFUSALS)
-                    ):
-                        on_failure.pop_all()
-                        return file
+                may_wait = old is not None and begun is None
+                if file is not None and may_wait and _is_refusal(request, file, REFUSALS):
                     file.close()
                     break
+                if file is not None:
+                    on_failure.pop_all()
+                    return file
                 if request.left_s == NOTHING_LEFT_S:
                     break
         unused.pop_all()
@@ -180,7 +184,7 @@ def _is_refusal(request: Request, file: Any, statuses: FrozenSet[int]) -> bool:
     """Tell whether an answer may say no more than that the client has another connection."""
     digits = file.peek(1)[9:12]  # of "HTTP/1.1 503"
     status = int(digits) if digits.isdigit() else 0
-    is_in_work = status == request_rules.CONFLICT and request_rules.has_a_key(request)
+    is_in_work = status == CONFLICT and has_a_key(request)
     return status in statuses or is_in_work
 
 
