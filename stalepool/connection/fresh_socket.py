@@ -75,8 +75,8 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
     clone.timeout = timeout
     opens = clone._new_conn
 
-    def new_conn() -> Any:
-        sock = opens()
+    def new_conn(*args: Any, **options: Any) -> Any:
+        sock = opens(*args, **options)
         if _is_that_of(conn, sock):  # so before a handshake on it
             raise OSError("the class was handed its socket")
         return sock
