@@ -133,7 +133,7 @@ def _recover(response: Answer, request: Request, error: Optional[BaseException])
             except socket_errors() as caught:
                 error = caught
         clear_tls_errors(sock, error)
-        if replay.is_permitted(request, error) and _has_a_file(response, replay.instead(request)):
+        if replay.is_permitted(request, error) and _read_from(response, replay.instead(request)):
             return bytes(response.fp.peek(1))
         if request.first_error is not None:
             replay.note_outcome(request, "failed")
@@ -166,7 +166,7 @@ def _wait_on_or_replay(response: Answer, watch: Watch) -> None:
     _renew_file(response, watch.sock)
     if watch.finds_the_peer_dead():
         fresh, watch.fresh = watch.fresh, None  # from here on it is the replay's
-        if _has_a_file(response, replay.beside(watch.request, fresh)):
+        if _read_from(response, replay.beside(watch.request, fresh)):
             return
         watch.close()
         watch.pause_s = None  # the replay failed, but the old connection may still answer
@@ -183,7 +183,7 @@ def _renew_file(response: Answer, sock: Any) -> None:
     timed_out.close()
 
 
-def _has_a_file(response: Answer, file: Any) -> bool:
+def _read_from(response: Answer, file: Any) -> bool:
     """Have the response read a file object, in which an answer has begun. False: there is none."""
     if file is None:
         return False

@@ -77,7 +77,7 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
 
     def new_conn(*args: Any, **options: Any) -> Any:
         sock = opens(*args, **options)
-        if _is_that_of(conn, sock):  # so before a handshake on it
+        if _let_go_of_the_same(conn, sock):  # so before a handshake on it
             raise OSError("the class was handed its socket")
         return sock
 
@@ -85,7 +85,7 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
     try:
         before = dict(vars(clone))
         clone.connect()
-        if _is_that_of(conn, clone.sock):
+        if _let_go_of_the_same(conn, clone.sock):
             clone.sock = None
             return None
         if any(before.get(k) is not v for k, v in vars(clone).items() if k not in _SET_BY_CONNECT):
@@ -109,8 +109,8 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
             clone.sock.close()
 
 
-def _is_that_of(conn: Any, sock: Any) -> bool:
-    """Tell whether a socket is the connection's own, by its descriptor; then let go of it.
+def _let_go_of_the_same(conn: Any, sock: Any) -> bool:
+    """Let go of a socket if it is the connection's own, by its descriptor; True if it is.
 
     The class was handed it, as by a supervisor: no second one can be had.
     """

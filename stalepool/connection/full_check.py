@@ -57,7 +57,7 @@ def _check(conn: Any, settings: Settings) -> Action:
     if action is Action.KEEP and state.request is not None:
         state.answered()  # the answer was read by another response class
     if action is Action.DISCARD:
-        states.note_opened(conn.sock)  # the next one with its descriptor is, maybe unseen
+        states.note_opened(conn.sock)  # it is closed now: who gets its number is this process's
     else:
         state.checked()
     return action

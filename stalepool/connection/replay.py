@@ -153,7 +153,7 @@ def _first_answer(request: Request, fresh: Any, old: Any = None) -> Any:
     :param old: one on which an answer may still come, since its peer was only silent; or None.
     :raises: the caller's deadline.
     """
-    begun, until = None, float("inf")  # the old one's file object, and how long to wait beyond that
+    begun, until = None, float("inf")  # the old one's file object; when a refusal there counts
     with contextlib.ExitStack() as unused:
         with _closed_on_failure(fresh, request.left_s) as on_failure:
             on_failure.callback(fresh_socket.drop_unacknowledged, fresh)

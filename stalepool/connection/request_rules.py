@@ -203,7 +203,6 @@ TOO_MANY = frozenset((429, 503))
 REFUSALS = TOO_MANY | {401, 403, 413}
 CONFLICT = 409  # a request with the same idempotency key is in work
 
-
 _timeout_of_a_hint = re.compile(r"(?:^|,)\s*timeout\s*=\s*([0-9]+)\s*(?:,|$)", re.IGNORECASE).search
 
 
