@@ -12,8 +12,9 @@ from typing import Any, Callable, Iterable, List, Optional
 
 import stalepool
 from stalepool import summary
-from stalepool.cli import inject, status
+from stalepool.cli import inject
 from stalepool.cli.doctor import command as doctor
+from stalepool.cli.status import command as status
 from stalepool.settings import PREFIX, SETTINGS
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
