@@ -20,8 +20,6 @@ from keystoneauth1 import adapter, noauth, session
 
 from stalepool.cli.demo import worker
 
-_REASONS = {200: "200 OK", 404: "404 Not Found", 500: "500 Internal Server Error"}
-
 
 class Nova:
     """The WSGI application.
@@ -43,12 +41,13 @@ class Nova:
     def __call__(
         self, environ: Dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        act = self._paths.get(environ["PATH_INFO"])
         try:
-            status, data = (404, {}) if act is None else (200, act(environ.get("QUERY_STRING", "")))
+            act = self._paths[environ["PATH_INFO"]]
+            status, data = "200 OK", act(environ.get("QUERY_STRING", ""))
         except Exception as error:  # as nova's own outermost layer does
-            status, data = 500, {"computeFault": {"code": 500, "message": str(error)}}
-        start_response(_REASONS[status], [("Content-Type", "application/json")])
+            status = "500 Internal Server Error"
+            data = {"computeFault": {"code": 500, "message": str(error)}}
+        start_response(status, [("Content-Type", "application/json")])
         return [json.dumps(data).encode()]
 
     def _servers(self, query: str) -> Dict[str, List[Any]]:

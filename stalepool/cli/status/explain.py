@@ -55,7 +55,6 @@ EVENTS = {
     ),
     "would": ("audit: active would have sent it once more", "switch to active"),
     "windows": ("outages in which connects were tried again", "see when the origin was away"),
-    "audit": ("audit mode sends nothing again", "switch to active"),
     "answer_began": (
         "the server answered and closed before it had the whole request, as with an early 413",
         "read the server's log",

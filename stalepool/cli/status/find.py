@@ -79,12 +79,10 @@ def _all_pids() -> Iterator[int]:
 
 
 def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
-    """Look at one process; None if it is gone by now, or another user's and not asked for."""
+    """Look at one process; None if it is gone by now."""
     try:
         facts = proc.fields("/proc/%d/status" % pid)
         user = int(facts["Uid"].split()[1])
-        if not is_asked and os.geteuid() not in (0, user):
-            return None
         line = proc.read("/proc/%d/stat" % pid)
         command = str(content.printable(proc.command(pid, facts["Name"])))[:60]
     except (OSError, KeyError):
@@ -95,8 +93,6 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
         environ = proc.environ(pid)
         namespace = os.stat("/proc/%d/ns/pid" % pid).st_ino
         is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
-    except (FileNotFoundError, ProcessLookupError):  # the latter: a thread of the kernel's
-        return None
     except PermissionError:
         others = " and %s" % process.user if user != owners.ROOT else " with CAP_SYS_PTRACE"
         refusal = "cannot be asked: only root%s may" % others
@@ -105,8 +101,8 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
         process = process._replace(image=image, note=refusal, is_closed=True)
         environ, is_python, root = {}, False, ""
         namespace = os.stat("/proc/self/ns/pid").st_ino
-    except OSError as error:
-        return process._replace(note="cannot be asked: %s" % error.strerror)
+    except OSError:  # or a thread of the kernel's
+        return None
     name = status_file.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
     seen, problem = _newest(root, user, name, environ, status_file.start_ticks(line))
     if seen is not None:
