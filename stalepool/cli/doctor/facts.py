@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import site
@@ -16,7 +17,7 @@ from stalepool.cli.doctor import probe
 from stalepool.settings import Settings, SettingsError
 from stalepool_testing import FaultServer, Respond
 
-_PACKAGES = ("stalepool", "urllib3", "wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
+_PACKAGES = ("wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
 _START = "stalepool-start.pth"
 _SYSCTLS = ("tcp_retries2", "tcp_keepalive_time", "tcp_keepalive_intvl", "tcp_keepalive_probes")
 _SOCKET_OPTIONS = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
@@ -35,12 +36,12 @@ def of_environment() -> Dict[str, Any]:
         except Exception as error:  # perhaps of another library that has urllib3's name
             found["socket_error"] = repr(error)
     found.update(probe.of_process([]))
-    installed = {name: version for name, version in map(_installed, _PACKAGES) if version}
-    found["versions"] = {**installed, **found["versions"], "openssl": ssl.OPENSSL_VERSION}
+    found["versions"] = {**found["versions"], **_installed(), "openssl": ssl.OPENSSL_VERSION}
     found["on_disk"] = copies_on_disk()
+    places = [*site.getsitepackages(), site.getusersitepackages()]
     found["start"] = {
         "switch": os.environ.get("STALEPOOL"),
-        "has_start_file": any(Path(place, _START).is_file() for place in _site_packages()),
+        "has_start_file": any(Path(place, _START).is_file() for place in places),
         "writable_by_others": owners.first_writable_by_others(inject.PACKAGE_DIR),
     }
     return found
@@ -55,7 +56,7 @@ def of_machine() -> Dict[str, Any]:
     return {
         "system": platform.system(),
         "kernel": platform.release(),
-        "sysctls": dict(filter(lambda item: item[1] is not None, map(_sysctl, _SYSCTLS))),
+        "sysctls": _sysctls(),
         "settings": settings,
     }
 
@@ -70,22 +71,21 @@ def copies_on_disk() -> Dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def _site_packages() -> List[str]:
-    return [*site.getsitepackages(), site.getusersitepackages()]
+def _installed() -> Dict[str, str]:
+    """Return the versions of packages that need not be imported, by their metadata."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
-def _installed(package: str) -> Any:
-    try:
-        return package, metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return package, ""
-
-
-def _sysctl(name: str) -> Any:
-    try:
-        return name, int(Path("/proc/sys/net/ipv4", name).read_text())
-    except (OSError, ValueError):
-        return name, None
+def _sysctls() -> Dict[str, int]:
+    found = {}
+    for name in _SYSCTLS:
+        with contextlib.suppress(OSError, ValueError):
+            found[name] = int(Path("/proc/sys/net/ipv4", name).read_text())
+    return found
 
 
 def _socket_options() -> Dict[str, int]:
@@ -97,14 +97,11 @@ def _socket_options() -> Dict[str, int]:
     ) as pool:
         pool.request("GET", "/")
         assert pool.pool is not None
-        (connected,) = _sockets(list(pool.pool.queue))
+        connections: List[Any] = list(pool.pool.queue)
+        (connected,) = (conn.sock for conn in connections if conn is not None)
         found = {"SO_KEEPALIVE": connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)}
         for name in _SOCKET_OPTIONS:
             if hasattr(socket, name):
                 option = getattr(socket, name)
                 found[name] = connected.getsockopt(socket.IPPROTO_TCP, option)
-        return found
-
-
-def _sockets(connections: List[Any]) -> List[Any]:
-    return [conn.sock for conn in connections if conn is not None]
+    return found

@@ -73,9 +73,8 @@ def _watch(process: subprocess.Popen[bytes], reports: IO[bytes]) -> None:
     for _ in range(LOOKS):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STILL_S)
-            return
         now = _furthest(reports)
-        if now.get("pools") and now == before:
+        if process.returncode is not None or (now.get("pools") and now == before):
             return
         before = now
 
@@ -84,10 +83,12 @@ def _furthest(reports: IO[bytes]) -> Dict[str, Any]:
     """Return the last report of the process, among a server and its workers, with most pools."""
     reports.seek(0)
     last: Dict[int, Dict[str, Any]] = {}
-    for report in filter(None, map(_read, reports)):
-        # two threads report, and may write in another order
-        if report["modules"] >= last.get(report["pid"], report)["modules"]:
-            last[report["pid"]] = report
+    for line in reports:
+        with contextlib.suppress(ValueError, SyntaxError):  # the program was ended while it wrote
+            report = ast.literal_eval(line.decode())
+            # two threads report, and may write in another order
+            if report["modules"] >= last.get(report["pid"], report)["modules"]:
+                last[report["pid"]] = report
     return max(last.values(), key=lambda report: len(report["pools"]), default={})
 
 
@@ -98,20 +99,9 @@ def _place() -> tempfile.TemporaryDirectory[str]:
     return directory
 
 
-def _read(line: bytes) -> Dict[str, Any]:
-    try:
-        return dict(ast.literal_eval(line.decode()))
-    except (ValueError, SyntaxError):  # the program was ended while it wrote
-        return {}
-
-
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the program and all that it has started."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, number)
             process.wait(_TO_END_S)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            pass
