@@ -2,7 +2,7 @@
 
 Takes out one row of a table, or one early return, in a copy of the checkout; runs the test files
 that are named after the module; and prints which test failed, or NONE, also where the module could
-not even be imported. Takes hours for all modules of the core; the suite does not run it. Needs
+not even be imported. Takes hours for all modules; the suite does not run it. Needs
 Python 3.9. Exit status: 0 each is missed by a test, 1 at least one is not, 2 usage.
 """
 
@@ -19,8 +19,6 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "stalepool"
-#: rooms whose modules are asked for where none is named; the top one is the package's own
-ROOMS = (".", "sockets", "connection", "patching", "contrib")
 
 
 # -- what there is: (line, what it is, a function that takes it out of the tree) -------------------
@@ -122,7 +120,7 @@ def run(module, number):
     :returns: the test that failed, or NONE.
     """
     room, _, name = module.rpartition(".")
-    folder = REPOSITORY / "tests" / room
+    folder = REPOSITORY.joinpath("tests", *room.split("."))
     # the one that has no other name first; without any pytest would run all there are
     files = [*folder.glob("test_%s.py" % name), *sorted(folder.glob("test_%s_*.py" % name))]
     if not files:
@@ -142,10 +140,8 @@ def run(module, number):
     return "NONE" if failed is None else failed[1]
 
 
-def core():
-    found = [
-        path.relative_to(PACKAGE) for room in ROOMS for path in (PACKAGE / room).glob("[!_]*.py")
-    ]
+def modules():
+    found = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("[!_]*.py")]
     return sorted(".".join(path.with_suffix("").parts) for path in found)
 
 
@@ -154,7 +150,7 @@ def main():
     parser.add_argument("modules", nargs="*", metavar="MODULE", help='as in "connection.send"')
     options = parser.parse_args()
     missed = total = 0
-    for module in options.modules or core():
+    for module in options.modules or modules():
         for number, (line, what, _) in enumerate(places(tree_of(module))):
             found_by = run(module, number)
             total, missed = total + 1, missed + (found_by == "NONE")

@@ -176,7 +176,5 @@ def _refuse(sentence: str, exit_status: int) -> int:
 
 
 def _say(sentence: str) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the status tells as much
         sys.stderr.write("stalepool %s\n" % sentence)
-    except (OSError, ValueError, AttributeError):  # no stderr; the status tells as much
-        pass

@@ -11,9 +11,10 @@ from stalepool.cli.main import main
 @pytest.fixture(autouse=True)
 def signals_of_a_terminal():
     """Start children as a terminal does: nohup and ``&`` have the suite ignore some signals."""
-    ignored = [n for n in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_IGN]
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    ignored = [number for number in usual if signal.getsignal(number) == signal.SIG_IGN]
     for number in ignored:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, usual[number])
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)

@@ -2,16 +2,11 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 
 from conftest import REPOSITORY, child
-from service_process import SERVICE, Started
 from stalepool import stats
-from stalepool.cli.main import main
-from stalepool.cli.status import proc
-from stalepool_testing import Close, FaultServer, Respond
 
 prometheus_client = pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
 multiprocess = pytest.importorskip("prometheus_client.multiprocess")
@@ -109,35 +104,6 @@ print(stalepool.snapshot()["fallbacks"]["metrics_failed"])
 
 def test_a_directory_that_is_gone_costs_no_request(tmp_path, run_python):
     assert run_python(BROKEN, env={MULTIPROC: str(tmp_path)}, flags=["-Werror"]) >= 1
-
-
-@pytest.mark.full
-@pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
-def test_processes_are_asked_from_outside(tmp_path):
-    """One without prometheus_client in it, and one in which the shim is off."""
-    at = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
-    due = "ask(); ask(); from stalepool import status; status._make_due(); ask()"
-    off = {**at, "STALEPOOL_MODE": "activ"}
-    with FaultServer([Respond(200), Close()]) as server:
-        with Started(SERVICE + due, server.port, **at) as one, Started(SERVICE, 0, **off) as other:
-            done = child("-m", "stalepool", "status", "--prometheus", one.pid, other.pid)
-    assert (done.returncode, done.stderr) == (0, "")
-    found, process = samples(done.stdout), 'pid="%d",service="python -c"'
-    origin = 'origin="http://127.0.0.1:%d"' % server.port
-    assert found['stalepool_saved_total{how="replayed",%s,%s}' % (origin, process % one.pid)] == 1
-    active = [found["stalepool_active{%s}" % process % each.pid] for each in (one, other)]
-    assert active == [1, 0]
-
-
-def test_nobody_to_be_asked_and_no_prometheus_client(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("STALEPOOL_STATUS_DIR", str(tmp_path))
-    assert main(["status", "--prometheus", str(2**22 + 1)]) == 0
-    said = capsys.readouterr()
-    assert (said.err, set(samples(said.out).values())) == ("", {0})
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    assert main(["status", "--prometheus"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("stalepool status: --prometheus needs prometheus_client in ")
 
 
 @pytest.fixture

@@ -1,10 +1,9 @@
-"""The command: what it takes and needs, what it runs and prints, its exit status."""
+"""The command itself: its arguments, its output, its exit status."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib.util
 import json
 import os
@@ -178,8 +177,6 @@ def _directory(keep: Optional[str]) -> Iterator[Path]:
 
     :raises OSError: the given one cannot be made, or not be written to.
     """
-    if keep == "":
-        raise OSError(errno.EINVAL, "it takes the name of a directory")
     with tempfile.TemporaryDirectory(prefix="stalepool-demo-") as ours:
         path = Path(ours if keep is None else os.path.abspath(keep))
         path.mkdir(parents=True, exist_ok=True)

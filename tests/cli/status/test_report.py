@@ -52,8 +52,7 @@ def test_it_says_how_many_active_would_have_saved():
     assert "requests sent once more" not in text
 
     _, service = a_day("active")
-    saved = service.counted()["totals"]["saved"]
-    assert saved == {"replayed": 2, "kept_off": 0, "reconnected": 0}
+    assert service.counted()["totals"]["saved"]["replayed"] == 2
     assert report.report([service]) == report.NO_AUDIT
 
 

@@ -1,0 +1,35 @@
+"""``stalepool doctor``: what cannot be examined, and what is printed."""
+
+import sys
+
+import pytest
+
+BINARY = b"\xff\xfe\0"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--", sys.executable, "-I", "-c", "import urllib3"], "command: stalepool did not start"),
+        (["--", "no-such", "--json"], "command: no-such: No such file"),
+        (["--env", "{}/none"], "file: {}/none: No such file"),
+        (["--env", "{}/binary"], "file: {}/binary: it is not text"),
+    ],
+)
+def test_what_cannot_be_examined(words, said, tmp_path, doctor):
+    (tmp_path / "binary").write_bytes(BINARY)
+    found = doctor(*(word.format(tmp_path) for word in words))
+    assert found.startswith("\nerror " + said.format(tmp_path)) and found.count("\n") == 1
+
+
+def test_a_table_for_people(tmp_path, stalepool_here):
+    (tmp_path / "file").write_text("STALEPOOL=1")
+    done = stalepool_here("doctor", "--env", tmp_path / "file")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ok       settings  the defaults\n")
+
+
+def test_one_thing_at_a_time(stalepool_here):
+    done = stalepool_here("doctor", "--env", "file", "--", "true")
+    said = "stalepool doctor: --env FILE and CMD do not go together\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)

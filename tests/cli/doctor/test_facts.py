@@ -1,0 +1,39 @@
+"""Facts about an environment, in a Python of its own."""
+
+import os
+import re
+from importlib import metadata
+
+from conftest import REPOSITORY
+
+PACKAGES = ("wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
+
+
+def is_installed(package):
+    return any(metadata.distributions(name=package))
+
+
+def test_an_environment(environment):
+    found = environment(STALEPOOL_SILENCE_S="20")
+    assert "\nok patches: patched: urllib3.connectionpool\nok" in found
+    assert "\nok settings: silence_s=20.0\n" in found
+    options = "SO_KEEPALIVE 1, TCP_KEEPIDLE 5, TCP_KEEPINTVL 3, TCP_KEEPCNT 42, TCP_USER_TIMEOUT 0"
+    assert re.search("\nok keepalive: .*" + options, found)
+    sysctls = {"tcp_retries2", *("tcp_keepalive_" + name for name in ("time", "intvl", "probes"))}
+    assert set(re.findall(r"tcp_\w+", found)) == sysctls
+    (shown,) = re.findall("\nok versions: (.*)", found)
+    shown = set(re.findall(r"(\w+) [\d.]+", shown))
+    assert shown == {"stalepool", "urllib3"} | set(filter(is_installed, PACKAGES))
+    found = environment(STALEPOOL_MODE="activ")
+    assert "\nerror settings: STALEPOOL_MODE='activ' is not accepted" in found
+
+
+def test_a_library_that_only_has_the_name(tmp_path, environment):
+    package = tmp_path / "urllib3"
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import connectionpool; __version__ = '4.0'")
+    (package / "connectionpool.py").write_text("class HTTPConnectionPool: pass")
+    found = environment(PYTHONPATH=os.pathsep.join(map(str, (tmp_path, REPOSITORY))))
+    assert "\nwarning urllib3: urllib3 4.0\n" in found
+    assert ".connectionpool.is_connection_dropped: not there\n" in found
+    assert "\nwarning keepalive: no connection could be made" in found

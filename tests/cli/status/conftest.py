@@ -1,0 +1,55 @@
+"""What the tests of ``stalepool status`` share."""
+
+import functools
+
+import pytest
+
+from service_process import SERVICE, Started
+from stalepool.cli.status import proc
+from stalepool_testing import Close, FaultServer, Respond
+
+AT = "STALEPOOL_STATUS_DIR"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def linux():
+    if not proc.has_proc():
+        pytest.skip("there is no /proc here")
+
+
+@pytest.fixture
+def at(tmp_path):
+    return {AT: str(tmp_path)}
+
+
+@pytest.fixture
+def status(stalepool_here):
+    return functools.partial(stalepool_here, "status")
+
+
+@pytest.fixture
+def flaky():
+    with FaultServer([Respond(200), Close()]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory):
+    """A service that has had an answer: its pid, and its status file."""
+    directory = tmp_path_factory.mktemp("status")
+    with FaultServer() as server:
+        with Started(SERVICE + "ask()", server.port, **{AT: str(directory)}) as service:
+            (path,) = directory.glob("*/*")
+            yield service.pid, path
+    assert service.err == ""
+
+
+@pytest.fixture
+def changed(answered):
+    """The same for a test that changes the file."""
+    pid, path = answered
+    before = path.read_bytes()
+    yield pid, path
+    for each in path.parent.iterdir():
+        each.unlink()
+    path.write_bytes(before)

@@ -1,0 +1,45 @@
+"""The page that ``stalepool status`` prints."""
+
+import time
+
+from pools import get, serving, shim
+from service_process import this_process
+from stalepool import stats
+from stalepool.cli.status import page
+from stalepool.cli.status.find import Process
+from stalepool.cli.status.services import Service
+
+
+def test_origins_of_which_there_is_nothing_to_tell_are_one_line():
+    with shim(), serving() as (_, pool), serving() as (_, another), serving() as (_, third):
+        assert [get(each) for each in (pool, another, third, third)] == [200] * 4
+        service = this_process()
+    ports = tuple(":%d" % each.port for each in (pool, another, third))
+    (seen,) = service.seen
+    seen["origins"] = {name: o for name, o in seen["origins"].items() if name.endswith(ports)}
+    text = page.page([service])
+    assert [port in text for port in ports] == [False, False, True]
+    assert text.endswith("  no connection was reused yet to 2 origins")
+
+
+def test_what_was_learnt_is_said_in_words():
+    """Of two workers, each of which knows something."""
+    now, nothing = time.time(), stats.Knowledge().as_dict()
+    known = (
+        {**nothing, "observed_idle_limit_s": 5.01},
+        {**nothing, "keepalive_probes": "swallowed", "moves_stopped_for_s": 300.0},
+    )
+    workers = [{"written_at": now, "origins": {"http://a:1": {"knowledge": k}}} for k in known]
+    service = Service([Process(n, "u", "x", b"", worker) for n, worker in enumerate(workers)])
+    assert page.learnt(service, "http://a:1", {"died_idle_s": {"5.01": 3}}) == [
+        "closes idle connections at about 5.01 s (3 deaths)",
+        "swallows keepalive probes",
+        "no moves until %s: the last one failed or was slow"
+        % time.strftime("%H:%M", time.localtime(now + 300)),
+    ]
+
+
+def test_where_the_shim_is_off_there_is_one_line():
+    off = this_process(installed=False, off_because="x")
+    unseen = Service([Process(1, "u", "x", b"", note="why")])
+    assert page.page([off, unseen]) == "x (pid 1, user u): off: x\n\nx (pid 1, user u): why"
