@@ -113,27 +113,25 @@ def test_the_path_is_what_run_puts_on_pythonpath(stalepool_here):
     assert set(os.listdir(directory)) - {"__pycache__"} == {"sitecustomize.py"}
 
 
+DENIED, UNKNOWN = (126, "cannot execute: Permission denied"), (127, "command not found")
+BINARY = (126, "cannot execute: Exec format error")
+#: a command, which may be in the directory of the test -> exit status, and what is said
+NOT_STARTED = {
+    **{"{}/text": DENIED, "{}/binary": BINARY, "{}": DENIED, "text": DENIED},
+    **{"{}/nothing": UNKNOWN, "no-such-command": UNKNOWN, "directory": UNKNOWN},
+}
+
+
 def test_run_cannot_execute(run_here, tmp_path, monkeypatch):
-    lay_out(tmp_path, {"text": "echo no", "binary": "\177ELF\0", "bin/text": "echo no"})
-    lay_out(tmp_path, {"bin/directory/file": "", "locked/command": ""})
-    (tmp_path / "binary").chmod(0o755)
+    lay_out(tmp_path, {"text": "echo no", "bin/text": "echo no", "bin/directory/file": ""})
+    lay_out(tmp_path, {"binary": "\177ELF\0", "locked/command": ""}, 0o755)
     (tmp_path / "locked").chmod(0)  # only root may look into it
     places = [tmp_path / "bin", tmp_path / "locked", os.environ["PATH"], tmp_path / "text"]
     monkeypatch.setenv("PATH", os.pathsep.join(map(str, places)))
-    denied, unknown = (126, "cannot execute: Permission denied"), (127, "command not found")
-    commands = {
-        str(tmp_path / "text"): denied,
-        str(tmp_path / "binary"): (126, "cannot execute: Exec format error"),
-        str(tmp_path): denied,
-        "text": denied,
-        str(tmp_path / "nothing"): unknown,
-        "no-such-command": unknown,
-        "directory": unknown,
-    }
-    found = {command: run_here(command) for command in commands}
+    for command, (status, why) in NOT_STARTED.items():
+        command = command.format(tmp_path)
+        assert run_here(command) == (status, "stalepool run: %s: %s\n" % (command, why))
     (tmp_path / "locked").chmod(0o755)
-    for command, (status, why) in commands.items():
-        assert found[command] == (status, "stalepool run: %s: %s\n" % (command, why))
 
 
 def test_run_gives_a_script_without_an_interpreter_to_the_shell(installation, tmp_path):

@@ -51,9 +51,8 @@ class Race(NamedTuple):
     @property
     def result(self) -> str:
         """``some fail`` or ``none fail``; ``none sent`` where no client came that far."""
-        if not self.requests:
-            return NONE_SENT
-        return SOME_FAIL if self.failures else NONE_FAIL
+        sent = SOME_FAIL if self.failures else NONE_FAIL
+        return sent if self.requests else NONE_SENT
 
 
 class Impossible(NamedTuple):

@@ -37,16 +37,13 @@ def test_the_whole_demo(environ, tmp_path, request):
     done = child(*COMMAND, env=environ, cwd=tmp_path / "clone", timeout=110)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
-    marks = {"ok"} if request.config.getoption("--require-black-hole") else {"ok", "-"}
     for case in CASES:
-        (line,) = [line for line in done.stdout.splitlines() if line.split()[:1] == [case.name]]
-        without, with_, mark = re.split(" {2,}", line)[1:]
-        assert mark in marks, done.stdout
-        if mark == "ok" and case.do:
-            assert without.startswith(case.without) and with_.startswith("200 in "), done.stdout
+        assert re.search("(?m)^%s  .* (ok|-)$" % case.name, done.stdout), done.stdout
     assert "\n500: Unable to establish connection to http://127.0.0.1:" in done.stdout
-    assert "unexpected" not in done.stdout
+    assert "unexpected" not in done.stdout  # without stalepool it is as the table has it, too
     assert re.search(r"\nOK: cases that end well: (\d) of \1 with stalepool, ", done.stdout)
+    if request.config.getoption("--require-black-hole"):
+        assert " cannot be shown on this machine" not in done.stdout
 
 
 def test_json_and_logs(environ, tmp_path):
