@@ -254,7 +254,7 @@ OF_NO_MODULE = {"test_house", "test_nova_report", "test_tracers"}
 #: what has no test file of its name; why
 OF_NO_FILE = {
     "__main__": "one call: every child that a test starts by -m stalepool makes it",
-    "cli.demo.green": "what cli.demo.nova imports first, and tests with it",
+    "cli.demo.green": "imported first by nova-api's process: test_nova",
     "cli.demo.outcome": "data: test_cases and test_report have each kind",
     "cli.demo.plan": "numbers alone",
 }

@@ -24,9 +24,7 @@ from stalepool.cli.demo.scene import Scene
 from stalepool.cli.demo.service import DemoError
 from stalepool.cli.signals import ended_by_signals
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
+ALL_MET, FAILED, USAGE_ERROR = 0, 1, 2
 
 NEEDED = ("eventlet", "keystoneauth1", "requests", "urllib3")
 SETTINGS = {"without": {"STALEPOOL_ENABLED": "0"}, "with": SHORTENED}
@@ -81,18 +79,18 @@ def main(args: argparse.Namespace) -> int:
         return _complain(
             f"not installed here: {', '.join(missing)};"
             " try: pip install 'stalepool[demo]', or '.[demo]' in a clone",
-            EXIT_USAGE,
+            USAGE_ERROR,
         )
     try:
         with ended_by_signals(), contextlib.ExitStack() as stack:
             try:
                 logs = stack.enter_context(_directory(args.keep_logs))
             except OSError as error:
-                return _complain(f"--keep-logs {args.keep_logs!r}: {error.strerror}", EXIT_USAGE)
+                return _complain(f"--keep-logs {args.keep_logs!r}: {error.strerror}", USAGE_ERROR)
             kept = None if args.keep_logs is None else str(logs)
             return _show(selected(args.only or []), logs, kept, args.json)
     except DemoError as error:
-        return _complain(str(error), EXIT_FAILED)
+        return _complain(str(error), FAILED)
 
 
 def _show(cases: Sequence[Case], logs: Path, kept: Optional[str], wants_json: bool) -> int:
@@ -119,7 +117,7 @@ def _show(cases: Sequence[Case], logs: Path, kept: Optional[str], wants_json: bo
         _say(json.dumps(result, indent=2))
     else:
         _say(report.closing(rows, seconds, kept))
-    return EXIT_OK if passed else EXIT_FAILED
+    return ALL_MET if passed else FAILED
 
 
 def _played(cases: Sequence[Case], logs: Path) -> Generator[Row, None, None]:

@@ -12,6 +12,8 @@ from stalepool.cli import inject, interpreter
 from stalepool.cli.doctor import finding
 from stalepool.cli.doctor.finding import ERROR, LEVELS, Finding
 
+USAGE_ERROR = 2  # as with errors
+
 _DESCRIPTION = """\
 Examine stalepool in this Python, with the settings in the environment. With
 CMD, examine it in that program: CMD is started as by "stalepool run", watched
@@ -51,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
     words = inject.command_of(args)
     if args.env is not None and words:
         print("stalepool doctor: --env FILE and CMD do not go together", file=sys.stderr)
-        return LEVELS.index(ERROR)
+        return USAGE_ERROR
     if args.env is not None:
         findings = _of_file(args.env)
     elif words:
