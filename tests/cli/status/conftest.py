@@ -42,14 +42,3 @@ def answered(tmp_path_factory):
             (path,) = directory.glob("*/*")
             yield service.pid, path
     assert service.err == ""
-
-
-@pytest.fixture
-def changed(answered):
-    """The same for a test that changes the file."""
-    pid, path = answered
-    before = path.read_bytes()
-    yield pid, path
-    for each in path.parent.iterdir():
-        each.unlink()
-    path.write_bytes(before)

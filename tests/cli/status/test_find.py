@@ -90,6 +90,22 @@ def test_a_process_that_is_not_there_or_has_no_shim(status):
         other.kill()
 
 
+def test_a_file_that_is_not_the_processs_or_cannot_be_used(answered, status):
+    """What is in it is not taken on trust: test_content."""
+    pid, path = answered
+    there = "", os.geteuid(), path.name, {AT: str(path.parent.parent)}
+    before = path.read_bytes()
+    ticks = json.loads(before)["start_ticks"]
+    assert find._newest(*there, ticks)[0]["pid"] == pid
+    assert find._newest(*there, ticks - 1) == (None, None)  # of an earlier one with its pid
+    path.write_bytes(b"{")
+    done, as_json = status(pid), status("--json", pid)
+    path.write_bytes(before)
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (1, "", 1)
+    assert "its status file %s cannot be used: it is no JSON\n" % path in done.stdout
+    assert json.loads(as_json.stdout)["services"][0]["processes"][0]["is_off"] is True
+
+
 def test_a_directory_open_to_all_is_named(answered, status, monkeypatch):
     pid, path = answered
     monkeypatch.setenv(AT, str(path.parent.parent))

@@ -10,14 +10,16 @@ from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 
 
-def test_origins_of_which_there_is_nothing_to_tell_are_one_line():
+def test_an_old_status_and_origins_of_which_there_is_nothing_to_tell():
     with shim(), serving() as (_, pool), serving() as (_, another), serving() as (_, third):
         assert [get(each) for each in (pool, another, third, third)] == [200] * 4
         service = this_process()
     ports = tuple(":%d" % each.port for each in (pool, another, third))
     (seen,) = service.seen
     seen["origins"] = {name: o for name, o in seen["origins"].items() if name.endswith(ports)}
+    seen["written_at"] -= 3 * 86400
     text = page.page([service])
+    assert "\n  as of 3 d ago: " in text
     assert [port in text for port in ports] == [False, False, True]
     assert text.endswith("  no connection was reused yet to 2 origins")
 
