@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
 from stalepool.clock import monotonic
 from stalepool.connection.request import Request
 from stalepool.connection.state import SENDING, State
-from stalepool.settings import AUTO
+from stalepool.setting_kinds import AUTO
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
 

@@ -77,7 +77,9 @@ def test_a_connection_pooled_before_the_shim_came():
 def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
     with shim(), reused() as (server, pool):
         for seconds_ago in (20, 10, 0):
-            with breaks("clock of the counters", by=lambda ago=seconds_ago: time.monotonic() - ago):
+            with breaks(
+                "clock of what was learnt", by=lambda ago=seconds_ago: time.monotonic() - ago
+            ):
                 stats.origin(origin_of(pooled_connection(pool))).knowledge.note_fin(1.0)
         assert counters(server)["knowledge"]["observed_idle_limit_s"] == 1.0
         pools.wait_idle(pool, 2.1)

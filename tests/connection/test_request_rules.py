@@ -11,8 +11,8 @@ from breaks import breaks
 from stalepool.connection import request_rules
 from stalepool.connection.request import RECORD_LIMIT, Request
 from stalepool.connection.state import SENDING, WAITING
+from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings
-from stalepool.stats import Knowledge
 from stalepool_testing import healthy, kernel, swallow, wait_readable
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
@@ -46,7 +46,7 @@ def request_with(
     knowledge.window_until = monotonic() + 60 if window_is_open else None
     for number, age_s in enumerate(died_at):
         seconds_ago = 200 * (len(died_at) - number)
-        with breaks("clock of the counters", by=lambda ago=seconds_ago: monotonic() - ago):
+        with breaks("clock of what was learnt", by=lambda ago=seconds_ago: monotonic() - ago):
             knowledge.note_fin(age_s)
     if moves_are_stopped:
         knowledge.stop_moves()

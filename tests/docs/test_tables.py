@@ -9,6 +9,7 @@ from stalepool import stats
 from stalepool.cli.doctor.questions import QUESTIONS
 from stalepool.cli.status.explain import EVENTS, VERDICTS
 from stalepool.connection import state
+from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings, contradictions
 
 SOURCES = REPOSITORY / "stalepool"
@@ -87,7 +88,7 @@ def test_the_pages_have_every_question_of_the_doctor_and_every_logger():
 
 
 def test_each_counter_that_the_alerting_page_tells_to_watch_exists():
-    known = {**stats.Origin("").as_dict(), "knowledge": stats.Knowledge().as_dict()}
+    known = {**stats.Origin("").as_dict(), "knowledge": Knowledge().as_dict()}
     group, found = "", []
     for given, name in re.findall(r"``(?:([a-z_]+))?\.([a-z_]+)``", page("docs/alerting.rst")):
         group = given or group  # ``a.b``, ``.c``
