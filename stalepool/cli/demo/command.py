@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib.util
 import json
 import os
@@ -175,6 +176,8 @@ def _directory(keep: Optional[str]) -> Iterator[Path]:
 
     :raises OSError: the given one cannot be made, or not be written to.
     """
+    if keep == "":
+        raise OSError(errno.EINVAL, "it takes the name of a directory")
     with tempfile.TemporaryDirectory(prefix="stalepool-demo-") as ours:
         path = Path(ours if keep is None else os.path.abspath(keep))
         path.mkdir(parents=True, exist_ok=True)

@@ -67,9 +67,11 @@ def test_json_and_logs(environ, tmp_path):
 
 
 def test_what_it_cannot_begin_with(stalepool_here, monkeypatch):
-    done = stalepool_here("demo", "--keep-logs", "/dev/null/x")
-    said = "stalepool demo: --keep-logs '/dev/null/x': Not a directory\n"
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    wrong = {"/dev/null/x": "Not a directory", "": "it takes the name of a directory"}
+    for place, why in wrong.items():
+        done = stalepool_here("demo", "--keep-logs", place)
+        said = "stalepool demo: --keep-logs %r: %s\n" % (place, why)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     done = stalepool_here("demo")
     needed = "not installed here: eventlet, keystoneauth1, requests, urllib3; try: pip install '"

@@ -4,10 +4,10 @@ import time
 
 from pools import get, serving, shim
 from service_process import this_process
-from stalepool import stats
 from stalepool.cli.status import page
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
+from stalepool.knowledge import Knowledge
 
 
 def test_an_old_status_and_origins_of_which_there_is_nothing_to_tell():
@@ -26,7 +26,7 @@ def test_an_old_status_and_origins_of_which_there_is_nothing_to_tell():
 
 def test_what_was_learnt_is_said_in_words():
     """Of two workers, each of which knows something."""
-    now, nothing = time.time(), stats.Knowledge().as_dict()
+    now, nothing = time.time(), Knowledge().as_dict()
     known = (
         {**nothing, "observed_idle_limit_s": 5.01},
         {**nothing, "keepalive_probes": "swallowed", "moves_stopped_for_s": 300.0},
