@@ -13,7 +13,6 @@ from stalepool import fallback, stats
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of, shorter
 from stalepool.connection.request import Request
-from stalepool.connection.state import note_opened
 from stalepool.foreign import is_a_handlers, is_socket_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
@@ -27,14 +26,11 @@ from stalepool.sockets.layers import (
 
 _logger = logging.getLogger("stalepool.fresh_socket")
 
-#: modules of http.client's and urllib3's own connection classes
-_STOCK = ("http.client", "urllib3.connection", "stalepool.connection.connect")
+#: modules whose functions open a connection as urllib3 does
+_STOCK = ("urllib3.connection", "stalepool.connection.connect")
 
 #: hooks that may have been set on a connection itself: a copy would call the original's
 _HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
-
-#: what connect() of http.client and urllib3 sets anew on a connection
-_SET_BY_CONNECT = ("sock", "ssl_context", "_raw_proxy_headers")
 
 #: the connectionpool of each copy of urllib3
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -59,42 +55,19 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
     :returns: a socket with ``timeout`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
     """
-    # urllib3 1.26 itself clears it for a tunnel
-    is_opened_by_hand = not conn.auto_open and getattr(conn, "_tunnel_host", None) is None
-    cls = type(conn)
-    if is_opened_by_hand or not vars(conn).keys().isdisjoint(_HOOKS):
+    if not _may_be_copied(conn):
         return None
-    if _copy_may_release(cls) or _pools_check_connections(cls):
-        return None
-    raw = raw_of(conn.sock)
-    if raw is not None and not is_in_this_namespace(raw):
-        return None  # in this one another server may have the address
-    clone = object.__new__(cls)  # not copy.copy(): that may be somebody's own
+    clone = object.__new__(type(conn))  # not copy.copy(): that may be somebody's own
     vars(clone).update(vars(conn), sock=None, **{PINNED: address})
     clone._HTTPConnection__response = None  # the original's, which the copy must not close
     clone.timeout = timeout
-    opens = clone._new_conn
-
-    def new_conn(*args: Any, **options: Any) -> Any:
-        sock = opens(*args, **options)
-        if _let_go_of_the_same(conn, sock):  # so before a handshake on it
-            raise OSError("the class was handed its socket")
-        return sock
-
-    clone._new_conn = new_conn
     try:
-        before = dict(vars(clone))
         clone.connect()
-        if _let_go_of_the_same(conn, clone.sock):
-            clone.sock = None
-            return None
-        if any(before.get(k) is not v for k, v in vars(clone).items() if k not in _SET_BY_CONNECT):
-            return None  # it has noted something, such as a session's token, on the copy alone
         arm(clone.sock, request.state.origin, request.settings)
         info = tcp_info.ask(layers_of(clone.sock))
         if info is not None and info.state != tcp_info.ESTABLISHED:
             return None  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
-        fresh, clone.sock = clone.sock, None  # a class may close its socket in __del__
+        fresh, clone.sock = clone.sock, None
         return fresh
     except connect_errors(conn) as error:
         # urllib3 turns the caller's deadline into a ConnectTimeoutError
@@ -104,22 +77,26 @@ def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] 
         link = None  # its traceback holds this frame
         return None
     finally:
-        del clone._new_conn  # a cycle
         if clone.sock is not None:  # the connect failed behind it
             clone.sock.close()
 
 
-def _let_go_of_the_same(conn: Any, sock: Any) -> bool:
-    """Let go of a socket if it is the connection's own, by its descriptor; True if it is.
+def _may_be_copied(conn: Any) -> bool:
+    """Tell whether a copy's ``connect()`` does what the connection's did, and no more.
 
-    The class was handed it, as by a supervisor: no second one can be had.
+    It is urllib3's, as is what it calls. Another's may acquire what its ``close()`` releases, be
+    handed its socket, or note what is true of one socket.
     """
-    fresh, old = raw_of(sock), raw_of(conn.sock)
-    if fresh is None or old is None or fresh.fileno() != old.fileno():
+    cls, raw = type(conn), raw_of(conn.sock)
+    # urllib3 1.26 itself clears it for a tunnel
+    is_opened_by_hand = not conn.auto_open and getattr(conn, "_tunnel_host", None) is None
+    has_hooks = not vars(conn).keys().isdisjoint(_HOOKS) or hasattr(cls, "__del__")
+    if is_opened_by_hand or has_hooks or _pools_check_connections(cls):
         return False
-    if fresh is not old:
-        fresh.detach()
-    return True
+    if raw is not None and not is_in_this_namespace(raw):
+        return False  # in this one another server may have the address
+    opens = [getattr(getattr(cls, name), "__globals__", {}) for name in ("connect", "_new_conn")]
+    return all(str(names.get("__name__")).endswith(_STOCK) for names in opens)
 
 
 def address_of(conn: Any) -> Optional[str]:
@@ -137,18 +114,6 @@ def address_of(conn: Any) -> Optional[str]:
         return None  # it has been reset meanwhile
     is_usable = isinstance(name, tuple) and name[1] == conn.port and not any(name[3:])
     return name[0] if is_usable else None
-
-
-def _copy_may_release(cls: Any) -> bool:
-    """Tell whether a copy might release what the connection has acquired.
-
-    A finalizer might, and so might ``close()`` if the method that opens the socket is somebody's.
-    """
-    stock_connect, stock_new_conn, stock_close = (
-        getattr(getattr(cls, name), "__globals__", {}).get("__name__", "").endswith(_STOCK)
-        for name in ("connect", "_new_conn", "close")
-    )
-    return hasattr(cls, "__del__") or not (stock_close or (stock_connect and stock_new_conn))
 
 
 def _pools_check_connections(cls: Any) -> bool:
@@ -179,7 +144,6 @@ def take(request: Request, fresh: Any) -> bool:
         return False
     conn.sock = fresh
     request.state.follow(fresh)
-    note_opened(fresh)
     if request.is_replayed:
         drop_unacknowledged(old)
     old.close()

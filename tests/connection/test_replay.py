@@ -16,6 +16,7 @@ import urllib3
 from keystoneauth1.exceptions import ConnectFailure
 from keystoneauth1.session import Session
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 from urllib3.util import Retry, Timeout
 
 import replay_tools
@@ -36,6 +37,7 @@ from replay_tools import (
     reused,
     send,
     side_by_side,
+    wrapped_by_a_tracer,
 )
 from stalepool import stats
 from stalepool.connection import fresh_socket, silence
@@ -126,21 +128,21 @@ def test_the_connect_of_the_second_try_is_refused(sleeper):
         assert way.reconnects == {"ok": 1, "windows": 1}
 
 
-class Noting(urllib3.connection.HTTPConnection):
-    """Notes the limits on its connects, and on the wait for the last answer."""
+class Noted:
+    """The limits on connects, and on the wait for the last answer; the newest connection."""
 
     limits_s = []
     newest = None
 
-    def connect(self):
-        self.limits_s.append(self.timeout)
-        super().connect()
-        Noting.newest = self.sock
+    @classmethod
+    def note(cls, conn):
+        cls.limits_s.append(conn.timeout)
+        cls.newest = conn.sock
 
 
 class NoteTheLimit(AnswerStep):
     def answer(self, exchange):
-        Noting.limits_s.append(Noting.newest.gettimeout())
+        Noted.limits_s.append(Noted.newest.gettimeout())
         ECHO.answer(exchange)
 
 
@@ -155,13 +157,14 @@ class NoteTheLimit(AnswerStep):
     ids=["read", "none", "send"],
 )
 def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_off_s):
-    limit_s, options = timeout.read_timeout, {"connection_class": Noting, "socket_options": SMALL}
+    noting = wrapped_by_a_tracer(HTTPConnection, Noted.note)
+    limit_s, options = timeout.read_timeout, {"connection_class": noting, "socket_options": SMALL}
     with shim_with_replay(), reused(step, NoteTheLimit(), **options) as (server, pool):
         # urllib3 up to 1.26.14 sends within the timeout of the request before
         pooled_connection(pool).sock.settimeout(limit_s)
         assert send(server, pool, "PUT", body=body, timeout=timeout)[:4] == (200, True, None, 2)
         assert server.journal[-1].body == (body or b"")
-        connect_s, found_s = Noting.limits_s[-2:]
+        connect_s, found_s = Noted.limits_s[-2:]
         afterwards_s = pooled_connection(pool).sock.gettimeout()
         if limit_s is None:
             assert (found_s, afterwards_s) == (None, None)
@@ -221,14 +224,8 @@ def test_installed_anew_before_the_end_came():
 
 def test_installed_anew_while_it_connects():
     """The install finds no request in flight yet."""
-
-    class Installing(urllib3.connection.HTTPConnection):
-        def connect(self):
-            super().connect()
-            install_anew()
-
     with shim_with_replay(), serving([Close()]) as (server, pool):
-        pool.ConnectionCls = Installing
+        pool.ConnectionCls = wrapped_by_a_tracer(HTTPConnection, lambda _: install_anew())
         outage = stats.origin(server.url.rstrip("/")).knowledge
         outage.has_answered, outage.window_until = True, time.monotonic() + 20
         assert_the_error_is_the_callers(server, pool, 1)

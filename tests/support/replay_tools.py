@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import urllib3
+import wrapt
 
 import stalepool_testing as testing
 from errors import links
@@ -132,17 +133,20 @@ def after_checkout(pool: Any, act: Callable[[Any], Any]) -> None:
     pool._validate_conn = validate
 
 
+def wrapped_by_a_tracer(cls: Any, act: Callable[[Any], Any]) -> Any:
+    """A class whose ``connect()`` is urllib3's, and afterwards has something done with it."""
+
+    def connect(wrapped: Any, conn: Any, args: Any, kwargs: Any) -> None:
+        wrapped(*args, **kwargs)
+        act(conn)
+
+    return type("Traced", (cls,), {"connect": wrapt.FunctionWrapper(cls.connect, connect)})
+
+
 def acting(pool: Any, act: Callable[[], Any]) -> None:
     """Have something done each time that the pool's connection, or a copy of it, has connected."""
     conn = pooled_connection(pool)
-    cls: Any = type(conn)
-
-    class Acting(cls):
-        def connect(self) -> None:
-            super().connect()
-            act()
-
-    conn.__class__ = Acting
+    conn.__class__ = wrapped_by_a_tracer(type(conn), lambda conn: act())
 
 
 def have(server: FaultServer, step: IdleStep, events: int = kernel.POLLIN) -> Callable[[Any], None]:
