@@ -13,7 +13,7 @@ import functools
 import logging
 import random
 import sys
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Type
+from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
@@ -30,7 +30,7 @@ PINNED = "_stalepool_pinned"
 
 _REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
+PAUSES_S = 0.1, 0.3  #: between two tries; a random time, so that callers do not try in step
 SHORTEST_PATIENCE_S = 1.0  #: a caller whose connect timeout is shorter does not wait
 SHORTEST_TRY_S = 0.01  #: timeout of the last try, at the end of the window
 BUDGET_PERIOD_S = 30.0  #: a thread waits for one window in this time, all origins together
@@ -144,8 +144,9 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
     limit_s = number_of(timeout)
     ends = began + shorter(wait_s, limit_s)
     try:
-        for pause_s in _pauses(ends):
+        while (left_s := ends - monotonic()) > 0:
             paused_at = monotonic()
+            pause_s = min(left_s, random.uniform(*PAUSES_S))  # noqa: S311  # not a secret
             _pause(module, pause_s)
             if monotonic() - paused_at < pause_s / 2:
                 break  # a mocked sleep
@@ -170,14 +171,6 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
         level = logging.INFO if outcome == "ok" else logging.DEBUG
         text = "%s: a refused connect was tried again for %.2f s: %s"
         fallback.log(_logger, level, text, origin, spent_s, outcome)
-
-
-def _pauses(ends: float) -> Iterator[float]:
-    """Generate growing pauses in seconds, with jitter, so that callers do not try in step."""
-    pause_s = FIRST_PAUSE_S
-    while (left_s := ends - monotonic()) > 0:
-        yield min(left_s, pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # not a secret
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def _period() -> Tuple[float, float]:

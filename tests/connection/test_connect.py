@@ -394,15 +394,6 @@ def test_the_class_of_retries_may_be_decorated():
     assert time.monotonic() - began < 30
 
 
-def test_pauses_grow_and_are_jittered():
-    ends = time.monotonic() + 60
-    runs = [list(itertools.islice(connect._pauses(ends), 8)) for _ in range(2)]
-    assert runs[0] != runs[1]
-    for number, pauses in enumerate(zip(*runs)):
-        longest_s = min(0.05 * 2**number, 0.5)
-        assert all(longest_s / 2 <= pause_s <= longest_s for pause_s in pauses)
-
-
 def test_a_limit_is_a_number_none_or_the_sockets_default():
     limits = [3, 2.5, None, urllib3.util.Timeout.DEFAULT_TIMEOUT]
     socket.setdefaulttimeout(7.0)
