@@ -1,30 +1,20 @@
-"""A second socket to the same peer: before a request goes out (a move), or to replay one."""
+"""A second socket to the same peer is opened, and takes the place of the first one."""
 
 from __future__ import annotations
 
 import _socket
-import logging
 import struct
 import weakref
 from types import FunctionType
 from typing import Any, Optional
 
-from stalepool import fallback, stats
-from stalepool.clock import monotonic
-from stalepool.connection.connect import PINNED, arm, connect_errors, number_of, shorter
+from stalepool import fallback
+from stalepool.connection.connect import PINNED, arm, connect_errors
 from stalepool.connection.request import Request
 from stalepool.foreign import is_a_handlers, is_socket_timeout, is_timeout, raise_again
 from stalepool.sockets import tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
-from stalepool.sockets.layers import (
-    RawSocket,
-    is_in_this_namespace,
-    layers_of,
-    raw_of,
-    timeout_of,
-)
-
-_logger = logging.getLogger("stalepool.fresh_socket")
+from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of, raw_of
 
 #: modules whose functions open a connection as urllib3 does
 _STOCK = ("urllib3.connection", "stalepool.connection.connect")
@@ -35,50 +25,63 @@ _HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
 #: the connectionpool of each copy of urllib3
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
-#: seconds for each operation (connect, tunnel, handshake) of a replay: a SYN, one retransmission
-REPLAY_S = 2.0
-#: the same of a move from a silent connection: a SYN, two retransmissions
-SILENT_MOVE_S = 5.0
-#: and of other moves, in seconds and in round trips; the longer one counts
-MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
-
 
 @fallback.guarded("fresh_socket_failed")
-def open_like(conn: Any, request: Request, timeout: Any, address: Optional[str] = None) -> Any:
-    """Open a second socket to the same peer, tunnel and TLS included. Yields while it connects.
+def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> Any:
+    """Open a second socket to a request's peer, tunnel and TLS included. Yields while it connects.
 
     A copy of the connection connects, and the connection's reconnect window applies.
 
-    :param request: the one that the socket is for.
-    :param timeout: seconds for each operation (connect, tunnel, handshake), or urllib3's sentinel.
-    :param address: the peer's, to which to connect without a DNS look-up.
-    :returns: a socket with ``timeout`` set on it; None if no socket can be opened.
+    :param limit_s: seconds for each operation (connect, tunnel, handshake), or urllib3's sentinel.
+    :param address: the peer's, to which to connect without a DNS look-up, and without a window.
+    :returns: a socket with ``limit_s`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
     """
-    if not _may_be_copied(conn):
+    conn = request.conn()
+    if conn is None or not _may_be_copied(conn):
         return None
-    clone = object.__new__(type(conn))  # not copy.copy(): that may be somebody's own
-    vars(clone).update(vars(conn), sock=None, **{PINNED: address})
-    clone._HTTPConnection__response = None  # the original's, which the copy must not close
-    clone.timeout = timeout
+    clone = _copy_of(conn)
+    clone.timeout = limit_s
+    setattr(clone, PINNED, address)
+    fresh = _connected(clone)
+    if fresh is None:
+        return None
+    info = tcp_info.ask(layers_of(fresh))
+    if info is not None and info.state != tcp_info.ESTABLISHED:
+        fresh.close()  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
+        return None
+    arm(fresh, request.state.origin, request.settings)
+    return fresh
+
+
+@fallback.guarded("fresh_socket_failed")
+def _connected(clone: Any) -> Any:
+    """Have a copy connect, and return its socket; None if it cannot. Yields."""
     try:
         clone.connect()
-        arm(clone.sock, request.state.origin, request.settings)
-        info = tcp_info.ask(layers_of(clone.sock))
-        if info is not None and info.state != tcp_info.ESTABLISHED:
-            return None  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
         fresh, clone.sock = clone.sock, None
         return fresh
-    except connect_errors(conn) as error:
-        # urllib3 turns the caller's deadline into a ConnectTimeoutError
-        for link in (error, error.__cause__, error.__context__):
-            if link is not None and is_timeout(link) and not is_socket_timeout(link, conn):
-                raise_again(link)
-        link = None  # its traceback holds this frame
+    except connect_errors(clone) as error:
+        _raise_a_deadline(error, clone)
         return None
     finally:
         if clone.sock is not None:  # the connect failed behind it
             clone.sock.close()
+
+
+def _copy_of(conn: Any) -> Any:
+    """Return a copy that is not connected. Not copy.copy(): that may be somebody's own."""
+    clone = object.__new__(type(conn))
+    vars(clone).update(vars(conn), sock=None)
+    clone._HTTPConnection__response = None  # the original's, which the copy must not close
+    return clone
+
+
+def _raise_a_deadline(error: BaseException, conn: Any) -> None:
+    """Raise the caller's deadline if urllib3 has made a ConnectTimeoutError of it."""
+    for link in (error, error.__cause__, error.__context__):
+        if link is not None and is_timeout(link) and not is_socket_timeout(link, conn):
+            raise_again(link)
 
 
 def _may_be_copied(conn: Any) -> bool:
@@ -99,23 +102,6 @@ def _may_be_copied(conn: Any) -> bool:
     return all(str(names.get("__name__")).endswith(_STOCK) for names in opens)
 
 
-def address_of(conn: Any) -> Optional[str]:
-    """Return the IP address to which a living socket leads; None: the name has to be looked up.
-
-    So it has if the address needs a scope (IPv6, link-local), or the port is not the connection's,
-    as with a forwarder: docs/design.rst.
-    """
-    raw = raw_of(conn.sock)
-    try:
-        name: Any = None if raw is None else raw.getpeername()  # PySocks's own tells the far end
-    except OSError as error:
-        if is_a_handlers(error):
-            raise
-        return None  # it has been reset meanwhile
-    is_usable = isinstance(name, tuple) and name[1] == conn.port and not any(name[3:])
-    return name[0] if is_usable else None
-
-
 def _pools_check_connections(cls: Any) -> bool:
     """Tell whether a pool of this urllib3 has a hook of somebody's, as for pinning a certificate.
 
@@ -133,6 +119,23 @@ def _pools_check_connections(cls: Any) -> bool:
     return not all(type(h) is FunctionType and id(h.__globals__) in stock for h in hooks if h)
 
 
+def address_of(conn: Any) -> Optional[str]:
+    """Return the IP address to which a living socket leads; None: the name has to be looked up.
+
+    So it has if the address needs a scope (IPv6, link-local), or the port is not the connection's,
+    as with a forwarder: docs/design.rst.
+    """
+    raw = raw_of(conn.sock)
+    try:
+        name: Any = None if raw is None else raw.getpeername()  # PySocks's own tells the far end
+    except OSError as error:
+        if is_a_handlers(error):
+            raise
+        return None  # it has been reset meanwhile
+    is_usable = isinstance(name, tuple) and name[1] == conn.port and not any(name[3:])
+    return name[0] if is_usable else None
+
+
 def take(request: Request, fresh: Any) -> bool:
     """Give the connection its fresh socket, and only then close the old one.
 
@@ -140,18 +143,25 @@ def take(request: Request, fresh: Any) -> bool:
     """
     conn, old = request.conn(), request.state.sock()
     if conn is None or old is None or conn.sock is not old:
-        fresh.close()
+        abandon(fresh)
         return False
     conn.sock = fresh
     request.state.follow(fresh)
     if request.is_replayed:
-        drop_unacknowledged(old)
-    old.close()
+        abandon(old)
+    else:
+        old.close()
     return True
 
 
+def abandon(sock: Any) -> None:
+    """Close a socket whose request is not to arrive any more."""
+    _drop_unacknowledged(sock)
+    sock.close()
+
+
 @fallback.guarded("replay_failed")
-def drop_unacknowledged(sock: Any) -> None:
+def _drop_unacknowledged(sock: Any) -> None:
     """Have ``close()`` drop what the peer has not acknowledged (SO_LINGER, socket(7)).
 
     The kernel would go on to send it for some 100 s (measured), so that a request might arrive
@@ -165,47 +175,3 @@ def drop_unacknowledged(sock: Any) -> None:
         RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
         if layers.is_tcp and USER_TIMEOUT:
             RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, USER_TIMEOUT, 1)  # ms
-
-
-def _limit_s(conn: Any, longest_s: float, share: float) -> Any:
-    """Return the limit of a move that may fail, and then has used up some of the request's time.
-
-    :param share: of the caller's connect timeout, the most that it may be.
-    """
-    own_s, info = number_of(conn.timeout), tcp_info.ask(layers_of(conn.sock))
-    limit_s = longest_s if own_s is None else min(longest_s, own_s * share)
-    return shorter(own_s, max(limit_s, 0 if info is None else MOVE_ROUND_TRIPS * info.rtt_us / 1e6))
-
-
-def move(conn: Any, request: Request, reason: str) -> None:
-    """Give a request a fresh socket before a byte of it goes out; on failure it keeps the old one.
-
-    :param reason: its name in the counters; for ``presend_check`` the host is looked up.
-    """
-    state, knowledge = request.state, request.state.origin.knowledge
-    has_ended, is_silent = reason == "presend_check", reason == "probe_unanswered"
-    own_limit_s, began = timeout_of(conn.sock), monotonic()
-    limit_s, address = shorter(SILENT_MOVE_S, conn.timeout), None
-    if not has_ended:
-        limits = (SILENT_MOVE_S, 1 / 4) if is_silent else (MOVE_S, 1 / 10)
-        limit_s, address = _limit_s(conn, *limits), address_of(conn)
-    fresh = open_like(conn, request, limit_s, address)
-    spent_s = monotonic() - began
-    if fresh is None or (not has_ended and not is_silent and spent_s > limit_s):
-        knowledge.stop_moves()
-    if fresh is None:
-        # at most a tenth of the time is spent with moves that fail
-        knowledge.move_again_at = monotonic() + 9 * spent_s
-        state.origin.count("moved", "failed")
-        return
-    fresh.settimeout(own_limit_s)
-    if not take(request, fresh):
-        return
-    state.replaced_silent = is_silent
-    request.moved_for, request.is_reused = reason, False
-    state.origin.count("moved", reason)
-    if reason in stats.HIDDEN:
-        state.origin.hidden.tick()
-    else:
-        knowledge.note_move()
-    fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)

@@ -29,6 +29,8 @@ from stalepool.foreign import is_foreign
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
+#: seconds for each operation (connect, tunnel, handshake) of a replay: a SYN, one retransmission
+REPLAY_S = 2.0
 LOOK_BACK_EVERY_S = 0.5  #: how often the old socket of a silent peer is looked at in a replay
 
 _logger = logging.getLogger("stalepool.replay")
@@ -103,7 +105,7 @@ def beside(request: Request, fresh: Any) -> Any:
     """
     request.is_silent, old = True, request.state.sock()
     file: Any = None
-    if _send_record(request, fresh, fresh_socket.REPLAY_S):  # meanwhile the old one is not read
+    if _send_record(request, fresh, REPLAY_S):  # meanwhile the old one is not read
         file = _first_answer(request, fresh, old)
     is_ok = file is not None and file.raw._sock is fresh
     if is_ok and not fresh_socket.take(request, fresh):
@@ -116,8 +118,8 @@ def beside(request: Request, fresh: Any) -> Any:
 def _open(request: Request) -> Any:
     """Open a fresh socket; None if that fails. Yields."""
     # the name is looked up, as for urllib3's own retry: the node may be gone
-    limit_s = shorter(fresh_socket.REPLAY_S, request.connect_timeout, request.left_s)
-    return fresh_socket.open_like(request.conn(), request, limit_s)
+    limit_s = shorter(REPLAY_S, request.connect_timeout, request.left_s)
+    return fresh_socket.open_like(request, limit_s)
 
 
 def _send_record(request: Request, fresh: Any, longest_s: Optional[float] = None) -> bool:
@@ -156,7 +158,7 @@ def _first_answer(request: Request, fresh: Any, old: Any = None) -> Any:
     begun, until = None, float("inf")  # the old one's file object; when a refusal there counts
     with contextlib.ExitStack() as unused:
         with _closed_on_failure(fresh, request.left_s) as on_failure:
-            on_failure.callback(fresh_socket.drop_unacknowledged, fresh)
+            on_failure.callback(fresh_socket.abandon, fresh)
             while not failure.is_closed_by_us(old) and monotonic() < until:
                 limit_s = shorter(None if old is None else LOOK_BACK_EVERY_S, request.left_s)
                 if begun is None and failure.answer_has_begun(old):

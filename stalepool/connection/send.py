@@ -11,6 +11,7 @@ from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm
+from stalepool.connection.move import move
 from stalepool.connection.origins import is_http1
 from stalepool.connection.request import Request
 from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State
@@ -93,10 +94,10 @@ def _choose_socket(conn: Any, state: State, request: Request) -> None:
     if settings.is_audit:
         state.origin.count("moved", reason)
         return
-    fresh_socket.move(conn, request, reason)
+    move(request, reason)
     # a move that fails takes time, in which the connection may have ended
     if request.moved_for is None and not has_ended and _has_ended(conn, state, settings):
-        fresh_socket.move(conn, request, "presend_check")
+        move(request, "presend_check")
 
 
 def _has_ended(conn: Any, state: State, settings: Settings) -> bool:

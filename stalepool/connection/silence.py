@@ -10,7 +10,8 @@ from typing import Any, Optional, Set
 
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic
-from stalepool.connection.fresh_socket import REPLAY_S, address_of, open_like
+from stalepool.connection.fresh_socket import address_of, open_like
+from stalepool.connection.replay import REPLAY_S
 from stalepool.connection.request import Request
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
 from stalepool.settings import DEAD_PROBES
@@ -151,7 +152,7 @@ class Watch:
             return None
         _beside.add(id(self))
         limit_s = max(0.1, min(REPLAY_S, self.give_up_before - monotonic()))
-        self.fresh = open_like(self.conn, self.request, limit_s, address_of(self.conn))
+        self.fresh = open_like(self.request, limit_s, address_of(self.conn))
         # meanwhile the path may have healed, and the old one's answer to a probe have come
         return None if self.fresh is None else self._suspicion()
 

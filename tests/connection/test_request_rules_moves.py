@@ -14,8 +14,8 @@ from urllib3.exceptions import HTTPError
 
 import pools
 from breaks import breaks
-from pools import DEFAULTS, counters, pool_for, pooled_connection, shim
-from replay_tools import reused, wrong
+from pools import DEFAULTS, counters, pool_for, shim
+from replay_tools import wrong
 from stalepool import stats
 from stalepool_testing import TLS, AnswerStep, Close, CloseAfter, FaultServer, Respond
 from worlds import under_eventlet
@@ -112,7 +112,7 @@ GREEN_CASES = ("one at a time", "draining", "TLS, one at a time")
 
 
 def wrong_with_the_shim(names):
-    # a busy machine may need longer than a move is given: ``test_fresh_socket``
+    # a busy machine may need longer than a move is given: ``test_move``
     with shim(**DEFAULTS), breaks("limit of a move", by=3.0):
         return wrong({name: (CASES[name][0], CASES[name][1].__eq__) for name in names})
 
@@ -123,19 +123,6 @@ def test_on_threads():
 
 def test_under_eventlet(run_python):
     assert under_eventlet(run_python, __file__, "wrong_with_the_shim", "GREEN_CASES") == {}
-
-
-def test_the_callers_timeout_is_on_the_fresh_socket():
-    """From the first byte on, as on the old one: it may take longer to send than to connect."""
-    said = []
-    for rides, setting in enumerate(("off", 0)):
-        with shim(nonidempotent_max_idle_s=setting), reused(timeout=7.5) as (server, pool):
-            conn = pooled_connection(pool)
-            told = (b"%g" % conn.sock.gettimeout() for _ in range(1))  # asked while it is sent
-            assert pool.request("POST", "/", body=told).status == 200
-            assert server.journal[-1].connection == rides
-            said.append((server.journal[-1].body, conn.sock.gettimeout(), conn.timeout))
-    assert said[0] == said[1]
 
 
 class Acceptor(AnswerStep):

@@ -1,0 +1,66 @@
+"""A move: a request takes a fresh socket before a byte of it goes out."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from stalepool import fallback, stats
+from stalepool.clock import monotonic
+from stalepool.connection.connect import number_of, shorter
+from stalepool.connection.fresh_socket import address_of, open_like, take
+from stalepool.connection.request import Request
+from stalepool.sockets import tcp_info
+from stalepool.sockets.layers import layers_of, timeout_of
+
+_logger = logging.getLogger("stalepool.move")
+
+#: the reasons why the old connection is of no more use: it has ended, its peer is silent
+ENDED, SILENT = "presend_check", "probe_unanswered"
+
+#: seconds for each step (connect, tunnel, handshake): a SYN, two retransmissions
+LONG_MOVE_S = 5.0
+#: and where the old connection lives, in seconds and in round trips; the longer one counts
+MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
+
+
+def move(request: Request, reason: str) -> None:
+    """Give a request a fresh socket before a byte of it goes out; on failure it keeps the old one.
+
+    :param reason: its name in the counters; if the connection has ended, the host is looked up.
+    """
+    state, knowledge = request.state, request.state.origin.knowledge
+    conn: Any = request.conn()
+    own_limit_s, limit_s, began = timeout_of(conn.sock), _limit_s(conn, reason), monotonic()
+    fresh = open_like(request, limit_s, None if reason == ENDED else address_of(conn))
+    spent_s = monotonic() - began
+    if fresh is None or spent_s > limit_s:
+        knowledge.stop_moves()
+    if fresh is None:
+        # at most a tenth of the time is spent with moves that fail
+        knowledge.move_again_at = monotonic() + 9 * spent_s
+        state.origin.count("moved", "failed")
+        return
+    fresh.settimeout(own_limit_s)
+    if not take(request, fresh):
+        return
+    state.replaced_silent = reason == SILENT
+    request.moved_for, request.is_reused = reason, False
+    state.origin.count("moved", reason)
+    if reason in stats.HIDDEN:
+        state.origin.hidden.tick()
+    else:
+        knowledge.note_move()
+    fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)
+
+
+def _limit_s(conn: Any, reason: str) -> Any:
+    """Return the seconds for each step. A move that fails has used up some of the request's time.
+
+    So it is a share of the caller's connect timeout, unless the connection has ended.
+    """
+    limits = {ENDED: (LONG_MOVE_S, 1.0), SILENT: (LONG_MOVE_S, 0.25)}
+    longest_s, share = limits.get(reason, (MOVE_S, 0.1))
+    own_s, info = number_of(conn.timeout), tcp_info.ask(layers_of(conn.sock))
+    limit_s = longest_s if own_s is None else min(longest_s, own_s * share)
+    return shorter(own_s, max(limit_s, 0 if info is None else MOVE_ROUND_TRIPS * info.rtt_us / 1e6))
