@@ -98,11 +98,6 @@ class Origin:
         if (group == "verdicts" and name not in KEPT) or (group == "moved" and name != "failed"):
             self.count("gone", name)
 
-    def count_end(self, group: str, name: str, is_silent: bool) -> None:
-        """Count a connection that ended in a request, or fell silent, and what became of that."""
-        self.count(group, name)
-        self.count("gone", "silent_in_request" if is_silent else "failed_in_request")
-
     def count_death(self, idle_s: float) -> None:
         """Count a connection that had been idle for ``idle_s`` seconds when it died."""
         bucketed_s = min(max(idle_s, _SHORTEST_S), _LONGEST_S)

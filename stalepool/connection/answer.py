@@ -118,30 +118,32 @@ def _recover(response: Answer, request: Request, error: Optional[BaseException])
     :raises: what reading raised, or the first error if a replay has failed.
     """
     sock = response.fp.raw._sock  # not conn.sock: another thread may close the connection meanwhile
-    watch = Watch(request)
-    since, pause_s = request.sent_at, request.wait_s
+    watch, first = Watch(request), b""
+    since, limit_s = request.sent_at, request.wait_s
     try:
-        while request.wait_s is not None and failure.has_run_out(error, since, pause_s):
+        while request.wait_s is not None and failure.has_run_out(error, since, limit_s):
             if request.left_s == NOTHING_LEFT_S:
                 break
-            _wait_on_or_replay(response, watch)
-            error, since, pause_s = None, monotonic(), timeout_of(sock)
+            _renew_file(response, sock)
+            first = _read_from(response, watch.look())
+            if first:
+                return first
+            error, since, limit_s = None, monotonic(), shorter(watch.pause_s, request.left_s)
+            sock.settimeout(limit_s)
             try:
-                first: bytes = response.fp.peek(1)
-                if first:
-                    return first
+                first = response.fp.peek(1)
             except socket_errors() as caught:
                 error = caught
-        clear_tls_errors(sock, error)
-        if replay.is_permitted(request, error) and _read_from(response, replay.instead(request)):
-            return bytes(response.fp.peek(1))
+        first = _read_from(response, _last_answer(watch, first, error)) or first
+        if first:
+            return first
         if request.first_error is not None:
             replay.note_outcome(request, "failed")
             raise_again(request.first_error)
         if error is not None:
             raise_again(error)
     finally:
-        watch.close()
+        watch.replay.close()
         del error  # its traceback holds this frame
         if request.wait_s is not None or request.is_replayed:
             _restore_timeout(response, request)
@@ -158,19 +160,28 @@ def _restore_timeout(response: Answer, request: Request) -> None:
     request.wait_s = None
 
 
-def _wait_on_or_replay(response: Answer, watch: Watch) -> None:
-    """After a pause in which nothing came, prepare the next one; or replay, if the peer is dead.
+def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> Any:
+    """Await the answer to a replay, after the last word on the old connection. Yields.
 
-    The response is left with a file object to read next: the socket's, or that of a replay.
+    A refusal there may be due to the second sending, which then has as long again. After an end the
+    request is replayed, unless it has been.
+
+    :param first: what was read there; if nothing, ``error`` is what was raised.
+    :returns: the file object of the fresh socket; None if there is no replay, or no answer to it.
     """
-    _renew_file(response, watch.sock)
-    if watch.finds_the_peer_dead():
-        fresh, watch.fresh = watch.fresh, None  # from here on it is the replay's
-        if _read_from(response, replay.beside(watch.request, fresh)):
-            return
-        watch.close()
-        watch.pause_s = None  # the replay failed, but the old connection may still answer
-    watch.sock.settimeout(shorter(watch.pause_s, watch.request.left_s))
+    request, second = watch.request, watch.replay
+    clear_tls_errors(watch.sock, error)
+    if first:
+        if not second.may_be_why(first):
+            return None
+        limit_s = shorter(monotonic() - request.sent_at, request.left_s)
+        return second.answer(limit_s, is_last=True)
+    if second.is_under_way:
+        is_sent = failure.has_ended(watch.sock, error)
+    else:
+        is_sent = replay.is_permitted(request, error) and second.open() and second.send()
+    # taken at once, so that another thread's shutdown of the connection's socket ends the wait
+    return second.answer(request.left_s, is_last=True) if is_sent and second.take() else None
 
 
 @fallback.guarded("answer_failed")
@@ -183,15 +194,14 @@ def _renew_file(response: Answer, sock: Any) -> None:
     timed_out.close()
 
 
-def _read_from(response: Answer, file: Any) -> bool:
-    """Have the response read a file object, in which an answer has begun. False: there is none."""
+def _read_from(response: Answer, file: Any) -> bytes:
+    """Have the response read a replay's answer from its file object; return its first bytes."""
     if file is None:
-        return False
+        return b""
     old, response.fp = response.fp, file
-    if file.raw._sock is not old.raw._sock:
-        response.stalepool_replayed = True
+    response.stalepool_replayed = True
     old.close()
-    return True
+    return bytes(file.peek(1))
 
 
 @fallback.guarded("answer_failed")

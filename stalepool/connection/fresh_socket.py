@@ -139,11 +139,10 @@ def address_of(conn: Any) -> Optional[str]:
 def take(request: Request, fresh: Any) -> bool:
     """Give the connection its fresh socket, and only then close the old one.
 
-    :returns: False if another thread has closed the connection, so that the fresh one was closed.
+    :returns: False if another thread has closed the connection, which takes none then.
     """
     conn, old = request.conn(), request.state.sock()
     if conn is None or old is None or conn.sock is not old:
-        abandon(fresh)
         return False
     conn.sock = fresh
     request.state.follow(fresh)

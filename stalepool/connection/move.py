@@ -43,6 +43,7 @@ def move(request: Request, reason: str) -> None:
         return
     fresh.settimeout(own_limit_s)
     if not take(request, fresh):
+        fresh.close()
         return
     state.replaced_silent = reason == SILENT
     request.moved_for, request.is_reused = reason, False

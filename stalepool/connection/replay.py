@@ -1,7 +1,7 @@
 """Replay: the recorded bytes of a lost request are sent once more, on a fresh socket.
 
 A replay happens inside one of urllib3's attempts. If it fails, the caller gets the first error, or
-waits on if there is none.
+waits on if there is none, since the peer is silent.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-from typing import Any, FrozenSet, Iterator, Optional
+from typing import Any, FrozenSet, Optional, Set
 
-from stalepool import fallback
+from stalepool import fallback, runtime
 from stalepool.clock import monotonic
-from stalepool.connection import fresh_socket
 from stalepool.connection.connect import shorter
-from stalepool.connection.request import NOTHING_LEFT_S, Request
+from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
+from stalepool.connection.request import Request
 from stalepool.connection.request_rules import (
     CONFLICT,
     DEATH_RULES,
@@ -25,13 +25,19 @@ from stalepool.connection.request_rules import (
     first_refusal,
     has_a_key,
 )
-from stalepool.foreign import is_foreign
+from stalepool.foreign import is_foreign, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 #: seconds for each operation (connect, tunnel, handshake) of a replay: a SYN, one retransmission
 REPLAY_S = 2.0
-LOOK_BACK_EVERY_S = 0.5  #: how often the old socket of a silent peer is looked at in a replay
+
+#: requests of the process that have a second socket at a time: descriptors may be scarce
+MOST_BESIDE = 64
+
+#: the replays, by identity, whose socket is beside one on which an answer may still come
+_beside: Set[int] = set()
+runtime.on_change(_beside.clear)  # a forked child has none
 
 _logger = logging.getLogger("stalepool.replay")
 
@@ -52,11 +58,11 @@ def is_permitted(request: Request, error: Optional[BaseException]) -> bool:
         origin.knowledge.stop_moves()
     if refusal == "not_ended":
         return False  # no failure of the connection: the caller's timeout, for example
-    request.is_silent = failure.is_silent_end(error)
+    is_silent = failure.is_silent_end(error)
+    origin.count("gone", "silent_in_request" if is_silent else "failed_in_request")
     if refusal is None and not request.settings.is_audit:
         return True
-    counted = ("replays", "would") if refusal is None else ("replays_refused", refusal)
-    origin.count_end(*counted, request.is_silent)
+    origin.count(*(("replays", "would") if refusal is None else ("replays_refused", refusal)))
     fallback.log(
         _logger,
         logging.DEBUG,
@@ -73,121 +79,128 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
-    fresh = _open(request)
-    if not (_send_record(request, fresh) and fresh_socket.take(request, fresh)):
-        note_outcome(request, "failed")
-        return False
-    fresh.settimeout(request.limit_s)
-    request.first_error = error
+    with contextlib.closing(Replay(request)) as replay:
+        if not (replay.open() and replay.send() and replay.take()):
+            return False
+        replay.sock.settimeout(request.limit_s)
+        request.first_error = error
+        replay.let_go()  # what becomes of it, its answer says
     return True
 
 
-def instead(request: Request) -> Any:
-    """Send the record on a fresh socket, since the connection has ended. Yields.
+class Replay:
+    """A request's second sending, and the fresh socket for it, until the connection takes that."""
 
-    The old socket is closed once the record is sent, so that a shutdown of the connection's socket
-    ends the wait.
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.sock: Any = None
+        #: it has begun, and what becomes of it is not known yet
+        self.is_under_way = False
 
-    :returns: the file object of the fresh socket, now the connection's; None: the replay failed.
-    """
-    file, fresh = None, _open(request)
-    if _send_record(request, fresh) and fresh_socket.take(request, fresh):
-        file = _first_answer(request, fresh)
-    note_outcome(request, "failed" if file is None else "ok")
-    return file
+    def open(self) -> bool:
+        """Open the socket, since the connection has ended. False if that failed. Yields."""
+        self.close()  # one that was opened beside
+        request = self.request
+        request.is_replayed = self.is_under_way = True
+        # the name is looked up, as for urllib3's own retry: the node may be gone
+        limit_s = shorter(REPLAY_S, request.connect_timeout, request.left_s)
+        self.sock = open_like(request, limit_s)
+        return self.sock is not None
 
+    def open_beside(self, limit_s: float) -> bool:
+        """Open the socket while the old one may be answered, so as to see the path. Yields."""
+        if len(_beside) >= MOST_BESIDE:
+            return False
+        _beside.add(id(self))
+        self.sock = open_like(self.request, limit_s, address_of(self.request.conn()))
+        return self.sock is not None
 
-def beside(request: Request, fresh: Any) -> Any:
-    """Send the record on a fresh socket, and wait for an answer there and on the old one. Yields.
+    def close(self) -> None:
+        """Close the socket, if it is open: what was sent on it is not to arrive any more."""
+        if self.is_under_way:
+            note_outcome(self.request, "failed")
+        if self.sock is not None:
+            abandon(self.sock)
+        self.let_go()
 
-    :returns: the file object of the socket that is answered. If it is the fresh one, that is the
-        connection's now. None: the replay failed; the old connection may still be answered.
-    """
-    request.is_silent, old = True, request.state.sock()
-    file: Any = None
-    if _send_record(request, fresh, REPLAY_S):  # meanwhile the old one is not read
-        file = _first_answer(request, fresh, old)
-    is_ok = file is not None and file.raw._sock is fresh
-    if is_ok and not fresh_socket.take(request, fresh):
-        file.close()
-        file, is_ok = None, False
-    note_outcome(request, "ok" if is_ok else "failed", is_gone=is_ok)
-    return file
+    def let_go(self) -> None:
+        """Leave the socket to the connection."""
+        _beside.discard(id(self))
+        self.sock, self.is_under_way = None, False
 
+    @property
+    def is_beside(self) -> bool:
+        """Tell whether the socket was opened beside the old one, which may still be answered."""
+        return id(self) in _beside
 
-def _open(request: Request) -> Any:
-    """Open a fresh socket; None if that fails. Yields."""
-    # the name is looked up, as for urllib3's own retry: the node may be gone
-    limit_s = shorter(REPLAY_S, request.connect_timeout, request.left_s)
-    return fresh_socket.open_like(request, limit_s)
+    def send(self) -> bool:
+        """Send the record. False if that failed, so that the socket is closed. Yields.
 
-
-def _send_record(request: Request, fresh: Any, longest_s: Optional[float] = None) -> bool:
-    """Send the record on a fresh socket, if there is one. False if that failed. Yields.
-
-    :param longest_s: seconds that it may take; and no longer than is left of the caller's limit.
-    :raises: the caller's deadline.
-    """
-    request.is_replayed = True
-    if fresh is None:
-        return False
-    began, limit_s = monotonic(), shorter(longest_s, request.left_s)
-    with _closed_on_failure(fresh, limit_s) as on_failure:
+        :raises: the caller's deadline.
+        """
+        request = self.request
+        request.is_replayed = self.is_under_way = True
         # else another thread closed it, or the answer came while the fresh one was opened
         if request.is_followed and not failure.answer_has_begun(request.state.sock()):
-            for data in request.sent:
-                left_s = None if limit_s is None else began + limit_s - monotonic()
-                fresh.settimeout(None if left_s is None else max(NOTHING_LEFT_S, left_s))
-                fresh.sendall(data)
-            fresh.settimeout(request.left_s)
-            on_failure.pop_all()
-            return True
-    return False
+            # meanwhile the old one is not read
+            limit_s = shorter(REPLAY_S if self.is_beside else None, request.left_s)
+            since = monotonic()
+            try:
+                self.sock.settimeout(limit_s)
+                self.sock.sendall(b"".join(request.sent))
+                return True
+            except failure.socket_errors() as error:
+                if not failure.has_run_out(error, since, limit_s):
+                    self._raise_a_deadline(error)
+        self.close()
+        return False
 
+    def take(self) -> bool:
+        """Give the connection the socket. False if another thread has closed the connection."""
+        return self.request.state.sock() is self.sock or take(self.request, self.sock)
 
-def _first_answer(request: Request, fresh: Any, old: Any = None) -> Any:
-    """Return the file object of the socket that is answered first; None if none is. Yields.
+    def answer(self, limit_s: Optional[float], is_last: bool) -> Any:
+        """Return the socket's file object once an answer begins there, and the connection has it.
 
-    If that is a refusal of one of two connections, the other one is waited for: if the fresh one is
-    refused, for ever, as in stock; if the old one is, as long again. The fresh socket is closed,
-    unless it is the one.
+        None if none begins in time. The socket is closed if it fails, or if the answer may refuse
+        one of two connections. Yields.
 
-    :param old: one on which an answer may still come, since its peer was only silent; or None.
-    :raises: the caller's deadline.
-    """
-    begun, until = None, float("inf")  # the old one's file object; when a refusal there counts
-    with contextlib.ExitStack() as unused:
-        with _closed_on_failure(fresh, request.left_s) as on_failure:
-            on_failure.callback(fresh_socket.abandon, fresh)
-            while not failure.is_closed_by_us(old) and monotonic() < until:
-                limit_s = shorter(None if old is None else LOOK_BACK_EVERY_S, request.left_s)
-                if begun is None and failure.answer_has_begun(old):
-                    begun = _file_of(old, limit_s)
-                    if begun is not None:
-                        unused.callback(begun.close)
-                        if not _is_refusal(request, begun, TOO_MANY):
-                            break
-                        until = 2 * monotonic() - request.sent_at
-                file = _file_of(fresh, limit_s)
-                may_wait = old is not None and begun is None
-                if file is not None and may_wait and _is_refusal(request, file, REFUSALS):
-                    file.close()
-                    break
-                if file is not None:
-                    on_failure.pop_all()
-                    return file
-                if request.left_s == NOTHING_LEFT_S:
-                    break
-        unused.pop_all()
-        return begun
+        :param is_last: no other answer is to come, so a refusal is one.
+        :raises: the caller's deadline.
+        """
+        try:
+            file = _file_of(self.sock, limit_s)
+        except failure.socket_errors() as error:
+            self._raise_a_deadline(error)
+            self.close()
+            return None
+        if file is None:
+            return None
+        is_refused = not is_last and self._is_among(REFUSALS, file.peek(1))
+        if is_refused or not self.take():
+            file.close()
+            self.close()
+            return None
+        if self.is_beside:
+            self.request.state.origin.count("gone", "silent_in_request")
+        note_outcome(self.request, "ok")
+        self.let_go()
+        return file
 
+    def may_be_why(self, first: bytes) -> bool:
+        """Tell whether an answer on the old connection may refuse it because of this sending."""
+        return self.is_under_way and self._is_among(TOO_MANY, first)
 
-def _is_refusal(request: Request, file: Any, statuses: FrozenSet[int]) -> bool:
-    """Tell whether an answer may say no more than that the client has another connection."""
-    digits = file.peek(1)[9:12]  # of "HTTP/1.1 503"
-    status = int(digits) if digits.isdigit() else 0
-    is_in_work = status == CONFLICT and has_a_key(request)
-    return status in statuses or is_in_work
+    def _is_among(self, statuses: FrozenSet[int], first: bytes) -> bool:
+        digits = first[9:12]  # of "HTTP/1.1 503"
+        status = int(digits) if digits.isdigit() else 0
+        return status in statuses or (status == CONFLICT and has_a_key(self.request))
+
+    def _raise_a_deadline(self, error: BaseException) -> None:
+        """Raise an error again if it is the caller's deadline, and not one of the socket."""
+        clear_tls_errors(self.sock, error)
+        if is_foreign(error):
+            raise_again(error)
 
 
 def _file_of(sock: Any, limit_s: Optional[float]) -> Any:
@@ -196,45 +209,24 @@ def _file_of(sock: Any, limit_s: Optional[float]) -> Any:
     :raises: what reading raises; RemoteDisconnected at the end of the stream.
     """
     sock.settimeout(limit_s)
-    with contextlib.ExitStack() as until_then:
-        file, since = until_then.enter_context(sock.makefile("rb")), monotonic()
-        try:
-            if not file.peek(1):
-                raise http.client.RemoteDisconnected("no answer")
-        except failure.socket_errors() as error:
-            if not failure.has_run_out(error, since, limit_s):
-                raise
-            return None
-        until_then.pop_all()
-        return file
+    file, since, has_begun = sock.makefile("rb"), monotonic(), False
+    try:
+        has_begun = bool(file.peek(1))
+        if not has_begun:
+            raise http.client.RemoteDisconnected("no answer")
+    except failure.socket_errors() as error:
+        if not failure.has_run_out(error, since, limit_s):
+            raise
+    finally:
+        if not has_begun:
+            file.close()
+    return file if has_begun else None
 
 
-@contextlib.contextmanager
-def _closed_on_failure(fresh: Any, limit_s: Optional[float]) -> Iterator[contextlib.ExitStack]:
-    """Context manager that drops the errors of a fresh socket, but not the caller's deadline.
-
-    Yields what closes the socket in the end, unless ``pop_all()`` is called.
-
-    :param limit_s: seconds after which a timeout is the socket's own.
-    """
-    since = monotonic()
-    with contextlib.ExitStack() as on_failure:
-        on_failure.callback(fresh.close)
-        try:
-            yield on_failure
-        except failure.socket_errors() as error:
-            clear_tls_errors(fresh, error)
-            if is_foreign(error) and not failure.has_run_out(error, since, limit_s):
-                raise
-
-
-def note_outcome(request: Request, outcome: str, is_gone: bool = True) -> None:
-    """Count what became of a replay, and of its old connection, and log it."""
+def note_outcome(request: Request, outcome: str) -> None:
+    """Count what became of a replay, and log it."""
     origin = request.state.origin
-    if is_gone:
-        origin.count_end("replays", outcome, request.is_silent)
-    else:
-        origin.count("replays", outcome)
+    origin.count("replays", outcome)
     fallback.log(
         *(_logger, logging.INFO if outcome == "ok" else logging.DEBUG),
         "%s: %s was sent once more on a fresh connection: %s",

@@ -30,8 +30,6 @@ class Request:
     #: the first wait, after which the kernel is asked about a silent peer; None: it is not
     wait_s: Optional[float] = None
     is_replayed = False
-    #: its peer gave no sign of life, as the wait on silence or the kernel has found
-    is_silent = False
     moved_for: Optional[str] = None
     first_error: Optional[BaseException] = None
 

@@ -6,21 +6,18 @@ old one, to see that the path is there. What else it takes to call the peer dead
 
 from __future__ import annotations
 
-from typing import Any, Optional, Set
+from typing import Any, Optional
 
-from stalepool import fallback, runtime
+from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection.fresh_socket import address_of, open_like
-from stalepool.connection.replay import REPLAY_S
-from stalepool.connection.request import Request
+from stalepool.connection.replay import REPLAY_S, Replay
+from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
 from stalepool.settings import DEAD_PROBES
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
-#: requests of the process that have a second socket at a time: descriptors may be scarce
-MOST_BESIDE = 64
 CONFIRM_S = 2.2  #: time for two probes, a second apart, and a margin
 LOOK_EVERY_S = 0.5
 LOOK_AGAIN_S = 0.15  #: or two round trips: in that time the answer to a probe comes
@@ -31,10 +28,6 @@ OFF_ROUND_S = 0.3
 #: what is left before T/2 after the first wait, in which the old socket's next probe has to go out
 RESERVE_S = 3.5
 PROBE_EVERY_S = 1  #: on the fresh socket
-
-#: the watches, by identity, of requests that have a second socket
-_beside: Set[int] = set()
-runtime.on_change(_beside.clear)  # a forked child has none
 
 
 def first_wait_s(request: Request) -> Optional[float]:
@@ -65,7 +58,8 @@ class Watch:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.conn: Any = request.conn()
+        #: its socket is opened beside the old one, to a suspect peer
+        self.replay = Replay(request)
         self.sock: Any = request.state.sock()
         self.knowledge = request.state.origin.knowledge
         self.wait_s = request.wait_s or 0.0
@@ -73,49 +67,38 @@ class Watch:
         self.give_up_before = request.sent_at + half_s
         #: seconds until the kernel is asked again; None: it is not
         self.pause_s: Optional[float] = None
-        #: a socket that was opened beside the old one, and when
-        self.fresh: Any = None
-        self._opened_at = 0.0
+        #: when the probes of the socket beside it began
+        self._probed_since = 0.0
         #: unanswered probes of the old one that make it dead; it had so many at the last look
         self._dead_at, self._is_second_look = DEAD_PROBES, False
 
-    def close(self) -> None:
-        """Close the socket beside the old one, if there is one. A later look may open another."""
-        _beside.discard(id(self))
-        self._close_fresh()
+    def look(self) -> Any:
+        """Look about after a pause in which nothing came. Yields while a socket is opened.
 
-    def _close_fresh(self) -> None:
-        fresh, self.fresh = self.fresh, None
-        if fresh is not None:
-            fresh.close()
+        :returns: the file object of the socket beside, once that is answered; None: keep waiting on
+            the old one, for :attr:`pause_s`.
+        :raises: the caller's deadline.
+        """
+        if not self.replay.is_under_way and self.finds_the_peer_dead():
+            self.replay.send()
+        if not self.replay.is_under_way:
+            return None
+        self.pause_s = LOOK_EVERY_S
+        return self.replay.answer(NOTHING_LEFT_S, is_last=False)
 
     @fallback.guarded("answer_failed", default=False)
     def finds_the_peer_dead(self) -> bool:
-        """Ask the kernel after a pause in which nothing came. Yields while a socket is opened.
-
-        :returns: True once the peer is dead, and :attr:`fresh` leads to a living one; False: keep
-            waiting, for :attr:`pause_s`.
-        """
+        """Ask the kernel; True once the peer is dead, and one beside leads to a living one."""
         info = self._suspicion()
-        if info is not None and self.fresh is None:
+        if info is not None and self.replay.sock is None:
             info = self._open()
             if info is not None and not info.unacked:
                 self._begin_to_probe(info)
                 return False
         if info is None:
-            self.close()
+            self.replay.close()
             return False
-        if info.unacked:
-            return True
-        if info.probes < self._dead_at:
-            return False
-        if not self._is_second_look:  # the answer to the last probe may be on its way
-            self._is_second_look, self.pause_s = True, max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
-            return False
-        if self._fresh_alone_answers():
-            return True
-        self.close()
-        return False
+        return bool(info.unacked) or self._its_probes_show_it(info)
 
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
@@ -148,37 +131,40 @@ class Watch:
 
     def _open(self) -> Optional[TcpInfo]:
         """Open a socket beside the old one. Returns the suspicion, None if that is over."""
-        if len(_beside) >= MOST_BESIDE and id(self) not in _beside:
-            return None
-        _beside.add(id(self))
         limit_s = max(0.1, min(REPLAY_S, self.give_up_before - monotonic()))
-        self.fresh = open_like(self.request, limit_s, address_of(self.conn))
         # meanwhile the path may have healed, and the old one's answer to a probe have come
-        return None if self.fresh is None else self._suspicion()
+        return self._suspicion() if self.replay.open_beside(limit_s) else None
 
     def _begin_to_probe(self, info: TcpInfo) -> None:
         """Probe the fresh socket; until now the path may have been away.
 
         So one more probe of the old one has to go out.
         """
-        self._opened_at, self.pause_s = monotonic(), CONFIRM_S
+        self._probed_since, self.pause_s = monotonic(), CONFIRM_S
         self._dead_at, self._is_second_look = max(DEAD_PROBES, info.probes + 1), False
-        keepalive.probe_every(layers_of(self.fresh), PROBE_EVERY_S)
+        keepalive.probe_every(layers_of(self.replay.sock), PROBE_EVERY_S)
 
-    def _fresh_alone_answers(self) -> bool:
-        """Tell whether the fresh socket's probe was answered; the old one's are known not to be.
-
-        Another one takes its place: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel would
-        accept the first data 29 s late (measured).
-        """
-        info, probed_for_s = tcp_info.ask(layers_of(self.fresh)), monotonic() - self._opened_at
-        self._close_fresh()
-        if info is None:
+    def _its_probes_show_it(self, info: TcpInfo) -> bool:
+        """Tell whether the fresh socket's probe was answered, and those of the old one were not."""
+        if info.probes < self._dead_at:
+            return False
+        if not self._is_second_look:  # the answer to the last probe may be on its way
+            self._is_second_look, self.pause_s = True, max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
+            return False
+        probed_for_s = monotonic() - self._probed_since
+        fresh = tcp_info.ask(layers_of(self.replay.sock))
+        # another one takes its place: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel
+        # would accept the first data 29 s late (measured)
+        self.replay.close()
+        if fresh is None:
             return False
         # the first probe goes out after 1 s: an earlier ACK is the handshake's
-        if info.last_ack_recv_ms < 1000 * probed_for_s - 800 * PROBE_EVERY_S:
+        if fresh.last_ack_recv_ms < 1000 * probed_for_s - 800 * PROBE_EVERY_S:
             self.knowledge.note_probe_answered()
-            return info.probes < 2 and self._open() is not None  # else the path is away again
+            if fresh.probes < 2 and self._open() is not None:
+                return True
+            self.replay.close()  # the path is away again, or has healed
+            return False
         if not self.knowledge.answers_probes:  # else the path may be away again
             self.knowledge.note_probes_swallowed()
             keepalive.probe_rarely(layers_of(self.sock), self.request.settings)

@@ -59,13 +59,6 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     return not _is_closed_by_us(layers, events)
 
 
-def is_closed_by_us(sock: Any) -> bool:
-    """Tell whether our side, as another thread, has shut a socket down. Never blocks."""
-    layers = layers_of(sock)
-    events = None if layers is None else liveness.events_now(layers.raw)
-    return events is not None and _is_closed_by_us(layers, events)
-
-
 def _is_closed_by_us(layers: Optional[Layers], events: int) -> bool:
     info = tcp_info.ask(layers)
     if info is None:

@@ -15,7 +15,7 @@ from delayed_answers import LOST, SILENT
 from pools import UnknownSocket, counters, get, let_pass, pooled_connection, serving, shim
 from replay_tools import ECHO, prime, reused, send
 from stalepool import fallback, runtime
-from stalepool.connection import silence
+from stalepool.connection import replay, silence
 from stalepool.connection.request import Request
 from stalepool.connection.silence import CONFIRM_S, LOOK_AGAIN_S, LOOK_EVERY_S, Watch
 from stalepool.connection.state import CHECKED, find
@@ -97,7 +97,8 @@ def watched(case, pool):
     request.limit_s = case.limit_s
     if case.are_swallowed:
         state.origin.knowledge.note_probes_swallowed()
-    with contextlib.closing(Watch(request)) as watch:
+    watch = Watch(request)
+    with contextlib.closing(watch.replay):
         yield watch
 
 
@@ -106,8 +107,8 @@ def test_what_the_kernel_says(case):
     infos = [None if said is None else TcpInfo(**{**SILENT, **said}) for said in case.said]
     is_dead, ask = False, tcp_info.ask
     with shim(replay="idempotent"), serving() as (_, pool), watched(case, pool) as watch:
-        old = watch.conn.sock
-        silence._beside.update(range(silence.MOST_BESIDE - 1))  # as many as there may be
+        old = watch.sock
+        replay._beside.update(range(replay.MOST_BESIDE - 1))  # as many as there may be
 
         def say(layers):
             return infos.pop(0) if layers is not None and layers.raw is old else ask(layers)
@@ -117,7 +118,7 @@ def test_what_the_kernel_says(case):
                 is_dead = watch.finds_the_peer_dead() if infos else is_dead
                 if infos and watch.pause_s == CONFIRM_S:
                     sleep(CONFIRM_S)
-            seen = (is_dead, watch.fresh is not None)
+            seen = (is_dead, watch.replay.sock is not None)
             assert (seen, watch.pause_s) == (case.seen, pytest.approx(case.pause_s, abs=0.1))
             assert fallback.counts() == {}
 
@@ -127,16 +128,16 @@ def test_only_the_fresh_socket_is_probed_more_often(has_answered_one):
     """The application's own count may be small: then a second apart would end a living one."""
     with shim(replay="idempotent"), serving() as (_, pool):
         with watched(CASES["first probe"], pool) as watch:
-            old, watch.knowledge.answers_probes = layers_of(watch.conn.sock), has_answered_one
+            old, watch.knowledge.answers_probes = layers_of(watch.sock), has_answered_one
             before = keepalive.read(old)
             said = [TcpInfo(**{**SILENT, "probes": number}) for number in (3, 3, 3, 4, 4, 4)]
             with breaks("TCP_INFO", by=lambda _: said.pop(0)):
                 assert not watch.finds_the_peer_dead()
-                probed = keepalive.read(layers_of(watch.fresh))
+                probed = keepalive.read(layers_of(watch.replay.sock))
                 assert (keepalive.read(old), probed.interval_s) == (before, 1)
                 # the fresh one's is unanswered, too: probes are swallowed, or the path is away
                 assert not watch.finds_the_peer_dead() and not watch.finds_the_peer_dead()
-            assert (watch.fresh, watch.pause_s) == (None, None)
+            assert (watch.replay.sock, watch.pause_s) == (None, None)
             assert watch.knowledge.swallows_probes is not has_answered_one
             assert keepalive.read(old).interval_s == (before.interval_s if has_answered_one else 75)
 
@@ -148,24 +149,24 @@ def test_only_so_many_requests_have_a_second_socket():
             def look():
                 with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 1})):
                     assert not watch.finds_the_peer_dead()
-                return watch.fresh is not None, len(silence._beside)
+                return watch.replay.sock is not None, len(replay._beside)
 
-            silence._beside.update(range(silence.MOST_BESIDE))
-            assert (look(), watch.pause_s) == ((False, silence.MOST_BESIDE), LOOK_EVERY_S)
-            silence._beside.remove(0)
-            assert look() == (True, silence.MOST_BESIDE)
-            watch.close()
-            assert len(silence._beside) == silence.MOST_BESIDE - 1
+            replay._beside.update(range(replay.MOST_BESIDE))
+            assert (look(), watch.pause_s) == ((False, replay.MOST_BESIDE), LOOK_EVERY_S)
+            replay._beside.remove(0)
+            assert look() == (True, replay.MOST_BESIDE)
+            watch.replay.close()
+            assert len(replay._beside) == replay.MOST_BESIDE - 1
             server.stop_listening()
-            assert look() == (False, silence.MOST_BESIDE - 1)
+            assert look() == (False, replay.MOST_BESIDE - 1)
             stalepool.uninstall()
-            assert not silence._beside
+            assert not replay._beside
 
 
 def test_nothing_is_done_after_an_uninstall():
     with shim(replay="idempotent"), serving() as (_, pool), watched(Case([], MORE_TIME), pool) as w:
         stalepool.uninstall()
-        assert (w.finds_the_peer_dead(), w.fresh, w.pause_s) == (False, None, None)
+        assert (w.finds_the_peer_dead(), w.replay.sock, w.pause_s) == (False, None, None)
 
 
 #: seconds; what is not as usual, and in the settings

@@ -50,7 +50,7 @@ EVENTS = {
     ),
     "ok": ("it was answered in the end", NOTHING),
     "failed": (
-        "it failed again: the caller got the first error, or waited on a silent peer",
+        "it failed again: the caller got the first error, gave up, or waited on a silent peer",
         "see whether the origin can be reached at all",
     ),
     "would": ("audit: active would have sent it once more", "switch to active"),
