@@ -23,7 +23,7 @@ import replay_tools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
-from delayed_answers import AnswerLater, nothing_is_acknowledged
+from delayed_answers import LOST, SILENT, AnswerLater, nothing_is_acknowledged
 from errors import links
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import direct, proxied
@@ -42,6 +42,8 @@ from replay_tools import (
 from stalepool import stats
 from stalepool.connection import fresh_socket, replay
 from stalepool.connection.state import WAITING, find
+from stalepool.sockets import tcp_info
+from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, Respond, Silence, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
@@ -397,6 +399,32 @@ def test_a_send_that_takes_long_beside_an_answer(in_pieces):
         with sent_twice(answer, **options) as (server, pool, _):
             headers = {"Content-Length": str(len(LARGE))}
             assert pool.request("GET", "/wanted", body=body, headers=headers).status == 200
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_the_end_of_a_silent_one_is_not_that_of_its_request(status):
+    """Its host has booted, and resets it while the second sending is in work."""
+    is_sent, ask = threading.Event(), tcp_info.ask
+
+    def say(layers):
+        return ask(layers) if is_sent.is_set() else TcpInfo(**{**SILENT, **LOST})
+
+    def answer(request):
+        if len(server.journal.connections) == 1:
+            return Silence() if request.path == "/wanted" else ECHO
+        is_sent.set()
+        server.channels[0].tell(server.channels[0].reset)
+        kernel.wait_until(lambda: conn.sock is not sock, "a client that has seen it")
+        return Respond(status)
+
+    with shim_with_replay(), serving(answer, timeout=20) as (server, pool):
+        with breaks("TCP_INFO", by=say):
+            prime(pool)
+            conn = pooled_connection(pool)
+            sock = conn.sock
+            assert get(pool, "/wanted") == status
+        assert counters(server)["replays"] == {"ok": 1}
+        assert counters(server)["gone"] == {"silent_in_request": 1}
 
 
 def test_a_send_that_closes_its_connection(monkeypatch):
