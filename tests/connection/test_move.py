@@ -3,6 +3,7 @@
 import pytest
 import urllib3
 
+import stalepool
 from breaks import breaks
 from delayed_answers import SILENT
 from pools import counters, pooled_connection, shim
@@ -42,6 +43,7 @@ def test_a_refused_move_has_no_window():
             assert send(server, pool, "POST").status == 200
         assert [entry.connection for entry in server.journal] == [0, 0]
         assert (counters(server)["moved"], counters(server)["reconnects"]) == ({"failed": 1}, {})
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_a_connection_that_was_closed_meanwhile_takes_none():
