@@ -10,6 +10,7 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
+from stalepool.connection.connect import shorter
 from stalepool.connection.replay import REPLAY_S, Replay
 from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
@@ -83,8 +84,9 @@ class Watch:
             self.replay.send()
         if not self.replay.is_under_way:
             return None
-        self.pause_s = LOOK_EVERY_S
-        return self.replay.answer(NOTHING_LEFT_S, is_last=False)
+        self.pause_s = NOTHING_LEFT_S  # the fresh one is the likelier to be answered
+        limit_s = shorter(LOOK_EVERY_S, self.request.left_s)
+        return self.replay.answer(limit_s, is_last=False)
 
     @fallback.guarded("answer_failed", default=False)
     def finds_the_peer_dead(self) -> bool:
