@@ -39,8 +39,9 @@ from replay_tools import (
     side_by_side,
     wrapped_by_a_tracer,
 )
-from stalepool import stats
+from stalepool import runtime, stats
 from stalepool.connection import fresh_socket, replay
+from stalepool.connection.request import Request
 from stalepool.connection.state import WAITING, find
 from stalepool.sockets import tcp_info
 from stalepool.sockets.tcp_info import TcpInfo
@@ -348,6 +349,28 @@ def test_a_refusal_is_not_held_back_for_long(status):
 
     with sent_twice(answer, status) as (_, pool, _):
         assert get(pool, "/wanted") == status
+
+
+def test_only_so_many_requests_have_a_second_socket():
+    with shim_with_replay(), serving() as (server, pool):
+        assert get(pool) == 200
+        conn = pooled_connection(pool)
+        second = replay.Replay(Request(find(conn.sock), conn, b"GET / HTTP/1.1", runtime.current))
+
+        def opened():
+            return second.open_beside(5), second.sock is not None, len(replay._beside)
+
+        replay._beside.update(range(replay.MOST_BESIDE))
+        assert opened() == (False, False, replay.MOST_BESIDE)
+        replay._beside.remove(0)
+        assert opened() == (True, True, replay.MOST_BESIDE)
+        second.close()
+        server.stop_listening()
+        assert opened() == (False, False, replay.MOST_BESIDE)
+        second.close()
+        assert len(replay._beside) == replay.MOST_BESIDE - 1
+        stalepool.uninstall()
+        assert not replay._beside
 
 
 def test_a_deadline_that_is_an_oserror():

@@ -142,27 +142,6 @@ def test_only_the_fresh_socket_is_probed_more_often(has_answered_one):
             assert keepalive.read(old).interval_s == (before.interval_s if has_answered_one else 75)
 
 
-def test_only_so_many_requests_have_a_second_socket():
-    with shim(replay="idempotent"), serving() as (server, pool):
-        with watched(CASES["first probe"], pool) as watch:
-
-            def look():
-                with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 1})):
-                    assert not watch.finds_the_peer_dead()
-                return watch.replay.sock is not None, len(replay._beside)
-
-            replay._beside.update(range(replay.MOST_BESIDE))
-            assert (look(), watch.pause_s) == ((False, replay.MOST_BESIDE), LOOK_EVERY_S)
-            replay._beside.remove(0)
-            assert look() == (True, replay.MOST_BESIDE)
-            watch.replay.close()
-            assert len(replay._beside) == replay.MOST_BESIDE - 1
-            server.stop_listening()
-            assert look() == (False, replay.MOST_BESIDE - 1)
-            stalepool.uninstall()
-            assert not replay._beside
-
-
 def test_nothing_is_done_after_an_uninstall():
     with shim(replay="idempotent"), serving() as (_, pool), watched(Case([], MORE_TIME), pool) as w:
         stalepool.uninstall()
