@@ -44,13 +44,8 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
     clone.timeout = limit_s
     setattr(clone, PINNED, address)
     fresh = _connected(clone)
-    if fresh is None:
-        return None
-    info = tcp_info.ask(layers_of(fresh))
-    if info is not None and info.state != tcp_info.ESTABLISHED:
-        fresh.close()  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
-        return None
-    arm(fresh, request.state.origin, request.settings)
+    if fresh is not None:
+        arm(fresh, request.state.origin, request.settings)
     return fresh
 
 
@@ -59,13 +54,16 @@ def _connected(clone: Any) -> Any:
     """Have a copy connect, and return its socket; None if it cannot. Yields."""
     try:
         clone.connect()
+        info = tcp_info.ask(layers_of(clone.sock))
+        if info is not None and info.state != tcp_info.ESTABLISHED:
+            return None  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
         fresh, clone.sock = clone.sock, None
         return fresh
     except connect_errors(clone) as error:
         _raise_a_deadline(error, clone)
         return None
     finally:
-        if clone.sock is not None:  # the connect failed behind it
+        if clone.sock is not None:  # it is of no use, or the connect failed behind it
             clone.sock.close()
 
 

@@ -12,7 +12,7 @@ import stalepool
 import stalepool_testing as testing
 from breaks import breaks, raises
 from delayed_answers import SILENT
-from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, shim, verdicts
+from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, pooled_connection, shim, verdicts
 from replay_routes import proxied
 from replay_tools import (
     ECHO,
@@ -21,7 +21,10 @@ from replay_tools import (
     send,
     wrapped_by_a_tracer,
 )
-from stalepool.connection.fresh_socket import address_of
+from stalepool import runtime
+from stalepool.connection.fresh_socket import address_of, take
+from stalepool.connection.request import Request
+from stalepool.connection.state import find
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, Close, FaultServer, ProcessThenReset, Respond
 
@@ -74,6 +77,14 @@ def test_a_socket_says_itself_where_it_leads():
     with testing.reset() as pair:
         conn.sock = pair.client
         assert address_of(conn) is None  # it cannot say any more
+
+
+def test_a_connection_that_another_thread_has_closed_takes_none():
+    with shim(), reused() as (_, pool), socket.socket() as fresh:
+        conn = pooled_connection(pool)
+        request = Request(find(conn.sock), conn, b"GET / HTTP/1.1", runtime.current)
+        conn.close()
+        assert not take(request, fresh) and conn.sock is None
 
 
 def with_own(*names):
