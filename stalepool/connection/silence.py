@@ -96,7 +96,6 @@ class Watch:
             info = self._open()
             if info is not None and not info.unacked:
                 self._begin_to_probe(info)
-                return False
         if info is None:
             self.replay.close()
             return False
