@@ -1,23 +1,21 @@
-"""Wait for the first byte of an answer; if none comes, replay the request or raise its error."""
+"""The answer to a request: its first byte is awaited, its head read, and what that says learnt."""
 
 from __future__ import annotations
 
 import copyreg
-from io import BufferedReader, BytesIO
+from io import BufferedReader
 from typing import Any, Optional
 
 from stalepool import fallback, stats, status
 from stalepool.clock import monotonic
 from stalepool.connection import replay, request_rules
-from stalepool.connection.connect import shorter
 from stalepool.connection.origins import peer_of
-from stalepool.connection.request import NOTHING_LEFT_S, Request
-from stalepool.connection.silence import Watch, first_wait_s
+from stalepool.connection.recover import recover, restore_timeout
+from stalepool.connection.request import Request
+from stalepool.connection.silence import first_wait_s
 from stalepool.connection.state import WAITING, by_id
-from stalepool.foreign import raise_again
-from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
-from stalepool.sockets.layers import clear_tls_errors, layers_of, timeout_of
+from stalepool.sockets.layers import layers_of, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
@@ -50,7 +48,7 @@ class Answer:
             except socket_errors() as caught:
                 error = caught
             if not first:
-                first = _recover(self, request, error)
+                first = recover(self, request, error)
             elif request.wait_s is not None:
                 self.fp.raw._sock.settimeout(request.limit_s)
             super().begin(*args, **options)  # type: ignore[misc]
@@ -68,7 +66,7 @@ class Answer:
             if request is not None:
                 # still set: an exception that is not ours, such as the caller's deadline
                 if request.wait_s is not None and not first:
-                    _restore_timeout(self, request)
+                    restore_timeout(self, request)
                 request.gives_up()
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
@@ -108,100 +106,6 @@ def _begin_to_wait(response: Answer) -> Optional[Request]:
         request.wait_s = wait_s
         sock.settimeout(wait_s)
     return request
-
-
-def _recover(response: Answer, request: Request, error: Optional[BaseException]) -> bytes:
-    """After a read without an answer, keep waiting, replay, or raise the error.
-
-    :param error: what reading raised; None if it found the end of the stream.
-    :returns: the first bytes of an answer; empty: http.client's ``begin`` finds the end by itself.
-    :raises: what reading raised, or the first error if a replay has failed.
-    """
-    sock = response.fp.raw._sock  # not conn.sock: another thread may close the connection meanwhile
-    watch, first = Watch(request), b""
-    since, limit_s = request.sent_at, request.wait_s
-    try:
-        while request.wait_s is not None and failure.has_run_out(error, since, limit_s):
-            if request.left_s == NOTHING_LEFT_S:
-                break
-            _renew_file(response, sock)
-            first = _read_from(response, watch.look())
-            if first:
-                return first
-            error, since, limit_s = None, monotonic(), shorter(watch.pause_s, request.left_s)
-            sock.settimeout(limit_s)
-            try:
-                first = response.fp.peek(1)
-            except socket_errors() as caught:
-                error = caught
-        first = _read_from(response, _last_answer(watch, first, error)) or first
-        if first:
-            return first
-        if request.first_error is not None:
-            replay.note_outcome(request, "failed")
-            raise_again(request.first_error)
-        if error is not None:
-            raise_again(error)
-    finally:
-        watch.replay.close()
-        del error  # its traceback holds this frame
-        if request.wait_s is not None or request.is_replayed:
-            _restore_timeout(response, request)
-    # http.client finds the end by itself; with pyOpenSSL a second read there is an SSLError
-    ended, response.fp = response.fp, BytesIO()
-    ended.close()
-    return b""
-
-
-@fallback.guarded("answer_failed")
-def _restore_timeout(response: Answer, request: Request) -> None:
-    """Set the caller's own timeout again on the socket that is read now."""
-    response.fp.raw._sock.settimeout(request.limit_s)
-    request.wait_s = None
-
-
-def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> Any:
-    """Await the answer to a replay, after the last word on the old connection. Yields.
-
-    A refusal there may be due to the second sending, which then has as long again. After an end the
-    request is replayed, unless it has been.
-
-    :param first: what was read there; if nothing, ``error`` is what was raised.
-    :returns: the file object of the fresh socket; None if there is no replay, or no answer to it.
-    """
-    request, second = watch.request, watch.replay
-    clear_tls_errors(watch.sock, error)
-    if first:
-        if not second.may_be_why(first):
-            return None
-        limit_s = shorter(monotonic() - request.sent_at, request.left_s)
-        return second.answer(limit_s, is_last=True)
-    if second.is_under_way:
-        is_sent = failure.has_ended(watch.sock, error)
-    else:
-        is_sent = replay.is_permitted(request, error) and second.open() and second.send()
-    # taken at once, so that another thread's shutdown of the connection's socket ends the wait
-    return second.answer(request.left_s, is_last=True) if is_sent and second.take() else None
-
-
-@fallback.guarded("answer_failed")
-def _renew_file(response: Answer, sock: Any) -> None:
-    """Give the response a new file object: after a timeout the old one refuses to be read.
-
-    The new one is made first: it keeps a socket open that another thread has closed.
-    """
-    timed_out, response.fp = response.fp, sock.makefile("rb")
-    timed_out.close()
-
-
-def _read_from(response: Answer, file: Any) -> bytes:
-    """Have the response read a replay's answer from its file object; return its first bytes."""
-    if file is None:
-        return b""
-    old, response.fp = response.fp, file
-    response.stalepool_replayed = True
-    old.close()
-    return bytes(file.peek(1))
 
 
 @fallback.guarded("answer_failed")

@@ -8,8 +8,6 @@ import http.client
 import io
 import pickle
 import socket
-import struct
-import threading
 import time
 from types import SimpleNamespace
 
@@ -17,18 +15,16 @@ import pytest
 import urllib3
 from urllib3.connection import HTTPConnection
 
-import lanes
 import pools
 import replay_tools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
-from delayed_answers import AnswerLater, nothing_is_acknowledged
 from errors import links
-from pools import counters, get, pooled_connection, serving, shim, stock
-from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, send, side_by_side
+from pools import counters, get, pooled_connection, serving, shim
+from replay_tools import ECHO, asked, reused, send
 from stalepool.connection.state import find
-from stalepool_testing import Close, ConnectProxy, FaultServer, Respond, Silence
+from stalepool_testing import Close, ConnectProxy, FaultServer, Respond
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -74,16 +70,6 @@ def test_an_answer_whose_connection_is_gone(times, step, status):
             assert response.status == status
         response.close()
         assert (asked(server), stalepool.snapshot()["fallbacks"]) == (1, {})
-
-
-def test_a_receive_timeout_of_the_kernels_ends_the_request():
-    """Stock: the read seems to have found the end. Nothing has ended, so nothing is replayed."""
-    options = [(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 300_000))]
-    ends = []
-    for who in (stock(), *(shim(replay="idempotent", silence_s=each) for each in ("off", 1))):
-        with who, reused(Silence(), timeout=None, socket_options=options) as (server, pool):
-            ends.append((outcome(pool, "GET"), asked(server)))
-    assert ends == [(NO_ANSWER, 1)] * 3
 
 
 BOUND, LIMITED, UPGRADED = "bound to an identity", "idle limit 7 s", "upgraded"
@@ -160,126 +146,6 @@ def test_an_answer_is_pickled_and_copied_as_http_clients(monkeypatch):
         del conn.response_class
         answer = pool.request("GET", "/")._original_response
         assert pickle.loads(pickle.dumps(answer)) == copy.copy(answer) == "x"
-
-
-@pytest.mark.parametrize(
-    ("before", "silence_s", "answered_after_s"),
-    [([], 15, 0), ([], 1, 1.0), ([Close()], 15, 0)],
-    ids=["first wait", "watched", "a replay"],
-)
-def test_another_thread_closes_the_connection(before, silence_s, answered_after_s):
-    """Stock: the file object holds the socket, and the answer is read."""
-    later = AnswerLater(threading.Event())
-    with shim(replay="idempotent", silence_s=silence_s), reused(*before, later) as (_, pool):
-        conn = pooled_connection(pool)
-
-        def end():
-            assert later.came.wait(20)
-            time.sleep(0.2)  # until it is waited for
-            conn.close()
-            time.sleep(answered_after_s)
-            later.told.set()
-
-        _, seen = side_by_side([end, lambda: outcome(pool, "GET", timeout=None)])
-        assert seen == 200 or (before and seen == NO_ANSWER)
-
-
-def test_the_answer_to_a_replay_beside_a_silent_peer_is_read():
-    with shim(replay="idempotent", silence_s=1), reused(Silence()) as (server, pool):
-        with nothing_is_acknowledged():
-            assert outcome(pool, "GET") == 200
-        assert [entry.connection for entry in server.journal] == [0, 0, 1]
-
-
-class Deadline(Exception):
-    """A class of the application's own."""
-
-
-WAIT, REPLAY = [Silence()], [Close(), Silence()]
-#: what a signal handler raises, the caller's timeout, what the request meets, and when
-ALARMS = {
-    "as of a read timeout, in a replay": (TimeoutError, None, REPLAY, 0.2),
-    # both take a round number of seconds, and the handler has a socket's words
-    "as of a read timeout, as the first wait ends": (TimeoutError, 60.0, WAIT, 1.0),
-    "a builtin one": (ValueError, 60.0, WAIT, 0.2),
-    "its own, in a replay": (Deadline, 60.0, REPLAY, 0.2),
-    "no Exception": (KeyboardInterrupt, None, REPLAY, 0.2),
-}
-
-
-@pytest.mark.parametrize("kind, timeout, steps, seconds", ALARMS.values(), ids=ALARMS)
-def test_an_alarm_ends_the_wait(alarm, kind, timeout, steps, seconds):
-    """Stock: it ends the wait for the first answer; a replay's is one more wait to be ended.
-
-    Also while the caller handles another connection's end, which Python makes its context.
-    """
-    error, silence_s = kind("the job timed out"), 1 if seconds == 1 else 15
-    with shim(replay="idempotent", silence_s=silence_s), reused(*steps) as (server, pool):
-        began, sock = time.monotonic(), pooled_connection(pool).sock
-        with pytest.raises(BaseException, match="timed out") as raised:
-            try:
-                raise ConnectionResetError(104, "of another connection")
-            except ConnectionResetError:
-                alarm(error, seconds)
-                pool.request("GET", "/wanted", timeout=timeout)
-        assert time.monotonic() - began < 5
-        assert asked(server) <= len(steps)
-        assert counters(server)["replays_refused"] == {}
-        assert sock.gettimeout() == timeout
-    # urllib3 makes a ReadTimeoutError of some
-    assert raised.value is error or kind in (TimeoutError, ValueError)
-    assert error in links(raised.value)
-    assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
-
-
-GREEN = """
-    import importlib, json, sys
-    from greenlet import GreenletExit
-    from pools import answer_no_connect, counters, shim
-    from replay_tools import links, reused
-    from stalepool_testing import Close, Silence
-
-    green = importlib.import_module(sys.argv[1])
-
-    class Own(Exception):
-        pass
-
-    def ask(pool, came):
-        try:
-            pool.request("GET", "/")
-        except BaseException as error:
-            came += links(error)
-
-    for error in (green.Timeout(), GreenletExit(), Own(), TimeoutError("mine")):
-        for steps in ([Silence()], [Close(), Silence()]):  # in the first try, and in the second
-            with shim(replay="idempotent"), reused(*steps) as (server, pool):
-                came = []
-                thread = green.spawn(ask, pool, came)
-                server.wait_request(1 + len(steps))
-                thread.kill(error)
-                (thread.wait if sys.argv[1] == "eventlet" else thread.join)()
-                assert error is came[0] or (type(error) is TimeoutError and error in came), came
-                assert server.journal.count(path="/") == len(steps)
-                counted = counters(server)
-                replays = {} if len(steps) == 1 else {"failed": 1}
-                assert (counted["replays"], counted["replays_refused"]) == (replays, {})
-
-    with shim(replay="idempotent"), reused(Close()) as (server, pool):
-        answer_no_connect(server)
-        try:
-            with green.Timeout(0.5, ValueError("mine")):
-                pool.request("GET", "/")
-        except ValueError as error:
-            print(json.dumps(str(error)))
-"""
-
-
-@pytest.mark.parametrize("hub", lanes.HUBS)
-@pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
-    """A library's own timeout, a kill, and an ``Exception`` of a timer's; also in a replay."""
-    flags = ["-Wignore::ResourceWarning"]
-    assert run_python(GREEN, world, world=world, env=hub, flags=flags) == "mine"
 
 
 @pytest.mark.parametrize("what", ["replay", "move"])

@@ -1,0 +1,111 @@
+"""No byte of an answer has come: keep waiting, replay the request, or raise what reading raised."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any, Optional
+
+from stalepool import fallback
+from stalepool.clock import monotonic
+from stalepool.connection import replay
+from stalepool.connection.connect import shorter
+from stalepool.connection.request import NOTHING_LEFT_S, Request
+from stalepool.connection.silence import Watch
+from stalepool.foreign import raise_again
+from stalepool.sockets import failure
+from stalepool.sockets.failure import socket_errors
+from stalepool.sockets.layers import clear_tls_errors
+
+
+def recover(response: Any, request: Request, error: Optional[BaseException]) -> bytes:
+    """After a read without an answer, keep waiting, replay, or raise the error.
+
+    :param error: what reading raised; None if it found the end of the stream.
+    :returns: the first bytes of an answer; empty: http.client's ``begin`` finds the end by itself.
+    :raises: what reading raised, or the first error if a replay has failed.
+    """
+    sock = response.fp.raw._sock  # not conn.sock: another thread may close the connection meanwhile
+    watch, first = Watch(request), b""
+    since, limit_s = request.sent_at, request.wait_s
+    try:
+        while request.wait_s is not None and failure.has_run_out(error, since, limit_s):
+            if request.left_s == NOTHING_LEFT_S:
+                break
+            _renew_file(response, sock)
+            first = _read_from(response, watch.look())
+            if first:
+                return first
+            error, since, limit_s = None, monotonic(), shorter(watch.pause_s, request.left_s)
+            sock.settimeout(limit_s)
+            try:
+                first = response.fp.peek(1)
+            except socket_errors() as caught:
+                error = caught
+        first = _read_from(response, _last_answer(watch, first, error)) or first
+        if first:
+            return first
+        if request.first_error is not None:
+            replay.note_outcome(request, "failed")
+            raise_again(request.first_error)
+        if error is not None:
+            raise_again(error)
+    finally:
+        watch.replay.close()
+        del error  # its traceback holds this frame
+        if request.wait_s is not None or request.is_replayed:
+            restore_timeout(response, request)
+    # http.client finds the end by itself; with pyOpenSSL a second read there is an SSLError
+    ended, response.fp = response.fp, BytesIO()
+    ended.close()
+    return b""
+
+
+@fallback.guarded("answer_failed")
+def restore_timeout(response: Any, request: Request) -> None:
+    """Set the caller's own timeout again on the socket that is read now."""
+    response.fp.raw._sock.settimeout(request.limit_s)
+    request.wait_s = None
+
+
+def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> Any:
+    """Await the answer to a replay, after the last word on the old connection. Yields.
+
+    A refusal there may be due to the second sending, which then has as long again. After an end the
+    request is replayed, unless it has been.
+
+    :param first: what was read there; if nothing, ``error`` is what was raised.
+    :returns: the file object of the fresh socket; None if there is no replay, or no answer to it.
+    """
+    request, second = watch.request, watch.replay
+    clear_tls_errors(watch.sock, error)
+    if first:
+        if not second.may_be_why(first):
+            return None
+        limit_s = shorter(monotonic() - request.sent_at, request.left_s)
+        return second.answer(limit_s, is_last=True)
+    if second.is_under_way:
+        is_sent = failure.has_ended(watch.sock, error)
+    else:
+        is_sent = replay.is_permitted(request, error) and second.open() and second.send()
+    # taken at once, so that another thread's shutdown of the connection's socket ends the wait
+    return second.answer(request.left_s, is_last=True) if is_sent and second.take() else None
+
+
+@fallback.guarded("answer_failed")
+def _renew_file(response: Any, sock: Any) -> None:
+    """Give the response a new file object: after a timeout the old one refuses to be read.
+
+    The new one is made first: it keeps a socket open that another thread has closed.
+    """
+    timed_out, response.fp = response.fp, sock.makefile("rb")
+    timed_out.close()
+
+
+def _read_from(response: Any, file: Any) -> bytes:
+    """Have the response read a replay's answer from its file object; return its first bytes."""
+    if file is None:
+        return b""
+    old, response.fp = response.fp, file
+    response.stalepool_replayed = True
+    old.close()
+    return bytes(file.peek(1))
