@@ -153,11 +153,13 @@ def test_a_connection_has_gone_for_one_of_a_closed_set():
     for _ in range(2):
         origin.count("replays", "ok")
     origin.count("reconnects", "ok")
+    origin.count("replays_refused", "method")
     seen = origin.as_dict()
     assert set(seen["gone"]) == reasons | {"presend_check", "probe_unanswered", *in_request}
     assert {**seen["gone"], **in_request} == seen["gone"]
     assert seen["saved"] == {"replayed": 2, "kept_off": 0, "reconnected": 1}
     assert (seen["checkouts"], seen["discards"]) == (len(Verdict), len(reasons))
+    assert seen["replays_refused"] == {"method": 1}
 
 
 # The faults that a single request meets are in connection/test_replay_matrix.

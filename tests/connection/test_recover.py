@@ -8,11 +8,11 @@ import time
 import pytest
 
 import lanes
-from delayed_answers import AnswerLater, nothing_is_acknowledged
+from delayed_answers import AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
-from pools import counters, pooled_connection, shim, stock
-from replay_tools import NO_ANSWER, asked, outcome, reused, side_by_side
-from stalepool_testing import Close, Silence
+from pools import counters, get, pooled_connection, shim, stock
+from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, side_by_side
+from stalepool_testing import Close, Silence, kernel
 
 
 def test_a_receive_timeout_of_the_kernels_ends_the_request():
@@ -143,3 +143,32 @@ def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
     """A library's own timeout, a kill, and an ``Exception`` of a timer's; also in a replay."""
     flags = ["-Wignore::ResourceWarning"]
     assert run_python(GREEN, world, world=world, env=hub, flags=flags) == "mine"
+
+
+@pytest.mark.parametrize("status, headers", [(503, {}), (409, {"Idempotency-Key": "1"})])
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_nor_is_that_of_the_first_one(status, headers, is_answered):
+    """Where the second sending is in work: unless nothing comes of it."""
+
+    def answer(later, conn):
+        later.told.set()
+        assert later.was_sent.wait(20)
+        kernel.wait_until(lambda: kernel.unread_bytes(conn.sock) == 0, "a client that has read it")
+        return ECHO if is_answered else Close()
+
+    with sent_twice(answer, status, "ok" if is_answered else "failed") as (_, pool, _):
+        response = pool.request("POST" if headers else "GET", "/wanted", headers=headers)
+        assert response.status == (200 if is_answered else status)
+        assert response.stalepool_replayed is is_answered
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_refusal_is_not_held_back_for_long(status):
+    """The second sending waits in a queue, where the server serves one connection at a time."""
+
+    def answer(later, _):
+        later.told.set()
+        return Silence()
+
+    with sent_twice(answer, status) as (_, pool, _):
+        assert get(pool, "/wanted") == status

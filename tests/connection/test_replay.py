@@ -23,7 +23,7 @@ import replay_tools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
-from delayed_answers import LOST, SILENT, AnswerLater, nothing_is_acknowledged
+from delayed_answers import LOST, SILENT, AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import direct, proxied
@@ -282,33 +282,6 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-@contextlib.contextmanager
-def sent_twice(answer, first_status=200, outcome="failed", **options):
-    """A pool whose next request is not answered, until told, and is sent on a fresh socket, too.
-
-    ``answer``: a function that makes the step of the second sending; ``outcome``: of that. Both end
-    in half of the time.
-    """
-    later = AnswerLater(threading.Event(), first_status)
-
-    def step(request):
-        if later.came.is_set():
-            return answer(later, conn)
-        return later if request.path == "/wanted" else ECHO
-
-    options = {"timeout": 20, **options}
-    with shim_with_replay(), serving(step, **options) as (server, pool), nothing_is_acknowledged():
-        prime(pool)
-        conn, began = pooled_connection(pool), time.monotonic()
-        yield server, pool, later
-        later.told.set()
-        assert time.monotonic() - began < options["timeout"] / 2
-        assert counters(server)["replays"] == {outcome: 1}
-        # one that was answered is not
-        assert counters(server)["gone"] == ({"silent_in_request": 1} if outcome == "ok" else {})
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
 @pytest.mark.parametrize("status", [403, 503])
 def test_one_connection_too_many_is_no_answer(status):
     """Where the old one lives, and so counts as well."""
@@ -320,35 +293,6 @@ def test_one_connection_too_many_is_no_answer(status):
             later.told.set()
 
         assert side_by_side([lambda: get(pool, "/wanted"), answer_the_first])[0] == 200
-
-
-@pytest.mark.parametrize("status, headers", [(503, {}), (409, {"Idempotency-Key": "1"})])
-@pytest.mark.parametrize("is_answered", [True, False])
-def test_nor_is_that_of_the_first_one(status, headers, is_answered):
-    """Where the second sending is in work: unless nothing comes of it."""
-
-    def answer(later, conn):
-        later.told.set()
-        assert later.was_sent.wait(20)
-        kernel.wait_until(lambda: kernel.unread_bytes(conn.sock) == 0, "a client that has read it")
-        return ECHO if is_answered else Close()
-
-    with sent_twice(answer, status, "ok" if is_answered else "failed") as (_, pool, _):
-        response = pool.request("POST" if headers else "GET", "/wanted", headers=headers)
-        assert response.status == (200 if is_answered else status)
-        assert response.stalepool_replayed is is_answered
-
-
-@pytest.mark.parametrize("status", [401, 503])
-def test_a_refusal_is_not_held_back_for_long(status):
-    """The second sending waits in a queue, where the server serves one connection at a time."""
-
-    def answer(later, _):
-        later.told.set()
-        return Silence()
-
-    with sent_twice(answer, status) as (_, pool, _):
-        assert get(pool, "/wanted") == status
 
 
 def test_only_so_many_requests_have_a_second_socket():

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from dataclasses import dataclass, field
-from typing import Any, Dict
+from typing import Any, Dict, Iterator, Tuple
 
+import stalepool
 from breaks import breaks
+from pools import counters, pooled_connection, serving, shim
+from replay_tools import ECHO, prime
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import AnswerStep, Exchange, swallow
 from stalepool_testing.wire import Ended
@@ -41,6 +46,38 @@ class AnswerLater(AnswerStep):
         assert self.told.wait(20)
         exchange.respond(self.status, b"ok")
         self.was_sent.set()
+
+
+@contextlib.contextmanager
+def sent_twice(
+    answer: Any, first_status: int = 200, outcome: str = "failed", **options: Any
+) -> Iterator[Tuple[Any, Any, AnswerLater]]:
+    """A pool whose next request is not answered, until told, and is sent on a fresh socket, too.
+
+    ``answer``: a function that makes the step of the second sending; ``outcome``: of that. Both end
+    in half of the time.
+    """
+    later = AnswerLater(threading.Event(), first_status)
+
+    def step(request: Any) -> Any:
+        if later.came.is_set():
+            return answer(later, conn)
+        return later if request.path == "/wanted" else ECHO
+
+    options = {"timeout": 20, **options}
+    with shim(replay="idempotent", silence_s=1), serving(step, **options) as (
+        server,
+        pool,
+    ), nothing_is_acknowledged():
+        prime(pool)
+        conn, began = pooled_connection(pool), time.monotonic()
+        yield server, pool, later
+        later.told.set()
+        assert time.monotonic() - began < options["timeout"] / 2
+        assert counters(server)["replays"] == {outcome: 1}
+        # one that was answered is not
+        assert counters(server)["gone"] == ({"silent_in_request": 1} if outcome == "ok" else {})
+        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @dataclass(frozen=True)
