@@ -9,10 +9,11 @@ from types import FunctionType
 from typing import Any, Optional
 
 from stalepool import fallback
-from stalepool.connection.connect import PINNED, arm, connect_errors
+from stalepool.clock import monotonic
+from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
 from stalepool.connection.request import Request
-from stalepool.foreign import is_a_handlers, is_socket_timeout, is_timeout, raise_again
-from stalepool.sockets import tcp_info
+from stalepool.foreign import is_a_handlers, is_foreign, is_socket_timeout, raise_again
+from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of, raw_of
 
@@ -52,6 +53,7 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
 @fallback.guarded("fresh_socket_failed")
 def _connected(clone: Any) -> Any:
     """Have a copy connect, and return its socket; None if it cannot. Yields."""
+    since = monotonic()
     try:
         clone.connect()
         info = tcp_info.ask(layers_of(clone.sock))
@@ -60,7 +62,7 @@ def _connected(clone: Any) -> Any:
         fresh, clone.sock = clone.sock, None
         return fresh
     except connect_errors(clone) as error:
-        _raise_a_deadline(error, clone)
+        _raise_a_deadline(error, clone, since)
         return None
     finally:
         if clone.sock is not None:  # it is of no use, or the connect failed behind it
@@ -75,10 +77,19 @@ def _copy_of(conn: Any) -> Any:
     return clone
 
 
-def _raise_a_deadline(error: BaseException, conn: Any) -> None:
-    """Raise the caller's deadline if urllib3 has made a ConnectTimeoutError of it."""
+def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
+    """Raise the caller's deadline if urllib3 has made an error of its own of it.
+
+    It may be any OSError, such as requests' ``Timeout``, or look like the socket's own timeout.
+
+    :param since: monotonic time at which the copy began to connect.
+    """
     for link in (error, error.__cause__, error.__context__):
-        if link is not None and is_timeout(link) and not is_socket_timeout(link, conn):
+        if link is None or isinstance(link, _socket.gaierror):
+            continue  # a resolver is often somebody's own
+        has_run_out = failure.has_run_out(link, since, number_of(conn.timeout))
+        is_the_sockets = has_run_out and is_socket_timeout(link, conn)
+        if is_foreign(link, conn) and not is_the_sockets:
             raise_again(link)
 
 

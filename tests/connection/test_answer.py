@@ -20,7 +20,6 @@ import replay_tools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
-from errors import links
 from pools import counters, get, pooled_connection, serving, shim
 from replay_tools import ECHO, asked, reused, send
 from stalepool.connection.state import find
@@ -163,16 +162,6 @@ def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what):
             with pytest.raises(urllib3.exceptions.ProtocolError):
                 pool.request("GET" if what == "replay" else "POST", "/", timeout=None)
         assert time.monotonic() - began < 20
-
-
-def test_a_deadline_ends_the_opening_of_a_fresh_socket(alarm):
-    """Stock: it ends the wait for the answer. urllib3 makes a ConnectTimeoutError of it here."""
-    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
-        pools.answer_no_connect(server)
-        alarm(TimeoutError("the caller's deadline"), 0.05)
-        with pytest.raises(urllib3.exceptions.HTTPError) as raised:
-            pool.request("POST", "/", timeout=10)
-        assert "the caller's deadline" in " ".join(map(str, links(raised.value)))
 
 
 WITH_ALL = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 0}

@@ -5,6 +5,7 @@ import gc
 import socket
 
 import pytest
+import requests
 import urllib3
 from urllib3.connection import HTTPConnection
 
@@ -12,7 +13,16 @@ import stalepool
 import stalepool_testing as testing
 from breaks import breaks, raises
 from delayed_answers import SILENT
-from pools import VERIFIES_NAMES_ALONE, await_arrival, counters, pooled_connection, shim, verdicts
+from errors import links
+from pools import (
+    VERIFIES_NAMES_ALONE,
+    answer_no_connect,
+    await_arrival,
+    counters,
+    pooled_connection,
+    shim,
+    verdicts,
+)
 from replay_routes import proxied
 from replay_tools import (
     ECHO,
@@ -77,6 +87,18 @@ def test_a_socket_says_itself_where_it_leads():
     with testing.reset() as pair:
         conn.sock = pair.client
         assert address_of(conn) is None  # it cannot say any more
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, requests.Timeout, type("Own", (OSError,), {})])
+def test_a_deadline_ends_its_opening(alarm, kind):
+    """Stock: it ends the wait for the answer. urllib3 makes an error of its own of it here."""
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        answer_no_connect(server)
+        alarm(kind("the caller's deadline"), 0.05)
+        with pytest.raises((urllib3.exceptions.HTTPError, kind)) as raised:
+            pool.request("POST", "/", timeout=10)
+        assert "the caller's deadline" in " ".join(map(str, links(raised.value)))
+        assert len(server.journal) == 1
 
 
 def test_a_connection_that_another_thread_has_closed_takes_none():
