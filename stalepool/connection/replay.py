@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-from typing import Any, FrozenSet, Optional, Set
+from typing import Any, Optional, Set
 
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic
@@ -19,7 +19,7 @@ from stalepool.connection.request import Request
 from stalepool.connection.request_rules import (
     CONFLICT,
     DEATH_RULES,
-    REFUSALS,
+    REFUSALS_BESIDE,
     REPLAY_RULES,
     TOO_MANY,
     first_refusal,
@@ -176,8 +176,7 @@ class Replay:
             return None
         if file is None:
             return None
-        is_refused = not is_last and self._is_among(REFUSALS, file.peek(1))
-        if is_refused or not self.take():
+        if (not is_last and self._is_no_answer(file.peek(1))) or not self.take():
             file.close()
             self.close()
             return None
@@ -189,18 +188,32 @@ class Replay:
 
     def may_be_why(self, first: bytes) -> bool:
         """Tell whether an answer on the old connection may refuse it because of this sending."""
-        return self.is_under_way and self._is_among(TOO_MANY, first)
+        status = _status_of(first)
+        return self.is_under_way and (status in TOO_MANY or self._is_in_work(status))
 
-    def _is_among(self, statuses: FrozenSet[int], first: bytes) -> bool:
-        digits = first[9:12]  # of "HTTP/1.1 503"
-        status = int(digits) if digits.isdigit() else 0
-        return status in statuses or (status == CONFLICT and has_a_key(self.request))
+    def _is_no_answer(self, first: bytes) -> bool:
+        """Tell whether an answer here may be due to the second connection, or to its way.
+
+        So may a gateway's 502. What is less than a status line may become any answer.
+        """
+        status = _status_of(first)
+        is_of_the_request = 200 <= status < 500 and status not in REFUSALS_BESIDE
+        return not is_of_the_request or self._is_in_work(status)
+
+    def _is_in_work(self, status: int) -> bool:
+        return status == CONFLICT and has_a_key(self.request)
 
     def _raise_a_deadline(self, error: BaseException) -> None:
         """Raise an error again if it is the caller's deadline, and not one of the socket."""
         clear_tls_errors(self.sock, error)
         if is_foreign(error):
             raise_again(error)
+
+
+def _status_of(first: bytes) -> int:
+    """Return the status of an answer by its first bytes, such as ``HTTP/1.1 503``; 0 without."""
+    digits = first[9:12]
+    return int(digits) if digits.isdigit() else 0
 
 
 def _file_of(sock: Any, limit_s: Optional[float]) -> Any:

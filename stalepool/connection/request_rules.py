@@ -201,6 +201,8 @@ def _limit_that_is_near(state: State) -> Optional[str]:
 TOO_MANY = frozenset((429, 503))
 #: by which a server may refuse a second connection; it has not shown the client's certificate, say
 REFUSALS = TOO_MANY | {401, 403, 413}
+#: and one beside another: the request has come in pieces, too late, or to the wrong server
+REFUSALS_BESIDE = REFUSALS | {400, 408, 421}
 CONFLICT = 409  # a request with the same idempotency key is in work
 
 _timeout_of_a_hint = re.compile(r"(?:^|,)\s*timeout\s*=\s*([0-9]+)\s*(?:,|$)", re.IGNORECASE).search

@@ -45,7 +45,17 @@ from stalepool.connection.request import Request
 from stalepool.connection.state import WAITING, find
 from stalepool.sockets import tcp_info
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, Respond, Silence, kernel
+from stalepool_testing import (
+    TLS,
+    AnswerStep,
+    Close,
+    FaultServer,
+    HalfStatusLine,
+    Reset,
+    Respond,
+    Silence,
+    kernel,
+)
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 shim_with_replay = functools.partial(shim, **SETTINGS)
@@ -282,10 +292,14 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-@pytest.mark.parametrize("status", [403, 503])
-def test_one_connection_too_many_is_no_answer(status):
-    """Where the old one lives, and so counts as well."""
-    with sent_twice(lambda *_: Respond(status)) as (server, pool, later):
+@pytest.mark.parametrize(
+    "step",
+    [*map(Respond, (403, 421, 502, 503)), HalfStatusLine()],
+    ids=["403", "421", "502", "503", "half a status line"],
+)
+def test_what_is_no_answer_while_the_old_one_may_be(step):
+    """Such as a refusal: the old one lives, so this is one connection too many."""
+    with sent_twice(lambda *_: step) as (server, pool, later):
 
         def answer_the_first():
             server.wait_ended(1)
