@@ -67,11 +67,6 @@ def is_timeout(error: Optional[BaseException]) -> bool:
     return of_eventlet or (isinstance(error, (TimeoutError, _socket.timeout)) and not error.errno)
 
 
-def has_socket_timeout_text(error: Optional[BaseException]) -> bool:
-    """Tell whether it is a timeout with a socket's text, which a signal handler may use, too."""
-    return is_timeout(error) and "timed out" in str(error)
-
-
 def is_socket_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
     """Tell whether it is the timeout of a socket, and not a signal handler's or a timer's.
 
@@ -79,7 +74,7 @@ def is_socket_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
 
     :param conn: a connection whose class may raise timeouts of its own.
     """
-    if error is None or not has_socket_timeout_text(error):
+    if error is None or not is_timeout(error) or "timed out" not in str(error):
         return False
     return _is_called_by_us(passed_through(error)[-1:], conn)
 

@@ -17,8 +17,11 @@ from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of, raw_of
 
-#: modules whose functions open a connection as urllib3 does
-_STOCK = ("urllib3.connection", "stalepool.connection.connect")
+#: modules whose classes and functions open a connection as urllib3 does
+_STOCK = ("http.client", "urllib3.connection", "urllib3.contrib.socks")
+
+#: methods that open a connection; not all versions have all
+_OPENERS = ("connect", "_new_conn", "_tunnel", "_prepare_conn")
 
 #: hooks that may have been set on a connection itself: a copy would call the original's
 _HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
@@ -41,21 +44,21 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
     conn = request.conn()
     if conn is None or not _may_be_copied(conn):
         return None
-    clone = _copy_of(conn)
-    clone.timeout = limit_s
-    setattr(clone, PINNED, address)
-    fresh = _connected(clone)
+    fresh = _connected(conn, limit_s, address)
     if fresh is not None:
         arm(fresh, request.state.origin, request.settings)
     return fresh
 
 
 @fallback.guarded("fresh_socket_failed")
-def _connected(clone: Any) -> Any:
+def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
     """Have a copy connect, and return its socket; None if it cannot. Yields."""
-    since = monotonic()
+    clone, since = _copy_of(conn), monotonic()
+    vars(clone).update({"timeout": limit_s, PINNED: address})
     try:
         clone.connect()
+        if _lets_go_of_the_same(clone, conn.sock):
+            return None
         info = tcp_info.ask(layers_of(clone.sock))
         if info is not None and info.state != tcp_info.ESTABLISHED:
             return None  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
@@ -67,6 +70,20 @@ def _connected(clone: Any) -> Any:
     finally:
         if clone.sock is not None:  # it is of no use, or the connect failed behind it
             clone.sock.close()
+
+
+def _lets_go_of_the_same(clone: Any, old: Any) -> bool:
+    """Tell whether a copy was handed the socket that the connection has; then it must not close it.
+
+    Somebody's ``create_connection()`` may hand one out: the object, or one made of its descriptor.
+    """
+    fresh, raw = raw_of(clone.sock), raw_of(old)
+    if fresh is None or raw is None or fresh.fileno() != raw.fileno():
+        return False
+    clone.sock = None
+    if fresh is not raw:
+        fresh.detach()
+    return True
 
 
 def _copy_of(conn: Any) -> Any:
@@ -84,13 +101,16 @@ def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
 
     :param since: monotonic time at which the copy began to connect.
     """
-    for link in (error, error.__cause__, error.__context__):
-        if link is None or isinstance(link, _socket.gaierror):
-            continue  # a resolver is often somebody's own
-        has_run_out = failure.has_run_out(link, since, number_of(conn.timeout))
-        is_the_sockets = has_run_out and is_socket_timeout(link, conn)
-        if is_foreign(link, conn) and not is_the_sockets:
-            raise_again(link)
+    try:
+        for link in (error, error.__cause__, error.__context__):
+            if link is None or isinstance(link, _socket.gaierror):
+                continue  # a resolver is often somebody's own
+            has_run_out = failure.has_run_out(link, since, number_of(conn.timeout))
+            is_the_sockets = has_run_out and is_socket_timeout(link, conn)
+            if is_foreign(link, conn) and not is_the_sockets:
+                raise_again(link)
+    finally:
+        del error, link  # a traceback holds this frame
 
 
 def _may_be_copied(conn: Any) -> bool:
@@ -107,8 +127,17 @@ def _may_be_copied(conn: Any) -> bool:
         return False
     if raw is not None and not is_in_this_namespace(raw):
         return False  # in this one another server may have the address
-    opens = [getattr(getattr(cls, name), "__globals__", {}) for name in ("connect", "_new_conn")]
-    return all(str(names.get("__name__")).endswith(_STOCK) for names in opens)
+    return all(_is_urllib3s(cls, name) for name in _OPENERS if hasattr(cls, name))
+
+
+def _is_urllib3s(cls: Any, name: str) -> bool:
+    """Tell whether a method is urllib3's own, perhaps in a wrapper that somebody put in its place.
+
+    A wrapper in urllib3's class, or one of wrapt's in a subclass, which has the globals of its own.
+    """
+    owner = next(each for each in cls.__mro__ if name in vars(each))
+    defined_in = getattr(vars(owner)[name], "__globals__", {}).get("__name__")
+    return owner.__module__.endswith(_STOCK) or str(defined_in).endswith(_STOCK)
 
 
 def _pools_check_connections(cls: Any) -> bool:

@@ -15,7 +15,7 @@ from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection.connect import shorter
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
-from stalepool.connection.request import Request
+from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import (
     CONFLICT,
     DEATH_RULES,
@@ -25,12 +25,13 @@ from stalepool.connection.request_rules import (
     first_refusal,
     has_a_key,
 )
-from stalepool.foreign import is_foreign, raise_again
+from stalepool.foreign import is_foreign
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 #: seconds for each operation (connect, tunnel, handshake) of a replay: a SYN, one retransmission
 REPLAY_S = 2.0
+PIECE = 1 << 14  #: bytes of one write: as much as a TLS record holds
 
 #: requests of the process that have a second socket at a time: descriptors may be scarce
 MOST_BESIDE = 64
@@ -96,6 +97,8 @@ class Replay:
         self.sock: Any = None
         #: it has begun, and what becomes of it is not known yet
         self.is_under_way = False
+        #: the socket was opened beside the old one, which may still be answered
+        self.is_beside = False
 
     def open(self) -> bool:
         """Open the socket, since the connection has ended. False if that failed. Yields."""
@@ -112,26 +115,23 @@ class Replay:
         if len(_beside) >= MOST_BESIDE:
             return False
         _beside.add(id(self))
+        self.is_beside = True
         self.sock = open_like(self.request, limit_s, address_of(self.request.conn()))
         return self.sock is not None
 
     def close(self) -> None:
         """Close the socket, if it is open: what was sent on it is not to arrive any more."""
-        if self.is_under_way:
+        sock, was_under_way = self.sock, self.is_under_way
+        self.let_go()  # first, so that nothing is done twice if this is interrupted
+        if sock is not None:
+            abandon(sock)
+        if was_under_way:
             note_outcome(self.request, "failed")
-        if self.sock is not None:
-            abandon(self.sock)
-        self.let_go()
 
     def let_go(self) -> None:
         """Leave the socket to the connection."""
         _beside.discard(id(self))
-        self.sock, self.is_under_way = None, False
-
-    @property
-    def is_beside(self) -> bool:
-        """Tell whether the socket was opened beside the old one, which may still be answered."""
-        return id(self) in _beside
+        self.sock, self.is_under_way, self.is_beside = None, False, False
 
     def send(self) -> bool:
         """Send the record. False if that failed, so that the socket is closed. Yields.
@@ -146,14 +146,22 @@ class Replay:
             limit_s = shorter(REPLAY_S if self.is_beside else None, request.left_s)
             since = monotonic()
             try:
-                self.sock.settimeout(limit_s)
-                self.sock.sendall(b"".join(request.sent))
+                self._send_within(limit_s)
                 return True
             except failure.socket_errors() as error:
-                if not failure.has_run_out(error, since, limit_s):
-                    self._raise_a_deadline(error)
+                has_run_out = failure.has_run_out(error, since, limit_s, text="")
+                if not has_run_out and self._is_a_deadline(error):
+                    raise
         self.close()
         return False
+
+    def _send_within(self, limit_s: Optional[float]) -> None:
+        """Send the record in pieces, since some TLS and green sockets limit each write alone."""
+        record, began = b"".join(self.request.sent), monotonic()
+        for at in range(0, len(record), PIECE):
+            left_s = None if limit_s is None else began + limit_s - monotonic()
+            self.sock.settimeout(None if left_s is None else max(NOTHING_LEFT_S, left_s))
+            self.sock.sendall(record[at : at + PIECE])
 
     def take(self) -> bool:
         """Give the connection the socket. False if another thread has closed the connection."""
@@ -171,7 +179,8 @@ class Replay:
         try:
             file = _file_of(self.sock, limit_s)
         except failure.socket_errors() as error:
-            self._raise_a_deadline(error)
+            if self._is_a_deadline(error):
+                raise
             self.close()
             return None
         if file is None:
@@ -203,11 +212,10 @@ class Replay:
     def _is_in_work(self, status: int) -> bool:
         return status == CONFLICT and has_a_key(self.request)
 
-    def _raise_a_deadline(self, error: BaseException) -> None:
-        """Raise an error again if it is the caller's deadline, and not one of the socket."""
+    def _is_a_deadline(self, error: BaseException) -> bool:
+        """Tell whether an error is the caller's deadline, and not the socket's own."""
         clear_tls_errors(self.sock, error)
-        if is_foreign(error):
-            raise_again(error)
+        return is_foreign(error)
 
 
 def _status_of(first: bytes) -> int:

@@ -13,7 +13,7 @@ import sys
 from typing import Any, Optional, Tuple, Type
 
 from stalepool.clock import monotonic
-from stalepool.foreign import has_socket_timeout_text, is_a_handlers, is_timeout
+from stalepool.foreign import is_a_handlers, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import Layers, RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
@@ -68,15 +68,18 @@ def _is_closed_by_us(layers: Optional[Layers], events: int) -> bool:
     return info.was_closed_by_us or has_stopped_reading
 
 
-def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[float]) -> bool:
+def has_run_out(
+    error: Optional[BaseException], since: float, limit_s: Optional[float], text: str = "timed out"
+) -> bool:
     """Tell whether a timeout is the socket's own, and not the caller's deadline.
 
     A signal handler, or a timer, may raise the same exception, but before the socket's is over.
 
     :param since: monotonic time at which the operation began.
     :param limit_s: the timeout on the socket in seconds, None without one.
+    :param text: a part of the socket's words; urllib3 has none where pyOpenSSL sends.
     """
-    if limit_s is None or not has_socket_timeout_text(error):
+    if limit_s is None or not is_timeout(error) or text not in str(error):
         return False
     return monotonic() - since >= limit_s - _EARLY_S
 

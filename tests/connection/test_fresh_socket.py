@@ -129,6 +129,15 @@ def with_a_hook(name):
     return Hooked
 
 
+class Strict(HTTPConnection):
+    """Has the attributes that it knows."""
+
+    def __setattr__(self, name, value):
+        if "stalepool" in name:
+            raise LookupError("of the application")
+        super().__setattr__(name, value)
+
+
 def opened_by_hand():
     class OpenedByHand(HTTPConnection):
         def __init__(self, *args, **kwargs):
@@ -144,6 +153,8 @@ CLASSES = {
     # it may acquire, say, what is released at the end, or be handed its socket
     "own connect": (with_own("connect"), 1, False),
     "own TCP socket": (with_own("_new_conn"), 1, False),
+    "own tunnel": (with_own("_tunnel"), 1, False),
+    "own attributes": (Strict, 2, True),
     # as botocore has it
     "own close": (with_own("close"), 2, True),
     # as a tracer puts it around urllib3's
@@ -172,6 +183,28 @@ def assert_sockets(cls, at_most, rides_it):
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_class_of_somebody_else(name):
     assert_sockets(*CLASSES[name])
+
+
+def test_a_wrapper_around_urllib3s_own(monkeypatch):
+    """A decorator for the whole process, as a tracer's."""
+    stock = HTTPConnection.connect
+    monkeypatch.setattr(HTTPConnection, "connect", functools.wraps(stock)(lambda self: stock(self)))
+    assert_sockets(HTTPConnection, 2, rides_it=True)
+
+
+@pytest.mark.parametrize("is_object", [True, False])
+def test_handed_the_socket_that_it_has(is_object, monkeypatch):
+    """By the application, which may have it from a supervisor, as a descriptor."""
+    stock, held = urllib3.util.connection.create_connection, []
+
+    def hand_out(*args, **options):
+        if not held:
+            sock = stock(*args, **options)
+            held.append(sock if is_object else sock.detach())
+        return held[0] if is_object else socket.socket(fileno=held[0])
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", hand_out)
+    assert_sockets(HTTPConnection, 1, rides_it=False)
 
 
 def test_in_another_network_namespace_none_is_opened():

@@ -363,18 +363,38 @@ def test_another_thread_shuts_down_the_socket_of_a_silent_one():
         assert outcome(pool, "GET") == replay_tools.NO_ANSWER
 
 
-@pytest.mark.parametrize("in_pieces", [False, True])
-def test_a_send_that_takes_long_beside_an_answer(in_pieces):
+class LimitsEachWrite(socket.socket):
+    """As eventlet's and pyOpenSSL's does; and its timeouts have no words, as with the latter."""
+
+    def sendall(self, data, flags=0):
+        try:
+            while data:
+                data = data[self.send(data, flags) :]
+        except socket.timeout:
+            raise socket.timeout from None
+
+
+@pytest.mark.parametrize("is_slow, limits_each", [(False, False), (True, False), (True, True)])
+def test_a_send_that_takes_long_beside_an_answer(is_slow, limits_each, monkeypatch):
     """The second sending is read late, or slowly, while the first one is answered."""
+    connect = urllib3.util.connection.create_connection
+
+    def create_connection(*args, **options):
+        sock = connect(*args, **options)
+        limited = LimitsEachWrite(fileno=sock.detach())
+        limited.settimeout(5)
+        return limited
 
     def answer(later, _):
         later.told.set()
-        if not in_pieces:
+        if not is_slow:
             return testing.ZeroWindow(15)
         server.add(testing.Bandwidth(70_000, "up"))
         return ECHO
 
-    body = (LARGE[:30_000] for _ in range(30)) if in_pieces else LARGE
+    if limits_each:
+        monkeypatch.setattr(urllib3.util.connection, "create_connection", create_connection)
+    body = (LARGE[:30_000] for _ in range(30)) if is_slow else LARGE
     options = {"receive_buffer": 16384, "socket_options": SMALL}
     with breaks("limit of a replay's connect", by=0.5):
         with sent_twice(answer, **options) as (server, pool, _):
