@@ -9,6 +9,7 @@ import _socket
 import traceback
 from typing import Any, Iterable, List, NoReturn, Optional
 
+TIMED_OUT = "timed out"  #: the words of a socket's timeout
 #: packages whose exceptions our own calls raise
 _CALLED_BY_US = frozenset(
     (
@@ -63,7 +64,7 @@ def _is_called_by_us(modules: Iterable[str], called: Any) -> bool:
 def is_timeout(error: Optional[BaseException]) -> bool:
     """Tell whether it is a timeout of a socket or a timer. ETIMEDOUT is not: it has an errno."""
     # a TLS socket of eventlet 0.33 raises an SSLError
-    of_eventlet = isinstance(error, OSError) and error.args == ("timed out",)
+    of_eventlet = isinstance(error, OSError) and error.args == (TIMED_OUT,)
     return of_eventlet or (isinstance(error, (TimeoutError, _socket.timeout)) and not error.errno)
 
 
@@ -74,7 +75,7 @@ def is_socket_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
 
     :param conn: a connection whose class may raise timeouts of its own.
     """
-    if error is None or not is_timeout(error) or "timed out" not in str(error):
+    if error is None or not is_timeout(error) or TIMED_OUT not in str(error):
         return False
     return _is_called_by_us(passed_through(error)[-1:], conn)
 

@@ -131,9 +131,9 @@ def _may_be_copied(conn: Any) -> bool:
 
 
 def _is_urllib3s(cls: Any, name: str) -> bool:
-    """Tell whether a method is urllib3's own, perhaps in a wrapper that somebody put in its place.
+    """Tell whether a method is urllib3's own, also where somebody has put a wrapper around it.
 
-    A wrapper in urllib3's class, or one of wrapt's in a subclass, which has the globals of its own.
+    Its class is urllib3's, or its function is: wrapt's wrappers show the globals of what they wrap.
     """
     owner = next(each for each in cls.__mro__ if name in vars(each))
     defined_in = getattr(vars(owner)[name], "__globals__", {}).get("__name__")

@@ -24,19 +24,18 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
     :returns: the first bytes of an answer; empty: http.client's ``begin`` finds the end by itself.
     :raises: what reading raised, or the first error if a replay has failed.
     """
-    sock = response.fp.raw._sock  # not conn.sock: another thread may close the connection meanwhile
     watch, first = Watch(request), b""
     since, limit_s = request.sent_at, request.wait_s
     try:
         while request.wait_s is not None and failure.has_run_out(error, since, limit_s):
             if request.left_s == NOTHING_LEFT_S:
                 break
-            _renew_file(response, sock)
+            _renew_file(response, watch.sock)
             first = _read_from(response, watch.look())
             if first:
                 return first
             error, since, limit_s = None, monotonic(), shorter(watch.pause_s, request.left_s)
-            sock.settimeout(limit_s)
+            watch.sock.settimeout(limit_s)
             try:
                 first = response.fp.peek(1)
             except socket_errors() as caught:

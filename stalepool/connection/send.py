@@ -11,7 +11,7 @@ from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm
-from stalepool.connection.move import move
+from stalepool.connection.move import ENDED, move
 from stalepool.connection.origins import is_http1
 from stalepool.connection.request import Request
 from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State
@@ -88,7 +88,7 @@ def _choose_socket(conn: Any, state: State, request: Request) -> None:
     # polled here: with a call for each request it cost 1.54 floors instead of 1.48 (measured)
     if settings.presend_check and poll is not None and poll.poll(0):
         has_ended = _has_ended(conn, state, settings)
-    reason = "presend_check" if has_ended else request_rules.reason_to_move(request)
+    reason = ENDED if has_ended else request_rules.reason_to_move(request)
     if reason is None:
         return
     if settings.is_audit:
@@ -97,7 +97,7 @@ def _choose_socket(conn: Any, state: State, request: Request) -> None:
     move(request, reason)
     # a move that fails takes time, in which the connection may have ended
     if request.moved_for is None and not has_ended and _has_ended(conn, state, settings):
-        move(request, "presend_check")
+        move(request, ENDED)
 
 
 def _has_ended(conn: Any, state: State, settings: Settings) -> bool:

@@ -61,7 +61,7 @@ class Watch:
         self.request = request
         #: its socket is opened beside the old one, to a suspect peer
         self.replay = Replay(request)
-        self.sock: Any = request.state.sock()
+        self.sock: Any = request.state.sock()  # another thread may close the connection meanwhile
         self.knowledge = request.state.origin.knowledge
         self.wait_s = request.wait_s or 0.0
         half_s = float("inf") if request.limit_s is None else request.limit_s / 2

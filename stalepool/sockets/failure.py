@@ -13,7 +13,7 @@ import sys
 from typing import Any, Optional, Tuple, Type
 
 from stalepool.clock import monotonic
-from stalepool.foreign import is_a_handlers, is_timeout
+from stalepool.foreign import TIMED_OUT, is_a_handlers, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import Layers, RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
@@ -69,7 +69,7 @@ def _is_closed_by_us(layers: Optional[Layers], events: int) -> bool:
 
 
 def has_run_out(
-    error: Optional[BaseException], since: float, limit_s: Optional[float], text: str = "timed out"
+    error: Optional[BaseException], since: float, limit_s: Optional[float], text: str = TIMED_OUT
 ) -> bool:
     """Tell whether a timeout is the socket's own, and not the caller's deadline.
 
