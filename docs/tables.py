@@ -21,7 +21,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequ
 from docs import marks, phases
 from stalepool import control, summary
 from stalepool.cli.status.explain import remedy_for, words_for
-from stalepool.connection.request_rules import DEATH_RULES, MOVE_REASONS, REPLAY_RULES
+from stalepool.connection.move import MOVE_REASONS
+from stalepool.connection.request_rules import DEATH_RULES, REPLAY_RULES
 from stalepool.contrib.counters import counters
 from stalepool.fallback import REASONS
 from stalepool.settings import SETTINGS, Settings, contradictions
@@ -31,9 +32,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 BEGIN, END = (".. %s of the table %%s that docs.tables writes" % word for word in ("begin", "end"))
 MARKS = re.compile((BEGIN % r"(\S+)").replace(".. ", r"\.\. "))
-
-#: the moves that other modules than the rules ask for
-_OTHER_MOVES = ("presend_check", "probe_unanswered")
 
 #: settings that keep others from having an effect, one example for each sentence
 CONTRADICTIONS: Sequence[Dict[str, Any]] = (
@@ -85,7 +83,7 @@ def verdicts() -> str:
 
 
 def moves() -> str:
-    return _explained("reason", [*_OTHER_MOVES, *MOVE_REASONS])
+    return _explained("reason", MOVE_REASONS)
 
 
 def ends_in_a_request() -> str:

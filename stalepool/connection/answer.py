@@ -120,7 +120,7 @@ def _learn(response: Answer, request: Request) -> None:
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
     is_late = monotonic() - request.sent_at > LATE_S
-    if request.moved_for is not None and (is_late or response.status in request_rules.REFUSALS):
+    if request.moved_for is not None and (is_late or response.status in replay.REFUSALS):
         state.origin.knowledge.stop_moves()
     hint = response.headers.get("keep-alive")
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])

@@ -3,25 +3,79 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Optional
 
 from stalepool import fallback, stats
 from stalepool.clock import monotonic
 from stalepool.connection.connect import number_of, shorter
 from stalepool.connection.fresh_socket import address_of, open_like, take
 from stalepool.connection.request import Request
+from stalepool.connection.request_rules import IDEMPOTENT, has_a_key
+from stalepool.connection.state import State
+from stalepool.setting_kinds import AUTO
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of, timeout_of
 
 _logger = logging.getLogger("stalepool.move")
 
-#: the reasons why the old connection is of no more use: it has ended, its peer is silent
+#: the old connection is of no more use: it has ended, its peer is silent
 ENDED, SILENT = "presend_check", "probe_unanswered"
+#: it is likely to end now, by the setting, by what the server announced, by what was observed
+SETTING, ANNOUNCED, OBSERVED = "idle_setting", "announced_limit", "observed_limit"
+MOVE_REASONS = (ENDED, SILENT, SETTING, ANNOUNCED, OBSERVED)
+
+#: an idle limit is near in its last quarter, and at most for so many seconds: a client whose pauses
+#: end in that time moves each POST, so it is no longer than the race needs
+LONGEST_NEAR_S = 0.5
 
 #: seconds for each step (connect, tunnel, handshake): a SYN, two retransmissions
 LONG_MOVE_S = 5.0
 #: and where the old connection lives, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
+
+
+def reason_to_move(request: Request) -> Optional[str]:
+    """Return why the connection is likely to end now; None: the request goes out on it.
+
+    An idle limit counts only for requests that may not be repeated: the others may be replayed.
+    """
+    state, longest_s = request.state, request.settings.nonidempotent_max_idle_s
+    if state.is_bound:
+        return None
+    if state.move_for is not None:
+        return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
+    if request.method in IDEMPOTENT:
+        return None
+    if longest_s == AUTO:
+        reason = _limit_that_is_near(state)
+    else:
+        is_past_it = isinstance(longest_s, (int, float)) and _idle_s(state) >= longest_s
+        reason = SETTING if is_past_it else None
+    return None if reason is None or has_a_key(request) else reason
+
+
+def _idle_s(state: State) -> float:
+    return state.idle_s(tcp_info.ask(layers_of(state.sock())))
+
+
+def _limit_that_is_near(state: State) -> Optional[str]:
+    """Return which idle limit is near, or has not been over for long; None if none is."""
+    knowledge = state.origin.knowledge
+    announced_s, observed_s = state.idle_limit_s, knowledge.observed_idle_limit_s
+    if announced_s is not None and announced_s <= knowledge.untrue_limit_s:
+        announced_s = None
+    is_known = announced_s is not None or observed_s is not None
+    if not is_known or knowledge.moves_stopped_for_s:
+        return None
+    idle_s = _idle_s(state)
+    if announced_s is not None and idle_s > announced_s:
+        knowledge.note_outlived(announced_s)
+    for reason, limit_s in ((ANNOUNCED, announced_s), (OBSERVED, observed_s)):
+        if limit_s is not None:
+            near_s = min(LONGEST_NEAR_S, limit_s / 4)
+            if limit_s - near_s <= idle_s <= 1.25 * limit_s + near_s:
+                return reason
+    return None
 
 
 def move(request: Request, reason: str) -> None:

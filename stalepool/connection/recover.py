@@ -10,6 +10,7 @@ from stalepool.clock import monotonic
 from stalepool.connection import replay
 from stalepool.connection.connect import shorter
 from stalepool.connection.request import NOTHING_LEFT_S, Request
+from stalepool.connection.request_rules import may_be_replayed
 from stalepool.connection.silence import Watch
 from stalepool.foreign import raise_again
 from stalepool.sockets import failure
@@ -85,7 +86,7 @@ def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> 
     if second.is_under_way:
         is_sent = failure.has_ended(watch.sock, error)
     else:
-        is_sent = replay.is_permitted(request, error) and second.open() and second.send()
+        is_sent = may_be_replayed(request, error) and second.open() and second.send()
     # taken at once, so that another thread's shutdown of the connection's socket ends the wait
     return second.answer(request.left_s, is_last=True) if is_sent and second.take() else None
 

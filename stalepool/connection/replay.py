@@ -16,15 +16,7 @@ from stalepool.clock import monotonic
 from stalepool.connection.connect import shorter
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
 from stalepool.connection.request import NOTHING_LEFT_S, Request
-from stalepool.connection.request_rules import (
-    CONFLICT,
-    DEATH_RULES,
-    REFUSALS_BESIDE,
-    REPLAY_RULES,
-    TOO_MANY,
-    first_refusal,
-    has_a_key,
-)
+from stalepool.connection.request_rules import has_a_key, may_be_replayed
 from stalepool.foreign import is_foreign
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
@@ -32,6 +24,14 @@ from stalepool.sockets.layers import clear_tls_errors, timeout_of
 #: seconds for each operation (connect, tunnel, handshake) of a replay: a SYN, one retransmission
 REPLAY_S = 2.0
 PIECE = 1 << 14  #: bytes of one write: as much as a TLS record holds
+
+#: statuses that may say: one connection too many (RFC 6585, section 4)
+TOO_MANY = frozenset((429, 503))
+#: by which a server may refuse a second connection; it has not shown the client's certificate, say
+REFUSALS = TOO_MANY | {401, 403, 413}
+#: and one beside another: the request has come in pieces, too late, or to the wrong server
+REFUSALS_BESIDE = REFUSALS | {400, 408, 421}
+CONFLICT = 409  # a request with the same idempotency key is in work
 
 #: requests of the process that have a second socket at a time: descriptors may be scarce
 MOST_BESIDE = 64
@@ -43,40 +43,10 @@ runtime.on_change(_beside.clear)  # a forked child has none
 _logger = logging.getLogger("stalepool.replay")
 
 
-@fallback.guarded("replay_failed", default=False)
-def is_permitted(request: Request, error: Optional[BaseException]) -> bool:
-    """Tell whether a failed request may be replayed; if not, count and log why.
-
-    Call it while the socket is open. In audit mode no request may be replayed.
-
-    :param error: what was raised; None where reading the answer found the end.
-    """
-    if not request.is_followed:
-        return False
-    origin = request.state.origin
-    refusal = first_refusal(DEATH_RULES, request, error) or first_refusal(REPLAY_RULES, request)
-    if request.moved_for is not None and refusal != "answer_began":
-        origin.knowledge.stop_moves()
-    if refusal == "not_ended":
-        return False  # no failure of the connection: the caller's timeout, for example
-    is_silent = failure.is_silent_end(error)
-    origin.count("gone", "silent_in_request" if is_silent else "failed_in_request")
-    if refusal is None and not request.settings.is_audit:
-        return True
-    origin.count(*(("replays", "would") if refusal is None else ("replays_refused", refusal)))
-    fallback.log(
-        _logger,
-        logging.DEBUG,
-        "%s: %s failed with %r, not sent once more: %s",
-        *(origin.name, str(request.method, "latin-1"), error, refusal or "audit"),
-    )
-    return False
-
-
 def after_failed_send(request: Request, error: BaseException) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error."""
     sock = request.state.sock()
-    if not is_permitted(request, error):
+    if not may_be_replayed(request, error):
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
@@ -97,8 +67,6 @@ class Replay:
         self.sock: Any = None
         #: it has begun, and what becomes of it is not known yet
         self.is_under_way = False
-        #: the socket was opened beside the old one, which may still be answered
-        self.is_beside = False
 
     def open(self) -> bool:
         """Open the socket, since the connection has ended. False if that failed. Yields."""
@@ -115,7 +83,6 @@ class Replay:
         if len(_beside) >= MOST_BESIDE:
             return False
         _beside.add(id(self))
-        self.is_beside = True
         self.sock = open_like(self.request, limit_s, address_of(self.request.conn()))
         return self.sock is not None
 
@@ -131,7 +98,7 @@ class Replay:
     def let_go(self) -> None:
         """Leave the socket to the connection."""
         _beside.discard(id(self))
-        self.sock, self.is_under_way, self.is_beside = None, False, False
+        self.sock, self.is_under_way = None, False
 
     def send(self) -> bool:
         """Send the record. False if that failed, so that the socket is closed. Yields.
@@ -143,7 +110,7 @@ class Replay:
         # else another thread closed it, or the answer came while the fresh one was opened
         if request.is_followed and not failure.answer_has_begun(request.state.sock()):
             # meanwhile the old one is not read
-            limit_s = shorter(REPLAY_S if self.is_beside else None, request.left_s)
+            limit_s = shorter(REPLAY_S if id(self) in _beside else None, request.left_s)
             since = monotonic()
             try:
                 self._send_within(limit_s)
@@ -189,7 +156,7 @@ class Replay:
             file.close()
             self.close()
             return None
-        if self.is_beside:
+        if id(self) in _beside:
             self.request.state.origin.count("gone", "silent_in_request")
         note_outcome(self.request, "ok")
         self.let_go()

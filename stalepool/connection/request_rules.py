@@ -1,4 +1,4 @@
-"""Rules: may a request be replayed, has its connection died, does it take a fresh socket.
+"""Rules: had a failed request's connection died, and may the request be sent again.
 
 RFC 9110, section 9.2.2, permits a client to repeat idempotent methods, and others only if the first
 request is known not to have been applied.
@@ -7,15 +7,18 @@ request is known not to have been applied.
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
 
+from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection.request import Request
-from stalepool.connection.state import SENDING, State
-from stalepool.setting_kinds import AUTO
+from stalepool.connection.state import SENDING
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
+
+_logger = logging.getLogger("stalepool.replay")
 
 # RFC 9110, section 9.2.1, and what IANA's method registry calls safe
 SAFE = frozenset(b"GET HEAD OPTIONS TRACE PROPFIND REPORT SEARCH QUERY".split())
@@ -149,61 +152,35 @@ DEATH_RULES = (
 )
 
 
-#: why a request that is not idempotent takes a fresh socket
-MOVE_REASONS = ("idle_setting", "announced_limit", "observed_limit")
-_SETTING, _ANNOUNCED, _OBSERVED = MOVE_REASONS
-#: an idle limit is near in its last quarter, and at most for so many seconds: a client whose pauses
-#: end in that time moves each POST, so it is no longer than the race needs
-LONGEST_NEAR_S = 0.5
+@fallback.guarded("replay_failed", default=False)
+def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
+    """Tell whether a failed request may be replayed; if not, count and log why.
 
+    Call it while the socket is open. In audit mode no request may be replayed.
 
-def reason_to_move(request: Request) -> Optional[str]:
-    """Return why the connection is likely to end now; None: the request goes out on it."""
-    state = request.state
-    if state.is_bound or (state.move_for is None and request.method in IDEMPOTENT):
-        return None
-    if state.move_for is not None:
-        return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
-    longest_s = request.settings.nonidempotent_max_idle_s
-    if longest_s == AUTO:
-        reason = _limit_that_is_near(state)
-    else:
-        is_past_it = isinstance(longest_s, (int, float)) and _idle_s(state) >= longest_s
-        reason = _SETTING if is_past_it else None
-    return None if reason is None or has_a_key(request) else reason
+    :param error: what was raised; None where reading the answer found the end.
+    """
+    if not request.is_followed:
+        return False
+    origin = request.state.origin
+    refusal = first_refusal(DEATH_RULES, request, error) or first_refusal(REPLAY_RULES, request)
+    if request.moved_for is not None and refusal != "answer_began":
+        origin.knowledge.stop_moves()
+    if refusal == "not_ended":
+        return False  # no failure of the connection: the caller's timeout, for example
+    is_silent = failure.is_silent_end(error)
+    origin.count("gone", "silent_in_request" if is_silent else "failed_in_request")
+    if refusal is None and not request.settings.is_audit:
+        return True
+    origin.count(*(("replays", "would") if refusal is None else ("replays_refused", refusal)))
+    fallback.log(
+        _logger,
+        logging.DEBUG,
+        "%s: %s failed with %r, not sent once more: %s",
+        *(origin.name, str(request.method, "latin-1"), error, refusal or "audit"),
+    )
+    return False
 
-
-def _idle_s(state: State) -> float:
-    return state.idle_s(tcp_info.ask(layers_of(state.sock())))
-
-
-def _limit_that_is_near(state: State) -> Optional[str]:
-    """Return which idle limit is near, or has not been over for long; None if none is."""
-    knowledge = state.origin.knowledge
-    announced_s, observed_s = state.idle_limit_s, knowledge.observed_idle_limit_s
-    if announced_s is not None and announced_s <= knowledge.untrue_limit_s:
-        announced_s = None
-    is_known = announced_s is not None or observed_s is not None
-    if not is_known or knowledge.moves_stopped_for_s:
-        return None
-    idle_s = _idle_s(state)
-    if announced_s is not None and idle_s > announced_s:
-        knowledge.note_outlived(announced_s)
-    for reason, limit_s in ((_ANNOUNCED, announced_s), (_OBSERVED, observed_s)):
-        if limit_s is not None:
-            near_s = min(LONGEST_NEAR_S, limit_s / 4)
-            if limit_s - near_s <= idle_s <= 1.25 * limit_s + near_s:
-                return reason
-    return None
-
-
-#: statuses that may say: one connection too many (RFC 6585, section 4)
-TOO_MANY = frozenset((429, 503))
-#: by which a server may refuse a second connection; it has not shown the client's certificate, say
-REFUSALS = TOO_MANY | {401, 403, 413}
-#: and one beside another: the request has come in pieces, too late, or to the wrong server
-REFUSALS_BESIDE = REFUSALS | {400, 408, 421}
-CONFLICT = 409  # a request with the same idempotency key is in work
 
 _timeout_of_a_hint = re.compile(r"(?:^|,)\s*timeout\s*=\s*([0-9]+)\s*(?:,|$)", re.IGNORECASE).search
 

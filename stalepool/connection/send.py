@@ -11,7 +11,7 @@ from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm
-from stalepool.connection.move import ENDED, move
+from stalepool.connection.move import ENDED, move, reason_to_move
 from stalepool.connection.origins import is_http1
 from stalepool.connection.request import Request
 from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State
@@ -88,7 +88,7 @@ def _choose_socket(conn: Any, state: State, request: Request) -> None:
     # polled here: with a call for each request it cost 1.54 floors instead of 1.48 (measured)
     if settings.presend_check and poll is not None and poll.poll(0):
         has_ended = _has_ended(conn, state, settings)
-    reason = ENDED if has_ended else request_rules.reason_to_move(request)
+    reason = ENDED if has_ended else reason_to_move(request)
     if reason is None:
         return
     if settings.is_audit:

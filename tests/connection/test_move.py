@@ -1,4 +1,7 @@
-"""A move: within what time, and what may happen meanwhile."""
+"""A move: for what reasons, within what time, and what may happen meanwhile."""
+
+from time import monotonic
+from types import SimpleNamespace
 
 import pytest
 import urllib3
@@ -9,9 +12,90 @@ from delayed_answers import SILENT
 from pools import counters, pooled_connection, shim
 from replay_tools import acting, after_checkout, reused, send
 from stalepool.connection import move
+from stalepool.connection.request import Request
 from stalepool.connection.state import find
+from stalepool.knowledge import Knowledge
+from stalepool.settings import Settings
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import Latency
+
+#: seconds since the last answer
+IDLE_S = 100.0
+
+
+def request_with(
+    method="POST",
+    setting="auto",
+    headers=(),
+    untrue_limit_s=-1.0,
+    moves_are_stopped=False,
+    died_at=(),
+    **facts,
+):
+    """A request on a connection that is to be moved for no reason, with some facts otherwise."""
+    knowledge = Knowledge()
+    knowledge.untrue_limit_s = untrue_limit_s
+    for number, age_s in enumerate(died_at):
+        seconds_ago = 200 * (len(died_at) - number)
+        with breaks("clock of what was learnt", by=lambda ago=seconds_ago: monotonic() - ago):
+            knowledge.note_fin(age_s)
+    if moves_are_stopped:
+        knowledge.stop_moves()
+    # as far as reason_to_move() looks at it
+    state = {
+        **{"phase": None, "is_bound": False, "idle_limit_s": None, "move_for": None},
+        **{"sock": lambda: None, "idle_s": lambda info: IDLE_S},
+        "origin": SimpleNamespace(knowledge=knowledge),
+    }
+    head = "\r\n".join(["%s / HTTP/1.1" % method, *headers, "", ""]).encode()
+    settings = Settings(nonidempotent_max_idle_s=setting)
+    conn = urllib3.connection.HTTPConnection("a")
+    return Request(SimpleNamespace(**{**state, **facts}), conn, head, settings)
+
+
+OF_100 = {"died_at": (100.0, 101.0, 105.0)}
+
+REASONS = [
+    ("idle_setting", {"setting": 0}),
+    ("idle_setting", {"setting": 99}),
+    ("announced_limit", {"idle_limit_s": 99.0}),
+    ("announced_limit", {"idle_limit_s": 100.4}),
+    ("announced_limit", {"idle_limit_s": 99.0, "untrue_limit_s": 98.0}),
+    ("observed_limit", OF_100),
+    # whatever it is, and whatever is set
+    ("probe_unanswered", {"move_for": "probe_unanswered", "setting": "off"}),
+    ("probe_unanswered", {"move_for": "probe_unanswered", "method": "GET"}),
+]
+
+NO_REASONS = [
+    {},
+    {"setting": "off", "idle_limit_s": 99.0, **OF_100},
+    {"setting": 101, "idle_limit_s": 99.0, **OF_100},
+    {"idle_limit_s": 101.0},  # 0.5 s before it at most
+    {"idle_limit_s": 70.0},  # it has outlived that
+    {"died_at": (100.0, 101.0)},  # thrice, or it was chance
+    {"died_at": (100.0, 101.0, 130.0)},
+    {"died_at": (10.0, 10.0, 11.0)},  # it has outlived that
+    {"died_at": (101.0, 102.0, 103.0)},
+    {"untrue_limit_s": 99.0, "idle_limit_s": 99.0},
+    {"untrue_limit_s": 99.5, "idle_limit_s": 99.0},  # of another backend
+    {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},
+    {"setting": 0, "headers": ["Idempotency-Key: k"]},
+    {"setting": 0, "is_bound": True},
+    {"move_for": "probe_unanswered", "is_bound": True},
+    *({"setting": 0, "method": method} for method in ("GET", "PROPFIND", "PUT", "DELETE")),
+]
+
+
+@pytest.mark.parametrize(("name", "facts"), [*REASONS, *((None, facts) for facts in NO_REASONS)])
+def test_the_reasons_to_move(name, facts):
+    """For which a POST, :data:`IDLE_S` after the last answer, takes a fresh socket."""
+    assert move.reason_to_move(request_with(**facts)) == name
+
+
+def test_every_reason_has_a_row():
+    """But for the one that the pre-send check finds."""
+    assert {name for name, _ in REASONS} | {move.ENDED} == set(move.MOVE_REASONS)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import urllib3
 
-from breaks import breaks
 from stalepool.connection import request_rules
 from stalepool.connection.request import RECORD_LIMIT, Request
 from stalepool.connection.state import SENDING, WAITING
@@ -18,13 +17,8 @@ from stalepool_testing import healthy, kernel, swallow, wait_readable
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
 
 
-#: the idle time, where anybody asks for it
-IDLE_S = 100.0
-
-
 def request_with(
     replay="idempotent",
-    setting="auto",
     within_s=2,
     phase=WAITING,
     method="GET",
@@ -34,30 +28,20 @@ def request_with(
     is_replayed=False,
     has_answered=True,
     window_is_open=False,
-    moves_are_stopped=False,
-    untrue_limit_s=-1.0,
-    died_at=(),
     **facts,
 ):
     """A request that every rule consents to, with some facts otherwise."""
     head = "\r\n".join(["%s / HTTP/1.1" % method, "Host: x", *headers, "", ""])
     knowledge = Knowledge()
-    knowledge.has_answered, knowledge.untrue_limit_s = has_answered, untrue_limit_s
+    knowledge.has_answered = has_answered
     knowledge.window_until = monotonic() + 60 if window_is_open else None
-    for number, age_s in enumerate(died_at):
-        seconds_ago = 200 * (len(died_at) - number)
-        with breaks("clock of what was learnt", by=lambda ago=seconds_ago: monotonic() - ago):
-            knowledge.note_fin(age_s)
-    if moves_are_stopped:
-        knowledge.stop_moves()
     # as far as the rules look at it
     state = {
-        **{"phase": None, "is_bound": False, "idle_limit_s": None, "move_for": None},
-        **{"sock": lambda: None, "idle_s": lambda info: IDLE_S, "answers": 0},
+        **{"phase": None, "is_bound": False, "sock": lambda: None, "answers": 0},
         "origin": SimpleNamespace(knowledge=knowledge),
     }
     state = SimpleNamespace(**{**state, **facts})
-    settings = Settings(replay=replay, nonidempotent_max_idle_s=setting, replay_within_s=within_s)
+    settings = Settings(replay=replay, replay_within_s=within_s)
     request = Request(state, urllib3.connection.HTTPConnection("a"), head.encode(), settings)
     for part in body:
         request.record(part)
@@ -189,53 +173,12 @@ def test_had_the_connection_died(name, happened, within_s, phase, error):
         assert request_rules.first_refusal(request_rules.DEATH_RULES, request, error) == name
 
 
-OF_100 = {"died_at": (100.0, 101.0, 105.0)}
-
-REASONS = [
-    ("idle_setting", {"setting": 0}),
-    ("idle_setting", {"setting": 99}),
-    ("announced_limit", {"idle_limit_s": 99.0}),
-    ("announced_limit", {"idle_limit_s": 100.4}),
-    ("announced_limit", {"idle_limit_s": 99.0, "untrue_limit_s": 98.0}),
-    ("observed_limit", OF_100),
-    # whatever it is, and whatever is set
-    ("probe_unanswered", {"move_for": "probe_unanswered", "setting": "off"}),
-    ("probe_unanswered", {"move_for": "probe_unanswered", "method": "GET"}),
-]
-
-NO_REASONS = [
-    {},
-    {"setting": "off", "idle_limit_s": 99.0, **OF_100},
-    {"setting": 101, "idle_limit_s": 99.0, **OF_100},
-    {"idle_limit_s": 101.0},  # 0.5 s before it at most
-    {"idle_limit_s": 70.0},  # it has outlived that
-    {"died_at": (100.0, 101.0)},  # thrice, or it was chance
-    {"died_at": (100.0, 101.0, 130.0)},
-    {"died_at": (10.0, 10.0, 11.0)},  # it has outlived that
-    {"died_at": (101.0, 102.0, 103.0)},
-    {"untrue_limit_s": 99.0, "idle_limit_s": 99.0},
-    {"untrue_limit_s": 99.5, "idle_limit_s": 99.0},  # of another backend
-    {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},
-    {"setting": 0, "headers": ["Idempotency-Key: k"]},
-    {"setting": 0, "is_bound": True},
-    {"move_for": "probe_unanswered", "is_bound": True},
-    *({"setting": 0, "method": method} for method in (*SAFE, "PUT", "DELETE")),
-]
-
-
-@pytest.mark.parametrize(("name", "facts"), [*REASONS, *((None, facts) for facts in NO_REASONS)])
-def test_the_reasons_to_move(name, facts):
-    """For which a POST, :data:`IDLE_S` after the last answer, takes a fresh socket."""
-    request = request_with(**{"method": "POST", **facts})
-    assert request_rules.reason_to_move(request) == name
-
-
-ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": DEATHS, "MOVE_REASONS": REASONS}
+ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": DEATHS}
 
 
 @pytest.mark.parametrize("table", ROWS)
 def test_every_rule_has_a_row(table):
-    names = {getattr(rule, "name", rule) for rule in getattr(request_rules, table)}
+    names = {rule.name for rule in getattr(request_rules, table)}
     assert names <= {row[0] for row in ROWS[table]}
 
 

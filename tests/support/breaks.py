@@ -29,7 +29,7 @@ PARTS = {
     "places of the status file": "stalepool.status_file.directories",
     "poll": "stalepool.sockets.unpatched.poll",
     "poller": "stalepool.sockets.liveness.poller",
-    "reason to move": "stalepool.connection.request_rules.reason_to_move",
+    "reason to move": "stalepool.connection.send.reason_to_move",
     "register": "stalepool.patching.import_hook.register",
     "record of a request": "stalepool.connection.request.Request.record",
     "report of the check": "stalepool.connection.full_check._report",

@@ -2,14 +2,14 @@
 
 from stalepool import fallback
 from stalepool.cli.status import explain
-from stalepool.connection import request_rules
+from stalepool.connection import move, request_rules
 from stalepool.sockets.verdict import Verdict
 
 
 def test_each_name_has_a_meaning_and_a_remedy():
     rules = [*request_rules.REPLAY_RULES, *request_rules.DEATH_RULES]
     names = [verdict.value for verdict in Verdict] + [rule.name for rule in rules]
-    names += [*fallback.REASONS, *request_rules.MOVE_REASONS, "presend_check", "probe_unanswered"]
+    names += [*fallback.REASONS, *move.MOVE_REASONS]
     names += ["ok", "failed", "would", "windows", "failed_in_request", "silent_in_request"]
     for name in names:
         assert "?" not in (explain.words_for(name), explain.remedy_for(name)), name
