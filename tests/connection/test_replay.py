@@ -296,6 +296,21 @@ def test_what_is_no_answer_while_the_old_one_may_be(step):
         assert side_by_side([lambda: get(pool, "/wanted"), answer_the_first])[0] == 200
 
 
+def test_which_refusals_on_the_old_one_a_second_sending_may_cause():
+    """Of its connection, or of a request that the server has in work by its key."""
+    keyed = b"POST / HTTP/1.1\r\nIdempotency-Key: 1\r\n\r\n"
+    wanted = {b"GET / HTTP/1.1\r\n\r\n": {429, 503}, keyed: {409, 429, 503}}
+    with shim_with_replay(), serving() as (_, pool):
+        assert get(pool) == 200
+        conn = pooled_connection(pool)
+        for head, refusals in wanted.items():
+            second = replay.Replay(Request(find(conn.sock), conn, head, runtime.current))
+            assert not second.may_be_why(b"HTTP/1.1 503 ")  # nothing was sent
+            second.is_under_way = True
+            for status in (200, 401, 409, 429, 500, 503):
+                assert second.may_be_why(b"HTTP/1.1 %d " % status) is (status in refusals)
+
+
 def test_only_so_many_requests_have_a_second_socket():
     with shim_with_replay(), serving() as (server, pool):
         assert get(pool) == 200
