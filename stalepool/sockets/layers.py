@@ -9,13 +9,12 @@ import _socket
 import sys
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
+from stalepool.sockets.verdict import Verdict
+
 RawSocket = _socket.socket
 _family, _type = (vars(RawSocket)[name].__get__ for name in ("family", "type"))
 
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h
-
-#: the results of a non-blocking read of one byte through a TLS layer
-WANTS_MORE, DATA, CLOSE_NOTIFY = "wants more", "data", "close_notify"
 
 
 class Layers(NamedTuple):
@@ -24,8 +23,8 @@ class Layers(NamedTuple):
     raw: RawSocket  # the kernel's
     version: Optional[str] = None  # as "TLSv1.3"
     pending: Optional[Callable[[], int]] = None  # returns the bytes that the TLS layer holds back
-    #: reads one byte through TLS; raises an OSError if the session has failed
-    read_one: Optional[Callable[[], str]] = None
+    #: judges by a read of one byte through TLS; raises an OSError if the session has failed
+    read_one: Optional[Callable[[], Verdict]] = None
 
     @property
     def is_tcp(self) -> bool:
@@ -85,13 +84,13 @@ def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
     if sslobj is None:
         return Layers(raw)
 
-    def read_one() -> str:
+    def read_one() -> Verdict:
         import _ssl
 
         try:
-            return DATA if _unblocked(raw, sslobj.read, 1) else CLOSE_NOTIFY
+            return Verdict.UNREAD if _unblocked(raw, sslobj.read, 1) else Verdict.CLOSED
         except _ssl.SSLWantReadError:
-            return WANTS_MORE
+            return Verdict.ALIVE
 
     is_known = hasattr(sslobj, "pending")
     return Layers(raw, sslobj.version(), sslobj.pending, read_one) if is_known else None
@@ -108,16 +107,16 @@ def _of_pyopenssl(sock: Any) -> Optional[Layers]:
         return None
     connection, errors = sock.connection, sys.modules["OpenSSL.SSL"]
 
-    def read_one() -> str:
+    def read_one() -> Verdict:
         try:
             _unblocked(raw, connection.recv, 1, _socket.MSG_PEEK)
         except errors.WantReadError:
-            return WANTS_MORE
+            return Verdict.ALIVE
         except errors.ZeroReturnError:
-            return CLOSE_NOTIFY
+            return Verdict.CLOSED
         except errors.Error as error:  # unlike the ssl module's, it is no OSError
             raise OSError(str(error)) from error
-        return DATA
+        return Verdict.UNREAD
 
     return Layers(raw, connection.get_protocol_version_name(), connection.pending, read_one)
 

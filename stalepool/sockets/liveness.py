@@ -15,7 +15,7 @@ from typing import List, Optional, Tuple
 
 from stalepool.foreign import is_a_handlers, is_timeout
 from stalepool.sockets import unpatched
-from stalepool.sockets.layers import CLOSE_NOTIFY, WANTS_MORE, Layers, RawSocket, clear_tls_errors
+from stalepool.sockets.layers import Layers, RawSocket, clear_tls_errors
 from stalepool.sockets.verdict import Verdict
 
 POLLRDHUP = getattr(select, "POLLRDHUP", 0)  # Linux: the peer's FIN, as distinct from data
@@ -26,6 +26,7 @@ _PEEK = _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0)
 
 #: the error that the kernel has for a socket -> the verdict
 _VERDICT_OF_ERRNO = {
+    errno.EAGAIN: Verdict.ALIVE,  # another thread has read what there was
     errno.ETIMEDOUT: Verdict.TIMED_OUT,  # keepalive or the user timeout ran out, tcp(7)
     errno.EHOSTUNREACH: Verdict.TIMED_OUT,
     errno.ENETUNREACH: Verdict.TIMED_OUT,
@@ -83,13 +84,11 @@ def _look_at_readable(layers: Layers, poll: select.poll, may_consume: bool) -> V
         # polled first: on a socket with a timeout CPython waits for readability *before* recv(),
         # so MSG_DONTWAIT alone would stall for the whole timeout
         seen = RawSocket.recv(layers.raw, _RECORD.size + _LONGEST_RECORD, _PEEK)
-    except BlockingIOError:
-        return Verdict.ALIVE
     except OSError as error:
         if is_a_handlers(error):
             raise
         if is_timeout(error):
-            return Verdict.ALIVE  # another thread has read what there was
+            return Verdict.ALIVE  # the same, where the socket has a timeout
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.RESET)
     if not seen:
         return Verdict.CLOSED
@@ -132,10 +131,7 @@ def _records(seen: bytes) -> Tuple[List[int], bool]:
 def _look_through_tls(layers: Layers) -> Verdict:
     assert layers.read_one is not None  # with a TLS version there is a layer to read through
     try:
-        found = layers.read_one()
+        return layers.read_one()
     except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record
         clear_tls_errors(layers, error)
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.CLOSED)
-    if found == WANTS_MORE:
-        return Verdict.ALIVE
-    return Verdict.CLOSED if found == CLOSE_NOTIFY else Verdict.UNREAD

@@ -13,6 +13,7 @@ import pytest
 import stalepool_testing as testing
 from socket_states import KINDS, STATES
 from stalepool.sockets import layers
+from stalepool.sockets.verdict import Verdict
 from stalepool_testing import TLS
 
 
@@ -30,9 +31,9 @@ def test_a_read_through_tls_does_not_wait(kind):
     with KINDS[kind].make() as pair:
         pair.client.settimeout(None)
         read_one = layers.layers_of(pair.client).read_one
-        assert read_one() == layers.WANTS_MORE
+        assert read_one() is Verdict.ALIVE
         STATES["close_notify"].enter(pair)
-        assert read_one() == layers.CLOSE_NOTIFY
+        assert read_one() is Verdict.CLOSED
 
 
 #: where wrappers are from, and the attribute with what is inside
