@@ -17,7 +17,6 @@ OTHERS = "(other origins)"
 
 #: neighbouring bucket edges differ by a quarter: fine enough to show an idle limit
 BUCKET_RATIO = 1.25
-_SHORTEST_S, _LONGEST_S = 0.001, 7 * 86400.0
 
 #: group of counters -> what it counts; each has a fixed set of names, so memory is bounded
 GROUPS = {
@@ -100,8 +99,8 @@ class Origin:
 
     def count_death(self, idle_s: float) -> None:
         """Count a connection that had been idle for ``idle_s`` seconds when it died."""
-        bucketed_s = min(max(idle_s, _SHORTEST_S), _LONGEST_S)
-        upper_edge_s = BUCKET_RATIO ** math.ceil(math.log(bucketed_s, BUCKET_RATIO))
+        # the kernel's clock, in 32 bits of ms, comes to 49 days
+        upper_edge_s = BUCKET_RATIO ** math.ceil(math.log(max(idle_s, 0.001), BUCKET_RATIO))
         self.counter(_DIED, float("%.3g" % upper_edge_s)).tick()
 
     def as_dict(self) -> Dict[str, Any]:

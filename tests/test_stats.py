@@ -34,13 +34,13 @@ def test_three_thousand_origins():
     assert snapshot["totals"]["verdicts"] == {"closed": 3_001}  # none is lost, only its name
 
 
-@pytest.mark.parametrize("age_s", [-1.0, 0.0, 0.5, 2.0, 60.0, 350.0, 1e9])
+@pytest.mark.parametrize("age_s", [-1.0, 0.0, 0.5, 2.0, 60.0, 350.0, 4e6])
 def test_the_bucket_holds_the_age(age_s):
     seen = stats.origin("http://a:1")
     seen.count_death(age_s)
     ((edge, count),) = seen.as_dict()["died_idle_s"].items()
-    assert count == 1 and 0 < edge < 10 * 86400
-    if 0 < age_s < 1e9:  # what cannot be falls into an outer bucket
+    assert count == 1 and edge > 0
+    if age_s > 0:  # what cannot be falls into the first bucket
         assert age_s / 1.01 <= edge <= age_s * 1.01 * stats.BUCKET_RATIO  # of three digits
 
 

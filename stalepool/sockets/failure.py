@@ -15,7 +15,7 @@ from typing import Any, Optional, Tuple, Type
 from stalepool.clock import monotonic
 from stalepool.foreign import TIMED_OUT, is_a_handlers, is_timeout
 from stalepool.sockets import liveness, tcp_info
-from stalepool.sockets.layers import Layers, RawSocket, layers_of
+from stalepool.sockets.layers import RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
 
 _ENDED = PEER_IS_GONE | getattr(select, "POLLNVAL", 0)
@@ -56,16 +56,12 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     # no event: nothing to read, or SO_RCVTIMEO, which looks like an end; a close_notify has none
     if not events & _ENDED and (error is not None or (layers.pending is None and not events)):
         return False
-    return not _is_closed_by_us(layers, events)
-
-
-def _is_closed_by_us(layers: Optional[Layers], events: int) -> bool:
     info = tcp_info.ask(layers)
     if info is None:
-        return False
+        return True
     # still ESTABLISHED, so no FIN or RST has come: this is our own shutdown(SHUT_RD)
     has_stopped_reading = bool(events & POLLRDHUP) and info.state == tcp_info.ESTABLISHED
-    return info.was_closed_by_us or has_stopped_reading
+    return not (info.was_closed_by_us or has_stopped_reading)
 
 
 def has_run_out(
