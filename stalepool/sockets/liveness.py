@@ -43,7 +43,7 @@ _CLOSE_NOTIFY_LENGTH_1_3 = 19  # alert 2 + inner type 1 + AEAD tag 16
 _LONGEST_RECORD = 16384 + 256
 
 
-def poller(raw: RawSocket, interest: int = _READABLE) -> Optional[select.poll]:
+def poller(raw: RawSocket) -> Optional[select.poll]:
     """Return a poll object to keep for this socket; None if there is no poll.
 
     A new one costs three times the poll itself. A second thread that uses it gets a RuntimeError.
@@ -52,13 +52,13 @@ def poller(raw: RawSocket, interest: int = _READABLE) -> Optional[select.poll]:
     if make is None or raw.fileno() < 0:
         return None
     kept: select.poll = make()
-    kept.register(raw.fileno(), interest)
+    kept.register(raw.fileno(), _READABLE | POLLRDHUP)
     return kept
 
 
 def events_now(raw: RawSocket) -> Optional[int]:
     """Return all events of ``poll(0)``; None if there is no poll, or the socket is closed."""
-    poll = poller(raw, _READABLE | POLLRDHUP)
+    poll = poller(raw)
     if poll is None:
         return None
     found = poll.poll(0)
