@@ -1,8 +1,4 @@
-"""A warning about keystoneauth1's ``connect_retries``, which is not changed.
-
-It retries every method, even a POST that was processed. Replay and the reconnect window serve the
-same purpose safely: docs/replay.rst.
-"""
+"""A warning about keystoneauth1's ``connect_retries``, which is not changed: docs/replay.rst."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The modules that are patched, and how the copies of urllib3 in a process are found.
 
 A copy is a package named ``urllib3``, or one whose name ends in ``.urllib3``, as in pip and
-Snowflake. eventlet's ``import_patched`` makes further copies, and keeps each in ``sys.modules``
-under a name of its own.
+Snowflake, or one that eventlet's ``import_patched`` has made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
 """The import hook: it patches every copy of urllib3 as soon as the copy is loaded, and not before.
 
-A process that loads no urllib3 does not pay for most modules of ours, and
-``eventlet.monkey_patch()`` may still come. Nothing is imported while a package is half loaded, or
-while a finder is asked: docs/design.rst.
+Nothing is imported while a package is half loaded, or while a finder is asked: docs/design.rst.
 
 A copy is patched when its ``__init__`` has run; a module of it that is loaded later is patched once
 it is loaded. If the package was half loaded when the hook was registered, its connectionpool is

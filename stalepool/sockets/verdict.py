@@ -1,9 +1,6 @@
 """Verdicts on an idle socket, and what follows from each: keep, discard, or urllib3 decides.
 
-On an idle HTTP/1.1 connection the client speaks next (RFC 9112, section 9). So readable means not
-reusable: it is a FIN, a RST, a 408, or an answer to no request. TLS 1.3 is the exception: session
-tickets and key updates make a healthy connection readable. Silence is not life: only keepalive
-probes show that a peer has vanished.
+Readable means not reusable, but for TLS 1.3's own messages: docs/theory.rst.
 """
 
 from __future__ import annotations
