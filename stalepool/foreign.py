@@ -68,15 +68,11 @@ def is_timeout(error: Optional[BaseException]) -> bool:
     return of_eventlet or (isinstance(error, (TimeoutError, _socket.timeout)) and not error.errno)
 
 
-def is_socket_timeout(error: Optional[BaseException], conn: Any = None) -> bool:
-    """Tell whether it is the timeout of a socket, and not a signal handler's or a timer's.
-
-    Judged by its text, and by the module that raised it: eventlet's hub raises both kinds.
+def is_socket_timeout(error: BaseException, conn: Any) -> bool:
+    """Tell whether what looks like a timeout of a socket was raised by a module that we call.
 
     :param conn: a connection whose class may raise timeouts of its own.
     """
-    if error is None or not is_timeout(error) or TIMED_OUT not in str(error):
-        return False
     return _is_called_by_us(passed_through(error)[-1:], conn)
 
 

@@ -55,7 +55,7 @@ def open_directory(path: str, user: int) -> int:
 
 
 def name_of(pid: int, namespace: int) -> str:
-    """Return the name of a process's file; ``namespace`` is an inode, 0 if there are none."""
+    """Return the name of a process's file; ``namespace`` is the inode of its id's."""
     return "%d-%d.json" % (pid, namespace)
 
 
