@@ -49,7 +49,7 @@ def present() -> List[ModuleType]:
     """Find all modules to be patched, whatever their names."""
     found: List[Any] = []
     for name, module in list(sys.modules.items()):
-        place = place_of(name[len(_GREEN) :] if name.startswith(_GREEN) else name)
+        place = place_of(name.replace(_GREEN, ""))
         if place is not None and place[1] != AFTER_POOL:
             found += [module] if place[1] else parts_of(module)
     return _complete(found)

@@ -102,10 +102,9 @@ class _Finder:
 
     def why_off(self) -> Optional[str]:
         """Return why nothing is or will be patched; None if something is or will be."""
-        if self.off_because is not None or not self.has_failed:
+        is_patched = self.patches is not None and self.patches.patched()  # in other modules
+        if self.off_because is not None or not self.has_failed or is_patched:
             return self.off_because
-        if self.patches is not None and self.patches.patched():  # in other modules
-            return None
         from stalepool import fallback
 
         return "the import hook failed: %s" % fallback.first_details.get("hook_failed")
