@@ -10,7 +10,6 @@ from __future__ import annotations
 import _socket
 import errno
 import select
-import struct
 from typing import List, Optional, Tuple
 
 from stalepool.foreign import is_a_handlers, is_timeout
@@ -36,8 +35,7 @@ _VERDICT_OF_ERRNO = {
     errno.ENOTCONN: Verdict.CLOSED,
 }
 
-# TLS records, RFC 8446 section 5.1: type, legacy version, length
-_RECORD = struct.Struct("!BHH")
+_RECORD_HEAD = 5  # bytes: type, legacy version (2), length (2); RFC 8446 section 5.1
 ALERT, APPLICATION_DATA = 21, 23
 _CLOSE_NOTIFY_LENGTH_1_3 = 19  # alert 2 + inner type 1 + AEAD tag 16
 _LONGEST_RECORD = 16384 + 256
@@ -83,7 +81,7 @@ def _look_at_readable(layers: Layers, poll: select.poll, may_consume: bool) -> V
     try:
         # polled first: on a socket with a timeout CPython waits for readability *before* recv(),
         # so MSG_DONTWAIT alone would stall for the whole timeout
-        seen = RawSocket.recv(layers.raw, _RECORD.size + _LONGEST_RECORD, _PEEK)
+        seen = RawSocket.recv(layers.raw, _RECORD_HEAD + _LONGEST_RECORD, _PEEK)
     except OSError as error:
         if is_a_handlers(error):
             raise
@@ -110,7 +108,7 @@ def _look_at_records(layers: Layers, seen: bytes, may_consume: bool) -> Verdict:
     # TLS 1.3 shows every record as application data: a ticket, a key update, a close_notify or
     # an answer look alike until they are decrypted
     if not may_consume:
-        is_close = len(seen) == _RECORD.size + _CLOSE_NOTIFY_LENGTH_1_3
+        is_close = len(seen) == _RECORD_HEAD + _CLOSE_NOTIFY_LENGTH_1_3
         return Verdict.CLOSED if is_close else Verdict.UNKNOWN
     return _look_through_tls(layers)
 
@@ -121,10 +119,9 @@ def _records(seen: bytes) -> Tuple[List[int], bool]:
     The TLS layer would wait for the rest of half a record, as on a healthy connection.
     """
     types, at = [], 0
-    while at + _RECORD.size <= len(seen):
-        record_type, _, length = _RECORD.unpack_from(seen, at)
-        types.append(record_type)
-        at += _RECORD.size + length
+    while at + _RECORD_HEAD <= len(seen):
+        types.append(seen[at])
+        at += _RECORD_HEAD + int.from_bytes(seen[at + 3 : at + 5], "big")
     return types, at == len(seen)
 
 
