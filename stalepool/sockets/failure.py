@@ -18,8 +18,6 @@ from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
 
-_ENDED = PEER_IS_GONE | getattr(select, "POLLNVAL", 0)
-
 #: the kernel gave up on a silent peer: after keepalive, retransmissions or a router's ICMP
 _SILENT_ENDS = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH))
 
@@ -54,7 +52,7 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
         number = getattr(error, "errno", None)
         return error is None or isinstance(error, ConnectionError) or number in _ENDS
     # no event: nothing to read, or SO_RCVTIMEO, which looks like an end; a close_notify has none
-    if not events & _ENDED and (error is not None or (layers.pending is None and not events)):
+    if not events & PEER_IS_GONE and (error is not None or (layers.pending is None and not events)):
         return False
     info = tcp_info.ask(layers)
     if info is None:
