@@ -18,7 +18,6 @@ POOL, SOCKS = "connectionpool", "contrib.socks"
 AFTER_POOL = "poolmanager"
 SESSION = "keystoneauth1.session"
 
-PACKAGE = "urllib3"
 _GREEN = "__patched_module_"  # the prefix under which import_patched keeps a copy
 
 
@@ -28,11 +27,11 @@ def place_of(fullname: str) -> Optional[Tuple[str, str]]:
     :returns: for example ``("pip._vendor.urllib3", "contrib.socks")``; the second is empty for the
         package itself; ``("", SESSION)`` for keystoneauth1; None for any other module.
     """
-    if PACKAGE not in fullname:
+    if "urllib3" not in fullname:
         return ("", SESSION) if fullname == SESSION else None
     part = next((p for p in (POOL, SOCKS, AFTER_POOL) if fullname.endswith("." + p)), "")
     package = fullname[: -len(part) - 1] if part else fullname
-    is_a_copy = package == PACKAGE or package.endswith("." + PACKAGE)
+    is_a_copy = package == "urllib3" or package.endswith(".urllib3")
     return (package, part) if is_a_copy else None
 
 
