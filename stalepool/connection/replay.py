@@ -17,7 +17,7 @@ from stalepool.connection.connect import shorter
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
 from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import has_a_key, may_be_replayed
-from stalepool.foreign import is_foreign
+from stalepool.foreign import is_foreign, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -44,8 +44,14 @@ _logger = logging.getLogger("stalepool.replay")
 
 
 def after_failed_send(request: Request, error: BaseException) -> bool:
-    """After a failed send, send the record on a fresh socket. False: raise the error."""
+    """After a failed send, send the record on a fresh socket. False: raise the error.
+
+    :raises: the first error, if it was the body of a replay that could not be sent.
+    """
     sock = request.state.sock()
+    if request.first_error is not None:
+        note_outcome(request, "failed")
+        raise_again(request.first_error)
     if not may_be_replayed(request, error):
         return False
     clear_tls_errors(sock, error)

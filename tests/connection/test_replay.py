@@ -455,6 +455,23 @@ def test_a_send_that_fails_when_nobody_listens_any_more():
         assert counters(server)["replays"] == {"failed": 1}
 
 
+@pytest.mark.parametrize("version", [None, "TLSv1.3"])
+def test_a_replay_whose_body_cannot_be_sent(version):
+    """It began as the head could not be sent; the fresh connection is reset before the body is."""
+
+    def body():
+        kernel.wait_readable(conn.sock, events=kernel.POLLRDHUP)
+        yield b"abc"
+
+    with shim_with_replay(), reused(default=Reset(), tls=version) as (server, pool):
+        conn = pooled_connection(pool)
+        after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
+        outcome = send(server, pool, "PUT", body=body(), headers={"Content-Length": "3"})
+        assert (replay_tools.kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
+        assert len(server.journal.connections) == 2
+        assert counters(server)["replays"] == {"failed": 1}
+
+
 # -- clients, and what they count as an attempt ----------------------------------------------------
 
 
