@@ -12,21 +12,31 @@ import errno
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, NoReturn
 
 from stalepool.cli import interpreter, owners
+from stalepool.cli.complaint import USAGE_ERROR, Complaint, say
 from stalepool.settings import Settings, SettingsError
 
 PACKAGE_DIR = Path(__file__).resolve().parent.parent
 INJECT_DIR = PACKAGE_DIR / "inject"
 
-CANNOT_INJECT, USAGE_ERROR = 1, 2
 CANNOT_EXECUTE, NOT_FOUND = 126, 127  # as a shell has it, POSIX 2.8.2
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(act=run)
+    parser.description = (
+        "Start CMD with the shim injected into it and its Python children. The exit "
+        "status is CMD's; 127 if CMD is not found, 126 if it cannot be executed, 1 if this "
+        "installation cannot be injected. It is 2, and nothing is started, if a setting is wrong, "
+        "or if users other than root, yourself and those of --trust may change stalepool's files "
+        "or a directory above them: as the owner, as a member of the group, or because everybody "
+        "may. The files on PYTHONPATH stay, and are not checked, since Python would load them "
+        "without stalepool, too. If CMD is a script or a Python, and that Python has no "
+        "stalepool, CMD starts all the same, and a line on stderr says so."
+    )
     parser.usage = "%(prog)s [-h] [--trust USER] CMD [ARGS]"
     parser.add_argument(
         "--trust",
@@ -38,6 +48,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "who deploys them; may be given several times",
     )
     add_command(parser)
+
+
+def add_path_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(act=path)
+    parser.description = (
+        "Print the directory that switches the shim on if it is first on PYTHONPATH; "
+        "exit with 1 if there is none."
+    )
 
 
 def add_command(parser: argparse.ArgumentParser) -> None:
@@ -56,48 +74,53 @@ def command_of(args: argparse.Namespace) -> List[str]:
     return words[1:] if words[:1] == ["--"] else words
 
 
-def run(args: argparse.Namespace) -> int:
-    """Become the command, with the shim injected. Returns only if that fails."""
+def run(args: argparse.Namespace) -> NoReturn:
+    """Become the command, with the shim injected.
+
+    :raises Complaint: it cannot.
+    """
     words = command_of(args)
     if not words or not words[0]:
-        return _refuse("run: CMD is missing, see stalepool run --help", USAGE_ERROR)
+        raise Complaint("CMD is missing, see stalepool run --help", USAGE_ERROR)
     try:
         Settings.from_environ(os.environ)
     except SettingsError as error:
-        return _refuse("run: %s" % error, USAGE_ERROR)
-    reason = why_not_injectable(INJECT_DIR)
-    if reason is not None:
-        return _refuse("run: %s" % reason, CANNOT_INJECT)
+        raise Complaint(str(error), USAGE_ERROR)
+    require_injectable()
     found = owners.first_writable_by_others(PACKAGE_DIR, args.trust)
     if found is not None:
-        return _refuse(
-            "run: %s %s, who could run code in CMD by that: change its owner or its permissions, "
+        raise Complaint(
+            "%s %s, who could run code in CMD by that: change its owner or its permissions, "
             "install elsewhere, or pass --trust USER for each user who may" % found,
             USAGE_ERROR,
         )
     environ = injected(inherited())
     python = interpreter.python_of(words)
     if python and interpreter.comes_up_without(python, environ):
-        _say(
-            "run: %s starts without stalepool: %s does not find it. Install it there; if -E or -I "
-            "hides PYTHONPATH, set STALEPOOL=1" % (words[0], " ".join(python))
+        says = (
+            "%s starts without stalepool: %s does not find it. Install it there; if -E or -I "
+            "hides PYTHONPATH, set STALEPOOL=1"
         )
+        say("stalepool run", says % (words[0], " ".join(python)))
     ignored = {"SIGPIPE", "SIGXFSZ"} & set(dir(signal))  # by Python, CMD may not
     if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
         ignored.discard("SIGPIPE")  # by systemd, too: IgnoreSIGPIPE=, systemd.exec(5)
     for name in ignored:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
-    return _become(words, environ)
+    _become(words, environ)
 
 
-def _become(words: List[str], environ: Dict[str, str]) -> int:
-    """Replace this process, as execvp(3) does; return only if that fails."""
-    program = shutil.which(words[0])
-    if program is None:
-        if not _is_there(words[0]):
-            return _refuse("run: %s: command not found" % words[0], NOT_FOUND)
-        return _cannot_execute(words[0], os.strerror(errno.EACCES))
+def _become(words: List[str], environ: Dict[str, str]) -> NoReturn:
+    """Replace this process, as execvp(3) does.
+
+    :raises Complaint: that fails.
+    """
     try:
+        program = shutil.which(words[0])
+        if program is None:
+            if not _is_there(words[0]):
+                raise Complaint("%s: command not found" % words[0], NOT_FOUND)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         try:
             os.execve(program, words, environ)
         except OSError as error:
@@ -105,32 +128,29 @@ def _become(words: List[str], environ: Dict[str, str]) -> int:
                 raise
             os.execve("/bin/sh", ["/bin/sh", program, *words[1:]], environ)  # it has no "#!"
     except OSError as error:
-        return _cannot_execute(words[0], str(error.strerror))
-
-
-def _cannot_execute(command: str, why: str) -> int:
-    return _refuse("run: %s: cannot execute: %s" % (command, why), CANNOT_EXECUTE)
+        why = "%s: cannot execute: %s" % (words[0], error.strerror)
+        raise Complaint(why, CANNOT_EXECUTE)
 
 
 def path(args: argparse.Namespace) -> int:
     """Print the directory to put first on PYTHONPATH."""
-    reason = why_not_injectable(INJECT_DIR)
-    if reason is not None:
-        return _refuse("path: %s" % reason, CANNOT_INJECT)
+    require_injectable()
     print(INJECT_DIR)
     return 0
 
 
-def why_not_injectable(directory: Path) -> Optional[str]:
-    """Return why this directory would do nothing on PYTHONPATH; None if it works."""
-    if not (directory / "sitecustomize.py").is_file():
-        return "%s has no sitecustomize.py: install stalepool anew, and unpacked" % directory
-    if os.pathsep in str(directory):
-        return "%s has a %r in its path, which PYTHONPATH would be split at: install elsewhere" % (
-            directory,
-            os.pathsep,
+def require_injectable() -> None:
+    """Make sure that our directory works on PYTHONPATH.
+
+    :raises Complaint: it would do nothing.
+    """
+    if not (INJECT_DIR / "sitecustomize.py").is_file():
+        raise Complaint(
+            "%s has no sitecustomize.py: install stalepool anew, and unpacked" % INJECT_DIR
         )
-    return None
+    if os.pathsep in str(INJECT_DIR):
+        says = "%s has a %r in its path, which PYTHONPATH would be split at: install elsewhere"
+        raise Complaint(says % (INJECT_DIR, os.pathsep))
 
 
 def inherited() -> Dict[str, str]:
@@ -168,13 +188,3 @@ def _is_text(program: str) -> bool:
     """Tell whether it is no binary, as shells do."""
     with open(program, "rb") as file:
         return b"\0" not in file.read(80)
-
-
-def _refuse(sentence: str, exit_status: int) -> int:
-    _say(sentence)
-    return exit_status
-
-
-def _say(sentence: str) -> None:
-    with contextlib.suppress(OSError):  # the status tells as much
-        sys.stderr.write("stalepool %s\n" % sentence)

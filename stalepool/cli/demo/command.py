@@ -17,15 +17,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Dict, Generator, Iterator, List, Optional, Sequence
 
+from stalepool.cli.complaint import FAILED, USAGE_ERROR, Complaint
 from stalepool.cli.demo import report
 from stalepool.cli.demo.cases import CASES, Case, selected
 from stalepool.cli.demo.plan import SHORTENED
 from stalepool.cli.demo.report import Row
 from stalepool.cli.demo.scene import Scene
-from stalepool.cli.demo.service import DemoError
 from stalepool.cli.signals import ended_by_signals
-
-ALL_MET, FAILED, USAGE_ERROR = 0, 1, 2
 
 NEEDED = ("eventlet", "keystoneauth1", "requests", "urllib3")
 SETTINGS = {"without": {"STALEPOOL_ENABLED": "0"}, "with": SHORTENED}
@@ -49,6 +47,7 @@ The two halves differ in one thing: "without" has STALEPOOL_ENABLED=0.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``stalepool demo`` to its parser."""
+    parser.set_defaults(act=main)
     cases = "\n".join(f"  {case.name:<15} {case.title}" for case in CASES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = _DESCRIPTION
@@ -72,26 +71,20 @@ def main(args: argparse.Namespace) -> int:
     """Run the demo. Blocks for about 50 s with all cases.
 
     :param args: what a parser with :func:`add_arguments` made.
-    :returns: the exit status: 0, 1 or 2.
+    :returns: the exit status: 0 or 1.
+    :raises Complaint: it cannot begin, or cannot go on.
     :raises SystemExit: with 143 on SIGTERM, 129 on SIGHUP.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        return _complain(
+        raise Complaint(
             f"not installed here: {', '.join(missing)};"
             " try: pip install 'stalepool[demo]', or '.[demo]' in a clone",
             USAGE_ERROR,
         )
-    try:
-        with ended_by_signals(), contextlib.ExitStack() as stack:
-            try:
-                logs = stack.enter_context(_directory(args.keep_logs))
-            except OSError as error:
-                return _complain(f"--keep-logs {args.keep_logs!r}: {error.strerror}", USAGE_ERROR)
-            kept = None if args.keep_logs is None else str(logs)
-            return _show(selected(args.only or []), logs, kept, args.json)
-    except DemoError as error:
-        return _complain(str(error), FAILED)
+    with ended_by_signals(), _directory(args.keep_logs) as logs:
+        kept = None if args.keep_logs is None else str(logs)
+        return _show(selected(args.only or []), logs, kept, args.json)
 
 
 def _show(cases: Sequence[Case], logs: Path, kept: Optional[str], wants_json: bool) -> int:
@@ -118,13 +111,13 @@ def _show(cases: Sequence[Case], logs: Path, kept: Optional[str], wants_json: bo
         _say(json.dumps(result, indent=2))
     else:
         _say(report.closing(rows, seconds, kept))
-    return ALL_MET if passed else FAILED
+    return 0 if passed else FAILED
 
 
 def _played(cases: Sequence[Case], logs: Path) -> Generator[Row, None, None]:
     """Play the cases in order, each in both halves.
 
-    :raises DemoError: it cannot go on: no descriptor left, no process, no room on the disk.
+    :raises Complaint: it cannot go on: no descriptor left, no process, no room on the disk.
     """
     try:
         _keep_standard_descriptors()
@@ -147,7 +140,7 @@ def _played(cases: Sequence[Case], logs: Path) -> Generator[Row, None, None]:
                 _show_progress("")
                 yield Row(case, *outcomes)
     except OSError as error:
-        raise DemoError(f"cannot go on: {error}") from error
+        raise Complaint(f"cannot go on: {error}") from error
 
 
 def _keep_standard_descriptors() -> None:
@@ -159,7 +152,7 @@ def _keep_standard_descriptors() -> None:
 def _have_descriptors_for_the_busy_worker() -> None:
     """Raise the soft limit of open files, here and for the children, as far as its clients need.
 
-    :raises DemoError: it is not permitted.
+    :raises Complaint: it is not permitted.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _DESCRIPTORS:
@@ -167,21 +160,24 @@ def _have_descriptors_for_the_busy_worker() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS, hard))
         except ValueError:
             says = f"busy-worker needs {_DESCRIPTORS} open files, and may have {hard} (ulimit -Hn)"
-            raise DemoError(says) from None
+            raise Complaint(says) from None
 
 
 @contextlib.contextmanager
 def _directory(keep: Optional[str]) -> Iterator[Path]:
     """Yield the directory for the logs: the given one, or one that is removed at the end.
 
-    :raises OSError: the given one cannot be made, or not be written to.
+    :raises Complaint: the given one cannot be made, or not be written to.
     """
-    if keep == "":
-        raise OSError(errno.EINVAL, "it takes the name of a directory")
     with tempfile.TemporaryDirectory(prefix="stalepool-demo-") as ours:
         path = Path(ours if keep is None else os.path.abspath(keep))
-        path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=str(path)).close()
+        try:
+            if keep == "":
+                raise OSError(errno.EINVAL, "it takes the name of a directory")
+            path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=str(path)).close()
+        except OSError as error:
+            raise Complaint(f"--keep-logs {keep!r}: {error.strerror}", USAGE_ERROR)
         yield path
 
 
@@ -205,9 +201,3 @@ def _show_progress(what: str) -> None:
 def _say(text: str) -> None:
     """Write to stdout, in ASCII, whatever an error's text may hold."""
     print(text.encode("ascii", "backslashreplace").decode(), flush=True)
-
-
-def _complain(text: str, status: int) -> int:
-    with contextlib.suppress(OSError):
-        print(f"stalepool demo: {text}", file=sys.stderr)
-    return status

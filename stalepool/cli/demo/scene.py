@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Mapping, Optional
 
+from stalepool.cli.complaint import Complaint
 from stalepool.cli.demo.outcome import Answer, Did, Impossible, Outcome, Race
 from stalepool.cli.demo.plan import HUNG_AFTER_S, PAUSE_S
-from stalepool.cli.demo.service import DemoError, Reply, Service, call
+from stalepool.cli.demo.service import Reply, Service, call
 from stalepool_testing import (
     AnswerStep,
     CloseAfter,
@@ -71,13 +72,13 @@ class Scene(contextlib.ExitStack):
     def check(self) -> None:
         """Wait until nova-api answers; make sure that it has the shim, or has not.
 
-        :raises DemoError: it has died, or the shim is not as asked for.
+        :raises Complaint: it has died, or the shim is not as asked for.
         """
         has_shim = self.nova.tell("/demo/counters")["shim"]
         if has_shim and self._half == "without":
-            raise DemoError("stalepool is active in nova-api in spite of STALEPOOL_ENABLED=0")
+            raise Complaint("stalepool is active in nova-api in spite of STALEPOOL_ENABLED=0")
         if not has_shim and self._half == "with":
-            raise DemoError(f"stalepool is not active in nova-api; {self.nova.last_words()}")
+            raise Complaint(f"stalepool is not active in nova-api; {self.nova.last_words()}")
 
     def play(self, do: Callable[[Scene], object], idle_s: float) -> Outcome:
         """Do something to nova-api's pooled connection, then update a port.
@@ -106,7 +107,7 @@ class Scene(contextlib.ExitStack):
     def race(self) -> Outcome:
         """Have nova-api's process be a busy worker, towards a server that closes idle connections.
 
-        :raises DemoError: it does not come to an end.
+        :raises Complaint: it does not come to an end.
         """
         before = self._counters()
         with FaultServer(lambda request: CloseAfter(random.uniform(*PAUSE_S))) as server:

@@ -12,6 +12,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional
 
+from stalepool.cli.complaint import Complaint
+
 _LAST_WORDS = 2000  # characters of a log
 _DYING_S = 1.0
 _BOUND_S = 60.0
@@ -23,10 +25,6 @@ sys.path[:] = sys.argv.pop(1).split({os.pathsep!r})
 from stalepool.cli.demo import nova
 nova.main(*sys.argv[1:])
 """
-
-
-class DemoError(Exception):
-    """The demo itself cannot go on; the text is for the operator."""
 
 
 class Reply(NamedTuple):
@@ -89,7 +87,7 @@ class Service:
     def tell(self, path: str) -> Any:
         """Ask it for something that cannot fail; returns what it says.
 
-        :raises DemoError: it fails, has ended, or does not answer within a minute.
+        :raises Complaint: it fails, has ended, or does not answer within a minute.
         """
         try:
             reply = call("GET", self.port, path, _BOUND_S)
@@ -99,12 +97,12 @@ class Service:
             raise self._explained(reply.body)
         return json.loads(reply.body)
 
-    def _explained(self, answer: str) -> DemoError:
+    def _explained(self, answer: str) -> Complaint:
         try:
             status = self._process.wait(_DYING_S)
         except subprocess.TimeoutExpired:
-            return DemoError(f"nova-api does not answer as it should: {answer}")
-        return DemoError(f"nova-api has ended with status {status}; {self.last_words()}")
+            return Complaint(f"nova-api does not answer as it should: {answer}")
+        return Complaint(f"nova-api has ended with status {status}; {self.last_words()}")
 
     def last_words(self) -> str:
         """The end of its log."""

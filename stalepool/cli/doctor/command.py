@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import List
 
 from stalepool.cli import inject, interpreter
-from stalepool.cli.doctor import finding
+from stalepool.cli.complaint import USAGE_ERROR, Complaint
+from stalepool.cli.doctor import facts, finding, process, unit
 from stalepool.cli.doctor.finding import ERROR, LEVELS, Finding
-
-USAGE_ERROR = 2  # as with errors
+from stalepool.cli.doctor.questions import ask_all
 
 _DESCRIPTION = """\
 Examine stalepool in this Python, with the settings in the environment. With
@@ -29,6 +28,7 @@ usage is wrong, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``stalepool doctor`` to its parser."""
+    parser.set_defaults(act=main)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
@@ -49,17 +49,17 @@ def main(args: argparse.Namespace) -> int:
 
     :param args: what a parser with :func:`add_arguments` made.
     :returns: the exit status: 0, 1 with warnings, 2 with errors.
+    :raises Complaint: the usage is wrong.
     """
     words = inject.command_of(args)
     if args.env is not None and words:
-        print("stalepool doctor: --env FILE and CMD do not go together", file=sys.stderr)
-        return USAGE_ERROR
+        raise Complaint("--env FILE and CMD do not go together", USAGE_ERROR)
     if args.env is not None:
         findings = _of_file(args.env)
     elif words:
         findings = _of_command(words)
     else:
-        findings = _of_environment()
+        findings = ask_all({**facts.of_environment(), **facts.of_machine()})
     worst = finding.worst(findings)
     if args.json:
         print(json.dumps({"worst": worst, "findings": [f._asdict() for f in findings]}, indent=2))
@@ -68,15 +68,7 @@ def main(args: argparse.Namespace) -> int:
     return LEVELS.index(worst)
 
 
-def _of_environment() -> List[Finding]:
-    from stalepool.cli.doctor import facts
-
-    return _judge({**facts.of_environment(), **facts.of_machine()})
-
-
 def _of_command(words: List[str]) -> List[Finding]:
-    from stalepool.cli.doctor import facts, process
-
     try:
         found = process.facts_of(words)
     except (OSError, ValueError) as error:
@@ -87,20 +79,12 @@ def _of_command(words: List[str]) -> List[Finding]:
         says = "stalepool did not start in %s" % words[0]
         remedy = "Install it for %s, if that is a Python; with uWSGI, --enable-threads." % python
         return [Finding("command", ERROR, says, remedy)]
-    return _judge({**found, **facts.of_machine()})
+    return ask_all({**found, **facts.of_machine()})
 
 
 def _of_file(file: str) -> List[Finding]:
-    from stalepool.cli.doctor import unit
-
     try:
         return unit.examine(Path(file))
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         return [Finding("file", ERROR, "%s: %s" % (file, why), "Name a file that can be read.")]
-
-
-def _judge(facts: Dict[str, Any]) -> List[Finding]:
-    from stalepool.cli.doctor import questions
-
-    return questions.ask_all(facts)

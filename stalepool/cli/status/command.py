@@ -8,16 +8,24 @@ import sys
 import time
 from importlib.util import find_spec
 
+from stalepool.cli.complaint import USAGE_ERROR, Complaint, say
 from stalepool.cli.status import find, page, proc, report
 from stalepool.cli.status.explain import explanation
 from stalepool.cli.status.services import Service, services_of
 
 WATCH_S = 2.0
 
-ALL_WELL, NOT_ALL_WELL, USAGE_ERROR = 0, 1, 2
+ALL_WELL, NOT_ALL_WELL = 0, 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(act=main)
+    parser.description = (
+        "Show what the shim does in the processes of this machine; as root in those of "
+        "all users, in containers, too. Exits with 0 if each service shown is well: a process of "
+        "it has written a status, the shim is off in none, and no patch was left out; with 1 "
+        "otherwise, or if there is none; with 2 if they cannot be looked at."
+    )
     parser.add_argument("pids", metavar="PID", type=int, nargs="*", help="only these processes")
     parser.add_argument("--each", action="store_true", help="show every process by itself")
     form = parser.add_mutually_exclusive_group()
@@ -39,21 +47,22 @@ def main(args: argparse.Namespace) -> int:
     """Print what the processes say of themselves.
 
     :returns: 0 if there are services and each is well, and for ``--prometheus`` always; 1 if not.
+    :raises Complaint: they cannot be looked at.
     """
     if not proc.has_proc():
-        sys.stderr.write("stalepool status: there is no /proc here: it needs Linux\n")
-        return USAGE_ERROR
+        raise Complaint("there is no /proc here: it needs Linux", USAGE_ERROR)
     if proc.lacks_privilege():
-        sys.stderr.write(
-            "stalepool status: this root has no CAP_SYS_PTRACE, as in a container: of other users' "
-            "processes only those are shown in which the shim is on, and has seen an answer\n"
+        say(
+            "stalepool status",
+            "this root has no CAP_SYS_PTRACE, as in a container: of other users' "
+            "processes only those are shown in which the shim is on, and has seen an answer",
         )
     if args.prometheus and find_spec("prometheus_client") is None:
-        sys.stderr.write(
-            "stalepool status: --prometheus needs prometheus_client in the Python that runs this: "
-            "%s -m pip install prometheus_client\n" % sys.executable
+        raise Complaint(
+            "--prometheus needs prometheus_client in the Python that runs this: "
+            "%s -m pip install prometheus_client" % sys.executable,
+            USAGE_ERROR,
         )
-        return USAGE_ERROR
     while True:
         processes = find.processes(args.pids)
         services = services_of(processes, args.each or bool(args.pids))

@@ -2,10 +2,10 @@
 
 import pytest
 
+from stalepool.cli.complaint import Complaint
 from stalepool.cli.demo import scene as module
 from stalepool.cli.demo.outcome import Impossible
 from stalepool.cli.demo.scene import Scene
-from stalepool.cli.demo.service import DemoError
 from stalepool_testing import Respond, Silence, Unavailable
 
 OFF = {"STALEPOOL_ENABLED": "0"}
@@ -18,7 +18,7 @@ def refuse(scene):
 def test_what_cannot_be_shown_and_what_fails(tmp_path, monkeypatch):
     with Scene(tmp_path, "with", OFF) as scene:
         assert scene.play(refuse, 0) == Impossible("no socket filter")
-        with pytest.raises(DemoError, match="stalepool is not active in nova-api; its last words:"):
+        with pytest.raises(Complaint, match="stalepool is not active in nova-api; its last words:"):
             scene.check()
         failed = scene.play(lambda scene: scene.planned.append(Respond(500)), 0)
         assert (failed.result, failed.asked) == ("500", 1) and "500" in failed.detail
