@@ -107,19 +107,22 @@ _FALLBACK_REMEDIES = {
     "hook_failed": "see the WARNING in the log",
 }
 
+#: all of them: every name that is counted -> what it means, what to do
+_ALL = {
+    **{verdict.value: (verdict.meaning, VERDICTS[verdict.value]) for verdict in Verdict},
+    **EVENTS,
+    **{name: (REASONS[name], _FALLBACK_REMEDIES.get(name, _FALLBACK_REMEDY)) for name in REASONS},
+}
+
 
 def words_for(name: str) -> str:
     """Return the meaning of a counted name."""
-    if name in {verdict.value for verdict in Verdict}:
-        return Verdict(name).meaning
-    return REASONS[name] if name in REASONS else EVENTS[name][0] if name in EVENTS else "?"
+    return _ALL.get(name, ("?", "?"))[0]
 
 
 def remedy_for(name: str) -> str:
     """Return what to do about it."""
-    if name in REASONS:
-        return _FALLBACK_REMEDIES.get(name, _FALLBACK_REMEDY)
-    return VERDICTS[name] if name in VERDICTS else EVENTS[name][1] if name in EVENTS else "?"
+    return _ALL.get(name, ("?", "?"))[1]
 
 
 def explanation(services: List[Service]) -> str:
