@@ -7,6 +7,7 @@ stalepool`` lists the options. Only :func:`register_report` imports oslo.reports
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any, List, Tuple
 
@@ -35,13 +36,8 @@ class _Type:
     def __repr__(self) -> str:
         return self._kind.accepts  # type: ignore[no-any-return]
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Type) and self._kind is other._kind
 
-    def __hash__(self) -> int:
-        return hash(self._kind)
-
-
+@functools.lru_cache(maxsize=None)  # what is registered twice has to be the same
 def options() -> List[Any]:
     """Return one option for each of :data:`stalepool.settings.SETTINGS`; none has a default.
 

@@ -26,6 +26,7 @@ def install(tmp_path):
         conf = cfg.ConfigOpts()
         conf(["--config-file", str(tmp_path / "nova.conf")])
         oslo.install(conf)
+        oslo.install(conf)  # as by two parts of a service
         return runtime.current and runtime.current.as_dict()
 
     yield install_with
