@@ -47,21 +47,16 @@ def processes(pids: Iterable[int] = ()) -> List[Process]:
     if chosen:
         return [_asked(pid) for pid in chosen]
     _sweep()
-    here = [process for process in map(_process, _all_pids()) if process is not None]
+    others = {int(name) for name in os.listdir("/proc") if name.isdecimal()} - {os.getpid()}
+    here = [process for process in map(_process, others) if process is not None]
     images = {process.image for process in here if process.seen is not None}
     workers = [
-        process._replace(note=FORKED, is_off=False)
+        process._replace(note=FORKED, is_off=False, is_closed=False)
         if process.seen is None and process.image in images
         else process
         for process in here
     ]
-    return [
-        each
-        for each in workers
-        if each.seen is not None
-        or each.note == FORKED
-        or (each.note and each.image and not each.is_closed)
-    ]
+    return [each for each in workers if each.seen or (each.note and not each.is_closed)]
 
 
 def _asked(pid: int) -> Process:
@@ -71,12 +66,6 @@ def _asked(pid: int) -> Process:
     if process.seen is None and process.note is None:
         return process._replace(note=WITHOUT, is_off=True)
     return process
-
-
-def _all_pids() -> Iterator[int]:
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and int(name) != os.getpid():
-            yield int(name)
 
 
 def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
@@ -122,31 +111,30 @@ def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int
 
     :param root: the root of its view of the file system, in ours.
     """
-    best: Optional[Dict[str, Any]] = None
+    written: List[Dict[str, Any]] = []
     problem: Optional[str] = None
     for path in _directories(environ, user):
+        what = "directory %s" % path
         try:
-            directory = status_file.open_directory(root + path, user)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            problem = "its directory %s cannot be used: %s" % (path, error.strerror)
-            continue
-        try:
-            seen = content.read(directory, name, user)
+            with _opened(root + path, user) as directory:
+                what = "status file %s/%s" % (path, name)
+                written.append(content.read(directory, name, user))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            why = content.reason(error)
-            problem = "its status file %s/%s cannot be used: %s" % (path, name, why)
-            continue
-        finally:
-            os.close(directory)
-        if seen["start_ticks"] == ticks and (
-            best is None or seen["written_at"] > best["written_at"]
-        ):
-            best = seen
-    return best, problem
+            problem = "its %s cannot be used: %s" % (what, content.reason(error))
+    its_own = [seen for seen in written if seen["start_ticks"] == ticks]
+    return max(its_own, key=lambda seen: float(seen["written_at"]), default=None), problem
+
+
+@contextlib.contextmanager
+def _opened(path: str, user: int) -> Iterator[int]:
+    """Open a directory of status files for the block; see :func:`status_file.open_directory`."""
+    directory = status_file.open_directory(path, user)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
 
 
 def _directories(environ: Dict[str, str], user: int) -> List[str]:
@@ -178,20 +166,10 @@ def _told_by(environ: Dict[str, str]) -> Any:
     return False, "no status: it has not imported urllib3, or its Python has no stalepool" + more
 
 
-# -- files of processes that have ended ------------------------------------------------------------
-
-
 def _sweep() -> None:
     """Delete the files of processes that are gone; as root those of all users."""
-    for path in {path for user in _users() for path in _directories({}, user)}:
-        with contextlib.suppress(OSError):
-            directory = status_file.open_directory(path, int(path.rpartition("-")[2]))
-            try:
-                status_file.sweep(directory)
-            finally:
-                os.close(directory)
-
-
-def _users() -> List[int]:
     own = os.geteuid()
-    return [own] if own else [user.pw_uid for user in pwd.getpwall()]
+    users = [own] if own else [user.pw_uid for user in pwd.getpwall()]
+    for path in {path for user in users for path in _directories({}, user)}:
+        with contextlib.suppress(OSError), _opened(path, int(path.rpartition("-")[2])) as directory:
+            status_file.sweep(directory)

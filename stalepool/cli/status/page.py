@@ -15,8 +15,6 @@ from stalepool.summary import count, duration
 #: a status that is older than this says so
 OLD_S = 60.0
 
-NOBODY = "No process %s runs with the shim. One shows once it has imported urllib3."
-
 
 def page(services: List[Service]) -> str:
     """Return the page as text."""
@@ -26,7 +24,7 @@ def page(services: List[Service]) -> str:
 def nobody() -> str:
     """Say that no process runs with the shim, among those that may be asked."""
     of_whom = "of this machine" if os.geteuid() == 0 else "of yours (root may ask those of others)"
-    return NOBODY % of_whom
+    return "No process %s runs with the shim. One shows once it has imported urllib3." % of_whom
 
 
 def _block(service: Service) -> List[str]:

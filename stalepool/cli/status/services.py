@@ -24,14 +24,9 @@ class Service(NamedTuple):
 
     @property
     def is_well(self) -> bool:
-        """Tell whether the shim is active in some of them, and off in none."""
+        """Tell whether the shim is active in some of them, off in none, and lacks no patch."""
         is_off = any(process.is_off for process in self.processes)
-        return bool(self.seen) and not is_off and not self.problems
-
-    @property
-    def problems(self) -> List[str]:
-        """Say which patches were left out."""
-        return sorted({problem for seen in self.seen for problem in seen["unpatched"]})
+        return bool(self.seen) and not is_off and not any(seen["unpatched"] for seen in self.seen)
 
     @property
     def is_audit(self) -> bool:
