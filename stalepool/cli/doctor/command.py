@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from pathlib import Path
 from typing import List
 
 from stalepool.cli import inject, interpreter
 from stalepool.cli.complaint import USAGE_ERROR, Complaint
-from stalepool.cli.doctor import facts, finding, process, unit
-from stalepool.cli.doctor.finding import ERROR, LEVELS, Finding
-from stalepool.cli.doctor.questions import ask_all
+from stalepool.cli.doctor import facts, process, unit
+from stalepool.cli.doctor.questions import ERROR, LEVELS, Finding, ask_all
 
 _DESCRIPTION = """\
 Examine stalepool in this Python, with the settings in the environment. With
@@ -60,11 +60,11 @@ def main(args: argparse.Namespace) -> int:
         findings = _of_command(words)
     else:
         findings = ask_all({**facts.of_environment(), **facts.of_machine()})
-    worst = finding.worst(findings)
+    worst = max((finding.level for finding in findings), key=LEVELS.index)
     if args.json:
         print(json.dumps({"worst": worst, "findings": [f._asdict() for f in findings]}, indent=2))
     else:
-        print(finding.table(findings))
+        print(table(findings))
     return LEVELS.index(worst)
 
 
@@ -88,3 +88,24 @@ def _of_file(file: str) -> List[Finding]:
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is not text"
         return [Finding("file", ERROR, "%s: %s" % (file, why), "Name a file that can be read.")]
+
+
+def table(findings: List[Finding]) -> str:
+    """Return the findings as lines of a hundred characters at most, and the count of each level."""
+    lines = []
+    width = max(len(finding.question) for finding in findings)
+    for finding in findings:
+        start = "%-8s %-*s  " % (finding.level, width, finding.question)
+        for text in filter(None, [finding.says, finding.remedy]):
+            lines += textwrap.wrap(
+                text,
+                99,
+                initial_indent=start,
+                subsequent_indent=" " * len(start),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+            start = " " * len(start)
+    counts = [sum(finding.level == level for finding in findings) for level in LEVELS]
+    lines.append("%d ok, %d to look at, %d wrong" % tuple(counts))
+    return "\n".join(lines)

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 from stalepool import summary
-from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
 from stalepool.patching.copies import place_of
 from stalepool.settings import Settings, contradictions
+
+OK, WARNING, ERROR = "ok", "warning", "error"
+
+#: the exit status of a level is its index
+LEVELS = (OK, WARNING, ERROR)
+
+
+class Finding(NamedTuple):
+    """One answer to one question."""
+
+    question: str
+    level: str  # one of LEVELS
+    says: str
+    remedy: str = ""  # a sentence, where the level is not OK
+
 
 Facts = Dict[str, Any]
 #: level, a sentence, and a sentence of remedy

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
 from stalepool.cli.doctor import questions
-from stalepool.cli.doctor.finding import ERROR, OK, WARNING, Finding
+from stalepool.cli.doctor.questions import ERROR, OK, WARNING, Finding
 from stalepool.cli.inject import INJECT_DIR
 from stalepool.settings import PREFIX, Settings, SettingsError
 
@@ -37,7 +37,7 @@ def _settings(environ: Dict[str, str]) -> Iterator[Finding]:
 
 def _start(environ: Dict[str, str], commands: List[str]) -> Iterator[Finding]:
     """Find what in the file switches stalepool on."""
-    switch = environ.get("STALEPOOL")
+    switch, path = environ.get("STALEPOOL"), environ.get("PYTHONPATH", "")
     if switch not in (None, "0", "", "1"):
         remedy = "Write STALEPOOL=1: no other value switches it on."
         yield Finding("start", WARNING, "STALEPOOL=%s does nothing" % switch, remedy)
@@ -45,15 +45,11 @@ def _start(environ: Dict[str, str], commands: List[str]) -> Iterator[Finding]:
         yield Finding("start", OK, "STALEPOOL=1, where pip has installed stalepool")
     elif any("stalepool run " in command for command in commands):
         yield Finding("start", OK, "by stalepool run")
-    elif INJECT_DIR.parts[-2:] in (Path(p).parts[-2:] for p in _places(environ)):
+    elif INJECT_DIR.parts[-2:] in (Path(p).parts[-2:] for p in path.split(":")):
         yield Finding("start", OK, "by PYTHONPATH")
     else:
         remedy = "Add STALEPOOL=1, unless the program itself imports stalepool."
         yield Finding("start", WARNING, "nothing in it switches stalepool on", remedy)
-
-
-def _places(environ: Dict[str, str]) -> List[str]:
-    return environ.get("PYTHONPATH", "").split(":")
 
 
 def _read(path: Path) -> Tuple[Dict[str, str], List[str], List[Finding]]:

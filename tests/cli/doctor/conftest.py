@@ -5,7 +5,7 @@ import json
 import pytest
 
 from conftest import REPOSITORY, child
-from stalepool.cli.doctor import finding
+from stalepool.cli.doctor.questions import LEVELS, OK
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +29,6 @@ def environment():
 def _found(done):
     """The exit status is the worst level."""
     found = json.loads(done.stdout)["findings"]
-    assert all(bool(each["remedy"]) == (each["level"] != finding.OK) for each in found)
-    assert done.returncode == max(finding.LEVELS.index(each["level"]) for each in found)
+    assert all(bool(each["remedy"]) == (each["level"] != OK) for each in found)
+    assert done.returncode == max(LEVELS.index(each["level"]) for each in found)
     return "".join("\n%(level)s %(question)s: %(says)s" % each for each in found)

@@ -4,6 +4,9 @@ import sys
 
 import pytest
 
+from stalepool.cli.doctor.command import table
+from stalepool.cli.doctor.questions import ERROR, WARNING, Finding
+
 BINARY = b"\xff\xfe\0"
 
 
@@ -27,6 +30,14 @@ def test_a_table_for_people(tmp_path, stalepool_here):
     done = stalepool_here("doctor", "--env", tmp_path / "file")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("ok       settings  the defaults\n")
+
+
+def test_a_table_of_long_words():
+    found = [Finding("x", ERROR, "a" * 200 + " b", "c " * 100), Finding("longer", WARNING, "d")]
+    text = table(found)
+    assert "a" * 200 in text and text.endswith("0 ok, 1 to look at, 1 wrong")
+    assert "\nwarning  longer  d\n" in text
+    assert max(len(line) for line in text.splitlines() if "aa" not in line) <= 100
 
 
 def test_one_thing_at_a_time(stalepool_here):

@@ -3,7 +3,7 @@
 import pytest
 
 from stalepool.cli.doctor import questions
-from stalepool.cli.doctor.finding import ERROR, OK, WARNING
+from stalepool.cli.doctor.questions import ERROR, OK, WARNING
 from stalepool.settings import Settings
 
 #: which this machine may not have
