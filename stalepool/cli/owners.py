@@ -38,11 +38,12 @@ def first_writable_by_others(
     :param trusted: numbers of further users who may change it.
     :returns: the path, and who may change it, as from :func:`who_else_may_write`.
     """
-    places = [(place, False) for place in [directory, *sorted(directory.rglob("*"))]]
-    places += [(parent, True) for parent in directory.parents]
-    for place, is_parent in places:
-        status = _status_of(place)
-        hands = status and who_else_may_write(status, trusted, is_parent)
+    for place in [directory, *sorted(directory.rglob("*")), *directory.parents]:
+        try:
+            status = place.stat()
+        except OSError:
+            continue
+        hands = who_else_may_write(status, trusted, is_parent=place in directory.parents)
         if hands:
             return place, hands
     return None
@@ -103,10 +104,3 @@ def _name_of_group(group: int) -> str:
         return grp.getgrgid(group).gr_name
     except KeyError:
         return str(group)
-
-
-def _status_of(place: Path) -> Optional[os.stat_result]:
-    try:
-        return place.stat()
-    except OSError:
-        return None

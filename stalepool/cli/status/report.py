@@ -12,6 +12,15 @@ from stalepool.summary import count, duration
 
 NO_AUDIT = "None of these processes runs in audit mode: the report is about STALEPOOL_MODE=audit."
 
+#: rules of replay -> what follows if they have refused some requests
+_AFTER_REFUSALS = {
+    ("switched_off",): "STALEPOOL_REPLAY=idempotent: %s failed with replay off",
+    ("method",): "nonidempotent_max_idle_s=auto (the default) keeps POST and PATCH off connections "
+    "near a known idle limit: %s failed that may not be sent again",
+    ("peer_had_it", "answer_began"): "no setting, but the servers' logs: %s failed that the server "
+    "had",
+}
+
 
 def report(services: List[Service]) -> str:
     """Return the report as text, a section for each service."""
@@ -83,7 +92,6 @@ def _findings(seen: Dict[str, Any]) -> List[str]:
 def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
     """Return the settings that are recommended, each with its reason."""
     totals = counted["totals"]
-    refused = totals["replays_refused"]
     lines = []
     hidden = sum(totals[group].get(name, 0) for group in ("verdicts", "moved") for name in HIDDEN)
     if _would(totals) or hidden:
@@ -95,22 +103,10 @@ def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
         lines.append("STALEPOOL_MODE=active would not have saved those that failed, see the rules")
     else:
         lines.append("no setting: no connection ended during a request in this time")
-    if refused.get("switched_off"):
-        lines.append(
-            "STALEPOOL_REPLAY=idempotent: %s failed with replay off"
-            % count(refused["switched_off"], "request")
-        )
-    if refused.get("method"):
-        lines.append(
-            "nonidempotent_max_idle_s=auto (the default) keeps POST and PATCH off connections near "
-            "a known idle limit: %s failed that may not be sent again"
-            % count(refused["method"], "request")
-        )
-    if refused.get("peer_had_it") or refused.get("answer_began"):
-        lines.append(
-            "no setting, but the servers' logs: %s failed that the server had"
-            % count(refused.get("peer_had_it", 0) + refused.get("answer_began", 0), "request")
-        )
+    for rules, text in _AFTER_REFUSALS.items():
+        refused = sum(totals["replays_refused"].get(rule, 0) for rule in rules)
+        if refused:
+            lines.append(text % count(refused, "request"))
     for origin, seen in sorted(counted["origins"].items()):
         known = service.knowledge(origin)
         if any(k["keepalive_probes"] == "swallowed" for k in known):
