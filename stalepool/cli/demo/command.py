@@ -169,11 +169,12 @@ def _directory(keep: Optional[str]) -> Iterator[Path]:
 
     :raises Complaint: the given one cannot be made, or not be written to.
     """
-    with tempfile.TemporaryDirectory(prefix="stalepool-demo-") as ours:
-        path = Path(ours if keep is None else os.path.abspath(keep))
+    with contextlib.ExitStack() as stack:
         try:
             if keep == "":
                 raise OSError(errno.EINVAL, "it takes the name of a directory")
+            ours = stack.enter_context(tempfile.TemporaryDirectory(prefix="stalepool-demo-"))
+            path = Path(ours if keep is None else os.path.abspath(keep))
             path.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=str(path)).close()
         except OSError as error:
