@@ -20,22 +20,19 @@ WORDS = ["--help", "--", "-x", "", "a b", "--version", "'\"", "\u00fc", "--"]
 IGNORED = signal.SIGPIPE, signal.SIGXFSZ  # by Python, and not by what is run
 
 
-def install(lib):
-    """Put a copy of the package into a directory, in the hands of whoever runs the tests.
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory):
+    """A directory with a copy of the package, in the hands of whoever runs the tests.
 
     The repository may be in other hands, and ``stalepool run`` minds: a container often runs as
     root what is mounted into it from somebody's home.
     """
+    lib = tmp_path_factory.mktemp("installation") / "lib"
     compiled = shutil.ignore_patterns("__pycache__")
     shutil.copytree(str(REPOSITORY / "stalepool"), str(lib / "stalepool"), ignore=compiled)
     for path in [lib, *lib.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o022)
     return lib
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory):
-    return install(tmp_path_factory.mktemp("installation") / "lib")
 
 
 @pytest.fixture
@@ -173,12 +170,14 @@ def test_run_refuses_what_others_may_change(installation, run_here, became):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_run_takes_what_a_trusted_user_owns(tmp_path, run_here, became):
-    lib = install(tmp_path / "lib")
-    os.chown(str(lib / "stalepool" / "cli"), pwd.getpwnam("nobody").pw_uid, -1)
-    assert run_here("--trust", "daemon", "echo", lib=lib)[0] == 2 and became == []
-    trusted = "--trust", "daemon", "--trust", "nobody"
-    assert run_here(*trusted, "echo", lib=lib) == (0, "")
+def test_run_takes_what_a_trusted_user_owns(installation, run_here, became):
+    theirs = str(installation / "stalepool" / "cli")
+    os.chown(theirs, pwd.getpwnam("nobody").pw_uid, -1)
+    refused, _ = run_here("--trust", "daemon", "echo")
+    started = len(became)
+    taken = run_here("--trust", "daemon", "--trust", "nobody", "echo")
+    os.chown(theirs, 0, -1)
+    assert (refused, started, taken) == (2, 0, (0, ""))
 
 
 def test_run_warns_where_a_python_has_no_stalepool(tmp_path, run_here, became):

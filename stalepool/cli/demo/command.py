@@ -46,7 +46,6 @@ The two halves differ in one thing: "without" has STALEPOOL_ENABLED=0.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``stalepool demo`` to its parser."""
     parser.set_defaults(act=main)
     cases = "\n".join(f"  {case.name:<15} {case.title}" for case in CASES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -70,7 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Run the demo. Blocks for about 50 s with all cases.
 
-    :param args: what a parser with :func:`add_arguments` made.
     :returns: the exit status: 0 or 1.
     :raises Complaint: it cannot begin, or cannot go on.
     :raises SystemExit: with 143 on SIGTERM, 129 on SIGHUP.

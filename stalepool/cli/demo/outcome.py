@@ -62,7 +62,6 @@ class Impossible(NamedTuple):
 
     @property
     def result(self) -> str:
-        """``impossible``."""
         return IMPOSSIBLE
 
 

@@ -27,7 +27,6 @@ usage is wrong, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``stalepool doctor`` to its parser."""
     parser.set_defaults(act=main)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = _DESCRIPTION
@@ -47,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print the findings.
 
-    :param args: what a parser with :func:`add_arguments` made.
     :returns: the exit status: 0, 1 with warnings, 2 with errors.
     :raises Complaint: the usage is wrong.
     """

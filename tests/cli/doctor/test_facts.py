@@ -5,6 +5,7 @@ import re
 from importlib import metadata
 
 from conftest import REPOSITORY
+from stalepool.cli.doctor import facts
 
 PACKAGES = ("wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
 
@@ -24,8 +25,11 @@ def test_an_environment(environment):
     (shown,) = re.findall("\nok versions: (.*)", found)
     shown = set(re.findall(r"(\w+) [\d.]+", shown))
     assert shown == {"stalepool", "urllib3"} | set(filter(is_installed, PACKAGES))
-    found = environment(STALEPOOL_MODE="activ")
-    assert "\nerror settings: STALEPOOL_MODE='activ' is not accepted" in found
+
+
+def test_a_setting_that_is_wrong(monkeypatch):
+    monkeypatch.setenv("STALEPOOL_MODE", "activ")
+    assert facts.of_machine()["settings"].startswith("STALEPOOL_MODE='activ' is not accepted")
 
 
 def test_a_library_that_only_has_the_name(tmp_path, environment):
