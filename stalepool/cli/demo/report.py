@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from stalepool.cli.demo.cases import Case
@@ -103,14 +104,11 @@ def _result(rows: Sequence[Row], seconds: float, logs: Optional[str]) -> str:
             return _wrap(f"{verdict}; --keep-logs DIR keeps the logs.")
         return f"{_wrap(verdict + '; the logs are in')}\n{logs}"
     shown = [row for row in rows if row.ok]
-    with_, without = (
-        sum(outcome.result in _WELL for outcome in outcomes)
-        for outcomes in ([row.with_ for row in shown], [row.without for row in shown])
-    )
+    without = sum(row.without.result in _WELL for row in shown)
     parts = []
     if shown:
         parts.append(
-            f"cases that end well: {with_} of {len(shown)} with stalepool,"
+            f"cases that end well: {len(shown)} of {len(shown)} with stalepool,"
             f" {without} of {len(shown)} without it"
         )
     if len(shown) < len(rows):
@@ -143,8 +141,7 @@ def _counted(counters: Dict[str, int]) -> str:
     """``closed`` for a single one, ``closed 1200, reset 7`` for more."""
     if sum(counters.values()) == 1:
         return "".join(counters)
-    most_first = sorted(counters.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {count}" for name, count in most_first)
+    return ", ".join(f"{name} {count}" for name, count in Counter(counters).most_common())
 
 
 def _span(seconds: float) -> str:

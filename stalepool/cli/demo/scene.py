@@ -8,7 +8,7 @@ import json
 import random
 import socket
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Deque, Dict, Mapping, Optional
@@ -128,8 +128,9 @@ class Scene(contextlib.ExitStack):
         return dict(self.nova.tell("/demo/counters"))
 
     def _since(self, before: Dict[str, Any]) -> Did:
+        """Return the counters that have grown, and by how much."""
         after = self._counters()
-        return Did(*(_grown(before[kind], after[kind]) for kind in Did._fields))
+        return Did(*(dict(Counter(after[kind]) - Counter(before[kind])) for kind in Did._fields))
 
 
 def _message(body: str) -> str:
@@ -138,9 +139,3 @@ def _message(body: str) -> str:
         return str(json.loads(body)["computeFault"]["message"])
     except (ValueError, KeyError, TypeError):
         return body
-
-
-def _grown(before: Mapping[str, int], after: Mapping[str, int]) -> Dict[str, int]:
-    """Counters that have grown, and by how much."""
-    grown = {name: count - before.get(name, 0) for name, count in after.items()}
-    return {name: growth for name, growth in grown.items() if growth}

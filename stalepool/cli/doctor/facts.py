@@ -7,7 +7,6 @@ import os
 import platform
 import site
 import socket
-import ssl
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List
@@ -27,16 +26,13 @@ def of_environment() -> Dict[str, Any]:
     """Import urllib3 into this process, and return the facts about it."""
     found: Dict[str, Any] = {}
     try:
-        import urllib3.connectionpool  # noqa: F401
+        found["socket"] = _socket_options()
     except ImportError as error:
         found["import_error"] = str(error)
-    else:
-        try:
-            found["socket"] = _socket_options()
-        except Exception as error:  # perhaps of another library that has urllib3's name
-            found["socket_error"] = repr(error)
+    except Exception as error:  # perhaps of another library that has urllib3's name
+        found["socket_error"] = repr(error)
     found.update(probe.of_process([]))
-    found["versions"] = {**found["versions"], **_installed(), "openssl": ssl.OPENSSL_VERSION}
+    found["versions"] = {**found["versions"], **_installed()}
     found["on_disk"] = copies_on_disk()
     places = [*site.getsitepackages(), site.getusersitepackages()]
     found["start"] = {
@@ -90,7 +86,7 @@ def _sysctls() -> Dict[str, int]:
 
 def _socket_options() -> Dict[str, int]:
     """Return the options of a connection that urllib3 makes on loopback, as the kernel has them."""
-    import urllib3
+    import urllib3.connectionpool
 
     with FaultServer([Respond(200)]) as server, urllib3.HTTPConnectionPool(
         server.host, server.port

@@ -125,10 +125,10 @@ def patches(facts: Facts) -> Answers:
 def copies(facts: Facts) -> Answers:
     """Find the copies of urllib3 inside other packages."""
     others = [name for name in facts.get("on_disk", ()) if name != "urllib3"]
-    if any(map(_is_known, others)):
-        known = ", ".join(filter(_is_known, others))
-        yield OK, "copies of urllib3, patched once they are imported: %s" % known, ""
-    missed = [name for name in others if not _is_known(name)]
+    known = [name for name in others if place_of(name) is not None]
+    if known:
+        yield OK, "copies of urllib3, patched once they are imported: %s" % ", ".join(known), ""
+    missed = [name for name in others if name not in known]
     if facts["snapshot"]["patched"]:
         missed += sorted(set(facts["pools"]) - set(facts["snapshot"]["patched"]))
     for name in missed:
@@ -233,7 +233,3 @@ QUESTIONS: Dict[str, Callable[[Facts], Answers]] = {
 def ask_all(facts: Facts) -> List[Finding]:
     """Answer every question of the table from the facts."""
     return [Finding(name, *answer) for name, ask in QUESTIONS.items() for answer in ask(facts)]
-
-
-def _is_known(package: str) -> bool:
-    return place_of(package) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from typing import Any, Dict, List
 
 from stalepool import summary
@@ -106,8 +107,8 @@ def _about_origin(seen: Dict[str, Any]) -> List[str]:
         ("refused connects", seen["reconnects"]),
     ):
         if any(names.values()):
-            pairs = sorted(names.items(), key=lambda pair: -pair[1])
-            lines.append("%s: %s" % (title, ", ".join("{} {:,}".format(*pair) for pair in pairs)))
+            pairs = ("{} {:,}".format(*pair) for pair in Counter(names).most_common())
+            lines.append("%s: %s" % (title, ", ".join(pairs)))
     if seen["replays"].get("would"):
         requests = count(seen["replays"]["would"], "request")
         lines.append("failed, active would have sent once more: %s" % requests)
@@ -132,12 +133,14 @@ def learnt(service: Service, origin: str, seen: Dict[str, Any]) -> List[str]:
         facts.append(
             "closes idle connections at about %.3g s (%s)" % (min(limits), count(deaths, "death"))
         )
-    if any(k["keepalive_probes"] == "swallowed" for k in known):
+    probes = {k["keepalive_probes"] for k in known}
+    if "swallowed" in probes:
         facts.append("swallows keepalive probes")
-    elif any(k["keepalive_probes"] == "answered" for k in known):
+    elif "answered" in probes:
         facts.append("answers keepalive probes")
-    until = max((k["written_at"] + k["moves_stopped_for_s"] for k in known), default=0.0)
-    if any(k["moves_stopped_for_s"] for k in known) and until > time.time():
+    stopped = [k for k in known if k["moves_stopped_for_s"]]
+    until = max((k["written_at"] + k["moves_stopped_for_s"] for k in stopped), default=0.0)
+    if until > time.time():
         clock = time.strftime("%H:%M", time.localtime(until))
         facts.append("no moves until %s: the last one failed or was slow" % clock)
     return facts

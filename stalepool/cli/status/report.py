@@ -34,9 +34,9 @@ def _section(service: Service) -> List[str]:
     counted = service.counted()
     totals = counted["totals"]
     would, failed = _would(totals), _failed(totals)
+    number, audited = len(service.processes), duration(service.counted_for_s)
     lines = [
-        "%s, %s, %s of audit"
-        % (service.name, _processes(service), duration(service.counted_for_s)),
+        "%s, %d process%s, %s of audit" % (service.name, number, "es" * (number > 1), audited),
         "How many requests would active have saved? %d of the %s that failed on a connection that "
         "ended." % (would, count(failed, "request")),
     ]
@@ -45,11 +45,6 @@ def _section(service: Service) -> List[str]:
         lines += ["    learnt: %s" % fact for fact in learnt(service, origin, seen)]
     lines += ["", "What follows:", *("  * %s" % line for line in _conclusions(service, counted))]
     return lines
-
-
-def _processes(service: Service) -> str:
-    number = len(service.processes)
-    return "1 process" if number == 1 else "%d processes" % number
 
 
 def _would(seen: Dict[str, Any]) -> int:
