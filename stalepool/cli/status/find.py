@@ -35,7 +35,7 @@ class Process(NamedTuple):
     seen: Optional[Dict[str, Any]] = None
     note: Optional[str] = None  # why there is no status
     is_off: bool = False
-    is_closed: bool = False  # the caller may not read its /proc
+    is_quiet: bool = False  # it is shown only if it is asked for
 
 
 def processes(pids: Iterable[int] = ()) -> List[Process]:
@@ -45,30 +45,22 @@ def processes(pids: Iterable[int] = ()) -> List[Process]:
     """
     chosen = list(dict.fromkeys(pids))
     if chosen:
-        return [_asked(pid) for pid in chosen]
+        gone = Process(0, "?", "?", b"", note="no such process", is_off=True)
+        return [_process(pid) or gone._replace(pid=pid) for pid in chosen]
     _sweep()
     others = {int(name) for name in os.listdir("/proc") if name.isdecimal()} - {os.getpid()}
     here = [process for process in map(_process, others) if process is not None]
     images = {process.image for process in here if process.seen is not None}
     workers = [
-        process._replace(note=FORKED, is_off=False, is_closed=False)
+        process._replace(note=FORKED, is_off=False, is_quiet=False)
         if process.seen is None and process.image in images
         else process
         for process in here
     ]
-    return [each for each in workers if each.seen or (each.note and not each.is_closed)]
+    return [process for process in workers if not process.is_quiet]
 
 
-def _asked(pid: int) -> Process:
-    process = _process(pid, is_asked=True)
-    if process is None:
-        return Process(pid, "?", "?", b"", None, "no such process", is_off=True)
-    if process.seen is None and process.note is None:
-        return process._replace(note=WITHOUT, is_off=True)
-    return process
-
-
-def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
+def _process(pid: int) -> Optional[Process]:
     """Look at one process; None if it is gone by now."""
     try:
         facts = proc.fields("/proc/%d/status" % pid)
@@ -88,7 +80,7 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
         refusal = "cannot be asked: only root%s may" % others
         # what workers have in common, as far as it is known
         image = b"%s %d %s" % (proc.process_group(line), user, command.encode())
-        process = process._replace(image=image, note=refusal, is_closed=True)
+        process = process._replace(image=image, note=refusal, is_quiet=True)
         environ, is_python, root = {}, False, ""
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # or a thread of the kernel's
@@ -96,14 +88,15 @@ def _process(pid: int, is_asked: bool = False) -> Optional[Process]:
     name = status_file.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
     seen, problem = _newest(root, user, name, environ, status_file.start_ticks(line))
     if seen is not None:
-        return process._replace(seen=seen, note=None, is_off=not seen["installed"])
-    if process.is_closed:
+        return process._replace(seen=seen, note=None, is_off=not seen["installed"], is_quiet=False)
+    if process.note is not None:
         return process
-    is_off, note = _told_by(environ) if is_python else (False, None)
-    # a bad directory says nothing of the user's other processes
-    if problem is not None and (is_asked or note is not None or name in problem):
-        return process._replace(note=problem, is_off=True)
-    return process._replace(note=note, is_off=is_off)
+    is_off, note = _told_by(environ) if is_python else (True, WITHOUT)
+    if problem is not None:
+        # a bad directory says nothing of the user's other processes
+        is_quiet = note == WITHOUT and name not in problem
+        return process._replace(note=problem, is_off=True, is_quiet=is_quiet)
+    return process._replace(note=note, is_off=is_off, is_quiet=note == WITHOUT)
 
 
 def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int) -> Any:
@@ -158,7 +151,7 @@ def _told_by(environ: Dict[str, str]) -> Any:
         return True, "off: STALEPOOL_ENABLED=%s" % variables["STALEPOOL_ENABLED"]
     is_injected = str(INJECT_DIR) in environ.get("PYTHONPATH", "").split(os.pathsep)
     if not variables and not is_injected and environ.get("STALEPOOL") != "1":
-        return False, None
+        return True, WITHOUT
     if settings.status_dir is None:
         return False, "keeps no status file: %s=%s" % (_VARIABLE, variables[_VARIABLE])
     is_default = settings.status_dir == AUTO
