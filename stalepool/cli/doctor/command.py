@@ -11,7 +11,10 @@ from typing import List
 from stalepool.cli import inject, interpreter
 from stalepool.cli.complaint import USAGE_ERROR, Complaint
 from stalepool.cli.doctor import facts, process, unit
-from stalepool.cli.doctor.questions import ERROR, LEVELS, Finding, ask_all
+from stalepool.cli.doctor.questions import ERROR, OK, WARNING, Finding, ask_all
+
+#: the exit status of a level is its index
+LEVELS = (OK, WARNING, ERROR)
 
 _DESCRIPTION = """\
 Examine stalepool in this Python, with the settings in the environment. With

@@ -10,15 +10,12 @@ from stalepool.settings import Settings, contradictions
 
 OK, WARNING, ERROR = "ok", "warning", "error"
 
-#: the exit status of a level is its index
-LEVELS = (OK, WARNING, ERROR)
-
 
 class Finding(NamedTuple):
     """One answer to one question."""
 
     question: str
-    level: str  # one of LEVELS
+    level: str
     says: str
     remedy: str = ""  # a sentence, where the level is not OK
 

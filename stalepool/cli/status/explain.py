@@ -109,7 +109,7 @@ _FALLBACK_REMEDIES = {
 
 #: all of them: every name that is counted -> what it means, what to do
 _ALL = {
-    **{verdict.value: (verdict.meaning, VERDICTS[verdict.value]) for verdict in Verdict},
+    **{name: (Verdict(name).meaning, remedy) for name, remedy in VERDICTS.items()},
     **EVENTS,
     **{name: (REASONS[name], _FALLBACK_REMEDIES.get(name, _FALLBACK_REMEDY)) for name in REASONS},
 }

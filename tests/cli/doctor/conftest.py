@@ -5,7 +5,7 @@ import json
 import pytest
 
 from conftest import REPOSITORY, child
-from stalepool.cli.doctor.questions import LEVELS, OK
+from stalepool.cli.doctor.command import LEVELS, OK
 
 
 @pytest.fixture(autouse=True)

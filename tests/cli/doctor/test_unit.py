@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from stalepool.cli.doctor.questions import LEVELS
+from stalepool.cli.doctor.command import LEVELS
 
 UNIT = "[Unit]\nDescription=x\n[Service]\n%s\nExecStart=/bin/x\n"
 

@@ -87,6 +87,7 @@ def test_a_process_that_is_not_there_or_has_no_shim(status):
             done = status(pid)
             assert (done.returncode, done.stderr) == (1, "")
             assert str(pid) in done.stdout and words in done.stdout
+        assert find.WITHOUT not in status().stdout
         other.kill()
 
 
@@ -138,8 +139,16 @@ ctypes.CDLL(None).prctl(4, {is_open}, 0, 0, 0)  # PR_SET_DUMPABLE: 1 is as after
 """
 
 
+#: it has had no answer, and its user may not look into it either
+WORKER = """
+worker = os.fork() or signal.pause()
+import atexit
+atexit.register(os.kill, worker, signal.SIGKILL)
+"""
+
+
 @contextlib.contextmanager
-def another_users(is_open=True):
+def another_users(is_open=True, more=""):
     """A service that begins as root, as uWSGI and Apache do, and has been answered once by then.
 
     :param is_open: its user may look into it, as after an exec.
@@ -147,6 +156,7 @@ def another_users(is_open=True):
     """
     become = BECOME.format(user=ITS_USER, is_open=int(is_open))
     script = SERVICE + "ask()" + become + "from stalepool import status; status._make_due(); ask()"
+    script += more
     with tempfile.TemporaryDirectory() as directory, FaultServer() as server:
         os.chmod(directory, 0o1777)
         at = {AT: directory}
@@ -188,12 +198,12 @@ def test_a_service_of_another_user(user, names_it, said, running):
 
 @as_root
 def test_one_that_its_own_user_may_not_look_into_is_seen_by_its_file():
-    with another_users(is_open=False) as (closed, at):
+    with another_users(is_open=False, more=WORKER) as (closed, at):
         done = asked_as(ITS_USER, at)
         (file,) = Path(at[AT], "stalepool-%d" % ITS_USER).iterdir()
         assert [path.stat().st_uid for path in (file.parent, file)] == [ITS_USER] * 2
     assert (done.returncode, done.stderr) == (0, "")
-    assert SEEN.format(closed.pid) in done.stdout
+    assert "(pid %d and 1 other " % closed.pid in done.stdout and find.FORKED in done.stdout
 
 
 @as_root
