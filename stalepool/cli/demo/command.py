@@ -89,7 +89,7 @@ def _show(cases: Sequence[Case], logs: Path, kept: Optional[str], wants_json: bo
     began = time.monotonic()
     rows: List[Row] = []
     if not wants_json:
-        _say(report.heading(_versions(), SHORTENED, kept))
+        _say(report.heading(_versions(), kept))
     with contextlib.closing(_played(cases, logs)) as played:  # nothing runs on if nobody reads
         for row in played:
             rows.append(row)

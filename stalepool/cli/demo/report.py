@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from stalepool.cli.demo.cases import Case
 from stalepool.cli.demo.outcome import HUNG, NONE_FAIL, Answer, Impossible, Outcome, Race
-from stalepool.cli.demo.plan import HUNG_AFTER_S
+from stalepool.cli.demo.plan import HUNG_AFTER_S, SHORTENED
 
 _WIDTH = 79
 _COLUMNS = (29, 17, 23, 4)
@@ -32,14 +32,13 @@ class Row(NamedTuple):
         return self.case.is_met(self.with_)
 
 
-def heading(versions: Mapping[str, str], shortened: Mapping[str, str], logs: Optional[str]) -> str:
+def heading(versions: Mapping[str, str], logs: Optional[str]) -> str:
     """Say what runs and with which settings, and head the table.
 
-    :param shortened: what nova-api has been given of ``STALEPOOL_*``.
     :param logs: the directory they are kept in, None where they are not.
     """
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
-    settings = ", ".join(f"{name}={value}" for name, value in shortened.items())
+    settings = ", ".join(f"{name}={value}" for name, value in SHORTENED.items())
     lines = [
         _STORY,
         "",

@@ -31,18 +31,17 @@ def run(url: str) -> Dict[str, Any]:
     """
     ends = time.monotonic() + SECONDS
     pause = random.Random(_SEED)
-    errors: Counter[str] = Counter()
     latencies: List[float] = []
-    failures = 0
+    failures: List[str] = []
+    failures_at_first: List[str] = []
 
     def client() -> None:
-        nonlocal failures
         with urllib3.PoolManager(retries=False) as manager:
             eventlet.sleep(pause.uniform(0, PAUSE_S[1]))
             try:
                 manager.request("GET", url)  # a fresh connection: it does not count
             except HTTPError as error:
-                errors[_without_addresses(error)] += 1
+                failures_at_first.append(_without_addresses(error))
                 return
             while time.monotonic() < ends:
                 eventlet.sleep(pause.uniform(*PAUSE_S))
@@ -51,8 +50,7 @@ def run(url: str) -> Dict[str, Any]:
                     manager.request("GET", url)
                     latencies.append(time.monotonic() - began)
                 except HTTPError as error:
-                    errors[_without_addresses(error)] += 1
-                    failures += 1
+                    failures.append(_without_addresses(error))
 
     def busy() -> None:
         while time.monotonic() < ends:
@@ -67,10 +65,11 @@ def run(url: str) -> Dict[str, Any]:
     for _ in range(BUSY):
         pool.spawn(busy)
     pool.waitall()
+    commonest = Counter(failures + failures_at_first).most_common(1)
     return {
-        "requests": len(latencies) + failures,
-        "failures": failures,
-        "detail": "".join(text for text, _ in errors.most_common(1)),
+        "requests": len(latencies) + len(failures),
+        "failures": len(failures),
+        "detail": "".join(text for text, _ in commonest),
         "median_s": statistics.median(latencies or [0.0]),
     }
 
