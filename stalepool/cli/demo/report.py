@@ -7,13 +7,12 @@ from collections import Counter
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from stalepool.cli.demo.cases import Case
-from stalepool.cli.demo.outcome import HUNG, NONE_FAIL, Answer, Impossible, Outcome, Race
+from stalepool.cli.demo.outcome import HUNG, Answer, Impossible, Outcome, Race
 from stalepool.cli.demo.plan import HUNG_AFTER_S, SHORTENED
 
 _WIDTH = 79
 _COLUMNS = (29, 17, 23, 4)
 _MARKS = {True: "ok", False: "FAIL", None: "-"}
-_WELL = ("200", NONE_FAIL)
 
 _STORY = """\
 A live migration: nova-compute updates a port at neutron, neutron asks nova-api,
@@ -103,7 +102,7 @@ def _result(rows: Sequence[Row], seconds: float, logs: Optional[str]) -> str:
             return _wrap(f"{verdict}; --keep-logs DIR keeps the logs.")
         return f"{_wrap(verdict + '; the logs are in')}\n{logs}"
     shown = [row for row in rows if row.ok]
-    without = sum(row.without.result in _WELL for row in shown)
+    without = sum(row.without.result == row.case.with_ for row in shown)
     parts = []
     if shown:
         parts.append(
