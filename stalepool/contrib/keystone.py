@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from types import ModuleType
@@ -34,4 +35,19 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
             fallback.log(_logger, logging.WARNING, text, retries)
         return wrapped(*args, **kwargs)
 
-    return wrapt.FunctionWrapper(original, request)
+    class Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
+        """Pickled and copied as a method is, which wrapt refuses."""
+
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            return getattr, (self.__self__, self.__name__)
+
+        def __copy__(self) -> Any:
+            return getattr(self.__self__, self.__name__)
+
+        def __deepcopy__(self, memo: Any) -> Any:
+            return getattr(copy.deepcopy(self.__self__, memo), self.__name__)
+
+    class Wrapper(wrapt.FunctionWrapper):  # type: ignore[type-arg]
+        __bound_function_wrapper__ = Bound
+
+    return Wrapper(original, request)

@@ -71,6 +71,23 @@ def test_it_is_said_once_a_process(run_python):
     )
 
 
+def test_a_bound_method_is_pickled_and_copied_as_without_us(run_python):
+    run_python(
+        """
+        import copy, pickle
+        import stalepool
+        import requests
+        from keystoneauth1.session import Session
+
+        session = Session(session=requests.Session())
+        for again in (copy.copy, copy.deepcopy, lambda method: pickle.loads(pickle.dumps(method))):
+            method = again(session.request)
+            assert isinstance(method.__self__, Session), again
+            assert (method.__self__ is session) is (again is copy.copy), again
+        """
+    )
+
+
 def test_wrapt_is_not_loaded_under_the_import_lock(run_python):
     """Else a thread that loads it, and this one, which waits for that, wait for one another."""
     script = """
