@@ -5,6 +5,7 @@ The interpreter runs such code anywhere: a signal handler, a timer of a green th
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # signal makes enums of all
 import _socket
 import traceback
 from typing import Any, Iterable, List, NoReturn, Optional
@@ -23,28 +24,32 @@ _CALLED_BY_US = frozenset(
 def is_foreign(error: BaseException, called: Any = None) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
-    Three kinds are foreign: timeouts, since guarded code waits only to open a socket, and catches
-    its own; what a timer raised in a waiting green thread; and what is no builtin, and has its
-    class or its innermost frame in no package that we call. A signal handler's builtin cannot be
-    told from ours, so guarded blocks are small.
+    Three kinds are foreign: a deadline; timeouts, since guarded code waits only to open a socket,
+    and catches its own; and what is no builtin, and has its class or its innermost frame in no
+    package that we call.
 
     :param called: an object that we call, such as a connection: its class is not foreign.
     """
     modules, of_class = passed_through(error), type(error).__module__
     if not modules:
         return False
-    if modules[-1].startswith(("eventlet.hubs.", "gevent._g")) or is_timeout(error):
+    if is_a_deadline(error) or is_timeout(error):
         return True
     return of_class != "builtins" and not _is_called_by_us({of_class, modules[-1]}, called)
 
 
-def is_a_handlers(error: BaseException) -> bool:
-    """Tell whether a signal handler raised it while a C function ran that the caller has called.
+def is_a_deadline(error: BaseException) -> bool:
+    """Tell whether a signal handler raised it, or a timer in a waiting green thread."""
+    modules = passed_through(error)
+    is_a_timers = bool(modules) and modules[-1].startswith(("eventlet.hubs.", "gevent._g"))
+    return is_a_timers or is_a_handlers(error)
 
-    That has no frame of its own, and its timeouts are not foreign.
-    """
-    raised = error.__traceback__
-    return raised is not None and raised.tb_next is not None and is_foreign(error)
+
+def is_a_handlers(error: BaseException) -> bool:
+    """Tell whether it was raised in a signal handler, as those are set now."""
+    handlers = map(_signal.getsignal, _signal.valid_signals())
+    codes = {getattr(handler, "__code__", None) for handler in handlers}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def passed_through(error: BaseException) -> List[str]:
@@ -66,14 +71,6 @@ def is_timeout(error: Optional[BaseException]) -> bool:
     # a TLS socket of eventlet 0.33 raises an SSLError
     of_eventlet = isinstance(error, OSError) and error.args == (TIMED_OUT,)
     return of_eventlet or (isinstance(error, (TimeoutError, _socket.timeout)) and not error.errno)
-
-
-def is_socket_timeout(error: BaseException, conn: Any) -> bool:
-    """Tell whether what looks like a timeout of a socket was raised by a module that we call.
-
-    :param conn: a connection whose class may raise timeouts of its own.
-    """
-    return _is_called_by_us(passed_through(error)[-1:], conn)
 
 
 def raise_again(error: BaseException) -> NoReturn:

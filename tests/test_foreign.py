@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import select
+import signal
 import socket
 import sys
 import types
@@ -56,6 +57,33 @@ def test_an_exception_that_was_not_raised_is_nobodys():
     assert not foreign.is_foreign(type("Theirs", (Exception,), {})())
 
 
+@pytest.fixture
+def handled():
+    """Sets the exception that the handler of :func:`raise_signal` raises."""
+
+    def set_to(error):
+        def handler(*_):
+            raise error
+
+        signal.signal(signal.SIGUSR1, handler)
+
+    before = signal.getsignal(signal.SIGUSR1)
+    yield set_to
+    signal.signal(signal.SIGUSR1, before)
+
+
+def raise_signal():
+    signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("kind", [ValueError, ConnectionResetError, KeyError])
+def test_a_builtin_of_a_signal_handler_passes(kind, handled):
+    """Elsewhere, as in a fallback, it would be caught."""
+    handled(kind("the handler's"))
+    with pytest.raises(kind, match="the handler's"):
+        fallback.guarded("check_failed", "caught")(raise_signal)()
+
+
 # -- raised in the midst of a request, as by a signal handler; in a process of its own -------------
 
 _OURS = os.path.dirname(os.path.abspath(stalepool.__file__)) + os.sep
@@ -79,9 +107,13 @@ class Script:
         return Respond(headers=hint)
 
 
+def raise_foreign(*_):
+    raise Foreign
+
+
 @contextlib.contextmanager
-def injecting(line, error=Foreign):
-    """Raise at the n-th line of ours that this thread executes, once; gives the place, if any."""
+def injecting(line, act=raise_foreign):
+    """Act at the n-th line of ours that this thread executes, once; gives the place, if any."""
     lines, places = itertools.count(), []
 
     def enter_frame(frame, event, argument):
@@ -91,7 +123,7 @@ def injecting(line, error=Foreign):
         if event == "line" and not places and next(lines) == line:
             where = os.path.relpath(frame.f_code.co_filename, _OURS)
             places.append("%s:%d %s" % (where, frame.f_lineno, frame.f_code.co_name))
-            raise error
+            act()
         return at_line
 
     sys.settrace(enter_frame)
@@ -176,17 +208,18 @@ def test_an_exception_at_any_line_of_ours_reaches_the_caller(run_python, scene):
     ],
     ids=["examine", "answer_has_begun", "ask", "address_of"],
 )
-def test_a_timeout_of_a_signal_handler_is_not_taken_for_the_sockets_word(ask):
+def test_an_error_of_a_signal_handler_is_not_taken_for_the_sockets_word(ask, handled):
     """It is an OSError, too."""
+    handled(ConnectionResetError("the handler's"))
     with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as both:
         sock = both.enter_context(socket.create_connection(server.getsockname()))
         both.enter_context(server.accept()[0]).sendall(b"an answer")
         select.select([sock], [], [])
         for line in itertools.count():
-            with injecting(line, TimeoutError) as places:
+            with injecting(line, raise_signal) as places:
                 try:
                     ask(sock)
-                except TimeoutError:
+                except ConnectionResetError:
                     continue
             assert places == []
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import re
 import struct
 import weakref
 from types import FunctionType
@@ -12,13 +13,15 @@ from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
 from stalepool.connection.request import Request
-from stalepool.foreign import is_a_handlers, is_foreign, is_socket_timeout, raise_again
+from stalepool.foreign import is_a_deadline, is_a_handlers, raise_again
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of, raw_of
 
 #: modules whose classes and functions open a connection as urllib3 does
-_STOCK = ("http.client", "urllib3.connection", "urllib3.contrib.socks")
+_is_stock = re.compile(
+    r"(eventlet\.green\.)?http\.client|(.+\.)?urllib3\.(connection|contrib\.socks)"
+).fullmatch
 
 #: methods that open a connection; not all versions have all
 _OPENERS = ("connect", "_new_conn", "_tunnel", "_prepare_conn")
@@ -103,11 +106,8 @@ def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
     """
     try:
         for link in (error, error.__cause__, error.__context__):
-            if link is None or isinstance(link, _socket.gaierror):
-                continue  # a resolver is often somebody's own
-            has_run_out = failure.has_run_out(link, since, number_of(conn.timeout))
-            is_the_sockets = has_run_out and is_socket_timeout(link, conn)
-            if is_foreign(link, conn) and not is_the_sockets:
+            is_the_sockets = failure.has_run_out(link, since, number_of(conn.timeout))
+            if link is not None and is_a_deadline(link) and not is_the_sockets:
                 raise_again(link)
     finally:
         del error, link  # a traceback holds this frame
@@ -137,7 +137,7 @@ def _is_urllib3s(cls: Any, name: str) -> bool:
     """
     owner = next(each for each in cls.__mro__ if name in vars(each))
     defined_in = getattr(vars(owner)[name], "__globals__", {}).get("__name__")
-    return owner.__module__.endswith(_STOCK) or str(defined_in).endswith(_STOCK)
+    return any(_is_stock(str(name)) for name in (owner.__module__, defined_in))
 
 
 def _pools_check_connections(cls: Any) -> bool:

@@ -67,15 +67,15 @@ def has_run_out(
 ) -> bool:
     """Tell whether a timeout is the socket's own, and not the caller's deadline.
 
-    A signal handler, or a timer, may raise the same exception, but before the socket's is over.
+    A green thread's timer may raise the same exception, but before the socket's is over.
 
     :param since: monotonic time at which the operation began.
     :param limit_s: the timeout on the socket in seconds, None without one.
     :param text: a part of the socket's words; urllib3 has none where pyOpenSSL sends.
     """
-    if limit_s is None or not is_timeout(error) or text not in str(error):
+    if error is None or limit_s is None or not is_timeout(error) or text not in str(error):
         return False
-    return monotonic() - since >= limit_s - _EARLY_S
+    return monotonic() - since >= limit_s - _EARLY_S and not is_a_handlers(error)
 
 
 def is_silent_end(error: Optional[BaseException]) -> bool:

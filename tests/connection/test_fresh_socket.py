@@ -3,6 +3,7 @@
 import functools
 import gc
 import socket
+import ssl
 
 import pytest
 import requests
@@ -138,6 +139,12 @@ class Strict(HTTPConnection):
         super().__setattr__(name, value)
 
 
+def named_like_the_standard_librarys():
+    cls = with_own("connect")
+    cls.__module__ = "acme.http.client"
+    return cls
+
+
 def opened_by_hand():
     class OpenedByHand(HTTPConnection):
         def __init__(self, *args, **kwargs):
@@ -152,6 +159,7 @@ def opened_by_hand():
 CLASSES = {
     # it may acquire, say, what is released at the end, or be handed its socket
     "own connect": (with_own("connect"), 1, False),
+    "own connect, in a module of that name": (named_like_the_standard_librarys(), 1, False),
     "own TCP socket": (with_own("_new_conn"), 1, False),
     "own tunnel": (with_own("_tunnel"), 1, False),
     "own attributes": (Strict, 2, True),
@@ -190,6 +198,35 @@ def test_a_wrapper_around_urllib3s_own(monkeypatch):
     stock = HTTPConnection.connect
     monkeypatch.setattr(HTTPConnection, "connect", functools.wraps(stock)(lambda self: stock(self)))
     assert_sockets(HTTPConnection, 2, rides_it=True)
+
+
+class Own(OSError):
+    """Of the application."""
+
+
+@pytest.mark.parametrize("error", [Own("x"), socket.timeout("timed out"), ssl.SSLError("pinned")])
+def test_a_connector_of_the_applications_that_fails(error, monkeypatch):
+    """It is no deadline of the caller's: the old connection stays."""
+    stock, opened = urllib3.util.connection.create_connection, []
+
+    def connect(*args, **options):
+        if opened:
+            raise error
+        opened.append(stock(*args, **options))
+        return opened[0]
+
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
+    assert_sockets(HTTPConnection, 1, rides_it=False)
+
+
+def test_a_connect_that_is_wrapped_and_times_out(monkeypatch):
+    """So does a detector of blocking calls: then the frame that raises is its own."""
+    stock = socket.socket.connect
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        answer_no_connect(server)
+        monkeypatch.setattr(socket.socket, "connect", lambda *args: stock(*args))
+        assert send(server, pool, "POST", timeout=10).status == 200
+        assert server.journal[-1].connection == 0
 
 
 @pytest.mark.parametrize("is_object", [True, False])
