@@ -82,7 +82,7 @@ def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> 
         if not second.may_be_why(first):
             return None
         limit_s = shorter(monotonic() - request.sent_at, request.left_s)
-        return second.answer(limit_s, is_last=True)
+        return second.answer(limit_s, is_last=False)
     if second.is_under_way:
         is_sent = failure.has_ended(watch.sock, error)
     else:

@@ -9,35 +9,37 @@ from __future__ import annotations
 import contextlib
 import http.client
 import logging
-from typing import Any, Optional, Set
+import weakref
+from typing import Any, Optional
 
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection.connect import shorter
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
 from stalepool.connection.request import NOTHING_LEFT_S, Request
-from stalepool.connection.request_rules import has_a_key, may_be_replayed
-from stalepool.foreign import is_foreign, raise_again
+from stalepool.connection.request_rules import may_be_replayed
+from stalepool.foreign import is_a_deadline, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
 #: seconds for each operation (connect, tunnel, handshake) of a replay: a SYN, one retransmission
 REPLAY_S = 2.0
+SEND_S = 10.0  #: seconds for sending a record, where no other answer is to come
 PIECE = 1 << 14  #: bytes of one write: as much as a TLS record holds
 
-#: statuses that may say: one connection too many (RFC 6585, section 4)
-TOO_MANY = frozenset((429, 503))
-#: by which a server may refuse a second connection; it has not shown the client's certificate, say
+#: statuses by which a server may refuse a further connection, RFC 6585, section 4; or a request
+#: that it has in work already
+TOO_MANY, IN_WORK = frozenset((429, 503)), frozenset((409, 423))
+#: or a fresh one, on which the client has not shown its certificate, say
 REFUSALS = TOO_MANY | {401, 403, 413}
-#: and one beside another: the request has come in pieces, too late, or to the wrong server
-REFUSALS_BESIDE = REFUSALS | {400, 408, 421}
-CONFLICT = 409  # a request with the same idempotency key is in work
+#: or one beside another: the request has come in pieces, too late, or to the wrong server
+REFUSALS_BESIDE = REFUSALS | IN_WORK | {400, 408, 421}
 
 #: requests of the process that have a second socket at a time: descriptors may be scarce
 MOST_BESIDE = 64
 
-#: the replays, by identity, whose socket is beside one on which an answer may still come
-_beside: Set[int] = set()
+#: the replays whose socket is beside one on which an answer may still come
+_beside: weakref.WeakSet[Replay] = weakref.WeakSet()
 runtime.on_change(_beside.clear)  # a forked child has none
 
 _logger = logging.getLogger("stalepool.replay")
@@ -88,7 +90,7 @@ class Replay:
         """Open the socket while the old one may be answered, so as to see the path. Yields."""
         if len(_beside) >= MOST_BESIDE:
             return False
-        _beside.add(id(self))
+        _beside.add(self)
         self.sock = open_like(self.request, limit_s, address_of(self.request.conn()))
         return self.sock is not None
 
@@ -103,7 +105,7 @@ class Replay:
 
     def let_go(self) -> None:
         """Leave the socket to the connection."""
-        _beside.discard(id(self))
+        _beside.discard(self)
         self.sock, self.is_under_way = None, False
 
     def send(self) -> bool:
@@ -112,11 +114,11 @@ class Replay:
         :raises: the caller's deadline.
         """
         request = self.request
-        request.is_replayed = self.is_under_way = True
         # else another thread closed it, or the answer came while the fresh one was opened
         if request.is_followed and not failure.answer_has_begun(request.state.sock()):
+            request.is_replayed = self.is_under_way = True
             # meanwhile the old one is not read
-            limit_s = shorter(REPLAY_S if id(self) in _beside else None, request.left_s)
+            limit_s = shorter(REPLAY_S if self in _beside else SEND_S, request.left_s)
             since = monotonic()
             try:
                 self._send_within(limit_s)
@@ -128,12 +130,11 @@ class Replay:
         self.close()
         return False
 
-    def _send_within(self, limit_s: Optional[float]) -> None:
+    def _send_within(self, limit_s: float) -> None:
         """Send the record in pieces, since some TLS and green sockets limit each write alone."""
         record, began = b"".join(self.request.sent), monotonic()
         for at in range(0, len(record), PIECE):
-            left_s = None if limit_s is None else began + limit_s - monotonic()
-            self.sock.settimeout(None if left_s is None else max(NOTHING_LEFT_S, left_s))
+            self.sock.settimeout(max(NOTHING_LEFT_S, began + limit_s - monotonic()))
             self.sock.sendall(record[at : at + PIECE])
 
     def take(self) -> bool:
@@ -162,7 +163,7 @@ class Replay:
             file.close()
             self.close()
             return None
-        if id(self) in _beside:
+        if self in _beside:
             self.request.state.origin.count("gone", "silent_in_request")
         note_outcome(self.request, "ok")
         self.let_go()
@@ -170,8 +171,7 @@ class Replay:
 
     def may_be_why(self, first: bytes) -> bool:
         """Tell whether an answer on the old connection may refuse it because of this sending."""
-        status = _status_of(first)
-        return self.is_under_way and (status in TOO_MANY or self._is_in_work(status))
+        return self.is_under_way and _status_of(first) in TOO_MANY | IN_WORK
 
     def _is_no_answer(self, first: bytes) -> bool:
         """Tell whether an answer here may be due to the second connection, or to its way.
@@ -179,16 +179,12 @@ class Replay:
         So may a gateway's 502. What is less than a status line may become any answer.
         """
         status = _status_of(first)
-        is_of_the_request = 200 <= status < 500 and status not in REFUSALS_BESIDE
-        return not is_of_the_request or self._is_in_work(status)
-
-    def _is_in_work(self, status: int) -> bool:
-        return status == CONFLICT and has_a_key(self.request)
+        return not 200 <= status < 500 or status in REFUSALS_BESIDE
 
     def _is_a_deadline(self, error: BaseException) -> bool:
         """Tell whether an error is the caller's deadline, and not the socket's own."""
         clear_tls_errors(self.sock, error)
-        return is_foreign(error)
+        return is_a_deadline(error)
 
 
 def _status_of(first: bytes) -> int:

@@ -12,7 +12,7 @@ from delayed_answers import AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
 from pools import counters, get, pooled_connection, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, side_by_side
-from stalepool_testing import Close, Silence, kernel
+from stalepool_testing import Close, HalfStatusLine, Respond, Silence, kernel
 
 
 def test_a_receive_timeout_of_the_kernels_ends_the_request():
@@ -151,19 +151,24 @@ def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
     assert run_python(GREEN, world, world=world, env=hub, flags=flags) == "done"
 
 
-@pytest.mark.parametrize("status, headers", [(503, {}), (409, {"Idempotency-Key": "1"})])
-@pytest.mark.parametrize("is_answered", [True, False])
-def test_nor_is_that_of_the_first_one(status, headers, is_answered):
-    """Where the second sending is in work: unless nothing comes of it."""
+@pytest.mark.parametrize("status", [503, 409])
+@pytest.mark.parametrize(
+    "step",
+    [ECHO, Close(), Respond(403), HalfStatusLine()],
+    ids=["200", "FIN", "403", "half a line"],
+)
+def test_nor_is_that_of_the_first_one(status, step):
+    """Where the second sending is in work: unless nothing comes of it, or nothing better."""
 
     def answer(later, conn):
         later.told.set()
         assert later.was_sent.wait(20)
         kernel.wait_until(lambda: kernel.unread_bytes(conn.sock) == 0, "a client that has read it")
-        return ECHO if is_answered else Close()
+        return step
 
+    is_answered = step is ECHO
     with sent_twice(answer, status, "ok" if is_answered else "failed") as (_, pool, _):
-        response = pool.request("POST" if headers else "GET", "/wanted", headers=headers)
+        response = pool.request("GET", "/wanted")
         assert response.status == (200 if is_answered else status)
         assert response.stalepool_replayed is is_answered
 

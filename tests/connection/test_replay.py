@@ -25,6 +25,7 @@ import stalepool_testing as testing
 from breaks import breaks
 from delayed_answers import LOST, SILENT, AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
+from oracle import SMALL_BUFFERS
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import direct, proxied
 from replay_tools import (
@@ -276,7 +277,7 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-NO_ANSWERS = (400, 401, 403, 408, 413, 421, 429, 502, 503)
+NO_ANSWERS = (400, 401, 403, 408, 409, 413, 421, 423, 429, 502, 503)
 
 
 @pytest.mark.parametrize(
@@ -297,18 +298,15 @@ def test_what_is_no_answer_while_the_old_one_may_be(step):
 
 
 def test_which_refusals_on_the_old_one_a_second_sending_may_cause():
-    """Of its connection, or of a request that the server has in work by its key."""
-    keyed = b"POST / HTTP/1.1\r\nIdempotency-Key: 1\r\n\r\n"
-    wanted = {b"GET / HTTP/1.1\r\n\r\n": {429, 503}, keyed: {409, 429, 503}}
+    """Of its connection, or of a request that the server has in work already."""
     with shim_with_replay(), serving() as (_, pool):
         assert get(pool) == 200
         conn = pooled_connection(pool)
-        for head, refusals in wanted.items():
-            second = replay.Replay(Request(find(conn.sock), conn, head, runtime.current))
-            assert not second.may_be_why(b"HTTP/1.1 503 ")  # nothing was sent
-            second.is_under_way = True
-            for status in (200, 401, 409, 429, 500, 503):
-                assert second.may_be_why(b"HTTP/1.1 %d " % status) is (status in refusals)
+        second = replay.Replay(Request(find(conn.sock), conn, b"GET / HTTP/1.1", runtime.current))
+        assert not second.may_be_why(b"HTTP/1.1 503 ")  # nothing was sent
+        second.is_under_way = True
+        seen = [s for s in range(200, 600) if second.may_be_why(b"HTTP/1.1 %d " % s)]
+        assert seen == [409, 423, 429, 503]
 
 
 def test_only_so_many_requests_have_a_second_socket():
@@ -320,9 +318,10 @@ def test_only_so_many_requests_have_a_second_socket():
         def opened():
             return second.open_beside(5), second.sock is not None, len(replay._beside)
 
-        replay._beside.update(range(replay.MOST_BESIDE))
+        others = [replay.Replay(second.request) for _ in range(replay.MOST_BESIDE)]
+        replay._beside.update(others)
         assert opened() == (False, False, replay.MOST_BESIDE)
-        replay._beside.remove(0)
+        replay._beside.remove(others[0])
         assert opened() == (True, True, replay.MOST_BESIDE)
         second.close()
         server.stop_listening()
@@ -333,14 +332,12 @@ def test_only_so_many_requests_have_a_second_socket():
         assert not replay._beside
 
 
-def test_a_deadline_that_is_an_oserror():
+@pytest.mark.parametrize("kind", [type("JobTimeout", (OSError,), {}), ConnectionResetError])
+def test_a_deadline_that_is_an_oserror(kind):
     """Of a signal handler, while the second answer is awaited."""
 
-    class JobTimeout(OSError):
-        pass
-
     def give_up(*_):
-        raise JobTimeout("over")  # socket.py of Python 3.8 looks into its arguments
+        raise kind("over")  # socket.py of Python 3.8 looks into its arguments
 
     def answer(*_):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
@@ -349,7 +346,7 @@ def test_a_deadline_that_is_an_oserror():
     before = signal.signal(signal.SIGALRM, give_up)
     try:
         with sent_twice(answer) as (_, pool, _):
-            assert outcome(pool, "GET") == ["ProtocolError", "JobTimeout"]
+            assert outcome(pool, "GET") == ["ProtocolError", kind.__name__]
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -444,6 +441,17 @@ def test_a_send_that_closes_its_connection(monkeypatch):
         monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_close)
         assert_the_error_is_the_callers(server, pool, 0)
         assert len(server.journal.connections) == 1
+
+
+def test_a_node_that_does_not_read_the_second_sending():
+    """The caller, who has no connect timeout, gets the first error."""
+    steps, limits = [Reset(), testing.ZeroWindow(20)], urllib3.Timeout(connect=None, read=5)
+    with shim_with_replay(), breaks("limit of a replay's send", by=0.3), reused(
+        *steps, socket_options=SMALL_BUFFERS, receive_buffer=16384
+    ) as (server, pool):
+        outcome = send(server, pool, "PUT", body=LARGE, timeout=limits)
+        assert (replay_tools.kind_of(outcome.error), outcome.arrivals) == ("connection", 2)
+        assert counters(server)["replays"] == {"failed": 1}
 
 
 def test_a_send_that_fails_when_nobody_listens_any_more():

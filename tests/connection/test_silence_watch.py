@@ -108,7 +108,8 @@ def test_what_the_kernel_says(case):
     is_dead, ask = False, tcp_info.ask
     with shim(replay="idempotent"), serving() as (_, pool), watched(case, pool) as watch:
         old = watch.sock
-        replay._beside.update(range(replay.MOST_BESIDE - 1))  # as many as there may be
+        others = [replay.Replay(watch.request) for _ in range(1, replay.MOST_BESIDE)]
+        replay._beside.update(others)  # as many as there may be
 
         def say(layers):
             return infos.pop(0) if layers is not None and layers.raw is old else ask(layers)

@@ -23,6 +23,7 @@ PARTS = {
     "limit of a move": "stalepool.connection.move.MOVE_S",
     "limit of a move's connect": "stalepool.connection.move.LONG_MOVE_S",
     "limit of a replay's connect": "stalepool.connection.replay.REPLAY_S",
+    "limit of a replay's send": "stalepool.connection.replay.SEND_S",
     "liveness": "stalepool.sockets.liveness.examine",
     "network namespace": "stalepool.connection.fresh_socket.is_in_this_namespace",
     "number of forks": "stalepool.runtime.fork_generation",
