@@ -1,79 +1,96 @@
-"""The server's end of one connection, as a step sees it."""
+"""A connection that brings requests, as a step sees it."""
 
 from __future__ import annotations
 
 import socket
-import ssl
-from typing import Any, Callable
+import time
+from typing import Callable
 
 from stalepool_testing import kernel
 from stalepool_testing.arguments import DOWN, UP
-from stalepool_testing.faults import ResetAtNextByte
-from stalepool_testing.journal import Journal
-from stalepool_testing.kernel import POLLIN
-from stalepool_testing.network import Network
-from stalepool_testing.reader import Reader
+from stalepool_testing.kernel import POLLIN, POLLRDHUP
+from stalepool_testing.messages import CRLF, Request, parse_head
 from stalepool_testing.tls import TLS
-from stalepool_testing.tls_sockets import say_goodbye
-from stalepool_testing.wire import IO_TIMEOUT_S, Ended
+from stalepool_testing.wire import IO_TIMEOUT_S, Ended, Wire, end
 
 
-class Channel(Reader):
-    """A connection, its read buffer, and the ways to end it.
+class Channel(Wire):
+    """A connection, its requests, and the ways to steer it from outside.
 
     Only the thread that serves the connection uses it, except :meth:`tell`, :meth:`stop` and
     :meth:`unblock`. Every wait ends early when the server stops.
 
     :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or a green one.
+    :ivar number: the number of the connection; the first is 0.
     :ivar journal: the journal to which it writes.
-    :param client: the client's address, as ``accept()`` has it.
     """
 
-    def __init__(
-        self, sock: socket.socket, journal: Journal, network: Network, client: Any = None
-    ) -> None:
-        self.journal = journal
-        self._record = journal._connected(client)
-        super().__init__(sock, self._record.number, network)
+    # -- read requests -------------------------------------------------------------------------
 
-    @property
-    def ended(self) -> str | None:
-        """``None`` while it is open, otherwise how it ended; see ``Connection.ended``."""
-        return self._record.ended
+    def wait_request(self, timeout_s: float | None = None) -> bool:
+        """Wait for the first bytes of a request.
 
-    @property
-    def is_open(self) -> bool:
-        """False as soon as somebody has closed the socket on this side."""
-        return self.sock.fileno() >= 0
-
-    def start_tls(self, tls: TLS) -> None:
-        """Do the server's part of the handshake.
-
-        :raises OSError: the client refuses the certificate, or takes over 10 s.
+        :param timeout_s: how long; ``None`` waits for ever.
+        :returns: True if there are some, False after the timeout.
+        :raises Ended: the client has closed the connection.
         """
-        sock = tls.wrap_server(self.sock)
-        self.sock = sock
-        self.meet_faults()  # they could not reach the socket while it was wrapped
-        sock.setblocking(False)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         was_delayed = False
-        while True:
-            if not self._wait(POLLIN, IO_TIMEOUT_S):
-                raise TimeoutError("the client does not shake hands")
+        while not self._buffer:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._is_readable(left):
+                return False
             if not was_delayed:
                 self._be_late(UP)
-                self._bytes_to_read()  # for the fault that resets
-                self._be_late(DOWN)
                 was_delayed = True
-            try:
-                sock.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                pass
-        self._block()
+            self._read()
+        return True
 
-    def meet_faults(self) -> None:
-        """Put the faults in force on the connection that were added before it came."""
-        self._network.accepted(self.number, self.sock)
+    def park(self, seconds: float | None = None) -> None:
+        """Wait until the client closes; read nothing.
+
+        :raises Ended: the client has closed its side.
+        """
+        if self._wait(POLLRDHUP, seconds):
+            raise self._client_gone()
+
+    def read_head(self) -> Request:
+        """Read the head of the next request.
+
+        :raises Ended: the client has closed before the head is complete.
+        :raises ValueError: it is no HTTP/1 request.
+        """
+        return parse_head(self._take_until(CRLF + CRLF))
+
+    def read_body(self, request: Request) -> bytes:
+        """Read the body that belongs to this head; Content-Length or chunked."""
+        if request.expects_continue and not self._buffer:
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not request.is_chunked:
+            return self._take(request.content_length)
+        body = bytearray()
+        while True:
+            size = int(self._take_until(CRLF).split(b";")[0], 16)
+            if size == 0:
+                break
+            body += self._take(size)
+            self._take(len(CRLF))
+        while self._take_until(CRLF):
+            pass  # trailers
+        return bytes(body)
+
+    def take_all(self) -> bytes:
+        """Return what the client has sent and nobody has read; may be empty.
+
+        :raises Ended: the client has closed the connection.
+        """
+        self._receive(0)
+        return self._take(len(self._buffer))
+
+    def throw_away(self) -> None:
+        """Read the unread bytes and ignore them, so that a close sends a FIN."""
+        self._buffer.clear()
+        kernel.drain(self.sock)
 
     def wait_either(self, other: socket.socket | None) -> bool:
         """Wait for something to read here or on another socket.
@@ -86,39 +103,40 @@ class Channel(Reader):
         found = self._doorbell.wait({sock.fileno(): POLLIN for sock in both})
         return other is not None and other.fileno() in found
 
-    def flush(self) -> None:
-        """Wait until the client's kernel has acknowledged all that was sent; TCP on Linux.
+    def _take(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            self._receive(None)
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
 
-        :raises TimeoutError: it has not within 5 s.
+    def _take_until(self, end: bytes) -> bytes:
+        while end not in self._buffer:
+            self._receive(None)
+        taken = self._take(self._buffer.index(end))
+        self._take(len(end))
+        return taken
+
+    # -- begin and end it ----------------------------------------------------------------------
+
+    def start_tls(self, tls: TLS) -> None:
+        """Do the server's part of the handshake.
+
+        :raises OSError: the client refuses the certificate, or takes over 10 s.
         """
-        if self.sock.family != socket.AF_UNIX:
-            kernel.wait_until(
-                lambda: kernel.unacknowledged_bytes(self.sock) == 0, "acknowledgement"
-            )
+        self.sock = tls.wrap_server(self.sock)
+        self.meet_faults()  # they could not reach the socket while it was wrapped
+        if not self._wait(POLLIN, IO_TIMEOUT_S):
+            raise TimeoutError("the client does not shake hands")
+        self._be_late(UP)
+        self._bytes_to_read()  # for the fault that resets
+        self._be_late(DOWN)
+        self._block()
+        self.sock.do_handshake()
 
-    def half_close(self, close_notify: bool = False) -> None:
-        """Send a FIN and go on reading (``shutdown(SHUT_WR)``)."""
-        if close_notify:
-            say_goodbye(self.sock)
-        kernel.shutdown(self.sock, socket.SHUT_WR)
-
-    def close(self, close_notify: bool = False, how: str = "closed") -> None:
-        """Close: the kernel sends a FIN, or an RST if there are unread bytes.
-
-        :param close_notify: over TLS, end the session first.
-        """
-        if self.ended is not None:
-            return
-        if close_notify:
-            say_goodbye(self.sock)
-        self.sock.close()
-        self.journal._ended(self._record, how)
-
-    def reset(self, how: str = "reset") -> None:
-        """Close with an RST."""
-        if self.ended is None:
-            kernel.reset(self.sock)
-            self.journal._ended(self._record, how)
+    def meet_faults(self) -> None:
+        """Put the faults in force on the connection that were added before it came."""
+        self._network.accepted(self.number, self.sock)
 
     def tell(self, order: Callable[[], None]) -> bool:
         """Have the connection's own thread do something the next time it waits.
@@ -135,10 +153,6 @@ class Channel(Reader):
 
     def stop(self) -> None:
         """Have the connection's own thread end; does not wait for it."""
-
-        def end() -> None:
-            raise Ended
-
         self._doorbell.tell(end)
 
     def unblock(self) -> None:
@@ -154,12 +168,3 @@ class Channel(Reader):
             self._network.let_go(self.number, self.sock)
         self.close(how="stopped" if self.is_open else "closed")
         self._doorbell.close()
-
-    def client_gone(self) -> Ended:
-        self.close(how="client")
-        return Ended()
-
-    def reset_by(self, fault: ResetAtNextByte) -> Ended:
-        self.journal.write(self.number, f"a byte meets {fault}")
-        self.reset()
-        return Ended()

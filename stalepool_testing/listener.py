@@ -18,7 +18,7 @@ from stalepool_testing.kernel import POLLIN, Unavailable
 from stalepool_testing.network import LISTENING, Network
 from stalepool_testing.sockets import loopback
 from stalepool_testing.tls import TLS, forget_errors
-from stalepool_testing.wire import IO_TIMEOUT_S, Ended
+from stalepool_testing.wire import IO_TIMEOUT_S, Ended, end
 
 L = TypeVar("L", bound="Listener")
 
@@ -197,9 +197,6 @@ class Listener:
         self._acceptor = self._start(self._accept_all)
 
     def _stop_accepting(self) -> bool:
-        def end() -> None:
-            raise Ended
-
         was_accepting = self._doorbell.tell(end)
         self._acceptor.join(IO_TIMEOUT_S)
         return was_accepting

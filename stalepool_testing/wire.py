@@ -1,16 +1,18 @@
-"""One connection, whose bytes pass through the faults in force."""
+"""The server's end of one connection, whose bytes pass through the faults in force."""
 
 from __future__ import annotations
 
 import socket
 import ssl
+from typing import Any
 
 from stalepool_testing import kernel
 from stalepool_testing.arguments import DOWN, UP
 from stalepool_testing.doorbell import Doorbell
-from stalepool_testing.faults import ResetAtNextByte
+from stalepool_testing.journal import Journal
 from stalepool_testing.kernel import POLLIN
 from stalepool_testing.network import Network
+from stalepool_testing.tls_sockets import say_goodbye
 
 IO_TIMEOUT_S = 10.0
 _READ_SIZE = 65536
@@ -21,27 +23,38 @@ class Ended(Exception):
     """The connection is over, so the thread that serves it ends. Not an error."""
 
 
-class Wire:
-    """A socket, with waits that can be interrupted.
+def end() -> None:
+    """Raise :class:`Ended`: what a thread that waits is told so that it ends."""
+    raise Ended
 
-    :ivar sock: the accepted socket; with TLS an ``ssl.SSLSocket``, or a green one.
-    :ivar number: the number of the connection; the first is 0.
+
+class Wire:
+    """A socket and its read buffer, waits that can be interrupted, and the ways to end it.
+
+    :param client: the client's address, as ``accept()`` has it.
     """
 
-    def __init__(self, sock: socket.socket, number: int, network: Network) -> None:
+    def __init__(
+        self, sock: socket.socket, journal: Journal, network: Network, client: Any = None
+    ) -> None:
         self.sock = sock
-        self.number = number
+        self.journal = journal
+        self._record = journal._connected(client)
+        self.number = self._record.number
         self._network = network
         self._doorbell = Doorbell()
+        self._buffer = bytearray()
         self._block()
 
-    def client_gone(self) -> Ended:
-        """Note that the client has closed the connection; return what to raise."""
-        return Ended()
+    @property
+    def ended(self) -> str | None:
+        """``None`` while it is open, otherwise how it ended; see ``Connection.ended``."""
+        return self._record.ended
 
-    def reset_by(self, fault: ResetAtNextByte) -> Ended:
-        """Note that a fault ends the connection; return what to raise."""
-        return Ended()
+    @property
+    def is_open(self) -> bool:
+        """False as soon as somebody has closed the socket on this side."""
+        return self.sock.fileno() >= 0
 
     def send(self, data: bytes) -> None:
         """Hand bytes to the kernel, over TLS as one record up to 16 KiB.
@@ -55,34 +68,75 @@ class Wire:
             self.sock.sendall(data[:size])
             data = data[size:]
 
+    def flush(self) -> None:
+        """Wait until the client's kernel has acknowledged all that was sent; TCP on Linux.
+
+        :raises TimeoutError: it has not within 5 s.
+        """
+        if self.sock.family != socket.AF_UNIX:
+            kernel.wait_until(
+                lambda: kernel.unacknowledged_bytes(self.sock) == 0, "acknowledgement"
+            )
+
     def pause(self, seconds: float | None) -> None:
         """Wait, whatever the client does meanwhile; with ``None`` until the server stops."""
         self._wait(0, seconds)
 
+    def half_close(self, close_notify: bool = False) -> None:
+        """Send a FIN and go on reading (``shutdown(SHUT_WR)``)."""
+        if close_notify:
+            say_goodbye(self.sock)
+        kernel.shutdown(self.sock, socket.SHUT_WR)
+
+    def close(self, close_notify: bool = False, how: str = "closed") -> None:
+        """Close: the kernel sends a FIN, or an RST if there are unread bytes.
+
+        :param close_notify: over TLS, end the session first.
+        """
+        if self.ended is not None:
+            return
+        if close_notify:
+            say_goodbye(self.sock)
+        self.sock.close()
+        self.journal._ended(self._record, how)
+
+    def reset(self, how: str = "reset") -> None:
+        """Close with an RST."""
+        if self.ended is None:
+            kernel.reset(self.sock)
+            self.journal._ended(self._record, how)
+
     def _is_readable(self, timeout_s: float | None) -> bool:
         return self._in_tls() or bool(self._wait(POLLIN, timeout_s))
 
-    def _read_into(self, buffer: bytearray) -> None:
-        """Read the application data that has arrived.
+    def _receive(self, timeout_s: float | None) -> None:
+        if self._is_readable(timeout_s):
+            self._read()
+
+    def _read(self) -> None:
+        """Read the application data that has arrived into the buffer.
 
         :raises Ended: the client has closed the connection, or a fault resets it.
         """
-        data: bytes | None
         size = self._bytes_to_read()
         self.sock.setblocking(False)
         try:
             data = self.sock.recv(size)
         except (BlockingIOError, ssl.SSLWantReadError):
-            data = None  # half a TLS record, or one without application data
+            return  # half a TLS record, or one without application data
         except OSError:
             data = b""
-        self._block()
-        if data is None:
-            return
+        finally:
+            self._block()
         if not data:
-            raise self.client_gone()
-        buffer += data
+            raise self._client_gone()
+        self._buffer += data
         self._take_time(UP, len(data))
+
+    def _client_gone(self) -> Ended:
+        """Note that the client has closed the connection; return what to raise."""
+        self.close(how="client")
+        return Ended()
 
     def _be_late(self, direction: str) -> None:
         delay_s = self._network.delay_s(self.number, direction)
@@ -96,7 +150,9 @@ class Wire:
     def _next_slice(self, direction: str, most: int) -> int:
         fault = self._network.resetting(self.number, direction)
         if fault is not None:
-            raise self.reset_by(fault)
+            self.journal.write(self.number, f"a byte meets {fault}")
+            self.reset()
+            raise Ended
         rate = self._network.bytes_per_s(self.number, direction)
         return most if rate is None else max(1, min(most, int(rate * _SLICE_S)))
 
