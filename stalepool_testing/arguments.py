@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import math
 import reprlib
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -9,51 +10,46 @@ from typing import Any, Callable, ClassVar, Mapping, NamedTuple
 
 
 class Kind(NamedTuple):
-    """The values that an argument takes."""
+    """The values that an argument takes; none takes a ``bool``."""
 
     accepts: str  # in words, for the error
-    has_its_type: Callable[[Any], bool]
-    is_within: Callable[[Any], bool]
+    types: tuple[Any, ...]
+    is_within: Callable[[Any], bool] = lambda value: True
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
+UP, DOWN = "up", "down"  # from the client to the server, and back
 # http.client accepts these; the test decides what they mean
-STATUS = Kind("a status from 100 to 999", _is_whole, lambda value: 100 <= value <= 999)
-SECONDS = Kind("seconds from 0", _is_number, lambda value: 0 <= value < math.inf)
+STATUS = Kind("a status from 100 to 999", (int,), lambda value: 100 <= value <= 999)
+SECONDS = Kind("seconds from 0", (int, float), lambda value: 0 <= value < math.inf)
 SECONDS_OR_NONE = Kind(
     "seconds from 0, or None",
-    lambda value: value is None or _is_number(value),
+    (int, float, type(None)),
     lambda value: value is None or SECONDS.is_within(value),
 )
-COUNT = Kind("a whole number from 1", _is_whole, lambda value: value >= 1)
-BYTES = Kind("bytes", lambda value: isinstance(value, bytes), lambda _: True)
-BODY = Kind(
-    "bytes, or a function of the request",
-    lambda value: isinstance(value, bytes) or callable(value),
-    lambda _: True,
-)
-UP, DOWN = "up", "down"  # from the client to the server, and back
-DIRECTION = Kind(
-    "'up' or 'down'", lambda value: isinstance(value, str), lambda value: value in (UP, DOWN)
-)
-HEADERS = Kind("a mapping", lambda value: isinstance(value, Mapping), lambda _: True)
+COUNT = Kind("a whole number from 1", (int,), lambda value: value >= 1)
+BYTES = Kind("bytes", (bytes,))
+BODY = Kind("bytes, or a function of the request", (bytes, collections.abc.Callable))
+DIRECTION = Kind("'up' or 'down'", (str,), lambda value: value in (UP, DOWN))
+HEADERS = Kind("a mapping", (collections.abc.Mapping,))
 
 
 class Checked:
-    """A dataclass that is checked when it is made; its ``str()`` is the call that makes it."""
+    """A dataclass that is checked when it is made; its ``str()`` is the call that makes it.
+
+    :raises TypeError: the first wrong argument is of another type; the text says what it takes.
+    :raises ValueError: the first wrong argument is out of range; likewise.
+    """
 
     #: argument -> what it takes
     takes: ClassVar[Mapping[str, Kind]] = {}
 
     def __post_init__(self) -> None:
-        require(self, self.takes)
+        for name, kind in self.takes.items():
+            value = getattr(self, name)
+            has_its_type = isinstance(value, kind.types) and not isinstance(value, bool)
+            if not (has_its_type and kind.is_within(value)):
+                error = ValueError if has_its_type else TypeError
+                raise error(f"{type(self).__name__}({name}={value!r}): it takes {kind.accepts}")
 
     def __str__(self) -> str:
         """Return the constructor's call, without arguments that have their default."""
@@ -73,19 +69,6 @@ def _default_of(field: Field[Any]) -> Any:
     if field.default_factory is not MISSING:
         return field.default_factory()
     return field.default
-
-
-def require(step: object, kinds: Mapping[str, Kind]) -> None:
-    """Check attributes of a step or fault, by name.
-
-    :raises TypeError: the first one is of another type; the text says what it takes.
-    :raises ValueError: the first one is out of range; likewise.
-    """
-    for name, kind in kinds.items():
-        value = getattr(step, name)
-        if not (kind.has_its_type(value) and kind.is_within(value)):
-            error = ValueError if kind.has_its_type(value) else TypeError
-            raise error(f"{type(step).__name__}({name}={value!r}): it takes {kind.accepts}")
 
 
 def got(value: object, of: type) -> str:

@@ -160,18 +160,15 @@ class Journal:
     def write(self, connection: int | None, what: str) -> None:
         """Add a line, for the reader of a failed test."""
         with self._changed:
-            self._write(connection, what)
-
-    def _write(self, connection: int | None, what: str) -> None:
-        self._lines.append(Line(time.monotonic() - self._started, connection, what))
-        self._changed.notify_all()
+            self._lines.append(Line(time.monotonic() - self._started, connection, what))
+            self._changed.notify_all()
 
     def _request_arrived(self, connection: int, request: Request, step: Step) -> Entry:
         entry = Entry(connection, request.method, request.path, request.headers, step)
         with self._changed:
             entry.number = len(self._entries)
             self._entries.append(entry)
-            self._write(
+            self.write(
                 connection, f"request {entry.number}: {entry.method} {entry.path} meets {step}"
             )
         return entry
@@ -181,28 +178,28 @@ class Journal:
             entry.body, entry.processed = body, processed
             done = "processed" if processed else "read, not processed"
             size = f", {len(body)} bytes of body" if body else ""
-            self._write(entry.connection, f"request {entry.number}: {done}{size}")
+            self.write(entry.connection, f"request {entry.number}: {done}{size}")
 
     def _answered(self, entry: Entry, answered: bool) -> None:
         with self._changed:
             entry.answered = answered
             done = "answered" if answered else "not answered, the connection is over"
-            self._write(entry.connection, f"request {entry.number}: {done}")
+            self.write(entry.connection, f"request {entry.number}: {done}")
 
     def _connected(self, client: Any) -> Connection:
         port = f", its port is {client[1]}" if isinstance(client, tuple) else ""
         with self._changed:
             connection = Connection(len(self.connections))
             self.connections.append(connection)
-            self._write(connection.number, f"a client connects{port}")
+            self.write(connection.number, f"a client connects{port}")
         return connection
 
     def _ended(self, connection: Connection, how: str) -> None:
         with self._changed:
             connection.ended = how
-            self._write(connection.number, _ENDED[how])
+            self.write(connection.number, _ENDED[how])
 
     def _idle_step_done(self, connection: int, step: Step) -> None:
         with self._changed:
             self.idle_steps.append(IdleStepDone(connection, step))
-            self._write(connection, f"{step} done")
+            self.write(connection, f"{step} done")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Iterable, Sequence, Union
+from typing import TYPE_CHECKING, Callable, Iterable, NamedTuple, Sequence, Union
 
 from stalepool_testing.arguments import Checked, got
 from stalepool_testing.messages import Request
@@ -47,12 +45,11 @@ class IdleStep(Step):
         """Do what comes after the step; does nothing if the next request is to be served."""
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """The answer step for one request, and the idle steps for its connection."""
 
     answer: AnswerStep
-    idle: tuple[IdleStep, ...] = ()
+    idle: list[IdleStep]
 
 
 StepOrSteps = Union[Step, Sequence[Step]]
@@ -62,6 +59,7 @@ ScriptLike = Union[Iterable[Step], Callable[[Request], StepOrSteps]]
 class Script:
     """Deals out turns: from a list, in order across connections, or from a function.
 
+    :ivar steps: the steps of the list, and the default.
     :ivar opening: the idle steps before the first answer, for the first connection.
     :raises TypeError: it is no script, or the default is no answer step.
     :raises ValueError: a step stands where it cannot be done.
@@ -77,23 +75,16 @@ class Script:
             )
         self._default = default
         self._choose = script if callable(script) else None
-        self._turns: deque[Turn] = deque()
-        self._lock = threading.Lock()
         steps = () if callable(script) else tuple(script)
         self.steps = (*steps, default)
-        opening, turns = _turns(steps)
-        self.opening = opening
-        self._turns.extend(turns)
+        before, *turns = _turns(steps, default)
+        self.opening = before.idle
+        self._turns = deque(turns)
 
     @property
-    def left(self) -> int:
-        """The number of answer steps that no request has met yet."""
-        return len(self._turns)
-
-    @property
-    def left_steps(self) -> list[Step]:
-        """The answer steps that no request has met yet, each with its idle steps."""
-        return [step for turn in tuple(self._turns) for step in (turn.answer, *turn.idle)]
+    def left(self) -> list[Turn]:
+        """The turns that no request has met yet."""
+        return list(self._turns)
 
     def answer_step(self, number: int) -> AnswerStep | None:
         """Return the answer step for the request of a number, if that is known beforehand."""
@@ -112,34 +103,33 @@ class Script:
 
         :raises TypeError, ValueError: a script function has returned something else than steps.
         """
-        if self._choose is not None:
-            chosen = self._choose(request)
-            if not (isinstance(chosen, Step) or _is_iterable(chosen)):
-                raise TypeError(f"a script function returns a step or a list, {got(chosen, Step)}")
-            steps = (chosen,) if isinstance(chosen, Step) else tuple(chosen)
-            opening, turns = _turns(steps)
-            return turns[0] if turns else Turn(self._default, opening)
-        with self._lock:
-            return self._turns.popleft() if self._turns else Turn(self._default)
+        if self._choose is None:
+            try:
+                return self._turns.popleft()
+            except IndexError:
+                return Turn(self._default, [])
+        chosen = self._choose(request)
+        if not (isinstance(chosen, Step) or _is_iterable(chosen)):
+            raise TypeError(f"a script function returns a step or a list, {got(chosen, Step)}")
+        turns = _turns((chosen,) if isinstance(chosen, Step) else chosen, self._default)
+        return turns[1] if len(turns) > 1 else turns[0]
 
 
-def _turns(steps: Sequence[Step]) -> tuple[tuple[IdleStep, ...], list[Turn]]:
-    opening: tuple[IdleStep, ...] = ()
-    turns: list[Turn] = []
+def _turns(steps: Iterable[Step], default: AnswerStep) -> list[Turn]:
+    """Return the turns of some steps, behind one of the default, with the idle steps before all."""
+    turns = [Turn(default, [])]
     before: Step | None = None
     for step in steps:
         if isinstance(step, AnswerStep):
-            turns.append(Turn(step))
+            turns.append(Turn(step, []))
         elif not isinstance(step, IdleStep):
             raise TypeError(f"a script is made of steps such as Respond(200), {got(step, Step)}")
         elif before is not None and not before.keeps_connection:
             raise ValueError(f"{before} leaves no connection for {step}")
-        elif turns:
-            turns[-1] = Turn(turns[-1].answer, (*turns[-1].idle, step))
         else:
-            opening += (step,)
+            turns[-1].idle.append(step)
         before = step
-    return opening, turns
+    return turns
 
 
 def _is_iterable(value: object) -> bool:

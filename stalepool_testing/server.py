@@ -80,7 +80,7 @@ class FaultServer(Listener):
     @property
     def script_left(self) -> int:
         """The number of answer steps of the list that no request has met yet."""
-        return self._script.left
+        return len(self._script.left)
 
     # -- steer the server while it runs ------------------------------------------------------
 
@@ -205,7 +205,7 @@ class FaultServer(Listener):
 
     def steps_left(self) -> str:
         """Return a sentence that names the steps that no request has met; empty without any."""
-        left = self._script.left_steps
+        left = [step for turn in self._script.left for step in (turn.answer, *turn.idle)]
         if not self.journal.connections:
             left = [*self._script.opening, *left]
         if not left:
