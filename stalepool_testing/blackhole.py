@@ -12,6 +12,7 @@ import ctypes
 import socket
 import struct
 import sys
+from typing import Any
 
 from stalepool_testing.kernel import Unavailable
 
@@ -29,7 +30,6 @@ def swallow(sock: socket.socket) -> None:
     :param sock: a connected TCP socket, IPv4 or IPv6, plain or TLS; usually the server's end.
     :raises Unavailable: the platform has no such filter, or does not permit it.
     """
-    _require_tcp_on_linux(sock)
     program = ctypes.create_string_buffer(_RETURN_0, len(_RETURN_0))
     # struct sock_fprog: the number of instructions, padding, and where they are
     _set(sock, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program)))
@@ -42,24 +42,23 @@ def release(sock: socket.socket) -> None:
 
     :raises Unavailable: the platform has no such filter, or does not permit it.
     """
-    _require_tcp_on_linux(sock)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-    except FileNotFoundError:
-        pass  # no filter is attached
-    except OSError as error:
-        raise Unavailable(error.errno, f"the kernel refuses a socket filter: {error}") from error
+    _set(sock, _SO_DETACH_FILTER, 0)
 
 
-def _set(sock: socket.socket, option: int, value: bytes) -> None:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, option, value)
-    except OSError as error:
-        raise Unavailable(error.errno, f"the kernel refuses a socket filter: {error}") from error
+def require(family: int) -> None:
+    """Raise ``Unavailable`` if connections of a family cannot be made to swallow anything."""
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        swallow(probe)
 
 
-def _require_tcp_on_linux(sock: socket.socket) -> None:
+def _set(sock: socket.socket, option: int, value: Any) -> None:
     if not sys.platform.startswith("linux"):
         raise Unavailable(f"a black hole needs Linux socket filters, this is {sys.platform}")
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         raise Unavailable(f"a black hole needs TCP, this socket is {sock.family!s}")
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, option, value)
+    except FileNotFoundError:
+        pass  # no filter is attached that could be detached
+    except OSError as error:
+        raise Unavailable(error.errno, f"the kernel refuses a socket filter: {error}") from error

@@ -6,7 +6,6 @@ from the client to the server, ``"down"`` from the server to the client.
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
 from stalepool_testing import blackhole
@@ -71,5 +70,4 @@ class Blackout(Fault):
     """
 
     def check(self, family: int) -> None:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            blackhole.swallow(probe)
+        blackhole.require(family)

@@ -7,7 +7,6 @@ your own, derive from :class:`.IdleStep`.
 from __future__ import annotations
 
 import random
-import socket
 import time
 from dataclasses import dataclass
 
@@ -168,8 +167,7 @@ class BlackHole(IdleStep):
     takes = {"seconds": SECONDS_OR_NONE}
 
     def check(self, family: int) -> None:
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            blackhole.swallow(probe)
+        blackhole.require(family)
 
     def idle(self, channel: Channel) -> bool:
         channel.flush()  # or its acknowledgement would be swallowed, and the answer retransmitted

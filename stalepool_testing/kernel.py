@@ -106,17 +106,10 @@ def unacknowledged_bytes(sock: socket.socket) -> int:
     return _ask(sock, termios.TIOCOUTQ)
 
 
-def drain(sock: socket.socket) -> int:
-    """Read the unread bytes and ignore them, below TLS; never blocks.
-
-    :returns: how many there were.
-    """
-    taken = 0
-    while True:
-        waiting = unread_bytes(sock)
-        if not waiting:
-            return taken
-        taken += len(os.read(sock.fileno(), waiting))
+def drain(sock: socket.socket) -> None:
+    """Read the unread bytes and ignore them, below TLS; never blocks."""
+    while unread_bytes(sock):
+        os.read(sock.fileno(), 65536)
 
 
 def shutdown(sock: socket.socket, how: int) -> None:

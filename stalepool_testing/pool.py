@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import _socket
-import queue
 import socket
 from typing import Any
 
@@ -27,23 +26,10 @@ def into_pool(pool: Any, sock: socket.socket) -> Any:
     connection.sock = sock
     if pool.scheme == "https":
         connection.is_verified = True  # urllib3 warns about what it has not verified itself
-    _replace_empty_place(pool.pool, connection)
+    places = pool.pool.queue  # filled with None; the last one is taken first
+    try:
+        places.remove(None)
+    except ValueError:
+        raise ValueError("the pool holds as many connections as its maxsize allows") from None
+    places.append(connection)
     return connection
-
-
-def _replace_empty_place(places: Any, connection: Any) -> None:
-    # a pool is a LIFO queue filled with None: ours replaces one None, and lies on top
-    taken = []
-    while True:
-        try:
-            taken.append(places.get_nowait())
-        except queue.Empty:
-            break
-    free = taken.count(None)
-    if free:
-        taken.remove(None)
-    for place in reversed(taken):
-        places.put_nowait(place)
-    if not free:
-        raise ValueError("the pool holds as many connections as its maxsize allows")
-    places.put_nowait(connection)

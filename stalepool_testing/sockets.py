@@ -6,6 +6,7 @@ it. The functions start no threads, and are fast, except with TLS (a few ms).
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Callable, Iterator, TypeVar
 
@@ -61,19 +62,12 @@ def healthy(*, family: int = socket.AF_INET) -> Pair:
     """
     if family == socket.AF_UNIX:
         return Pair(*socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.bind((loopback(family), 0))
-        listener.listen(1)
-        client = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            client.connect(listener.getsockname())
-            peer, _ = listener.accept()
-        except BaseException:
-            client.close()
-            raise
-    finally:
-        listener.close()
+    listener = socket.create_server((loopback(family), 0), family=family)
+    with listener, contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        client.connect(listener.getsockname())
+        peer, _ = listener.accept()
+        stack.pop_all()
     for end in (client, peer):
         end.settimeout(None)
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

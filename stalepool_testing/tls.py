@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import socket
 import ssl
 import tempfile
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _making = threading.RLock()
-_HOSTS = ("localhost", "127.0.0.1", "::1")
-VERSIONS = ("TLSv1.2", "TLSv1.3")
+VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class TLS:
@@ -38,15 +38,12 @@ class TLS:
         if version not in VERSIONS:
             raise ValueError(f"version must be one of {', '.join(VERSIONS)}, got {version!r}")
         self.version = version
-        speak = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}[version]
-
         self.server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         _certificate().configure_cert(self.server_context)
         self.client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         _authority().configure_trust(self.client_context)
         for context in (self.server_context, self.client_context):
-            context.minimum_version = speak
-            context.maximum_version = speak
+            context.minimum_version = context.maximum_version = VERSIONS[version]
         if version == "TLSv1.3":
             self.server_context.num_tickets = num_tickets
 
@@ -110,7 +107,7 @@ def _authority() -> trustme.CA:
 
 @_made_once
 def _certificate() -> trustme.LeafCert:
-    return _authority().issue_cert(*_HOSTS)
+    return _authority().issue_cert("localhost", "127.0.0.1", "::1")
 
 
 @_made_once
@@ -120,13 +117,10 @@ def _files() -> tuple[str, str]:
     cert_path = os.path.join(directory, "server.pem")
     _authority().cert_pem.write_to_path(ca_path)
     _certificate().private_key_and_cert_chain_pem.write_to_path(cert_path)
-    atexit.register(_remove, directory, (ca_path, cert_path), os.getpid())
+    atexit.register(_remove, directory, os.getpid())
     return ca_path, cert_path
 
 
-def _remove(directory: str, paths: tuple[str, ...], owner: int) -> None:
-    if os.getpid() != owner:
-        return  # a forked child exits: the files belong to its parent
-    for path in paths:
-        os.unlink(path)
-    os.rmdir(directory)
+def _remove(directory: str, owner: int) -> None:
+    if os.getpid() == owner:  # if not, a forked child exits, and they are its parent's
+        shutil.rmtree(directory)

@@ -6,6 +6,7 @@ function says otherwise, the server has sent no session ticket, so an idle conne
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import socket
@@ -111,24 +112,18 @@ def key_update() -> Pair:
         child.terminate()
         child.wait(10)
 
-    try:
-        said = _read_until(terminal, rb"ACCEPT [^\n]*:(\d+)\n")
-        port = int(said.group(1))
+    with contextlib.ExitStack() as stack:
+        stack.callback(end_child)
+        port = int(_read_until(terminal, rb"ACCEPT [^\n]*:(\d+)\n").group(1))
         client = tls.wrap_client(socket.create_connection(("127.0.0.1", port), timeout=10))
-        pair = Pair(client, terminal, end_child)
-    except BaseException:
-        end_child()
-        raise
-    try:
+        stack.enter_context(client)
         client.do_handshake()
         _read_until(terminal, rb"Shared ciphers|CIPHER is")
         terminal.sendall(b"k\n")  # s_server's command for SSL_key_update()
         kernel.wait_readable(client)
         client.settimeout(None)
-    except BaseException:
-        pair.close()
-        raise
-    return pair
+        stack.pop_all()
+    return Pair(client, terminal, end_child)
 
 
 def say_goodbye(sock: socket.socket) -> None:
@@ -146,24 +141,13 @@ def say_goodbye(sock: socket.socket) -> None:
 
 
 def _handshake(tls: TLS, family: int) -> Pair:
-    plain = healthy(family=family)
-    try:
-        client = tls.wrap_client(plain.client)
-        try:
-            peer = tls.wrap_server(plain.peer)
-        except BaseException:
-            client.close()
-            raise
-    except BaseException:
-        plain.close()
-        raise
-    pair = Pair(client, peer)
-    try:
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(healthy(family=family))
+        client = stack.enter_context(tls.wrap_client(plain.client))
+        peer = stack.enter_context(tls.wrap_server(plain.peer))
         _shake_hands(client, peer)
-    except BaseException:
-        pair.close()
-        raise
-    return pair
+        stack.pop_all()
+    return Pair(client, peer)
 
 
 def _shake_hands(*ends: ssl.SSLSocket) -> None:
