@@ -40,31 +40,22 @@ class _Factory:
 
 
 class _Servers(_Factory):
-    """The value of the fixture ``fault_server``: starts servers, and remembers them."""
+    """The value of the fixture ``fault_server``: starts servers, and remembers them.
+
+    :ivar started: each of them, and whether it may leave steps.
+    """
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         super().__init__("fault_server", self._start)
         self._stack = stack
-        self._must_meet_all: list[FaultServer] = []
-        self._all: list[FaultServer] = []
+        self.started: list[tuple[FaultServer, bool]] = []
 
     def _start(self, *script: Any, may_leave_steps: bool = False, **options: Any) -> FaultServer:
         from stalepool_testing import FaultServer
 
-        server = FaultServer(*script, **options)
-        self._stack.callback(server.close)
-        self._all.append(server)
-        if not may_leave_steps:
-            self._must_meet_all.append(server)
+        server = self._stack.enter_context(FaultServer(*script, **options))
+        self.started.append((server, may_leave_steps))
         return server
-
-    def steps_left(self) -> str:
-        """Name the steps that no request has met; empty if there are none."""
-        return "\n".join(filter(None, (server.steps_left() for server in self._must_meet_all)))
-
-    def sections(self) -> list[tuple[str, str]]:
-        """Return a section of the report for each server."""
-        return [("fault server " + server.origin, str(server.journal)) for server in self._all]
 
 
 @pytest.fixture
@@ -161,8 +152,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.outcome = "skipped"
         report.longrepr = (str(path), (line or 0) + 1, f"Skipped: {call.excinfo.value}")
     if report.when == "call" and report.passed:
-        left = servers.steps_left()
-        if left:
-            report.outcome, report.longrepr = "failed", left
+        left = [server.steps_left() for server, may_leave in servers.started if not may_leave]
+        if any(left):
+            report.outcome, report.longrepr = "failed", "\n".join(filter(None, left))
     if report.failed:
-        report.sections.extend(servers.sections())
+        for server, _ in servers.started:
+            report.sections.append((f"fault server {server.origin}", str(server.journal)))

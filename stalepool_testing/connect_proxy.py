@@ -39,7 +39,7 @@ class ConnectProxy(Listener):
         self.tunnels: list[str] = []
         self.forwarded: list[Request] = []
         self._tunnelling: list[Channel] = []
-        super().__init__(self._serve_client, tls, family, host)
+        super().__init__(tls, family, host)
 
     def cut(self, reset: bool = False) -> int:
         """Close all open tunnels on the client's side, as a proxy that restarts does.
@@ -57,7 +57,7 @@ class ConnectProxy(Listener):
         )
         return len(channels)
 
-    def _serve_client(self, channel: Channel) -> None:
+    def _serve(self, channel: Channel) -> None:
         while channel.is_open:
             channel.wait_request()
             request = channel.read_head()

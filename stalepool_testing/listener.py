@@ -28,16 +28,14 @@ class Listener:
 
     The threads are those of ``threading``: native, or green under eventlet.
 
-    :param serve: called with each connection's :class:`Channel`; may raise ``Ended``.
     :param family: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX`` (a path in a temporary directory).
     :param host: the address to listen on, ``None`` for the family's loopback.
     :param receive_buffer: SO_RCVBUF of the accepted sockets, in bytes; ``None``: the default.
-    :ivar errors: exceptions of ``serve``, except the end of a connection.
+    :ivar errors: exceptions of ``_serve()``, except the end of a connection.
     """
 
     def __init__(
         self,
-        serve: Callable[[Channel], None],
         tls: TLS | None = None,
         family: int = socket.AF_INET,
         host: str | None = None,
@@ -49,7 +47,6 @@ class Listener:
         self.errors: list[Exception] = []
         self.channels: list[Channel] = []
         self.family = family
-        self._serve = serve
         self._tls = tls
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -172,6 +169,10 @@ class Listener:
         self._remove_directory()
         if self.errors:
             raise self.errors[0]
+
+    def _serve(self, channel: Channel) -> None:
+        """Serve a connection; may raise ``Ended``."""
+        raise NotImplementedError
 
     def _bound(self, address: Any) -> socket.socket:
         sock = socket.socket(self.family, socket.SOCK_STREAM)

@@ -75,7 +75,7 @@ class FaultServer(Listener):
             step.check(family)
             if isinstance(step, ZeroWindow) and receive_buffer is None:
                 receive_buffer = 16384
-        super().__init__(self._serve_requests, tls, family, host, receive_buffer)
+        super().__init__(tls, family, host, receive_buffer)
 
     @property
     def script_left(self) -> int:
@@ -226,7 +226,7 @@ class FaultServer(Listener):
 
     # -- serve ---------------------------------------------------------------------------------
 
-    def _serve_requests(self, channel: Channel) -> None:
+    def _serve(self, channel: Channel) -> None:
         if channel.number == 0:
             for step in self._script.opening:
                 self._idle(channel, step)

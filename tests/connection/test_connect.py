@@ -40,9 +40,9 @@ class SocksProxy(Listener):
 
     def __init__(self, server):
         self.server = server
-        super().__init__(self._lead)
+        super().__init__()
 
-    def _lead(self, channel):
+    def _serve(self, channel):
         read = channel._take
         read(read(2)[1])  # the methods that it offers
         if self.leads_nowhere:
