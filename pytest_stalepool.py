@@ -30,8 +30,12 @@ class _Factory:
         self._make = make
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        with _skipped_where_unavailable():
+        from stalepool_testing import Unavailable
+
+        try:
             return self._make(*arguments, **options)
+        except Unavailable as reason:
+            pytest.skip(str(reason))
 
     def __getattr__(self, attribute: str) -> Any:
         raise AttributeError(
@@ -122,16 +126,6 @@ def no_hub_switch() -> Callable[[], ContextManager[None]]:
     from stalepool_testing import no_hub_switch
 
     return no_hub_switch
-
-
-@contextlib.contextmanager
-def _skipped_where_unavailable() -> Iterator[None]:
-    from stalepool_testing import Unavailable
-
-    try:
-        yield
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 @pytest.hookimpl(hookwrapper=True)  # not wrapper=True: an old pytest must not trip over us

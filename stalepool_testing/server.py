@@ -109,7 +109,8 @@ class FaultServer(Listener):
         if self._closing:
             raise ValueError(f"the server is closed, {fault} cannot be added")
         self._know_clients()
-        connections = self._open_connections() if only_open else None
+        still_open = frozenset(c.number for c in tuple(self.channels) if not c.ended)
+        connections = still_open if only_open else None
         added = AddedFault(fault, connections, self._lift)
         self.journal.write(None, f"{fault} added{_to(connections)}")
         self._network.add(added, self._sockets())
@@ -118,9 +119,6 @@ class FaultServer(Listener):
     def _lift(self, added: AddedFault) -> None:
         if self._network.lift(added, self._sockets()):
             self.journal.write(None, f"{added.fault} lifted")
-
-    def _open_connections(self) -> frozenset[int]:
-        return frozenset(channel.number for channel in tuple(self.channels) if not channel.ended)
 
     def _sockets(self) -> dict[int, socket.socket]:
         connections = {channel.number: channel.sock for channel in tuple(self.channels)}

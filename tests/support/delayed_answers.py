@@ -13,8 +13,7 @@ from breaks import breaks
 from pools import counters, pooled_connection, serving, shim
 from replay_tools import ECHO, prime
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import AnswerStep, Exchange, swallow
-from stalepool_testing.wire import Ended
+from stalepool_testing import AnswerStep, BlackHole, Exchange
 
 #: what the kernel says of a peer that has been silent for four seconds
 SILENT: Dict[str, Any] = {
@@ -88,9 +87,5 @@ class ReadThenBlackHole(AnswerStep):
 
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
-        swallow(exchange.channel.sock)
-        try:
-            exchange.channel.pause(None)
-        except Ended:
-            exchange.channel.reset(how="stopped")  # a FIN would be retransmitted for a minute
-            raise
+        BlackHole().idle(exchange.channel)
+        BlackHole().afterwards(exchange.channel)

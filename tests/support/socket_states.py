@@ -178,34 +178,26 @@ KINDS: Dict[str, Kind] = {
 GREEN_KINDS = ("ipv4", "unix", "tls1.2", "tls1.3")
 
 
-def _await(pair: Pair, events: int, timeout_s: float = 5.0) -> None:
-    kernel.wait_readable(below(pair.client), timeout_s, events)
-
-
-def _arrive(pair: Pair) -> None:
-    await_delivery(Pair(below(pair.client), below(pair.peer)))
-
-
 def _close(pair: Pair) -> None:
     pair.peer.close()
-    _await(pair, kernel.POLLRDHUP)
+    kernel.wait_readable(pair.client, events=kernel.POLLRDHUP)
 
 
 def _half_close(pair: Pair) -> None:
     kernel.shutdown(below(pair.peer), socket.SHUT_WR)
-    _await(pair, kernel.POLLRDHUP)
+    kernel.wait_readable(pair.client, events=kernel.POLLRDHUP)
 
 
 def _reset(pair: Pair) -> None:
     if pair.peer.family == socket.AF_UNIX:
         pair.client.sendall(b"\0")  # AF_UNIX knows no RST, but closing with bytes unread
     kernel.reset(below(pair.peer))
-    _await(pair, 0)
+    kernel.wait_readable(pair.client, events=0)
 
 
 def _surplus(pair: Pair) -> None:
     pair.peer.sendall(REQUEST_TIMEOUT)
-    _arrive(pair)
+    await_delivery(pair)
 
 
 def _surplus_in_tls(pair: Pair) -> None:
@@ -215,7 +207,7 @@ def _surplus_in_tls(pair: Pair) -> None:
 
 def _goodbye(pair: Pair) -> None:
     tls_sockets.say_goodbye(below(pair.peer))
-    _await(pair, kernel.POLLIN)
+    kernel.wait_readable(pair.client, events=kernel.POLLIN)
 
 
 def in_turn(*acts: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -229,7 +221,7 @@ def _record(length: int, brought: int) -> Callable[[Pair], None]:
     def send(pair: Pair) -> None:
         record = b"\x17\x03\x03\x00%c" % length + b"\0" * brought
         _socket.socket.send(raw_of(below(pair.peer)), record)
-        _arrive(pair)
+        await_delivery(pair)
 
     return send
 
@@ -239,7 +231,7 @@ def _fatal_alert(pair: Pair) -> None:
     _socket.socket.send(raw_of(below(pair.client)), b"\x17\x03\x03\x00\x20" + b"\0" * 32)
     with contextlib.suppress(ssl.SSLError):
         below(pair.peer).recv(1)
-    _await(pair, kernel.POLLIN)
+    kernel.wait_readable(pair.client, events=kernel.POLLIN)
 
 
 def _swallow(pair: Pair) -> None:
@@ -252,7 +244,7 @@ def _user_timeout(pair: Pair) -> None:
     raw = raw_of(below(pair.client))
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
     _socket.socket.send(raw, b"\0")
-    _await(pair, 0, timeout_s=10)
+    kernel.wait_readable(pair.client, 10, events=0)
 
 
 def below(sock: Any) -> Any:
@@ -284,9 +276,13 @@ STATES: Dict[str, State] = {
     "half a record": State(_record(64, brought=10), Verdict.UNREAD, "any"),
     "broken record": State(_record(32, brought=32), Verdict.CLOSED, "TLSv1.3"),
     "fatal alert": State(_fatal_alert, Verdict.CLOSED, "any"),
-    "late ticket": State(_arrive, Verdict.ALIVE, "TLSv1.3", tickets=2, is_usable=True),
-    "late ticket, FIN": State(in_turn(_arrive, _close), Verdict.CLOSED, "TLSv1.3", tickets=2),
-    "late ticket, surplus": State(in_turn(_arrive, _surplus), Verdict.UNREAD, "TLSv1.3", tickets=2),
+    "late ticket": State(await_delivery, Verdict.ALIVE, "TLSv1.3", tickets=2, is_usable=True),
+    "late ticket, FIN": State(
+        in_turn(await_delivery, _close), Verdict.CLOSED, "TLSv1.3", tickets=2
+    ),
+    "late ticket, surplus": State(
+        in_turn(await_delivery, _surplus), Verdict.UNREAD, "TLSv1.3", tickets=2
+    ),
 }
 
 
@@ -303,9 +299,9 @@ def look(kind: Kind, state: State, timeout: Optional[float], may_consume: bool =
     with kind.make(state.tickets) as pair:
         state.enter(pair)
         pair.client.settimeout(timeout)
-        before = _timeouts(pair.client), kernel.unread_bytes(below(pair.client))
+        before = _timeouts(pair.client), kernel.unread_bytes(pair.client)
         verdict = peek(pair.client, may_consume)
-        after = _timeouts(pair.client), kernel.unread_bytes(below(pair.client))
+        after = _timeouts(pair.client), kernel.unread_bytes(pair.client)
         if state.is_usable and verdict is Verdict.ALIVE:
             converse(pair)
     return Seen(verdict.value, before[1] - after[1], before[0] != after[0])
