@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import textwrap
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from conftest import child
+import pytest
 
-
-class Outcome(NamedTuple):
-    status: int
-    said: str
+from conftest import REPOSITORY
 
 
 def write_metadata(directory: Path, entry_points: str) -> None:
@@ -24,31 +19,18 @@ def write_metadata(directory: Path, entry_points: str) -> None:
     (installed / "RECORD").write_text("stalepool/__init__.py,,\npytest_stalepool.py,,\n")
 
 
-def run_pytest(
-    directory: Path, test: str, *options: str, plugin: bool = True, **more: Any
-) -> Outcome:
-    """Run one module of tests, with the plugin as an installed stalepool brings it in."""
-    (directory / "test_it.py").write_text(textwrap.dedent(test), encoding="utf-8")
-    return pytest_in(directory, *(("-p", "pytest_stalepool") if plugin else ()), *options, **more)
-
-
-def pytest_in(directory: Path, *words: str, others: bool = False, **environ: str) -> Outcome:
-    """Run pytest in a directory, with these words and variables.
+def run(pytester: Any, *words: str, others: bool = False) -> Any:
+    """Run pytest in the directory of ``pytester``, which is importable, with these words.
 
     :param others: with all plugins that are installed; loading them takes half a second.
     """
-    alone = {} if others else {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    words = ("-m", "pytest", "-p", "no:cacheprovider", *words)
-    done = child(*words, cwd=directory, env={**alone, **environ}, stderr=subprocess.STDOUT)
-    return Outcome(done.returncode, done.stdout)
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("PYTHONPATH", str(REPOSITORY))
+        if not others:
+            environ.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *words)
 
 
-def assert_passes(outcome: Outcome, passed: int) -> None:
-    assert outcome.status == 0, outcome.said
-    assert f"{passed} passed" in outcome.said, outcome.said
-
-
-def assert_fails(outcome: Outcome, *said: str) -> None:
-    assert outcome.status == 1, outcome.said
-    for words in said:
-        assert words in outcome.said, outcome.said
+def run_with_plugin(pytester: Any, *words: str, others: bool = False) -> Any:
+    """The same with the plugin, as an installed stalepool brings it in."""
+    return run(pytester, "-p", "pytest_stalepool", *words, others=others)

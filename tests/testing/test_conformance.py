@@ -13,7 +13,9 @@ from stalepool_testing import TLS, FaultServer, Respond
 from stalepool_testing.conformance import plugin
 from stalepool_testing.conformance.cases import CASES
 from stalepool_testing.conformance.clients import CLIENTS, factory_of
-from suite import assert_fails, pytest_in
+from suite import run_with_plugin
+
+pytest_plugins = ["pytester"]
 
 SENDS_TWICE = """
 import urllib3
@@ -29,30 +31,30 @@ class Client:
 """
 
 
-def run_suite(directory, client, *options, others=False):
-    words = "-p", "pytest_stalepool", "--pyargs", "stalepool_testing.conformance"
-    return pytest_in(directory, *words, "--client", client, *options, others=others)
+def run_suite(pytester, client, *options, others=False):
+    words = "--pyargs", "stalepool_testing.conformance", "--client", client, *options
+    return run_with_plugin(pytester, *words, others=others)
 
 
 def row(outcome, case):
-    (found,) = [line for line in outcome.said.splitlines() if line.startswith(case + "  ")]
+    (found,) = [line for line in outcome.outlines if line.startswith(case + "  ")]
     return " ".join(found[len(case) :].split())
 
 
 @pytest.mark.parametrize("options", lanes.first(1, [[], ["-n", "2"]]), ids=str)
-def test_urllib3(options, tmp_path):
+def test_urllib3(options, pytester):
     """What it retries by itself, it survives."""
-    outcome = run_suite(tmp_path, "urllib3", "-k", "not hole", *options, others=bool(options))
-    assert outcome.status == 0 and "22 passed" in outcome.said, outcome.said
+    outcome = run_suite(pytester, "urllib3", "-k", "not hole", *options, others=bool(options))
+    outcome.assert_outcomes(passed=22)
     assert row(outcome, "FIN while idle") == "ok ok"
     assert row(outcome, "surplus 408 over TLS") == "ok ok"
     assert row(outcome, "RST after it was processed") == "ok ProtocolError"
 
 
-def test_a_client_of_ones_own_that_sends_twice(tmp_path):
-    (tmp_path / "mine.py").write_text(SENDS_TWICE, encoding="utf-8")
-    outcome = run_suite(tmp_path, "mine:Client", "-k", "processed")
-    assert_fails(outcome, "2 failed, 2 passed")
+def test_a_client_of_ones_own_that_sends_twice(pytester):
+    pytester.makepyfile(mine=SENDS_TWICE)
+    outcome = run_suite(pytester, "mine:Client", "-k", "processed")
+    outcome.assert_outcomes(failed=2, passed=2)
     assert row(outcome, "FIN after it was processed") == "ok sent 2 times"
 
 

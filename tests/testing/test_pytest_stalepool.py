@@ -1,12 +1,11 @@
 """The fixtures, as the test author of another project uses them."""
 
-import os
-
 import pytest
 
 import lanes
-from conftest import clean_environ
-from suite import assert_fails, assert_passes, run_pytest, write_metadata
+from suite import run, run_with_plugin, write_metadata
+
+pytest_plugins = ["pytester"]
 
 FIXTURES = """
     import sys
@@ -62,8 +61,9 @@ FIXTURES = """
 
 
 @pytest.mark.parametrize("workers", lanes.first(1, [[], ["-n", "2"]]), ids=str)
-def test_every_fixture(workers, tmp_path):
-    assert_passes(run_pytest(tmp_path, FIXTURES, *workers, others=bool(workers)), 15)
+def test_every_fixture(workers, pytester):
+    pytester.makepyfile(FIXTURES)
+    run_with_plugin(pytester, *workers, others=bool(workers)).assert_outcomes(passed=15)
 
 
 FAILING = """
@@ -113,10 +113,12 @@ FAILING = """
 """
 
 
-def test_what_fails_says_why(tmp_path):
-    outcome = run_pytest(tmp_path, FAILING, "-rs")
+def test_what_fails_says_why(pytester):
+    pytester.makepyfile(FAILING)
+    outcome = run_with_plugin(pytester, "-rs")
     # a failed test, and an error at its end
-    assert_fails(outcome, "6 failed, 1 passed, 3 skipped, 1 error")
+    outcome.assert_outcomes(failed=6, passed=1, skipped=3, errors=1)
+    report = outcome.stdout.str()
     for test, says in {
         "a_step_left": ["no request met Reset(): 1 came", "request 0: GET / meets Respond()"],
         "nobody_comes": ["no request met Reset(): 0 came in all", "no client has connected"],
@@ -126,23 +128,21 @@ def test_what_fails_says_why(tmp_path):
         "socket": ["stale_socket is a factory: what stale_socket(...) returns may have 'client'"],
         "proxy": ["proxy is a factory: what proxy(...) returns may have 'url'"],
     }.items():
-        said = outcome.said.partition(f" test_{test} ___")[2].partition("\n____")[0]
-        assert [words for words in says if words not in said] == [], outcome.said
+        said = report.partition(f" test_{test} ___")[2].partition("\n____")[0]
+        assert [words for words in says if words not in said] == []
         if test == "two_servers":
             assert said.count("- fault server http://127.0.0.1:") == 2
             assert "no request met" not in said, "the test has failed already"
-    assert outcome.said.count("the kernel refuses a socket filter") == 3, outcome.said
+    assert report.count("the kernel refuses a socket filter") == 3
 
 
-def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path):
+def test_pytest_does_not_mind_that_the_shim_was_there_first(pytester):
     """As with STALEPOOL=1: pytest cannot rewrite the assertions of what came before it.
 
     And a suite that does not use the plugin's fixtures never imports what is behind them.
     """
-    write_metadata(tmp_path, "[pytest11]\npytest_stalepool=pytest_stalepool\n")
-    (tmp_path / "sitecustomize.py").write_text("import stalepool\n")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
-    path = os.pathsep.join([str(tmp_path), clean_environ()["PYTHONPATH"]])
+    write_metadata(pytester.path, "[pytest11]\npytest_stalepool=pytest_stalepool\n")
+    pytester.makeini("[pytest]\nfilterwarnings = error")
     test = """
         import sys
 
@@ -150,5 +150,5 @@ def test_pytest_does_not_mind_that_the_shim_was_there_first(tmp_path):
             assert {"stalepool", "pytest_stalepool"} <= set(sys.modules)
             assert "stalepool_testing" not in sys.modules
     """
-    outcome = run_pytest(tmp_path, test, plugin=False, others=True, PYTHONPATH=path)
-    assert_passes(outcome, 1)
+    pytester.makepyfile(test, sitecustomize="import stalepool")
+    run(pytester, others=True).assert_outcomes(passed=1)

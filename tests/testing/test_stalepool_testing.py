@@ -8,7 +8,9 @@ import pytest
 import stalepool_testing
 from conftest import REPOSITORY
 from stalepool_testing import AnswerStep, Fault, IdleStep, Unavailable, stale_states
-from suite import assert_fails, assert_passes, pytest_in, run_pytest
+from suite import run_with_plugin
+
+pytest_plugins = ["pytester"]
 
 
 def test_importing_them_does_not_import_stalepool(run_python):
@@ -36,20 +38,24 @@ def whole_tests_of(name):
     return [textwrap.dedent(block) for block in blocks if "def test_" in block]
 
 
-def test_each_as_it_stands_on_the_page(tmp_path):
-    for number, test in enumerate(whole_tests_of("docs/testing.rst")):
-        (tmp_path / f"test_{number}.py").write_text(test, encoding="utf-8")
-    outcome = pytest_in(tmp_path, "-p", "pytest_stalepool", "-rs")
-    if "7 passed, 1 skipped" in outcome.said:
-        raise Unavailable(outcome.said)
-    assert_passes(outcome, 8)
+def test_each_as_it_stands_on_the_page(pytester):
+    tests = whole_tests_of("docs/testing.rst")
+    pytester.makepyfile(**{f"test_{number}": test for number, test in enumerate(tests)})
+    outcome = run_with_plugin(pytester, "-rs")
+    if outcome.parseoutcomes() == {"passed": 7, "skipped": 1}:
+        raise Unavailable(outcome.stdout.str())
+    outcome.assert_outcomes(passed=8)
 
 
 @pytest.mark.full
-def test_the_one_of_the_readme_fails_without_the_shim(tmp_path):
+def test_the_one_of_the_readme_fails_without_the_shim(pytester):
     (test,) = whole_tests_of("README.rst")
-    assert_passes(run_pytest(tmp_path, test), 1)
-    assert_fails(run_pytest(tmp_path, test.replace("stalepool_on, ", "")), "ConnectionResetError")
+    pytester.makepyfile(test)
+    run_with_plugin(pytester).assert_outcomes(passed=1)
+    pytester.makepyfile(test.replace("stalepool_on, ", ""))
+    outcome = run_with_plugin(pytester)
+    outcome.assert_outcomes(failed=1)
+    outcome.stdout.fnmatch_lines("*ConnectionResetError*")
 
 
 def test_the_reference_has_every_step_and_state():
