@@ -49,7 +49,6 @@ class Listener:
         self.family = family
         self._tls = tls
         self._threads: list[threading.Thread] = []
-        self._lock = threading.Lock()
         self._closing = False
         self._receive_buffer = receive_buffer
         self._directory = tempfile.mkdtemp() if family == socket.AF_UNIX else None
@@ -152,11 +151,9 @@ class Listener:
         :raises Exception: the first of ``errors``.
         :raises TimeoutError: a thread does not end within 10 s.
         """
-        with self._lock:
-            first, self._closing = not self._closing, True
-        if not first:
+        if self._closing:
             return
-
+        self._closing = True
         self._stop_accepting()
         self._sock.close()  # which may be one that keeps the port
         for channel in self.channels:

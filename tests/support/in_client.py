@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import select
 import sys
+import types
 import warnings
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -111,29 +112,22 @@ def forget(package: str) -> None:
             del sys.modules[name]
 
 
-class _AtLookup:
-    def __init__(self, name: str, act: Callable[[], Any]) -> None:
-        self.name = name
-        self.acts = [act]
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
-        if fullname == self.name and self.acts:
-            self.acts.pop()()
-
-
 def at_lookup(name: str, act: Callable[[], Any]) -> None:
     """Do something in the middle of an import: when a module is looked up the next time."""
-    sys.meta_path.insert(0, _AtLookup(name, act))  # type: ignore[arg-type]
+    acts = [act]
+
+    def find_spec(fullname: str, path: Any = None, target: Any = None) -> None:
+        if fullname == name and acts:
+            acts.pop()()
+
+    sys.meta_path.insert(0, types.SimpleNamespace(find_spec=find_spec))  # type: ignore[arg-type]
 
 
 def warnings_logged() -> List[Any]:
     """The log records of WARNING and above, in a list that grows."""
-    import logging
+    import logging.handlers
 
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            records.append(record)
-
-    records: List[Any] = []
-    logging.getLogger().addHandler(Collector(logging.WARNING))
-    return records
+    handler = logging.handlers.BufferingHandler(1000)
+    handler.setLevel(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    return handler.buffer
