@@ -61,7 +61,7 @@ class Listener:
             self._remove_directory()
             raise
         self._address = self._sock.getsockname()
-        self._network = Network()
+        self._network = Network(self.journal)
         self._accept()
 
     def __enter__(self: L) -> L:
@@ -222,7 +222,7 @@ class Listener:
         except Ended:
             pass
         finally:
-            self._network.let_go(LISTENING, self._sock)
+            self._network.let_go(LISTENING)
             self._sock.close()
             self._doorbell.close()
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import Callable, Iterable, Mapping, TypeVar
+from typing import Iterable, TypeVar
 
 from stalepool_testing import blackhole
 from stalepool_testing.faults import Bandwidth, Blackout, Fault, Latency, ResetAtNextByte
+from stalepool_testing.journal import Journal
 from stalepool_testing.kernel import Unavailable
 
 A = TypeVar("A", bound="AddedFault")
@@ -23,12 +24,10 @@ class AddedFault:
     :ivar fault: the fault.
     """
 
-    def __init__(
-        self, fault: Fault, connections: frozenset[int] | None, lift: Callable[[AddedFault], None]
-    ) -> None:
+    def __init__(self, fault: Fault, connections: frozenset[int] | None, network: Network) -> None:
         self.fault = fault
         self._connections = connections
-        self._lift = lift
+        self._network = network
 
     def __enter__(self: A) -> A:
         return self
@@ -38,7 +37,7 @@ class AddedFault:
 
     def lift(self) -> None:
         """End the fault: bytes pass as before. Does nothing the second time."""
-        self._lift(self)
+        self._network.lift(self)
 
     def meets(self, number: int) -> bool:
         """Tell whether it affects the connection of that number."""
@@ -46,14 +45,18 @@ class AddedFault:
 
 
 class Network:
-    """The faults in force, by connection, and the sockets that swallow what arrives.
+    """The faults in force, and the sockets that swallow what arrives because of them.
 
-    Safe for use by several threads. The server's listening socket counts as the connection of the
-    number ``LISTENING``.
+    Safe for use by several threads. Connections have numbers; the server's listening socket counts
+    as the connection of the number ``LISTENING``.
+
+    :param journal: the journal to which it writes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
         self._in_force: tuple[AddedFault, ...] = ()
+        self._sockets: dict[int, socket.socket] = {}
         self._swallowing: set[int] = set()
         self._lock = threading.Lock()
 
@@ -70,43 +73,47 @@ class Network:
         """Return the fault that resets a connection at its next byte, if there is one."""
         return next(iter(self._meeting(number, ResetAtNextByte, direction)), None)
 
-    def add(self, added: AddedFault, sockets: Mapping[int, socket.socket]) -> None:
-        """Put a fault in force.
-
-        :param sockets: of the connections, and of the server, by number.
-        """
+    def add(self, fault: Fault, connections: frozenset[int] | None) -> AddedFault:
+        """Put a fault in force on these connections; ``None``: on all, and on those to come."""
+        to = ""
+        if connections is not None:
+            to = f" to connections {', '.join(map(str, sorted(connections))) or 'none'}"
+        self._journal.write(None, f"{fault} added{to}")
+        added = AddedFault(fault, connections, self)
         with self._lock:
             self._in_force += (added,)
-            self._swallow(sockets)
+            self._swallow(self._sockets)
+        return added
 
-    def lift(self, added: AddedFault, sockets: Mapping[int, socket.socket]) -> bool:
-        """Undo :meth:`add`.
-
-        :returns: False if it is not in force any more.
-        """
+    def lift(self, added: AddedFault) -> None:
+        """Undo :meth:`add`; does nothing if it is not in force any more."""
         with self._lock:
-            was_in_force = added in self._in_force
+            if added not in self._in_force:
+                return
             self._in_force = tuple(other for other in self._in_force if other is not added)
-            self._swallow(sockets)
-        return was_in_force
+            self._swallow(self._sockets)
+        self._journal.write(None, f"{added.fault} lifted")
 
     def accepted(self, number: int, sock: socket.socket) -> None:
         """Put the faults in force on a new connection, or where the server listens anew."""
         with self._lock:
-            self._swallow({number: sock})
+            self._sockets[number] = sock
+            self._swallow([number])
 
-    def let_go(self, number: int, sock: socket.socket) -> None:
+    def let_go(self, number: int) -> None:
         """Stop a connection from swallowing, just before it is closed.
 
         Otherwise its FIN would be retransmitted for a minute, as the ACK would be swallowed, too.
         """
         with self._lock:
+            sock = self._sockets.pop(number)
             if number in self._swallowing:
                 self._swallowing.discard(number)
                 blackhole.release(sock)
 
-    def _swallow(self, sockets: Mapping[int, socket.socket]) -> None:
-        for number, sock in sockets.items():
+    def _swallow(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            sock = self._sockets[number]
             swallows = any(
                 isinstance(added.fault, Blackout) and added.meets(number)
                 for added in self._in_force

@@ -11,7 +11,7 @@ from stalepool_testing.exchange import Exchange
 from stalepool_testing.faults import Fault
 from stalepool_testing.listener import Listener
 from stalepool_testing.messages import answer_bytes
-from stalepool_testing.network import LISTENING, AddedFault
+from stalepool_testing.network import AddedFault
 from stalepool_testing.script import AnswerStep, IdleStep, Script, ScriptLike, Step
 from stalepool_testing.steps import Respond, ZeroWindow
 from stalepool_testing.tls import TLS
@@ -110,19 +110,7 @@ class FaultServer(Listener):
             raise ValueError(f"the server is closed, {fault} cannot be added")
         self._know_clients()
         still_open = frozenset(c.number for c in tuple(self.channels) if not c.ended)
-        connections = still_open if only_open else None
-        added = AddedFault(fault, connections, self._lift)
-        self.journal.write(None, f"{fault} added{_to(connections)}")
-        self._network.add(added, self._sockets())
-        return added
-
-    def _lift(self, added: AddedFault) -> None:
-        if self._network.lift(added, self._sockets()):
-            self.journal.write(None, f"{added.fault} lifted")
-
-    def _sockets(self) -> dict[int, socket.socket]:
-        connections = {channel.number: channel.sock for channel in tuple(self.channels)}
-        return {**connections, LISTENING: self._sock}
+        return self._network.add(fault, still_open if only_open else None)
 
     # -- synchronise with the server ---------------------------------------------------------
 
@@ -274,9 +262,3 @@ class FaultServer(Listener):
         if isinstance(error, Ended):
             why = "the client had gone" if channel.ended else "the server stopped"
         self.journal.write(channel.number, f"{step} not done: {why}")
-
-
-def _to(connections: frozenset[int] | None) -> str:
-    if connections is None:
-        return ""
-    return f" to connections {', '.join(map(str, sorted(connections))) or 'none'}"

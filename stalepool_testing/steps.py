@@ -8,6 +8,7 @@ To write your own, derive from :class:`.AnswerStep`. A wrong argument is refused
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Mapping
 
@@ -80,10 +81,9 @@ class SlowAnswer(AnswerStep):
     def answer(self, exchange: Exchange) -> None:
         exchange.process()
         answer = exchange.answer_bytes(200, self.body)
-        body_at = answer.index(b"\r\n\r\n") + 4
-        size = max(1, -(-(len(answer) - body_at) // self.pieces))
-        starts = range(body_at, len(answer), size)
-        pieces = [answer[:body_at], *(answer[start : start + size] for start in starts)]
+        head, blank_line, body = answer.partition(b"\r\n\r\n")
+        size = max(1, math.ceil(len(body) / self.pieces))
+        pieces = [head + blank_line, *(body[at : at + size] for at in range(0, len(body), size))]
         for piece in pieces[:-1]:
             exchange.send(piece)
             exchange.channel.pause(self.seconds / self.pieces)
