@@ -12,7 +12,7 @@ import conftest
 import stalepool_testing as testing
 from pools import pool_for
 from socket_states import converse
-from stalepool_testing import TLS, FaultServer, Unavailable, into_pool, kernel, wait_readable
+from stalepool_testing import FaultServer, Unavailable, into_pool, kernel, wait_readable
 from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
 from stalepool_testing.sockets import REQUEST_TIMEOUT
 
@@ -183,16 +183,6 @@ def test_threads_that_start_together_have_one_authority(run_python):
             print(len(set(executor.map(authority, range(6)))))
     """
     assert run_python(script) == 1
-
-
-@pytest.mark.parametrize("version", [None, "TLSv1.2", "TLSv1.3"])
-def test_into_pool_rides_the_socket(version):
-    tls = version and TLS(version)
-    with FaultServer(tls=tls) as server, pool_for(server, tls) as pool:
-        connection = into_pool(pool, server.connect())
-        assert pool.request("GET", "/").status == 200
-        assert pool.pool.queue[-1] is connection
-        assert len(server.journal.connections) == 1
 
 
 def test_into_pool_keeps_what_is_there_below():
