@@ -15,35 +15,12 @@ comes as fixtures (``pytest_stalepool``).
             into_pool(pool, pair.client)
             assert pool.request("GET", "/").status == 200
 
-**A server that fails by script**, for whole clients. A complete test module::
+**A server that fails by script**, for whole clients: :class:`FaultServer` explains scripts. Their
+steps are in :mod:`~stalepool_testing.steps` and :mod:`~stalepool_testing.idle_steps`, and the
+faults that can be added to a running server in :mod:`~stalepool_testing.faults`.
 
-    import pytest
-    import requests
-    from stalepool_testing import FaultServer, ProcessThenReset, ResetAfter, Respond
-
-    @pytest.fixture
-    def session():
-        with requests.Session() as session:
-            yield session
-
-    def test_a_connection_reset_while_idle(session):
-        with FaultServer([Respond(200), ResetAfter(0)]) as server:
-            session.get(server.url)
-            server.wait_idle_step()  # the RST has left: no sleep
-            assert session.get(server.url).status_code == 200
-            assert len(server.journal.connections) == 2
-
-    def test_a_post_is_never_executed_twice(session):
-        with FaultServer([Respond(200), ProcessThenReset()]) as server:
-            session.get(server.url)
-            with pytest.raises(requests.ConnectionError):
-                session.post(server.url, data=b"pay 10")
-            assert len(server.journal.processed("POST")) == 1
-
-:class:`FaultServer` explains scripts; their steps are in :mod:`~stalepool_testing.steps` and
-:mod:`~stalepool_testing.idle_steps`, and the faults that can be added to a running server in
-:mod:`~stalepool_testing.faults`. If the machine cannot do something, :class:`Unavailable` is
-raised, an ``OSError`` that says why: skip the test then.
+If the machine cannot do something, :class:`Unavailable` is raised, an ``OSError`` that says why:
+skip the test then.
 
 It needs only the standard library, and for TLS trustme, which makes the certificates:
 ``stalepool[testing]``. Black holes need Linux, the rest a POSIX system. Under

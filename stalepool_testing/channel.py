@@ -52,7 +52,7 @@ class Channel(Wire):
         :raises Ended: the client has closed its side.
         """
         if self._wait(POLLRDHUP, seconds):
-            raise self._client_gone()
+            raise self.client_gone()
 
     def read_head(self) -> Request:
         """Read the head of the next request.

@@ -106,6 +106,11 @@ class Wire:
             kernel.reset(self.sock)
             self.journal._ended(self._record, how)
 
+    def client_gone(self) -> Ended:
+        """Note that the client has closed the connection; return what to raise."""
+        self.close(how="client")
+        return Ended()
+
     def _is_readable(self, timeout_s: float | None) -> bool:
         return self._in_tls() or bool(self._wait(POLLIN, timeout_s))
 
@@ -129,14 +134,9 @@ class Wire:
         finally:
             self._block()
         if not data:
-            raise self._client_gone()
+            raise self.client_gone()
         self._buffer += data
         self._take_time(UP, len(data))
-
-    def _client_gone(self) -> Ended:
-        """Note that the client has closed the connection; return what to raise."""
-        self.close(how="client")
-        return Ended()
 
     def _be_late(self, direction: str) -> None:
         delay_s = self._network.delay_s(self.number, direction)
