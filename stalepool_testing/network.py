@@ -118,7 +118,7 @@ class Network:
                 isinstance(added.fault, Blackout) and added.meets(number)
                 for added in self._in_force
             )
-            if swallows == (number in self._swallowing) or sock.fileno() < 0:
+            if swallows == (number in self._swallowing):
                 continue
             try:
                 if swallows:
@@ -128,7 +128,7 @@ class Network:
                     self._swallowing.discard(number)
                     blackhole.release(sock)
             except Unavailable:
-                pass  # its own thread has just closed it
+                pass  # it is closed
 
     def _meeting(self, number: int, kind: type[Directed], direction: str) -> Iterable[Directed]:
         for added in self._in_force:

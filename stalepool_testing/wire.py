@@ -35,7 +35,7 @@ class Wire:
     """
 
     def __init__(
-        self, sock: socket.socket, journal: Journal, network: Network, client: Any = None
+        self, sock: socket.socket, journal: Journal, network: Network, client: Any
     ) -> None:
         self.sock = sock
         self.journal = journal

@@ -117,6 +117,7 @@ def test_reset_in_the_middle_of_an_answer():
 
 def test_blackouts_end_with_the_last(server, client):
     """A server that stops in one sends its FIN."""
+    server.add(Blackout()).lift()
     with server.add(Blackout()):
         server.add(Blackout()).lift()
         client.send()

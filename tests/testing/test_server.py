@@ -297,6 +297,7 @@ def test_black_hole(heals_after_s, tls):
     with connected([Respond(), testing.BlackHole(heals_after_s)], tls=tls) as (server, client):
         client.ask()
         server.wait_idle_step()
+        server.add(testing.Latency(0)).lift()  # which lets nothing through
         client.send("POST")
         assert kernel.unread_bytes(server.channels[0].sock) == 0, "not delayed: swallowed"
         assert kernel.unacknowledged_bytes(client.sock) > 0
