@@ -82,10 +82,8 @@ class Wire:
         """Wait, whatever the client does meanwhile; with ``None`` until the server stops."""
         self._wait(0, seconds)
 
-    def half_close(self, close_notify: bool = False) -> None:
+    def half_close(self) -> None:
         """Send a FIN and go on reading (``shutdown(SHUT_WR)``)."""
-        if close_notify:
-            say_goodbye(self.sock)
         kernel.shutdown(self.sock, socket.SHUT_WR)
 
     def close(self, close_notify: bool = False, how: str = "closed") -> None:
