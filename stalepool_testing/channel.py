@@ -126,13 +126,17 @@ class Channel(Wire):
         """
         self.sock = tls.wrap_server(self.sock)
         self.meet_faults()  # they could not reach the socket while it was wrapped
-        if not self._wait(POLLIN, IO_TIMEOUT_S):
-            raise TimeoutError("the client does not shake hands")
-        self._be_late(UP)
-        self._bytes_to_read()  # for the fault that resets
-        self._be_late(DOWN)
-        self._block()
-        self.sock.do_handshake()
+        try:
+            if not self._wait(POLLIN, IO_TIMEOUT_S):
+                raise TimeoutError("the client does not shake hands")
+            self._be_late(UP)
+            self._bytes_to_read()  # for the fault that resets
+            self._be_late(DOWN)
+            self._block()
+            self.sock.do_handshake()
+        except OSError as error:
+            self.journal.write(self.number, f"no TLS handshake: {error}")
+            raise
 
     def meet_faults(self) -> None:
         """Put the faults in force on the connection that were added before it came."""

@@ -253,7 +253,7 @@ class Listener:
             if self.family != socket.AF_UNIX:
                 channel.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                self._start_tls(channel, self._tls)
+                channel.start_tls(self._tls)
             self._serve(channel)
         except Ended:
             pass
@@ -267,13 +267,6 @@ class Listener:
                 self.journal.write(channel.number, f"the server failed: {error!r}")
         finally:
             channel.release()
-
-    def _start_tls(self, channel: Channel, tls: TLS) -> None:
-        try:
-            channel.start_tls(tls)
-        except OSError as error:
-            self.journal.write(channel.number, f"no TLS handshake: {error}")
-            raise
 
     def _remove_directory(self) -> None:
         if self._directory:
