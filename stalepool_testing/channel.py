@@ -168,7 +168,6 @@ class Channel(Wire):
 
     def release(self) -> None:
         """Close all descriptors; the connection's thread does this last."""
-        if self.is_open:
-            self._network.let_go(self.number)
+        self._network.let_go(self.number)
         self.close(how="stopped" if self.is_open else "closed")
         self._doorbell.close()

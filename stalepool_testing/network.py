@@ -101,7 +101,7 @@ class Network:
             self._swallow([number])
 
     def let_go(self, number: int) -> None:
-        """Stop a connection from swallowing, just before it is closed.
+        """Forget a connection, and stop it from swallowing, just before it is closed.
 
         Otherwise its FIN would be retransmitted for a minute, as the ACK would be swallowed, too.
         """
@@ -109,7 +109,8 @@ class Network:
             sock = self._sockets.pop(number)
             if number in self._swallowing:
                 self._swallowing.discard(number)
-                blackhole.release(sock)
+                if sock.fileno() >= 0:
+                    blackhole.release(sock)
 
     def _swallow(self, numbers: Iterable[int]) -> None:
         for number in numbers:
