@@ -10,5 +10,5 @@ autodoc_default_options = {
 # what is documented elsewhere, and details of a setting's entry
 nitpick_ignore_regex = [
     ("py:.*", r"(socket|ssl|collections|typing|opentelemetry|oslo_config)\..*"),
-    ("py:class", "Flag|Choice|Number|Directory"),
+    ("py:class", r"Flag|Choice|Number|Directory|stalepool_testing\.network\.Network"),
 ]

@@ -39,13 +39,14 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
         """Pickled and copied as a method is, which wrapt refuses."""
 
         def __reduce_ex__(self, protocol: Any) -> Any:
-            return getattr, (self.__self__, self.__name__)
+            return getattr, (getattr(self, "__self__", module.Session), self.__name__)
 
         def __copy__(self) -> Any:
-            return getattr(self.__self__, self.__name__)
+            return self
 
         def __deepcopy__(self, memo: Any) -> Any:
-            return getattr(copy.deepcopy(self.__self__, memo), self.__name__)
+            copied = copy.deepcopy(getattr(self, "__self__", None), memo)
+            return self if copied is None else getattr(copied, self.__name__)
 
     class Wrapper(wrapt.FunctionWrapper):  # type: ignore[type-arg]
         __bound_function_wrapper__ = Bound

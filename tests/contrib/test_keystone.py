@@ -71,7 +71,7 @@ def test_it_is_said_once_a_process(run_python):
     )
 
 
-def test_a_bound_method_is_pickled_and_copied_as_without_us(run_python):
+def test_it_is_pickled_and_copied_as_without_us(run_python):
     run_python(
         """
         import copy, pickle
@@ -79,11 +79,14 @@ def test_a_bound_method_is_pickled_and_copied_as_without_us(run_python):
         import requests
         from keystoneauth1.session import Session
 
+        def pickled(method):
+            return pickle.loads(pickle.dumps(method))
+
         session = Session(session=requests.Session())
-        for again in (copy.copy, copy.deepcopy, lambda method: pickle.loads(pickle.dumps(method))):
-            method = again(session.request)
-            assert isinstance(method.__self__, Session), again
-            assert (method.__self__ is session) is (again is copy.copy), again
+        for again, is_same in ((copy.copy, True), (copy.deepcopy, False), (pickled, False)):
+            of_session = again(session.request).__self__
+            assert isinstance(of_session, Session) and (of_session is session) is is_same, again
+            assert again(Session.request).__wrapped__ is Session.request.__wrapped__, again
         """
     )
 
