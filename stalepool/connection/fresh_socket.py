@@ -60,8 +60,7 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
     vars(clone).update({"timeout": limit_s, PINNED: address})
     try:
         clone.connect()
-        if _lets_go_of_the_same(clone, conn.sock):
-            return None
+        _let_go_of_the_same(clone, conn.sock)
         info = tcp_info.ask(layers_of(clone.sock))
         if info is not None and info.state != tcp_info.ESTABLISHED:
             return None  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
@@ -75,18 +74,16 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
             clone.sock.close()
 
 
-def _lets_go_of_the_same(clone: Any, old: Any) -> bool:
-    """Tell whether a copy was handed the socket that the connection has; then it must not close it.
+def _let_go_of_the_same(clone: Any, old: Any) -> None:
+    """Take from a copy the socket that the connection has: it must not close it.
 
     Somebody's ``create_connection()`` may hand one out: the object, or one made of its descriptor.
     """
     fresh, raw = raw_of(clone.sock), raw_of(old)
-    if fresh is None or raw is None or fresh.fileno() != raw.fileno():
-        return False
-    clone.sock = None
-    if fresh is not raw:
-        fresh.detach()
-    return True
+    if fresh is not None and raw is not None and fresh.fileno() == raw.fileno():
+        clone.sock = None
+        if fresh is not raw:
+            fresh.detach()
 
 
 def _copy_of(conn: Any) -> Any:

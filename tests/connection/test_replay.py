@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import weakref
+from dataclasses import dataclass
 
 import pytest
 import requests
@@ -154,8 +155,13 @@ class Noted:
         cls.newest = conn.sock
 
 
+@dataclass(frozen=True)
 class NoteTheLimit(AnswerStep):
+    has_limit: bool
+
     def answer(self, exchange):
+        if not self.has_limit:  # as the send had
+            kernel.wait_until(lambda: Noted.newest.gettimeout() is None, "a client that waits")
         Noted.limits_s.append(Noted.newest.gettimeout())
         ECHO.answer(exchange)
 
@@ -173,7 +179,8 @@ class NoteTheLimit(AnswerStep):
 def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_off_s):
     noting = wrapped_by_a_tracer(HTTPConnection, Noted.note)
     limit_s, options = timeout.read_timeout, {"connection_class": noting, "socket_options": SMALL}
-    with shim_with_replay(), reused(step, NoteTheLimit(), **options) as (server, pool):
+    steps = [step, NoteTheLimit(limit_s is not None)]
+    with shim_with_replay(), reused(*steps, **options) as (server, pool):
         # urllib3 up to 1.26.14 sends within the timeout of the request before
         pooled_connection(pool).sock.settimeout(limit_s)
         assert send(server, pool, "PUT", body=body, timeout=timeout)[:4] == (200, True, None, 2)
