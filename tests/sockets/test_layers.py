@@ -112,3 +112,10 @@ def test_the_network_namespace_of_a_socket():
     with socket.socket() as of_here, ThreadPoolExecutor() as executor:
         assert layers.is_in_this_namespace(of_here)
         assert executor.submit(ask).result() == [True, False]
+
+
+def test_a_socket_that_does_not_tell_its_network_namespace():
+    """As no socket does before Linux 5.14."""
+    with socket.socket() as closed:
+        pass
+    assert layers.is_in_this_namespace(closed)
