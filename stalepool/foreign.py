@@ -8,7 +8,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal makes enums of all
 import _socket
 import traceback
-from typing import Any, Iterable, List, NoReturn, Optional
+from typing import Any, Iterable, List, NoReturn, Optional, Set
 
 TIMED_OUT = "timed out"  #: the words of a socket's timeout
 #: packages whose exceptions our own calls raise
@@ -47,8 +47,11 @@ def is_a_deadline(error: BaseException) -> bool:
 
 def is_a_handlers(error: BaseException) -> bool:
     """Tell whether it was raised in a signal handler, as those are set now."""
-    handlers = map(_signal.getsignal, _signal.valid_signals())
-    codes = {getattr(handler, "__code__", None) for handler in handlers}
+    codes: Set[Any] = set()
+    for handler in map(_signal.getsignal, _signal.valid_signals()):
+        # a function or method has it itself; a partial, an object
+        inside = [getattr(handler, name, None) for name in ("func", "__call__")]
+        codes.update(getattr(each, "__code__", None) for each in (handler, *inside))
     return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 

@@ -1,6 +1,7 @@
 """Which exceptions are foreign: they are the caller's, wherever in ours they are raised."""
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -61,11 +62,11 @@ def test_an_exception_that_was_not_raised_is_nobodys():
 def handled():
     """Sets the exception that the handler of :func:`raise_signal` raises."""
 
-    def set_to(error):
+    def set_to(error, made=lambda handler: handler):
         def handler(*_):
             raise error
 
-        signal.signal(signal.SIGUSR1, handler)
+        signal.signal(signal.SIGUSR1, made(handler))
 
     before = signal.getsignal(signal.SIGUSR1)
     yield set_to
@@ -76,10 +77,19 @@ def raise_signal():
     signal.raise_signal(signal.SIGUSR1)
 
 
-@pytest.mark.parametrize("kind", [ValueError, ConnectionResetError, KeyError])
-def test_a_builtin_of_a_signal_handler_passes(kind, handled):
-    """Elsewhere, as in a fallback, it would be caught."""
-    handled(kind("the handler's"))
+MADE = {
+    "function": lambda handler: handler,
+    "method": lambda handler: types.MethodType(handler, object()),
+    "partial": lambda handler: functools.partial(handler, "more"),
+    "object": lambda handler: type("Handler", (), {"__call__": handler})(),
+}
+
+
+@pytest.mark.parametrize("kind", [ValueError, ConnectionResetError])
+@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
+def test_a_builtin_of_a_signal_handler_passes(kind, made, handled):
+    """One that we have caused would be caught."""
+    handled(kind("the handler's"), made)
     with pytest.raises(kind, match="the handler's"):
         fallback.guarded("check_failed", "caught")(raise_signal)()
 
