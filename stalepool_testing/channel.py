@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import time
 from typing import Callable
 
@@ -11,7 +13,7 @@ from stalepool_testing.arguments import DOWN, UP
 from stalepool_testing.kernel import POLLIN, POLLRDHUP
 from stalepool_testing.messages import CRLF, Request, parse_head
 from stalepool_testing.tls import TLS
-from stalepool_testing.wire import IO_TIMEOUT_S, Ended, Wire, end
+from stalepool_testing.wire import IO_TIMEOUT_S, Ended, Wire, raise_ended
 
 
 class Channel(Wire):
@@ -126,17 +128,24 @@ class Channel(Wire):
         """
         self.sock = tls.wrap_server(self.sock)
         self.meet_faults()  # they could not reach the socket while it was wrapped
+        self.sock.setblocking(False)  # so that the server can be stopped meanwhile
+        was_delayed = is_done = False
         try:
-            if not self._wait(POLLIN, IO_TIMEOUT_S):
-                raise TimeoutError("the client does not shake hands")
-            self._be_late(UP)
-            self._bytes_to_read()  # for the fault that resets
-            self._be_late(DOWN)
-            self._block()
-            self.sock.do_handshake()
+            while not is_done:
+                if not self._wait(POLLIN, IO_TIMEOUT_S):
+                    raise TimeoutError("the client does not shake hands")
+                if not was_delayed:
+                    self._be_late(UP)
+                    self._bytes_to_read()  # for the fault that resets
+                    self._be_late(DOWN)
+                    was_delayed = True
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self.sock.do_handshake()
+                    is_done = True
         except OSError as error:
             self.journal.write(self.number, f"no TLS handshake: {error}")
             raise
+        self._block()
 
     def meet_faults(self) -> None:
         """Put the faults in force on the connection that were added before it came."""
@@ -157,7 +166,7 @@ class Channel(Wire):
 
     def stop(self) -> None:
         """Have the connection's own thread end; does not wait for it."""
-        self._doorbell.tell(end)
+        self._doorbell.tell(raise_ended)
 
     def unblock(self) -> None:
         """Stop a thread that is stuck while it sends to a client that does not read."""

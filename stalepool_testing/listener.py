@@ -18,7 +18,7 @@ from stalepool_testing.kernel import POLLIN, Unavailable
 from stalepool_testing.network import LISTENING, Network
 from stalepool_testing.sockets import loopback
 from stalepool_testing.tls import TLS, forget_errors
-from stalepool_testing.wire import IO_TIMEOUT_S, Ended, end
+from stalepool_testing.wire import IO_TIMEOUT_S, Ended, raise_ended
 
 L = TypeVar("L", bound="Listener")
 
@@ -195,7 +195,7 @@ class Listener:
         self._acceptor = self._start(self._accept_all)
 
     def _stop_accepting(self) -> bool:
-        was_accepting = self._doorbell.tell(end)
+        was_accepting = self._doorbell.tell(raise_ended)
         self._acceptor.join(IO_TIMEOUT_S)
         return was_accepting
 

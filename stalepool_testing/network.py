@@ -119,7 +119,8 @@ class Network:
                 isinstance(added.fault, Blackout) and added.meets(number)
                 for added in self._in_force
             )
-            if swallows == (number in self._swallowing):
+            # without a descriptor while TLS is put upon it; then the faults are met again
+            if swallows == (number in self._swallowing) or sock.fileno() < 0:
                 continue
             try:
                 if swallows:

@@ -14,7 +14,8 @@ def into_pool(pool: Any, sock: socket.socket) -> Any:
     connects nor checks the socket. For urllib3 1.26 and 2.x. Under eventlet a plain socket that was
     made before ``monkey_patch()`` is wrapped in a green one; a TLS socket must be green already.
 
-    :param pool: an ``HTTPConnectionPool``, or an ``HTTPSConnectionPool`` for a TLS socket.
+    :param pool: an ``HTTPConnectionPool``, or an ``HTTPSConnectionPool`` for a TLS socket; it keeps
+        its connections in one of :mod:`queue`'s queues.
     :param sock: a connected socket in the state that is to be tested.
     :returns: the connection object.
     :raises ValueError: every place in the pool is taken.

@@ -23,7 +23,7 @@ class Ended(Exception):
     """The connection is over, so the thread that serves it ends. Not an error."""
 
 
-def end() -> None:
+def raise_ended() -> None:
     """Raise :class:`Ended`: what a thread that waits is told so that it ends."""
     raise Ended
 

@@ -392,8 +392,11 @@ def test_handshakes_that_are_not_finished():
         assert "no TLS handshake: " in str(server.journal)
         with socket.create_connection(("127.0.0.1", server.port)) as sock:
             server.journal.wait(lambda journal: len(journal.connections) == 2)
+            sock.sendall(b"\x16\x03\x01")  # a part of the head of its record
+            await_acknowledgement(sock)
             server.close()
             assert_eof(sock)
+            assert server.wait_ended(1) == "stopped"
 
 
 # -- the proxy -----------------------------------------------------------------------------
