@@ -19,6 +19,7 @@ from stalepool.settings import SETTINGS
 GROUP = "stalepool"
 
 
+@functools.lru_cache(maxsize=None)  # of an option that is registered twice it has to be the same
 class _Type:
     """A setting as oslo.config wants its types."""
 
@@ -37,7 +38,6 @@ class _Type:
         return self._kind.accepts  # type: ignore[no-any-return]
 
 
-@functools.lru_cache(maxsize=None)  # what is registered twice has to be the same
 def options() -> List[Any]:
     """Return one option for each of :data:`stalepool.settings.SETTINGS`; none has a default.
 
