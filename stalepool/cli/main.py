@@ -48,7 +48,7 @@ COMMANDS: Dict[str, Tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
 
 
 def _parsed(words: List[str]) -> argparse.Namespace:
-    """Parse a command line, and load its command alone; exit with 2 if it is wrong."""
+    """Parse a command line, and load only the command that is given; exit with 2 if it is wrong."""
     parser = argparse.ArgumentParser(
         prog="stalepool",
         description="Keeps services from talking into dead pooled connections.",

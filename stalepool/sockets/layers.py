@@ -23,8 +23,8 @@ class Layers(NamedTuple):
     raw: RawSocket  # the kernel's
     version: Optional[str] = None  # as "TLSv1.3"
     pending: Optional[Callable[[], int]] = None  # returns the bytes that the TLS layer holds back
-    #: judges by a read of one byte through TLS; raises an OSError if the session has failed
-    read_one: Optional[Callable[[], Verdict]] = None
+    #: reads one byte through TLS; raises an OSError if the session has failed
+    judge_by_read: Optional[Callable[[], Verdict]] = None
 
     @property
     def is_tcp(self) -> bool:
@@ -84,7 +84,7 @@ def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
     if sslobj is None:
         return Layers(raw)
 
-    def read_one() -> Verdict:
+    def judge_by_read() -> Verdict:
         import _ssl
 
         try:
@@ -93,7 +93,7 @@ def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
             return Verdict.ALIVE
 
     is_known = hasattr(sslobj, "pending")
-    return Layers(raw, sslobj.version(), sslobj.pending, read_one) if is_known else None
+    return Layers(raw, sslobj.version(), sslobj.pending, judge_by_read) if is_known else None
 
 
 def _of_gevent(sock: Any) -> Optional[Layers]:
@@ -107,7 +107,7 @@ def _of_pyopenssl(sock: Any) -> Optional[Layers]:
         return None
     connection, errors = sock.connection, sys.modules["OpenSSL.SSL"]
 
-    def read_one() -> Verdict:
+    def judge_by_read() -> Verdict:
         try:
             _unblocked(raw, connection.recv, 1, _socket.MSG_PEEK)
         except errors.WantReadError:
@@ -118,7 +118,7 @@ def _of_pyopenssl(sock: Any) -> Optional[Layers]:
             raise OSError(str(error)) from error
         return Verdict.UNREAD
 
-    return Layers(raw, connection.get_protocol_version_name(), connection.pending, read_one)
+    return Layers(raw, connection.get_protocol_version_name(), connection.pending, judge_by_read)
 
 
 def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
@@ -130,7 +130,7 @@ def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
         held: int = sock.sslobj.pending() + sock.incoming.pending
         return held + (0 if outer.pending is None else outer.pending())
 
-    return Layers(outer.raw, outer.version, pending, outer.read_one)
+    return Layers(outer.raw, outer.version, pending, outer.judge_by_read)
 
 
 def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:

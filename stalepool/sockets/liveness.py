@@ -86,7 +86,7 @@ def _look_at_readable(layers: Layers, poll: select.poll, may_consume: bool) -> V
         if is_a_handlers(error):
             raise
         if is_timeout(error):
-            return Verdict.ALIVE  # the same, where the socket has a timeout
+            return Verdict.ALIVE  # EAGAIN, of a socket that has a timeout
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.RESET)
     if not seen:
         return Verdict.CLOSED
@@ -126,9 +126,9 @@ def _records(seen: bytes) -> Tuple[List[int], bool]:
 
 
 def _look_through_tls(layers: Layers) -> Verdict:
-    assert layers.read_one is not None  # with a TLS version there is a layer to read through
+    assert layers.judge_by_read is not None  # with a TLS version there is a layer to read through
     try:
-        return layers.read_one()
+        return layers.judge_by_read()
     except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record
         clear_tls_errors(layers, error)
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.CLOSED)

@@ -30,10 +30,10 @@ def test_what_tls_in_tls_has_not_even_decrypted():
 def test_a_read_through_tls_does_not_wait(kind):
     with KINDS[kind].make() as pair:
         pair.client.settimeout(None)
-        read_one = layers.layers_of(pair.client).read_one
-        assert read_one() is Verdict.ALIVE
+        judge_by_read = layers.layers_of(pair.client).judge_by_read
+        assert judge_by_read() is Verdict.ALIVE
         STATES["close_notify"].enter(pair)
-        assert read_one() is Verdict.CLOSED
+        assert judge_by_read() is Verdict.CLOSED
 
 
 #: where wrappers are from, and the attribute with what is inside

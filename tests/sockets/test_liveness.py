@@ -34,11 +34,11 @@ READ_FAILS_WITH = {
 
 @pytest.mark.parametrize("name", READ_FAILS_WITH)
 def test_what_the_kernel_holds_against_a_tls_socket(name):
-    def read_one():
+    def judge_by_read():
         raise OSError(getattr(errno, name), "said so")
 
     with testing.late_ticket() as pair:
-        taken_apart = layers.layers_of(pair.client)._replace(read_one=read_one)
+        taken_apart = layers.layers_of(pair.client)._replace(judge_by_read=judge_by_read)
         verdict = liveness.examine(taken_apart, liveness.poller(taken_apart.raw))
         assert verdict is READ_FAILS_WITH[name]
 
@@ -99,13 +99,13 @@ def test_what_comes_behind_a_ticket():
     """A read has found the record harmless; meanwhile something else has arrived."""
     with testing.late_ticket() as pair:
         taken_apart = layers.layers_of(pair.client)
-        read_one = taken_apart.read_one
+        judge_by_read = taken_apart.judge_by_read
 
         def read_and_be_late():
-            found = read_one()
+            found = judge_by_read()
             pair.peer.sendall(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
             kernel.wait_readable(pair.client)
             return found
 
-        taken_apart = taken_apart._replace(read_one=read_and_be_late)
+        taken_apart = taken_apart._replace(judge_by_read=read_and_be_late)
         assert liveness.examine(taken_apart, liveness.poller(taken_apart.raw)) is Verdict.UNREAD

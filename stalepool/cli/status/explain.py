@@ -107,8 +107,8 @@ _FALLBACK_REMEDIES = {
     "hook_failed": "see the WARNING in the log",
 }
 
-#: all of them: every name that is counted -> what it means, what to do
-_ALL = {
+#: every name that is counted -> what it means, what to do
+_EXPLANATIONS = {
     **{name: (Verdict(name).meaning, remedy) for name, remedy in VERDICTS.items()},
     **EVENTS,
     **{name: (REASONS[name], _FALLBACK_REMEDIES.get(name, _FALLBACK_REMEDY)) for name in REASONS},
@@ -117,12 +117,12 @@ _ALL = {
 
 def words_for(name: str) -> str:
     """Return the meaning of a counted name."""
-    return _ALL.get(name, ("?", "?"))[0]
+    return _EXPLANATIONS.get(name, ("?", "?"))[0]
 
 
 def remedy_for(name: str) -> str:
     """Return what to do about it."""
-    return _ALL.get(name, ("?", "?"))[1]
+    return _EXPLANATIONS.get(name, ("?", "?"))[1]
 
 
 def explanation(services: List[Service]) -> str:
