@@ -39,7 +39,7 @@ def is_foreign(error: BaseException, called: Any = None) -> bool:
 
 
 def is_a_deadline(error: BaseException) -> bool:
-    """Tell whether a signal handler raised it, or a timer in a waiting green thread."""
+    """Tell whether a signal handler raised it, or the timer of a waiting green thread."""
     modules = passed_through(error)
     is_a_timers = bool(modules) and modules[-1].startswith(("eventlet.hubs.", "gevent._g"))
     return is_a_timers or is_a_handlers(error)

@@ -103,8 +103,10 @@ def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
     """
     try:
         for link in (error, error.__cause__, error.__context__):
+            if link is None or isinstance(link, _socket.gaierror):
+                continue  # gevent has a resolver that raises where its timers do
             is_the_sockets = failure.has_run_out(link, since, number_of(conn.timeout))
-            if link is not None and is_a_deadline(link) and not is_the_sockets:
+            if is_a_deadline(link) and not is_the_sockets:
                 raise_again(link)
     finally:
         del error, link  # a traceback holds this frame
@@ -134,7 +136,7 @@ def _is_urllib3s(cls: Any, name: str) -> bool:
     """
     owner = next(each for each in cls.__mro__ if name in vars(each))
     defined_in = getattr(vars(owner)[name], "__globals__", {}).get("__name__")
-    return any(_is_stock(str(name)) for name in (owner.__module__, defined_in))
+    return any(_is_stock(str(module)) for module in (owner.__module__, defined_in))
 
 
 def _pools_check_connections(cls: Any) -> bool:

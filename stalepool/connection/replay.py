@@ -17,8 +17,8 @@ from stalepool.clock import monotonic
 from stalepool.connection.connect import shorter
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
 from stalepool.connection.request import NOTHING_LEFT_S, Request
-from stalepool.connection.request_rules import may_be_replayed
-from stalepool.foreign import is_a_deadline, raise_again
+from stalepool.connection.request_rules import has_a_key, may_be_replayed
+from stalepool.foreign import is_foreign, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -27,13 +27,13 @@ REPLAY_S = 2.0
 SEND_S = 10.0  #: seconds for sending a record, where no other answer is to come
 PIECE = 1 << 14  #: bytes of one write: as much as a TLS record holds
 
-#: statuses by which a server may refuse a further connection, RFC 6585, section 4; or a request
-#: that it has in work already
-TOO_MANY, IN_WORK = frozenset((429, 503)), frozenset((409, 423))
-#: or a fresh one, on which the client has not shown its certificate, say
+#: statuses that may say: one connection too many (RFC 6585, section 4)
+TOO_MANY = frozenset((429, 503))
+#: by which a server may refuse a second connection; it has not shown the client's certificate, say
 REFUSALS = TOO_MANY | {401, 403, 413}
-#: or one beside another: the request has come in pieces, too late, or to the wrong server
-REFUSALS_BESIDE = REFUSALS | IN_WORK | {400, 408, 421}
+#: and one beside another: the request has come in pieces, too late, or to the wrong server
+REFUSALS_BESIDE = REFUSALS | {400, 408, 421}
+CONFLICT = 409  # a request with the same idempotency key is in work
 
 #: requests of the process that have a second socket at a time: descriptors may be scarce
 MOST_BESIDE = 64
@@ -48,10 +48,12 @@ _logger = logging.getLogger("stalepool.replay")
 def after_failed_send(request: Request, error: BaseException) -> bool:
     """After a failed send, send the record on a fresh socket. False: raise the error.
 
-    :raises: the first error, if it was the body of a replay that could not be sent.
+    :raises: the first error, if a replay's connection has ended before the body was sent.
     """
     sock = request.state.sock()
     if request.first_error is not None:
+        if not failure.has_ended(sock, error) or failure.answer_has_begun(sock):
+            return False
         note_outcome(request, "failed")
         raise_again(request.first_error)
     if not may_be_replayed(request, error):
@@ -171,7 +173,8 @@ class Replay:
 
     def may_be_why(self, first: bytes) -> bool:
         """Tell whether an answer on the old connection may refuse it because of this sending."""
-        return self.is_under_way and _status_of(first) in TOO_MANY | IN_WORK
+        status = _status_of(first)
+        return self.is_under_way and (status in TOO_MANY or self._is_in_work(status))
 
     def _is_no_answer(self, first: bytes) -> bool:
         """Tell whether an answer here may be due to the second connection, or to its way.
@@ -179,12 +182,16 @@ class Replay:
         So may a gateway's 502. What is less than a status line may become any answer.
         """
         status = _status_of(first)
-        return not 200 <= status < 500 or status in REFUSALS_BESIDE
+        is_of_the_request = 200 <= status < 500 and status not in REFUSALS_BESIDE
+        return not is_of_the_request or self._is_in_work(status)
+
+    def _is_in_work(self, status: int) -> bool:
+        return status == CONFLICT and has_a_key(self.request)
 
     def _is_a_deadline(self, error: BaseException) -> bool:
         """Tell whether an error is the caller's deadline, and not the socket's own."""
         clear_tls_errors(self.sock, error)
-        return is_a_deadline(error)
+        return is_foreign(error)
 
 
 def _status_of(first: bytes) -> int:

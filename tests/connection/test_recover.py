@@ -151,13 +151,13 @@ def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
     assert run_python(GREEN, world, world=world, env=hub, flags=flags) == "done"
 
 
-@pytest.mark.parametrize("status", [503, 409])
+@pytest.mark.parametrize("status, headers", [(503, {}), (409, {"Idempotency-Key": "1"})])
 @pytest.mark.parametrize(
     "step",
     [ECHO, Close(), Respond(403), HalfStatusLine()],
     ids=["200", "FIN", "403", "half a line"],
 )
-def test_nor_is_that_of_the_first_one(status, step):
+def test_nor_is_that_of_the_first_one(status, headers, step):
     """Where the second sending is in work: unless nothing comes of it, or nothing better."""
 
     def answer(later, conn):
@@ -168,7 +168,7 @@ def test_nor_is_that_of_the_first_one(status, step):
 
     is_answered = step is ECHO
     with sent_twice(answer, status, "ok" if is_answered else "failed") as (_, pool, _):
-        response = pool.request("GET", "/wanted")
+        response = pool.request("POST" if headers else "GET", "/wanted", headers=headers)
         assert response.status == (200 if is_answered else status)
         assert response.stalepool_replayed is is_answered
 

@@ -26,7 +26,7 @@ import stalepool_testing as testing
 from breaks import breaks
 from delayed_answers import LOST, SILENT, AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
-from oracle import SMALL_BUFFERS
+from oracle import SMALL_BUFFERS, RefuseEarly
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import direct, proxied
 from replay_tools import (
@@ -284,7 +284,7 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-NO_ANSWERS = (400, 401, 403, 408, 409, 413, 421, 423, 429, 502, 503)
+NO_ANSWERS = (400, 401, 403, 408, 413, 421, 429, 502, 503)
 
 
 @pytest.mark.parametrize(
@@ -305,15 +305,17 @@ def test_what_is_no_answer_while_the_old_one_may_be(step):
 
 
 def test_which_refusals_on_the_old_one_a_second_sending_may_cause():
-    """Of its connection, or of a request that the server has in work already."""
+    """Of its connection, or of a request that the server has in work by its key."""
+    keyed = b"POST / HTTP/1.1\r\nIdempotency-Key: 1\r\n\r\n"
     with shim_with_replay(), serving() as (_, pool):
         assert get(pool) == 200
         conn = pooled_connection(pool)
-        second = replay.Replay(Request(find(conn.sock), conn, b"GET / HTTP/1.1", runtime.current))
-        assert not second.may_be_why(b"HTTP/1.1 503 ")  # nothing was sent
-        second.is_under_way = True
-        seen = [s for s in range(200, 600) if second.may_be_why(b"HTTP/1.1 %d " % s)]
-        assert seen == [409, 423, 429, 503]
+        for head, wanted in ((b"GET / HTTP/1.1", [429, 503]), (keyed, [409, 429, 503])):
+            second = replay.Replay(Request(find(conn.sock), conn, head, runtime.current))
+            assert not second.may_be_why(b"HTTP/1.1 503 ")  # nothing was sent
+            second.is_under_way = True
+            seen = [s for s in range(200, 600) if second.may_be_why(b"HTTP/1.1 %d " % s)]
+            assert seen == wanted
 
 
 def test_only_so_many_requests_have_a_second_socket():
@@ -448,6 +450,32 @@ def test_a_send_that_closes_its_connection(monkeypatch):
         monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_close)
         assert_the_error_is_the_callers(server, pool, 0)
         assert len(server.journal.connections) == 1
+
+
+def test_a_deadline_while_the_body_of_a_replay_is_sent(monkeypatch):
+    """It is no end of the connection, and not to be taken for the first error."""
+    stock_send = http.client.HTTPConnection.send
+
+    def give_up(self, data):
+        if data == b"abc":
+            raise TimeoutError("the caller's deadline")
+        stock_send(self, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", give_up)
+    with shim_with_replay(), reused() as (server, pool):
+        after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
+        options = {"body": iter([b"abc"]), "headers": {"Content-Length": "3"}}
+        error = send(server, pool, "PUT", **options).error
+        assert "the caller's deadline" in [str(link) for link in links(error)]
+        server.wait_ended(1)  # the head was sent there
+
+
+def test_an_early_refusal_of_the_body_of_a_replay():
+    """It is the answer to the replay, as it would be to the first sending."""
+    options = {"socket_options": SMALL_BUFFERS, "receive_buffer": 16384}
+    with shim_with_replay(), reused(default=RefuseEarly(), **options) as (server, pool):
+        after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
+        assert send(server, pool, "PUT", body=LARGE).status == 413
 
 
 def test_a_node_that_does_not_read_the_second_sending():
