@@ -15,7 +15,7 @@ def into_pool(pool: Any, sock: socket.socket) -> Any:
     made before ``monkey_patch()`` is wrapped in a green one; a TLS socket must be green already.
 
     :param pool: an ``HTTPConnectionPool``, or an ``HTTPSConnectionPool`` for a TLS socket; it keeps
-        its connections in one of :mod:`queue`'s queues.
+        its connections in one of the queues of ``queue``.
     :param sock: a connected socket in the state that is to be tested.
     :returns: the connection object.
     :raises ValueError: every place in the pool is taken.
