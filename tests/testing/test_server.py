@@ -384,6 +384,12 @@ def test_perform_between_two_requests():
 
 def test_handshakes_that_are_not_finished():
     """By a client that refuses the certificate; and close() does not wait for one."""
+
+    def has_read():
+        newest = server.channels[-1]
+        is_shaking_hands = newest.number == 1 and isinstance(newest.sock, ssl.SSLSocket)
+        return is_shaking_hands and kernel.unread_bytes(newest.sock) == 0
+
     with FaultServer(tls=TLS()) as server:
         with urllib3.HTTPSConnectionPool("127.0.0.1", server.port, retries=False) as pool:
             with pytest.raises(urllib3.exceptions.SSLError):
@@ -394,6 +400,7 @@ def test_handshakes_that_are_not_finished():
             server.journal.wait(lambda journal: len(journal.connections) == 2)
             sock.sendall(b"\x16\x03\x01")  # a part of the head of its record
             await_acknowledgement(sock)
+            kernel.wait_until(has_read, "a server that has read that")
             server.close()
             assert_eof(sock)
             assert server.wait_ended(1) == "stopped"
