@@ -33,7 +33,7 @@ def is_foreign(error: BaseException, called: Any = None) -> bool:
     modules, of_class = passed_through(error), type(error).__module__
     if not modules:
         return False
-    if is_a_deadline(error) or is_timeout(error):
+    if is_timeout(error) or is_a_deadline(error):
         return True
     return of_class != "builtins" and not _is_called_by_us({of_class, modules[-1]}, called)
 
