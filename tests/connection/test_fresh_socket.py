@@ -110,6 +110,19 @@ def test_a_connection_that_another_thread_has_closed_takes_none():
         assert not take(request, fresh) and conn.sock is None
 
 
+def test_an_answer_that_is_sent_on_stays_open():
+    """It is the next request's body, on the same connection; a refused tunnel closes its copy."""
+    answers = {"tls": TLS(), "default": Respond(200, b"abc")}
+    with shim(nonidempotent_max_idle_s=0), proxied(**answers) as way:
+        prime(way.pool)
+        answer = way.pool.request("GET", "/", preload_content=False, release_conn=True)
+        way.server.stop_listening()
+        length = {"Content-Length": "3"}
+        assert way.pool.request("POST", "/", body=answer, headers=length).status == 200
+        assert way.server.journal[-1].body == b"abc"
+        assert counters(way.server)["moved"] == {"failed": 1}
+
+
 def with_own(*names):
     """Methods that act on more than the connection."""
 
