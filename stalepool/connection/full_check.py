@@ -152,7 +152,7 @@ def _note_death(
         if layers.version is not None:
             # the last data was the close_notify, unless the server left that out
             age_ms = max(age_ms, int(idle_s * 1000) - info.last_data_recv_ms)
-        idle_s = max(0, age_ms) / 1000
+        idle_s = age_ms / 1000
     state.origin.count_death(idle_s)
     if verdict is Verdict.CLOSED and layers.is_tcp:  # all Unix sockets have one origin
         state.origin.knowledge.note_fin(idle_s)
