@@ -65,7 +65,7 @@ class Answer:
         finally:
             if request is not None:
                 # still set: an exception that is not ours, such as the caller's deadline
-                if request.wait_s is not None and not first:
+                if request.wait_s is not None:
                     restore_timeout(self, request)
                 request.gives_up()
             error = None  # its traceback holds this frame
