@@ -35,7 +35,7 @@ from replay_tools import (
 from stalepool import runtime
 from stalepool.connection.fresh_socket import address_of, take
 from stalepool.connection.request import Request
-from stalepool.connection.state import find
+from stalepool.connection.state import FRESH, State, find
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, Close, FaultServer, ProcessThenReset, Respond
 
@@ -108,6 +108,17 @@ def test_a_connection_that_another_thread_has_closed_takes_none():
         request = Request(find(conn.sock), conn, b"GET / HTTP/1.1", runtime.current)
         conn.close()
         assert not take(request, fresh) and conn.sock is None
+
+
+def test_a_connection_that_a_move_leaves_ends_as_in_stock():
+    """By a FIN, also where the kernel does not tell what has been acknowledged."""
+    conn = HTTPConnection("a")
+    with shim(), testing.healthy() as pair, socket.socket() as fresh:
+        conn.sock = pair.client
+        request = Request(State(conn, FRESH), conn, b"POST / HTTP/1.1", runtime.current)
+        with breaks("TCP_INFO", by=lambda _: None):
+            assert take(request, fresh)
+        assert pair.peer.recv(1) == b""
 
 
 def test_an_answer_that_is_sent_on_stays_open():

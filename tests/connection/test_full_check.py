@@ -133,6 +133,48 @@ def test_the_answer_to_a_single_probe_may_be_on_its_way(rtt_ms, moved):
         assert counters(server)["moved"] == moved
 
 
+def test_a_silence_after_an_answered_probe_is_the_first_of_its_connection():
+    """Though that has replaced a silent one: two in a row would say that probes are swallowed."""
+    answered = TcpInfo(**{**SILENT, "last_data_recv_ms": 9000, "last_data_sent_ms": 9000})
+    silent = TcpInfo(**{**SILENT, "probes": 2})
+    with shim(), reused() as (_, pool):
+        state = find(pooled_connection(pool).sock)
+        state.replaced_silent = True
+        for says in (answered, silent):
+            let_pass(pool, 6)
+            with breaks("TCP_INFO", by=lambda _, says=says: says):
+                assert not urllib3.connectionpool.is_connection_dropped(pooled_connection(pool))
+        assert state.move_for == "probe_unanswered"
+        assert state.origin.knowledge.answers_probes
+
+
+def test_of_unix_sockets_no_limit_is_observed():
+    """All of them share one origin, whatever their servers."""
+    with shim(), serving(family=socket.AF_UNIX) as (server, pool):
+        for seconds_ago in (20, 10, 0):
+            assert get(pool) == 200
+            pools.end_while_idle(server, pool)
+            let_pass(pool, 2)
+            with breaks(
+                "clock of what was learnt", by=lambda ago=seconds_ago: time.monotonic() - ago
+            ):
+                assert get(pool) == 200
+        assert counters(server)["gone"] == {"closed": 3}
+        assert counters(server)["knowledge"]["observed_idle_limit_s"] is None
+
+
+def test_another_thread_installs_while_a_connection_is_checked():
+    """The next check is a full one: it asks by the new settings."""
+    with serving() as (server, pool):
+        assert in_stock(get, pool) == 200
+        with shim(), breaks("keepalive", by=lambda *_: stalepool.install(max_idle_s=1)):
+            assert get(pool) == 200
+            let_pass(pool, 2)
+            pools.wait_idle(pool, 1)
+            assert get(pool) == 200
+            assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
+
+
 def test_key_updates():
     """Each makes a healthy connection readable: at the full check, then at the fast one."""
     try:
