@@ -35,7 +35,7 @@ _DIED = "died_idle_s"
 KEPT = frozenset(("alive", "unknown", "no_socket"))
 
 #: verdicts, and reasons for a move, on connections that urllib3's own check would have kept
-HIDDEN = frozenset(("tls_pending", "presend_check", "probe_unanswered"))
+LOOKED_ALIVE = frozenset(("tls_pending", "presend_check", "probe_unanswered"))
 
 
 class Counter:
@@ -60,7 +60,7 @@ class Counter:
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
 
-    __slots__ = ("_knowledge", "armed", "groups", "hidden", "kept", "name")
+    __slots__ = ("_knowledge", "alive_ticks", "armed", "groups", "kept_off", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -81,11 +81,11 @@ class Origin:
     def forget_counts(self) -> None:
         """Count from zero. What was learnt stays, except ``has_answered`` and the window."""
         self._knowledge.has_answered, self._knowledge.window_until = False, None
-        self.hidden = Counter()  # connections left in active mode, for a reason in HIDDEN
+        self.kept_off = Counter()  # connections left in active mode, for a reason in LOOKED_ALIVE
         self.armed = Counter()
         self.groups: Dict[str, Dict[Any, Counter]] = {group: {} for group in (_DIED, *GROUPS)}
-        #: ticks of the connections kept, for the fast check
-        self.kept = self.counter("verdicts", "alive").ticks
+        #: of the connections kept, for the fast check
+        self.alive_ticks = self.counter("verdicts", "alive").ticks
 
     def counter(self, group: str, name: Any) -> Counter:
         """Return the counter of one event of :data:`GROUPS`, made at first use."""
@@ -117,7 +117,7 @@ class Origin:
             # attempts that urllib3 alone would have lost: docs/status.rst
             "saved": {
                 "replayed": counted["replays"].get("ok", 0),
-                "kept_off": self.hidden.value,
+                "kept_off": self.kept_off.value,
                 "reconnected": counted["reconnects"].get("ok", 0),
             },
             "knowledge": self._knowledge.as_dict(),

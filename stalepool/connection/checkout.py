@@ -36,7 +36,7 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
                 and not (state.is_tls and sock.pending())
             ):
                 state.phase = CHECKED
-                next(state.origin.kept)
+                next(state.origin.alive_ticks)
                 return False
         except (AttributeError, OSError, RuntimeError, ValueError) as error:
             # a mock, or two threads with one connection: the full check handles it

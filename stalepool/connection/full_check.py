@@ -167,8 +167,8 @@ def _report(conn: Any, state: State, verdict: Verdict, idle_s: float, settings: 
             return  # a TLS record that only a read could identify: counted, and no fallback
         fallback.fall_back("unknown_connection", "%s with %s" % (type(conn), type(conn.sock)))
     elif verdict.is_discard:
-        if verdict.value in stats.HIDDEN and not settings.is_audit:
-            origin.hidden.tick()
+        if verdict.value in stats.LOOKED_ALIVE and not settings.is_audit:
+            origin.kept_off.tick()
         action = "would discard" if settings.is_audit else "discards"
         args = ("%s: %s, %s, idle %.3f s", origin.name, action, verdict.value, idle_s)
         fallback.log(_logger, logging.DEBUG, *args)

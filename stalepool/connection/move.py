@@ -102,8 +102,8 @@ def move(request: Request, reason: str) -> None:
     state.replaced_silent = reason == SILENT
     request.moved_for, request.is_reused = reason, False
     state.origin.count("moved", reason)
-    if reason in stats.HIDDEN:
-        state.origin.hidden.tick()
+    if reason in stats.LOOKED_ALIVE:
+        state.origin.kept_off.tick()
     else:
         knowledge.note_move()
     fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 from stalepool.cli.status.explain import words_for
 from stalepool.cli.status.page import idle_times, learnt, nobody
 from stalepool.cli.status.services import Service
-from stalepool.stats import BUCKET_RATIO, HIDDEN, KEPT
+from stalepool.stats import BUCKET_RATIO, KEPT, LOOKED_ALIVE
 from stalepool.summary import count, duration
 
 NO_AUDIT = "None of these processes runs in audit mode: the report is about STALEPOOL_MODE=audit."
@@ -71,7 +71,7 @@ def _findings(seen: Dict[str, Any]) -> List[str]:
     )
     lines += [
         "  %d: %s%s"
-        % (number, words_for(name), ", not seen by urllib3's own check" * (name in HIDDEN))
+        % (number, words_for(name), ", not seen by urllib3's own check" * (name in LOOKED_ALIVE))
         for name, number in sorted(seen["verdicts"].items())
         if name not in KEPT
     ]
@@ -88,11 +88,12 @@ def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
     """Return the settings that are recommended, each with its reason."""
     totals = counted["totals"]
     lines = []
-    hidden = sum(totals[group].get(name, 0) for group in ("verdicts", "moved") for name in HIDDEN)
-    if _would(totals) or hidden:
+    groups = totals["verdicts"], totals["moved"]
+    kept_off = sum(group.get(name, 0) for group in groups for name in LOOKED_ALIVE)
+    if _would(totals) or kept_off:
         reason = "%s would have been answered" % count(_would(totals), "failed request")
-        if hidden:
-            reason += ", %s not reused that only looked alive" % count(hidden, "connection")
+        if kept_off:
+            reason += ", %s not reused that only looked alive" % count(kept_off, "connection")
         lines.append("STALEPOOL_MODE=active: %s" % reason)
     elif _failed(totals):
         lines.append("STALEPOOL_MODE=active would not have saved those that failed, see the rules")
