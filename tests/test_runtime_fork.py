@@ -131,7 +131,9 @@ def test_the_child_reads_nothing_of_the_parents(run_client):
     assert said == [["/child/1", {"foreign_process": 1}], "/parent/1", {"alive": 1}]
 
 
-def test_nor_are_those_that_a_class_opens_unseen(pretend_fork):
+def test_a_child_keeps_what_a_class_opens_unseen(pretend_fork):
+    """The descriptor may be that of the parent's connection, which it has discarded."""
+
     class Unseen(HTTPConnection):
         def connect(self):
             self.sock = socket.create_connection((self.host, self.port))

@@ -157,8 +157,8 @@ def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
     [ECHO, Close(), Respond(403), HalfStatusLine()],
     ids=["200", "FIN", "403", "half a line"],
 )
-def test_nor_is_that_of_the_first_one(status, headers, step):
-    """Where the second sending is in work: unless nothing comes of it, or nothing better."""
+def test_a_refusal_on_the_old_one_may_be_due_to_the_second_sending(status, headers, step):
+    """So the fresh one is read on; if nothing better comes there, the caller gets the refusal."""
 
     def answer(later, conn):
         later.told.set()

@@ -33,7 +33,7 @@ def test_a_failed_request_leaves_no_body_behind():
         assert recorded() < MB // 8
 
 
-def test_nor_does_one_whose_send_failed_and_was_repeated():
+def test_a_send_that_failed_and_was_repeated_leaves_none_behind():
     """Not even until the next garbage collection: the send's error has a traceback."""
     with shim(replay="idempotent"), reused() as (server, pool):
         after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
