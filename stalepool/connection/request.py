@@ -20,10 +20,7 @@ _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n",
 
 
 class Request:
-    """The request in flight: what went out, and what has been done about it.
-
-    To make one is a transition of its state: the first bytes are about to go out.
-    """
+    """Its making is a transition of its state: the first bytes are about to go out."""
 
     #: the timeout on the socket as the wait began, or a send failed, in seconds
     limit_s: Optional[float] = None

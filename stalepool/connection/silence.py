@@ -90,7 +90,7 @@ class Watch:
 
     @fallback.guarded("answer_failed", default=False)
     def finds_the_peer_dead(self) -> bool:
-        """Ask the kernel; True once the peer is dead, and one beside leads to a living one."""
+        """Ask the kernel; True once the old peer is dead, and the fresh socket has a living one."""
         info = self._suspicion()
         if info is not None and self.replay.sock is None:
             info = self._open()
