@@ -33,7 +33,6 @@ _HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-@fallback.guarded("fresh_socket_failed")
 def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> Any:
     """Open a second socket to a request's peer, tunnel and TLS included. Yields while it connects.
 
@@ -44,10 +43,7 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
     :returns: a socket with ``limit_s`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
     """
-    conn = request.conn()
-    if conn is None or not _may_be_copied(conn):
-        return None
-    fresh = _connected(conn, limit_s, address)
+    fresh = _connected(request.conn(), limit_s, address)
     if fresh is not None:
         arm(fresh, request.state.origin, request.settings)
     return fresh
@@ -55,7 +51,9 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
 
 @fallback.guarded("fresh_socket_failed")
 def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
-    """Have a copy connect, and return its socket; None if it cannot. Yields."""
+    """Have a copy connect, and return its socket; None if it cannot, or may not be. Yields."""
+    if conn is None or not _may_be_copied(conn):
+        return None
     clone, since = _copy_of(conn), monotonic()
     vars(clone).update({"timeout": limit_s, PINNED: address})
     try:
