@@ -81,10 +81,13 @@ def test_a_failed_one_leaves_nothing_in_memory():
 
 def test_a_socket_says_itself_where_it_leads():
     """PySocks, in place of ``socket.socket``, names the server behind the proxy."""
-    proxied = type("Proxied", (socket.socket,), {"getpeername": lambda self: ("10.0.0.1", 80)})
+    proxied = type("Proxied", (socket.socket,), {"getpeername": lambda self: self.name})
     conn = HTTPConnection("api", 80)
     with proxied() as conn.sock:
+        conn.sock.name = ("10.0.0.1", 80)
         assert address_of(conn) == "10.0.0.1"
+        conn.sock.name = ("fe80::1", 80, 0, 2)
+        assert address_of(conn) is None  # link-local: it would lack its scope
     with testing.reset() as pair:
         conn.sock = pair.client
         assert address_of(conn) is None  # it cannot say any more

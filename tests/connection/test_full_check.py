@@ -148,6 +148,18 @@ def test_a_silence_after_an_answered_probe_is_the_first_of_its_connection():
         assert state.origin.knowledge.answers_probes
 
 
+@pytest.mark.parametrize("mode, are_swallowed", [("active", True), ("audit", False)])
+def test_a_second_silence_in_a_row_tells_of_probes_in_active_alone(mode, are_swallowed):
+    """Audit only looks: what it learnt would be in force after it."""
+    with shim(), reused() as (_, pool):
+        state = find(pooled_connection(pool).sock)
+        state.replaced_silent = True
+        stalepool.install(mode=mode)
+        with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 2})):
+            urllib3.connectionpool.is_connection_dropped(pooled_connection(pool))
+        assert state.origin.knowledge.swallows_probes is are_swallowed
+
+
 def test_of_unix_sockets_no_limit_is_observed():
     """All of them share one origin, whatever their servers."""
     with shim(), serving(family=socket.AF_UNIX) as (server, pool):

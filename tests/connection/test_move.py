@@ -1,6 +1,6 @@
 """A move: for what reasons, within what time, and what may happen meanwhile."""
 
-from time import monotonic
+from time import monotonic, sleep
 from types import SimpleNamespace
 
 import pytest
@@ -117,6 +117,14 @@ def test_the_limit_of_a_move(limit_s, connect_timeout_s, rtt_us, moved):
             with breaks("limit of a move", by=limit_s):
                 assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {moved: 1}
+
+
+def test_after_a_slow_move_there_are_none_for_a_while(connects):
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        connects.act = lambda: sleep(0.3)
+        assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {"idle_setting": 1}
+        assert counters(server)["knowledge"]["moves_stopped_for_s"] > 0
 
 
 def test_a_refused_move_has_no_window():

@@ -436,6 +436,25 @@ def test_the_end_of_a_silent_one_is_not_that_of_its_request(status):
         assert counters(server)["gone"] == {"silent_in_request": 1}
 
 
+def test_the_end_of_a_suspect_one_closes_the_socket_that_was_opened_beside_it():
+    """That was to be probed; the request goes out on one of its own."""
+
+    def answer(request):
+        is_first = request.path == "/wanted" and len(server.journal.connections) == 1
+        return Silence() if is_first else ECHO
+
+    ask, suspect = tcp_info.ask, TcpInfo(**{**SILENT, "probes": 1})
+    with shim_with_replay(), serving(answer) as (server, pool):
+        prime(pool)
+        old = server.channels[0]
+        replay_tools.acting(pool, lambda: old.is_open and old.tell(old.reset))
+        with breaks("TCP_INFO", by=lambda layers: suspect if old.is_open else ask(layers)):
+            assert get(pool, "/wanted") == 200
+        server.wait_ended(1)
+        assert [entry.connection for entry in server.journal] == [0, 0, 2]
+        assert counters(server)["gone"] == {"failed_in_request": 1}
+
+
 def test_a_send_that_closes_its_connection(monkeypatch):
     """Somebody's patch of http.client's: nothing is left that could be asked."""
     stock_send = http.client.HTTPConnection.send

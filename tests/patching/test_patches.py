@@ -8,6 +8,7 @@ import importlib
 import inspect
 import shutil
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, Sequence, Tuple
 
 import pytest
@@ -55,6 +56,13 @@ class Stranger:
 
     def __getattr__(self, name):
         return Stranger()
+
+
+def test_ours_is_not_patched_where_somebody_has_put_it():
+    copy = ModuleType("acme.urllib3.connectionpool")
+    vars(copy).update(urllib3.connectionpool.__dict__, __name__=copy.__name__)
+    patches.apply(copy)
+    assert copy.is_connection_dropped is urllib3.connectionpool.is_connection_dropped
 
 
 def test_what_looks_different():

@@ -1,5 +1,6 @@
 """The judgement on every fault and kind of socket there is: ``tests.failures`` makes the cells."""
 
+import _socket
 import errno
 import socket
 import ssl
@@ -15,6 +16,7 @@ from pools import UnknownSocket
 from socket_states import KINDS as SOCKETS
 from socket_states import STATES
 from stalepool.sockets import failure
+from stalepool.sockets.layers import raw_of
 from stalepool_testing import kernel
 
 
@@ -79,6 +81,13 @@ def test_without_a_poll_the_error_says_it():
 def test_without_tls_nothing_is_an_alert():
     with testing.healthy() as pair:
         pair.peer.sendall(b"\x15\x03\x03\0\2")
+        kernel.wait_readable(pair.client)
+        assert failure.answer_has_begun(pair.client)
+
+
+def test_less_than_the_head_of_a_record_is_no_alert():
+    with SOCKETS["tls1.3"].make() as pair:
+        _socket.socket.send(raw_of(pair.peer), b"\x17\x03\x03")
         kernel.wait_readable(pair.client)
         assert failure.answer_has_begun(pair.client)
 

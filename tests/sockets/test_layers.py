@@ -69,6 +69,12 @@ def test_tls_before_its_handshake_is_a_plain_socket():
         assert layers.layers_of(wrapped) == layers.Layers(wrapped)
 
 
+def test_a_tls_layer_that_is_not_known_is_none():
+    """It may hold back data, and cannot be asked."""
+    with type("Own", (socket.socket,), {"_sslobj": object()})() as sock:
+        assert layers.layers_of(sock) is None
+
+
 def test_a_mock_that_claims_to_be_a_socket_is_none():
     for thing in (None, unittest.mock.Mock(spec=socket.socket)):
         assert layers.layers_of(thing) is layers.raw_of(thing) is None

@@ -20,6 +20,13 @@ def test_the_kernels_own_poll(monkeypatch):
         assert unpatched.poll() == found
 
 
+def test_what_eventlet_keeps_need_not_be_loaded(monkeypatch):
+    """Its ``original()`` takes a module out again that was not there before."""
+    monkeypatch.setitem(sys.modules, "__original_module_not_loaded", SimpleNamespace())
+    with unpatched.in_sight():
+        assert "not_loaded" not in sys.modules
+
+
 IN_SIGHT = """
     import json, sys
     import in_client  # quiets eventlet
