@@ -196,9 +196,10 @@ def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_
         assert found_s < afterwards_s <= limit_s
 
 
-def test_nothing_is_left_on_the_connection_nor_in_memory():
+@pytest.mark.parametrize("step", [Close(), Reset()], ids=["FIN", "RST"])
+def test_nothing_is_left_on_the_connection_nor_in_memory(step):
     """Not even until the next garbage collection: the first error's traceback holds much."""
-    with shim_with_replay(), reused(Close()) as (server, pool):
+    with shim_with_replay(), reused(step) as (server, pool):
         conn = pooled_connection(pool)
         sock, names = weakref.ref(conn.sock), set(vars(conn))
         gc.collect()
@@ -437,7 +438,10 @@ def test_the_end_of_a_silent_one_is_not_that_of_its_request(status):
 
 
 def test_the_end_of_a_suspect_one_closes_the_socket_that_was_opened_beside_it():
-    """That was to be probed; the request goes out on one of its own."""
+    """That was to be probed; the request goes out on one of its own.
+
+    Nothing is left of the suspect one, not even until the next garbage collection.
+    """
 
     def answer(request):
         is_first = request.path == "/wanted" and len(server.journal.connections) == 1
@@ -446,10 +450,15 @@ def test_the_end_of_a_suspect_one_closes_the_socket_that_was_opened_beside_it():
     ask, suspect = tcp_info.ask, TcpInfo(**{**SILENT, "probes": 1})
     with shim_with_replay(), serving(answer) as (server, pool):
         prime(pool)
-        old = server.channels[0]
+        old, sock = server.channels[0], weakref.ref(pooled_connection(pool).sock)
         replay_tools.acting(pool, lambda: old.is_open and old.tell(old.reset))
-        with breaks("TCP_INFO", by=lambda layers: suspect if old.is_open else ask(layers)):
-            assert get(pool, "/wanted") == 200
+        gc.disable()
+        try:
+            with breaks("TCP_INFO", by=lambda layers: suspect if old.is_open else ask(layers)):
+                assert get(pool, "/wanted") == 200
+            assert sock() is None
+        finally:
+            gc.enable()
         server.wait_ended(1)
         assert [entry.connection for entry in server.journal] == [0, 0, 2]
         assert counters(server)["gone"] == {"failed_in_request": 1}
