@@ -97,6 +97,15 @@ def test_what_a_later_answer_shows_of_its_connection(asked_with, answer, shown):
     assert [words for words in (BOUND, LIMITED, UPGRADED) if words in found] == shown
 
 
+def test_an_identity_stays_with_its_connection():
+    """Once a server knows who speaks, neither side says it again."""
+    bound = Respond(401, headers={"WWW-Authenticate": "NTLM"})
+    with shim(), serving([bound, Respond(headers={"Keep-Alive": "timeout=7"})]) as (_, pool):
+        assert [get(pool), get(pool)] == [401, 200]
+        found = repr(find(pooled_connection(pool).sock))
+    assert BOUND in found and LIMITED in found
+
+
 @pytest.mark.parametrize(
     ("step", "stops"),
     [

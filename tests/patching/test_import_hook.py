@@ -96,6 +96,8 @@ BROKEN = """
     def guarded(*args):
         raise TypeError("of a type checker that an import hook puts into each function")
     broken.guarded, foreign.is_foreign = guarded, lambda error: sys.argv[1] == "foreign"
+    if sys.argv[1] == "nobody can say":
+        del sys.modules["stalepool.foreign"]
     try:
         import urllib3
     except TypeError:
@@ -105,7 +107,10 @@ BROKEN = """
 """
 
 
-@pytest.mark.parametrize(("whose", "ends"), [("ours", "imported"), ("foreign", "raised")])
+@pytest.mark.parametrize(
+    ("whose", "ends"),
+    [("ours", "imported"), ("nobody can say", "imported"), ("foreign", "raised")],
+)
 def test_a_guard_that_is_broken_breaks_no_import(run_python, whose, ends):
     """A signal handler's exception is raised, as in stock."""
     assert run_python(BROKEN, whose) == ends

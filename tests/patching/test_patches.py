@@ -87,7 +87,11 @@ def test_one_that_somebody_has_taken_back_is_put_in_again():
     ours = pool.is_connection_dropped
     pool.is_connection_dropped = ours.__wrapped__
     stalepool.install()
-    assert pool.is_connection_dropped not in (ours, ours.__wrapped__)
+    try:
+        assert pool.is_connection_dropped not in (ours, ours.__wrapped__)
+        assert stalepool.uninstall() == []  # though the first one is alive
+    finally:
+        stalepool.install()
 
 
 # -- what has changed ------------------------------------------------------------------------------

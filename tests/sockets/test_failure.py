@@ -4,6 +4,7 @@ import _socket
 import errno
 import socket
 import ssl
+from http.client import RemoteDisconnected
 from time import monotonic
 
 import pytest
@@ -108,6 +109,7 @@ def test_a_socket_that_cannot_be_asked_is_judged_by_the_error(name):
     with testing.unread() as pair:
         unknown, error = UnknownSocket(pair.client), OfALibrary(getattr(errno, name), "said so")
         assert failure.has_ended(unknown, error)
+        assert failure.has_ended(unknown, RemoteDisconnected("has no number"))
         assert not failure.has_ended(unknown, OfALibrary(errno.EINVAL, "said so"))
         assert not failure.answer_has_begun(unknown)
     assert failure.is_silent_end(error) is ENDS[name]
