@@ -9,6 +9,7 @@ from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection import replay
 from stalepool.connection.connect import shorter
+from stalepool.connection.refusals import may_refuse_the_old
 from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import may_be_replayed
 from stalepool.connection.silence import Watch
@@ -79,7 +80,7 @@ def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> 
     request, second = watch.request, watch.replay
     clear_tls_errors(watch.sock, error)
     if first:
-        if not second.may_be_why(first):
+        if not (second.is_under_way and may_refuse_the_old(request, first)):
             return None
         limit_s = shorter(monotonic() - request.sent_at, request.left_s)
         return second.answer(limit_s, is_last=False)

@@ -16,8 +16,9 @@ from stalepool import fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.connection.connect import shorter
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
+from stalepool.connection.refusals import may_refuse_the_fresh
 from stalepool.connection.request import NOTHING_LEFT_S, Request
-from stalepool.connection.request_rules import has_a_key, may_be_replayed
+from stalepool.connection.request_rules import may_be_replayed
 from stalepool.foreign import is_foreign, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
@@ -26,14 +27,6 @@ from stalepool.sockets.layers import clear_tls_errors, timeout_of
 REPLAY_S = 2.0
 SEND_S = 10.0  #: seconds for sending a record, where no other answer is to come
 PIECE = 1 << 14  #: bytes of one write: as much as a TLS record holds
-
-#: statuses that may say: one connection too many (RFC 6585, section 4)
-TOO_MANY = frozenset((429, 503))
-#: by which a server may refuse a second connection; it has not shown the client's certificate, say
-REFUSALS = TOO_MANY | {401, 403, 413}
-#: and one beside another: the request has come in pieces, too late, or to the wrong server
-REFUSALS_BESIDE = REFUSALS | {400, 408, 421}
-CONFLICT = 409  # a request with the same idempotency key is in work
 
 #: requests of the process that have a second socket at a time: descriptors may be scarce
 MOST_BESIDE = 64
@@ -161,7 +154,8 @@ class Replay:
             return None
         if file is None:
             return None
-        if (not is_last and self._is_no_answer(file.peek(1))) or not self.take():
+        is_refused = not is_last and may_refuse_the_fresh(self.request, file.peek(1))
+        if is_refused or not self.take():
             file.close()
             self.close()
             return None
@@ -171,33 +165,10 @@ class Replay:
         self.let_go()
         return file
 
-    def may_be_why(self, first: bytes) -> bool:
-        """Tell whether an answer on the old connection may refuse it because of this sending."""
-        status = _status_of(first)
-        return self.is_under_way and (status in TOO_MANY or self._is_in_work(status))
-
-    def _is_no_answer(self, first: bytes) -> bool:
-        """Tell whether an answer here may be due to the second connection, or to its way.
-
-        So may a gateway's 502. What is less than a status line may become any answer.
-        """
-        status = _status_of(first)
-        is_of_the_request = 200 <= status < 500 and status not in REFUSALS_BESIDE
-        return not is_of_the_request or self._is_in_work(status)
-
-    def _is_in_work(self, status: int) -> bool:
-        return status == CONFLICT and has_a_key(self.request)
-
     def _is_a_deadline(self, error: BaseException) -> bool:
         """Tell whether an error is the caller's deadline, and not the socket's own."""
         clear_tls_errors(self.sock, error)
         return is_foreign(error)
-
-
-def _status_of(first: bytes) -> int:
-    """Return the status of an answer by its first bytes, such as ``HTTP/1.1 503``; 0 without."""
-    digits = first[9:12]
-    return int(digits) if digits.isdigit() else 0
 
 
 def _file_of(sock: Any, limit_s: Optional[float]) -> Any:

@@ -183,3 +183,10 @@ def test_a_refusal_is_not_held_back_for_long(status):
 
     with sent_twice(answer, status) as (_, pool, _):
         assert get(pool, "/wanted") == status
+
+
+def test_a_late_refusal_of_the_only_sending():
+    """It comes after the first wait, in which nothing was sent again."""
+    with shim(replay="idempotent", silence_s=1), reused(Respond(503, delay_s=1)) as (server, pool):
+        assert outcome(pool, "GET") == 503
+        assert asked(server) == 1

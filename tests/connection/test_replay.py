@@ -38,7 +38,6 @@ from replay_tools import (
     prime,
     reused,
     send,
-    side_by_side,
     wrapped_by_a_tracer,
 )
 from stalepool import runtime, stats
@@ -52,7 +51,6 @@ from stalepool_testing import (
     AnswerStep,
     Close,
     FaultServer,
-    HalfStatusLine,
     Reset,
     Respond,
     Silence,
@@ -289,40 +287,6 @@ def test_while_a_silent_ones_request_is_sent_on_another(meanwhile):
         assert [entry.connection for entry in server.journal] == MEANWHILE[meanwhile]
         assert "ok" not in counters(server)["replays"]
         assert stalepool.snapshot()["fallbacks"] == {}
-
-
-NO_ANSWERS = (400, 401, 403, 408, 413, 421, 429, 502, 503)
-
-
-@pytest.mark.parametrize(
-    "step",
-    [*map(Respond, NO_ANSWERS), HalfStatusLine()],
-    ids=[*map(str, NO_ANSWERS), "half a status line"],
-)
-def test_what_is_no_answer_while_the_old_one_may_be(step):
-    """Such as a refusal: the old one lives, so this is one connection too many."""
-    with sent_twice(lambda *_: step) as (server, pool, later):
-
-        def answer_the_first():
-            server.wait_ended(1)
-            kernel.wait_until(lambda: not replay._beside, "a request without a second socket")
-            later.told.set()
-
-        assert side_by_side([lambda: get(pool, "/wanted"), answer_the_first])[0] == 200
-
-
-def test_which_refusals_on_the_old_one_a_second_sending_may_cause():
-    """Of its connection, or of a request that the server has in work by its key."""
-    keyed = b"POST / HTTP/1.1\r\nIdempotency-Key: 1\r\n\r\n"
-    with shim_with_replay(), serving() as (_, pool):
-        assert get(pool) == 200
-        conn = pooled_connection(pool)
-        for head, wanted in ((b"GET / HTTP/1.1", [429, 503]), (keyed, [409, 429, 503])):
-            second = replay.Replay(Request(find(conn.sock), conn, head, runtime.current))
-            assert not second.may_be_why(b"HTTP/1.1 503 ")  # nothing was sent
-            second.is_under_way = True
-            seen = [s for s in range(200, 600) if second.may_be_why(b"HTTP/1.1 %d " % s)]
-            assert seen == wanted
 
 
 def test_only_so_many_requests_have_a_second_socket():

@@ -1,0 +1,51 @@
+"""Refusals: which answers may be due to a second connection, and are waited out."""
+
+import pytest
+
+from delayed_answers import sent_twice
+from pools import get, pooled_connection, serving, shim
+from replay_tools import side_by_side
+from stalepool import runtime
+from stalepool.connection import refusals, replay
+from stalepool.connection.request import Request
+from stalepool.connection.state import find
+from stalepool_testing import HalfStatusLine, Respond, kernel
+
+KEYED = b"POST / HTTP/1.1\r\nIdempotency-Key: 1\r\n\r\n"
+#: on a second connection; 502 is its gateway's
+REFUSALS = [400, 401, 403, 408, 413, 421, 429, 502, 503]
+#: not of the request in any case: an interim answer, a failure
+NOT_OF_THE_REQUEST = {*range(100, 200), *range(500, 600)}
+
+
+@pytest.mark.parametrize(("head", "conflict"), [(b"GET / HTTP/1.1", set()), (KEYED, {409})])
+def test_which_answers_may_refuse_a_connection(head, conflict):
+    with shim(), serving() as (_, pool):
+        assert get(pool) == 200
+        conn = pooled_connection(pool)
+        request = Request(find(conn.sock), conn, head, runtime.current)
+
+    def found_by(may_refuse):
+        answers = {status: b"HTTP/1.1 %d " % status for status in range(100, 600)}
+        return {status for status, first in answers.items() if may_refuse(request, first)}
+
+    assert found_by(refusals.may_refuse_the_old) == {429, 503, *conflict}
+    wanted = {*REFUSALS, *NOT_OF_THE_REQUEST, *conflict}
+    assert found_by(refusals.may_refuse_the_fresh) == wanted
+
+
+@pytest.mark.parametrize(
+    "step",
+    [*map(Respond, REFUSALS), HalfStatusLine()],
+    ids=[*map(str, REFUSALS), "half a status line"],
+)
+def test_a_refusal_of_the_fresh_one_while_the_old_one_may_be_answered(step):
+    """The old one lives, so this is one connection too many."""
+    with sent_twice(lambda *_: step) as (server, pool, later):
+
+        def answer_the_first():
+            server.wait_ended(1)
+            kernel.wait_until(lambda: not replay._beside, "a request without a second socket")
+            later.told.set()
+
+        assert side_by_side([lambda: get(pool, "/wanted"), answer_the_first])[0] == 200
