@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
 from stalepool.connection.origins import is_http1, origin_of, peer_of
-from stalepool.connection.state import note_opened
+from stalepool.connection.state import note_opened, sockets_of
 from stalepool.foreign import raise_again
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
@@ -89,6 +89,14 @@ def arm(sock: Any, origin: stats.Origin, settings: Settings) -> None:
     # where probes are swallowed, keepalive would end living connections
     if layers and not origin.knowledge.swallows_probes and keepalive.arm(layers, settings):
         origin.armed.tick()
+
+
+@fallback.guarded("keepalive_failed")
+def note_probes_swallowed(origin: stats.Origin, settings: Settings) -> None:
+    """Note that an origin's probes are swallowed; its connections that wait are alive, too."""
+    origin.knowledge.note_probes_swallowed()
+    for sock in sockets_of(origin):
+        keepalive.probe_rarely(layers_of(sock), settings)
 
 
 @fallback.guarded("connect_failed", default=0.0)

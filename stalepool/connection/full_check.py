@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Tuple
 
 from stalepool import fallback, runtime, stats
 from stalepool.connection import state as states
-from stalepool.connection.connect import arm, shorter
+from stalepool.connection.connect import arm, note_probes_swallowed, shorter
 from stalepool.connection.origins import is_http1
 from stalepool.connection.state import State
 from stalepool.settings import Settings
@@ -86,8 +86,6 @@ def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, floa
         armed = keepalive.read(layers)
         verdict = _verdict_on_idleness(state, info, armed, settings)
         if verdict is Verdict.ALIVE and not settings.is_audit:
-            if state.origin.knowledge.swallows_probes:
-                keepalive.probe_rarely(layers, settings)
             if state.poll is None:  # the first one since the install
                 arm(conn.sock, state.origin, settings)
                 armed = keepalive.read(layers)
@@ -124,7 +122,7 @@ def _verdict_on_idleness(
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         knowledge.note_alive(idle_s)
     elif state.replaced_silent and not knowledge.answers_probes and not settings.is_audit:
-        knowledge.note_probes_swallowed()
+        note_probes_swallowed(state.origin, settings)
     else:  # the peer is gone, or the path is away for a while, or probes are swallowed
         state.move_for = "probe_unanswered"
         if state.replaced_silent:  # two in a row: are probes answered any more?

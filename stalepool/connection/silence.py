@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection.connect import shorter
+from stalepool.connection.connect import note_probes_swallowed, shorter
 from stalepool.connection.replay import REPLAY_S, Replay
 from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
@@ -167,7 +167,6 @@ class Watch:
             self.replay.close()  # the path is away again, or has healed
             return False
         if not self.knowledge.answers_probes:  # else the path may be away again
-            self.knowledge.note_probes_swallowed()
-            keepalive.probe_rarely(layers_of(self.sock), self.request.settings)
+            note_probes_swallowed(self.request.state.origin, self.request.settings)
         self.pause_s = None
         return False

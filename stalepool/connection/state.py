@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import select
 import weakref
-from typing import TYPE_CHECKING, Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
@@ -162,6 +162,11 @@ def find(sock: Any) -> Optional[State]:
     """Return the state of a socket, None where nothing is remembered of it."""
     state = _states.get(id(sock))
     return state if state is not None and state.sock() is sock else None
+
+
+def sockets_of(origin: stats.Origin) -> List[Any]:
+    """List the sockets to an origin, with None for each that is gone."""
+    return [state.sock() for state in list(_states.values()) if state.origin is origin]
 
 
 def adopt(conn: Any) -> State:

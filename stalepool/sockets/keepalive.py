@@ -104,7 +104,9 @@ def probe_rarely(layers: Optional[Layers], settings: Settings) -> None:
 
     The interval is in force from the next probe on (measured).
     """
-    if layers is not None and read(layers) == _ours(settings):
+    if layers is None or layers.raw.fileno() < 0:  # another thread may have closed it
+        return
+    if read(layers) == _ours(settings):
         _set(layers, _OPTIONS[1:2], (PROBE_RARELY_S,))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import copy
 import errno
 import functools
 import gc
@@ -23,8 +24,11 @@ from outages import WINDOW_S, both, environ_of, outage, window
 from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, stock
 from replay_routes import Route, as_a_new_thread, direct, proxied
 from replay_tools import side_by_side
-from stalepool import stats
+from stalepool import runtime, stats
 from stalepool.connection import connect
+from stalepool.connection.state import FRESH, State
+from stalepool.sockets import keepalive
+from stalepool.sockets.layers import layers_of
 from stalepool_testing import TLS, Close, FaultServer, Latency, ResetAtNextByte, Respond
 from stalepool_testing.connect_proxy import relay
 from stalepool_testing.listener import Listener
@@ -378,6 +382,22 @@ def test_no_keepalive_is_armed_towards_who_swallows_probes():
         assert get(pool) == 200
         sock = pooled_connection(pool).sock
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+
+
+def test_once_probes_are_known_to_be_swallowed_no_connection_is_probed_as_often_as_before():
+    """Whatever it waits for: keepalive would end it, alive as it is."""
+    with shim(), serving(maxsize=2) as (server, pool), serving() as (_, other):
+        answers = [pool.request("GET", "/", preload_content=False) for _ in range(2)]
+        assert get(other) == 200
+        conns = [*(answer._connection for answer in answers), pooled_connection(other)]
+        with socket.socket() as closed:
+            clone = copy.copy(conns[0])
+            clone.sock = closed
+            states = [State(clone, FRESH)]
+        origin = stats.origin(server.origin)
+        connect.note_probes_swallowed(origin, runtime.current)
+        assert [keepalive.read(layers_of(c.sock)).interval_s for c in conns] == [75, 75, 3]
+        assert states[0].origin is origin and stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch, pretend_fork):
