@@ -127,10 +127,13 @@ ALERT_WITH_RECORD = 100
 def _is_not_the_servers_failure(request: Request, error: Optional[BaseException]) -> bool:
     """Tell whether the end came soon, the peer was silent, or it lacked a part of the request.
 
+    If keepalive probes are swallowed, the kernel gives up on living peers, too.
+
     A dead connection shows within two round trips. A peer that closes later failed on the request.
     """
     spent_s = monotonic() - request.sent_at
-    if spent_s <= request.settings.replay_within_s or failure.is_silent_end(error):
+    is_silent = failure.is_silent_end(error) and not request.state.origin.knowledge.swallows_probes
+    if spent_s <= request.settings.replay_within_s or is_silent:
         return True
     layers = layers_of(request.state.sock())
     info = tcp_info.ask(layers)

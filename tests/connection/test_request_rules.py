@@ -28,6 +28,7 @@ def request_with(
     is_replayed=False,
     has_answered=True,
     window_is_open=False,
+    swallows_probes=False,
     **facts,
 ):
     """A request that every rule consents to, with some facts otherwise."""
@@ -35,6 +36,8 @@ def request_with(
     knowledge = Knowledge()
     knowledge.has_answered = has_answered
     knowledge.window_until = monotonic() + 60 if window_is_open else None
+    if swallows_probes:
+        knowledge.note_probes_swallowed()
     # as far as the rules look at it
     state = {
         **{"phase": None, "is_bound": False, "sock": lambda: None, "answers": 0},
@@ -171,6 +174,18 @@ def test_had_the_connection_died(name, happened, within_s, phase, error):
             ACTS[act](pair)
         request = request_with(phase=phase, within_s=within_s, sock=lambda: pair.client)
         assert request_rules.first_refusal(request_rules.DEATH_RULES, request, error) == name
+
+
+def test_a_peer_whose_probes_are_swallowed_is_not_dead_if_the_kernel_gives_up():
+    with healthy() as pair:
+        for act in ("asked", "read", "ended"):
+            ACTS[act](pair)
+        given_up = OSError(errno.ETIMEDOUT, "timed out")
+        for swallows_probes, refusal in ((False, None), (True, "peer_had_it")):
+            facts = {"sock": lambda: pair.client, "swallows_probes": swallows_probes}
+            request = request_with(within_s=0, **facts)
+            found = request_rules.first_refusal(request_rules.DEATH_RULES, request, given_up)
+            assert found == refusal
 
 
 ROWS = {"REPLAY_RULES": REFUSED, "DEATH_RULES": DEATHS}
