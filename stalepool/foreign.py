@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal makes enums of all
 import _socket
+import sys
 import traceback
 from typing import Any, Iterable, List, NoReturn, Optional, Set
 
@@ -87,3 +88,19 @@ def raise_again(error: BaseException) -> NoReturn:
     finally:
         error.__context__ = context
         del error  # its traceback holds this frame
+
+
+def drop_frames(error: Optional[BaseException]) -> None:
+    """Free the frames of an exception that goes no further, and so what its caller has in them.
+
+    Else only the collector would: eventlet's ``trampoline()``, and ``create_connection()`` of
+    urllib3 1.26, have the exception that they raise in a local. And a response that is not freed
+    keeps its connection from being used.
+    """
+    executing = {frame for frame, _ in traceback.walk_stack(sys._getframe(1))}
+    while error is not None:
+        BaseException.with_traceback(error, None)  # its class may refuse an assignment
+        error = error.__context__
+        outermost = getattr(error, "__traceback__", None)
+        if outermost is None or outermost.tb_frame in executing:
+            break  # what the caller is handling

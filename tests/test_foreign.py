@@ -234,3 +234,31 @@ def test_an_error_of_a_signal_handler_is_not_taken_for_the_sockets_word(ask, han
             assert places == []
             break
     assert line > 3
+
+
+class Unassignable(OSError):
+    def __setattr__(self, name, value):
+        raise TypeError
+
+
+def test_only_what_was_raised_inside_loses_its_frames():
+    """What is being handled around it is somebody else's, and is shown with its traceback."""
+    inner, outer, handled = OSError(), Unassignable(), KeyError()
+
+    def connect():
+        try:
+            raise inner
+        except OSError:
+            raise outer
+
+    try:
+        raise handled
+    except KeyError:
+        try:
+            connect()
+        except OSError:
+            foreign.drop_frames(outer)
+    assert (outer.__context__, inner.__context__) == (inner, handled)
+    assert (outer.__traceback__, inner.__traceback__) == (None, None)
+    assert handled.__traceback__ is not None
+    foreign.drop_frames(None)

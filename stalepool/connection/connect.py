@@ -19,7 +19,7 @@ from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
 from stalepool.connection.origins import is_http1, origin_of, peer_of
 from stalepool.connection.state import note_opened, sockets_of
-from stalepool.foreign import raise_again
+from stalepool.foreign import drop_frames, raise_again
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
@@ -65,6 +65,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
                 sock = _try_again(stock, self, wait_s, module)
                 if sock is None:
                     raise_again(first)
+                drop_frames(first)
         finally:
             del first  # its traceback holds this frame
         note_opened(sock)
@@ -164,6 +165,7 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
             except connect_errors(conn) as error:
                 if monotonic() < ends and not is_refusal(error):
                     raise
+                drop_frames(error)
             else:
                 # the window does not limit the TLS handshake and the sending of the request
                 sock.settimeout(limit_s)

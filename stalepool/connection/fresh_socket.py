@@ -13,7 +13,7 @@ from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
 from stalepool.connection.request import Request
-from stalepool.foreign import is_a_deadline, is_a_handlers, raise_again
+from stalepool.foreign import drop_frames, is_a_deadline, is_a_handlers, raise_again
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of, raw_of
@@ -66,6 +66,7 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
         return fresh
     except connect_errors(clone) as error:
         _raise_a_deadline(error, clone, since)
+        drop_frames(error)
         return None
     finally:
         if clone.sock is not None:  # it is of no use, or the connect failed behind it

@@ -13,7 +13,7 @@ from stalepool.connection.refusals import may_refuse_the_old
 from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import may_be_replayed
 from stalepool.connection.silence import Watch
-from stalepool.foreign import raise_again
+from stalepool.foreign import drop_frames, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import clear_tls_errors
@@ -34,6 +34,7 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
                 break
             _renew_file(response, watch.sock)
             first = _read_from(response, watch.look())
+            drop_frames(error)
             if first:
                 return first
             error, since, limit_s = None, monotonic(), shorter(watch.pause_s, request.left_s)
@@ -44,6 +45,7 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
                 error = caught
         first = _read_from(response, _last_answer(watch, first, error)) or first
         if first:
+            drop_frames(error)
             return first
         if request.first_error is not None:
             replay.note_outcome(request, "failed")

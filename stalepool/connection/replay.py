@@ -19,7 +19,7 @@ from stalepool.connection.fresh_socket import abandon, address_of, open_like, ta
 from stalepool.connection.refusals import may_refuse_the_fresh
 from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import may_be_replayed
-from stalepool.foreign import is_foreign, raise_again
+from stalepool.foreign import drop_frames, is_foreign, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of
 
@@ -122,6 +122,7 @@ class Replay:
                 has_run_out = failure.has_run_out(error, since, limit_s, text="")
                 if not has_run_out and self._is_a_deadline(error):
                     raise
+                drop_frames(error)
         self.close()
         return False
 
@@ -185,6 +186,7 @@ def _file_of(sock: Any, limit_s: Optional[float]) -> Any:
     except failure.socket_errors() as error:
         if not failure.has_run_out(error, since, limit_s):
             raise
+        drop_frames(error)
     finally:
         if not has_begun:
             file.close()

@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError, NewConnectionError
 import pools
 import stalepool
 from errors import links
+from freed import is_freed
 from outages import WINDOW_S, both, environ_of, outage, window
 from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, stock
 from replay_routes import Route, as_a_new_thread, direct, proxied
@@ -364,6 +365,17 @@ def test_under_eventlet(run_python, who):
     found = run_python(GREEN_OUTAGES, world="eventlet", env=environ_of(who))
     reset = ["NewConnectionError", "ConnectionResetError"]
     assert found == ([reset, 0] if who is stock else [200, 1])
+
+
+def test_the_refusals_before_it_connects_leave_nothing_in_memory(sleeper):
+    """urllib3 1.26 keeps each in a frame, which has the caller's below it."""
+
+    def refused_twice():
+        with outage() as way:
+            sleeper.after(2, way.gate.listen)
+            assert way.ask("GET").status == 200
+
+    assert is_freed(refused_twice)
 
 
 def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):

@@ -4,12 +4,14 @@ import socket
 import struct
 import threading
 import time
+from importlib.util import find_spec
 
 import pytest
 
 import lanes
 from delayed_answers import AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
+from freed import is_freed_under_eventlet
 from pools import counters, get, pooled_connection, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, side_by_side
 from stalepool_testing import Close, HalfStatusLine, Respond, Silence, kernel
@@ -52,6 +54,16 @@ def test_the_answer_to_a_replay_beside_a_silent_peer_is_read():
         with nothing_is_acknowledged():
             assert outcome(pool, "GET") == 200
         assert [entry.connection for entry in server.journal] == [0, 0, 1]
+
+
+def answered_after_the_first_wait():
+    with shim(replay="idempotent", silence_s=1), reused(Respond(delay_s=1)) as (_, pool):
+        assert outcome(pool, "GET") == 200
+
+
+@pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
+def test_the_end_of_a_wait_leaves_nothing_in_memory(run_python):
+    assert is_freed_under_eventlet(run_python, __file__, "answered_after_the_first_wait")
 
 
 class Deadline(Exception):

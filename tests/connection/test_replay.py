@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import pytest
 import requests
@@ -26,6 +27,7 @@ import stalepool_testing as testing
 from breaks import breaks
 from delayed_answers import LOST, SILENT, AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
+from freed import is_freed_under_eventlet
 from oracle import SMALL_BUFFERS, RefuseEarly
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import direct, proxied
@@ -518,6 +520,28 @@ def test_a_node_that_does_not_read_the_second_sending():
         outcome = send(server, pool, "PUT", body=LARGE, timeout=limits)
         assert (replay_tools.kind_of(outcome.error), outcome.arrivals) == ("connection", 2)
         assert counters(server)["replays"] == {"failed": 1}
+
+
+def a_replay_that_is_not_read():
+    def answer(later, _):
+        later.told.set()
+        return testing.ZeroWindow(15)
+
+    options = {"receive_buffer": 16384, "socket_options": SMALL}
+    with breaks("limit of a replay's connect", by=0.5):
+        with sent_twice(answer, **options) as (_, pool, _):
+            assert pool.request("GET", "/wanted", body=LARGE).status == 200
+
+
+def a_replay_that_is_answered_late():
+    with sent_twice(lambda *_: Respond(delay_s=1), outcome="ok") as (_, pool, _):
+        assert get(pool, "/wanted") == 200
+
+
+@pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
+@pytest.mark.parametrize("scene", ["a_replay_that_is_not_read", "a_replay_that_is_answered_late"])
+def test_a_replay_leaves_nothing_in_memory(run_python, scene):
+    assert is_freed_under_eventlet(run_python, __file__, scene)
 
 
 def test_a_send_that_fails_when_nobody_listens_any_more():

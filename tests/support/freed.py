@@ -1,0 +1,47 @@
+"""What callers have is to be freed as they return, and not when the collector comes."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any, Callable
+
+from worlds import beside
+
+_SCRIPT = """
+    import json
+    import {0} as tests
+    from freed import is_freed
+    print(json.dumps(is_freed(tests.{1})))
+"""
+
+
+def is_freed_under_eventlet(run_python: Any, test_file: str, scene: str) -> bool:
+    """Do it in a green process; the scene is named, and stands in that test module.
+
+    eventlet keeps a timeout in a frame of its own, which has the caller's below it.
+    """
+    script = _SCRIPT.format(Path(test_file).stem, scene)
+    found: bool = run_python(script, world="eventlet", env=beside(test_file))
+    return found
+
+
+class _Local:
+    """Something of a caller's."""
+
+
+def is_freed(scene: Callable[[], Any]) -> bool:
+    """Run a scene with the collector off; tell whether its caller's locals are freed after it."""
+
+    def caller() -> Any:
+        local = _Local()
+        scene()
+        return weakref.ref(local)
+
+    gc.collect()
+    gc.disable()
+    try:
+        return caller()() is None
+    finally:
+        gc.enable()
