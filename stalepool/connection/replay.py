@@ -28,7 +28,7 @@ REPLAY_S = 2.0
 SEND_S = 10.0  #: seconds for sending a record, where no other answer is to come
 PIECE = 1 << 14  #: bytes of one write: as much as a TLS record holds
 
-#: requests of the process that have a second socket at a time: descriptors may be scarce
+#: requests that have a socket beside their old one at a time: descriptors may be scarce
 MOST_BESIDE = 64
 
 #: the replays whose socket is beside one on which an answer may still come
