@@ -32,7 +32,7 @@ GROUPS = {
 _DIED = "died_idle_s"
 
 #: verdicts that end no connection
-KEPT = frozenset(("alive", "unknown", "no_socket"))
+NO_DISCARDS = frozenset(("alive", "unknown", "no_socket"))
 
 #: verdicts, and reasons for a move, on connections that urllib3's own check would have kept
 LOOKED_ALIVE = frozenset(("tls_pending", "presend_check", "probe_unanswered"))
@@ -94,7 +94,9 @@ class Origin:
     def count(self, group: str, name: str) -> None:
         """Count one event of :data:`GROUPS`, and the connection that is gone by it."""
         self.counter(group, name).tick()
-        if (group == "verdicts" and name not in KEPT) or (group == "moved" and name != "failed"):
+        if (group == "verdicts" and name not in NO_DISCARDS) or (
+            group == "moved" and name != "failed"
+        ):
             self.count("gone", name)
 
     def count_death(self, idle_s: float) -> None:
@@ -111,7 +113,7 @@ class Origin:
         checked = counted["verdicts"]
         return {
             "checkouts": sum(checked.values()),
-            "discards": sum(number for name, number in checked.items() if name not in KEPT),
+            "discards": sum(number for name, number in checked.items() if name not in NO_DISCARDS),
             "keepalive_armed": self.armed.value,
             **counted,
             # attempts that urllib3 alone would have lost: docs/status.rst

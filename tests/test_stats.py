@@ -182,6 +182,6 @@ def test_what_is_saved(mode, saved):
         after_checkout(pool, have(server, CloseAfter()))
         assert (send(server, pool, "GET").error is None) is any(saved)
         prime(pool)
-        after_checkout(pool, lambda c: setattr(find(c.sock), "move_for", "probe_unanswered"))
+        after_checkout(pool, lambda c: setattr(find(c.sock), "pending_move", "probe_unanswered"))
         assert get(pool) == 200
         assert list(counters(server)["saved"].values()) == saved

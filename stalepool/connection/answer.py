@@ -68,7 +68,7 @@ class Answer:
                 # still set: an exception that is not ours, such as the caller's deadline
                 if request.wait_s is not None:
                     restore_timeout(self, request)
-                request.gives_up()
+                request.give_up()
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
                 status.write_due()

@@ -114,7 +114,7 @@ def _enter_window(conn: Any, error: Any, settings: Settings) -> float:
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
         return 0.0
-    budget_s = settings.reconnect_window_s - _period()[1]  # what this thread may still wait
+    budget_s = settings.reconnect_window_s - _waited()[1]  # what this thread may still wait
     return max(0.0, min(left_s, budget_s))
 
 
@@ -175,7 +175,7 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
     finally:
         conn.timeout = timeout
         origin, spent_s = origin_of(conn), monotonic() - began
-        period_began, waited_s = _period()
+        period_began, waited_s = _waited()
         attributes_of_thread()[WAITED] = period_began, waited_s + spent_s
         stats.origin(origin).count("reconnects", outcome)
         level = logging.INFO if outcome == "ok" else logging.DEBUG
@@ -183,7 +183,8 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
         fallback.log(_logger, level, text, origin, spent_s, outcome)
 
 
-def _period() -> Tuple[float, float]:
+def _waited() -> Tuple[float, float]:
+    """Return when this thread's period began, and for how many seconds it has waited in it."""
     now = monotonic()
     began, spent_s = attributes_of_thread().get(WAITED, (now, 0.0))
     return (began, spent_s) if now - began < BUDGET_PERIOD_S else (now, 0.0)

@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional, Tuple
 from stalepool import fallback, runtime, stats
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm, note_probes_swallowed, shorter
+from stalepool.connection.move import SILENT
 from stalepool.connection.origins import is_http1
 from stalepool.connection.state import State
 from stalepool.settings import Settings
@@ -118,13 +119,13 @@ def _verdict_on_idleness(
     if armed is not None and info.has_answered_a_probe(armed.idle_s):
         knowledge.note_probe_answered()
         state.replaced_silent = False
-    state.move_for = None
+    state.pending_move = None
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         knowledge.note_alive(idle_s)
     elif state.replaced_silent and not knowledge.answers_probes and not settings.is_audit:
         note_probes_swallowed(state.origin, settings)
     else:  # the peer is gone, or the path is away for a while, or probes are swallowed
-        state.move_for = "probe_unanswered"
+        state.pending_move = SILENT
         if state.replaced_silent:  # two in a row: are probes answered any more?
             knowledge.answers_probes = False
     return Verdict.ALIVE

@@ -42,8 +42,8 @@ def reason_to_move(request: Request) -> Optional[str]:
     state, longest_s = request.state, request.settings.nonidempotent_max_idle_s
     if state.is_bound:
         return None
-    if state.move_for is not None:
-        return state.move_for if monotonic() >= state.origin.knowledge.move_again_at else None
+    if state.pending_move is not None:
+        return state.pending_move if monotonic() >= state.origin.knowledge.move_again_at else None
     if request.method in IDEMPOTENT:
         return None
     if longest_s == AUTO:

@@ -66,7 +66,7 @@ class Request:
         self.is_recorded = False
         del self.sent[1:]
 
-    def gives_up(self) -> None:
+    def give_up(self) -> None:
         """It has failed for good, or cannot be followed: urllib3 reads any answer alone.
 
         The caller's exception may hold the request for long, so its record is dropped.

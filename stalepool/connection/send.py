@@ -43,7 +43,7 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
             return None
         finally:
             if not is_sent and request is not None:
-                request.gives_up()
+                request.give_up()
         if not was_open:  # the socket was opened for these bytes, perhaps with a CONNECT
             _prepare(self, data, settings)
         return result

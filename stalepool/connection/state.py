@@ -40,7 +40,7 @@ class State:
     """The state of one socket; with its poll object some 600 bytes."""
 
     __slots__ = (
-        *("answers", "full_check_from_s", "idle_limit_s", "is_bound", "is_tls", "move_for"),
+        *("answers", "full_check_from_s", "idle_limit_s", "is_bound", "is_tls", "pending_move"),
         *("origin", "phase", "poll", "replaced_silent", "request", "sock", "used_at"),
     )
 
@@ -68,7 +68,7 @@ class State:
         self.poll: Optional[select.poll] = None
         self.is_tls = False
         #: why the next request, whatever its method, is to take a fresh socket
-        self.move_for: Optional[str] = None
+        self.pending_move: Optional[str] = None
         self.used_at = monotonic()
         _forget(id(sock))
         _states[id(sock)] = self
@@ -85,8 +85,8 @@ class State:
             told.append("bound to an identity")
         if self.idle_limit_s is not None:
             told.append("idle limit %g s" % self.idle_limit_s)
-        if self.move_for:
-            told.append("will move for: %s" % self.move_for)
+        if self.pending_move:
+            told.append("will move for: %s" % self.pending_move)
         request = self.request
         if request is not None:
             recorded = "%d bytes recorded" % request.size if request.is_recorded else "not recorded"
@@ -108,7 +108,7 @@ class State:
         :param is_tls: the fast check asks ``sock.pending()``, too.
         """
         self.poll, self.is_tls = poll, is_tls
-        self.full_check_from_s = idle_s if self.move_for is None else 0.0
+        self.full_check_from_s = idle_s if self.pending_move is None else 0.0
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""

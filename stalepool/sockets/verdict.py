@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 
-from stalepool.stats import KEPT
+from stalepool.stats import NO_DISCARDS
 
 
 class Action(enum.Enum):
@@ -43,7 +43,7 @@ class Verdict(enum.Enum):
     @property
     def is_discard(self) -> bool:
         """Tell whether it discards an open connection (with ``NO_SOCKET`` there is none)."""
-        return self.value not in KEPT
+        return self.value not in NO_DISCARDS
 
 
 #: the peer or the network has ended the connection, not a rule of ours

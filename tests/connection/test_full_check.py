@@ -144,7 +144,7 @@ def test_a_silence_after_an_answered_probe_is_the_first_of_its_connection():
             let_pass(pool, 6)
             with breaks("TCP_INFO", by=lambda _, says=says: says):
                 assert not urllib3.connectionpool.is_connection_dropped(pooled_connection(pool))
-        assert state.move_for == "probe_unanswered"
+        assert state.pending_move == "probe_unanswered"
         assert state.origin.knowledge.answers_probes
 
 

@@ -43,7 +43,7 @@ def request_with(
         knowledge.stop_moves()
     # as far as reason_to_move() looks at it
     state = {
-        **{"phase": None, "is_bound": False, "idle_limit_s": None, "move_for": None},
+        **{"phase": None, "is_bound": False, "idle_limit_s": None, "pending_move": None},
         **{"sock": lambda: None, "idle_s": lambda info: IDLE_S},
         "origin": SimpleNamespace(knowledge=knowledge),
     }
@@ -63,8 +63,8 @@ REASONS = [
     ("announced_limit", {"idle_limit_s": 99.0, "untrue_limit_s": 98.0}),
     ("observed_limit", OF_100),
     # whatever it is, and whatever is set
-    ("probe_unanswered", {"move_for": "probe_unanswered", "setting": "off"}),
-    ("probe_unanswered", {"move_for": "probe_unanswered", "method": "GET"}),
+    ("probe_unanswered", {"pending_move": "probe_unanswered", "setting": "off"}),
+    ("probe_unanswered", {"pending_move": "probe_unanswered", "method": "GET"}),
 ]
 
 NO_REASONS = [
@@ -82,7 +82,7 @@ NO_REASONS = [
     {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},
     {"setting": 0, "headers": ["Idempotency-Key: k"]},
     {"setting": 0, "is_bound": True},
-    {"move_for": "probe_unanswered", "is_bound": True},
+    {"pending_move": "probe_unanswered", "is_bound": True},
     *({"setting": 0, "method": method} for method in ("GET", "PROPFIND", "PUT", "DELETE")),
 ]
 
@@ -112,7 +112,7 @@ def test_the_limit_of_a_move(limit_s, connect_timeout_s, rtt_us, moved):
     options = {"tls": "TLSv1.3", "timeout": urllib3.Timeout(connect=connect_timeout_s, read=30.0)}
     with shim(nonidempotent_max_idle_s=0), reused(**options) as (server, pool):
         if moved == move.SILENT:
-            after_checkout(pool, lambda conn: setattr(find(conn.sock), "move_for", move.SILENT))
+            after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
         with server.add(Latency(0.4)), breaks("TCP_INFO", by=lambda _: says):
             with breaks("limit of a move", by=limit_s):
                 assert send(server, pool, "POST").status == 200

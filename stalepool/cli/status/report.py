@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 from stalepool.cli.status.explain import words_for
 from stalepool.cli.status.page import idle_times, learnt, nobody
 from stalepool.cli.status.services import Service
-from stalepool.stats import BUCKET_RATIO, KEPT, LOOKED_ALIVE
+from stalepool.stats import BUCKET_RATIO, LOOKED_ALIVE, NO_DISCARDS
 from stalepool.summary import count, duration
 
 NO_AUDIT = "None of these processes runs in audit mode: the report is about STALEPOOL_MODE=audit."
@@ -73,7 +73,7 @@ def _findings(seen: Dict[str, Any]) -> List[str]:
         "  %d: %s%s"
         % (number, words_for(name), ", not seen by urllib3's own check" * (name in LOOKED_ALIVE))
         for name, number in sorted(seen["verdicts"].items())
-        if name not in KEPT
+        if name not in NO_DISCARDS
     ]
     lines += [
         "%s would have taken a fresh connection: %s" % (count(number, "request"), words_for(name))
