@@ -46,6 +46,7 @@ class SocksProxy(Listener):
 
     def __init__(self, server):
         self.server = server
+        self.asked = []  # addresses
         super().__init__()
 
     def _serve(self, channel):
@@ -55,7 +56,8 @@ class SocksProxy(Listener):
             return channel.reset()
         channel.send(b"\5\0")
         kind = read(4)[3]
-        read(({1: 4, 4: 16}.get(kind) or read(1)[0]) + 2)
+        self.asked.append(read({1: 4, 4: 16}.get(kind) or read(1)[0]))
+        read(2)  # the port
         channel.send(b"\5\0\0\1" + bytes(6))
         with socket.create_connection((self.server.host, self.server.port)) as upstream:
             relay(channel, upstream)
@@ -420,6 +422,22 @@ def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch, pretend_fork):
     with shim(), serving() as (_, pool):
         assert get(pool) == 200
         assert stalepool.snapshot()["fallbacks"] == {}
+
+
+def test_a_move_through_socks_asks_for_the_name():
+    """Also if the service has the proxy's port: a TLS socket tells the address of the proxy."""
+    pytest.importorskip("socks", reason="SOCKS needs PySocks")
+    from urllib3.contrib.socks import SOCKSProxyManager
+
+    tls = TLS()
+    with shim(nonidempotent_max_idle_s=0), FaultServer(tls=tls) as server, SocksProxy(
+        server
+    ) as proxy, SOCKSProxyManager(
+        "socks5h://%s:%d" % (proxy.host, proxy.port), ca_certs=tls.ca_path
+    ) as manager:
+        url = "https://localhost:%d/" % proxy.port
+        assert [manager.request(method, url).status for method in ("GET", "POST")] == [200] * 2
+        assert proxy.asked == [b"localhost"] * 2
 
 
 @pytest.mark.parametrize("tls", [None, TLS()], ids=["plain", "TLS"])
