@@ -127,18 +127,23 @@ ALERT_WITH_RECORD = 100
 def _is_not_the_servers_failure(request: Request, error: Optional[BaseException]) -> bool:
     """Tell whether the end came soon, the peer was silent, or it lacked a part of the request.
 
-    If keepalive probes are swallowed, the kernel gives up on living peers, too.
-
     A dead connection shows within two round trips. A peer that closes later failed on the request.
+    But a RST in answer to a keepalive probe is of a host that does not know the connection; and
+    where probes are swallowed, the kernel gives up on living peers, too.
     """
-    spent_s = monotonic() - request.sent_at
-    is_silent = failure.is_silent_end(error) and not request.state.origin.knowledge.swallows_probes
-    if spent_s <= request.settings.replay_within_s or is_silent:
+    if monotonic() - request.sent_at <= request.settings.replay_within_s:
+        return True
+    is_silent = failure.is_silent_end(error)
+    if is_silent and not request.state.origin.knowledge.swallows_probes:
         return True
     layers = layers_of(request.state.sock())
     info = tcp_info.ask(layers)
+    if info is None:
+        return False
+    # the peer may live all the same, and act on a PUT later
+    is_unknown_there = info.probes > 0 and not is_silent and may_be_repeated(request, "safe")
     alert = ALERT_WITH_RECORD if layers is not None and layers.pending is not None else 0
-    return info is not None and info.missing > alert
+    return is_unknown_there or info.missing > alert
 
 
 def _no_answer_has_begun(request: Request, error: Optional[BaseException]) -> bool:

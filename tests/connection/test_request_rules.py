@@ -1,18 +1,26 @@
 """The rule tables alone: every row refuses what it is there for, and nothing else refuses."""
 
 import errno
+import socket
 from time import monotonic
 from types import SimpleNamespace
 
 import pytest
 import urllib3
 
+from breaks import breaks
+from delayed_answers import SILENT
 from stalepool.connection import request_rules
 from stalepool.connection.request import RECORD_LIMIT, Request
 from stalepool.connection.state import SENDING, WAITING
 from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings
+from stalepool.sockets import keepalive
+from stalepool.sockets.layers import layers_of
+from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import healthy, kernel, swallow, wait_readable
+
+TCP_REPAIR = 19  # linux/tcp.h
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
 
@@ -176,11 +184,47 @@ def test_had_the_connection_died(name, happened, within_s, phase, error):
         assert request_rules.first_refusal(request_rules.DEATH_RULES, request, error) == name
 
 
-def test_a_peer_whose_probes_are_swallowed_is_not_dead_if_the_kernel_gives_up():
+def forget(sock):
+    """Close a socket so that its kernel does not know the connection any more; nothing is sent."""
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    except PermissionError:
+        pytest.skip("needs CAP_NET_ADMIN, for TCP_REPAIR")
+    sock.close()
+
+
+@pytest.mark.parametrize(
+    ("facts", "refusal"),
+    [
+        ({}, None),
+        ({"method": "PUT"}, "peer_had_it"),
+        ({"method": "PUT", "headers": ["Idempotency-Key: 1"]}, None),
+    ],
+)
+def test_a_reset_that_answers_a_probe_is_of_a_host_that_does_not_know_the_connection(
+    facts, refusal
+):
+    """A peer that lives all the same might act on a PUT after the caller's next request."""
     with healthy() as pair:
+        taken_apart = layers_of(pair.client)
+        keepalive.arm(taken_apart, Settings())
+        keepalive.probe_every(taken_apart, 1)
+        ACTS["asked"](pair)
+        ACTS["read"](pair)
+        forget(pair.peer)
+        wait_readable(pair.client, events=kernel.POLLRDHUP)
+        request = request_with(within_s=0, sock=lambda: pair.client, **facts)
+        reset = ConnectionResetError(errno.ECONNRESET, "reset")
+        found = request_rules.first_refusal(request_rules.DEATH_RULES, request, reset)
+        assert found == refusal
+
+
+def test_a_peer_whose_probes_are_swallowed_is_not_dead_if_the_kernel_gives_up():
+    given_up, closed = OSError(errno.ETIMEDOUT, "timed out"), 7
+    says = TcpInfo(**{**SILENT, "state": closed, "probes": 42, "bytes_acked": 1})
+    with healthy() as pair, breaks("TCP_INFO", by=lambda _: says):
         for act in ("asked", "read", "ended"):
             ACTS[act](pair)
-        given_up = OSError(errno.ETIMEDOUT, "timed out")
         for swallows_probes, refusal in ((False, None), (True, "peer_had_it")):
             facts = {"sock": lambda: pair.client, "swallows_probes": swallows_probes}
             request = request_with(within_s=0, **facts)
