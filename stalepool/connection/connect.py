@@ -94,7 +94,7 @@ def arm(sock: Any, origin: stats.Origin, settings: Settings) -> None:
 
 @fallback.guarded("keepalive_failed")
 def note_probes_swallowed(origin: stats.Origin, settings: Settings) -> None:
-    """Note that an origin's probes are swallowed; its connections that wait are alive, too."""
+    """Note that an origin's probes are swallowed, and probe its connections rarely: they live."""
     origin.knowledge.note_probes_swallowed()
     for sock in sockets_of(origin):
         keepalive.probe_rarely(layers_of(sock), settings)

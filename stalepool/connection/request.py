@@ -20,7 +20,7 @@ _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n",
 
 
 class Request:
-    """Its making is a transition of its state: the first bytes are about to go out."""
+    """A request from its first bytes on. To make one is a transition of its state."""
 
     #: the timeout on the socket as the wait began, or a send failed, in seconds
     limit_s: Optional[float] = None
