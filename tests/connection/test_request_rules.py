@@ -184,6 +184,15 @@ def test_had_the_connection_died(name, happened, within_s, phase, error):
         assert request_rules.first_refusal(request_rules.DEATH_RULES, request, error) == name
 
 
+def test_a_unix_socket_has_nothing_to_say_of_the_request():
+    with healthy(family=socket.AF_UNIX) as pair:
+        for act in ("asked", "read", "ended"):
+            ACTS[act](pair)
+        request = request_with(within_s=0, sock=lambda: pair.client)
+        found = request_rules.first_refusal(request_rules.DEATH_RULES, request, None)
+        assert found == "peer_had_it"
+
+
 def forget(sock):
     """Close a socket so that its kernel does not know the connection any more; nothing is sent."""
     try:

@@ -273,6 +273,7 @@ def test_what_is_read_and_not_set():
         assert keepalive.read(taken_apart) == Keepalive(1, 1, 42)
     with pytest.raises(OSError):
         keepalive.arm(taken_apart, Settings())
+    keepalive.probe_rarely(taken_apart, Settings())  # another thread closes when it likes
 
 
 def test_what_has_no_probes_has_no_keepalive_whatever_its_owner_has_set():
