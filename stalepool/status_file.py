@@ -15,7 +15,7 @@ import logging
 import os
 import sys
 from time import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
@@ -40,18 +40,24 @@ def directories(chosen: str, user: int) -> List[str]:
     return ["%s/stalepool-%d" % (base, user) for base in bases]
 
 
-def open_directory(path: str, user: int) -> int:
-    """Return a descriptor of a directory that nobody but this user and root may write to.
+@contextlib.contextmanager
+def open_directory(path: str, user: int) -> Iterator[int]:
+    """Open a directory that nobody but this user and root may write to, for the block.
 
     :raises OSError: it is not there, is a link, or others may write to it.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    directory: int = _posix.open(path, flags)
-    status = _posix.fstat(directory)
-    if status.st_uid == user and not status.st_mode & 0o022:
-        return directory
-    _posix.close(directory)
-    raise PermissionError(errno.EPERM, "belongs to, or may be written to by, another user", path)
+    directory = -1
+    try:
+        directory = _posix.open(path, flags)
+        status = _posix.fstat(directory)
+        if status.st_uid != user or status.st_mode & 0o022:
+            why = "belongs to, or may be written to by, another user"
+            raise PermissionError(errno.EPERM, why, path)
+        yield directory
+    finally:
+        if directory >= 0:
+            _posix.close(directory)
 
 
 def name_of(pid: int, namespace: int) -> str:
@@ -88,19 +94,16 @@ def _write_into(paths: List[str], now: Dict[str, Any]) -> None:
     path = next((p for p in paths if os.path.isdir(os.path.dirname(p))), paths[-1])
     with contextlib.suppress(FileExistsError):
         _posix.mkdir(path, 0o700)
-    directory = open_directory(path, _posix.geteuid())
-    try:
+    with open_directory(path, _posix.geteuid()) as directory:
         if written is None:
             sweep(directory)
         _replace_in(directory, path, now)
-    finally:
-        _posix.close(directory)
 
 
 def sweep(directory: int) -> None:
     """Delete the files of processes of this namespace that were killed, or ended by os._exit().
 
-    :param directory: a descriptor of :func:`open_directory`.
+    :param directory: the descriptor of :func:`open_directory`.
     """
     own = str(_posix.stat("/proc/self/ns/pid").st_ino)
     for name in _posix.listdir(directory):
@@ -125,16 +128,18 @@ def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
         now = {"written_at": time(), "start_ticks": start_ticks(stat.read()), **now}
     data = json.dumps(now).encode()
     temporary = "%s.%d" % (name, _writes.tick())  # two threads may be here
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = _posix.open(temporary, flags, 0o600, dir_fd=directory)
+
+    def create(path: str, flags: int) -> Any:
+        return _posix.open(path, flags | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+
     try:
-        with io.FileIO(descriptor, "w") as file:
+        with io.FileIO(temporary, "x", opener=create) as file:  # O_EXCL, O_CLOEXEC
             while data:
                 data = data[file.write(data) :]
         _posix.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    except OSError:
-        _posix.unlink(temporary, dir_fd=directory)
-        raise
+    finally:  # a signal handler's exception may have ended it before it was replaced
+        with contextlib.suppress(OSError):
+            _posix.unlink(temporary, dir_fd=directory)
     replaced = "%s/%s" % (path, name)
     if written != replaced:
         delete()

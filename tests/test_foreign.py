@@ -4,7 +4,6 @@ import contextlib
 import functools
 import itertools
 import json
-import os
 import select
 import signal
 import socket
@@ -15,6 +14,7 @@ import pytest
 
 import lanes
 import stalepool
+from injection import Foreign, injecting
 from pools import end_while_idle, let_pass, pooled_connection, serving
 from replay_tools import after_checkout, have
 from stalepool import fallback, foreign
@@ -96,12 +96,6 @@ def test_a_builtin_of_a_signal_handler_passes(kind, made, handled):
 
 # -- raised in the midst of a request, as by a signal handler; in a process of its own -------------
 
-_OURS = os.path.dirname(os.path.abspath(stalepool.__file__)) + os.sep
-
-
-class Foreign(Exception):
-    """Raised by code that the request did not call."""
-
 
 class Script:
     """Answers, but for the first try of each request whose path says otherwise."""
@@ -115,32 +109,6 @@ class Script:
             return ProcessThenClose()
         hint = {"Keep-Alive": "timeout=1"} if request.path.startswith("/hint") else {}
         return Respond(headers=hint)
-
-
-def raise_foreign(*_):
-    raise Foreign
-
-
-@contextlib.contextmanager
-def injecting(line, act=raise_foreign):
-    """Act at the n-th line of ours that this thread executes, once; gives the place, if any."""
-    lines, places = itertools.count(), []
-
-    def enter_frame(frame, event, argument):
-        return at_line if frame.f_code.co_filename.startswith(_OURS) else None
-
-    def at_line(frame, event, argument):
-        if event == "line" and not places and next(lines) == line:
-            where = os.path.relpath(frame.f_code.co_filename, _OURS)
-            places.append("%s:%d %s" % (where, frame.f_lineno, frame.f_code.co_name))
-            act()
-        return at_line
-
-    sys.settrace(enter_frame)
-    try:
-        yield places
-    finally:
-        sys.settrace(None)
 
 
 def close_after_checkout(server, pool):

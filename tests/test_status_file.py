@@ -1,6 +1,7 @@
 """The status file: what is in it, when it is written, and that it costs nothing but itself."""
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import urllib3
 import lanes
 import stalepool
 from breaks import breaks
+from injection import Foreign, injecting
 from pools import get, serving, shim
 from replay_tools import side_by_side
 from service_process import SERVICE, Started
@@ -158,6 +160,31 @@ def test_a_bad_directory_costs_the_status_alone(name, tmp_path, place, caplog):
     (line,) = [record for record in caplog.records if record.name == "stalepool.fallback"]
     assert "status_failed" in line.getMessage()
     assert name != "a full disk" or list(place.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its finalizer closes it
+@pytest.mark.parametrize("kind", [Foreign, KeyboardInterrupt])
+def test_a_signal_handlers_exception_leaves_no_descriptor_and_no_file(kind, tmp_path, place):
+    """Unless it comes in the two lines that close the directory."""
+
+    def raise_it():
+        raise kind
+
+    def left():
+        return len(os.listdir("/proc/self/fd")), len([p for p in os.listdir(place) if p[-1] != "n"])
+
+    lost = []
+    with shim(status_dir=str(tmp_path)):
+        write_due_now()
+        now = stalepool.snapshot()
+        for line in itertools.count():
+            was_left = left()
+            with contextlib.suppress(kind), injecting(line, raise_it) as places:
+                status_file.write(now, 0.0)
+            lost += places if left() != was_left else []
+            if not places:
+                break
+    assert line > 30 and len(lost) <= 2, lost
 
 
 def test_where_nobody_asked_for_a_file_no_warning_is_given(caplog):

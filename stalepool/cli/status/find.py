@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional
 
 from stalepool import status_file
 from stalepool.cli import owners
@@ -109,7 +109,7 @@ def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int
     for path in _directories(environ, user):
         what = "directory %s" % path
         try:
-            with _opened(root + path, user) as directory:
+            with status_file.open_directory(root + path, user) as directory:
                 what = "status file %s/%s" % (path, name)
                 written.append(content.read(directory, name, user))
         except FileNotFoundError:
@@ -118,16 +118,6 @@ def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int
             problem = "its %s cannot be used: %s" % (what, content.reason(error))
     its_own = [seen for seen in written if seen["start_ticks"] == ticks]
     return max(its_own, key=lambda seen: float(seen["written_at"]), default=None), problem
-
-
-@contextlib.contextmanager
-def _opened(path: str, user: int) -> Iterator[int]:
-    """Open a directory of status files for the block; see :func:`status_file.open_directory`."""
-    directory = status_file.open_directory(path, user)
-    try:
-        yield directory
-    finally:
-        os.close(directory)
 
 
 def _directories(environ: Dict[str, str], user: int) -> List[str]:
@@ -164,5 +154,6 @@ def _sweep() -> None:
     own = os.geteuid()
     users = [own] if own else [user.pw_uid for user in pwd.getpwall()]
     for path in {path for user in users for path in _directories({}, user)}:
-        with contextlib.suppress(OSError), _opened(path, int(path.rpartition("-")[2])) as directory:
+        user = int(path.rpartition("-")[2])
+        with contextlib.suppress(OSError), status_file.open_directory(path, user) as directory:
             status_file.sweep(directory)
