@@ -66,7 +66,7 @@ class Answer:
         finally:
             if request is not None:
                 # still set: an exception that is not ours, such as the caller's deadline
-                if request.wait_s is not None:
+                if request.wait_s is not None and not first:
                     restore_timeout(self, request)
                 request.give_up()
             error = None  # its traceback holds this frame

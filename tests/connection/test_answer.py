@@ -20,10 +20,10 @@ import replay_tools
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks
-from pools import counters, get, pooled_connection, serving, shim
-from replay_tools import ECHO, asked, reused, send
+from pools import counters, get, pooled_connection, serving, shim, stock
+from replay_tools import ECHO, asked, outcome, reused, send
 from stalepool.connection.state import find
-from stalepool_testing import Close, ConnectProxy, FaultServer, Respond
+from stalepool_testing import Close, ConnectProxy, FaultServer, HalfStatusLine, Respond
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -38,6 +38,16 @@ def test_an_answer_to_a_request_from_before_an_uninstall():
             assert (response.status, response.read()) == (200, b"")
         assert stalepool.snapshot()["fallbacks"] == {}
         pool._put_conn(conn)
+
+
+def test_a_broken_status_line_is_no_fallback():
+    """http.client has closed its file by then."""
+    ends = []
+    for who in (stock(), shim(replay="idempotent", silence_s=15)):
+        with who, reused(HalfStatusLine()) as (_, pool):
+            ends.append(outcome(pool, "GET"))
+            assert stalepool.snapshot()["fallbacks"] == {}
+    assert ends[0] == ends[1]
 
 
 def test_an_answer_on_what_no_connection_has():
