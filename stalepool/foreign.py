@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal makes enums of all
 import _socket
+import functools
 import sys
 import traceback
-from typing import Any, Iterable, List, NoReturn, Optional, Set
+from types import FunctionType, MethodType
+from typing import Any, Iterable, List, NoReturn, Optional
 
 TIMED_OUT = "timed out"  #: the words of a socket's timeout
 #: packages whose exceptions our own calls raise
@@ -48,12 +50,16 @@ def is_a_deadline(error: BaseException) -> bool:
 
 def is_a_handlers(error: BaseException) -> bool:
     """Tell whether it was raised in a signal handler, as those are set now."""
-    codes: Set[Any] = set()
-    for handler in map(_signal.getsignal, _signal.valid_signals()):
-        # a function or method has it itself; a partial, an object
-        inside = [getattr(handler, name, None) for name in ("func", "__call__")]
-        codes.update(getattr(each, "__code__", None) for each in (handler, *inside))
+    codes = {_code_of(_signal.getsignal(number)) for number in _signal.valid_signals()}
     return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _code_of(handler: Any) -> Any:
+    """Return the code that a call of it runs; None for C code. Its own attributes are not asked."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    is_function = isinstance(handler, (FunctionType, MethodType))
+    return getattr(handler if is_function else type(handler).__call__, "__code__", None)
 
 
 def passed_through(error: BaseException) -> List[str]:
@@ -91,16 +97,17 @@ def raise_again(error: BaseException) -> NoReturn:
 
 
 def drop_frames(error: Optional[BaseException]) -> None:
-    """Free the frames of an exception that goes no further, and so what its caller has in them.
+    """Drop the traceback of an exception that goes no further, and so free what its caller has.
 
     Else only the collector would: eventlet's ``trampoline()``, and ``create_connection()`` of
     urllib3 1.26, have the exception that they raise in a local. And a response that is not freed
     keeps its connection from being used.
+
+    Called outside its ``except`` clause, it does so for the exceptions that it was made of, too, up
+    to one that the caller is handling.
     """
-    executing = {frame for frame, _ in traceback.walk_stack(sys._getframe(1))}
+    handled = sys.exc_info()[1]
     while error is not None:
         BaseException.with_traceback(error, None)  # its class may refuse an assignment
-        error = error.__context__
-        outermost = getattr(error, "__traceback__", None)
-        if outermost is None or outermost.tb_frame in executing:
-            break  # what the caller is handling
+        is_last = error is handled or error.__context__ is handled
+        error = None if is_last else error.__context__

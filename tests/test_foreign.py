@@ -82,6 +82,9 @@ MADE = {
     "method": lambda handler: types.MethodType(handler, object()),
     "partial": lambda handler: functools.partial(handler, "more"),
     "object": lambda handler: type("Handler", (), {"__call__": handler})(),
+    "object that refuses": lambda handler: type(
+        "Handler", (), {"__call__": handler, "__getattr__": lambda *_: 1 / 0}
+    )(),
 }
 
 
@@ -209,24 +212,35 @@ class Unassignable(OSError):
         raise TypeError
 
 
-def test_only_what_was_raised_inside_loses_its_frames():
-    """What is being handled around it is somebody else's, and is shown with its traceback."""
+def fail(error, made_of):
+    try:
+        raise made_of
+    except OSError:
+        raise error
+
+
+def have_traceback(*errors):
+    return [error.__traceback__ is not None for error in errors]
+
+
+def test_only_what_was_raised_inside_loses_its_traceback():
+    """What is being handled around it is somebody else's, who may show it."""
     inner, outer, handled = OSError(), Unassignable(), KeyError()
-
-    def connect():
-        try:
-            raise inner
-        except OSError:
-            raise outer
-
     try:
         raise handled
     except KeyError:
-        try:
-            connect()
-        except OSError:
-            foreign.drop_frames(outer)
-    assert (outer.__context__, inner.__context__) == (inner, handled)
-    assert (outer.__traceback__, inner.__traceback__) == (None, None)
-    assert handled.__traceback__ is not None
+        with contextlib.suppress(OSError):
+            fail(outer, made_of=inner)
+        foreign.drop_frames(outer)
+    assert outer.__context__ is inner and inner.__context__ is handled
+    assert have_traceback(inner, outer, handled) == [False, False, True]
     foreign.drop_frames(None)
+
+
+def test_inside_its_except_clause_an_error_alone_loses_its_traceback():
+    inner, outer = OSError(), OSError()
+    try:
+        fail(outer, made_of=inner)
+    except OSError as error:
+        foreign.drop_frames(error)
+    assert have_traceback(inner, outer) == [True, False]

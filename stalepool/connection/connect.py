@@ -92,12 +92,16 @@ def arm(sock: Any, origin: stats.Origin, settings: Settings) -> None:
         origin.armed.tick()
 
 
-@fallback.guarded("keepalive_failed")
 def note_probes_swallowed(origin: stats.Origin, settings: Settings) -> None:
     """Note that an origin's probes are swallowed, and probe its connections rarely: they live."""
     origin.knowledge.note_probes_swallowed()
     for sock in sockets_of(origin):
-        keepalive.probe_rarely(layers_of(sock), settings)
+        _probe_rarely(sock, settings)
+
+
+@fallback.guarded("keepalive_failed")
+def _probe_rarely(sock: Any, settings: Settings) -> None:
+    keepalive.probe_rarely(layers_of(sock), settings)
 
 
 @fallback.guarded("connect_failed", default=0.0)
@@ -165,12 +169,13 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
             except connect_errors(conn) as error:
                 if monotonic() < ends and not is_refusal(error):
                     raise
-                drop_frames(error)
+                failed = error
             else:
                 # the window does not limit the TLS handshake and the sending of the request
                 sock.settimeout(limit_s)
                 outcome = "ok"
                 return sock
+            drop_frames(failed)
         return None
     finally:
         conn.timeout = timeout

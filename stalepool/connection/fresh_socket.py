@@ -54,7 +54,7 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
     """Have a copy connect, and return its socket; None if it cannot, or may not be. Yields."""
     if conn is None or not _may_be_copied(conn):
         return None
-    clone, since = _copy_of(conn), monotonic()
+    clone, since, failed = _copy_of(conn), monotonic(), None  # type: Any, float, Any
     vars(clone).update({"timeout": limit_s, PINNED: address})
     try:
         clone.connect()
@@ -66,11 +66,12 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
         return fresh
     except connect_errors(clone) as error:
         _raise_a_deadline(error, clone, since)
-        drop_frames(error)
-        return None
+        failed = error
     finally:
         if clone.sock is not None:  # it is of no use, or the connect failed behind it
             clone.sock.close()
+    drop_frames(failed)
+    return None
 
 
 def _let_go_of_the_same(clone: Any, old: Any) -> None:

@@ -2,11 +2,11 @@
 
 import contextlib
 import contextvars
-import copy
 import errno
 import functools
 import gc
 import itertools
+import os
 import socket
 import time
 from types import SimpleNamespace
@@ -401,17 +401,19 @@ def test_no_keepalive_is_armed_towards_who_swallows_probes():
 def test_once_probes_are_known_to_be_swallowed_no_connection_is_probed_as_often_as_before():
     """Whatever it waits for: keepalive would end it, alive as it is."""
     with shim(), serving(maxsize=2) as (server, pool), serving() as (_, other):
+        bare = [urllib3.connection.HTTPConnection(server.host, server.port) for _ in range(2)]
+        for conn in bare:
+            conn.sock = socket.socket()
+            State(conn, FRESH)
         answers = [pool.request("GET", "/", preload_content=False) for _ in range(2)]
         assert get(other) == 200
         conns = [*(answer._connection for answer in answers), pooled_connection(other)]
-        with socket.socket() as closed:
-            clone = copy.copy(conns[0])
-            clone.sock = closed
-            states = [State(clone, FRESH)]
-        origin = stats.origin(server.origin)
-        connect.note_probes_swallowed(origin, runtime.current)
+        bare[0].sock.close()
+        os.close(bare[1].sock.fileno())  # behind the back of the socket
+        connect.note_probes_swallowed(stats.origin(server.origin), runtime.current)
+        bare[1].sock.detach()
         assert [keepalive.read(layers_of(c.sock)).interval_s for c in conns] == [75, 75, 3]
-        assert states[0].origin is origin and stalepool.snapshot()["fallbacks"] == {}
+        assert stalepool.snapshot()["fallbacks"] == {"keepalive_failed": 1}
 
 
 def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch, pretend_fork):
