@@ -32,17 +32,16 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
             return original(self)(data)
         was_open = self.sock is not None
         request = _prepare(self, data, settings) if was_open else None
-        is_sent = False
         try:
             result = original(self)(data)  # connects first, where the connection is not open yet
-            is_sent = True
+            request = None
         except socket_errors() as error:
             if request is None or not replay.after_failed_send(request, error):
                 raise
-            is_sent, request = True, None  # its first error's traceback holds this frame
+            request = None  # its first error's traceback holds this frame
             return None
         finally:
-            if not is_sent and request is not None:
+            if request is not None:  # what was raised goes to the caller
                 request.give_up()
         if not was_open:  # the socket was opened for these bytes, perhaps with a CONNECT
             _prepare(self, data, settings)
