@@ -110,7 +110,12 @@ def _look_at_records(layers: Layers, seen: bytes, may_consume: bool) -> Verdict:
     if not may_consume:
         is_close = len(seen) == _RECORD_HEAD + _CLOSE_NOTIFY_LENGTH_1_3
         return Verdict.CLOSED if is_close else Verdict.UNKNOWN
-    return _look_through_tls(layers)
+    assert layers.judge_by_read is not None  # with a TLS version there is a layer to read through
+    try:
+        return layers.judge_by_read()
+    except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record
+        clear_tls_errors(layers, error)
+        return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.CLOSED)
 
 
 def _records(seen: bytes) -> Tuple[List[int], bool]:
@@ -123,12 +128,3 @@ def _records(seen: bytes) -> Tuple[List[int], bool]:
         types.append(seen[at])
         at += _RECORD_HEAD + int.from_bytes(seen[at + 3 : at + 5], "big")
     return types, at == len(seen)
-
-
-def _look_through_tls(layers: Layers) -> Verdict:
-    assert layers.judge_by_read is not None  # with a TLS version there is a layer to read through
-    try:
-        return layers.judge_by_read()
-    except OSError as error:  # ssl.SSLError is one: a fatal alert, a broken record
-        clear_tls_errors(layers, error)
-        return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.CLOSED)
