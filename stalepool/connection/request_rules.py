@@ -84,17 +84,13 @@ def may_be_repeated(request: Request, replay: str) -> bool:
     return request.method in METHODS[replay] or has_a_key(request)
 
 
-def _keeps_its_meaning(request: Request) -> Any:
-    return may_be_repeated(request, "safe") or not _has_a_precondition(request.head)
-
-
 #: may this request be sent a second time, whatever happened to its connection?
 REPLAY_RULES = (
     Rule("switched_off", lambda request: request.settings.replay != "off"),
     Rule("fresh_connection", _may_be_stale),
     Rule("replayed_before", lambda request: not request.is_replayed),
     Rule("method", lambda request: may_be_repeated(request, request.settings.replay)),
-    Rule("precondition", _keeps_its_meaning),
+    Rule("precondition", lambda r: may_be_repeated(r, "safe") or not _has_a_precondition(r.head)),
     Rule("dialogue", lambda request: not _is_a_dialogue(request.head)),
     Rule("credential", lambda request: not _is_for_one_use(request.head)),
     Rule("identity", lambda r: not (r.state.is_bound or speaks_an_identity(r.head))),
