@@ -123,10 +123,9 @@ def _learn(response: Answer, request: Request) -> None:
     is_late = monotonic() - request.sent_at > LATE_S
     if request.moved_for is not None and (is_late or response.status in OF_A_SECOND):
         state.origin.knowledge.stop_moves()
-    hint = response.headers.get("keep-alive")
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])
     state.learn(
-        idle_limit_s=None if hint is None else request_rules.keep_alive_hint_s(hint),
+        idle_limit_s=request_rules.keep_alive_hint_s(response.headers.get("keep-alive", "")),
         is_bound=request_rules.speaks_an_identity(request.head)
         or request_rules.offers_an_identity(", ".join(challenges)),
         is_upgraded=response.status == SWITCHING_PROTOCOLS
