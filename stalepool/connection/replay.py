@@ -197,8 +197,6 @@ def note_outcome(request: Request, outcome: str) -> None:
     """Count what became of a replay, and log it."""
     origin = request.state.origin
     origin.count("replays", outcome)
-    fallback.log(
-        *(_logger, logging.INFO if outcome == "ok" else logging.DEBUG),
-        "%s: %s was sent once more on a fresh connection: %s",
-        *(origin.name, str(request.method, "latin-1"), outcome),
-    )
+    level = logging.INFO if outcome == "ok" else logging.DEBUG
+    text = "%s: %s was sent once more on a fresh connection: %s"
+    fallback.log(_logger, level, text, origin.name, str(request.method, "latin-1"), outcome)

@@ -177,12 +177,9 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
     if refusal is None and not request.settings.is_audit:
         return True
     origin.count(*(("replays", "would") if refusal is None else ("replays_refused", refusal)))
-    fallback.log(
-        _logger,
-        logging.DEBUG,
-        "%s: %s failed with %r, not sent once more: %s",
-        *(origin.name, str(request.method, "latin-1"), error, refusal or "audit"),
-    )
+    text = "%s: %s failed with %r, not sent once more: %s"
+    args = (origin.name, str(request.method, "latin-1"), error, refusal or "audit")
+    fallback.log(_logger, logging.DEBUG, text, *args)
     return False
 
 
