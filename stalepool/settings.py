@@ -174,8 +174,7 @@ def _parsed(given: Mapping[str, Any], known: Mapping[str, str]) -> tuple[dict[st
         try:
             parsed[known[name]] = kind.parse(value)
         except (ValueError, OverflowError):
-            said = (name, value, kind.accepts)
-            problems.append("%s=%r is not accepted: it takes %s" % said)
+            problems.append(f"{name}={value!r} is not accepted: it takes {kind.accepts}")
     return parsed, problems
 
 
