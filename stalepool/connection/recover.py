@@ -15,7 +15,6 @@ from stalepool.connection.request_rules import may_be_replayed
 from stalepool.connection.silence import Watch
 from stalepool.foreign import drop_frames, raise_again
 from stalepool.sockets import failure
-from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import clear_tls_errors
 
 
@@ -41,7 +40,7 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
             watch.sock.settimeout(limit_s)
             try:
                 first = response.fp.peek(1)
-            except socket_errors() as caught:
+            except failure.socket_errors() as caught:
                 error = caught
         first = _read_from(response, _last_answer(watch, first, error)) or first
         if first:

@@ -9,12 +9,11 @@ from typing import Any, Callable, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
-from stalepool.connection import state as states
 from stalepool.connection.connect import arm
 from stalepool.connection.move import ENDED, move, reason_to_move
 from stalepool.connection.origins import is_http1
 from stalepool.connection.request import Request
-from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State
+from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State, by_id
 from stalepool.settings import Settings
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors
@@ -54,7 +53,7 @@ def make_send(original: Callable[[Any], Callable[[Any], Any]], module: Any) -> C
 def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[Request]:
     """Choose the socket of a request, and record its bytes; None: urllib3 sends them alone."""
     sock = conn.sock
-    state = states.by_id(id(sock))
+    state = by_id(id(sock))
     if state is None or state.sock() is not sock:
         if sock is None or not is_http1(conn):
             return None
