@@ -22,9 +22,7 @@ def poll() -> Optional[Callable[[], Any]]:
         if isinstance(found, BuiltinFunctionType):
             return found
     gevent_monkey = sys.modules.get("gevent.monkey")
-    if gevent_monkey is not None:
-        return gevent_monkey.get_original("select", "poll")  # type: ignore[no-any-return]
-    return None
+    return None if gevent_monkey is None else gevent_monkey.get_original("select", "poll")
 
 
 @contextlib.contextmanager
