@@ -45,6 +45,6 @@ def _after_fork_in_child() -> None:
     _call_back()
 
 
-if hasattr(os, "register_at_fork"):
-    # a callback at the fork itself: no getpid() on the hot path
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+# a callback at the fork itself: no getpid() on the hot path; there are platforms without fork()
+register_at_fork: Callable[..., None] = getattr(os, "register_at_fork", lambda **_: None)
+register_at_fork(after_in_child=_after_fork_in_child)

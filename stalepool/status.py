@@ -141,6 +141,4 @@ def _after_fork_in_child() -> None:
 
 
 runtime.on_change(_make_due)
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+runtime.register_at_fork(after_in_child=_after_fork_in_child)

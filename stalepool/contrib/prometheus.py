@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Tuple
 import prometheus_client
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from stalepool import control, fallback
+from stalepool import control, fallback, runtime
 from stalepool.clock import monotonic
 from stalepool.contrib.counters import counters
 
@@ -143,5 +143,4 @@ def _after_fork_in_child() -> None:
     _files, _is_writing, _due_at = None, threading.Lock(), 0.0
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+runtime.register_at_fork(after_in_child=_after_fork_in_child)
