@@ -380,6 +380,22 @@ def test_the_refusals_before_it_connects_leave_nothing_in_memory(sleeper):
     assert is_freed(refused_twice)
 
 
+@pytest.mark.skipif(
+    urllib3.__version__.startswith("1."), reason="urllib3 1.26 has its error in a frame"
+)
+def test_an_outage_that_goes_on_leaves_nothing_in_memory():
+    """The first error goes to the caller, and its traceback holds our frame.
+
+    Of a connection without a pool: urllib3's retries have it in a frame of theirs.
+    """
+
+    def refused():
+        with outage() as way, contextlib.suppress(NewConnectionError):
+            urllib3.connection.HTTPConnection(way.gate.host, way.gate.port).connect()
+
+    assert is_freed(refused)
+
+
 def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
     """TLS has to do with the name all the same: the certificate is checked."""
     options = {"retries": False, "ca_certs": TLS().ca_path}

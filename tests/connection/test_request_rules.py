@@ -18,9 +18,7 @@ from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import healthy, kernel, swallow, wait_readable
-
-TCP_REPAIR = 19  # linux/tcp.h
+from stalepool_testing import healthy, kernel, release, swallow, wait_readable
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
 
@@ -193,15 +191,6 @@ def test_a_unix_socket_has_nothing_to_say_of_the_request():
         assert found == "peer_had_it"
 
 
-def forget(sock):
-    """Close a socket so that its kernel does not know the connection any more; nothing is sent."""
-    try:
-        sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
-    except PermissionError:
-        pytest.skip("needs CAP_NET_ADMIN, for TCP_REPAIR")
-    sock.close()
-
-
 @pytest.mark.parametrize(
     ("facts", "refusal"),
     [
@@ -220,7 +209,9 @@ def test_a_reset_that_answers_a_probe_is_of_a_host_that_does_not_know_the_connec
         keepalive.probe_every(taken_apart, 1)
         ACTS["asked"](pair)
         ACTS["read"](pair)
-        forget(pair.peer)
+        swallow(pair.client)  # the peer's kernel forgets the connection, and its RST is lost
+        kernel.reset(pair.peer)
+        release(pair.client)
         wait_readable(pair.client, events=kernel.POLLRDHUP)
         request = request_with(within_s=0, sock=lambda: pair.client, **facts)
         reset = ConnectionResetError(errno.ECONNRESET, "reset")
