@@ -7,14 +7,15 @@ import time
 from importlib.util import find_spec
 
 import pytest
+import urllib3
 
 import lanes
 from delayed_answers import AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
-from freed import is_freed_under_eventlet
-from pools import counters, get, pooled_connection, shim, stock
+from freed import is_freed, is_freed_under_eventlet
+from pools import counters, get, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, side_by_side
-from stalepool_testing import Close, HalfStatusLine, Respond, Silence, kernel
+from stalepool_testing import Close, HalfStatusLine, Reset, Respond, Silence, kernel
 
 
 def test_a_receive_timeout_of_the_kernels_ends_the_request():
@@ -64,6 +65,22 @@ def answered_after_the_first_wait():
 @pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
 def test_the_end_of_a_wait_leaves_nothing_in_memory(run_python):
     assert is_freed_under_eventlet(run_python, __file__, "answered_after_the_first_wait")
+
+
+def test_an_error_that_reaches_the_caller_leaves_nothing_in_memory():
+    """Of a connection without a pool: urllib3's retries have it in a frame of theirs."""
+
+    def failed():
+        with shim(replay="idempotent"), serving([ECHO, Reset()]) as (server, _):
+            conn = urllib3.connection.HTTPConnection(server.host, server.port, timeout=10)
+            conn.request("GET", "/")
+            conn.getresponse().read()
+            conn.request("POST", "/")
+            with pytest.raises(ConnectionResetError):
+                conn.getresponse()
+            conn.close()
+
+    assert is_freed(failed)
 
 
 class Deadline(Exception):
