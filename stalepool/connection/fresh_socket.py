@@ -11,8 +11,10 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection.connect import PINNED, arm, connect_errors, number_of
+from stalepool.connection.connect import PINNED, arm
+from stalepool.connection.reconnect import connect_errors
 from stalepool.connection.request import Request
+from stalepool.connection.timeouts import number_of
 from stalepool.foreign import drop_frames, is_a_deadline, is_a_handlers, raise_again
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT

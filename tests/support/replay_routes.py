@@ -15,7 +15,7 @@ import urllib3
 from urllib3.exceptions import NewConnectionError
 
 from pools import await_arrival, counters, pool_for, serving
-from stalepool.connection import connect
+from stalepool.connection import reconnect
 from stalepool_testing import TLS, ConnectProxy, FaultServer
 
 _HAPROXY = """\
@@ -64,7 +64,7 @@ def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function as a thread would that has not waited for any outage yet."""
     with pytest.MonkeyPatch.context() as patched:
         never = float("-inf"), 0.0
-        patched.setitem(connect.attributes_of_thread(), connect.WAITED, never)
+        patched.setitem(reconnect.attributes_of_thread(), reconnect.WAITED, never)
         return call(*args, **kwargs)
 
 
