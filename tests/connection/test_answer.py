@@ -21,9 +21,9 @@ import stalepool
 import stalepool_testing as testing
 from breaks import breaks
 from pools import counters, get, pooled_connection, serving, shim, stock
-from replay_tools import ECHO, asked, outcome, reused, send
+from replay_tools import asked, outcome, reused, send
 from stalepool.connection.state import find
-from stalepool_testing import Close, ConnectProxy, FaultServer, HalfStatusLine, Respond
+from stalepool_testing import Close, HalfStatusLine, Respond
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -181,21 +181,3 @@ def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what):
             with pytest.raises(urllib3.exceptions.ProtocolError):
                 pool.request("GET" if what == "replay" else "POST", "/", timeout=None)
         assert time.monotonic() - began < 20
-
-
-WITH_ALL = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 0}
-
-
-def test_a_tunnel_that_the_application_opens():
-    """A fresh socket is opened by its connection's own ``connect()``, through the same tunnel."""
-    server, proxy = FaultServer([ECHO, ECHO, Close()], default=ECHO), ConnectProxy()
-    with shim(**WITH_ALL), server, proxy, pools.pool_for(proxy) as pool:
-        conn = pool._get_conn()
-        conn.set_tunnel(server.host, server.port)
-        conn.connect()
-        pool._put_conn(conn)
-        replay_tools.prime(pool)
-        assert send(server, pool, "POST")[:2] == (200, True)  # moves: asked to at once
-        assert send(server, pool, "PUT")[:4] == (200, True, None, 2)  # its connection ends
-        assert len(proxy.tunnels) == 3
-        assert stalepool.snapshot()["fallbacks"] == {}
