@@ -83,12 +83,6 @@ def test_the_answer_says_so():
         assert not hasattr(answers[0], "stalepool_replayed")
 
 
-def test_the_connection_goes_on_with_its_fresh_socket():
-    with shim_with_replay(), reused(Close()) as (server, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        assert [entry.connection for entry in server.journal] == [0, 0, 1, 1]
-
-
 @pytest.mark.parametrize("method, body, step", [("GET", b"", ECHO), ("PUT", LARGE, SLOW_READER)])
 def test_a_request_that_the_kernel_gave_up_is_sent_again(method, body, step):
     """urllib3 says "Read timed out", as of the caller's own: only the errno tells them apart."""
