@@ -308,10 +308,7 @@ def test_only_so_many_requests_have_a_second_socket():
         assert not replay._beside
 
 
-OSERRORS = [type("JobTimeout", (OSError,), {}), ConnectionResetError]
-
-
-@pytest.mark.parametrize("kind", OSERRORS)
+@pytest.mark.parametrize("kind", [type("JobTimeout", (OSError,), {}), ConnectionResetError])
 def test_a_deadline_that_is_an_oserror(kind):
     """Of a signal handler, while the second answer is awaited."""
 
@@ -328,36 +325,6 @@ def test_a_deadline_that_is_an_oserror(kind):
             assert outcome(pool, "GET") == ["ProtocolError", kind.__name__]
     finally:
         signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.parametrize("kind", OSERRORS)
-def test_a_deadline_that_comes_as_the_connection_ends(kind):
-    """Of a signal handler, in which the RST arrives."""
-    came = threading.Event()
-
-    def give_up(*_):
-        came.set()
-        kernel.wait_readable(sock, events=kernel.POLLRDHUP)
-        raise kind("over")
-
-    def answer(request):
-        if request.path != "/wanted" or came.is_set():
-            return ECHO
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
-        assert came.wait(20)
-        return Reset()
-
-    before, ends = signal.signal(signal.SIGALRM, give_up), []
-    try:
-        for who in (stock, shim_with_replay):
-            with who(), serving(answer) as (server, pool):
-                prime(pool)
-                sock = pooled_connection(pool).sock
-                ends.append((outcome(pool, "GET"), asked(server)))
-            came.clear()
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    assert ends == [(["ProtocolError", kind.__name__], 1)] * 2
 
 
 def test_another_thread_shuts_down_the_socket_of_a_silent_one():

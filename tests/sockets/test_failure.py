@@ -2,6 +2,7 @@
 
 import _socket
 import errno
+import signal
 import socket
 import ssl
 from http.client import RemoteDisconnected
@@ -71,6 +72,16 @@ def test_what_has_come_of_a_connection(kind, state, error, has_ended, has_begun)
         pair.client.settimeout(None)
         assert failure.has_ended(pair.client, error) is has_ended
         assert failure.answer_has_begun(pair.client) is has_begun
+
+
+@pytest.mark.parametrize("kind", [type("JobTimeout", (OSError,), {}), ConnectionResetError])
+def test_a_deadline_that_comes_as_the_connection_ends(kind, alarm):
+    """Of a signal handler, in which the FIN has arrived."""
+    with testing.eof() as pair:
+        alarm(kind("over"), 0.01)
+        with pytest.raises(kind) as raised:
+            signal.pause()
+        assert not failure.has_ended(pair.client, raised.value)
 
 
 def test_without_a_poll_the_error_says_it():
