@@ -10,6 +10,7 @@ import urllib3
 
 from breaks import breaks
 from delayed_answers import SILENT
+from stalepool import stats
 from stalepool.connection import request_rules
 from stalepool.connection.request import RECORD_LIMIT, Request
 from stalepool.connection.state import SENDING, WAITING
@@ -119,6 +120,12 @@ SENT_AGAIN = [
 def test_what_is_sent_again_and_what_each_rule_refuses(name, facts):
     refusal = request_rules.first_refusal(request_rules.REPLAY_RULES, request_with(**facts))
     assert refusal == name
+
+
+def test_a_request_that_is_not_followed_any_more_is_not_sent_again():
+    """Another thread has closed its connection, or has installed anew."""
+    request = request_with(origin=stats.origin("http://a:80"))
+    assert not request_rules.may_be_replayed(request, None)
 
 
 def test_methods_by_setting():

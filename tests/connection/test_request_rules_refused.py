@@ -11,9 +11,8 @@ import pytest
 import stalepool
 import stalepool_testing as testing
 from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
-from pools import DEFAULTS, counters, pooled_connection, serving, shim, wait_idle
-from replay_tools import ECHO, Late, asked, kind_of, outcome, prime, reused, send, side_by_side
-from stalepool.connection.state import WAITING, find
+from pools import DEFAULTS, counters, pooled_connection, shim, wait_idle
+from replay_tools import ECHO, Late, asked, kind_of, outcome, reused, send, side_by_side
 from stalepool_testing import (
     Close,
     ProcessThenClose,
@@ -21,7 +20,6 @@ from stalepool_testing import (
     Reset,
     Respond,
     Silence,
-    kernel,
 )
 
 pytestmark = pytest.mark.usefixtures("defaults")
@@ -106,24 +104,6 @@ def test_what_stops_moves(name):
         assert counted["moved"] == {"idle_setting": 1}
         assert set(counted["replays_refused"]) == {case.counted} - {""}
         assert bool(counted["knowledge"]["moves_stopped_for_s"]) is stops
-
-
-def test_installed_anew_before_the_end_came():
-    """What is in flight then is forgotten."""
-
-    def close(request):
-        if request.path != "/wanted":
-            return ECHO
-        kernel.wait_until(lambda: find(sock).phase is WAITING, "a client that waits")
-        stalepool.uninstall()
-        stalepool.install(**DEFAULTS)
-        return Close()
-
-    with serving(close) as (server, pool):
-        prime(pool)
-        sock = pooled_connection(pool).sock
-        seen = send(server, pool, "GET")
-        assert (kind_of(seen.error), len(server.journal.connections)) == ("connection", 1)
 
 
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])
