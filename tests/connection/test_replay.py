@@ -428,22 +428,6 @@ def test_the_end_of_a_suspect_one_closes_the_socket_that_was_opened_beside_it():
         assert counters(server)["gone"] == {"failed_in_request": 1}
 
 
-def test_a_send_that_closes_its_connection(monkeypatch):
-    """Somebody's patch of http.client's: nothing is left that could be asked."""
-    stock_send = http.client.HTTPConnection.send
-
-    def send_and_close(self, data):
-        if b"/wanted" in data:
-            self.close()
-            raise ConnectionResetError("by theirs")
-        stock_send(self, data)
-
-    with shim_with_replay(), reused() as (server, pool):
-        monkeypatch.setattr(http.client.HTTPConnection, "send", send_and_close)
-        assert_the_error_is_the_callers(server, pool, 0)
-        assert len(server.journal.connections) == 1
-
-
 def test_a_deadline_while_the_body_of_a_replay_is_sent(monkeypatch):
     """It is no end of the connection, and not to be taken for the first error."""
     stock_send = http.client.HTTPConnection.send
@@ -470,6 +454,7 @@ def test_an_early_refusal_of_the_body_of_a_replay():
     with shim_with_replay(), reused(default=RefuseEarly(), **options) as (server, pool):
         after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
         assert send(server, pool, "PUT", body=LARGE).status == first
+        assert counters(server)["replays"] == {}  # it has not failed
 
 
 def test_a_node_that_does_not_read_the_second_sending():
