@@ -89,7 +89,7 @@ BOUND, LIMITED, UPGRADED = "bound to an identity", "idle limit 7 s", "upgraded"
     [
         ({}, Respond(), []),
         ({}, Respond(401, headers={"WWW-Authenticate": "Negotiate"}), [BOUND]),
-        ({}, Respond(407, headers={"Proxy-Authenticate": "Negotiate"}), [BOUND]),
+        ({}, Respond(407, headers={"Proxy-Authenticate": 'Basic realm="x", kerberos'}), [BOUND]),
         ({}, Respond(401, headers={"WWW-Authenticate": 'Basic realm="x"'}), []),
         ({"Authorization": "Negotiate x"}, Respond(), [BOUND]),
         ({"Authorization": "Bearer x"}, Respond(), []),

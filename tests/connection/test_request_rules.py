@@ -233,17 +233,6 @@ def test_a_peer_whose_probes_are_swallowed_is_not_dead_if_the_kernel_gives_up():
 
 
 @pytest.mark.parametrize(
-    ("challenges", "is_offered"),
-    [
-        *((each, True) for each in ("NTLM", "Negotiate", "Kerberos", 'Basic realm="x", Negotiate')),
-        *((each, False) for each in ('Basic realm="x"', "Bearer", "")),
-    ],
-)
-def test_an_identity_that_is_offered(challenges, is_offered):
-    assert bool(request_rules.offers_an_identity(challenges)) is is_offered
-
-
-@pytest.mark.parametrize(
     ("hint", "seconds"),
     [
         *(("timeout=5", 5.0), ("max=9, Timeout = 7", 7.0)),
