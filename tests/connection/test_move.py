@@ -1,5 +1,7 @@
 """A move: for what reasons, within what time, and what may happen meanwhile."""
 
+import base64
+import threading
 from time import monotonic, sleep
 from types import SimpleNamespace
 
@@ -9,18 +11,33 @@ import urllib3
 import stalepool
 from breaks import breaks
 from delayed_answers import SILENT
-from pools import counters, pooled_connection, shim
+from pools import (
+    DEFAULTS,
+    await_arrival,
+    counters,
+    get,
+    pool_for,
+    pooled_connection,
+    shim,
+    wait_idle,
+)
 from replay_tools import acting, after_checkout, reused, send
+from stalepool import stats
 from stalepool.connection import move
 from stalepool.connection.request import Request
 from stalepool.connection.state import find
 from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import Latency
+from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Latency
 
 #: seconds since the last answer
 IDLE_S = 100.0
+
+
+def note_fin(knowledge, seconds_ago, age_s):
+    with breaks("clock of what was learnt", by=lambda: monotonic() - seconds_ago):
+        knowledge.note_fin(age_s)
 
 
 def request_with(
@@ -36,9 +53,7 @@ def request_with(
     knowledge = Knowledge()
     knowledge.untrue_limit_s = untrue_limit_s
     for number, age_s in enumerate(died_at):
-        seconds_ago = 200 * (len(died_at) - number)
-        with breaks("clock of what was learnt", by=lambda ago=seconds_ago: monotonic() - ago):
-            knowledge.note_fin(age_s)
+        note_fin(knowledge, 200 * (len(died_at) - number), age_s)
     if moves_are_stopped:
         knowledge.stop_moves()
     # as far as reason_to_move() looks at it
@@ -134,8 +149,42 @@ def test_a_refused_move_has_no_window():
         with breaks("limit of a move", by=2.0):
             assert send(server, pool, "POST").status == 200
         assert [entry.connection for entry in server.journal] == [0, 0]
-        assert (counters(server)["moved"], counters(server)["reconnects"]) == ({"failed": 1}, {})
+        counted = counters(server)
+        assert (counted["moved"], counted["reconnects"]) == ({"failed": 1}, {})
+        assert counted["knowledge"]["moves_stopped_for_s"] > 0
         assert stalepool.snapshot()["fallbacks"] == {}
+
+
+class OneAtATime(FaultServer):
+    """Serves one connection at a time; the others wait until it is gone."""
+
+    def __init__(self):
+        self._turn = threading.Lock()
+        super().__init__()
+
+    def _serve_one(self, channel):
+        with self._turn:
+            super()._serve_one(channel)
+
+
+def test_a_server_that_serves_one_connection_at_a_time():
+    """The request waits for its turn, which the close of the old connection brings."""
+    with shim(nonidempotent_max_idle_s=0), OneAtATime() as server, pool_for(server) as pool:
+        assert [get(pool), send(server, pool, "POST").status] == [200, 200]
+        assert [entry.connection for entry in server.journal] == [0, 1]
+        assert counters(server)["moved"] == {"idle_setting": 1}
+
+
+def test_a_limit_at_which_connections_were_closed():
+    """The server has closed three at the same age, two of them a while ago."""
+    with shim(**DEFAULTS), reused(CloseAfter(1.1)) as (server, pool):
+        for seconds_ago in (400, 200):
+            note_fin(stats.origin(server.origin).knowledge, seconds_ago, age_s=1.3)
+        await_arrival(pool)
+        assert get(pool) == 200
+        wait_idle(pool, 1.0)
+        assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {"observed_limit": 1}
 
 
 def test_a_connection_that_was_closed_meanwhile_takes_none():
@@ -161,3 +210,45 @@ def test_the_callers_timeout_is_on_the_fresh_socket():
             assert server.journal[-1].connection == rides
             said.append((server.journal[-1].body, conn.sock.gettimeout(), conn.timeout))
     assert said[0] == said[1]
+
+
+class Acceptor(AnswerStep):
+    """NTLM's; a message on a connection that it knows is answered with itself."""
+
+    def __init__(self):
+        self.contexts = {}
+
+    def answer(self, exchange):
+        import spnego
+
+        exchange.process()
+        number, challenge = exchange.channel.number, None
+        scheme, _, token = exchange.request.headers.get("authorization", "").partition(" ")
+        if scheme == "NTLM":
+            options = {"protocol": "ntlm", "options": spnego.NegotiateOptions.use_ntlm}
+            context = self.contexts.setdefault(number, spnego.server(**options))
+            challenge = context.step(base64.b64decode(token))
+        if challenge is None and number in self.contexts:
+            exchange.respond(200, exchange.request.body)
+        else:
+            said = "NTLM %s" % base64.b64encode(challenge or b"").decode()
+            exchange.respond(401, headers={"WWW-Authenticate": said.strip()})
+
+
+@pytest.mark.full
+def test_messages_stay_on_the_connection_that_ntlm_has_authenticated(tmp_path, monkeypatch):
+    """WinRM over HTTP. Any other POST takes a fresh one with this setting."""
+    winrm = pytest.importorskip("winrm", reason="needs pywinrm")
+    users = tmp_path / "users"
+    users.write_text("DOMAIN:user:password\n")
+    monkeypatch.setenv("NTLM_USER_FILE", str(users))
+    settings = {"nonidempotent_max_idle_s": 0, "replay": "idempotent"}
+    # of no environment's proxy or certificates
+    options = {"proxy": None, "ca_trust_path": None, "message_encryption": "never"}
+    options.update(transport="ntlm", username="DOMAIN\\user", password="password")
+    with shim(**settings), FaultServer(default=Acceptor()) as server:
+        client = winrm.Protocol(server.url, **options)
+        for message in (b"<one/>", b"<two/>", b"<three/>"):
+            assert client.send_message(message) == message
+        client.transport.close_session()
+        assert len(server.journal.connections) == 1

@@ -90,6 +90,7 @@ def test_an_answer_that_is_lost(name):
 #: how a POST ends on its fresh connection, and whether that stops further moves
 MET = {
     "an early 413": (CASES["an early 413"], False),  # it says nothing of the connection
+    "an end": (Case("fresh_connection", step=Close()), True),
     "none within the caller's timeout": (Case("", step=Silence(), sent={"timeout": 0.3}), True),
 }
 
