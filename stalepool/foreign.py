@@ -50,16 +50,35 @@ def is_a_deadline(error: BaseException) -> bool:
 
 def is_a_handlers(error: BaseException) -> bool:
     """Tell whether it was raised in a signal handler, as those are set now."""
-    codes = {_code_of(_signal.getsignal(number)) for number in _signal.valid_signals()}
-    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+    handlers = [_signal.getsignal(number) for number in _signal.valid_signals()]
+    for handler in handlers:
+        if isinstance(handler, functools.partial):  # of Context.run, for example, which is C code
+            handlers += [handler.func, *handler.args]
+    known = {_code_of(handler) or _name_of(handler) for handler in handlers}
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(frame.f_code in known or _name_in(frame) in known for frame in frames)
 
 
 def _code_of(handler: Any) -> Any:
     """Return the code that a call of it runs; None for C code. Its own attributes are not asked."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    is_function = isinstance(handler, (FunctionType, MethodType))
+    if isinstance(handler, MethodType):
+        handler = handler.__func__
+    is_function = isinstance(handler, FunctionType)
     return getattr(handler if is_function else type(handler).__call__, "__code__", None)
+
+
+def _name_of(handler: Any) -> Optional[str]:
+    """Return the name of what Cython or mypyc has compiled, whose frames have another code."""
+    try:
+        module, name = (object.__getattribute__(handler, n) for n in ("__module__", "__name__"))
+    except AttributeError:
+        return None
+    return "%s.%s" % (module, name)
+
+
+def _name_in(frame: Any) -> str:
+    # Cython puts the module before the name
+    return "%s.%s" % (frame.f_globals.get("__name__"), frame.f_code.co_name.rpartition(".")[2])
 
 
 def passed_through(error: BaseException) -> List[str]:

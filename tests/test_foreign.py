@@ -1,6 +1,7 @@
 """Which exceptions are foreign: they are the caller's, wherever in ours they are raised."""
 
 import contextlib
+import contextvars
 import functools
 import itertools
 import json
@@ -81,6 +82,8 @@ MADE = {
     "function": lambda handler: handler,
     "method": lambda handler: types.MethodType(handler, object()),
     "partial": lambda handler: functools.partial(handler, "more"),
+    "partial of C code": lambda handler: functools.partial(contextvars.Context().run, handler),
+    "compiled": functools.lru_cache(),  # of C code, with the name that its frame has
     "object": lambda handler: type("Handler", (), {"__call__": handler})(),
     "object that refuses": lambda handler: type(
         "Handler", (), {"__call__": handler, "__getattr__": lambda *_: 1 / 0}
