@@ -196,23 +196,6 @@ def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_
         assert found_s < afterwards_s <= limit_s
 
 
-@pytest.mark.parametrize("step", [Close(), Reset()], ids=["FIN", "RST"])
-def test_nothing_is_left_on_the_connection_nor_in_memory(step):
-    """Not even until the next garbage collection: the first error's traceback holds much."""
-    with shim_with_replay(), reused(step) as (server, pool):
-        conn = pooled_connection(pool)
-        sock, names = weakref.ref(conn.sock), set(vars(conn))
-        gc.collect()
-        gc.disable()
-        try:
-            assert send(server, pool, "GET").status == 200
-            assert conn is pooled_connection(pool)
-            assert [name for name in set(vars(conn)) - names if "verified" not in name] == []
-            assert sock() is None
-        finally:
-            gc.enable()
-
-
 # -- what may happen meanwhile ---------------------------------------------------------------------
 
 
