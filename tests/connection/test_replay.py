@@ -9,8 +9,8 @@ import socket
 import threading
 import time
 import weakref
-from dataclasses import dataclass
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -143,29 +143,6 @@ def test_the_connect_of_the_second_try_is_refused(sleeper):
         assert way.reconnects == {"ok": 1, "windows": 1}
 
 
-class Noted:
-    """The limits on connects, and on the wait for the last answer; the newest connection."""
-
-    limits_s = []
-    newest = None
-
-    @classmethod
-    def note(cls, conn):
-        cls.limits_s.append(conn.timeout)
-        cls.newest = conn.sock
-
-
-@dataclass(frozen=True)
-class NoteTheLimit(AnswerStep):
-    has_limit: bool
-
-    def answer(self, exchange):
-        if not self.has_limit:  # as the send had
-            kernel.wait_until(lambda: Noted.newest.gettimeout() is None, "a client that waits")
-        Noted.limits_s.append(Noted.newest.gettimeout())
-        ECHO.answer(exchange)
-
-
 @pytest.mark.parametrize(
     ("step", "body", "timeout", "taken_off_s"),
     [
@@ -177,23 +154,35 @@ class NoteTheLimit(AnswerStep):
     ids=["read", "none", "send"],
 )
 def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_off_s):
-    noting = wrapped_by_a_tracer(HTTPConnection, Noted.note)
-    limit_s, options = timeout.read_timeout, {"connection_class": noting, "socket_options": SMALL}
-    steps = [step, NoteTheLimit(limit_s is not None)]
-    with shim_with_replay(), reused(*steps, **options) as (server, pool):
+    limit_s, seen = timeout.read_timeout, SimpleNamespace()
+
+    class NoteTheLimit(AnswerStep):
+        def answer(self, exchange):
+            if limit_s is None:  # as the send had
+                kernel.wait_until(lambda: seen.sock.gettimeout() is None, "a client that waits")
+            seen.found_s = seen.sock.gettimeout()
+            ECHO.answer(exchange)
+
+    def note(conn):
+        seen.connect_s, seen.sock = conn.timeout, conn.sock
+
+    options = {"connection_class": wrapped_by_a_tracer(HTTPConnection, note)}
+    with shim_with_replay(), reused(step, NoteTheLimit(), **options, socket_options=SMALL) as (
+        server,
+        pool,
+    ):
         # urllib3 up to 1.26.14 sends within the timeout of the request before
         pooled_connection(pool).sock.settimeout(limit_s)
         assert send(server, pool, "PUT", body=body, timeout=timeout)[:4] == (200, True, None, 2)
         assert server.journal[-1].body == (body or b"")
-        connect_s, found_s = Noted.limits_s[-2:]
         afterwards_s = pooled_connection(pool).sock.gettimeout()
         if limit_s is None:
-            assert (found_s, afterwards_s) == (None, None)
+            assert (seen.connect_s, seen.found_s, afterwards_s) == (replay.REPLAY_S, None, None)
             return
-        assert 0 < found_s <= limit_s - taken_off_s
-        assert 0 < connect_s <= min(timeout.connect_timeout, limit_s - taken_off_s)
+        assert 0 < seen.found_s <= limit_s - taken_off_s
+        assert 0 < seen.connect_s <= min(timeout.connect_timeout, limit_s - taken_off_s)
         # on the connection that goes on living the caller's own is set again
-        assert found_s < afterwards_s <= limit_s
+        assert seen.found_s < afterwards_s <= limit_s
 
 
 # -- what may happen meanwhile ---------------------------------------------------------------------
