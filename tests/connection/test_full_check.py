@@ -64,16 +64,6 @@ def test_an_idle_limit(name):
         assert counters(server)["died_idle_s"] == {}
 
 
-def test_a_connection_pooled_before_the_shim_came():
-    """The kernel knows its age, whatever is announced."""
-    with serving(default=announcing(60)) as (server, pool):
-        assert in_stock(get, pool) == 200
-        with shim(max_idle_s=0.2):
-            pools.wait_idle(pool, 0.2)
-            assert get(pool) == 200
-            assert verdicts(server) == {"idle_too_long": 1}
-
-
 def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
     with shim(), reused() as (server, pool):
         for seconds_ago in (20, 10, 0):
