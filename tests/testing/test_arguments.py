@@ -48,10 +48,6 @@ def test_every_argument_is_checked(step):
                 step(**{**needed, each.name: object()})
 
 
-def test_what_is_at_the_edge_is_taken():
-    Respond(999), CloseAfter(0), BlackHole(None), Respond(body=testing.echo)
-
-
 LIST = r"script takes a list of steps such as .*, or a function of the request, got "
 IDLE_STEP = r"takes an idle step such as ResetAfter\(0\), got"
 FAULT = r"add\(\) takes a fault such as Latency\(0.2\), got"
