@@ -154,11 +154,11 @@ FUTURES = {
 }
 
 SCRIPT = """
-    import json, sys
+    import json, logging.handlers, sys
     directory, module = sys.argv[1:]
     sys.path.insert(0, directory)
-    from in_client import warnings_logged
-    records = warnings_logged()
+    log = logging.handlers.BufferingHandler(1000)  # root lets WARNING pass
+    logging.getLogger().addHandler(log)
     import stalepool
     from pools import end_while_idle, serving
     from replay_tools import outcome
@@ -172,7 +172,7 @@ SCRIPT = """
         assert not server.errors
     seen = stalepool.snapshot()
     assert stalepool.uninstall() == []
-    print(json.dumps([answers, [record.getMessage() for record in records], seen]))
+    print(json.dumps([answers, [record.getMessage() for record in log.buffer], seen]))
 """
 
 

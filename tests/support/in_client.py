@@ -121,13 +121,3 @@ def at_lookup(name: str, act: Callable[[], Any]) -> None:
             acts.pop()()
 
     sys.meta_path.insert(0, types.SimpleNamespace(find_spec=find_spec))  # type: ignore[arg-type]
-
-
-def warnings_logged() -> List[Any]:
-    """The log records of WARNING and above, in a list that grows."""
-    import logging.handlers
-
-    handler = logging.handlers.BufferingHandler(1000)
-    handler.setLevel(logging.WARNING)
-    logging.getLogger().addHandler(handler)
-    return handler.buffer
