@@ -11,6 +11,7 @@ import urllib3
 
 import lanes
 import stalepool
+from breaks import breaks
 from pools import serving, shim
 from replay_tools import ECHO, side_by_side
 from stalepool_testing import CloseAfter, ResetAfter
@@ -54,8 +55,9 @@ def test_sixteen_threads_at_one_pool(monkeypatch, version):
             replayed.extend([path] * response.stalepool_replayed)
             assert (response.status, json.loads(response.data)["path"]) == (200, path)
 
-    # fewer places than threads: connections are thrown away, too
-    with shim(replay="idempotent", presend_check=True), serving(
+    # fewer places than threads: connections are thrown away, too; and a machine may be busy
+    settings = {"replay": "idempotent", "replay_within_s": 60, "presend_check": True}
+    with breaks("limit of a replay's connect", by=60.0), shim(**settings), serving(
         serve, tls=version, maxsize=THREADS // 2
     ) as (server, pool):
         monkeypatch.setattr("urllib3.connectionpool.is_connection_dropped", is_connection_dropped)

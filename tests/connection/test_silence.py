@@ -29,7 +29,7 @@ from worlds import under_eventlet
 #: the wait on silence and the probes in a fifth of their time, and as many probes as ever
 SHORT = {**DEFAULTS, "silence_s": 3, "keepalive_idle_s": 1, "keepalive_interval_s": 1}
 #: a caller's read timeout in whose first half S = 3 s, two more probes, and delays have room
-LIMIT_S = 16.0
+LIMIT_S = 30.0
 #: the same for four retransmissions, which take 3 s
 NOBODY_LIMIT_S = 10.0
 #: nobody's limit: what lives answers before
@@ -249,7 +249,7 @@ OTHER_SOCKET = {"end": 200, "on": [1], "connections": 2, "replays": {}}
 #: within the wait on silence, and two more probes; a machine that has other things to do
 _saved = functools.partial(
     # what was sent first does not arrive after the caller's next request
-    *(shows, 0, 3 + 2.2 + 3),
+    *(shows, 0, 3 + 2.2 + 6),
     **{"end": 200, "replays": {"ok": 1}, "gone": {"silent_in_request": 1}, "still_sent": False},
 )
 
