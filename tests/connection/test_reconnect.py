@@ -134,17 +134,18 @@ class Case(NamedTuple):
     options: Dict[str, Any] = {}
 
 
+back = functools.partial(Case, settings=LONG)  # on a busy machine, too
 in_vain = functools.partial(Case, end=NewConnectionError, reconnects=IN_VAIN)
 at_once = functools.partial(in_vain, reconnects={}, waits_s=0.0)
 
 CASES = {
-    **{"back by " + route: Case(opens, route) for route in ROUTES},
+    **{"back by " + route: back(opens, route) for route in ROUTES},
     "a handshake as the window closes": Case(opens_for_a_slow_handshake, "TLS"),
-    "ECONNRESET": Case(connects_raise([OSError(errno.ECONNRESET, ""), None])),
-    "ECONNABORTED": Case(connects_raise([OSError(errno.ECONNABORTED, ""), None])),
-    "pooled before the shim came": Case(was_pooled_before_the_shim_came),
+    "ECONNRESET": back(connects_raise([OSError(errno.ECONNRESET, ""), None])),
+    "ECONNABORTED": back(connects_raise([OSError(errno.ECONNABORTED, ""), None])),
+    "pooled before the shim came": back(was_pooled_before_the_shim_came),
     # it is not ours to use, and its place not the only one to find the copy's clock in
-    "Retry.sleep is a mock": Case(
+    "Retry.sleep is a mock": back(
         lambda it: [it.patched.setattr("urllib3.Retry.sleep", lambda *_: None), opens(it)]
     ),
     "the window is over": in_vain(waits_s=WINDOW_S),
