@@ -63,7 +63,8 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[Request]:
         if not is_a_connect and not settings.is_audit:
             arm(sock, state.origin, settings)
     phase, request = state.phase, state.request
-    if phase is CHECKED:
+    # else the rest of one, and somebody has checked all connections there are meanwhile
+    if phase is CHECKED and (request is None or request_rules.begins_a_request(data)):
         request = Request(state, conn, data, settings)
         _choose_socket(conn, state, request)
     elif request is None:
