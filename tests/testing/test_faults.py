@@ -4,18 +4,13 @@ import contextlib
 import http.client
 import re
 import socket
-import threading
 import time
-from collections import Counter
 
 import pytest
-import urllib3
 
 import lanes
 import stalepool_testing as testing
-from pools import pool_for
 from raw_client import RawClient, assert_eof, connected
-from replay_tools import side_by_side
 from stalepool_testing import TLS, Bandwidth, Blackout, FaultServer, Latency, ResetAtNextByte
 from stalepool_testing.kernel import wait_until
 
@@ -215,39 +210,6 @@ def test_what_the_kernel_cannot_do():
         with pytest.raises(testing.Unavailable, match="needs TCP"):
             server.add(Blackout())
         assert said(server) == []
-
-
-def ends(journal):
-    return Counter(connection.ended for connection in journal.connections)
-
-
-def test_each_reset_meets_one_request_of_busy_clients(tls):
-    """Other faults in between leave nothing. The shim would send each of them again."""
-    lost = []
-    is_over = threading.Event()
-
-    def client():
-        with pool_for(server, tls, timeout=30.0) as pool:
-            while not is_over.is_set():
-                try:
-                    assert pool.request("GET", "/").status == 200
-                except urllib3.exceptions.HTTPError as error:
-                    lost.append(error)
-
-    def fail_all():
-        try:
-            for resets in range(4, 25, 4):
-                server.journal.wait(lambda journal: ends(journal)[None] == 4, 30, "connections")
-                with server.add(Blackout()), server.add(Latency(0.001)):
-                    pass
-                with server.add(ResetAtNextByte("up" if resets % 8 else "down"), only_open=True):
-                    server.journal.wait(lambda j, n=resets: ends(j)["reset"] == n, 30, "resets")
-        finally:
-            is_over.set()
-
-    with testing.stalepool_off(), FaultServer(tls=tls) as server:
-        side_by_side([fail_all, *[client] * 4])
-        assert ends(server.journal)["reset"] == len(lost) == 24, lost
 
 
 GREEN = """
