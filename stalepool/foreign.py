@@ -51,8 +51,8 @@ def is_a_deadline(error: BaseException) -> bool:
 def is_a_handlers(error: BaseException) -> bool:
     """Tell whether it was raised in a signal handler, as those are set now."""
     handlers = [_signal.getsignal(number) for number in _signal.valid_signals()]
-    for handler in handlers:
-        if isinstance(handler, functools.partial):  # of Context.run, for example, which is C code
+    for handler in handlers[:]:
+        if isinstance(handler, functools.partial):  # Context.run, for example, calls its argument
             handlers += [handler.func, *handler.args]
     known = {_code_of(handler) or _name_of(handler) for handler in handlers}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

@@ -64,7 +64,7 @@ def _is_refusal(error: BaseException) -> bool:
 def open_socket(stock: Callable[[], Any], conn: Any, settings: Settings, module: Any) -> Any:
     """Return the socket that ``stock()`` opens, at once or while the peer's window is open.
 
-    :raises: what it raised first.
+    :raises: what it raised first, or an error of a later try that is no refusal.
     """
     try:
         return stock()
