@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal makes enums of all
 import _socket
-import functools
+import gc
 import sys
 import traceback
 from types import FunctionType, MethodType
@@ -49,35 +49,49 @@ def is_a_deadline(error: BaseException) -> bool:
 
 
 def is_a_handlers(error: BaseException) -> bool:
-    """Tell whether it was raised in a signal handler, as those are set now."""
+    """Tell whether it was raised in a signal handler, as those are set now.
+
+    Each is known by the functions that it is made of: as a method is, a partial, or a decorator's
+    wrapper. No code of theirs is run.
+    """
+    if not _runs_handlers():
+        return False
     handlers = [_signal.getsignal(number) for number in _signal.valid_signals()]
-    for handler in handlers[:]:
-        if isinstance(handler, functools.partial):  # Context.run, for example, calls its argument
-            handlers += [handler.func, *handler.args]
-    known = {_code_of(handler) or _name_of(handler) for handler in handlers}
+    known = {_place_of(function) for handler in handlers for function in _parts_of(handler)}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(frame.f_code in known or _name_in(frame) in known for frame in frames)
 
 
-def _code_of(handler: Any) -> Any:
-    """Return the code that a call of it runs; None for C code. Its own attributes are not asked."""
-    if isinstance(handler, MethodType):
-        handler = handler.__func__
-    is_function = isinstance(handler, FunctionType)
-    return getattr(handler if is_function else type(handler).__call__, "__code__", None)
+def _runs_handlers() -> bool:
+    """Tell whether this is the thread, and the interpreter, that runs signal handlers.
 
-
-def _name_of(handler: Any) -> Optional[str]:
-    """Return the name of what Cython or mypyc has compiled, whose frames have another code."""
+    In another interpreter even a reference to a handler may crash the process (measured).
+    """
     try:
-        module, name = (object.__getattribute__(handler, n) for n in ("__module__", "__name__"))
-    except AttributeError:
-        return None
-    return "%s.%s" % (module, name)
+        _signal.signal(_signal.SIGTERM, None)  # sets nothing: None is no handler
+    except ValueError:
+        return False
+    except TypeError:
+        pass
+    return True
+
+
+def _parts_of(handler: Any) -> List[Any]:
+    parts = [handler, *gc.get_referents(handler)]
+    parts += [part.__func__ for part in parts if type(part) is MethodType]
+    return parts + [vars(cls).get("__call__") for part in parts for cls in type(part).__mro__]
+
+
+def _place_of(function: Any) -> Any:
+    """Return the code of a function; of one of Cython's the name, since its frames have others."""
+    if type(function) is FunctionType:
+        return function.__code__
+    is_cythons = type(function).__name__ == "cython_function_or_method"
+    return "%s.%s" % (function.__module__, function.__name__) if is_cythons else None
 
 
 def _name_in(frame: Any) -> str:
-    # Cython puts the module before the name
+    # Cython puts module and class before the name
     return "%s.%s" % (frame.f_globals.get("__name__"), frame.f_code.co_name.rpartition(".")[2])
 
 

@@ -1,7 +1,6 @@
 """Which exceptions are foreign: they are the caller's, wherever in ours they are raised."""
 
 import contextlib
-import contextvars
 import functools
 import itertools
 import json
@@ -17,7 +16,7 @@ import lanes
 import stalepool
 from injection import Foreign, injecting
 from pools import end_while_idle, let_pass, pooled_connection, serving
-from replay_tools import after_checkout, have
+from replay_tools import after_checkout, have, side_by_side
 from stalepool import fallback, foreign
 from stalepool.connection.fresh_socket import address_of
 from stalepool.sockets import failure, liveness, tcp_info
@@ -78,12 +77,21 @@ def raise_signal():
     signal.raise_signal(signal.SIGUSR1)
 
 
+def cythons(handler):
+    """Its frame has the name that it has, and a code of its own."""
+    kind = type("cython_function_or_method", (), {"__call__": functools.partial(handler)})
+    made = kind()
+    made.__module__, made.__name__ = __name__, "handler"
+    return made
+
+
 MADE = {
     "function": lambda handler: handler,
     "method": lambda handler: types.MethodType(handler, object()),
     "partial": lambda handler: functools.partial(handler, "more"),
-    "partial of C code": lambda handler: functools.partial(contextvars.Context().run, handler),
-    "compiled": functools.lru_cache(),  # of C code, with the name that its frame has
+    "partial of a method": lambda h: functools.partial(types.MethodType(h, object())),
+    "C code": functools.lru_cache(),
+    "Cython's": cythons,
     "object": lambda handler: type("Handler", (), {"__call__": handler})(),
     "object that refuses": lambda handler: type(
         "Handler", (), {"__call__": handler, "__getattr__": lambda *_: 1 / 0}
@@ -98,6 +106,33 @@ def test_a_builtin_of_a_signal_handler_passes(kind, made, handled):
     handled(kind("the handler's"), made)
     with pytest.raises(kind, match="the handler's"):
         fallback.guarded("check_failed", "caught")(raise_signal)()
+
+
+def test_a_handler_is_asked_nothing(handled):
+    """It may be a proxy of what is gone, or make a lazy object of the application's."""
+    asked = []
+
+    class Lazy:
+        def __call__(self, *_):
+            pass
+
+        def __getattribute__(self, name):
+            asked.append(name)
+            return object.__getattribute__(self, name)
+
+    handled(None, lambda _: Lazy())
+    asked.clear()
+    assert not foreign.is_a_handlers(ValueError())
+    assert asked == []
+
+
+def test_where_no_handler_runs_none_is_looked_at(handled):
+    """In another interpreter that crashed the process: handlers are the main one's objects."""
+    handled(ValueError("the handler's"))
+    with pytest.raises(ValueError) as raised:
+        raise_signal()
+    found = side_by_side([lambda: foreign.is_a_handlers(raised.value)])
+    assert [foreign.is_a_handlers(raised.value), *found] == [True, False]
 
 
 # -- raised in the midst of a request, as by a signal handler; in a process of its own -------------
