@@ -79,8 +79,8 @@ def raise_signal():
 
 def cythons(handler):
     """Its frame has the name that it has, and a code of its own."""
-    kind = type("cython_function_or_method", (), {"__call__": functools.partial(handler)})
-    made = kind()
+    call = staticmethod(functools.partial(handler))
+    made = type("cython_function_or_method", (), {"__call__": call})()
     made.__module__, made.__name__ = __name__, "handler"
     return made
 
