@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # signal makes enums of all
 import _socket
+import functools
 import gc
 import sys
 import traceback
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, WrapperDescriptorType
 from typing import Any, Iterable, List, NoReturn, Optional
+
+LONGEST_CHAIN = 20  #: of partials and the like around a signal handler; one may hold itself
+_CYTHONS = "cython_function_or_method"  #: the class of a compiled function
 
 TIMED_OUT = "timed out"  #: the words of a socket's timeout
 #: packages whose exceptions our own calls raise
@@ -51,13 +55,12 @@ def is_a_deadline(error: BaseException) -> bool:
 def is_a_handlers(error: BaseException) -> bool:
     """Tell whether it was raised in a signal handler, as those are set now.
 
-    Each is known by the functions that it is made of: as a method is, a partial, or a decorator's
-    wrapper. No code of theirs is run.
+    Each is known by the function that a call of it runs. No code of theirs is run to find that.
     """
     if not _runs_handlers():
         return False
     handlers = [_signal.getsignal(number) for number in _signal.valid_signals()]
-    known = {_place_of(function) for handler in handlers for function in _parts_of(handler)}
+    known = {_place_of(function) for handler in handlers for function in _functions_of(handler)}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(frame.f_code in known or _name_in(frame) in known for frame in frames)
 
@@ -69,25 +72,36 @@ def _runs_handlers() -> bool:
     """
     try:
         _signal.signal(_signal.SIGTERM, None)  # sets nothing: None is no handler
-    except ValueError:
-        return False
-    except TypeError:
-        pass
+    except (TypeError, ValueError) as error:
+        if len(passed_through(error)) > 1:
+            raise  # a handler's, before Python 3.10
+        return isinstance(error, TypeError)
     return True
 
 
-def _parts_of(handler: Any) -> List[Any]:
-    parts = [handler, *gc.get_referents(handler)]
-    parts += [part.__func__ for part in parts if type(part) is MethodType]
-    return parts + [vars(cls).get("__call__") for part in parts for cls in type(part).__mro__]
+def _functions_of(handler: Any) -> List[Any]:
+    """Return the function that a call runs; of a wrapper in C, as wrapt's, all that it holds."""
+    for _ in range(LONGEST_CHAIN):
+        kind = type(handler)
+        if kind is FunctionType or kind.__name__ == _CYTHONS:
+            return [handler]
+        if issubclass(kind, functools.partial):
+            handler = functools.partial.func.__get__(handler)
+        elif kind in (MethodType, staticmethod, classmethod):
+            handler = handler.__func__
+        else:
+            calls = [vars(cls)["__call__"] for cls in kind.__mro__ if "__call__" in vars(cls)]
+            if not calls or type(calls[0]) is WrapperDescriptorType:
+                return [each for each in gc.get_referents(handler) if type(each) is FunctionType]
+            handler = calls[0]
+    return []
 
 
 def _place_of(function: Any) -> Any:
     """Return the code of a function; of one of Cython's the name, since its frames have others."""
     if type(function) is FunctionType:
         return function.__code__
-    is_cythons = type(function).__name__ == "cython_function_or_method"
-    return "%s.%s" % (function.__module__, function.__name__) if is_cythons else None
+    return "%s.%s" % (function.__module__, function.__name__)
 
 
 def _name_in(frame: Any) -> str:

@@ -11,6 +11,7 @@ import sys
 import types
 
 import pytest
+import wrapt
 
 import lanes
 import stalepool
@@ -85,11 +86,20 @@ def cythons(handler):
     return made
 
 
+class Partial(functools.partial):
+    """Is not merged into the one around it."""
+
+
 MADE = {
     "function": lambda handler: handler,
     "method": lambda handler: types.MethodType(handler, object()),
     "partial": lambda handler: functools.partial(handler, "more"),
     "partial of a method": lambda h: functools.partial(types.MethodType(h, object())),
+    "partial of a partial": lambda handler: functools.partial(Partial(handler)),
+    "wrapt's": lambda handler: functools.partial(
+        wrapt.decorator(lambda f, _, a, k: f(*a))(handler)
+    ),
+    "static": lambda handler: type("Handler", (), {"__call__": staticmethod(handler)})(),
     "C code": functools.lru_cache(),
     "Cython's": cythons,
     "object": lambda handler: type("Handler", (), {"__call__": handler})(),
@@ -124,6 +134,23 @@ def test_a_handler_is_asked_nothing(handled):
     asked.clear()
     assert not foreign.is_a_handlers(ValueError())
     assert asked == []
+
+
+def test_what_a_handler_belongs_to_is_none(handled):
+    """A failure of its own is not taken for a deadline."""
+
+    class Dialer:
+        def __call__(self, *_):
+            raise OSError("of its own")
+
+        def reload(self, *_):
+            pass
+
+    dial = Dialer()
+    handled(None, lambda _: dial.reload)
+    with pytest.raises(OSError) as raised:
+        dial()
+    assert not foreign.is_a_handlers(raised.value)
 
 
 def test_where_no_handler_runs_none_is_looked_at(handled):
