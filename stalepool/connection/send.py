@@ -63,8 +63,7 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[Request]:
         if not is_a_connect and not settings.is_audit:
             arm(sock, state.origin, settings)
     phase, request = state.phase, state.request
-    # a request that is under way goes on, though somebody else has checked its connection
-    if phase is CHECKED and (request is None or request_rules.begins_a_request(data)):
+    if phase is CHECKED:
         request = Request(state, conn, data, settings)
         _choose_socket(conn, state, request)
     elif request is None:
