@@ -14,10 +14,8 @@ import traceback
 from types import FunctionType, MethodType, WrapperDescriptorType
 from typing import Any, Iterable, List, NoReturn, Optional
 
-LONGEST_CHAIN = 20  #: of partials and the like around a signal handler; one may hold itself
-_CYTHONS = "cython_function_or_method"  #: the class of a compiled function
-
 TIMED_OUT = "timed out"  #: the words of a socket's timeout
+LONGEST_CHAIN = 20  #: of partials and the like around a signal handler; one may hold itself
 #: packages whose exceptions our own calls raise
 _CALLED_BY_US = frozenset(
     (
@@ -60,7 +58,7 @@ def is_a_handlers(error: BaseException) -> bool:
     if not _runs_handlers():
         return False
     handlers = [_signal.getsignal(number) for number in _signal.valid_signals()]
-    known = {_place_of(function) for handler in handlers for function in _functions_of(handler)}
+    known = {place for handler in handlers for place in _places_of(handler)}
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return any(frame.f_code in known or _name_in(frame) in known for frame in frames)
 
@@ -71,20 +69,26 @@ def _runs_handlers() -> bool:
     In another interpreter even a reference to a handler may crash the process (measured).
     """
     try:
-        _signal.signal(_signal.SIGTERM, None)  # sets nothing: None is no handler
+        _signal.signal(_signal.SIGTERM, None)  # always refused: None is no handler
     except (TypeError, ValueError) as error:
         if len(passed_through(error)) > 1:
             raise  # a handler's, before Python 3.10
-        return isinstance(error, TypeError)
+        if isinstance(error, ValueError):
+            return False
     return True
 
 
-def _functions_of(handler: Any) -> List[Any]:
-    """Return the function that a call runs; of a wrapper in C, as wrapt's, all that it holds."""
+def _places_of(handler: Any) -> List[Any]:
+    """Return the code that a call runs; of Cython's the name, since its frames have other codes.
+
+    Of a wrapper in C, as wrapt's, the code of each function that it holds.
+    """
     for _ in range(LONGEST_CHAIN):
         kind = type(handler)
-        if kind is FunctionType or kind.__name__ == _CYTHONS:
-            return [handler]
+        if kind is FunctionType:
+            return [handler.__code__]
+        if kind.__name__ == "cython_function_or_method":
+            return ["%s.%s" % (handler.__module__, handler.__name__)]
         if issubclass(kind, functools.partial):
             handler = functools.partial.func.__get__(handler)
         elif kind in (MethodType, staticmethod, classmethod):
@@ -92,16 +96,10 @@ def _functions_of(handler: Any) -> List[Any]:
         else:
             calls = [vars(cls)["__call__"] for cls in kind.__mro__ if "__call__" in vars(cls)]
             if not calls or type(calls[0]) is WrapperDescriptorType:
-                return [each for each in gc.get_referents(handler) if type(each) is FunctionType]
+                held = gc.get_referents(handler)
+                return [each.__code__ for each in held if type(each) is FunctionType]
             handler = calls[0]
     return []
-
-
-def _place_of(function: Any) -> Any:
-    """Return the code of a function; of one of Cython's the name, since its frames have others."""
-    if type(function) is FunctionType:
-        return function.__code__
-    return "%s.%s" % (function.__module__, function.__name__)
 
 
 def _name_in(frame: Any) -> str:

@@ -15,6 +15,7 @@ import wrapt
 
 import lanes
 import stalepool
+from breaks import breaks
 from injection import Foreign, injecting
 from pools import end_while_idle, let_pass, pooled_connection, serving
 from replay_tools import after_checkout, have, side_by_side
@@ -160,6 +161,17 @@ def test_where_no_handler_runs_none_is_looked_at(handled):
         raise_signal()
     found = side_by_side([lambda: foreign.is_a_handlers(raised.value)])
     assert [foreign.is_a_handlers(raised.value), *found] == [True, False]
+
+
+def test_an_error_that_comes_while_that_is_asked_passes():
+    """Until Python 3.10 a pending handler runs as a signal's handler is set."""
+
+    def refuse(*_):
+        raise ValueError("the handler's")
+
+    with breaks("signals", by=types.SimpleNamespace(SIGTERM=15, signal=refuse)):
+        with pytest.raises(ValueError, match="the handler's"):
+            foreign.is_a_handlers(OSError())
 
 
 # -- raised in the midst of a request, as by a signal handler; in a process of its own -------------

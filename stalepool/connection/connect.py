@@ -30,14 +30,14 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         if address is None:
             sock = open_socket(stock, self, settings, module)
         else:
-            sock = _connect_to(address, stock, self)
+            sock = _connect_to(self, address, stock)
         note_opened(sock)
         return sock
 
     return _new_conn
 
 
-def _connect_to(address: str, stock: Callable[[], Any], conn: Any) -> Any:
+def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
     """Connect to an address; everything but the connect still sees the name."""
     if hasattr(conn, "_socks_options"):  # the proxy looks the name up
         return stock()
