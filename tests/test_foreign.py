@@ -1,6 +1,7 @@
 """Which exceptions are foreign: they are the caller's, wherever in ours they are raised."""
 
 import contextlib
+import contextvars
 import functools
 import itertools
 import json
@@ -81,7 +82,7 @@ def raise_signal():
 
 def cythons(handler):
     """Its frame has the name that it has, and a code of its own."""
-    call = staticmethod(functools.partial(handler))
+    call = staticmethod(functools.partial(contextvars.Context().run, handler))
     made = type("cython_function_or_method", (), {"__call__": call})()
     made.__module__, made.__name__ = __name__, "handler"
     return made
