@@ -218,8 +218,13 @@ BEHIND_HAPROXY = (
     *("FIN, acted on", "RST, acted on", "FIN on every connection", "RST on every connection"),
     *("read timeout", "body cut by a FIN"),
 )
-#: stock's own outcome varies: the proxy may be told of the RST before it has passed on the answer
-RACES_IN_A_TUNNEL = ("idle: half-open", "413 before the body was read")
+#: stock's own outcome varies: the RST may overtake the answer in the proxy, or come to the client
+#: while it sends, or once it waits
+RACES_IN_A_TUNNEL = (
+    "idle: half-open",
+    "413 before the body was read",
+    "RST before the body was read",
+)
 
 
 class Cell(NamedTuple):
