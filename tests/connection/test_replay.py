@@ -135,7 +135,7 @@ def test_the_connect_of_the_second_try_is_refused(sleeper):
         way.server.stop_listening()
         return Close()
 
-    with shim_with_replay(reconnect_window_s=0.4), direct(answer) as way:
+    with shim_with_replay(reconnect_window_s=60), direct(answer) as way:
         prime(way.pool)
         sleeper.after(1, way.server.listen)
         assert outcome(way.pool, "GET") == 200
