@@ -23,7 +23,7 @@ TIMES_OUTLIVED = 3
 class Knowledge:
     """Facts learnt of one origin; each is written in one step, so that threads need no lock."""
 
-    has_answered = False  #: in this process, or is the peer of a connection older than the install
+    has_answered = False  #: a request of this process
     answers_probes = False  #: TCP keepalive probes
     _swallowed_until = 0.0
     _fins: Tuple[Tuple[float, float], ...] = ()  # (monotonic time, idle time in seconds)

@@ -45,7 +45,7 @@ def _check(conn: Any, settings: Settings) -> Action:
         return Action.DEFER
     if conn.sock is None:
         return Action.DISCARD
-    state = states.find(conn.sock) or states.adopt(conn)
+    state = states.find(conn.sock) or State(conn, states.IDLE)
     if state.phase is states.UPGRADED or _is_in_use(conn):
         return Action.DEFER
     if state.phase is states.CHECKED:

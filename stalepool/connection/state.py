@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
-from stalepool.connection.origins import origin_of, peer_of
-from stalepool.sockets.layers import RawSocket, layers_of, raw_of
+from stalepool.connection.origins import origin_of
+from stalepool.sockets.layers import RawSocket, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 if TYPE_CHECKING:
@@ -167,18 +167,6 @@ def find(sock: Any) -> Optional[State]:
 def sockets_of(origin: stats.Origin) -> List[Any]:
     """List the sockets to an origin, with None for each that is gone."""
     return [state.sock() for state in list(_states.values()) if state.origin is origin]
-
-
-def adopt(conn: Any) -> State:
-    """Begin the state of a connection that was pooled before the install.
-
-    It may never have answered, so its next request is not replayed. Its peer has been reached, so a
-    refused connect is tried again.
-    """
-    state, layers = State(conn, IDLE), layers_of(conn.sock)
-    if layers is not None and layers.is_tcp:  # all Unix sockets have one name
-        stats.origin(peer_of(conn)).knowledge.has_answered = True
-    return state
 
 
 #: descriptor -> fork generation of the process that last opened it; no entry: the first process

@@ -105,15 +105,6 @@ def its_target_alone_has_answered(it):
         assert get(pool) == 200
 
 
-def was_pooled_before_the_shim_came(it):
-    """Its peer has answered this process, whether or not anybody was there to note it."""
-    it.way.gate.listen()
-    assert pools.in_stock(it.way.send, "GET") == 200
-    pools.forget_what_was_counted()
-    it.way.shut()
-    opens(it)
-
-
 SAVED, IN_VAIN = {"ok": 1, "windows": 1}, {"failed": 1, "windows": 1}
 LONG = {"reconnect_window_s": 60}
 
@@ -143,7 +134,6 @@ CASES = {
     "a handshake as the window closes": Case(opens_for_a_slow_handshake, "TLS"),
     "ECONNRESET": back(connects_raise([OSError(errno.ECONNRESET, ""), None])),
     "ECONNABORTED": back(connects_raise([OSError(errno.ECONNABORTED, ""), None])),
-    "pooled before the shim came": back(was_pooled_before_the_shim_came),
     # it is not ours to use, and its place not the only one to find the copy's clock in
     "Retry.sleep is a mock": back(
         lambda it: [it.patched.setattr("urllib3.Retry.sleep", lambda *_: None), opens(it)]
@@ -240,12 +230,10 @@ def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper):
 
 
 def test_a_unix_socket_is_no_peer_of_its_name():
-    """All of them are called localhost, pooled before the shim came or since."""
-    with serving(family=socket.AF_UNIX) as (_, old), serving(family=socket.AF_UNIX) as (_, new):
-        assert pools.in_stock(get, old) == 200
-        with shim():
-            assert [get(old), get(new)] == [200, 200]
-            assert not stats.origin("http://localhost:80").knowledge.has_answered
+    """All of them are called localhost."""
+    with shim(), serving(family=socket.AF_UNIX) as (_, pool):
+        assert get(pool) == 200
+        assert not stats.origin("http://localhost:80").knowledge.has_answered
 
 
 def test_a_thread_waits_for_one_window(sleeper):
