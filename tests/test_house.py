@@ -24,8 +24,8 @@ from stalepool.connection.state import State
 #: from the bottom; the rooms of one floor do not import each other
 FLOORS = (
     {
-        "shared": "clock fallback foreign knowledge runtime setting_kinds settings stats status"
-        " status_file summary"
+        "shared": "clock fallback foreign knowledge runtime setting_kinds settings signal_handlers"
+        " stats status status_file summary"
     },
     {"sockets": "sockets"},
     {"connection": "connection", "contrib": "contrib"},

@@ -15,7 +15,8 @@ from stalepool.connection.connect import PINNED, arm
 from stalepool.connection.reconnect import connect_errors
 from stalepool.connection.request import Request
 from stalepool.connection.timeouts import number_of
-from stalepool.foreign import drop_frames, is_a_deadline, is_a_handlers, raise_again
+from stalepool.foreign import drop_frames, is_a_deadline, raise_again
+from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of, raw_of

@@ -13,7 +13,8 @@ import sys
 from typing import Any, Optional, Tuple, Type
 
 from stalepool.clock import monotonic
-from stalepool.foreign import TIMED_OUT, is_a_deadline, is_a_handlers, is_timeout
+from stalepool.foreign import TIMED_OUT, is_a_deadline, is_timeout
+from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP
@@ -44,9 +45,9 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     :param sock: the connection's socket, of any kind, still open.
     :param error: what the operation raised; None if a read found the end (``b""``).
     """
-    if error is not None and not isinstance(error, socket_errors()):
-        return False
-    if error is not None and (is_timeout(error) or is_a_deadline(error)):
+    if error is not None and (
+        not isinstance(error, socket_errors()) or is_timeout(error) or is_a_deadline(error)
+    ):
         return False
     layers = layers_of(sock)
     events = None if layers is None else liveness.events_now(layers.raw)

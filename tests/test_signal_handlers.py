@@ -1,0 +1,164 @@
+"""Exceptions of signal handlers are known by what a call of the handler runs."""
+
+import contextlib
+import contextvars
+import functools
+import itertools
+import select
+import signal
+import socket
+import types
+
+import pytest
+import wrapt
+
+from breaks import breaks
+from injection import injecting
+from replay_tools import side_by_side
+from stalepool import fallback
+from stalepool.connection.fresh_socket import address_of
+from stalepool.signal_handlers import is_a_handlers
+from stalepool.sockets import failure, liveness, tcp_info
+from stalepool.sockets.layers import layers_of
+
+
+@pytest.fixture
+def handled():
+    """Sets the exception that the handler of :func:`raise_signal` raises."""
+
+    def set_to(error, made=lambda handler: handler):
+        def handler(*_):
+            raise error
+
+        signal.signal(signal.SIGUSR1, made(handler))
+
+    before = signal.getsignal(signal.SIGUSR1)
+    yield set_to
+    signal.signal(signal.SIGUSR1, before)
+
+
+def raise_signal():
+    signal.raise_signal(signal.SIGUSR1)
+
+
+def cythons(handler):
+    """Its frame has the name that it has, and a code of its own."""
+    call = staticmethod(functools.partial(contextvars.Context().run, handler))
+    made = type("cython_function_or_method", (), {"__call__": call})()
+    made.__module__, made.__name__ = __name__, "handler"
+    return made
+
+
+class Partial(functools.partial):
+    """Is not merged into the one around it."""
+
+
+MADE = {
+    "function": lambda handler: handler,
+    "method": lambda handler: types.MethodType(handler, object()),
+    "partial": lambda handler: functools.partial(handler, "more"),
+    "partial of a method": lambda h: functools.partial(types.MethodType(h, object())),
+    "partial of a partial": lambda handler: functools.partial(Partial(handler)),
+    "wrapt's": lambda handler: functools.partial(
+        wrapt.decorator(lambda f, _, a, k: f(*a))(handler)
+    ),
+    "static": lambda handler: type("Handler", (), {"__call__": staticmethod(handler)})(),
+    "C code": functools.lru_cache(),
+    "Cython's": cythons,
+    "object": lambda handler: type("Handler", (), {"__call__": handler})(),
+    "object that refuses": lambda handler: type(
+        "Handler", (), {"__call__": handler, "__getattr__": lambda *_: 1 / 0}
+    )(),
+}
+
+
+@pytest.mark.parametrize("kind", [ValueError, ConnectionResetError])
+@pytest.mark.parametrize("made", MADE.values(), ids=MADE)
+def test_a_builtin_of_a_signal_handler_passes(kind, made, handled):
+    """One that we have caused would be caught."""
+    handled(kind("the handler's"), made)
+    with pytest.raises(kind, match="the handler's"):
+        fallback.guarded("check_failed", "caught")(raise_signal)()
+
+
+def test_a_handler_is_asked_nothing(handled):
+    """It may be a proxy of what is gone, or make a lazy object of the application's."""
+    asked = []
+
+    class Lazy:
+        def __call__(self, *_):
+            pass
+
+        def __getattribute__(self, name):
+            asked.append(name)
+            return object.__getattribute__(self, name)
+
+    handled(None, lambda _: Lazy())
+    asked.clear()
+    assert not is_a_handlers(ValueError())
+    assert asked == []
+
+
+def test_what_a_handler_belongs_to_is_none(handled):
+    """A failure of its own is not taken for a deadline."""
+
+    class Dialer:
+        def __call__(self, *_):
+            raise OSError("of its own")
+
+        def reload(self, *_):
+            pass
+
+    dial = Dialer()
+    handled(None, lambda _: dial.reload)
+    with pytest.raises(OSError) as raised:
+        dial()
+    assert not is_a_handlers(raised.value)
+
+
+def test_where_no_handler_runs_none_is_looked_at(handled):
+    """In another interpreter that crashed the process: handlers are the main one's objects."""
+    handled(ValueError("the handler's"))
+    with pytest.raises(ValueError) as raised:
+        raise_signal()
+    found = side_by_side([lambda: is_a_handlers(raised.value)])
+    assert [is_a_handlers(raised.value), *found] == [True, False]
+
+
+def test_an_error_that_comes_while_that_is_asked_passes():
+    """Until Python 3.10 a pending handler runs as a signal's handler is set."""
+
+    def refuse(*_):
+        raise ValueError("the handler's")
+
+    with breaks("signals", by=types.SimpleNamespace(SIGTERM=15, signal=refuse)):
+        with pytest.raises(ValueError, match="the handler's"):
+            is_a_handlers(OSError())
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda sock: liveness.examine(layers_of(sock), liveness.poller(sock)),
+        failure.answer_has_begun,
+        lambda sock: tcp_info.ask(layers_of(sock)),
+        lambda sock: address_of(types.SimpleNamespace(sock=sock, port=0)),
+    ],
+    ids=["examine", "answer_has_begun", "ask", "address_of"],
+)
+def test_an_error_of_a_signal_handler_is_not_taken_for_the_sockets_word(ask, handled):
+    """It is an OSError, too."""
+    handled(ConnectionResetError("the handler's"))
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as both:
+        sock = both.enter_context(socket.create_connection(server.getsockname()))
+        both.enter_context(server.accept()[0]).sendall(b"an answer")
+        select.select([sock], [], [])
+        for line in itertools.count():
+            with injecting(line, raise_signal) as places:
+                try:
+                    ask(sock)
+                except ConnectionResetError:
+                    continue
+            assert places == []
+            break
+    assert line > 3
