@@ -138,13 +138,12 @@ def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
 
     :param sock: a socket, which has ``pending`` if it is a TLS socket; or its layers.
     """
-    ssl: Any = sys.modules.get("ssl")
+    ssl: Any = sys.modules.get("_ssl")  # in C: somebody may have replaced the classes of ssl
     is_left = isinstance(error, OSError) and ssl is not None and not isinstance(error, ssl.SSLError)
-    if not is_left or not hasattr(sock, "pending"):
-        return
-    # CPython empties it for each new object
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+    if is_left and hasattr(sock, "pending"):
+        # CPython empties it for each new object
+        context = ssl._SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context._wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), True)
 
 
 def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:

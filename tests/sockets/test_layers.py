@@ -96,10 +96,10 @@ def test_an_error_of_one_tls_connection_is_not_met_on_another(kind):
 
 def test_where_there_is_no_tls_there_are_no_errors_of_it(monkeypatch):
     """Nothing of OpenSSL's is made, and nothing asked of it where it is not loaded."""
-    monkeypatch.setattr(ssl, "SSLContext", lambda *args: pytest.fail("made"))
+    monkeypatch.setattr("_ssl._SSLContext", lambda *args: pytest.fail("made"))
     with testing.healthy() as pair:
         layers.clear_tls_errors(pair.client, ConnectionResetError())
-        monkeypatch.setitem(sys.modules, "ssl", None)
+        monkeypatch.setitem(sys.modules, "_ssl", None)
         layers.clear_tls_errors(pair.client, ConnectionResetError())
 
 
