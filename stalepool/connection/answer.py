@@ -51,7 +51,7 @@ class Answer:
             if not first:
                 first = recover(self, request, error)
             elif request.wait_s is not None:
-                self.fp.raw._sock.settimeout(request.limit_s)
+                restore_timeout(self, request)
             super().begin(*args, **options)  # type: ignore[misc]
             if (
                 not state.answers  # so it is after a replay, too

@@ -140,7 +140,7 @@ def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
     """
     ssl: Any = sys.modules.get("_ssl")  # in C: somebody may have replaced the classes of ssl
     is_left = isinstance(error, OSError) and ssl is not None and not isinstance(error, ssl.SSLError)
-    if is_left and hasattr(sock, "pending"):
+    if is_left and hasattr(type(sock), "pending"):  # an instance of gevent's may raise
         # CPython empties it for each new object
         context = ssl._SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context._wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), True)

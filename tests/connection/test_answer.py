@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import copyreg
+import errno
 import gc
 import http.client
 import io
@@ -79,6 +80,24 @@ def test_an_answer_whose_connection_is_gone(times, step, status):
             assert response.status == status
         response.close()
         assert (asked(server), stalepool.snapshot()["fallbacks"]) == (1, {})
+
+
+class Gone(socket.socket):
+    """Another thread has detached it while an answer was awaited: the old timeout is refused."""
+
+    __slots__ = ()
+
+    def settimeout(self, seconds):
+        if self.gettimeout() < seconds:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        super().settimeout(seconds)
+
+
+def test_an_answer_that_has_come_is_read_though_its_socket_is_gone():
+    with shim(replay="idempotent", silence_s=15), reused() as (_, pool):
+        pooled_connection(pool).sock.__class__ = Gone
+        assert get(pool, timeout=16) == 200
+        assert stalepool.snapshot()["fallbacks"] == {"answer_failed": 1}
 
 
 BOUND, LIMITED, UPGRADED = "bound to an identity", "idle limit 7 s", "upgraded"

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import stalepool_testing as testing
+from breaks import raises
 from socket_states import KINDS, STATES
 from stalepool.sockets import layers
 from stalepool.sockets.verdict import Verdict
@@ -97,6 +98,8 @@ def test_an_error_of_one_tls_connection_is_not_met_on_another(kind):
 def test_where_there_is_no_tls_there_are_no_errors_of_it(monkeypatch):
     """Nothing of OpenSSL's is made, and nothing asked of it where it is not loaded."""
     monkeypatch.setattr("_ssl._SSLContext", lambda *args: pytest.fail("made"))
+    detached_by_gevent = type("Socket", (), {"__getattr__": raises})()
+    layers.clear_tls_errors(detached_by_gevent, ConnectionResetError())
     with testing.healthy() as pair:
         layers.clear_tls_errors(pair.client, ConnectionResetError())
         monkeypatch.setitem(sys.modules, "_ssl", None)
