@@ -73,7 +73,6 @@ class Origin:
         if self.name != OTHERS:
             return self._knowledge
         unknown = Knowledge()
-        unknown.untrue_limit_s = 0  # else each connection would have to outlive it
         unknown.stop_moves()
         unknown.note_probes_swallowed()  # so they are no evidence
         return unknown

@@ -121,9 +121,6 @@ def _verdict_on_idleness(
         return Verdict.ALIVE  # it carries an identity: kept while it is alive
     if limit_s is not None and idle_s >= limit_s:
         return Verdict.IDLE_TOO_LONG
-    if state.idle_limit_s == 0 and knowledge.untrue_limit_s < 0:
-        knowledge.note_outlived(0)  # a server that rounds down says 0, too
-        return Verdict.IDLE_TOO_LONG
     if info is None:
         return Verdict.ALIVE
     if armed is not None and info.has_answered_a_probe(armed.idle_s):

@@ -189,8 +189,10 @@ _timeout_of_a_hint = re.compile(r"(?:^|,)\s*timeout\s*=\s*([0-9]+)\s*(?:,|$)", r
 def keep_alive_hint_s(value: str) -> Optional[float]:
     """Return the seconds in a ``Keep-Alive`` header (RFC 2068, 19.7.1.1); None where it has none.
 
+    Nor has 0, which may be anything below a second: some servers round down.
+
     >>> keep_alive_hint_s("timeout=5, max=100")
     5.0
     """
     found = _timeout_of_a_hint(value)
-    return None if found is None else float(found[1])
+    return (float(found[1]) or None) if found else None

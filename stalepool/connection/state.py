@@ -112,8 +112,8 @@ class State:
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""
-        if idle_limit_s is not None and idle_limit_s != self.idle_limit_s:
-            self.idle_limit_s, self.full_check_from_s = idle_limit_s, 0.0
+        if idle_limit_s is not None:
+            self.idle_limit_s = idle_limit_s
         if is_bound:
             self.is_bound = True
         if is_upgraded:

@@ -27,7 +27,7 @@ class Verdict(enum.Enum):
     TIMED_OUT = "timed_out", "given up by the kernel (keepalive, unreachable)"
     UNREAD = "unread", "unread bytes that answer no request of ours"
     TLS_PENDING = "tls_pending", "bytes of an earlier record left in the TLS layer"
-    IDLE_TOO_LONG = "idle_too_long", "idle for max_idle_s, or Keep-Alive: timeout=0"
+    IDLE_TOO_LONG = "idle_too_long", "idle for max_idle_s"
     FOREIGN_PROCESS = "foreign_process", "opened before fork(), belongs to the parent"
     NO_SOCKET = "no_socket", "no open socket on the connection object"
     UNKNOWN = "unknown", "a class or socket that cannot be asked", Action.DEFER

@@ -34,15 +34,8 @@ def announcing(seconds):
 #: max_idle_s, what is answered -> the verdicts, how many connections there are. Where seconds pass
 #: before the last request, it is on a Unix socket: without TCP_INFO they count from the last answer
 LIMITS = {
-    # as good as closed; but a server that rounds down says 0, too: its connections live on, as is
-    # learnt of three
-    "announced: not at all": (60, [announcing(0)] * 10, {"idle_too_long": 3, "alive": 6}, 4),
-    # also one that comes after a fast check has sufficed, and not for the next connection
-    "the last announcement counts": (
-        None,
-        [Respond(), Respond(), announcing(60), announcing(0), Respond(), Respond()],
-        *({"alive": 4, "idle_too_long": 1}, 2),
-    ),
+    # by a server that rounds down, and whose slots may all be in use, so that it refuses another
+    "announced: less than a second": (60, [announcing(0)] * 3, {"alive": 2}, 1),
     "from the last data on": (1.0, [Respond(), SlowAnswer(1.2), Respond()], {"alive": 2}, 1),
     # not by a second, not by a margin: it is reused, whatever its age, until it ends
     "announced, and no reason to close": (None, [announcing(1)] * 3, {"alive": 2}, 1, 7 * 86400),

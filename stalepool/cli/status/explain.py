@@ -24,7 +24,7 @@ VERDICTS = {
     "timed_out": "nothing to do; the path to this origin was down",
     "unread": "read what the server sends on idle connections: a 408, or one answer too many",
     "tls_pending": "find the server that sends more than one answer: urllib3 would have taken it",
-    "idle_too_long": "nothing to do; that is max_idle_s, or Keep-Alive: timeout=0",
+    "idle_too_long": "nothing to do; that is max_idle_s",
     "foreign_process": "nothing to do; the service opens connections before it forks",
     "no_socket": NOTHING,
     "unknown": "nothing to do in audit mode; else see the fallback unknown_connection",
