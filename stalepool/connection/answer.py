@@ -93,9 +93,9 @@ def _begin_to_wait(response: Answer) -> Optional[Request]:
         return None
     sock = getattr(response.fp.raw, "_sock", None)
     state = by_id(id(sock))
-    if state is None or state.request is None or state.sock() is not sock:
+    request = None if state is None else state.request  # read once: an install drops it
+    if state is None or request is None or state.sock() is not sock:
         return None
-    request = state.request
     conn = request.conn()
     if conn is None or conn.sock is not sock:
         return None
