@@ -125,6 +125,29 @@ def test_where_no_handler_runs_none_is_looked_at(handled):
     assert [is_a_handlers(raised.value), *found] == [True, False]
 
 
+def test_where_no_handler_is_set_no_code_is_looked_at(run_python):
+    """An audit hook may forbid that: what it raised would reach the caller in place of an error."""
+    script = """
+        import json, sys
+        from replay_tools import outcome, reused
+        from pools import shim
+        from stalepool_testing import Reset
+
+        def forbid(event, args):
+            if is_on and (event.startswith("gc.") or args[1:] in (("f_code",), ("__code__",))):
+                raise RuntimeError(event)
+
+        is_on = False
+        sys.addaudithook(forbid)
+        with shim(), reused(Reset()) as (_, pool):
+            is_on = True
+            said = outcome(pool, "POST")
+            is_on = False
+        print(json.dumps(said))
+    """
+    assert run_python(script) == ["ProtocolError", "ConnectionResetError"]
+
+
 def test_an_error_that_comes_while_that_is_asked_passes():
     """Until Python 3.10 a pending handler runs as a signal's handler is set."""
 
