@@ -68,7 +68,7 @@ WRITERS = {
     "connection.answer": {"limit_s", "phase", "sent_at", "wait_s"},
     "connection.recover": {"wait_s"},
     "connection.checkout": {"phase"},  # a call would cost the fast check a fifth
-    "connection.full_check": {"full_check_from_s", "pending_move", "replaced_silent"},
+    "connection.full_check": {"pending_move", "replaced_silent"},
     "connection.move": {"is_reused", "moved_for", "replaced_silent"},
     "connection.replay": {"first_error", "is_replayed", "limit_s"},
 }

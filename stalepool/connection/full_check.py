@@ -104,8 +104,6 @@ def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, floa
             probed_after_s = None if armed is None else armed.idle_s
             trusted_s = shorter(float("inf"), probed_after_s, settings.max_idle_s)
             state.trust(trusted_s, poll, layers.pending is not None)
-            if runtime.current is not settings:  # another thread has installed meanwhile
-                state.full_check_from_s = 0.0
     elif verdict in DEATHS:
         _note_death(state, verdict, layers, info, idle_s)
     return verdict, idle_s

@@ -158,18 +158,6 @@ def test_of_unix_sockets_no_limit_is_observed():
         assert counters(server)["knowledge"]["observed_idle_limit_s"] is None
 
 
-def test_another_thread_installs_while_a_connection_is_checked():
-    """The next check is a full one: it asks by the new settings."""
-    with serving() as (server, pool):
-        assert in_stock(get, pool) == 200
-        with shim(), breaks("keepalive", by=lambda *_: stalepool.install(max_idle_s=1)):
-            assert get(pool) == 200
-            let_pass(pool, 2)
-            pools.wait_idle(pool, 1)
-            assert get(pool) == 200
-            assert verdicts(server) == {"alive": 1, "idle_too_long": 1}
-
-
 def test_key_updates():
     """Each makes a healthy connection readable: at the full check, then at the fast one."""
     try:
