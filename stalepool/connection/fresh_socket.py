@@ -61,10 +61,6 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
     vars(clone).update({"timeout": limit_s, PINNED: address})
     try:
         clone.connect()
-        _let_go_of_the_same(clone, conn.sock)
-        info = tcp_info.ask(layers_of(clone.sock))
-        if info is not None and info.state != tcp_info.ESTABLISHED:
-            return None  # TCP_FASTOPEN_CONNECT: the SYN goes out with the first data
         fresh, clone.sock = clone.sock, None
         return fresh
     except connect_errors(clone) as error:
@@ -75,18 +71,6 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
             clone.sock.close()
     drop_frames(failed)
     return None
-
-
-def _let_go_of_the_same(clone: Any, old: Any) -> None:
-    """Take from a copy the socket that the connection has: it must not close it.
-
-    Somebody's ``create_connection()`` may hand one out: the object, or one made of its descriptor.
-    """
-    fresh, raw = raw_of(clone.sock), raw_of(old)
-    if fresh is not None and raw is not None and fresh.fileno() == raw.fileno():
-        clone.sock = None
-        if fresh is not raw:
-            fresh.detach()
 
 
 def _copy_of(conn: Any) -> Any:

@@ -14,7 +14,6 @@ from urllib3.connection import HTTPConnection
 import stalepool
 import stalepool_testing as testing
 from breaks import breaks, raises
-from delayed_answers import SILENT
 from errors import links
 from freed import is_freed_under_eventlet
 from pools import (
@@ -38,7 +37,6 @@ from stalepool import runtime
 from stalepool.connection.fresh_socket import address_of, take
 from stalepool.connection.request import Request
 from stalepool.connection.state import FRESH, State, find
-from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, Close, FaultServer, ProcessThenReset, Respond
 
 
@@ -267,21 +265,6 @@ def test_a_connect_that_is_wrapped_and_times_out(monkeypatch):
         assert server.journal[-1].connection == 0
 
 
-@pytest.mark.parametrize("is_object", [True, False])
-def test_handed_the_socket_that_it_has(is_object, monkeypatch):
-    """By the application, which may have it from a supervisor, as a descriptor."""
-    stock, held = urllib3.util.connection.create_connection, []
-
-    def hand_out(*args, **options):
-        if not held:
-            sock = stock(*args, **options)
-            held.append(sock if is_object else sock.detach())
-        return held[0] if is_object else socket.socket(fileno=held[0])
-
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", hand_out)
-    assert_sockets(HTTPConnection, 1, rides_it=False)
-
-
 def test_in_another_network_namespace_none_is_opened():
     """There another server may have the address."""
     with breaks("network namespace", by=lambda raw: False):
@@ -295,13 +278,6 @@ def test_a_hook_of_the_pools_may_have_been_decorated(name, cls, monkeypatch):
     monkeypatch.setattr(cls, name, functools.wraps(getattr(cls, name))(lambda *args: None))
     is_for_tls = cls is urllib3.HTTPSConnectionPool
     assert_sockets(HTTPConnection, 1 + is_for_tls, rides_it=is_for_tls)
-
-
-def test_a_socket_that_is_not_connected_yet_takes_no_place():
-    """Under TCP_FASTOPEN_CONNECT the SYN goes out with the first data."""
-    syn_sent = TcpInfo(**{**SILENT, "state": 2})  # linux/tcp_states.h
-    with breaks("TCP_INFO", by=lambda _: syn_sent):
-        assert_sockets(HTTPConnection, 2, rides_it=False)
 
 
 PINNED = """

@@ -131,7 +131,7 @@ def test_only_the_fresh_socket_is_probed_more_often(has_answered_one):
         with watched(CASES["first probe"], pool) as watch:
             old, watch.knowledge.answers_probes = layers_of(watch.sock), has_answered_one
             before = keepalive.read(old)
-            said = [TcpInfo(**{**SILENT, "probes": number}) for number in (3, 3, 3, 4, 4, 4)]
+            said = [TcpInfo(**{**SILENT, "probes": number}) for number in (3, 3, 4, 4, 4)]
             with breaks("TCP_INFO", by=lambda _: said.pop(0)):
                 assert not watch.finds_the_peer_dead()
                 probed = keepalive.read(layers_of(watch.replay.sock))
