@@ -18,8 +18,7 @@ Check = Callable[[Any], bool]
 def make_is_connection_dropped(original: Check, module: Any) -> Check:
     """Return the function that replaces urllib3's. Each line costs a twentieth of the whole.
 
-    A connection in use is left to the full check: no pool asks about one, but others may. A closed
-    descriptor is found (POLLNVAL), but urllib3 then fails to close it, as in stock.
+    A closed descriptor is found (POLLNVAL), but urllib3 then fails to close it, as in stock.
 
     :param original: urllib3's own check, which decides where ours cannot. One that somebody has put
         in its place is always asked.
@@ -32,7 +31,6 @@ def make_is_connection_dropped(original: Check, module: Any) -> Check:
             if (
                 state is not None
                 and state.sock() is sock
-                and state.request is None
                 and monotonic() - state.used_at < state.full_check_from_s
                 and not state.poll.poll(0)
                 and not (state.is_tls and sock.pending())

@@ -46,7 +46,7 @@ def _check(conn: Any, settings: Settings) -> Action:
     if conn.sock is None:
         return Action.DISCARD
     state = states.find(conn.sock) or State(conn, states.IDLE)
-    if state.phase is states.UPGRADED or _is_in_use(conn):
+    if state.phase is states.UPGRADED:
         return Action.DEFER
     if state.phase is states.CHECKED:
         info = tcp_info.ask(layers_of(conn.sock))
@@ -63,15 +63,6 @@ def _check(conn: Any, settings: Settings) -> Action:
     else:
         state.checked()
     return action
-
-
-def _is_in_use(conn: Any) -> bool:
-    """Tell whether an answer is due or not read to its end, so that a check might read of it.
-
-    No pool asks then, but others may, of any connection.
-    """
-    is_asked, response = conn._HTTPConnection__state != "Idle", conn._HTTPConnection__response
-    return is_asked or not (response is None or response.isclosed())
 
 
 def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, float]:

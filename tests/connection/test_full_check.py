@@ -298,28 +298,6 @@ def test_a_socket_that_is_closed_or_not_this_processs_is_asked_nothing(pretend_f
         assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_of_an_answer_that_is_due_or_not_read_to_its_end_no_byte_is_read():
-    """Somebody checks all connections there are, also those that a pool has given out."""
-
-    def check():
-        kernel.wait_readable(conn.sock)
-        find(conn.sock).full_check_from_s = 0.0
-        assert urllib3.connectionpool.is_connection_dropped(conn)  # as stock says
-
-    with shim(), reused(Respond(), SlowAnswer(0.2), tls=TLS("TLSv1.3")) as (_, pool):
-        conn = pool._get_conn()
-        conn.request("POST", "/", body=b"x")
-        check()
-        answer = conn.getresponse()
-        answer.read()
-        assert answer.status == 200
-        pool._put_conn(conn)
-        answer = pool.urlopen("GET", "/", preload_content=False)
-        check()
-        assert answer.read() == b"x" * 100
-        assert stalepool.snapshot()["fallbacks"] == {}
-
-
 @pytest.mark.parametrize("method, requests_before", [("GET", 0), ("POST", 3)])
 def test_an_upgraded_connection_is_left_to_urllib3(method, requests_before):
     """Whoever takes the socket over may stream into it: it is neither checked nor touched."""

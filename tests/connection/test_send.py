@@ -128,23 +128,6 @@ def test_a_piece_of_a_body_after_an_install_is_no_request():
     assert requests == [None]
 
 
-@pytest.mark.parametrize("rest", [b"cd", PAY], ids=["odd", "like a request"])
-def test_a_piece_of_a_body_after_a_check_is_no_request(rest):
-    """Somebody checks all connections there are. A piece alone is not moved to another socket."""
-
-    def pieces():
-        yield b"ab"
-        state.find(conn.sock).pending_move = "probe_unanswered"
-        assert not urllib3.connectionpool.is_connection_dropped(conn)
-        yield rest
-
-    with shim(), reused(times=2) as (server, pool):
-        conn, length = pooled_connection(pool), str(2 + len(rest))
-        pool.request("PUT", "/", body=pieces(), headers={"Content-Length": length})
-        assert [entry.connection for entry in server.journal] == [0, 0, 0]
-        assert server.journal[-1].body == b"ab" + rest
-
-
 def test_what_is_written_by_hand_may_be_a_file():
     """And after an uninstall, by a method that was kept."""
     with shim(), serving() as (server, pool), contextlib.closing(pool._get_conn()) as conn:
