@@ -45,7 +45,7 @@ def _check(conn: Any, settings: Settings) -> Action:
         return Action.DEFER
     if conn.sock is None:
         return Action.DISCARD
-    state = states.find(conn.sock) or State(conn, states.IDLE)
+    state = states.find(conn.sock) or State(conn, states.IDLE)  # pooled before the install
     if state.phase is states.UPGRADED:
         return Action.DEFER
     if state.phase is states.CHECKED:
