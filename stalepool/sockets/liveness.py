@@ -42,22 +42,23 @@ _CLOSE_NOTIFY_LENGTH_1_3 = 19  # alert 2 + inner type 1 + AEAD tag 16
 _LONGEST_RECORD = 16384 + 256
 
 
-def poller(raw: RawSocket) -> Optional[select.poll]:
+def poller(raw: RawSocket, events: int = _READABLE) -> Optional[select.poll]:
     """Return a poll object to keep for this socket; None if there is no poll.
 
     A new one costs three times the poll itself. A second thread that uses it gets a RuntimeError.
+    It keeps the number of its events: above 256 that is an object of 32 bytes.
     """
     make = unpatched.poll()
     if make is None or raw.fileno() < 0:
         return None
     kept: select.poll = make()
-    kept.register(raw.fileno(), _READABLE | POLLRDHUP)
+    kept.register(raw.fileno(), events)
     return kept
 
 
 def events_now(raw: RawSocket) -> Optional[int]:
     """Return all events of ``poll(0)``; None if there is no poll, or the socket is closed."""
-    poll = poller(raw)
+    poll = poller(raw, _READABLE | POLLRDHUP)
     if poll is None:
         return None
     found = poll.poll(0)
