@@ -24,8 +24,9 @@ from stalepool.stats import Counter
 
 _posix: Any = sys.modules.get("posix")
 
-#: least time between two writes: in seconds, and as a multiple of what snapshot and write took
-INTERVAL_S, INTERVAL_RATIO = 5.0, 1000
+#: time between two writes: at least, as a multiple of what snapshot and write took, and at most,
+#: since they take long on a busy machine, too; in seconds
+INTERVAL_S, INTERVAL_RATIO, LONGEST_INTERVAL_S = 5.0, 1000, 60.0
 
 #: the path of the file, once it is written
 written: Optional[str] = None
@@ -87,7 +88,8 @@ def write(now: Dict[str, Any], began: float) -> Optional[float]:
         level = logging.INFO if chosen == AUTO else logging.WARNING
         fallback.fall_back("status_failed", error, level=level)
         return None
-    return monotonic() + max(INTERVAL_S, INTERVAL_RATIO * (monotonic() - began))
+    interval_s = max(INTERVAL_S, INTERVAL_RATIO * (monotonic() - began))
+    return monotonic() + min(interval_s, LONGEST_INTERVAL_S)
 
 
 def _write_into(paths: List[str], now: Dict[str, Any]) -> None:
