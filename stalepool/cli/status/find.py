@@ -36,6 +36,7 @@ class Process(NamedTuple):
     note: Optional[str] = None  # why there is no status
     is_off: bool = False
     is_quiet: bool = False  # it is shown only if it is asked for
+    started: int = 0  # in ticks of the kernel's clock
 
 
 def processes(pids: Iterable[int] = ()) -> List[Process]:
@@ -69,7 +70,8 @@ def _process(pid: int) -> Optional[Process]:
         command = str(content.printable(proc.command(pid, facts["Name"])))[:60]
     except (OSError, KeyError):
         return None
-    process, root = Process(pid, owners.name_of(user), command, b""), "/proc/%d/root" % pid
+    started, root = status_file.start_ticks(line), "/proc/%d/root" % pid
+    process = Process(pid, owners.name_of(user), command, b"", started=started)
     try:
         process = process._replace(image=proc.read("/proc/%d/auxv" % pid))
         environ = proc.environ(pid)
@@ -86,7 +88,7 @@ def _process(pid: int) -> Optional[Process]:
     except OSError:  # or a thread of the kernel's
         return None
     name = status_file.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
-    seen, problem = _newest(root, user, name, environ, status_file.start_ticks(line))
+    seen, problem = _newest(root, user, name, environ, started)
     if seen is not None:
         return process._replace(seen=seen, note=None, is_off=not seen["installed"], is_quiet=False)
     if process.note is not None:

@@ -32,7 +32,8 @@ def _block(service: Service) -> List[str]:
     if not any(seen["installed"] for seen in service.seen):
         return ["%s: %s" % (_title(service), state) for state in _alike(service.processes)]
     counted = service.counted()
-    oldest_s = time.time() - min(seen["written_at"] for seen in service.seen)
+    busy = [seen for seen in service.seen if seen["totals"]["checkouts"]] or service.seen
+    oldest_s = time.time() - min(seen["written_at"] for seen in busy)  # not a master's
     sentence = summary.sentence(counted, service.counted_for_s, service.is_audit)
     lines = ["%s: %s" % (_title(service), sentence)]
     lines += ["  %s" % line for line in _about(service)]

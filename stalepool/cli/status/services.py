@@ -77,7 +77,7 @@ def services_of(processes: List[Process], each: bool) -> List[Service]:
     :param each: True: every process is a service of its own.
     """
     found: Dict[Any, List[Process]] = {}
-    for process in sorted(processes):
+    for process in sorted(processes, key=lambda each: (each.started, each.pid)):
         key = process.pid if each else (process.image or process.pid)
         found.setdefault(key, []).append(process)
     return [Service(together) for together in found.values()]

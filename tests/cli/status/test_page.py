@@ -1,5 +1,6 @@
 """The page that ``stalepool status`` prints."""
 
+import json
 import time
 
 from pools import get, serving, shim
@@ -22,6 +23,17 @@ def test_an_old_status_and_origins_of_which_there_is_nothing_to_tell():
     assert "\n  as of 3 d ago: " in text
     assert [port in text for port in ports] == [False, False, True]
     assert text.endswith("  no connection was reused yet to 2 origins")
+
+
+def test_the_age_is_that_of_the_processes_that_send_requests():
+    """A gunicorn master that has preloaded its application writes once."""
+    with shim(), serving() as (_, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        (worker,) = this_process().processes
+    master = worker._replace(seen=json.loads(json.dumps(worker.seen)))
+    master.seen["totals"]["checkouts"] = 0
+    master.seen["written_at"] -= 600
+    assert "as of" not in page.page([Service([master, worker])])
 
 
 def test_what_was_learnt_is_said_in_words():

@@ -3,7 +3,7 @@
 import json
 
 from service_process import SERVICE, Started
-from stalepool.cli.status import find
+from stalepool.cli.status import find, services
 
 WORKERS = """
 said = []
@@ -21,6 +21,13 @@ for number in range(3):
 import atexit
 atexit.register(lambda: [os.kill(child, signal.SIGKILL) for child in said])
 """
+
+
+def test_a_service_is_named_by_its_oldest_process():
+    """Whose id may be higher than that of a worker, once the ids have begun anew."""
+    master = find.Process(30935, "u", "gunicorn", b"image", started=1)
+    worker = find.Process(7649, "u", "gunicorn", b"image", started=2)
+    assert services.services_of([worker, master], each=False)[0].processes == [master, worker]
 
 
 def test_workers_are_summed_and_shown_each_on_request(at, flaky, status):
