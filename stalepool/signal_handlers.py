@@ -11,8 +11,6 @@ from typing import Any, List
 
 LONGEST_CHAIN = 20  #: of partials and the like around a handler; one may hold itself
 
-_OF_C = (int, type(None), BuiltinFunctionType)  # SIG_DFL; a handler of C code; Python's for SIGINT
-
 
 def is_a_handlers(error: BaseException) -> bool:
     """Tell whether it was raised in a signal handler, as those are set now.
@@ -22,7 +20,7 @@ def is_a_handlers(error: BaseException) -> bool:
     if not _runs_handlers():
         return False
     handlers = [_signal.getsignal(number) for number in _signal.valid_signals()]
-    known = {p for each in handlers if type(each) not in _OF_C for p in _places_of(each)}
+    known = {place for handler in handlers for place in _places_of(handler)}
     if not known:  # as in most processes: a look at code is an audit event, and may be vetoed
         return False
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -61,7 +59,9 @@ def _places_of(handler: Any) -> List[Any]:
             handler = handler.__func__
         else:
             calls = [vars(cls)["__call__"] for cls in kind.__mro__ if "__call__" in vars(cls)]
-            if not calls or type(calls[0]) is WrapperDescriptorType:
+            if not calls or kind is BuiltinFunctionType:
+                return []  # SIG_DFL, a handler of C code, or Python's own for SIGINT
+            if type(calls[0]) is WrapperDescriptorType:
                 held = gc.get_referents(handler)
                 return [each.__code__ for each in held if type(each) is FunctionType]
             handler = calls[0]
