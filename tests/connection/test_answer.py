@@ -118,8 +118,12 @@ BOUND, LIMITED, UPGRADED = "bound to an identity", "idle limit 7 s", "upgraded"
     ],
 )
 def test_what_a_later_answer_shows_of_its_connection(asked_with, answer, shown):
-    """After the first one of a connection everything is asked; later there has to be a reason."""
-    with shim(), serving([Respond(), answer]) as (_, pool):
+    """After the first one of a connection everything is asked; later there has to be a reason.
+
+    The last idle limit counts.
+    """
+    first = Respond(headers={"Keep-Alive": "timeout=60"})
+    with shim(), serving([first, answer]) as (_, pool):
         assert get(pool) == 200
         assert pool.request("GET", "/", headers=asked_with).status == answer.status
         found = repr(find(pooled_connection(pool).sock))
