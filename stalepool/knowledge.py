@@ -32,7 +32,7 @@ class Knowledge:
     #: from when on a connection whose probes are unanswered may be left; a failed move sets it
     move_again_at = 0.0
     #: announced idle limits up to this one are untrue; and how often others were outlived so far
-    untrue_limit_s = -1.0
+    untrue_limit_s = 0.0
     _outlived = 0
     #: the end of the reconnect window that all share; None: no outage, so none was opened
     window_until: Optional[float] = None

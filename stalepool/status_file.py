@@ -24,9 +24,9 @@ from stalepool.stats import Counter
 
 _posix: Any = sys.modules.get("posix")
 
-#: time between two writes: at least, as a multiple of what snapshot and write took, and at most,
-#: since they take long on a busy machine, too; in seconds
-INTERVAL_S, INTERVAL_RATIO, LONGEST_INTERVAL_S = 5.0, 1000, 60.0
+#: between two writes: so many times what snapshot and write took, but so many seconds at least and
+#: at most, since on a busy machine they may take long once
+INTERVAL_RATIO, INTERVAL_S, LONGEST_INTERVAL_S = 1000, 5.0, 60.0
 
 #: the path of the file, once it is written
 written: Optional[str] = None

@@ -67,7 +67,7 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
         _raise_a_deadline(error, clone, since)
         failed = error
     finally:
-        if clone.sock is not None:  # it is of no use, or the connect failed behind it
+        if clone.sock is not None:  # the handshake failed, or a deadline came
             clone.sock.close()
     drop_frames(failed)
     return None

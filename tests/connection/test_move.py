@@ -44,7 +44,7 @@ def request_with(
     method="POST",
     setting="auto",
     headers=(),
-    untrue_limit_s=-1.0,
+    untrue_limit_s=0.0,
     moves_are_stopped=False,
     died_at=(),
     **facts,
