@@ -13,7 +13,7 @@ from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 from stalepool.summary import count, duration
 
-#: a status that is older than this says so
+#: a status that is older than this says so, and a process that began so much later than another
 OLD_S = 60.0
 
 
@@ -39,6 +39,7 @@ def _block(service: Service) -> List[str]:
     lines += ["  %s" % line for line in _about(service)]
     if oldest_s > OLD_S:
         lines.append("  as of %s ago: a process writes when it is answered" % duration(oldest_s))
+    lines += ["  %s" % line for line in of_the_living(service)]
     for name, number in sorted(counted["fallbacks"].items()):
         lines.append("  fallback %s, %s: %s" % (name, count(number, "time"), words_for(name)))
     quiet = 0
@@ -53,6 +54,15 @@ def _block(service: Service) -> List[str]:
     if quiet:
         lines.append("  no connection was reused yet to %s" % count(quiet, "origin"))
     return lines
+
+
+def of_the_living(service: Service) -> List[str]:
+    """Say that counts may be missing, if a process began long after the others."""
+    youngest_s = time.time() - max(seen["since"] for seen in service.seen)
+    if service.counted_for_s - youngest_s < OLD_S:
+        return []
+    text = "the youngest process began %s ago: counts of workers that have ended are not included"
+    return [text % duration(youngest_s) + " (STALEPOOL_SUMMARY_S logs them)"]
 
 
 def _title(service: Service) -> str:

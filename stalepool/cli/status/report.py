@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 from stalepool.cli.status.explain import words_for
-from stalepool.cli.status.page import idle_times, learnt, nobody
+from stalepool.cli.status.page import idle_times, learnt, nobody, of_the_living
 from stalepool.cli.status.services import Service
 from stalepool.stats import BUCKET_RATIO, LOOKED_ALIVE, NO_DISCARDS
 from stalepool.summary import count, duration
@@ -39,6 +39,7 @@ def _section(service: Service) -> List[str]:
         "%s, %d process%s, %s of audit" % (service.name, number, "es" * (number > 1), audited),
         "How many requests would active have saved? %d of the %s that failed on a connection that "
         "ended." % (would, count(failed, "request")),
+        *of_the_living(service),
     ]
     for origin, seen in sorted(counted["origins"].items()):
         lines += ["", "  %s" % origin, *("    %s" % line for line in _findings(seen))]
@@ -98,7 +99,7 @@ def _conclusions(service: Service, counted: Dict[str, Any]) -> List[str]:
     elif _failed(totals):
         lines.append("STALEPOOL_MODE=active would not have saved those that failed, see the rules")
     else:
-        lines.append("no setting: no connection ended during a request in this time")
+        lines.append("no setting: no connection ended during a request of these processes")
     for rules, text in _AFTER_REFUSALS.items():
         refused = sum(totals["replays_refused"].get(rule, 0) for rule in rules)
         if refused:

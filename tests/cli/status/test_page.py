@@ -5,7 +5,7 @@ import time
 
 from pools import get, serving, shim
 from service_process import this_process
-from stalepool.cli.status import page
+from stalepool.cli.status import page, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 from stalepool.knowledge import Knowledge
@@ -34,6 +34,19 @@ def test_the_age_is_that_of_the_processes_that_send_requests():
     master.seen["totals"]["checkouts"] = 0
     master.seen["written_at"] -= 600
     assert "as of" not in page.page([Service([master, worker])])
+
+
+def test_counts_of_ended_workers_are_said_to_be_missing():
+    """Of a service one of whose workers began long after the others, in the report as well."""
+    with shim(mode="audit"), serving() as (_, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        (young,) = this_process().processes
+    young.seen["since"] = time.time()
+    old = young._replace(seen={**young.seen, "since": time.time() - 7200})
+    words = "the youngest process began 0 s ago: counts of workers that have ended are not included"
+    for write in (page.page, report.report):
+        assert words in write([Service([old, young])])
+        assert words not in write([Service([young, young])])
 
 
 def test_what_was_learnt_is_said_in_words():
