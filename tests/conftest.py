@@ -82,16 +82,8 @@ def has_no_gil_to_the_end():
     assert not (sysconfig.get_config_var("Py_GIL_DISABLED") and sys._is_gil_enabled())
 
 
-def clean_environ(**variables):
-    """This process's environment without STALEPOOL_*, with the repository importable."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("STALEPOOL_")}
-    environ["PYTHONPATH"] = str(REPOSITORY)
-    environ.update(variables)
-    return environ
-
-
 def child(*words, **options):
-    """Run a command in a clean environment, and keep what it says.
+    """Run a command without STALEPOOL_*, with the repository importable, and keep what it says.
 
     :param words: if the first one is an option, they are for this Python.
     :param options: those of :func:`subprocess.run`; ``env`` is added to the environment.
@@ -107,8 +99,9 @@ def child_that_stays(*words, **options):
 def _of_a_child(words, env=None, **options):
     python = [sys.executable] if str(words[0]).startswith("-") else []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    clean = clean_environ(**(env or {}))
-    return {"args": [*python, *map(str, words)], "env": clean, **pipes, **options}
+    clean = {name: v for name, v in os.environ.items() if not name.startswith("STALEPOOL_")}
+    environ = {**clean, "PYTHONPATH": str(REPOSITORY), **(env or {})}
+    return {"args": [*python, *map(str, words)], "env": environ, **pipes, **options}
 
 
 @pytest.fixture

@@ -29,13 +29,21 @@ def check(*copies: Any) -> None:
 
 def wrappings(connectionpool: Any) -> set[int]:
     """Count the wrappers at each patched place, whoever they belong to."""
-    return {len(chain(connectionpool, patch)) - 1 for patch in _patches()}
+    return {len(chain) - 1 for chain in attributes(connectionpool)}
 
 
-def attributes(connectionpool: Any) -> List[Any]:
-    """List what each module and class itself has at a patched place, for an identity check."""
-    owners = [patch.owner_in(connectionpool) for patch in _patches()]
-    return [vars(owner).get(patch.attribute) for owner, patch in zip(owners, _patches())]
+def attributes(connectionpool: Any) -> List[List[Any]]:
+    """List of each patched place what stands there, what that wraps, and so on."""
+    from stalepool.patching import patches
+
+    found = []
+    for patch in patches.PATCHES:
+        if patch.module == "connectionpool" and patch.parameters is not None:
+            chain = [inspect.getattr_static(patch.owner_in(connectionpool), patch.attribute)]
+            while hasattr(chain[-1], "__wrapped__"):
+                chain.append(chain[-1].__wrapped__)
+            found.append(chain)
+    return found
 
 
 def everything_in(package: str) -> Dict[Tuple[str, str], Any]:
@@ -53,21 +61,6 @@ def everything_in(package: str) -> Dict[Tuple[str, str], Any]:
 def differences(one: Dict[Any, Any], other: Dict[Any, Any]) -> List[Any]:
     """The keys whose values are not the same object."""
     return [key for key in {**one, **other} if one.get(key) is not other.get(key)]
-
-
-def chain(connectionpool: Any, patch: Any) -> List[Any]:
-    """List what stands at a patched place, what that wraps, and so on."""
-    found = [inspect.getattr_static(patch.owner_in(connectionpool), patch.attribute)]
-    while hasattr(found[-1], "__wrapped__"):
-        found.append(found[-1].__wrapped__)
-    return found
-
-
-def _patches() -> Any:
-    from stalepool.patching import patches
-
-    replaced = [patch for patch in patches.PATCHES if patch.parameters is not None]
-    return [patch for patch in replaced if patch.module == "connectionpool"]
 
 
 def meet_a_dead_connection(connectionpool: Any, found: int = 1) -> None:

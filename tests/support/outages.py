@@ -47,10 +47,7 @@ class Sleeper:
 
     @property
     def pauses(self) -> List[float]:
-        if not hasattr(self._local, "pauses"):
-            self._local.pauses = []
-        found: List[float] = self._local.pauses
-        return found
+        return vars(self._local).setdefault("pauses", [])
 
     def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

@@ -85,16 +85,12 @@ class Route(NamedTuple):
         """Send a request, each as a thread of its own; the status."""
         return int(as_a_new_thread(self.ask, method).status)
 
-    def shut(self) -> None:
-        """The outage begins, and the pooled connection has noticed."""
+    def begin_outage(self) -> None:
+        """It has answered, and refuses now; the pooled connection has noticed."""
+        assert self.send() == 200
         self.gate.stop_listening()
         self.gate.close_connections()
         await_arrival(self.pool)
-
-    def begin_outage(self) -> None:
-        """It has answered, and refuses now."""
-        assert self.send() == 200
-        self.shut()
 
     def is_refused(self) -> None:
         with pytest.raises(NewConnectionError):
