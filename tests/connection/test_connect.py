@@ -10,8 +10,7 @@ from urllib3.exceptions import NewConnectionError
 import pools
 import stalepool
 from pools import UnknownSocket, counters, get, pooled_connection, serving, shim
-from replay_routes import direct
-from socks_proxy import SocksProxy, through_socks
+from replay_routes import SocksProxy, direct, through_socks
 from stalepool import runtime, stats
 from stalepool.connection import connect
 from stalepool.connection.state import FRESH, State

@@ -22,9 +22,8 @@ from errors import links
 from freed import is_freed
 from outages import WINDOW_S, both, environ_of, outage, window
 from pools import get, pool_for, pooled_connection, serving, shim, stock
-from replay_routes import as_a_new_thread, direct, proxied
+from replay_routes import as_a_new_thread, direct, proxied, through_socks
 from replay_tools import side_by_side
-from socks_proxy import through_socks
 from stalepool import stats
 from stalepool.connection import reconnect
 from stalepool_testing import TLS, Latency, ResetAtNextByte
