@@ -32,34 +32,30 @@ MORE_THAN_FITS = b"x" * (1 << 20)
 def one_cell(kind: Kind, version: Optional[str], fault: Fault, side: str) -> Dict[str, Any]:
     """Bring one connection to its failure, and ask at once.
 
-    :returns: ``raised`` ("nothing" where the operation went through, "EOF" where the first byte of
-        the answer was awaited and there was none), ``poll``, ``judged``, ``right``, and after a
-        failed send ``begun`` and ``begun_right``; the last four None where nothing failed;
-        ``skipped`` where this machine cannot make the fault.
+    :returns: ``raised``: "nothing" where the operation went through, "EOF" where the first byte of
+        the answer was awaited and there was none. Where it did not go through ``poll``, ``judged``
+        and ``right``, and of a send ``begun`` and ``begun_right``. Or else ``skipped``, where this
+        machine cannot make the fault.
     """
     scene = Scene(kind, version, side)
     try:
         _exchange(scene)
-        raised = "EOF"
-        error: Optional[BaseException] = None
+        raised, error = "EOF", None
         try:
-            if _send(scene, fault) if side == SEND else _receive(scene, fault):
-                raised = "nothing"
+            if (_send if side == SEND else _receive)(scene, fault):
+                return {"raised": "nothing"}
         except Unavailable as reason:
             return {"skipped": str(reason)}
         except faults.NotMadeError:
             raise
         except BaseException as failed:
             raised, error = words_of(failed), failed
-        if raised != "nothing":
-            fault.then(scene)
-        cell = dict.fromkeys(("judged", "right", "begun", "begun_right"))
-        cell.update(raised=raised, poll=faults.shown_on(scene.raw))
-        if raised != "nothing":
-            cell.update(judged=failure.has_ended(scene.client, error), right=fault.ended)
-            if side == SEND:
-                begun = failure.answer_has_begun(scene.client)
-                cell.update(begun=begun, begun_right=fault.has_begun(kind))
+        fault.then(scene)
+        cell = {"raised": raised, "poll": faults.shown_on(scene.raw), "right": fault.ended}
+        cell["judged"] = failure.has_ended(scene.client, error)
+        if side == SEND:
+            cell["begun"] = failure.answer_has_begun(scene.client)
+            cell["begun_right"] = fault.has_begun(kind)
         return cell
     finally:
         scene.close()
@@ -76,19 +72,25 @@ def _exchange(scene: Scene) -> None:
 
 
 def _send_head(scene: Scene, fault: Fault) -> None:
-    scene.client.sendall(HEAD)
+    """The fault happens before that, or once the peer has read it."""
     if fault.when == IDLE:
-        scene.settle()
-    else:
-        scene.peer.recv(65536)
+        fault.act(scene)
+    try:
+        scene.client.sendall(HEAD)
+        if fault.when == IDLE:
+            scene.settle()
+        else:
+            scene.peer.recv(65536)
+    except OSError:
+        if scene.side == SEND:
+            raise
+        # urllib3 swallows EPIPE of a send, and reads on
+    if fault.when != IDLE:
+        fault.act(scene)
 
 
 def _send(scene: Scene, fault: Fault) -> bool:
-    if fault.when == IDLE:
-        fault.act(scene)
     _send_head(scene, fault)
-    if fault.when != IDLE:
-        fault.act(scene)
     if fault.blocks:
         scene.client.sendall(MORE_THAN_FITS)
     for _ in range(3):
@@ -99,16 +101,9 @@ def _send(scene: Scene, fault: Fault) -> bool:
 
 def _receive(scene: Scene, fault: Fault) -> bool:
     """As ``connection.answer`` does: await the first byte, then let http.client read the head."""
-    if fault.when == IDLE:
-        fault.act(scene)
-    try:
-        _send_head(scene, fault)
-    except OSError:
-        pass  # urllib3 swallows EPIPE of a send, and reads on
     response = http.client.HTTPResponse(scene.client, method="GET")
     scene.undo.append(response.close)
-    if fault.when != IDLE:
-        fault.act(scene)
+    _send_head(scene, fault)
     if not response.fp.peek(1):  # type: ignore[attr-defined]
         return False
     response.begin()

@@ -101,7 +101,7 @@ Seen = Dict[str, List[str]]
 
 def judgement(cell: Dict[str, Any]) -> str:
     words = "ended" if cell["judged"] else "not ended"
-    words += ", answer begun" if cell["begun"] else ""
+    words += ", answer begun" if cell.get("begun") else ""
     return words + " (wrong)" if is_wrong(cell) else words
 
 
@@ -119,7 +119,8 @@ def rows_of(reports: Sequence[Report]) -> List[Tuple[str, ...]]:
         for (raised, judged), group in alike.items():
             if raised != "nothing":
                 polls = [cell["poll"] for cell, _ in group]
-                rows.append((*case, raised, _bits(polls), judged, _seen(group, cells)))
+                seen = _seen(group, cells)
+                rows.append((*case, "``%s``" % raised, _bits(polls), judged, seen))
     return rows
 
 
@@ -182,12 +183,10 @@ def as_rst(reports: Sequence[Report]) -> str:
     lines += ["", ".. list-table::", "   :header-rows: 1", ""]
     before: Tuple[str, ...] = ("", "")
     for row in [HEADER, *rows_of(reports)]:
-        fault, side, raised, *others = row
-        if row is not HEADER:
-            raised = "``%s``" % raised
+        fault, side, *others = row
         shown = ("", "") if row[:2] == before else (fault if fault != before[0] else "", side)
         before = row[:2]
-        first, *rest = (*shown, raised, *others)
+        first, *rest = (*shown, *others)
         lines += ["   * - %s" % first, *("     - %s" % cell for cell in rest)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
