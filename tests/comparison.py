@@ -79,10 +79,6 @@ def table(method, results):
     return "\n".join([rule, *lines[:2], rule, *lines[2:], rule])
 
 
-def insert(page, tables):
-    return marks.insert(page, BEGIN, END, tables)
-
-
 def main():
     argparse.ArgumentParser(prog="python -m tests.comparison", description=__doc__).parse_args()
     results, versions = {}, {}
@@ -105,7 +101,7 @@ def main():
         f"{', '.join(about)}; {where}; {datetime.date.today()}.",
         *(table(method, results) for method in ("GET", "POST")),
     ]
-    PAGE.write_text(insert(PAGE.read_text(), "\n\n".join(tables)))
+    PAGE.write_text(marks.insert(PAGE.read_text(), BEGIN, END, "\n\n".join(tables)))
 
 
 if __name__ == "__main__":

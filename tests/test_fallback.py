@@ -8,9 +8,8 @@ import pytest
 
 import stalepool
 from breaks import breaks
-from pools import EVERYTHING, break_while_idle, get, pooled_connection, serving, shim
+from pools import EVERYTHING, end_while_idle, get, pooled_connection, serving, shim
 from stalepool import fallback
-from stalepool_testing import CloseAfter, Respond
 
 
 def test_the_reasons_are_those_that_the_package_counts():
@@ -51,12 +50,11 @@ PARTS = {
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_broken_part_leaves_it_to_urllib3(part, peer, method):
     """On a connection that is reused, and on one that is opened."""
-    script = [Respond(200), CloseAfter(0)] if peer == "closed" else []
     settings = {} if PARTS[part] else EVERYTHING  # nothing makes up for a check
-    with shim(**settings), serving(script) as (server, pool):
+    with shim(**settings), serving() as (server, pool):
         assert get(pool) == 200
         if peer == "closed":
-            break_while_idle(server, pool, healthy_requests=0)
+            end_while_idle(server, pool)
         with breaks(part):
             assert pool.request(method, "/", body=b"x").status == 200
             assert stalepool.snapshot()["fallbacks"].get("check_failed", 0) == PARTS[part]

@@ -9,9 +9,10 @@ import pytest
 from breaks import breaks
 from logs import listening, output_of
 from outages import outage
-from pools import break_while_idle, end_while_idle, get, pooled_connection, serving, shim, verdicts
+from pools import end_while_idle, get, pooled_connection, serving, shim, verdicts
+from replay_tools import reused
 from stalepool import fallback
-from stalepool_testing import Close, CloseAfter, Respond
+from stalepool_testing import Close, Respond
 
 
 @pytest.fixture
@@ -29,11 +30,12 @@ def test_a_line_says_whose_why_and_where(listen, tls):
     The healthy path has no line: not at the full check, not at those after it, nor for what urllib3
     has closed by itself.
     """
-    with shim(), serving([*[Respond(200)] * 4, CloseAfter(0)], tls=tls) as (server, pool):
+    with shim(), serving(tls=tls) as (server, pool):
         heard = listen()
         assert [get(pool) for _ in range(3)] == [200] * 3
         pooled_connection(pool).close()
-        break_while_idle(server, pool)
+        assert get(pool) == 200
+        end_while_idle(server, pool)
         assert get(pool) == 200
         assert verdicts(server) == {"alive": 2, "closed": 1}
         end_while_idle(server, pool)
@@ -93,14 +95,13 @@ def test_many_lines_of_one_message(listen):
 
 def test_a_handler_that_posts_through_urllib3(listen):
     """Its own request meets a dead connection, too, and that is not logged again."""
-    script = [Respond(200), CloseAfter(0)]
-    with shim(), serving(script) as (server, pool), serving(script) as (collector, to_collector):
+    with shim(), reused() as (server, pool), reused() as (collector, to_collector):
 
         def post(record):
             assert to_collector.request("POST", "/log", body=record.getMessage()).status == 200
 
-        break_while_idle(collector, to_collector)
-        break_while_idle(server, pool)
+        end_while_idle(collector, to_collector)
+        end_while_idle(server, pool)
         heard = listen(post)
         assert get(pool) == 200
         (posted,) = collector.journal.select(method="POST")
@@ -110,9 +111,9 @@ def test_a_handler_that_posts_through_urllib3(listen):
 
 def test_a_handler_that_raises(listen):
     """The request does not pay for it, and the next line is logged again."""
-    with shim(), serving([Respond(200), CloseAfter(0)]) as (server, pool):
+    with shim(), reused() as (server, pool):
         heard = listen(lambda record: 1 / 0)
-        break_while_idle(server, pool)
+        end_while_idle(server, pool)
         assert get(pool) == 200
         end_while_idle(server, pool)
         with breaks("liveness"):

@@ -7,13 +7,13 @@ from functools import partial
 
 import pytest
 
-from pools import DEFAULTS, break_while_idle, counters, get, serving, shim, stock
+from pools import DEFAULTS, counters, end_while_idle, get, serving, shim, stock
 from replay_tools import after_checkout, have, prime, reused, send, side_by_side
 from stalepool import stats
 from stalepool.connection.state import find
 from stalepool.knowledge import Knowledge
 from stalepool.sockets.verdict import Verdict
-from stalepool_testing import Close, CloseAfter, ResetAfter, Respond, SurplusWithAnswer
+from stalepool_testing import Close, CloseAfter, ResetAfter, SurplusWithAnswer
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +48,8 @@ def test_the_age_at_death():
     """It is that of the FIN, however late that is found. Of a reset the kernel tells no time."""
 
     def edge(step, tls=None):
-        with serving([Respond(200), step], tls=tls) as (server, pool):
-            break_while_idle(server, pool)
+        with reused(tls=tls) as (server, pool):
+            end_while_idle(server, pool, step)
             time.sleep(0.7)
             assert get(pool) == 200
             (age_s,) = counters(server)["died_idle_s"]

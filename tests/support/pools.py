@@ -128,14 +128,6 @@ def await_arrival(pool: Any, events: int = kernel.POLLIN) -> None:
     kernel.wait_readable(pooled_connection(pool).sock, events=events)
 
 
-def break_while_idle(server: FaultServer, pool: Any, healthy_requests: int = 1) -> None:
-    """Requests up to the one behind which the server's script breaks the connection."""
-    for _ in range(healthy_requests):
-        assert get(pool) == 200
-    server.wait_idle_step()
-    await_arrival(pool)
-
-
 def end_while_idle(server: FaultServer, pool: Any, step: Optional[IdleStep] = None) -> None:
     """The server closes the pooled connection, or does what it is told, and that has arrived."""
     server.perform(step or CloseAfter(0))
