@@ -32,7 +32,8 @@ os.environ.setdefault("EVENTLET_NO_GREENDNS", "yes")
 
 
 def pytest_addoption(parser):
-    lanes.add_options(parser)
+    parser.addoption("--full", action="store_true", help="every combination, and what stock does")
+    parser.addoption("--slow", action="store_true", help="run also what takes long")
     parser.addoption("--soak", type=int, default=20_000, help="how many requests the soak makes")
     what = "skip, not fail, what imports PACKAGE, which the platform does not have"
     parser.addoption("--without", metavar="PACKAGE", action="append", default=[], help=what)

@@ -8,8 +8,8 @@ import pytest
 
 from breaks import breaks
 from logs import listening, output_of
-from outages import outage
 from pools import end_while_idle, get, pooled_connection, serving, shim, verdicts
+from replay_routes import outage
 from replay_tools import reused
 from stalepool import fallback
 from stalepool_testing import Close, Respond

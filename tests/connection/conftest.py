@@ -4,8 +4,8 @@ import pytest
 import urllib3
 
 import stalepool
-from outages import Sleeper
 from pools import forget_what_was_counted
+from replay_routes import Sleeper
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import importlib.util
 import pytest
 
 import lanes
-from outages import both, environ_of
-from pools import stock
+from pools import both, environ_of, stock
 from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, may_consume, verdict_on
 from stalepool_testing import TLS, FaultServer
 

@@ -20,9 +20,8 @@ import pools
 import stalepool
 from errors import links
 from freed import is_freed
-from outages import WINDOW_S, both, environ_of, outage, window
-from pools import get, pool_for, pooled_connection, serving, shim, stock
-from replay_routes import as_a_new_thread, direct, proxied, through_socks
+from pools import both, environ_of, get, pool_for, pooled_connection, serving, shim, stock
+from replay_routes import WINDOW_S, as_a_new_thread, direct, outage, proxied, through_socks, window
 from replay_tools import side_by_side
 from stalepool import stats
 from stalepool.connection import reconnect

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import List, Optional
 
 
-def links(error: Optional[BaseException]) -> List[BaseException]:
-    """An error and all that it was made from."""
+def links(error: Optional[BaseException], as_shown: bool = False) -> List[BaseException]:
+    """An error and all that it was made from, or of that what a traceback shows."""
     found: List[BaseException] = []
     while error is not None and error not in found:
         found.append(error)
-        error = error.__cause__ or error.__context__
+        is_cut = as_shown and error.__suppress_context__
+        error = error.__cause__ or (None if is_cut else error.__context__)
     return found

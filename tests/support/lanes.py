@@ -32,11 +32,6 @@ HUBS = [
 ]
 
 
-def add_options(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="every combination, and what stock does")
-    parser.addoption("--slow", action="store_true", help="run also what takes long")
-
-
 def first(count: int, values: Iterable[Any]) -> List[Any]:
     """Mark as ``full`` the values of a ``parametrize`` that come after so many."""
     return [

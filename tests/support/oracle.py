@@ -24,6 +24,7 @@ import urllib3
 
 import stalepool  # noqa: F401  # installs, unless the environment says no
 import stalepool_testing as testing
+from errors import links
 from pools import counters, pooled_connection
 from replay_routes import route_to
 from replay_tools import BODIES, Outcome, after_checkout, have, kind_of, prime, send, wait_for
@@ -278,14 +279,11 @@ def normal(thing: object) -> str:
 
 def describe_error(error: Optional[BaseException]) -> List[Any]:
     """The class and the arguments of an exception, and of each one that a traceback shows."""
-    found: List[Any] = []
-    seen: List[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        made_how = "cause" if error.__cause__ is not None else "context"
-        name = "%s.%s" % (type(error).__module__, type(error).__qualname__)
-        found.append([name, [normal(argument) for argument in error.args], made_how])
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    found = []
+    for each in links(error, as_shown=True):
+        made_how = "cause" if each.__cause__ is not None else "context"
+        name = "%s.%s" % (type(each).__module__, type(each).__qualname__)
+        found.append([name, [normal(argument) for argument in each.args], made_how])
     return found
 
 

@@ -7,6 +7,7 @@ import socket
 from time import monotonic
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
 
+import pytest
 import urllib3
 
 import stalepool
@@ -60,6 +61,14 @@ def shim(**settings: Any) -> Iterator[None]:
         yield
     finally:
         stalepool.install()
+
+
+both = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
+
+
+def environ_of(who: Any) -> Dict[str, str]:
+    """For clients in a process of their own, which ``import stalepool`` has installed."""
+    return {"STALEPOOL_ENABLED": "0" if who is stock else "1"}
 
 
 def pool_for(server: Any, tls: Optional[TLS] = None, **options: Any) -> Any:

@@ -12,14 +12,11 @@ from stalepool_testing import FaultServer, wait_readable
 from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
 
 
-class RawClient:
+class RawClient(contextlib.AbstractContextManager):
     """One connection to a server, without a pool and without a retry."""
 
     def __init__(self, server, timeout_s=10.0):
         self.sock = server.connect(timeout_s)
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, *exc_info):
         self.sock.close()

@@ -1,4 +1,4 @@
-"""The ways from a client to a server: direct, through haproxy, through a proxy, HTTP's or SOCKS."""
+"""The ways from a client to a server: direct, through haproxy, through a proxy; and outages."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
+import time
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional
 
 import pytest
 import urllib3
 from urllib3.exceptions import NewConnectionError
 
-from pools import await_arrival, counters, pool_for, serving
+from pools import await_arrival, counters, pool_for, serving, shim
 from stalepool.connection import reconnect
 from stalepool_testing import TLS, ConnectProxy, FaultServer
 from stalepool_testing.connect_proxy import relay
@@ -190,3 +192,49 @@ def through_haproxy(
         finally:
             process.kill()
             process.wait()
+
+
+# -- outages ---------------------------------------------------------------------------------------
+
+WINDOW_S = 0.4
+
+
+def window(**settings):
+    """The shim, with a short one."""
+    return shim(**{"reconnect_window_s": WINDOW_S, **settings})
+
+
+@contextlib.contextmanager
+def outage(window_s=WINDOW_S, back_in_s=None, **options) -> Iterator[Route]:
+    """With the shim: a server that has answered, and refuses now; for so long."""
+    with shim(reconnect_window_s=window_s), direct(**options) as way:
+        way.begin_outage()
+        if back_in_s is not None:
+            threading.Timer(back_in_s, way.gate.listen).start()
+        yield way
+
+
+class Sleeper:
+    """Stands in for the ``time`` of urllib3's retries: keeps a record, and acts after a pause.
+
+    :ivar pauses: the seconds of each, of this thread.
+    """
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        self.act: Callable[[], None] = lambda: None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+    @property
+    def pauses(self) -> List[float]:
+        return vars(self._local).setdefault("pauses", [])
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        time.sleep(seconds)
+        self.act()
+
+    def after(self, count: int, act: Callable[[], None]) -> None:
+        self.act = lambda: act() if len(self.pauses) == count else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -41,7 +42,7 @@ print("covered")
 """ % str(Path(__file__).parent)
 
 
-class Started:
+class Started(contextlib.AbstractContextManager):
     """A child that runs a script, says when it is there, and ends when it is told to."""
 
     def __init__(
@@ -55,9 +56,6 @@ class Started:
     @property
     def pid(self) -> int:
         return self.process.pid
-
-    def __enter__(self) -> Started:
-        return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.err = self.process.communicate(timeout=30)[1]
