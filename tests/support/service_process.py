@@ -50,12 +50,9 @@ class Started(contextlib.AbstractContextManager):
     ) -> None:
         words = [*command, "-c", textwrap.dedent(script) + WAIT, *args]
         self.process = child_that_stays(*words, env=variables, stdin=subprocess.PIPE)
+        self.pid = self.process.pid
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline().split()
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
 
     def __exit__(self, *exc_info: object) -> None:
         self.err = self.process.communicate(timeout=30)[1]

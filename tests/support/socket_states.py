@@ -38,13 +38,17 @@ def peek(sock: Any, may_consume: bool = True) -> Verdict:
 class Kind(NamedTuple):
     """One kind of client socket.
 
-    ``make``: a connected pair of it; takes the number of session tickets that come late.
-    ``tls``: the TLS version, None without; ``is_tcp``: False for AF_UNIX.
+    ``connect``: from the settings of its TLS, None without, to a connected pair of it.
+    ``tls``: the TLS version; ``is_tcp``: False for AF_UNIX.
     """
 
-    make: Callable[..., Pair]
+    connect: Callable[[Any], Pair]
     tls: Optional[str] = None
     is_tcp: bool = True
+
+    def make(self, tickets: int = 0) -> Pair:
+        """A connected pair, to which so many session tickets come late."""
+        return self.connect(self.tls and TLS(self.tls, num_tickets=tickets))
 
 
 class State(NamedTuple):
@@ -90,45 +94,34 @@ def parts_of(kind: str, state: str) -> Set[Any]:
     return {kind, (state, layer)}
 
 
-def plain(family: int) -> Callable[..., Pair]:
-    return lambda tickets=0: testing.healthy(family=family)
+def native(family: int = socket.AF_INET) -> Callable[[Optional[TLS]], Pair]:
+    """The standard library's on both ends; green ones where the process is green."""
+    return lambda settings: (
+        tls_sockets._handshake(settings, family) if settings else testing.healthy(family=family)
+    )
 
 
-def tls(version: str, family: int = socket.AF_INET) -> Callable[..., Pair]:
-    """``ssl.SSLSocket`` on both ends; green ones where the process is green."""
-    return lambda tickets=0: tls_sockets._handshake(TLS(version, num_tickets=tickets), family)
-
-
-def pyopenssl(version: str) -> Callable[..., Pair]:
+def pyopenssl(settings: TLS) -> Pair:
     """urllib3's ``WrappedSocket`` around a pyOpenSSL connection."""
-
-    def make(tickets: int = 0) -> Pair:
-        with warnings.catch_warnings():  # urllib3 1.26 calls the module deprecated
-            warnings.simplefilter("ignore")
-            from urllib3.contrib.pyopenssl import PyOpenSSLContext
-        settings = TLS(version, num_tickets=tickets)
-        context = PyOpenSSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cafile=settings.ca_path)
-        bare = testing.healthy()
-        peer = settings.wrap_server(bare.peer)
-        with ThreadPoolExecutor(1) as executor:
-            executor.submit(peer.do_handshake)
-            return Pair(context.wrap_socket(bare.client, server_hostname="localhost"), peer)
-
-    return make
+    with warnings.catch_warnings():  # urllib3 1.26 calls the module deprecated
+        warnings.simplefilter("ignore")
+        from urllib3.contrib.pyopenssl import PyOpenSSLContext
+    context = PyOpenSSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cafile=settings.ca_path)
+    bare = testing.healthy()
+    peer = settings.wrap_server(bare.peer)
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(peer.do_handshake)
+        return Pair(context.wrap_socket(bare.client, server_hostname="localhost"), peer)
 
 
-def tls_in_tls(version: str) -> Callable[..., Pair]:
+def tls_in_tls(inner: TLS) -> Pair:
     """urllib3's ``SSLTransport``: TLS spoken inside a TLS connection to a proxy."""
-
-    def make(tickets: int = 0) -> Pair:
-        outer, inner = tls(version)(), TLS(version, num_tickets=tickets)
-        with ThreadPoolExecutor(1) as executor:
-            peer: Any = executor.submit(InnerServer, outer.peer, inner.server_context)
-            client: Any = SSLTransport(outer.client, inner.client_context, "localhost")
-            return Pair(client, peer.result())
-
-    return make
+    outer = testing.tls_healthy(version=inner.version)
+    with ThreadPoolExecutor(1) as executor:
+        peer: Any = executor.submit(InnerServer, outer.peer, inner.server_context)
+        client: Any = SSLTransport(outer.client, inner.client_context, "localhost")
+        return Pair(client, peer.result())
 
 
 class InnerServer(SSLTransport):
@@ -163,17 +156,17 @@ class InnerServer(SSLTransport):
 #: what one process has side by side; eventlet's and gevent's sockets are made by the same functions
 #: in a process of theirs
 KINDS: Dict[str, Kind] = {
-    "ipv4": Kind(plain(socket.AF_INET)),
-    "ipv6": Kind(plain(socket.AF_INET6)),
-    "unix": Kind(plain(socket.AF_UNIX), is_tcp=False),
-    "tls1.2": Kind(tls("TLSv1.2"), "TLSv1.2"),
-    "tls1.3": Kind(tls("TLSv1.3"), "TLSv1.3"),
-    "tls1.3-ipv6": Kind(tls("TLSv1.3", socket.AF_INET6), "TLSv1.3"),
-    "tls1.3-unix": Kind(tls("TLSv1.3", socket.AF_UNIX), "TLSv1.3", is_tcp=False),
-    "pyopenssl1.2": Kind(pyopenssl("TLSv1.2"), "TLSv1.2"),
-    "pyopenssl1.3": Kind(pyopenssl("TLSv1.3"), "TLSv1.3"),
-    "tls-in-tls1.2": Kind(tls_in_tls("TLSv1.2"), "TLSv1.2"),
-    "tls-in-tls1.3": Kind(tls_in_tls("TLSv1.3"), "TLSv1.3"),
+    "ipv4": Kind(native()),
+    "ipv6": Kind(native(socket.AF_INET6)),
+    "unix": Kind(native(socket.AF_UNIX), is_tcp=False),
+    "tls1.2": Kind(native(), "TLSv1.2"),
+    "tls1.3": Kind(native(), "TLSv1.3"),
+    "tls1.3-ipv6": Kind(native(socket.AF_INET6), "TLSv1.3"),
+    "tls1.3-unix": Kind(native(socket.AF_UNIX), "TLSv1.3", is_tcp=False),
+    "pyopenssl1.2": Kind(pyopenssl, "TLSv1.2"),
+    "pyopenssl1.3": Kind(pyopenssl, "TLSv1.3"),
+    "tls-in-tls1.2": Kind(tls_in_tls, "TLSv1.2"),
+    "tls-in-tls1.3": Kind(tls_in_tls, "TLSv1.3"),
 }
 GREEN_KINDS = ("ipv4", "unix", "tls1.2", "tls1.3")
 
