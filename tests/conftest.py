@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import pytest
 import lanes
 from breaks import breaks
 from errors import links
+from logs import Records
 from worlds import WITH_TESTS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -166,6 +168,23 @@ def haproxy_binary(request):
 def small_reads(monkeypatch):
     """http.client reads 8 KiB at a time, as it does before Python 3.14, and leaves the rest."""
     monkeypatch.setattr(io, "DEFAULT_BUFFER_SIZE", 8192)
+
+
+@pytest.fixture
+def listen(caplog, request):
+    """Listens to the logger ``stalepool``: keeps the records, and does something at each."""
+    from stalepool import fallback
+
+    def listen(act=lambda record: None, level=logging.DEBUG):
+        heard, logger = Records(act), logging.getLogger("stalepool")
+        caplog.set_level(level, logger.name)
+        logger.addHandler(heard)
+        request.addfinalizer(lambda: logger.removeHandler(heard))
+        return heard
+
+    fallback.forget()
+    yield listen
+    fallback.forget()
 
 
 @pytest.fixture

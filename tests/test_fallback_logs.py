@@ -7,20 +7,12 @@ import sys
 import pytest
 
 from breaks import breaks
-from logs import listening, output_of
 from pools import end_while_idle, get, pooled_connection, serving, shim, verdicts
 from replay_routes import outage
 from replay_tools import reused
+from service_process import output_of
 from stalepool import fallback
 from stalepool_testing import Close, Respond
-
-
-@pytest.fixture
-def listen():
-    fallback.forget()
-    with listening() as listen:
-        yield listen
-    fallback.forget()
 
 
 @pytest.mark.parametrize("tls", [None, "TLSv1.3"])

@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from logs import listening, output_of
 from pools import get, serving, shim
+from service_process import output_of
 from stalepool import status, summary
 from stalepool_testing import Close, Respond
 
 
-def test_a_summary_where_something_happened():
-    with listening() as listen, shim(summary_s=60, replay="idempotent"):
+def test_a_summary_where_something_happened(listen):
+    with shim(summary_s=60, replay="idempotent"):
         with serving([Respond(200), Close()]) as (_, pool):
             heard = listen(level=logging.INFO)
             get(pool)

@@ -15,8 +15,8 @@ import lanes
 import stalepool
 from breaks import raises
 from conftest import child
-from logs import output_of
 from pools import serving
+from service_process import output_of
 from stalepool.patching import import_hook
 
 

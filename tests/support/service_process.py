@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import stalepool
-from conftest import child_that_stays
+from conftest import child, child_that_stays
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 
@@ -40,6 +40,17 @@ import urllib3
 check(urllib3.connectionpool)
 print("covered")
 """ % str(Path(__file__).parent)
+
+#: a service that sets its logging up after its imports, as most do
+LATE = """
+import sys
+import stalepool, urllib3
+import logging
+logging.basicConfig(
+    stream=sys.stdout, level=logging.INFO, format="%(levelname)s %(name)s %(filename)s %(message)s"
+)
+pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
+"""
 
 
 class Started(contextlib.AbstractContextManager):
@@ -72,3 +83,8 @@ def this_process(**facts: Any) -> Service:
     """This process, as ``stalepool status`` knows it by its file."""
     seen = {"written_at": time.time(), "start_ticks": 1, **stalepool.snapshot(), **facts}
     return Service([Process(1, "u", "x", b"", json.loads(json.dumps(seen)))])
+
+
+def output_of(script, server, *, first="", **variables):
+    done = child("-c", first + LATE + script, server.port, env=variables, check=True)
+    return done.stdout.splitlines(), done.stderr.splitlines()
