@@ -18,15 +18,11 @@ def is_freed_under_eventlet(run_python: Any, test_file: str, scene: str) -> bool
     return found
 
 
-class _Local:
-    """Something of a caller's."""
-
-
 def is_freed(scene: Callable[[], Any]) -> bool:
     """Run a scene with the collector off; tell whether its caller's locals are freed after it."""
 
     def caller() -> Any:
-        local = _Local()
+        local = {"something of the caller's"}
         scene()
         return weakref.ref(local)
 

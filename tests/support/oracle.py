@@ -131,10 +131,6 @@ def stop_listening(server: Any, pool: Any) -> None:
     server.stop_listening()
 
 
-def swallow_all(server: Any, pool: Any) -> None:
-    server.perform(testing.BlackHole())
-
-
 #: how an idle connection ends. It is seen before a byte goes out, so every method is saved
 ENDS: Dict[str, Step] = {
     "FIN": CloseAfter(0),
@@ -187,7 +183,9 @@ FAULTS: Dict[str, Fault] = {
     ),
     # a body is a send of its own: the RST that the head draws may come before or after that
     "idle: half-open": Fault(None, IDLE, lose_at_peer, GET, arrives=0, **UNPROCESSED),
-    "idle: black hole": Fault(None, IDLE, swallow_all, arrives=0, **TIMES_OUT),
+    "idle: black hole": Fault(
+        None, IDLE, lambda server, _: server.perform(testing.BlackHole()), arrives=0, **TIMES_OUT
+    ),
     # as the request arrives
     "FIN on arrival": Fault(testing.Close(), methods=GET, **UNPROCESSED),
     "RST on arrival": Fault(testing.Reset(), methods=GET, **UNPROCESSED),
