@@ -91,15 +91,16 @@ def child(*words, **options):
     :param words: if the first one is an option, they are for this Python.
     :param options: those of :func:`subprocess.run`; ``env`` is added to the environment.
     """
-    return subprocess.run(**_of_a_child(words, **{"timeout": 100, **options}))
+    return subprocess.run(**of_a_child(words, **{"timeout": 100, **options}))
 
 
 def child_that_stays(*words, **options):
     """Start the same, and wait for nothing."""
-    return subprocess.Popen(**_of_a_child(words, **options))
+    return subprocess.Popen(**of_a_child(words, **options))
 
 
-def _of_a_child(words, env=None, **options):
+def of_a_child(words, env=None, **options):
+    """What :class:`subprocess.Popen` takes."""
     python = [sys.executable] if str(words[0]).startswith("-") else []
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     clean = {name: v for name, v in os.environ.items() if not name.startswith("STALEPOOL_")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import stalepool
-from conftest import child, child_that_stays
+from conftest import child, of_a_child
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 
@@ -25,6 +24,14 @@ def ask(method="GET"):
         pool.request(method, "/a/path?token=secret", headers={"X": "secret"})
     except urllib3.exceptions.HTTPError:
         pass
+"""
+
+#: set up after the imports, as most services do it
+LOGGING = """
+import logging
+logging.basicConfig(
+    stream=sys.stdout, level=logging.INFO, format="%(levelname)s %(name)s %(filename)s %(message)s"
+)
 """
 
 #: a green one, which should have the shim from its environment; prints "covered" if it has. It
@@ -41,32 +48,20 @@ check(urllib3.connectionpool)
 print("covered")
 """ % str(Path(__file__).parent)
 
-#: a service that sets its logging up after its imports, as most do
-LATE = """
-import sys
-import stalepool, urllib3
-import logging
-logging.basicConfig(
-    stream=sys.stdout, level=logging.INFO, format="%(levelname)s %(name)s %(filename)s %(message)s"
-)
-pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
-"""
 
-
-class Started(contextlib.AbstractContextManager):
+class Started(subprocess.Popen):
     """A child that runs a script, says when it is there, and ends when it is told to."""
 
     def __init__(
         self, script: str, *args: object, command: Any = (sys.executable,), **variables: str
     ) -> None:
         words = [*command, "-c", textwrap.dedent(script) + WAIT, *args]
-        self.process = child_that_stays(*words, env=variables, stdin=subprocess.PIPE)
-        self.pid = self.process.pid
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline().split()
+        super().__init__(**of_a_child(words, env=variables, stdin=subprocess.PIPE))
+        assert self.stdout is not None
+        self.said = self.stdout.readline().split()
 
     def __exit__(self, *exc_info: object) -> None:
-        self.err = self.process.communicate(timeout=30)[1]
+        self.err = self.communicate(timeout=30)[1]
 
 
 WAIT = "\nprint('ready', *globals().get('said', ()), flush=True)\nsys.stdin.read()\n"
@@ -86,5 +81,6 @@ def this_process(**facts: Any) -> Service:
 
 
 def output_of(script, server, *, first="", **variables):
-    done = child("-c", first + LATE + script, server.port, env=variables, check=True)
+    script = first + SERVICE + LOGGING + script
+    done = child("-c", script, server.port, env=variables, check=True)
     return done.stdout.splitlines(), done.stderr.splitlines()

@@ -21,7 +21,7 @@ AT = "STALEPOOL_STATUS_DIR"
 
 def test_what_a_process_that_was_killed_has_left_is_swept(at, flaky, place, status, monkeypatch):
     with Started(SERVICE + "ask()", flaky.port, **at) as service:
-        service.process.kill()
+        service.kill()
     assert len(list(place.iterdir())) == 1
     monkeypatch.setenv(AT, at[AT])
     status()
