@@ -1,17 +1,32 @@
-"""The monotonic clock, out of reach of tools that freeze or move the time of a test.
+"""The monotonic clock; and timeouts as urllib3 takes them: seconds, None without one, its sentinel.
 
-A socket waits in real time, so a wait that is measured by a moved clock ends at once, or never.
+The clock is out of reach of tools that freeze or move the time of a test. A socket waits in real
+time, so a wait that is measured by a moved clock ends at once, or never.
 """
 
 from __future__ import annotations
 
+import _socket
 import functools
 import sys
 import time
-from typing import Callable
+from typing import Any, Callable, Optional
 
 # freezegun replaces time.monotonic, and the same function in every module that has it
 _real = getattr(sys.modules.get("freezegun.api"), "real_monotonic", time.monotonic)
 
 #: in seconds
 monotonic: Callable[[], float] = functools.partial(_real)
+
+
+def number_of(timeout: Any) -> Optional[float]:
+    """Return a timeout in seconds, None without one; urllib3's sentinel means the default."""
+    if isinstance(timeout, (int, float)):
+        return float(timeout)
+    return None if timeout is None else _socket.getdefaulttimeout()
+
+
+def shorter(*limits: Any) -> Any:
+    """Return the smallest number among timeouts; the first one, None or a sentinel, without any."""
+    numbers = [limit for limit in limits if isinstance(limit, (int, float))]
+    return min(numbers) if numbers else limits[0]

@@ -10,11 +10,10 @@ from types import FunctionType
 from typing import Any, Optional
 
 from stalepool import fallback
-from stalepool.clock import monotonic
+from stalepool.clock import monotonic, number_of
 from stalepool.connection.connect import PINNED, arm
 from stalepool.connection.reconnect import connect_errors
 from stalepool.connection.request import Request
-from stalepool.connection.timeouts import number_of
 from stalepool.foreign import drop_frames, is_a_deadline, raise_again
 from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets import failure, tcp_info

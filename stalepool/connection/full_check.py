@@ -11,12 +11,12 @@ import logging
 from typing import Any, Callable, Optional, Tuple
 
 from stalepool import fallback, runtime, stats
+from stalepool.clock import shorter
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm, note_probes_swallowed
 from stalepool.connection.move import SILENT
 from stalepool.connection.origins import is_http1
 from stalepool.connection.state import State
-from stalepool.connection.timeouts import shorter
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, liveness, tcp_info
 from stalepool.sockets.keepalive import Keepalive

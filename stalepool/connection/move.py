@@ -6,12 +6,11 @@ import logging
 from typing import Any, Optional
 
 from stalepool import fallback, stats
-from stalepool.clock import monotonic
+from stalepool.clock import monotonic, number_of, shorter
 from stalepool.connection.fresh_socket import address_of, open_like, take
 from stalepool.connection.request import Request
 from stalepool.connection.request_rules import IDEMPOTENT, has_a_key
 from stalepool.connection.state import State
-from stalepool.connection.timeouts import number_of, shorter
 from stalepool.setting_kinds import AUTO
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of, timeout_of

@@ -14,9 +14,8 @@ import sys
 from typing import Any, Callable, Dict, Tuple, Type
 
 from stalepool import fallback, stats
-from stalepool.clock import monotonic
+from stalepool.clock import monotonic, number_of, shorter
 from stalepool.connection.origins import origin_of, peer_of
-from stalepool.connection.timeouts import number_of, shorter
 from stalepool.foreign import drop_frames, raise_again
 from stalepool.settings import Settings
 from stalepool.sockets.failure import socket_errors
