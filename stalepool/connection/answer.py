@@ -11,7 +11,6 @@ from stalepool.clock import monotonic
 from stalepool.connection import replay, request_rules
 from stalepool.connection.origins import peer_of
 from stalepool.connection.recover import recover, restore_timeout
-from stalepool.connection.refusals import OF_A_SECOND
 from stalepool.connection.request import Request
 from stalepool.connection.silence import first_wait_s
 from stalepool.connection.state import WAITING, by_id
@@ -121,7 +120,7 @@ def _learn(response: Answer, request: Request) -> None:
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
     is_late = monotonic() - request.sent_at > LATE_S
-    if request.moved_for is not None and (is_late or response.status in OF_A_SECOND):
+    if request.moved_for is not None and (is_late or response.status in request_rules.OF_A_SECOND):
         state.origin.knowledge.stop_moves()
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])
     state.learn(

@@ -8,9 +8,8 @@ from typing import Any, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic, shorter
 from stalepool.connection import replay
-from stalepool.connection.refusals import may_refuse_the_old
 from stalepool.connection.request import NOTHING_LEFT_S, Request
-from stalepool.connection.request_rules import may_be_replayed
+from stalepool.connection.request_rules import may_be_replayed, may_refuse_the_old
 from stalepool.connection.silence import Watch
 from stalepool.foreign import drop_frames, raise_again
 from stalepool.sockets import failure

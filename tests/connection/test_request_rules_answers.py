@@ -6,7 +6,7 @@ from delayed_answers import sent_twice
 from pools import get, pooled_connection, serving, shim
 from replay_tools import side_by_side
 from stalepool import runtime
-from stalepool.connection import refusals, replay
+from stalepool.connection import replay, request_rules
 from stalepool.connection.request import Request
 from stalepool.connection.state import find
 from stalepool_testing import HalfStatusLine, Respond, kernel
@@ -29,9 +29,9 @@ def test_which_answers_may_refuse_a_connection(head, conflict):
         answers = {status: b"HTTP/1.1 %d " % status for status in range(100, 600)}
         return {status for status, first in answers.items() if may_refuse(request, first)}
 
-    assert found_by(refusals.may_refuse_the_old) == {429, 503, *conflict}
+    assert found_by(request_rules.may_refuse_the_old) == {429, 503, *conflict}
     wanted = {*REFUSALS, *NOT_OF_THE_REQUEST, *conflict}
-    assert found_by(refusals.may_refuse_the_fresh) == wanted
+    assert found_by(request_rules.may_refuse_the_fresh) == wanted
 
 
 @pytest.mark.parametrize(
