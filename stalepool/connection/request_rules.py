@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from typing import Any, Callable, Dict, FrozenSet, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
@@ -54,11 +54,8 @@ offers_an_identity = re.compile("|".join(_IDENTITY_SCHEMES), re.IGNORECASE).sear
 asks_for_an_upgrade = _header("upgrade")
 
 
-class Rule(NamedTuple):
-    """One of the rules that all have to consent to a replay."""
-
-    name: str  # in the counters
-    holds: Callable[..., Any]  # of the request; of a death also what was raised, None at the end
+#: name of a rule in the counters -> tells whether it consents to a replay, as all have to
+Rules = Dict[str, Callable[..., Any]]
 
 
 def _may_be_stale(request: Request) -> bool:
@@ -85,17 +82,17 @@ def may_be_repeated(request: Request, replay: str) -> bool:
 
 
 #: may this request be sent a second time, whatever happened to its connection?
-REPLAY_RULES = (
-    Rule("switched_off", lambda request: request.settings.replay != "off"),
-    Rule("fresh_connection", _may_be_stale),
-    Rule("replayed_before", lambda request: not request.is_replayed),
-    Rule("method", lambda request: may_be_repeated(request, request.settings.replay)),
-    Rule("precondition", lambda r: may_be_repeated(r, "safe") or not _has_a_precondition(r.head)),
-    Rule("dialogue", lambda request: not _is_a_dialogue(request.head)),
-    Rule("credential", lambda request: not _is_for_one_use(request.head)),
-    Rule("identity", lambda r: not (r.state.is_bound or speaks_an_identity(r.head))),
-    Rule("body", _has_its_body_on_record),
-)
+REPLAY_RULES: Rules = {
+    "switched_off": lambda request: request.settings.replay != "off",
+    "fresh_connection": _may_be_stale,
+    "replayed_before": lambda request: not request.is_replayed,
+    "method": lambda request: may_be_repeated(request, request.settings.replay),
+    "precondition": lambda r: may_be_repeated(r, "safe") or not _has_a_precondition(r.head),
+    "dialogue": lambda request: not _is_a_dialogue(request.head),
+    "credential": lambda request: not _is_for_one_use(request.head),
+    "identity": lambda r: not (r.state.is_bound or speaks_an_identity(r.head)),
+    "body": _has_its_body_on_record,
+}
 
 
 def begins_a_request(data: Any) -> Any:
@@ -111,9 +108,9 @@ def is_worth_a_record(request: Request) -> bool:
     return is_candidate and not (b"chunked" in request.sent[0] and _is_a_dialogue(request.head))
 
 
-def first_refusal(rules: Tuple[Rule, ...], *facts: Any) -> Optional[str]:
+def first_refusal(rules: Rules, *facts: Any) -> Optional[str]:
     """Return the name of the first of the rules that refuses a replay; None if none does."""
-    return next((rule.name for rule in rules if not rule.holds(*facts)), None)
+    return next((name for name, holds in rules.items() if not holds(*facts)), None)
 
 
 #: bytes of a TLS alert with its record: OpenSSL sends one when it reads a FIN without close_notify
@@ -149,11 +146,11 @@ def _no_answer_has_begun(request: Request, error: Optional[BaseException]) -> bo
 
 
 #: had the connection died, or did the server fail on the request?
-DEATH_RULES = (
-    Rule("answer_began", _no_answer_has_begun),
-    Rule("not_ended", lambda request, error: failure.has_ended(request.state.sock(), error)),
-    Rule("peer_had_it", _is_not_the_servers_failure),
-)
+DEATH_RULES: Rules = {
+    "answer_began": _no_answer_has_begun,
+    "not_ended": lambda request, error: failure.has_ended(request.state.sock(), error),
+    "peer_had_it": _is_not_the_servers_failure,
+}
 
 
 @fallback.guarded("replay_failed", default=False)
