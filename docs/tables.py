@@ -91,11 +91,11 @@ def ends_in_a_request() -> str:
 
 
 def death_rules() -> str:
-    return _explained("rule", list(DEATH_RULES), "refuses, because")
+    return _explained("rule", DEATH_RULES, "refuses, because")
 
 
 def replay_rules() -> str:
-    return _explained("rule", list(REPLAY_RULES), "refuses, because")
+    return _explained("rule", REPLAY_RULES, "refuses, because")
 
 
 def fallbacks() -> str:

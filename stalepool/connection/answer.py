@@ -1,10 +1,16 @@
-"""The answer to a request: its first byte is awaited, its head read, and what that says learnt."""
+"""The answer to a request: its first byte is awaited, its head read, and what that says learnt.
+
+Replaces ``HTTPConnection.response_class`` by an Answer, made from the class that stock would take,
+which is looked up at each access.
+"""
 
 from __future__ import annotations
 
 import copyreg
+import functools
+from abc import ABCMeta
 from io import BufferedReader
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from stalepool import fallback, stats, status
 from stalepool.clock import monotonic
@@ -18,6 +24,7 @@ from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
+MOST_CLASSES = 64  #: response classes that are kept; somebody may set a new one for each test
 LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 
@@ -130,3 +137,57 @@ def _learn(response: Answer, request: Request) -> None:
         is_upgraded=response.status == SWITCHING_PROTOCOLS
         or request_rules.asks_for_an_upgrade(request.head),
     )
+
+
+def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:
+    """Return the new attribute; ``original(instance, owner)`` returns the class it had."""
+    class_of = functools.lru_cache(MOST_CLASSES)(_class_of)  # goes with this copy of urllib3
+
+    class ResponseClass:
+        """A descriptor without ``__set__``, so that an instance may have a class of its own."""
+
+        def __get__(self, conn: Any, owner: Any = None) -> Any:
+            base = original(conn, owner)
+            if type(base) is ABCMeta:
+                return class_of(base)
+            if issubclass(type(base), type):
+                return base
+            return functools.partial(_made_by, base, class_of)  # a function, or a class's wrapper
+
+    return ResponseClass()
+
+
+def _class_of(base: Any) -> Any:
+    """Return a class that is the base and an :class:`Answer`.
+
+    The base itself if none may be made of it: then urllib3 reads the answer alone.
+    """
+    mro = base.__mro__
+    names = ["%s.%s" % (each.__module__, each.__qualname__) for each in mro]
+    is_a_response = any(name.endswith("http.client.HTTPResponse") for name in names)
+    is_told = any("__init_subclass__" in vars(each) for each in mro[:-1])  # of each subclass
+    if not is_a_response or is_told or Answer in mro:
+        return base
+    namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+    return type(base.__name__, (Answer, base), namespace)
+
+
+def _made_by(make: Any, class_of: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Any:
+    """Call what somebody has put in place of the class, and make its response an Answer."""
+    response = make(*args, **kwargs)
+    base = type(response)
+    cls = class_of(base) if type(base) is ABCMeta else base
+    if cls is not base:
+        object.__setattr__(response, "__class__", cls)
+    return response
+
+
+def make_replayed(original: Any, module: Any) -> Any:
+    """Return the descriptor that urllib3's response gets: it asks http.client's response inside."""
+
+    class Replayed:
+        def __get__(self, response: Any, owner: Any = None) -> bool:
+            made_of = getattr(response, "_original_response", None)
+            return bool(getattr(made_of, "stalepool_replayed", False))
+
+    return Replayed()

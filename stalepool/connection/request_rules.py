@@ -54,7 +54,7 @@ offers_an_identity = re.compile("|".join(_IDENTITY_SCHEMES), re.IGNORECASE).sear
 asks_for_an_upgrade = _header("upgrade")
 
 
-#: name of a rule in the counters -> tells whether it consents to a replay, as all have to
+#: name in the counters -> consents to a replay or not; a death's is given what was raised, too
 Rules = Dict[str, Callable[..., Any]]
 
 

@@ -14,9 +14,9 @@ from types import FunctionType, ModuleType
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from stalepool import fallback, runtime
+from stalepool.connection.answer import make_replayed, make_response_class
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.connection.connect import make_new_conn
-from stalepool.connection.response_class import make_replayed, make_response_class
 from stalepool.connection.send import make_send
 from stalepool.contrib.keystone import make_request
 from stalepool.patching.copies import POOL, SESSION, SOCKS, place_of
