@@ -19,7 +19,7 @@ from typing import Any, Dict, Iterator, List, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.setting_kinds import AUTO
+from stalepool.settings import AUTO
 from stalepool.stats import Counter
 
 _posix: Any = sys.modules.get("posix")

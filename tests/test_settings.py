@@ -2,8 +2,7 @@
 
 import pytest
 
-from stalepool.setting_kinds import Seconds
-from stalepool.settings import PREFIX, SETTINGS, Settings, SettingsError, contradictions
+from stalepool.settings import PREFIX, SETTINGS, Seconds, Settings, SettingsError, contradictions
 
 
 @pytest.mark.parametrize("misspell", [lambda s: s[:-1], lambda s: s + "x", lambda s: s[1:] + s[0]])

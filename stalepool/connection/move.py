@@ -11,7 +11,7 @@ from stalepool.connection.fresh_socket import address_of, open_like, take
 from stalepool.connection.request import Request
 from stalepool.connection.request_rules import IDEMPOTENT, has_a_key
 from stalepool.connection.state import State
-from stalepool.setting_kinds import AUTO
+from stalepool.settings import AUTO
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of, timeout_of
 

@@ -17,8 +17,7 @@ from stalepool import status_file
 from stalepool.cli import owners
 from stalepool.cli.inject import INJECT_DIR
 from stalepool.cli.status import content, proc
-from stalepool.setting_kinds import AUTO
-from stalepool.settings import PREFIX, SETTINGS, Settings, SettingsError
+from stalepool.settings import AUTO, PREFIX, SETTINGS, Settings, SettingsError
 
 FORKED = "no answer has come to it yet: a master process, or an idle worker"
 WITHOUT = "runs without the shim"
