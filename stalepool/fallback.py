@@ -42,8 +42,9 @@ LINES_A_MINUTE = 10  #: the most lines of one message, above DEBUG
 
 #: message -> (when its minute began, lines in it)
 _lines: Dict[str, Tuple[float, int]] = {}
-_logger = logging.getLogger("stalepool.fallback")
 _top = logging.getLogger("stalepool")
+_ABOUT = ("checkout", "connect", "fallback", "keystone", "move", "replay", "status")
+_loggers = {about: logging.getLogger("stalepool." + about) for about in _ABOUT}
 
 
 def guarded(reason: str, default: Any = None, catches_foreign: bool = False) -> Callable[[_F], _F]:
@@ -72,9 +73,7 @@ def guarded(reason: str, default: Any = None, catches_foreign: bool = False) -> 
     return guard
 
 
-def fall_back(
-    reason: str, detail: object, stacklevel: int = 2, level: int = logging.WARNING
-) -> None:
+def fall_back(reason: str, detail: object, stacklevel: int = 2, level: str = "WARNING") -> None:
     """Count a fallback to urllib3, and log the first of each reason, and what was not as expected.
 
     May yield inside a log handler; it is not called for a healthy request. Raises nothing.
@@ -82,18 +81,20 @@ def fall_back(
     if _counts.setdefault(reason, Counter()).tick() == 0:
         first_details[reason] = str(detail)
         args = (REASONS[reason], reason, detail)
-        log(_logger, level, "%s (%s): %s", *args, stacklevel=stacklevel + 1)
+        log("fallback", level, "%s (%s): %s", *args, stacklevel=stacklevel + 1)
 
 
-def log(logger: logging.Logger, level: int, message: str, *args: Any, stacklevel: int = 2) -> None:
+def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int = 2) -> None:
     """Log, unless from inside a log handler: one that posts would recurse, or wait for itself.
 
     Above DEBUG at most :data:`LINES_A_MINUTE` lines of one message are written; the next one says
     how many were left out.
 
+    :param about: which of our loggers logs it.
     :param message: a literal: lines are counted by it.
     :param stacklevel: the frame whose place the line shows: 2 is the caller's.
     """
+    logger, level = _loggers[about], getattr(logging, level_name)
     # dictConfig and fileConfig disable all existing loggers that they do not name, which is seldom
     # intended; to silence a logger, set its level
     logger.disabled = False

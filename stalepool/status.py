@@ -6,7 +6,6 @@ When something is due, the next answer calls this module: not between a check an
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import sys
 from time import time
@@ -14,8 +13,6 @@ from typing import Any, Callable, Dict
 
 from stalepool import fallback, runtime, stats, status_file, summary
 from stalepool.clock import monotonic
-
-_logger = logging.getLogger("stalepool.status")
 
 #: the packages whose versions are shown, if they are loaded
 _SHOWN = ("stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests")
@@ -94,15 +91,15 @@ def say_that_it_is_off() -> None:
     hook = describe_hook()
     if hook["settings"] and not hook["installed"]:  # once it is uninstalled, there are no settings
         text = "stalepool is not active in this process: %s"
-        fallback.log(_logger, logging.WARNING, text, hook["off_because"])
+        fallback.log("status", "WARNING", text, hook["off_because"])
 
 
 def _say_that_it_is_active(now: Dict[str, Any]) -> None:
-    level = logging.WARNING if now["unpatched"] else logging.INFO
+    level = "WARNING" if now["unpatched"] else "INFO"
     text = "stalepool %s is active in process %d, mode %s; settings: %s; patched: %s%s"
     args = (now["versions"]["stalepool"], now["pid"], now["mode"], summary.settings(now))
     left_out = "".join("; not patched: %s" % problem for problem in now["unpatched"])
-    fallback.log(_logger, level, text, *args, ", ".join(now["patched"]), left_out)
+    fallback.log("status", level, text, *args, ", ".join(now["patched"]), left_out)
 
 
 def _summarize(now: Dict[str, Any]) -> None:
@@ -112,7 +109,7 @@ def _summarize(now: Dict[str, Any]) -> None:
     seen, passed_s = stats.summed([counted, _summarized], (1, -1)), monotonic() - _summarized_at
     if summary.has_events(seen):
         text = summary.sentence(seen, passed_s, now["mode"] == "audit")
-        fallback.log(_logger, logging.INFO, "process %d %s", now["pid"], text)
+        fallback.log("status", "INFO", "process %d %s", now["pid"], text)
     _summarized, _summarized_at = counted, monotonic()
 
 

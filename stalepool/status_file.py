@@ -11,7 +11,6 @@ import contextlib
 import errno
 import io
 import json
-import logging
 import os
 import sys
 from time import time
@@ -85,7 +84,7 @@ def write(now: Dict[str, Any], began: float) -> Optional[float]:
         _write_into(directories(chosen, _posix.geteuid()), now)
     except OSError as error:
         # a program without logging prints a WARNING on stderr: not if nobody asked for the file
-        level = logging.INFO if chosen == AUTO else logging.WARNING
+        level = "INFO" if chosen == AUTO else "WARNING"
         fallback.fall_back("status_failed", error, level=level)
         return None
     interval_s = max(INTERVAL_S, INTERVAL_RATIO * (monotonic() - began))

@@ -68,18 +68,18 @@ def test_a_reconnect_that_was_made_is_said(listen):
 
 
 def test_many_lines_of_one_message(listen):
-    logger, now = logging.getLogger("stalepool.replay"), [1000.0]
+    now = [1000.0]
     heard = listen()
 
     def say(level, *numbers):
         for number in numbers:
-            fallback.log(logger, level, "sent %d", number)
+            fallback.log("replay", level, "sent %d", number)
 
     with breaks("clock of the log", by=lambda: now[0]):
-        say(logging.INFO, *range(25))
+        say("INFO", *range(25))
         now[0] += 61
-        say(logging.INFO, 25, 26)
-        say(logging.DEBUG, *range(100, 125))  # who asks for DEBUG gets it
+        say("INFO", 25, 26)
+        say("DEBUG", *range(100, 125))  # who asks for DEBUG gets it
     last = ["sent 25 (15 such lines were left out before)", "sent 26"]
     every = ["sent %d" % number for number in (*range(10), *range(100, 125))]
     assert heard.lines == every[:10] + last + every[10:]

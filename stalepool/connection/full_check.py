@@ -7,7 +7,6 @@ unanswered.
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Callable, Optional, Tuple
 
 from stalepool import fallback, runtime, stats
@@ -23,8 +22,6 @@ from stalepool.sockets.keepalive import Keepalive
 from stalepool.sockets.layers import Layers, layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool.sockets.verdict import DEATHS, Action, Verdict
-
-_logger = logging.getLogger("stalepool.checkout")
 
 
 def is_dropped(conn: Any, original: Callable[[Any], bool]) -> bool:
@@ -166,4 +163,4 @@ def _report(conn: Any, state: State, verdict: Verdict, idle_s: float, settings: 
             origin.kept_off.tick()
         action = "would discard" if settings.is_audit else "discards"
         args = ("%s: %s, %s, idle %.3f s", origin.name, action, verdict.value, idle_s)
-        fallback.log(_logger, logging.DEBUG, *args)
+        fallback.log("checkout", "DEBUG", *args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Optional
 
 from stalepool import fallback, stats
@@ -14,8 +13,6 @@ from stalepool.connection.state import State
 from stalepool.settings import AUTO
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of, timeout_of
-
-_logger = logging.getLogger("stalepool.move")
 
 #: the old connection is of no more use: it has ended, its peer is silent
 ENDED, SILENT = "presend_check", "probe_unanswered"
@@ -105,7 +102,7 @@ def move(request: Request, reason: str) -> None:
         state.origin.kept_off.tick()
     else:
         knowledge.note_move()
-    fallback.log(_logger, logging.DEBUG, "%s: moved for: %s", state.origin.name, reason)
+    fallback.log("move", "DEBUG", "%s: moved for: %s", state.origin.name, reason)
 
 
 def _limit_s(conn: Any, reason: str) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _thread
 import errno
-import logging
 import random
 import sys
 from typing import Any, Callable, Dict, Tuple, Type
@@ -26,8 +25,6 @@ PAUSES_S = 0.1, 0.3  #: between two tries; a random time, so that callers do not
 SHORTEST_PATIENCE_S = 1.0  #: a caller whose connect timeout is shorter does not wait
 SHORTEST_TRY_S = 0.01  #: timeout of the last try, at the end of the window
 BUDGET_PERIOD_S = 30.0  #: a thread waits for one window in this time, all origins together
-
-_logger = logging.getLogger("stalepool.connect")
 
 #: in the attributes of a thread or green thread: (when its period began, seconds waited in it)
 WAITED = "_stalepool_waited"
@@ -135,9 +132,9 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
         period_began, waited_s = _waited()
         attributes_of_thread()[WAITED] = period_began, waited_s + spent_s
         stats.origin(origin).count("reconnects", outcome)
-        level = logging.INFO if outcome == "ok" else logging.DEBUG
+        level = "INFO" if outcome == "ok" else "DEBUG"
         text = "%s: a refused connect was tried again for %.2f s: %s"
-        fallback.log(_logger, level, text, origin, spent_s, outcome)
+        fallback.log("connect", level, text, origin, spent_s, outcome)
 
 
 def _waited() -> Tuple[float, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import logging
 import weakref
 from typing import Any, Optional
 
@@ -32,8 +31,6 @@ MOST_BESIDE = 64
 #: the replays whose socket is beside one on which an answer may still come
 _beside: weakref.WeakSet[Replay] = weakref.WeakSet()
 runtime.on_change(_beside.clear)  # a forked child has none
-
-_logger = logging.getLogger("stalepool.replay")
 
 
 def after_failed_send(request: Request, error: BaseException) -> bool:
@@ -195,6 +192,6 @@ def note_outcome(request: Request, outcome: str) -> None:
     """Count what became of a replay, and log it."""
     origin = request.state.origin
     origin.count("replays", outcome)
-    level = logging.INFO if outcome == "ok" else logging.DEBUG
+    level = "INFO" if outcome == "ok" else "DEBUG"
     text = "%s: %s was sent once more on a fresh connection: %s"
-    fallback.log(_logger, level, text, origin.name, str(request.method, "latin-1"), outcome)
+    fallback.log("replay", level, text, origin.name, str(request.method, "latin-1"), outcome)

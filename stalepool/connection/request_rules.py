@@ -7,7 +7,6 @@ request is known not to have been applied.
 from __future__ import annotations
 
 import functools
-import logging
 import re
 from typing import Any, Callable, Dict, FrozenSet, Optional
 
@@ -17,8 +16,6 @@ from stalepool.connection.request import Request
 from stalepool.connection.state import SENDING
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
-
-_logger = logging.getLogger("stalepool.replay")
 
 # RFC 9110, section 9.2.1, and what IANA's method registry calls safe
 SAFE = frozenset(b"GET HEAD OPTIONS TRACE PROPFIND REPORT SEARCH QUERY".split())
@@ -176,7 +173,7 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
     origin.count(*(("replays", "would") if refusal is None else ("replays_refused", refusal)))
     text = "%s: %s failed with %r, not sent once more: %s"
     args = (origin.name, str(request.method, "latin-1"), error, refusal or "audit")
-    fallback.log(_logger, logging.DEBUG, text, *args)
+    fallback.log("replay", "DEBUG", text, *args)
     return False
 
 

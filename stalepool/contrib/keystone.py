@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-import logging
 from types import ModuleType
 from typing import Any, Callable, Mapping, Tuple
 
 from stalepool import fallback, runtime
 
-_logger = logging.getLogger("stalepool.keystone")
 _met = itertools.count()
 
 
@@ -32,7 +30,7 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
                 "a keystoneauth1 session has connect_retries=%s: a POST whose answer is lost will "
                 "be sent, and processed, again; with stalepool it can be 0"
             )
-            fallback.log(_logger, logging.WARNING, text, retries)
+            fallback.log("keystone", "WARNING", text, retries)
         return wrapped(*args, **kwargs)
 
     class Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
