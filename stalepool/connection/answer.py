@@ -17,9 +17,8 @@ from stalepool.clock import monotonic
 from stalepool.connection import replay, request_rules
 from stalepool.connection.origins import peer_of
 from stalepool.connection.recover import recover, restore_timeout
-from stalepool.connection.request import Request
 from stalepool.connection.silence import first_wait_s
-from stalepool.connection.state import WAITING, by_id
+from stalepool.connection.state import WAITING, Request, by_id
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of, timeout_of
 

@@ -7,9 +7,8 @@ from typing import Any, Optional
 from stalepool import fallback, stats
 from stalepool.clock import monotonic, number_of, shorter
 from stalepool.connection.fresh_socket import address_of, open_like, take
-from stalepool.connection.request import Request
 from stalepool.connection.request_rules import IDEMPOTENT, has_a_key
-from stalepool.connection.state import State
+from stalepool.connection.state import Request, State
 from stalepool.settings import AUTO
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of, timeout_of

@@ -8,9 +8,9 @@ from typing import Any, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic, shorter
 from stalepool.connection import replay
-from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import may_be_replayed, may_refuse_the_old
 from stalepool.connection.silence import Watch
+from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.foreign import drop_frames, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors

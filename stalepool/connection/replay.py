@@ -14,8 +14,8 @@ from typing import Any, Optional
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic, shorter
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
-from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import may_be_replayed, may_refuse_the_fresh
+from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.foreign import drop_frames, is_foreign, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors, timeout_of

@@ -12,8 +12,7 @@ from typing import Any, Callable, Dict, FrozenSet, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection.request import Request
-from stalepool.connection.state import SENDING
+from stalepool.connection.state import SENDING, Request
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
 

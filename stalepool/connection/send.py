@@ -12,8 +12,7 @@ from stalepool.connection import fresh_socket, replay, request_rules
 from stalepool.connection.connect import arm
 from stalepool.connection.move import ENDED, move, reason_to_move
 from stalepool.connection.origins import is_http1
-from stalepool.connection.request import Request
-from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, State, by_id
+from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, Request, State, by_id
 from stalepool.settings import Settings
 from stalepool.sockets import liveness
 from stalepool.sockets.failure import socket_errors

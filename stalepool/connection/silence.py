@@ -12,8 +12,8 @@ from stalepool import fallback
 from stalepool.clock import monotonic, shorter
 from stalepool.connection.connect import note_probes_swallowed
 from stalepool.connection.replay import REPLAY_S, Replay
-from stalepool.connection.request import NOTHING_LEFT_S, Request
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
+from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.settings import DEAD_PROBES
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of

@@ -35,8 +35,7 @@ from replay_tools import (
 )
 from stalepool import runtime
 from stalepool.connection.fresh_socket import address_of, take
-from stalepool.connection.request import Request
-from stalepool.connection.state import FRESH, State, find
+from stalepool.connection.state import FRESH, Request, State, find
 from stalepool_testing import TLS, Close, FaultServer, ProcessThenReset, Respond
 
 

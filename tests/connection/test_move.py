@@ -24,8 +24,7 @@ from pools import (
 from replay_tools import acting, after_checkout, reused, send
 from stalepool import stats
 from stalepool.connection import move
-from stalepool.connection.request import Request
-from stalepool.connection.state import find
+from stalepool.connection.state import Request, find
 from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings
 from stalepool.sockets.tcp_info import TcpInfo

@@ -44,8 +44,7 @@ from replay_tools import (
 )
 from stalepool import runtime, stats
 from stalepool.connection import fresh_socket, replay
-from stalepool.connection.request import Request
-from stalepool.connection.state import find
+from stalepool.connection.state import Request, find
 from stalepool.sockets import tcp_info
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import (

@@ -12,8 +12,7 @@ from breaks import breaks
 from delayed_answers import SILENT
 from stalepool import stats
 from stalepool.connection import request_rules
-from stalepool.connection.request import RECORD_LIMIT, Request
-from stalepool.connection.state import SENDING, WAITING
+from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive

@@ -7,8 +7,7 @@ from pools import get, pooled_connection, serving, shim
 from replay_tools import side_by_side
 from stalepool import runtime
 from stalepool.connection import replay, request_rules
-from stalepool.connection.request import Request
-from stalepool.connection.state import find
+from stalepool.connection.state import Request, find
 from stalepool_testing import HalfStatusLine, Respond, kernel
 
 KEYED = b"POST / HTTP/1.1\r\nIdempotency-Key: 1\r\n\r\n"

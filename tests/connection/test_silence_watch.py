@@ -16,9 +16,8 @@ from pools import UnknownSocket, counters, get, let_pass, pooled_connection, ser
 from replay_tools import ECHO, prime, reused, send
 from stalepool import fallback, runtime
 from stalepool.connection import replay, silence
-from stalepool.connection.request import Request
 from stalepool.connection.silence import CONFIRM_S, LOOK_AGAIN_S, LOOK_EVERY_S, Watch
-from stalepool.connection.state import CHECKED, find
+from stalepool.connection.state import CHECKED, Request, find
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of

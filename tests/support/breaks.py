@@ -32,7 +32,7 @@ PARTS = {
     "poller": "stalepool.sockets.liveness.poller",
     "reason to move": "stalepool.connection.send.reason_to_move",
     "register": "stalepool.patching.import_hook.register",
-    "record of a request": "stalepool.connection.request.Request.record",
+    "record of a request": "stalepool.connection.state.Request.record",
     "report of the check": "stalepool.connection.full_check._report",
     "signals": "stalepool.signal_handlers._signal",
     "snapshot": "stalepool.status.snapshot",

@@ -17,7 +17,7 @@ import wrapt
 import stalepool_testing as testing
 from errors import links
 from pools import pooled_connection, serving
-from stalepool.connection.request import Request
+from stalepool.connection.state import Request
 from stalepool_testing import AnswerStep, Exchange, FaultServer, IdleStep, Respond, Step, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")

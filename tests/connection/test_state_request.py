@@ -10,8 +10,7 @@ from urllib3.connection import HTTPConnection
 
 from pools import counters, shim
 from replay_tools import after_checkout, have, recorded, reused, side_by_side
-from stalepool.connection.request import Request
-from stalepool.connection.state import FRESH
+from stalepool.connection.state import FRESH, Request
 from stalepool.settings import Settings
 from stalepool_testing import ResetAfter, Silence, healthy, into_pool, kernel
 
