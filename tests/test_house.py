@@ -23,8 +23,8 @@ from stalepool.connection.state import Request, State
 #: from the bottom; the rooms of one floor do not import each other
 FLOORS = (
     {
-        "shared": "clock fallback foreign knowledge runtime settings signal_handlers stats status"
-        " status_file summary"
+        "shared": "clock fallback foreign runtime settings signal_handlers stats status status_file"
+        " summary"
     },
     {"sockets": "sockets"},
     {"connection": "connection", "contrib": "contrib"},
@@ -39,7 +39,7 @@ FLOORS = (
 AROUND = ("metrics", "cli", "outside")
 
 #: lines, of all kinds, in the modules of the core: it is to shrink from here
-MOST_LINES = 4947
+MOST_LINES = 4940
 
 #: packages that are not Python's own, by whom they may be imported; whoever else needs one looks
 #: in sys.modules. urllib3, eventlet, requests and keystoneauth1 are what we ride in

@@ -11,8 +11,8 @@ from pools import DEFAULTS, counters, end_while_idle, get, serving, shim, stock
 from replay_tools import after_checkout, have, prime, reused, send, side_by_side
 from stalepool import stats
 from stalepool.connection.state import find
-from stalepool.knowledge import Knowledge
 from stalepool.sockets.verdict import Verdict
+from stalepool.stats import Knowledge
 from stalepool_testing import Close, CloseAfter, ResetAfter, SurplusWithAnswer
 
 

@@ -25,9 +25,9 @@ from replay_tools import acting, after_checkout, reused, send
 from stalepool import stats
 from stalepool.connection import move
 from stalepool.connection.state import Request, find
-from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings
 from stalepool.sockets.tcp_info import TcpInfo
+from stalepool.stats import Knowledge
 from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Latency
 
 #: seconds since the last answer

@@ -13,11 +13,11 @@ from delayed_answers import SILENT
 from stalepool import stats
 from stalepool.connection import request_rules
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
-from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of
 from stalepool.sockets.tcp_info import TcpInfo
+from stalepool.stats import Knowledge
 from stalepool_testing import healthy, kernel, release, swallow, wait_readable
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")

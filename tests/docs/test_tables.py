@@ -9,8 +9,8 @@ from stalepool import fallback, stats
 from stalepool.cli.doctor.questions import QUESTIONS
 from stalepool.cli.status.explain import EVENTS, VERDICTS
 from stalepool.connection import state
-from stalepool.knowledge import Knowledge
 from stalepool.settings import Settings, contradictions
+from stalepool.stats import Knowledge
 
 SOURCES = REPOSITORY / "stalepool"
 

@@ -9,11 +9,11 @@ import pytest
 
 #: what a test calls it -> where it is
 PARTS = {
-    "answer's note": "stalepool.knowledge.Knowledge.note_answered",
+    "answer's note": "stalepool.stats.Knowledge.note_answered",
     "clock of the fast check": "stalepool.connection.checkout.monotonic",
     "clock of the log": "stalepool.fallback.monotonic",
     "clock of the states": "stalepool.connection.state.monotonic",
-    "clock of what was learnt": "stalepool.knowledge.monotonic",
+    "clock of what was learnt": "stalepool.stats.monotonic",
     "counters": "stalepool.stats.origin",
     "full check": "stalepool.connection.full_check._examine",
     "HTTP version": "stalepool.connection.full_check.is_http1",

@@ -8,7 +8,7 @@ from service_process import this_process
 from stalepool.cli.status import page, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
-from stalepool.knowledge import Knowledge
+from stalepool.stats import Knowledge
 
 
 def test_an_old_status_and_origins_of_which_there_is_nothing_to_tell():

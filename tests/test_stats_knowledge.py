@@ -3,7 +3,7 @@
 import pytest
 
 from breaks import breaks
-from stalepool.knowledge import MOST_MOVES_A_MINUTE, Knowledge
+from stalepool.stats import MOST_MOVES_A_MINUTE, Knowledge
 
 
 @pytest.fixture
