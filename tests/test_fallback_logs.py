@@ -64,7 +64,7 @@ def test_a_reconnect_that_was_made_is_said(listen):
     said = r"http://127\.0\.0\.1:\d+: a refused connect was tried again for \d\.\d\d s: ok$"
     assert re.match(said, record.getMessage())
     assert (record.name, record.levelno) == ("stalepool.connect", logging.INFO)
-    assert (record.filename, record.funcName) == ("reconnect.py", "_try_again")
+    assert (record.filename, record.funcName) == ("connect.py", "_try_again")
 
 
 def test_many_lines_of_one_message(listen):

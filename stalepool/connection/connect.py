@@ -1,22 +1,43 @@
-"""Opening a socket: a refused connect may be tried again, and keepalive is armed.
+"""Opening a socket: keepalive is armed, and a refused connect may be tried again.
 
 Replaces ``HTTPConnection._new_conn``.
+
+The reconnect window: for a moment, a refused connect to a peer that has answered is tried again. An
+outage has one window, and no thread waits longer than one window in 30 s: otherwise each of a
+caller's own retries would wait again.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable
+import _thread
+import errno
+import random
+import sys
+from typing import Any, Callable, Dict, Tuple, Type
 
 from stalepool import fallback, runtime, stats
-from stalepool.connection.origins import is_http1
-from stalepool.connection.reconnect import open_socket
+from stalepool.clock import monotonic, number_of, shorter
+from stalepool.connection.origins import is_http1, origin_of, peer_of
 from stalepool.connection.state import note_opened, sockets_of
+from stalepool.foreign import drop_frames, raise_again
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
+from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of
 
 #: attribute of a copy of a connection: the address to connect to, once, without a DNS look-up
 PINNED = "_stalepool_pinned"
+
+_REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
+
+PAUSES_S = 0.1, 0.3  #: between two tries; a random time, so that callers do not try in step
+SHORTEST_PATIENCE_S = 1.0  #: a caller whose connect timeout is shorter does not wait
+SHORTEST_TRY_S = 0.01  #: timeout of the last try, at the end of the window
+BUDGET_PERIOD_S = 30.0  #: a thread waits for one window in this time, all origins together
+
+#: in the attributes of a thread or green thread: (when its period began, seconds waited in it)
+WAITED = "_stalepool_waited"
+_of_thread = _thread._local()
 
 
 def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> Callable[..., Any]:
@@ -28,7 +49,7 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
             return stock()
         address = getattr(self, PINNED, None)
         if address is None:
-            sock = open_socket(stock, self, settings, module)
+            sock = _open_socket(stock, self, settings, module)
         else:
             sock = _connect_to(self, address, stock)
         note_opened(sock)
@@ -46,6 +67,141 @@ def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
         return stock()
     finally:
         conn._dns_host = name
+
+
+def _open_socket(stock: Callable[[], Any], conn: Any, settings: Settings, module: Any) -> Any:
+    """Return the socket that ``stock()`` opens, at once or while the peer's window is open.
+
+    :raises: what it raised first, or an error of a later try that is no refusal.
+    """
+    try:
+        return stock()
+    except connect_errors(conn) as error:
+        wait_s = _enter_window(conn, error, settings)
+        if not wait_s:
+            raise
+        first: BaseException = error
+    try:  # outside the clause, so that no later error has it as context
+        sock = _try_again(stock, conn, wait_s, module)
+        if sock is None:
+            raise_again(first)
+        drop_frames(first)
+        return sock
+    finally:
+        del first  # its traceback holds this frame
+
+
+def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
+    """Return the exception classes that opening a connection raises, for an ``except`` clause.
+
+    Those of its copy of urllib3 are found by the class's own functions, since the copy's modules
+    need not be in ``sys.modules``.
+    """
+    for cls in type(conn).__mro__:
+        names = getattr(vars(cls).get("connect"), "__globals__", {})
+        new_connection_error = names.get("NewConnectionError")
+        if new_connection_error is not None:
+            bases = new_connection_error.__mro__
+            return (*socket_errors(), *(base for base in bases if base.__name__ == "HTTPError"))
+    return socket_errors()
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Tell whether a connect was refused or reset.
+
+    urllib3 2.x keeps the kernel's error as cause, 1.26 only as context; PySocks as an attribute.
+    """
+    made_from = error.__cause__ or error.__context__
+    is_of_pysocks = type(made_from).__name__ == "ProxyConnectionError"  # not in its negotiation
+    links = (error, made_from, getattr(made_from, "socket_err", None) if is_of_pysocks else None)
+    return any(getattr(link, "errno", None) in _REFUSALS for link in links)
+
+
+@fallback.guarded("connect_failed", default=0.0)
+def _enter_window(conn: Any, error: Any, settings: Settings) -> float:
+    """Open the peer's window if need be; return the seconds in it for this caller, 0 for none."""
+    knowledge = stats.origin(peer_of(conn)).knowledge
+    limit_s = number_of(conn.timeout)
+    if not knowledge.has_answered or not _is_refusal(error) or not settings.reconnect_window_s:
+        return 0.0
+    left_s = knowledge.window_left_s
+    if knowledge.window_until is None:
+        left_s = settings.reconnect_window_s
+        knowledge.window_until = monotonic() + left_s
+        stats.origin(origin_of(conn)).count("reconnects", "windows")
+    if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
+        return 0.0
+    budget_s = settings.reconnect_window_s - _waited()[1]  # what this thread may still wait
+    return max(0.0, min(left_s, budget_s))
+
+
+def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) -> Any:
+    """Return a socket, or None if the window closed first. Yields where the module's sleep does.
+
+    :raises: an error of a later try that is no refusal, if it comes within the window.
+    """
+    timeout, began, outcome = conn.timeout, monotonic(), "failed"
+    limit_s = number_of(timeout)
+    ends = began + shorter(wait_s, limit_s)
+    try:
+        while (left_s := ends - monotonic()) > 0:
+            paused_at = monotonic()
+            pause_s = min(left_s, random.uniform(*PAUSES_S))  # noqa: S311  # not a secret
+            _pause(module, pause_s)
+            if monotonic() - paused_at < pause_s / 2:
+                break  # a mocked sleep
+            conn.timeout = max(SHORTEST_TRY_S, ends - monotonic())
+            try:
+                sock = stock()
+            except connect_errors(conn) as error:
+                if monotonic() < ends and not _is_refusal(error):
+                    raise
+                failed = error
+            else:
+                # the window does not limit the TLS handshake and the sending of the request
+                sock.settimeout(limit_s)
+                outcome = "ok"
+                return sock
+            drop_frames(failed)
+        return None
+    finally:
+        conn.timeout = timeout
+        origin, spent_s = origin_of(conn), monotonic() - began
+        period_began, waited_s = _waited()
+        attributes_of_thread()[WAITED] = period_began, waited_s + spent_s
+        stats.origin(origin).count("reconnects", outcome)
+        level = "INFO" if outcome == "ok" else "DEBUG"
+        text = "%s: a refused connect was tried again for %.2f s: %s"
+        fallback.log("connect", level, text, origin, spent_s, outcome)
+
+
+def _waited() -> Tuple[float, float]:
+    """Return when this thread's period began, and for how many seconds it has waited in it."""
+    now = monotonic()
+    began, spent_s = attributes_of_thread().get(WAITED, (now, 0.0))
+    return (began, spent_s) if now - began < BUDGET_PERIOD_S else (now, 0.0)
+
+
+def attributes_of_thread() -> Dict[str, Any]:
+    """Return the attributes of the running greenlet or thread. asyncio would copy a contextvar."""
+    greenlet = sys.modules.get("greenlet")
+    return vars(_of_thread if greenlet is None else greenlet.getcurrent())
+
+
+def _pause(module: Any, seconds: float) -> None:
+    """Sleep with the ``time`` of one copy of urllib3: this yields exactly where its sockets do.
+
+    A green copy (eventlet's ``import_patched``) in an unpatched process would otherwise block its
+    hub. The copy's modules need not be in ``sys.modules``, so ``time`` is taken from the globals of
+    its ``Retry``, of a method that tests do not mock. If there is none, there is no new try.
+    """
+    retry = getattr(module, "Retry", None)
+    if retry is None:  # contrib.socks
+        retry = module.HTTPConnectionPool.urlopen.__globals__.get("Retry")
+    names = getattr(getattr(retry, "get_backoff_time", None), "__globals__", {})
+    is_its_own = str(names.get("__name__")).endswith("urllib3.util.retry")  # not a decorator's
+    if is_its_own and "time" in names:
+        names["time"].sleep(seconds)
 
 
 @fallback.guarded("keepalive_failed")

@@ -17,7 +17,7 @@ import urllib3
 from urllib3.exceptions import NewConnectionError
 
 from pools import await_arrival, counters, pool_for, serving, shim
-from stalepool.connection import reconnect
+from stalepool.connection import connect
 from stalepool_testing import TLS, ConnectProxy, FaultServer
 from stalepool_testing.connect_proxy import relay
 from stalepool_testing.listener import Listener
@@ -68,7 +68,7 @@ def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function as a thread would that has not waited for any outage yet."""
     with pytest.MonkeyPatch.context() as patched:
         never = float("-inf"), 0.0
-        patched.setitem(reconnect.attributes_of_thread(), reconnect.WAITED, never)
+        patched.setitem(connect.attributes_of_thread(), connect.WAITED, never)
         return call(*args, **kwargs)
 
 

@@ -24,7 +24,7 @@ from pools import both, environ_of, get, pool_for, pooled_connection, serving, s
 from replay_routes import WINDOW_S, as_a_new_thread, direct, outage, proxied, through_socks, window
 from replay_tools import side_by_side
 from stalepool import stats
-from stalepool.connection import reconnect
+from stalepool.connection import connect
 from stalepool_testing import TLS, Latency, ResetAtNextByte
 
 
@@ -342,7 +342,5 @@ def test_an_outage_that_goes_on_leaves_nothing_in_memory():
 def test_the_class_of_retries_may_be_decorated():
     """No module's ``time`` but that of a urllib3 is slept with: there is no new try."""
     began = time.monotonic()
-    reconnect._pause(
-        SimpleNamespace(Retry=type("Retry", (), {"get_backoff_time": lambda _: 0})), 60
-    )
+    connect._pause(SimpleNamespace(Retry=type("Retry", (), {"get_backoff_time": lambda _: 0})), 60)
     assert time.monotonic() - began < 30
