@@ -55,8 +55,10 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
     """Have a copy connect, and return its socket; None if it cannot, or may not be. Yields."""
     if conn is None or not _may_be_copied(conn):
         return None
-    clone, since, failed = _copy_of(conn), monotonic(), None  # type: Any, float, Any
-    vars(clone).update({"timeout": limit_s, PINNED: address})
+    clone: Any = object.__new__(type(conn))  # not by copy.copy(): that may be somebody's own
+    vars(clone).update({**vars(conn), "sock": None, "timeout": limit_s, PINNED: address})
+    clone._HTTPConnection__response = None  # the original's, which the copy must not close
+    since, failed = monotonic(), None
     try:
         clone.connect()
         fresh, clone.sock = clone.sock, None
@@ -69,14 +71,6 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
             clone.sock.close()
     drop_frames(failed)
     return None
-
-
-def _copy_of(conn: Any) -> Any:
-    """Return a copy that is not connected. Not copy.copy(): that may be somebody's own."""
-    clone = object.__new__(type(conn))
-    vars(clone).update(vars(conn), sock=None)
-    clone._HTTPConnection__response = None  # the original's, which the copy must not close
-    return clone
 
 
 def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:

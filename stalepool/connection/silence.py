@@ -41,10 +41,8 @@ def first_wait_s(request: Request) -> Optional[float]:
     if not request.is_reused or request.is_replayed or not request.is_recorded:
         return None
     settings = request.settings
-    wait_s = settings.silence_s
-    if wait_s is None or settings.is_audit or settings.replay == "off":
-        return None
-    if not may_be_repeated(request, "safe"):
+    wait_s, is_off = settings.silence_s, settings.is_audit or settings.replay == "off"
+    if wait_s is None or is_off or not may_be_repeated(request, "safe"):
         return None
     if request.limit_s is not None:
         wait_s = min(wait_s, request.limit_s / 2 - RESERVE_S)
