@@ -13,27 +13,15 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
-    from stalepool.control import install as install
-    from stalepool.control import is_installed as is_installed
-    from stalepool.control import snapshot as snapshot
-    from stalepool.control import uninstall as uninstall
-    from stalepool.settings import Settings as Settings
-    from stalepool.settings import SettingsError as SettingsError
-    from stalepool.sockets.verdict import Verdict as Verdict
+    from stalepool.control import install, is_installed, snapshot, uninstall
+    from stalepool.settings import Settings, SettingsError
+    from stalepool.sockets.verdict import Verdict
 
 #: the public names that are not of control
 _ELSEWHERE = {"Settings": "settings", "SettingsError": "settings", "Verdict": "sockets.verdict"}
 
-__all__ = [
-    "Settings",
-    "SettingsError",
-    "Verdict",
-    "__version__",
-    "install",
-    "is_installed",
-    "snapshot",
-    "uninstall",
-]
+__all__ = ["Settings", "SettingsError", "Verdict", "__version__"]
+__all__ += ["install", "is_installed", "snapshot", "uninstall"]
 
 
 def __getattr__(name: str) -> object:  # PEP 562: an import of everything at once would cost 20 ms
