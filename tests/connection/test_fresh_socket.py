@@ -26,13 +26,7 @@ from pools import (
     verdicts,
 )
 from replay_routes import proxied
-from replay_tools import (
-    ECHO,
-    prime,
-    reused,
-    send,
-    wrapped_by_a_tracer,
-)
+from replay_tools import ECHO, prime, reused, send, wrapped_by_a_tracer
 from stalepool import runtime
 from stalepool.connection.fresh_socket import address_of, take
 from stalepool.connection.state import FRESH, Request, State, find

@@ -47,16 +47,7 @@ from stalepool.connection import fresh_socket, replay
 from stalepool.connection.state import Request, find
 from stalepool.sockets import tcp_info
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import (
-    TLS,
-    AnswerStep,
-    Close,
-    FaultServer,
-    Reset,
-    Respond,
-    Silence,
-    kernel,
-)
+from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, Respond, Silence, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 shim_with_replay = functools.partial(shim, **SETTINGS)

@@ -13,14 +13,7 @@ import stalepool_testing as testing
 from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
 from pools import DEFAULTS, counters, pooled_connection, shim, wait_idle
 from replay_tools import ECHO, Late, asked, kind_of, outcome, reused, send, side_by_side
-from stalepool_testing import (
-    Close,
-    ProcessThenClose,
-    ProcessThenReset,
-    Reset,
-    Respond,
-    Silence,
-)
+from stalepool_testing import Close, ProcessThenClose, ProcessThenReset, Reset, Respond, Silence
 
 pytestmark = pytest.mark.usefixtures("defaults")
 
