@@ -1,5 +1,8 @@
 """What the tests of a connection share."""
 
+import gc
+import warnings
+
 import pytest
 import urllib3
 
@@ -15,6 +18,17 @@ def defaults():
     forget_what_was_counted()
     yield
     stalepool.install()
+
+
+@pytest.fixture
+def no_collector():
+    """What is let go is gone at once: the collector, and what it complains of, is off."""
+    gc.collect()  # what other tests have left
+    gc.disable()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import gc
 import http.client
 import signal
 import socket
@@ -363,6 +362,7 @@ def test_the_end_of_a_silent_one_is_not_that_of_its_request(status):
         assert counters(server)["gone"] == {"silent_in_request": 1}
 
 
+@pytest.mark.usefixtures("no_collector")
 def test_the_end_of_a_suspect_one_closes_the_socket_that_was_opened_beside_it():
     """That was to be probed; the request goes out on one of its own.
 
@@ -378,13 +378,9 @@ def test_the_end_of_a_suspect_one_closes_the_socket_that_was_opened_beside_it():
         prime(pool)
         old, sock = server.channels[0], weakref.ref(pooled_connection(pool).sock)
         replay_tools.acting(pool, lambda: old.is_open and old.tell(old.reset))
-        gc.disable()
-        try:
-            with breaks("TCP_INFO", by=lambda layers: suspect if old.is_open else ask(layers)):
-                assert get(pool, "/wanted") == 200
-            assert sock() is None
-        finally:
-            gc.enable()
+        with breaks("TCP_INFO", by=lambda layers: suspect if old.is_open else ask(layers)):
+            assert get(pool, "/wanted") == 200
+        assert sock() is None
         server.wait_ended(1)
         assert [entry.connection for entry in server.journal] == [0, 0, 2]
         assert counters(server)["gone"] == {"failed_in_request": 1}

@@ -1,9 +1,7 @@
 """Which connections have a state, and how long it and its request are held."""
 
-import gc
 import os
 import tracemalloc
-import warnings
 import weakref
 from pathlib import Path
 
@@ -109,16 +107,6 @@ PHASES = {
     "upgraded": (state.UPGRADED, _idle, [UPGRADED]),
     "ended": (state.IDLE, _ended, [Respond(), CloseAfter(0)]),
 }
-
-
-@pytest.fixture
-def no_collector():
-    """What is let go is gone at once: the collector, and what it complains of, is off."""
-    gc.disable()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collector")
