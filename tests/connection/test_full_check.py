@@ -16,14 +16,13 @@ from urllib3.connection import HTTPConnection
 import pools
 import stalepool
 import stalepool_testing as testing
-from breaks import breaks, raises
-from delayed_answers import SILENT
+from breaks import breaks, learnt_before, raises
+from delayed_answers import kernel_says
 from pools import counters, get, in_stock, let_pass, pooled_connection, serving, shim, verdicts
 from replay_tools import after_checkout, reused, side_by_side
 from stalepool import stats
 from stalepool.connection.origins import origin_of
 from stalepool.connection.state import UPGRADED, find
-from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, Respond, SlowAnswer, into_pool, kernel, release
 
 
@@ -60,9 +59,7 @@ def test_an_idle_limit(name):
 def test_an_observed_limit_is_forgotten_once_a_connection_has_outlived_it():
     with shim(), reused() as (server, pool):
         for seconds_ago in (20, 10, 0):
-            with breaks(
-                "clock of what was learnt", by=lambda ago=seconds_ago: time.monotonic() - ago
-            ):
+            with learnt_before(seconds_ago):
                 stats.origin(origin_of(pooled_connection(pool))).knowledge.note_fin(1.0)
         assert counters(server)["knowledge"]["observed_idle_limit_s"] == 1.0
         pools.wait_idle(pool, 2.1)
@@ -109,8 +106,8 @@ def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
 @pytest.mark.parametrize(("rtt_ms", "moved"), [(10, {"probe_unanswered": 1}), (800, {})])
 def test_the_answer_to_a_single_probe_may_be_on_its_way(rtt_ms, moved):
     ages = dict.fromkeys(("last_data_recv_ms", "last_ack_recv_ms"), 6000)
-    says = TcpInfo(**{**SILENT, **ages, "probes": 1, "rtt_us": 1000 * rtt_ms})
-    with shim(), reused() as (server, pool), breaks("TCP_INFO", by=lambda _: says):
+    says = kernel_says(probes=1, rtt_us=1000 * rtt_ms, **ages)
+    with shim(), reused() as (server, pool), says:
         let_pass(pool, 6)
         assert get(pool) == 200
         assert counters(server)["moved"] == moved
@@ -118,14 +115,14 @@ def test_the_answer_to_a_single_probe_may_be_on_its_way(rtt_ms, moved):
 
 def test_a_silence_after_an_answered_probe_is_the_first_of_its_connection():
     """Though that has replaced a silent one: two in a row would say that probes are swallowed."""
-    answered = TcpInfo(**{**SILENT, "last_data_recv_ms": 9000, "last_data_sent_ms": 9000})
-    silent = TcpInfo(**{**SILENT, "probes": 2})
+    answered = kernel_says(last_data_recv_ms=9000, last_data_sent_ms=9000)
+    silent = kernel_says(probes=2)
     with shim(), reused() as (_, pool):
         state = find(pooled_connection(pool).sock)
         state.replaced_silent = True
         for says in (answered, silent):
             let_pass(pool, 6)
-            with breaks("TCP_INFO", by=lambda _, says=says: says):
+            with says:
                 assert not urllib3.connectionpool.is_connection_dropped(pooled_connection(pool))
         assert state.pending_move == "probe_unanswered"
         assert state.origin.knowledge.answers_probes
@@ -138,7 +135,7 @@ def test_a_second_silence_in_a_row_tells_of_probes_in_active_alone(mode, are_swa
         state = find(pooled_connection(pool).sock)
         state.replaced_silent = True
         stalepool.install(mode=mode)
-        with breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, "probes": 2})):
+        with kernel_says(probes=2):
             urllib3.connectionpool.is_connection_dropped(pooled_connection(pool))
         assert state.origin.knowledge.swallows_probes is are_swallowed
 
@@ -150,9 +147,7 @@ def test_of_unix_sockets_no_limit_is_observed():
             assert get(pool) == 200
             pools.end_while_idle(server, pool)
             let_pass(pool, 2)
-            with breaks(
-                "clock of what was learnt", by=lambda ago=seconds_ago: time.monotonic() - ago
-            ):
+            with learnt_before(seconds_ago):
                 assert get(pool) == 200
         assert counters(server)["gone"] == {"closed": 3}
         assert counters(server)["knowledge"]["observed_idle_limit_s"] is None

@@ -2,15 +2,15 @@
 
 import base64
 import threading
-from time import monotonic, sleep
+from time import sleep
 from types import SimpleNamespace
 
 import pytest
 import urllib3
 
 import stalepool
-from breaks import breaks
-from delayed_answers import SILENT
+from breaks import breaks, learnt_before
+from delayed_answers import kernel_says
 from pools import (
     DEFAULTS,
     await_arrival,
@@ -26,17 +26,11 @@ from stalepool import stats
 from stalepool.connection import move
 from stalepool.connection.state import Request, find
 from stalepool.settings import Settings
-from stalepool.sockets.tcp_info import TcpInfo
 from stalepool.stats import Knowledge
 from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Latency
 
 #: seconds since the last answer
 IDLE_S = 100.0
-
-
-def note_fin(knowledge, seconds_ago, age_s):
-    with breaks("clock of what was learnt", by=lambda: monotonic() - seconds_ago):
-        knowledge.note_fin(age_s)
 
 
 def request_with(
@@ -52,7 +46,8 @@ def request_with(
     knowledge = Knowledge()
     knowledge.untrue_limit_s = untrue_limit_s
     for number, age_s in enumerate(died_at):
-        note_fin(knowledge, 200 * (len(died_at) - number), age_s)
+        with learnt_before(200 * (len(died_at) - number)):
+            knowledge.note_fin(age_s)
     if moves_are_stopped:
         knowledge.stop_moves()
     # as far as reason_to_move() looks at it
@@ -122,12 +117,11 @@ def test_every_reason_has_a_row():
 )
 def test_the_limit_of_a_move(limit_s, connect_timeout_s, rtt_us, moved):
     """This handshake takes 0.4 s and more, as that of a host far away does."""
-    says = TcpInfo(**{**SILENT, "rtt_us": rtt_us})
     options = {"tls": "TLSv1.3", "timeout": urllib3.Timeout(connect=connect_timeout_s, read=30.0)}
     with shim(nonidempotent_max_idle_s=0), reused(**options) as (server, pool):
         if moved == move.SILENT:
             after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
-        with server.add(Latency(0.4)), breaks("TCP_INFO", by=lambda _: says):
+        with server.add(Latency(0.4)), kernel_says(rtt_us=rtt_us):
             with breaks("limit of a move", by=limit_s):
                 assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {moved: 1}
@@ -178,7 +172,8 @@ def test_a_limit_at_which_connections_were_closed():
     """The server has closed three at the same age, two of them a while ago."""
     with shim(**DEFAULTS), reused(CloseAfter(1.1)) as (server, pool):
         for seconds_ago in (400, 200):
-            note_fin(stats.origin(server.origin).knowledge, seconds_ago, age_s=1.3)
+            with learnt_before(seconds_ago):
+                stats.origin(server.origin).knowledge.note_fin(1.3)
         await_arrival(pool)
         assert get(pool) == 200
         wait_idle(pool, 1.0)

@@ -8,15 +8,13 @@ from types import SimpleNamespace
 import pytest
 import urllib3
 
-from breaks import breaks
-from delayed_answers import SILENT
+from delayed_answers import kernel_says
 from stalepool import stats
 from stalepool.connection import request_rules
 from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of
-from stalepool.sockets.tcp_info import TcpInfo
 from stalepool.stats import Knowledge
 from stalepool_testing import healthy, kernel, release, swallow, wait_readable
 
@@ -220,8 +218,7 @@ def test_had_the_connection_died(case):
 
 def test_a_peer_whose_probes_are_swallowed_is_not_dead_if_the_kernel_gives_up():
     given_up, closed = OSError(errno.ETIMEDOUT, "timed out"), 7
-    says = TcpInfo(**{**SILENT, "state": closed, "probes": 42, "bytes_acked": 1})
-    with healthy() as pair, breaks("TCP_INFO", by=lambda _: says):
+    with healthy() as pair, kernel_says(state=closed, probes=42, bytes_acked=1):
         for act in ("asked", "read", "ended"):
             ACTS[act](pair)
         for swallows_probes, refusal in ((False, None), (True, "peer_had_it")):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator
+from time import monotonic
+from typing import Any, ContextManager, Iterator
 
 import pytest
 
@@ -44,6 +45,11 @@ PARTS = {
     "time limit": "stalepool.connection.answer.timeout_of",
     "unregister": "stalepool.patching.import_hook.unregister",
 }
+
+
+def learnt_before(seconds: float) -> ContextManager[None]:
+    """What is learnt meanwhile was learnt so long ago."""
+    return breaks("clock of what was learnt", by=lambda: monotonic() - seconds)
 
 
 def raises(*args: Any, **kwargs: Any) -> Any:

@@ -25,9 +25,14 @@ SILENT: Dict[str, Any] = {
 LOST: Dict[str, Any] = {"unacked": 1, "retransmits": 4}
 
 
+def kernel_says(**facts: Any) -> Any:
+    """Of every socket, beside :data:`SILENT`; a context manager."""
+    return breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, **facts}))
+
+
 def nothing_is_acknowledged() -> Any:
     """From now on, by the kernel's word; a context manager."""
-    return breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, **LOST}))
+    return kernel_says(**LOST)
 
 
 @dataclass(frozen=True)
