@@ -1,6 +1,11 @@
-"""Under a clock that a test has frozen or moved, what waits does so in real time, as in stock."""
+"""Timeouts as urllib3 takes them; and waits in real time, whatever a test does to the clock."""
+
+import socket
 
 import pytest
+import urllib3
+
+from stalepool import clock
 
 FROZEN = """
     import contextlib, json, threading
@@ -54,5 +59,21 @@ MOVED = """
     ],
 )
 def test_a_clock_that_stands_or_is_set(script, order, expected, run_python):
+    """What waits does so in real time, as in stock."""
     pytest.importorskip("freezegun")
     assert run_python(script, order, flags=["-Wignore"]) == expected
+
+
+def test_a_limit_is_a_number_none_or_the_sockets_default():
+    limits = [3, 2.5, None, urllib3.util.Timeout.DEFAULT_TIMEOUT]
+    socket.setdefaulttimeout(7.0)
+    try:
+        assert [clock.number_of(limit) for limit in limits] == [3.0, 2.5, None, 7.0]
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def test_the_shortest_is_the_smallest_number():
+    default = urllib3.util.Timeout.DEFAULT_TIMEOUT
+    assert clock.shorter(None, 3, default, 2.5) == 2.5
+    assert clock.shorter(default, None) is default
