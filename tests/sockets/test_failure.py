@@ -90,16 +90,14 @@ def test_without_a_poll_the_error_says_it():
         assert not failure.answer_has_begun(pair.client)
 
 
-def test_without_tls_nothing_is_an_alert():
-    with testing.healthy() as pair:
-        pair.peer.sendall(b"\x15\x03\x03\0\2")
-        kernel.wait_readable(pair.client)
-        assert failure.answer_has_begun(pair.client)
-
-
-def test_less_than_the_head_of_a_record_is_no_alert():
-    with SOCKETS["tls1.3"].make() as pair:
-        _socket.socket.send(raw_of(pair.peer), b"\x17\x03\x03")
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [("ipv4", b"\x15\x03\x03\0\2"), ("tls1.3", b"\x17\x03\x03")],
+    ids=["without TLS", "less than the head of a record"],
+)
+def test_what_is_no_alert(kind, data):
+    with SOCKETS[kind].make() as pair:
+        _socket.socket.send(raw_of(pair.peer), data)
         kernel.wait_readable(pair.client)
         assert failure.answer_has_begun(pair.client)
 
