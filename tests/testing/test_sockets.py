@@ -45,10 +45,6 @@ STATES = [
 ]
 
 
-def is_tls(make):
-    return make.__module__ == "stalepool_testing.tls_sockets"
-
-
 @pytest.mark.parametrize(
     "make, options, events, state, meets",
     STATES,
@@ -68,7 +64,7 @@ def test_each_state(make, options, events, state, meets, family):
             events |= POLLHUP  # a socket pair knows that the other end is closed
         assert kernel.events_on(client) == events
         length = len(meets) if isinstance(meets, bytes) else 0
-        if is_tls(make):
+        if make.__module__ == "stalepool_testing.tls_sockets":
             assert client.version() == options.get("version", "TLSv1.3")
             assert client.pending() == (0 if events else length)
             assert (kernel.unread_bytes(client) > 0) == bool(events)

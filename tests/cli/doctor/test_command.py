@@ -7,8 +7,6 @@ import pytest
 from stalepool.cli.doctor.command import table
 from stalepool.cli.doctor.questions import ERROR, WARNING, Finding
 
-BINARY = b"\xff\xfe\0"
-
 
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -20,7 +18,7 @@ BINARY = b"\xff\xfe\0"
     ],
 )
 def test_what_cannot_be_examined(words, said, tmp_path, doctor):
-    (tmp_path / "binary").write_bytes(BINARY)
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
     found = doctor(*(word.format(tmp_path) for word in words))
     assert found.startswith("\nerror " + said.format(tmp_path)) and found.count("\n") == 1
 

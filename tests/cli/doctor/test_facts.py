@@ -10,10 +10,6 @@ from stalepool.cli.doctor import facts
 PACKAGES = ("wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
 
 
-def is_installed(package):
-    return any(metadata.distributions(name=package))
-
-
 def test_an_environment(environment):
     found = environment(STALEPOOL_SILENCE_S="20")
     assert "\nok patches: patched: urllib3.connectionpool\nok" in found
@@ -24,7 +20,8 @@ def test_an_environment(environment):
     assert set(re.findall(r"tcp_\w+", found)) == sysctls
     (shown,) = re.findall("\nok versions: (.*)", found)
     shown = set(re.findall(r"(\w+) [\d.]+", shown))
-    assert shown == {"stalepool", "urllib3"} | set(filter(is_installed, PACKAGES))
+    installed = {name for name in PACKAGES if any(metadata.distributions(name=name))}
+    assert shown == {"stalepool", "urllib3"} | installed
 
 
 def test_a_setting_that_is_wrong(monkeypatch):
