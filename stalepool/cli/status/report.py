@@ -16,7 +16,7 @@ NO_AUDIT = "None of these processes runs in audit mode: the report is about STAL
 _AFTER_REFUSALS = {
     ("switched_off",): "STALEPOOL_REPLAY=idempotent: %s failed with replay off",
     ("method",): "nonidempotent_max_idle_s=auto (the default) keeps POST and PATCH off connections "
-    "near a known idle limit: %s failed that may not be sent again",
+    "near an idle limit, once one is known: %s failed that may not be sent again",
     ("peer_had_it", "answer_began"): "no setting, but the servers' logs: %s failed that the server "
     "had",
 }
