@@ -4,8 +4,8 @@ The ordinary lane holds every rule once. ``--full`` adds:
 
 * tests marked ``full``: a second road to a rule, or a real environment that takes long to make;
 * of a test marked ``each_value``, every combination of its parametrisations. The ordinary lane
-  runs so many that each argument has each of its values once, or that each value that the
-  function ``each_value(by=...)`` makes of a case is among them;
+  runs so many that each row of each ``parametrize`` is among them, or each value that the
+  function ``each_value(by=...)`` makes of a case;
 * what stock makes of a fault: cases with the id ``stock``, and tests whose name begins with
   ``test_stock_``. They test urllib3, and show that a fault is one.
 
@@ -59,16 +59,28 @@ def _is_full(item: pytest.Item) -> bool:
     return is_stock or item.get_closest_marker("full") is not None
 
 
-def _each_value(items: List[Any]) -> Iterator[Any]:
-    """Leave out combinations that bring no value that an earlier one of the same test has not."""
+def _each_value(items: List[pytest.Item]) -> Iterator[pytest.Item]:
+    """Leave out combinations that bring no row that an earlier one of the same test has not."""
     brought: Dict[Any, Set[Any]] = {}
     for item in items:
-        mark = item.get_closest_marker("each_value")
-        if mark is not None:
-            before = brought.setdefault((item.parent, item.originalname), set())
-            params, by = item.callspec.params, mark.kwargs.get("by")
-            values = set(by(**params) if by else params.items())
-            if values <= before:
+        if item.get_closest_marker("each_value"):
+            before = brought.setdefault((item.parent, getattr(item, "originalname", "")), set())
+            rows = _rows(item)
+            if rows <= before:
                 continue
-            before |= values
+            before |= rows
         yield item
+
+
+def _rows(item: Any) -> Set[Any]:
+    """What ``by`` makes of a case; or its arguments of each ``parametrize``, by identity."""
+    params = item.callspec.params
+    by = item.get_closest_marker("each_value").kwargs.get("by")
+    if by is not None:
+        return set(by(**params))
+    found: Set[Any] = set()
+    for mark in item.iter_markers("parametrize"):
+        given = mark.args[0]
+        names = given.split(",") if isinstance(given, str) else given
+        found.add(tuple((name.strip(), id(params[name.strip()])) for name in names))
+    return found
