@@ -49,7 +49,6 @@ speaks_an_identity = _credential(*_IDENTITY_SCHEMES)
 offers_an_identity = re.compile("|".join(_IDENTITY_SCHEMES), re.IGNORECASE).search
 asks_for_an_upgrade = _header("upgrade")
 
-
 #: name in the counters -> consents to a replay or not; a death's is given what was raised, too
 Rules = Dict[str, Callable[..., Any]]
 

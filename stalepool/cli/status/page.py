@@ -58,11 +58,11 @@ def _block(service: Service) -> List[str]:
 
 def of_the_living(service: Service) -> List[str]:
     """Say that counts may be missing, if a process began long after the others."""
-    youngest_s = time.time() - max(seen["since"] for seen in service.seen)
-    if service.counted_for_s - youngest_s < OLD_S:
+    began = [seen["since"] for seen in service.seen]
+    if max(began) - min(began) < OLD_S:
         return []
     text = "the youngest process began %s ago: counts of workers that have ended are not included"
-    return [text % duration(youngest_s) + " (STALEPOOL_SUMMARY_S logs them)"]
+    return [text % duration(time.time() - max(began)) + " (STALEPOOL_SUMMARY_S logs them)"]
 
 
 def _title(service: Service) -> str:
