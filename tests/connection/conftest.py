@@ -1,7 +1,6 @@
 """What the tests of a connection share."""
 
 import gc
-import warnings
 
 import pytest
 import urllib3
@@ -22,12 +21,9 @@ def defaults():
 
 @pytest.fixture
 def no_collector():
-    """What is let go is gone at once: the collector, and what it complains of, is off."""
-    gc.collect()  # what other tests have left
+    """What is let go is gone at once, or is missed."""
     gc.disable()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
+    yield
     gc.enable()
 
 

@@ -353,7 +353,7 @@ def test_on_threads():
 
 @pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
 def test_under_eventlet(run_python):
-    assert under_eventlet(run_python, __file__, "tests.wrong_of(tests.GREEN)") == {}
+    assert under_eventlet(run_python, __file__, "wrong_of", "GREEN") == {}
 
 
 def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):

@@ -110,6 +110,7 @@ PHASES = {
 
 
 @pytest.mark.usefixtures("no_collector")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("phase, enter, script", PHASES.values(), ids=PHASES)
 @pytest.mark.parametrize("version", [None, "TLSv1.3"])

@@ -84,6 +84,8 @@ def test_the_pages_have_every_question_of_the_doctor_and_every_logger():
     text = section("docs/status.rst", "\nIn the log\n", "\n---\n")
     shown = re.findall(r"``(stalepool\.\w+)``$", text, re.MULTILINE)
     assert set(shown) == {"stalepool." + about for about in fallback._loggers}
+    sources = "\n".join(path.read_text("utf-8") for path in SOURCES.rglob("*.py"))
+    assert re.findall(r"getLogger\((.*?)\)", sources) == ['"stalepool"', '"stalepool." + about']
 
 
 def test_each_counter_that_the_alerting_page_tells_to_watch_exists():

@@ -21,19 +21,18 @@ def beside(test_file: str) -> Dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([WITH_TESTS["PYTHONPATH"], os.path.dirname(test_file)])}
 
 
-_SCRIPT = """
-    import freed, json, os
+_CALL = """
+    import json
     import {0} as tests
-    print(json.dumps({1}), flush=True)
-    os._exit(0)  # the locks of eventlet 0.35 fail while the interpreter ends
+    print(json.dumps(tests.{1}(tests.{2})))
 """
 
 
-def under_eventlet(run_python: Any, test_file: str, expression: str) -> Any:
-    """What an expression gives in a green process, where ``tests`` is that test module."""
+def under_eventlet(run_python: Any, test_file: str, *names: str) -> Any:
+    """What a function of a test module returns of a table there, in a green process."""
     # eventlet leaves a TLS socket whose handshake failed to its finalizer, which warns
     flags = ["-Wignore:unclosed:ResourceWarning"]
-    script = _SCRIPT.format(Path(test_file).stem, expression)
+    script = _CALL.format(Path(test_file).stem, *names)
     return run_python(script, world="eventlet", env=beside(test_file), flags=flags)
 
 

@@ -89,7 +89,7 @@ def test_the_comparison_page_has_every_case():
     page = comparison.PAGE.read_text(encoding="utf-8")
     assert {case for case in CASES if page.count(f"\n{case}  ") != 2} == set()
     with pytest.raises(ValueError, match="the page has no place for the tables"):
-        comparison.marks.insert("nothing", "begin", "end", "tables")
+        comparison.marks.insert("nothing", comparison.BEGIN, comparison.END, "tables")
 
 
 @pytest.mark.parametrize("name", CLIENTS)
