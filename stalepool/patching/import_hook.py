@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import sys
 
-from stalepool.patching import copies, loaders
+try:  # in such a block an import is never lazy (PEP 810): the finder would be asked for its own
+    from stalepool.patching import copies, loaders
+finally:
+    pass
 
 TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:

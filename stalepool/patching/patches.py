@@ -63,7 +63,7 @@ class Patch(NamedTuple):
 
     def owner_in(self, module: ModuleType) -> Any:
         """Return the module itself, or the first of its classes that is there, or None."""
-        found = (vars(module).get(name) for name in self.owner.split())
+        found = (getattr(module, name, None) for name in self.owner.split())
         return next(filter(None, found), None) if self.owner else module
 
     def name_in(self, module: ModuleType) -> str:
@@ -183,6 +183,7 @@ def _apply_one(patch: Patch, module: ModuleType) -> str:
 
 def _replace(patch: Patch, module: ModuleType, owner: Any) -> str:
     name = patch.attribute
+    getattr(owner, name, None)  # a module may not have imported it yet (PEP 810)
     holders = (vars(holder) for holder in getattr(owner, "__mro__", (owner,)))
     # getattr_static() refuses a wrapper of wrapt's around a class
     stock: Any = next((holder[name] for holder in holders if name in holder), None)

@@ -279,6 +279,18 @@ def test_every_copy_is_wrapped_once(order, run_order):
     run_order(ORDERS[order])
 
 
+@pytest.mark.parametrize("order", ["stalepool, urllib3", "urllib3, stalepool"])
+def test_where_imports_are_lazy(order, run_order):
+    """PEP 810: Python 3.15 has the option; older ones ignore it."""
+    script = """
+        import %s
+        stalepool.install(), urllib3.PoolManager  # so both are loaded
+        check(urllib3.connectionpool)
+        assert stalepool.snapshot()["fallbacks"] == {}
+    """
+    run_order(script % order, flags=["-X", "lazy_imports=all"])
+
+
 @pytest.mark.skipif(find_spec("eventlet") is None, reason="no eventlet")
 def test_eventlet_warns_of_nothing_new():
     order = "%s; import urllib3, eventlet; eventlet.monkey_patch()"
