@@ -6,9 +6,11 @@ Kinds are recognised by their classes, without importing the libraries that defi
 from __future__ import annotations
 
 import _socket
+import contextlib
 import sys
 from typing import Any, Callable, Dict, NamedTuple, Optional
 
+from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets.verdict import Verdict
 
 RawSocket = _socket.socket
@@ -59,17 +61,14 @@ def raw_of(sock: Any) -> Optional[RawSocket]:
 
 def is_in_this_namespace(raw: RawSocket) -> bool:
     """Tell whether a socket is of this thread's network namespace; True before Linux 5.14."""
-    here = RawSocket(_family(raw), _type(raw))
+    option = _socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8
     try:
-        cookies = {
-            RawSocket.getsockopt(each, _socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-            for each in (raw, here)
-        }
-    except OSError:
+        with contextlib.closing(RawSocket(_family(raw), _type(raw))) as here:
+            return len({RawSocket.getsockopt(each, *option) for each in (raw, here)}) == 1
+    except OSError as error:  # no descriptor is left, say
+        if is_a_handlers(error):
+            raise
         return True
-    finally:
-        here.close()
-    return len(cookies) == 1
 
 
 def timeout_of(sock: Any) -> Optional[float]:
