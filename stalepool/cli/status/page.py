@@ -11,10 +11,13 @@ from stalepool import summary
 from stalepool.cli.status.explain import words_for
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
+from stalepool.status_file import INTERVAL_S
 from stalepool.summary import count, duration
 
-#: a status that is older than this says so, and a process that began so much later than another
-OLD_S = 60.0
+#: a status that is older than this says so: it lacks what came less than five seconds after it
+OLD_S = 2 * INTERVAL_S
+#: of processes that began so long after another one it is said that some may have ended
+MUCH_LATER_S = 60.0
 
 
 def page(services: List[Service]) -> str:
@@ -32,14 +35,10 @@ def _block(service: Service) -> List[str]:
     if not any(seen["installed"] for seen in service.seen):
         return ["%s: %s" % (_title(service), state) for state in _alike(service.processes)]
     counted = service.counted()
-    busy = [seen for seen in service.seen if seen["totals"]["checkouts"]] or service.seen
-    oldest_s = time.time() - min(seen["written_at"] for seen in busy)  # not a master's
     sentence = summary.sentence(counted, service.counted_for_s, service.is_audit)
     lines = ["%s: %s" % (_title(service), sentence)]
     lines += ["  %s" % line for line in _about(service)]
-    if oldest_s > OLD_S:
-        lines.append("  as of %s ago: a process writes when it is answered" % duration(oldest_s))
-    lines += ["  %s" % line for line in of_the_living(service)]
+    lines += ["  %s" % line for line in what_is_not_counted(service)]
     for name, number in sorted(counted["fallbacks"].items()):
         lines.append("  fallback %s, %s: %s" % (name, count(number, "time"), words_for(name)))
     quiet = 0
@@ -56,13 +55,19 @@ def _block(service: Service) -> List[str]:
     return lines
 
 
-def of_the_living(service: Service) -> List[str]:
-    """Say that counts may be missing, if a process began long after the others."""
-    began = [seen["since"] for seen in service.seen]
-    if max(began) - min(began) < OLD_S:
-        return []
-    text = "the youngest process began %s ago: counts of workers that have ended are not included"
-    return [text % duration(time.time() - max(began)) + " (STALEPOOL_SUMMARY_S logs them)"]
+def what_is_not_counted(service: Service) -> List[str]:
+    """Say which counts are missing, or may be: those since the last write, and of ended workers."""
+    busy = [seen for seen in service.seen if seen["totals"]["checkouts"]] or service.seen
+    oldest_s = time.time() - min(seen["written_at"] for seen in busy)  # not a master's
+    began, lines = [seen["since"] for seen in service.seen], []
+    if oldest_s > OLD_S:
+        lines.append("as of %s ago: a process writes when it is answered" % duration(oldest_s))
+    if max(began) - min(began) >= MUCH_LATER_S:
+        lines.append(
+            "the youngest process began %s ago: counts of workers that have ended are not included "
+            "(STALEPOOL_SUMMARY_S logs them)" % duration(time.time() - max(began))
+        )
+    return lines
 
 
 def _title(service: Service) -> str:

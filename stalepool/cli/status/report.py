@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional
 
 from stalepool.cli.status.explain import words_for
-from stalepool.cli.status.page import idle_times, learnt, nobody, of_the_living
+from stalepool.cli.status.page import idle_times, learnt, nobody, what_is_not_counted
 from stalepool.cli.status.services import Service
 from stalepool.stats import BUCKET_RATIO, LOOKED_ALIVE, NO_DISCARDS
 from stalepool.summary import count, duration
@@ -39,7 +39,7 @@ def _section(service: Service) -> List[str]:
         "%s, %d process%s, %s of audit" % (service.name, number, "es" * (number > 1), audited),
         "How many requests would active have saved? %d of the %s that failed on a connection that "
         "ended." % (would, count(failed, "request")),
-        *of_the_living(service),
+        *what_is_not_counted(service),
     ]
     for origin, seen in sorted(counted["origins"].items()):
         lines += ["", "  %s" % origin, *("    %s" % line for line in _findings(seen))]

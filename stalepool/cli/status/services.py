@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Dict, List, NamedTuple
 
 from stalepool import stats
@@ -34,7 +33,8 @@ class Service(NamedTuple):
 
     @property
     def counted_for_s(self) -> float:
-        return max((time.time() - seen["since"] for seen in self.seen), default=0.0)
+        """Seconds until the status was written: it holds nothing of the time after that."""
+        return max((seen["written_at"] - seen["since"] for seen in self.seen), default=0.0)
 
     def counted(self) -> Dict[str, Any]:
         """Return ``totals``, ``fallbacks`` and ``origins``, summed over the processes."""

@@ -25,6 +25,19 @@ def test_an_old_status_and_origins_of_which_there_is_nothing_to_tell():
     assert text.endswith("  no connection was reused yet to 2 origins")
 
 
+def test_what_came_after_the_last_write_is_not_counted():
+    """A process writes at the first answer of a burst, and not at its last one."""
+    with shim(mode="audit"), serving() as (_, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        service = this_process()
+    (seen,) = service.seen
+    seen["written_at"] = time.time() - 15
+    seen["since"] = seen["written_at"] - 30
+    for write in (page.page, report.report):
+        assert "as of 15 s ago: a process writes when it is answered" in write([service])
+    assert "audit for 30 s" in page.page([service])
+
+
 def test_the_age_is_that_of_the_processes_that_send_requests():
     """A gunicorn master that has preloaded its application writes once."""
     with shim(), serving() as (_, pool):
