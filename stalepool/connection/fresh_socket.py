@@ -53,7 +53,7 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
 @fallback.guarded("fresh_socket_failed")
 def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
     """Have a copy connect, and return its socket; None if it cannot, or may not be. Yields."""
-    if conn is None or not _may_be_copied(conn):
+    if conn is None or not may_be_copied(conn):
         return None
     clone: Any = object.__new__(type(conn))  # not by copy.copy(): that may be somebody's own
     vars(clone).update({**vars(conn), "sock": None, "timeout": limit_s, PINNED: address})
@@ -91,7 +91,7 @@ def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
         del error, link  # a traceback holds this frame
 
 
-def _may_be_copied(conn: Any) -> bool:
+def may_be_copied(conn: Any) -> bool:
     """Tell whether a copy's ``connect()`` does what the connection's did, and no more.
 
     It is urllib3's, as is what it calls. Another's may acquire what its ``close()`` releases, be

@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, FrozenSet, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
+from stalepool.connection.fresh_socket import may_be_copied
 from stalepool.connection.state import SENDING, Request
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
@@ -87,6 +88,7 @@ REPLAY_RULES: Rules = {
     "credential": lambda request: not _is_for_one_use(request.head),
     "identity": lambda r: not (r.state.is_bound or speaks_an_identity(r.head)),
     "body": _has_its_body_on_record,
+    "own_connect": lambda request: may_be_copied(request.conn()),
 }
 
 
@@ -136,8 +138,7 @@ def _is_not_the_servers_failure(request: Request, error: Optional[BaseException]
 
 def _no_answer_has_begun(request: Request, error: Optional[BaseException]) -> bool:
     """Tell whether nothing lies unread after a failed send, such as an early 413."""
-    state = request.state
-    return state.phase is not SENDING or not failure.answer_has_begun(state.sock())
+    return request.state.phase is not SENDING or not failure.answer_has_begun(request.state.sock())
 
 
 #: had the connection died, or did the server fail on the request?

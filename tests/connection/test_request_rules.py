@@ -33,6 +33,7 @@ def request_with(
     has_answered=True,
     window_is_open=False,
     swallows_probes=False,
+    connection_class=urllib3.connection.HTTPConnection,
     **facts,
 ):
     """A request that every rule consents to, with some facts otherwise."""
@@ -45,16 +46,21 @@ def request_with(
     # as far as the rules look at it
     state = {
         **{"phase": None, "is_bound": False, "sock": lambda: None, "answers": 0},
-        "origin": SimpleNamespace(knowledge=knowledge),
+        **{"origin": SimpleNamespace(knowledge=knowledge), "conn": connection_class("a")},
     }
     state = SimpleNamespace(**{**state, **facts})
     settings = Settings(replay=replay, replay_within_s=within_s)
-    request = Request(state, urllib3.connection.HTTPConnection("a"), head.encode(), settings)
+    request = Request(state, state.conn, head.encode(), settings)
     for part in body:
         request.record(part)
     request.is_reused, request.is_replayed = is_reused, is_replayed
     state.phase = phase
     return request
+
+
+class ToAUnixSocket(urllib3.connection.HTTPConnection):
+    def connect(self):
+        raise NotImplementedError
 
 
 LENGTH = "Content-Length: 10"
@@ -93,6 +99,7 @@ REFUSED = [
     ("body", {"body": [b"4\r\nhalf\r\n"]}),  # in chunks
     ("body", {"body": [iter([b"once"])]}),
     ("body", {"body": [open], "phase": SENDING}),  # nobody saw what it was made of
+    ("own_connect", {"connection_class": ToAUnixSocket}),
 ]
 
 

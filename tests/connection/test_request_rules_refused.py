@@ -7,6 +7,7 @@ import socket
 from typing import Any, Callable, Dict, NamedTuple
 
 import pytest
+from urllib3.connection import HTTPConnection
 
 import stalepool
 import stalepool_testing as testing
@@ -39,6 +40,14 @@ def late(step, **options):
     return Case("peer_had_it", step=Late(step, 0.3), settings=settings, options=options)
 
 
+class ToAUnixSocket(HTTPConnection):
+    """As docker's; to which address does not matter here."""
+
+    def connect(self):
+        super().connect()
+
+
+OF_ITS_OWN = {"connection_class": ToAUnixSocket}
 POOLED = "pooled before the shim came"
 #: of each rule a row; test_request_rules has all there is to a head
 CASES = {
@@ -55,6 +64,8 @@ CASES = {
     "NTLM": Case("identity", sent=headers(Authorization="NTLM TlRMTVNTUAAB")),
     "Expect": Case("dialogue", "PUT", headers(Expect="200-ok")),
     "Upgrade": Case("dialogue", sent=headers(Upgrade="tcp", Connection="Upgrade")),
+    "a connect of its own": Case("own_connect", options=OF_ITS_OWN),
+    "the same, audit": Case("own_connect", settings={"mode": "audit"}, options=OF_ITS_OWN),
     "an early 413": Case(
         *("answer_began", "PUT", {"body": LARGE}, RefuseEarly()),
         options={"socket_options": SMALL_BUFFERS, "receive_buffer": 16384},

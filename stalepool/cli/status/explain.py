@@ -95,6 +95,11 @@ EVENTS = {
         "the body was not recorded as a whole",
         "nothing to do; a request above 1 MiB, head included, is not recorded",
     ),
+    "own_connect": (
+        "the connection is not opened by urllib3's own code alone (docker's Unix sockets, say), or "
+        "it was opened in another network namespace",
+        NOTHING,
+    ),
 }
 
 _FALLBACK_REMEDY = "report it, with its WARNING from the log"
