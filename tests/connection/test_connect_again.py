@@ -334,7 +334,8 @@ def test_an_outage_that_goes_on_leaves_nothing_in_memory():
 
     def refused():
         with outage() as way, contextlib.suppress(NewConnectionError):
-            urllib3.connection.HTTPConnection(way.gate.host, way.gate.port).connect()
+            as_a_new_thread(urllib3.connection.HTTPConnection(way.gate.host, way.gate.port).connect)
+        assert way.reconnects == IN_VAIN
 
     assert is_freed(refused)
 

@@ -92,6 +92,25 @@ def test_a_deadline_ends_its_opening(alarm, kind):
         assert len(server.journal) == 1
 
 
+@pytest.mark.usefixtures("no_collector")
+def test_a_deadline_in_its_opening_leaves_nothing_in_memory(alarm):
+    """The copy is in frames of its traceback. A pool's ``urlopen()`` has it in a frame, too."""
+
+    class Noted(HTTPConnection):
+        pass
+
+    def post(conn):
+        alarm(TimeoutError, 0.05)  # an exception itself would be held by the handler
+        with pytest.raises(TimeoutError):
+            conn.request("POST", "/")
+        conn.close()
+
+    with shim(nonidempotent_max_idle_s=0), reused(connection_class=Noted) as (server, pool):
+        answer_no_connect(server)
+        post(pool._get_conn())
+        assert not [each for each in gc.get_objects() if type(each) is Noted]
+
+
 def test_a_connection_that_another_thread_has_closed_takes_none():
     with shim(), reused() as (_, pool), socket.socket() as fresh:
         conn = pooled_connection(pool)

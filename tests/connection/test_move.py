@@ -2,7 +2,7 @@
 
 import base64
 import threading
-from time import sleep
+from time import monotonic, sleep
 from types import SimpleNamespace
 
 import pytest
@@ -133,6 +133,19 @@ def test_after_a_slow_move_there_are_none_for_a_while(connects):
         assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {"idle_setting": 1}
         assert counters(server)["knowledge"]["moves_stopped_for_s"] > 0
+
+
+def test_a_move_that_fails_is_followed_by_a_pause_nine_times_as_long(connects):
+    def fail():
+        sleep(0.1)
+        raise OSError
+
+    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
+        connects.act, began = fail, monotonic()
+        assert send(server, pool, "POST").status == 200
+        took_s = monotonic() - began
+        ends = stats.origin(server.origin).knowledge.move_again_at
+        assert 10 * 0.1 <= ends - began <= 10 * took_s
 
 
 def test_a_refused_move_has_no_window():

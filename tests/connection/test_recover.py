@@ -50,7 +50,7 @@ def test_another_thread_closes_the_connection(before, silence_s, answered_after_
         assert seen == 200 or (before and seen == NO_ANSWER)
 
 
-def test_the_answer_to_a_replay_beside_a_silent_peer_is_read():
+def answered_beside_a_silent_peer():
     with shim(replay="idempotent", silence_s=1), reused(Silence()) as (server, pool):
         with nothing_is_acknowledged():
             assert outcome(pool, "GET") == 200
@@ -63,8 +63,11 @@ def answered_after_the_first_wait():
 
 
 @pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
-def test_the_end_of_a_wait_leaves_nothing_in_memory(run_python):
-    assert is_freed_under_eventlet(run_python, __file__, "answered_after_the_first_wait")
+@pytest.mark.parametrize(
+    "scene", ["answered_after_the_first_wait", "answered_beside_a_silent_peer"]
+)
+def test_the_end_of_a_wait_leaves_nothing_in_memory(run_python, scene):
+    assert is_freed_under_eventlet(run_python, __file__, scene)
 
 
 def test_an_error_that_reaches_the_caller_leaves_nothing_in_memory():
