@@ -282,6 +282,5 @@ def contradictions(settings: Settings) -> list[str]:
             "that was acknowledged still waits for three probes" % third_probe_s
         )
     if max_idle_s is not None and isinstance(own_max_idle_s, float) and own_max_idle_s > max_idle_s:
-        why = "max_idle_s always applies first"
-        found.append("nonidempotent_max_idle_s is more than max_idle_s: " + why)
+        found.append("nonidempotent_max_idle_s is more than max_idle_s, which always applies first")
     return found

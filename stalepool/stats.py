@@ -255,8 +255,8 @@ def forget_counts() -> None:
 
 def snapshot() -> Dict[str, Any]:
     """Return the origins and their totals as plain data: dicts, strings, numbers."""
-    met = _origins.copy()  # another thread may meet a new one
-    origins = {name: met[name].as_dict() for name in sorted(met)}
+    met = sorted(_origins.copy().items())  # another thread may meet a new one
+    origins = {name: entry.as_dict() for name, entry in met}
     totals = summed([Origin("").as_dict(), *origins.values()])
     del totals["knowledge"]
     totals[_DIED] = dict(sorted(totals[_DIED].items()))

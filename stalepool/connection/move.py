@@ -59,8 +59,7 @@ def _limit_that_is_near(state: State) -> Optional[str]:
     announced_s, observed_s = state.idle_limit_s, knowledge.observed_idle_limit_s
     if announced_s is not None and announced_s <= knowledge.untrue_limit_s:
         announced_s = None
-    is_known = announced_s is not None or observed_s is not None
-    if not is_known or knowledge.moves_stopped_for_s:
+    if (announced_s is None and observed_s is None) or knowledge.moves_stopped_for_s:
         return None
     idle_s = _idle_s(state)
     if announced_s is not None and idle_s > announced_s:

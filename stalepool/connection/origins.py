@@ -9,10 +9,9 @@ from typing import Any
 
 def origin_of(conn: Any) -> str:
     """Return ``scheme://host:port`` of the server that answers: of a CONNECT tunnel the far end."""
-    scheme, host = _scheme_of(conn), getattr(conn, "_tunnel_host", None)
-    if host is None:
-        return _name_of(scheme, conn.host, conn.port)
-    return _name_of(scheme, host, conn._tunnel_port)
+    host = getattr(conn, "_tunnel_host", None)
+    host, port = (conn.host, conn.port) if host is None else (host, conn._tunnel_port)
+    return _name_of(_scheme_of(conn), host, port)
 
 
 def peer_of(conn: Any) -> str:

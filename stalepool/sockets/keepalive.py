@@ -104,9 +104,8 @@ def probe_rarely(layers: Optional[Layers], settings: Settings) -> None:
 
     The interval is in force from the next probe on (measured).
     """
-    if layers is None or layers.raw.fileno() < 0:  # another thread may have closed it
-        return
-    if read(layers) == _ours(settings):
+    # another thread may have closed it
+    if layers and layers.raw.fileno() >= 0 and read(layers) == _ours(settings):
         _set(layers, _OPTIONS[1:2], (PROBE_RARELY_S,))
 
 
