@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import socket
 import ssl
 import sys
@@ -124,7 +125,14 @@ def test_the_network_namespace_of_a_socket():
 
 
 def test_a_socket_that_does_not_tell_its_network_namespace():
-    """As no socket does before Linux 5.14."""
+    """As no socket does before Linux 5.14, or where no descriptor is left to ask another."""
     with socket.socket() as closed:
         pass
     assert layers.is_in_this_namespace(closed)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as sock:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        try:
+            assert layers.is_in_this_namespace(sock)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
