@@ -37,7 +37,8 @@ pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> Any:
     """Open a second socket to a request's peer, tunnel and TLS included. Yields while it connects.
 
-    A copy of the connection connects, and the connection's reconnect window applies.
+    A copy of the connection connects, and the connection's reconnect window applies. The caller has
+    asked :func:`may_be_copied`.
 
     :param limit_s: seconds for each operation (connect, tunnel, handshake), or urllib3's sentinel.
     :param address: the peer's, to which to connect without a DNS look-up, and without a window.
@@ -52,9 +53,7 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
 
 @fallback.guarded("fresh_socket_failed")
 def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
-    """Have a copy connect, and return its socket; None if it cannot, or may not be. Yields."""
-    if conn is None or not may_be_copied(conn):
-        return None
+    """Have a copy connect, and return its socket; None if it cannot. Yields."""
     clone: Any = object.__new__(type(conn))  # not by copy.copy(): that may be somebody's own
     vars(clone).update({**vars(conn), "sock": None, "timeout": limit_s, PINNED: address})
     clone._HTTPConnection__response = None  # the original's, which the copy must not close

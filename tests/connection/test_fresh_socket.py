@@ -224,11 +224,13 @@ CLASSES = {
 }
 
 
-def assert_sockets(cls, at_most, rides_it):
+def assert_sockets(cls, at_most, rides_it, fails=False):
     """Send a POST on a connection of a class, and see on which socket it went out."""
     with shim(nonidempotent_max_idle_s=0), reused(connection_class=cls) as (server, pool):
         assert send(server, pool, "POST")[:4] == (200, True, None, 1)
         assert server.journal[-1].connection == rides_it
+        expected = {"idle_setting": int(rides_it), "failed": int(fails)}
+        assert counters(server)["moved"] == {name: n for name, n in expected.items() if n}
         assert len(server.journal.connections) <= at_most
         assert stalepool.snapshot()["fallbacks"] == {}
 
@@ -261,7 +263,7 @@ def test_a_connector_of_the_applications_that_fails(error, monkeypatch):
         return opened[0]
 
     monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
-    assert_sockets(HTTPConnection, 1, rides_it=False)
+    assert_sockets(HTTPConnection, 1, rides_it=False, fails=True)
 
 
 def test_a_connect_that_is_wrapped_and_times_out(monkeypatch):
