@@ -40,8 +40,13 @@ LIMITS = {
     ),
     # a server was restarted, or a balancer
     "connections that end together are one event": (ends(*[60.0] * 10, every_s=0.01), [None] * 10),
+    # those that had their last answers together, too
+    "so are those of nine tenths of the idle time": (
+        ends(60.0, 60.0) + ends(60.0, every_s=53.0) + ends(60.0, every_s=2.0),
+        [None, None, None, 60.0],
+    ),
     # the server closes after so many answers: every connection ends at an age near 0
-    "an age below a second is none": (ends(0.01, 0.01, 0.01, every_s=2.0), [None] * 3),
+    "an age below a second is none": (ends(0.01, 0.99, 0.99, 0.99, every_s=2.0), [None] * 4),
     "it is believed for an hour": (
         ends(60.0, 60.0, 60.0, every_s=1000.0) + lives(0.1, 1000.0) + lives(0.1, 601.0),
         [None, None, 60.0, 60.0, None],
@@ -92,23 +97,30 @@ def test_moves_near_an_idle_limit_do_not_use_up_the_ports(clock):
     clock[0] += 30
     knowledge.note_move()
     assert knowledge.moves_stopped_for_s == 0
+    for _ in range(MOST_MOVES_A_MINUTE - 1):
+        knowledge.note_move()
+    assert knowledge.moves_stopped_for_s == 60
     knowledge.stop_moves()
     for _ in range(MOST_MOVES_A_MINUTE):  # those that had begun: the longer pause counts
         knowledge.note_move()
     assert knowledge.moves_stopped_for_s == 300
 
 
-def test_the_later_word_on_probes_counts():
-    knowledge = Knowledge()
-    said = {"swallowed": knowledge.note_probes_swallowed, "answered": knowledge.note_probe_answered}
-    for word in [*said] * 2:
+def test_the_later_word_on_probes_counts(clock):
+    knowledge, nothing = Knowledge(), lambda: None
+    swallowed, answered = knowledge.note_probes_swallowed, knowledge.note_probe_answered
+    said = {"unknown": nothing, "swallowed": swallowed, "answered": answered}
+    for word in (*said, "swallowed"):
         said[word]()
         assert knowledge.as_dict()["keepalive_probes"] == word
+    clock[0] += 86401
+    assert knowledge.as_dict()["keepalive_probes"] == "unknown"
 
 
 def test_the_untrue_limits_of_several_backends():
     """What disproves one disproves the shorter ones."""
-    knowledge = Knowledge()
-    for limit_s in (2.0, 1.0, 2.0, 1.0, 2.0, 1.0):
+    knowledge, untrue = Knowledge(), []
+    for limit_s in (2.0, 1.0, 2.0, 3.0, 3.0, 3.0, 1.0, 1.0, 1.0):
         knowledge.note_outlived(limit_s)
-    assert knowledge.untrue_limit_s == 2.0
+        untrue.append(knowledge.untrue_limit_s)
+    assert untrue == [0, 0, 2, 2, 2, 3, 3, 3, 3]

@@ -2,12 +2,12 @@
 
 import errno
 import socket
-from time import monotonic
 from types import SimpleNamespace
 
 import pytest
 import urllib3
 
+from breaks import breaks
 from delayed_answers import kernel_says
 from stalepool import stats
 from stalepool.connection import request_rules
@@ -17,6 +17,15 @@ from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of
 from stalepool.stats import Knowledge
 from stalepool_testing import healthy, kernel, release, swallow, wait_readable
+
+NOW = 1000.0  #: monotonic time, of what is learnt of an origin
+
+
+@pytest.fixture(autouse=True)
+def clock():
+    with breaks("clock of what was learnt", by=lambda: NOW):
+        yield
+
 
 SAFE = ("GET", "HEAD", "OPTIONS", "TRACE", "PROPFIND", "REPORT", "SEARCH", "QUERY")
 
@@ -40,7 +49,7 @@ def request_with(
     head = "\r\n".join(["%s / HTTP/1.1" % method, "Host: x", *headers, "", ""])
     knowledge = Knowledge()
     knowledge.has_answered = has_answered
-    knowledge.window_until = monotonic() + 60 if window_is_open else None
+    knowledge.window_until = NOW + 0.5 if window_is_open else None
     if swallows_probes:
         knowledge.note_probes_swallowed()
     # as far as the rules look at it
