@@ -147,6 +147,22 @@ def test_methods_by_setting():
     assert {k: {m.encode() for m in v} for k, v in wanted.items()} == request_rules.METHODS
 
 
+#: http.client sends a head in one piece of bytes; of a body any piece may look like one
+SENT = [
+    (True, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+    (True, b"M-SEARCH * HTTP/1.0\r\n\r\n"),
+    (False, b"GET / HTTP/1.1"),
+    (False, b"GET / HTTP/2.0\r\n\r\n"),
+    (False, bytearray(b"GET / HTTP/1.1\r\n\r\n")),
+    (False, iter([b"GET / HTTP/1.1\r\n\r\n"])),
+]
+
+
+@pytest.mark.parametrize(("begins", "data"), SENT)
+def test_what_begins_a_request(begins, data):
+    assert bool(request_rules.begins_a_request(data)) is begins
+
+
 WORTH_A_RECORD = [
     (True, {}),
     (True, {"method": "PUT"}),
