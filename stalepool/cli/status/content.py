@@ -99,6 +99,8 @@ def _fits(value: Any, example: Any) -> bool:
         return is_number and 0 <= value < 1e11
     if type(value) is not type(example):
         return False
+    if type(example) is int:  # a count, which is to be summed, formatted, and made a float
+        return bool(0 <= value < 1 << 53)
     if isinstance(example, list):
         return all(_fits(each, example[0]) for each in value)
     if not isinstance(example, dict):

@@ -43,7 +43,7 @@ def test_garbage_is_named_in_one_sentence(name, tmp_path):
     assert content.reason(refused.value) == why
 
 
-JUNK = [None, True, -1, 1e300, float("nan"), "junk", [], [[1]], {}, {"x": {"y": []}}]
+JUNK = [None, True, -1, 10**30, 1e300, float("nan"), "junk", [], [[1]], {}, {"x": {"y": []}}]
 
 
 def with_junk(value):
