@@ -73,7 +73,7 @@ def _process(pid: int) -> Optional[Process]:
     process = Process(pid, owners.name_of(user), command, b"", started=started)
     try:
         process = process._replace(image=proc.read("/proc/%d/auxv" % pid))
-        environ = proc.environ(pid)
+        environ, inside = proc.environ(pid), proc.user_inside(pid, user)
         namespace = os.stat("/proc/%d/ns/pid" % pid).st_ino
         is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
     except PermissionError:
@@ -82,12 +82,12 @@ def _process(pid: int) -> Optional[Process]:
         # what workers have in common, as far as it is known
         image = b"%s %d %s" % (proc.process_group(line), user, command.encode())
         process = process._replace(image=image, note=refusal, is_quiet=True)
-        environ, is_python, root = {}, False, ""
+        environ, is_python, root, inside = {}, False, "", user
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # or a thread of the kernel's
         return None
     name = status_file.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
-    seen, problem = _newest(root, user, name, environ, started)
+    seen, problem = _newest(root, _directories(environ, inside), user, name, started)
     if seen is not None:
         return process._replace(seen=seen, note=None, is_off=not seen["installed"], is_quiet=False)
     if process.note is not None:
@@ -100,14 +100,15 @@ def _process(pid: int) -> Optional[Process]:
     return process._replace(note=note, is_off=is_off, is_quiet=note == WITHOUT)
 
 
-def _newest(root: str, user: int, name: str, environ: Dict[str, str], ticks: int) -> Any:
+def _newest(root: str, paths: List[str], user: int, name: str, ticks: int) -> Any:
     """Return what the process wrote last; if nothing, None and what is wrong with its file.
 
     :param root: the root of its view of the file system, in ours.
+    :param paths: of the directories where it may lie, in its view.
     """
     written: List[Dict[str, Any]] = []
     problem: Optional[str] = None
-    for path in _directories(environ, user):
+    for path in paths:
         what = "directory %s" % path
         try:
             with status_file.open_directory(root + path, user) as directory:

@@ -30,6 +30,15 @@ def fields(path: str) -> Dict[str, str]:
     return {key: value.strip() for key, _, value in (s.partition(":") for s in text.splitlines())}
 
 
+def user_inside(pid: int, user: int) -> int:
+    """Return a process's user by its number in the process's user namespace, user_namespaces(7)."""
+    for line in read("/proc/%d/uid_map" % pid).splitlines():
+        inside, outside, count = map(int, line.split())
+        if outside <= user < outside + count:
+            return inside + user - outside
+    return user
+
+
 def process_group(line: bytes) -> bytes:
     """Return a process's group from its ``/proc/PID/stat``, field 5."""
     return line.rpartition(b")")[2].split()[2]

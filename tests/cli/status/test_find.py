@@ -31,11 +31,12 @@ def test_what_a_process_that_was_killed_has_left_is_swept(at, flaky, place, stat
 CONTAINER = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
 
 
-@pytest.mark.skipif(
-    shutil.which("unshare") is None
-    or subprocess.run([*CONTAINER, "true"], capture_output=True).returncode != 0,
-    reason="no namespaces may be made here",
-)
+def can_run(prefix):
+    is_there = shutil.which(prefix[0]) is not None
+    return is_there and subprocess.run([*prefix, "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not can_run(CONTAINER), reason="no namespaces may be made here")
 def test_a_service_in_a_container(flaky, status):
     """With process ids of its own, and another /dev/shm, as under systemd's PrivateTmp."""
     mounting = 'mount -t tmpfs none /dev/shm && exec "$@"'
@@ -46,6 +47,18 @@ def test_a_service_in_a_container(flaky, status):
     (mine,) = [each for each in shown if "http://127.0.0.1:%d" % flaky.port in str(each)]
     (process,) = mine["processes"]
     assert process["status"]["pid"] == 1 and process["pid"] > 1
+
+
+REMAPPED = ["unshare", "--user", "--map-user=1000"]
+
+
+@pytest.mark.skipif(not can_run(REMAPPED), reason="no user namespace may be made here")
+def test_a_service_in_a_user_namespace(at, flaky, place, status):
+    """Its file has the name of the user that it is inside, and the owner that it has outside."""
+    command = [*REMAPPED, sys.executable]
+    with Started(SERVICE + "ask()", flaky.port, command=command, **at) as service:
+        assert [path.name for path in place.parent.iterdir()] == ["stalepool-1000"]
+        assert "discarded 0 connections" in status(service.pid).stdout
 
 
 NO_PATCH = "import urllib3.connectionpool as p\np.is_connection_dropped = lambda c: False\n"
@@ -94,7 +107,7 @@ def test_a_process_that_is_not_there_or_has_no_shim(status):
 def test_a_file_that_is_not_the_processs_or_cannot_be_used(answered, status):
     """What is in it is not taken on trust: test_content."""
     pid, path = answered
-    there = "", os.geteuid(), path.name, {AT: str(path.parent.parent)}
+    there = "", [str(path.parent)], os.geteuid(), path.name
     before = path.read_bytes()
     ticks = json.loads(before)["start_ticks"]
     assert find._newest(*there, ticks)[0]["pid"] == pid
