@@ -73,7 +73,7 @@ def main(argv: Optional[List[str]] = None) -> int:
 
     :returns: its exit status; 2 for a usage error, 130 after Ctrl-C, 1 if stdout takes nothing.
     """
-    _open_closed_streams()
+    _prepare_streams()
     try:
         try:
             return _act(_parsed(sys.argv[1:] if argv is None else argv))
@@ -101,11 +101,14 @@ def _cannot_write(error: OSError) -> int:
     return FAILED
 
 
-def _open_closed_streams() -> None:
-    """Replace streams that are None, as after ``>&-``: what is written to them is lost."""
+def _prepare_streams() -> None:
+    """Replace streams that are None, as after ``>&-``; have others take any letter of a name."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, io.StringIO())
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, io.StringIO())  # what is written there is lost
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _settings_help() -> str:

@@ -3,13 +3,14 @@
 import json
 import re
 import signal
+import subprocess
 import sys
 
 import pytest
 import urllib3
 
 import stalepool
-from conftest import child_that_stays
+from conftest import child, child_that_stays
 from service_process import SERVICE, Started
 from stalepool.cli.status import proc, report
 
@@ -41,6 +42,16 @@ def test_a_service_is_shown_from_outside(at, flaky, place, status):
     assert "failed_in_request" in explained and "-> " in explained
     assert "foreign_process" not in explained  # which was not counted
     assert not re.search("secret|a/path", done.stdout + everything.stdout)
+
+
+def test_a_name_with_letters_that_stdout_does_not_have(tmp_path):
+    script = tmp_path / "d\xe4mon.py"
+    script.write_text("input()")
+    with child_that_stays(sys.executable, script, stdin=subprocess.PIPE) as other:
+        ascii_alone = {"PYTHONIOENCODING": "ascii"}
+        done = child("-m", "stalepool", "status", other.pid, env=ascii_alone)
+        other.communicate("\n")
+    assert done.stdout.startswith(r"d\xe4mon.py (pid %d, " % other.pid), done.stderr
 
 
 def test_watching_ends_with_ctrl_c(answered):
