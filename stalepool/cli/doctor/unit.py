@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shlex
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
@@ -11,6 +12,11 @@ from stalepool.cli.doctor.questions import ERROR, OK, WARNING, Finding
 from stalepool.cli.inject import INJECT_DIR
 from stalepool.settings import PREFIX, Settings, SettingsError
 
+#: the names in a unit that are read: systemd.exec(5), systemd.service(5)
+_OF_A_UNIT = ("Environment", "EnvironmentFile", "UnsetEnvironment", "ExecStart")
+
+LARGEST_FILE = 1 << 20  #: so many characters are read: /dev/zero has no end
+
 
 def examine(path: Path) -> List[Finding]:
     """Judge the ``STALEPOOL`` settings of a file, and of those that a unit names.
@@ -19,8 +25,8 @@ def examine(path: Path) -> List[Finding]:
         ``Environment=``.
     :raises OSError: it cannot be read; UnicodeDecodeError: it is no text.
     """
-    environ, commands, findings = _read(path)
-    return [*findings, *_settings(environ), *_start(environ, commands)]
+    environ, words, findings = _read(path)
+    return [*findings, *_settings(environ), *_start(environ, words)]
 
 
 def _settings(environ: Dict[str, str]) -> Iterator[Finding]:
@@ -35,15 +41,16 @@ def _settings(environ: Dict[str, str]) -> Iterator[Finding]:
             yield Finding("settings", level, says, remedy)
 
 
-def _start(environ: Dict[str, str], commands: List[str]) -> Iterator[Finding]:
-    """Find what in the file switches stalepool on."""
+def _start(environ: Dict[str, str], words: List[str]) -> Iterator[Finding]:
+    """Find what in the file, or in the words of its commands, switches stalepool on."""
+    command = " ".join(words)
     switch, path = environ.get("STALEPOOL"), environ.get("PYTHONPATH", "")
     if switch not in (None, "0", "", "1"):
         remedy = "Write STALEPOOL=1: no other value switches it on."
         yield Finding("start", WARNING, "STALEPOOL=%s does nothing" % switch, remedy)
-    elif switch == "1":
+    elif switch == "1" or "STALEPOOL=1" in words:
         yield Finding("start", OK, "STALEPOOL=1, where pip has installed stalepool")
-    elif any("stalepool run " in command for command in commands):
+    elif "stalepool run " in command:
         yield Finding("start", OK, "by stalepool run")
     elif INJECT_DIR.parts[-2:] in (Path(p).parts[-2:] for p in path.split(":")):
         yield Finding("start", OK, "by PYTHONPATH")
@@ -53,44 +60,49 @@ def _start(environ: Dict[str, str], commands: List[str]) -> Iterator[Finding]:
 
 
 def _read(path: Path) -> Tuple[Dict[str, str], List[str], List[Finding]]:
-    """Return variables, commands, and findings about wrong lines; see systemd.exec(5)."""
+    """Return variables, the words of commands, and findings about wrong lines."""
+    #: by name in a unit, where an empty value takes back what was there before
+    given: Dict[str, List[str]] = {name: [] for name in _OF_A_UNIT}
     environ: Dict[str, str] = {}
-    commands: List[str] = []
     findings: List[Finding] = []
-    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    with path.open(encoding="utf-8") as file:
+        text = file.read(LARGEST_FILE).replace("\\\n", " ")
     is_unit = any(line.strip() == "[Service]" for line in text.splitlines())
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        name, equals, value = line.partition("=")
-        if not line or line[0] in "#;[":
+        name, equals, value = map(str.strip, line.partition("="))
+        if not line or line[0] in "#;[" or (is_unit and name not in given):
             continue
         try:
-            if is_unit and name == "EnvironmentFile":
-                _include(value, environ, findings)
-            elif is_unit and name == "ExecStart":
-                commands.append(value)
-            elif is_unit and name != "Environment":
-                continue
-            elif not equals:
+            if not name or not equals:
                 raise ValueError("it is not NAME=value")
-            elif is_unit:
-                environ.update(word.partition("=")[::2] for word in shlex.split(value))
+            words = value.split() if name == "ExecStart" else shlex.split(value)
+            if is_unit:
+                given[name] = [*given[name], *words] if words else []
             else:
-                environ[name.split()[-1]] = " ".join(shlex.split(value))  # "export NAME", too
+                environ[name.split()[-1]] = " ".join(words)  # "export NAME", too
         except ValueError as error:
             says = "%s, line %d: %s" % (path, number, error)
             findings.append(Finding("file", ERROR, says, "Correct the line."))
-    return environ, commands, findings
+    environ.update(word.partition("=")[::2] for word in given["Environment"])
+    for file_or_pattern in given["EnvironmentFile"]:  # these come after all variables of the unit
+        _include(file_or_pattern, environ, findings)
+    for word in given["UnsetEnvironment"]:
+        name, equals, value = word.partition("=")
+        if not equals or environ.get(name) == value:
+            environ.pop(name, None)
+    return environ, given["ExecStart"], findings
 
 
 def _include(value: str, environ: Dict[str, str], findings: List[Finding]) -> None:
-    """Read a file that a unit names; after a ``-`` it may be missing."""
-    path = Path(value.lstrip("-"))
-    try:
-        more, _, problems = _read(path)
-    except (OSError, UnicodeDecodeError) as error:
-        if not (value.startswith("-") and isinstance(error, FileNotFoundError)):
-            says = "%s cannot be read: %s" % (path, getattr(error, "strerror", None) or error)
-            findings.append(Finding("file", WARNING, says, "Check that file separately."))
-        return
-    environ.update(more)
-    findings += problems
+    """Read the files that a unit names, perhaps by a pattern; after a ``-`` they may be missing."""
+    name = value[1:] if value.startswith("-") else value
+    for path in sorted(glob.glob(name)) or [name]:
+        try:
+            more, _, problems = _read(Path(path))
+        except (OSError, UnicodeDecodeError) as error:
+            if name == value or not isinstance(error, FileNotFoundError):
+                says = "%s cannot be read: %s" % (path, getattr(error, "strerror", None) or error)
+                findings.append(Finding("file", WARNING, says, "Check that file separately."))
+            continue
+        environ.update(more)
+        findings += problems

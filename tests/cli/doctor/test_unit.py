@@ -8,6 +8,8 @@ from stalepool.cli.doctor.command import LEVELS
 
 UNIT = "[Unit]\nDescription=x\n[Service]\n%s\nExecStart=/bin/x\n"
 
+NOT_ON = "warning start: nothing in it switches stalepool on"
+
 #: text -> a finding, none of the others is worse
 FILES = {
     "STALEPOOL=1\n# a note\n\nexport STALEPOOL_MODE='audit'": "ok settings: STALEPOOL_MODE=audit",
@@ -15,7 +17,8 @@ FILES = {
     "STALEPOOL=1\nSTALEPOOL_ENABLED=0": "warning settings: STALEPOOL_ENABLED is off",
     "STALEPOOL=1\nSTALEPOOL_REPLAY=off\nSTALEPOOL_SILENCE_S=9": "warning settings: replay=off: ",
     "STALEPOOL=yes": "warning start: STALEPOOL=yes does nothing",
-    "STALEPOOL_MODE=audit": "warning start: nothing in it switches stalepool on",
+    "STALEPOOL_MODE=audit": NOT_ON,
+    "=1": "error file: {place}/file, line 1: it is not NAME=value",
     "PYTHONPATH=/a:/venv/lib/stalepool/inject": "ok start: by PYTHONPATH",
     "hello": "error file: {place}/file, line 1: it is not NAME=value",
     "STALEPOOL='1": "error file: {place}/file, line 1: No closing quotation",
@@ -24,6 +27,14 @@ FILES = {
     UNIT % "EnvironmentFile={place}/more": "error settings: STALEPOOL_MODE='activ' is not accepted",
     UNIT % "EnvironmentFile=/no/such": "warning file: /no/such cannot be read: No such file",
     UNIT % "EnvironmentFile=-/no/such\nEnvironment=STALEPOOL=1": "ok start: STALEPOOL=1, where pip",
+    UNIT % "ExecStart=/bin/x it's\nEnvironment = STALEPOOL=1": "ok start: STALEPOOL=1, where pip",
+    UNIT % "ExecStart = /usr/bin/env STALEPOOL=1 /bin/x": "ok start: STALEPOOL=1, where pip",
+    # whatever comes after it in the unit
+    UNIT % "EnvironmentFile={place}/m*\nEnvironment=STALEPOOL_MODE=audit": "error settings: STALE",
+    UNIT % "Environment=STALEPOOL=x\nEnvironment=\nEnvironment=STALEPOOL=1": "ok start: STALE",
+    UNIT % "Environment=STALEPOOL=1 B=2\nUnsetEnvironment=STALEPOOL B=3": NOT_ON,
+    UNIT % "Environment=STALEPOOL=1\nUnsetEnvironment=STALEPOOL=0": "ok start: STALEPOOL=1, where",
+    UNIT % "Environment='STALEPOOL=1": "error file: {place}/file, line 4: No closing quotation",
 }
 
 
