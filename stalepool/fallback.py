@@ -39,10 +39,11 @@ _counts: Dict[str, Counter] = {}
 #: reason -> the detail of the first fallback
 first_details: Dict[str, str] = {}
 LINES_A_MINUTE = 10  #: the most lines of one message, above DEBUG
-
 #: message -> (when its minute began, lines in it)
 _lines: Dict[str, Tuple[float, int]] = {}
 _top = logging.getLogger("stalepool")
+#: packages whose functions are the first in a thread, or a green one
+_START_THREADS = ("threading", "concurrent", "eventlet", "gevent")
 _ABOUT = ("checkout", "connect", "fallback", "keystone", "move", "replay", "status")
 _loggers = {about: logging.getLogger("stalepool." + about) for about in _ABOUT}
 
@@ -84,23 +85,25 @@ def fall_back(reason: str, detail: object, stacklevel: int = 2, level: str = "WA
         log("fallback", level, "%s (%s): %s", *args, stacklevel=stacklevel + 1)
 
 
-def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int = 2) -> None:
-    """Log, unless from inside a log handler: one that posts would recurse, or wait for itself.
+def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int = 2) -> bool:
+    """Log, unless it is a log handler that posts: it would recurse, or wait for itself.
 
     Above DEBUG at most :data:`LINES_A_MINUTE` lines of one message are written; the next one says
     how many were left out.
 
-    :param about: which of our loggers logs it.
     :param message: a literal: lines are counted by it.
     :param stacklevel: the frame whose place the line shows: 2 is the caller's.
+    :returns: False in a log handler's thread: another one may log it.
     """
     logger, level = _loggers[about], getattr(logging, level_name)
     # dictConfig and fileConfig disable all existing loggers that they do not name, which is seldom
     # intended; to silence a logger, set its level
     logger.disabled = False
     try:
-        if sys.is_finalizing() or not _is_wanted(logger, level) or _is_in_a_log_handler():
-            return
+        if sys.is_finalizing() or not _is_wanted(logger, level):
+            return True
+        if _is_a_handlers(logger):
+            return False
         left_out = _lines_left_out(message) if level > logging.DEBUG else 0
         if left_out:
             message, args = message + " (%d such lines were left out before)", (*args, left_out)
@@ -109,13 +112,27 @@ def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int =
     except Exception as error:  # a broken handler or filter must not cost the caller a request
         if is_foreign(error) and "logging" not in passed_through(error):  # raised by no handler
             raise
+    return True
 
 
-def _is_in_a_log_handler() -> bool:
-    frames = traceback.walk_stack(None)
-    modules = {str(frame.f_globals.get("__name__")) for frame, _ in frames}
+def _is_a_handlers(logger: Any) -> bool:
+    """Tell whether this is a log handler, or a thread that its package has started.
+
+    As it posts, such a thread may hold the lock that its handler waits for.
+    """
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_stack(None)]
     # not all of loguru: a whole service may run under its logger.catch()
-    return not modules.isdisjoint(("logging", "logging.handlers", "loguru._handler"))
+    if not {"logging", "logging.handlers", "loguru._handler"}.isdisjoint(modules):
+        return True
+    packages = (module.partition(".")[0] for module in reversed(modules))
+    started_by = next((package for package in packages if package not in _START_THREADS), "")
+    handlers: Any = []
+    while logger is not None:
+        handlers += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    # one that writes to a stream, as a service's own may, posts nothing
+    posting = [type(each) for each in handlers if not isinstance(each, logging.StreamHandler)]
+    return started_by in {cls.__module__.partition(".")[0] for cls in posting}
 
 
 def _is_wanted(logger: logging.Logger, level: int) -> bool:

@@ -18,7 +18,6 @@ from stalepool.clock import monotonic
 _SHOWN = ("stalepool", "urllib3", "wrapt", "eventlet", "gevent", "requests")
 
 AFTER_FAILURE_S = 300.0  #: seconds until a failed write is tried again
-
 #: monotonic time at which the next answer is to call :func:`write_due`
 due_at = 0.0
 
@@ -77,9 +76,7 @@ def write_due() -> None:
     now, interval_s = snapshot(describe_hook()), current.summary_s or float("inf")
     if monotonic() >= _file_due_at:
         _file_due_at = status_file.write(now, began) or due_at
-    if not _has_said:
-        _has_said = True
-        _say_that_it_is_active(now)
+    _has_said = _has_said or _say_that_it_is_active(now)
     if monotonic() >= _summarized_at + interval_s:
         _summarize(now)
     due_at = min(_file_due_at, _summarized_at + interval_s)
@@ -94,12 +91,12 @@ def say_that_it_is_off() -> None:
         fallback.log("status", "WARNING", text, hook["off_because"])
 
 
-def _say_that_it_is_active(now: Dict[str, Any]) -> None:
+def _say_that_it_is_active(now: Dict[str, Any]) -> bool:
     level = "WARNING" if now["unpatched"] else "INFO"
     text = "stalepool %s is active in process %d, mode %s; settings: %s; patched: %s%s"
     args = (now["versions"]["stalepool"], now["pid"], now["mode"], summary.settings(now))
     left_out = "".join("; not patched: %s" % problem for problem in now["unpatched"])
-    fallback.log("status", level, text, *args, ", ".join(now["patched"]), left_out)
+    return fallback.log("status", level, text, *args, ", ".join(now["patched"]), left_out)
 
 
 def _summarize(now: Dict[str, Any]) -> None:

@@ -1,8 +1,11 @@
 """What is logged, when, and that a log handler can do no harm."""
 
+import functools
 import logging
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -11,7 +14,7 @@ from pools import end_while_idle, get, pooled_connection, serving, shim, verdict
 from replay_routes import outage
 from replay_tools import reused
 from service_process import output_of
-from stalepool import fallback
+from stalepool import fallback, status
 from stalepool_testing import Close, Respond
 
 
@@ -99,6 +102,51 @@ def test_a_handler_that_posts_through_urllib3(listen):
         (posted,) = collector.journal.select(method="POST")
         assert [posted.body.decode()] == heard.lines
         assert verdicts(collector) == {"closed": 1}
+
+
+SHIPPER = """
+import logging
+
+class Handler(logging.Handler):
+    def emit(self, record):
+        self.lines.append(record.name)
+
+    def post(self, request):
+        assert request("GET", "/").status == 200
+"""
+
+
+def in_a_thread(post):
+    thread = threading.Thread(target=post)
+    thread.start()
+    thread.join()
+
+
+#: who posts -> how, and what is logged of it; after the next request it is said that it is active
+POSTS = {
+    "a thread": (in_a_thread, []),
+    "a pool of threads": (lambda post: ThreadPoolExecutor(1).submit(post).result(), []),
+    "the service": (lambda post: post(), ["stalepool.replay", "stalepool.status"]),
+}
+
+
+@pytest.mark.parametrize("who", POSTS)
+def test_a_log_shipper_that_posts_by_itself(who, monkeypatch):
+    """From a thread of its own, perhaps with a lock held for which ``emit()`` would wait."""
+    start, logged = POSTS[who]
+    names = {"__name__": "shipper.handler"}
+    exec(SHIPPER, names)
+    handler, logger = names["Handler"](), logging.getLogger("stalepool")
+    handler.lines = []
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    no_word = breaks("word that it is active", by=False)
+    with shim(replay="idempotent"), reused(Close()) as (_, pool), no_word:
+        status._make_due()
+        start(functools.partial(handler.post, pool.request))
+        assert handler.lines == logged
+        status._make_due()
+        assert (get(pool), handler.lines[-1:]) == (200, ["stalepool.status"])
 
 
 def test_a_handler_that_raises(listen):
