@@ -92,6 +92,10 @@ REPLAY_RULES: Rules = {
 }
 
 
+#: those that are decided once the head is out
+_OF_THE_HEAD = {n: REPLAY_RULES[n] for n in REPLAY_RULES if n not in ("body", "own_connect")}
+
+
 def begins_a_request(data: Any) -> Any:
     """Tell whether data is the head of a request; a piece of a body may look like one."""
     return type(data) is bytes and _is_a_request_line(data)
@@ -99,10 +103,12 @@ def begins_a_request(data: Any) -> Any:
 
 def is_worth_a_record(request: Request) -> bool:
     """Tell whether the next piece of the request's body may be needed for a replay."""
-    if len(request.sent) > 1 or not request.is_recorded:
-        return request.is_recorded  # as was decided at the first piece
-    is_candidate = _may_be_stale(request) and may_be_repeated(request, "idempotent")
-    return is_candidate and not (b"chunked" in request.sent[0] and _is_a_dialogue(request.head))
+    pieces = len(request.sent)
+    if not request.is_recorded or pieces > 2:
+        return request.is_recorded
+    if pieces == 2:  # the pieces of a file's body are kept by the record alone
+        return first_refusal(_OF_THE_HEAD, request) is None
+    return _may_be_stale(request) and may_be_repeated(request, request.settings.replay)
 
 
 def first_refusal(rules: Rules, *facts: Any) -> Optional[str]:

@@ -36,7 +36,6 @@ SENDING, WAITING, UPGRADED = "sending", "waiting", "upgraded"
 
 #: bytes of a request, head included, that are recorded for a replay
 RECORD_LIMIT = 1 << 20
-
 NOTHING_LEFT_S = 0.001  #: what is left of a limit that has run out
 
 _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.I).search
@@ -172,7 +171,7 @@ class Request:
         is_bytes = isinstance(data, (bytes, bytearray, memoryview))
         self.size += memoryview(data).nbytes if is_bytes else RECORD_LIMIT + 1
         if self.size <= RECORD_LIMIT:
-            self.sent.append(bytes(data))
+            self.sent.append(b"" if self.settings.is_audit else bytes(data))  # only counted
         else:
             self.stop_recording()
 

@@ -169,14 +169,18 @@ WORTH_A_RECORD = [
     (True, {"method": "PUT", "headers": ["X-Note: chunked"]}),
     (True, {"is_reused": False, "window_is_open": True}),
     (True, {"method": "POST", "headers": ["Idempotency-Key: k"]}),
-    # a piece of its body is recorded, and the window has closed since
-    (True, {"is_reused": False, "body": [b"x"]}),
+    # one piece of its body is recorded; that of a body in pieces would be its only copy
+    (True, {"method": "PUT", "body": [b"x"]}),
+    (True, {"method": "PUT", "body": [b"x", b"x"]}),
+    (False, {"method": "PUT", "body": [b"x"], "headers": ["Content-Range: bytes 0-9/20"]}),
+    (False, {"method": "PUT", "body": [b"x"], "headers": ["Transfer-Encoding: chunked"]}),
     # it would not be sent again whatever happens, and may be large
     (False, {"is_reused": False}),
     (False, {"body": [LARGE]}),
     (False, {"method": "POST"}),
+    (False, {"method": "PUT", "replay": "safe"}),
+    (False, {"replay": "off"}),
     (False, {"method": "POST", "headers": ["X-Dempotency-Key: k"]}),
-    (False, {"method": "PUT", "headers": ["Transfer-Encoding: chunked"]}),
 ]
 
 

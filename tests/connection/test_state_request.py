@@ -24,6 +24,15 @@ def test_of_large_first_bytes_nothing_is_kept():
     assert request.left_s is None  # no limit
 
 
+def test_audit_counts_the_bytes_of_a_body_and_keeps_none():
+    """For the number of requests that active would have sent once more."""
+    request = Request(
+        SimpleNamespace(phase=FRESH), HTTPConnection("a"), b"head", Settings(mode="audit")
+    )
+    request.record(bytes(MB // 2))
+    assert (request.sent, request.size) == ([b"head", b""], 4 + MB // 2)
+
+
 def test_a_failed_request_leaves_no_body_behind():
     with shim(replay="idempotent"), reused(Silence()) as (_server, pool):
         with pytest.raises(urllib3.exceptions.ReadTimeoutError):
