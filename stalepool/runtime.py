@@ -17,10 +17,7 @@ _on_change: List[Callable[[], None]] = []
 
 
 def on_change(callback: Callable[[], None]) -> None:
-    """Register a function to be called when the settings in force change, and after each fork.
-
-    So the hot path need not compare the settings with those from which something was made.
-    """
+    """Register a function to be called when the settings in force change, and after each fork."""
     _on_change.append(callback)
 
 

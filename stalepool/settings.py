@@ -10,12 +10,10 @@ TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
     from typing import Any, Mapping, NoReturn
 
-PREFIX = "STALEPOOL_"
+PREFIX, AUTO = "STALEPOOL_", "auto"
 
 DAY_S = 86400
 DEAD_PROBES = 3  #: unanswered probes of a peer that is dead, while a request waits
-
-AUTO = "auto"
 
 # The kinds of settings: what each takes, a Python value or a string, and what it makes of that.
 # ``parse`` raises ValueError or OverflowError for what is not accepted; ``accepts`` says what is.

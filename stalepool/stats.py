@@ -13,8 +13,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from stalepool.clock import monotonic
 
-MAX_ORIGINS = 512
-OTHERS = "(other origins)"
+MAX_ORIGINS, OTHERS = 512, "(other origins)"
 
 #: neighbouring bucket edges differ by a quarter: fine enough to show an idle limit
 BUCKET_RATIO = 1.25
@@ -46,8 +45,7 @@ NO_MOVES_FOR_S = 300.0
 #: moves near an idle limit; the kernel keeps the port of each in TIME_WAIT for a minute
 MOST_MOVES_A_MINUTE = 60
 
-#: how often an announced idle limit has to be outlived before it is ignored; not once, since the
-#: server's clock may be coarse
+#: how often an announced idle limit has to be outlived before it is ignored: clocks may be coarse
 TIMES_OUTLIVED = 3
 
 

@@ -26,7 +26,6 @@ SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 MOST_CLASSES = 64  #: response classes that are kept; somebody may set a new one for each test
 LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
-
 #: statuses of answers that say something of the connection, as a Keep-Alive header does
 _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
 

@@ -27,7 +27,6 @@ from stalepool.sockets.layers import layers_of
 
 #: attribute of a copy of a connection: the address to connect to, once, without a DNS look-up
 PINNED = "_stalepool_pinned"
-
 _REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
 
 PAUSES_S = 0.1, 0.3  #: between two tries; a random time, so that callers do not try in step
@@ -191,9 +190,8 @@ def attributes_of_thread() -> Dict[str, Any]:
 def _pause(module: Any, seconds: float) -> None:
     """Sleep with the ``time`` of one copy of urllib3: this yields exactly where its sockets do.
 
-    A green copy (eventlet's ``import_patched``) in an unpatched process would otherwise block its
-    hub. The copy's modules need not be in ``sys.modules``, so ``time`` is taken from the globals of
-    its ``Retry``, of a method that tests do not mock. If there is none, there is no new try.
+    It is in the globals of the copy's ``Retry``, since its modules need not be in ``sys.modules``;
+    of a method that tests do not mock. If there is none, there is no new try.
     """
     retry = getattr(module, "Retry", None)
     if retry is None:  # contrib.socks

@@ -26,7 +26,6 @@ _is_stock = re.compile(
 
 #: methods that open a connection; not all versions have all
 _OPENERS = ("connect", "_new_conn", "_tunnel", "_prepare_conn")
-
 #: hooks that may have been set on a connection itself: a copy would call the original's
 _HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
 

@@ -22,7 +22,6 @@ MOVE_REASONS = (ENDED, SILENT, SETTING, ANNOUNCED, OBSERVED)
 #: an idle limit is near in its last quarter, and at most for so many seconds: a client whose pauses
 #: end in that time moves each POST, so it is no longer than the race needs
 LONGEST_NEAR_S = 0.5
-
 #: seconds for each step (connect, tunnel, handshake): a SYN, two retransmissions
 LONG_MOVE_S = 5.0
 #: and where the old connection lives, in seconds and in round trips; the longer one counts

@@ -27,7 +27,6 @@ PIECE = 1 << 14  #: bytes of one write: as much as a TLS record holds
 
 #: requests that have a socket beside their old one at a time: descriptors may be scarce
 MOST_BESIDE = 64
-
 #: the replays whose socket is beside one on which an answer may still come
 _beside: weakref.WeakSet[Replay] = weakref.WeakSet()
 runtime.on_change(_beside.clear)  # a forked child has none

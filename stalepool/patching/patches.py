@@ -23,7 +23,6 @@ from stalepool.patching.copies import POOL, SESSION, SOCKS, place_of
 
 #: stands for an attribute that the class itself does not have
 _INHERITED: Any = object()
-
 LONGEST_CHAIN = 100  #: of wrappers of others; that of a mock is endless
 
 
@@ -120,12 +119,10 @@ _left_out: Dict[str, List[str]] = {}
 
 
 def apply(module: ModuleType) -> None:
-    """Patch one module of one copy; patches that are in force stay.
+    """Patch one fully imported module of one copy; patches that are in force stay.
 
     What does not look as expected is left out, counted, and named in one log line. Raises nothing.
     Yields only in that log line.
-
-    :param module: fully imported.
     """
     _, part = place_of(module.__name__) or ("", "")
     found = [(patch, _apply_one(patch, module)) for patch in PATCHES if patch.module == part]

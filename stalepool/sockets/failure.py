@@ -26,7 +26,6 @@ _SILENT_ENDS = frozenset((errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH
 _ENDS = _SILENT_ENDS | {errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE}
 
 _EARLY_S = 0.05  #: a poll may time out this many seconds too early
-
 _LONGEST_ALERT_LENGTH = 24  # in TLS 1.3: alert 2, inner type 1, tag 16, and some padding
 
 

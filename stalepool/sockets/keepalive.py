@@ -15,7 +15,6 @@ from stalepool.sockets.layers import Layers, RawSocket
 
 _MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h; settings.SETTINGS has it, too
 PROBE_RARELY_S = 75
-
 _IDLE = "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"  # macOS
 #: for idle time, interval and number of probes; None: the platform has no such option
 _OPTIONS: Sequence[Any] = tuple(

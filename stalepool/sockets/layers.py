@@ -15,7 +15,6 @@ from stalepool.sockets.verdict import Verdict
 
 RawSocket = _socket.socket
 _family, _type = (vars(RawSocket)[name].__get__ for name in ("family", "type"))
-
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h
 
 
