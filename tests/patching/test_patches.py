@@ -17,8 +17,8 @@ import wrapt
 
 import stalepool
 from in_client import attributes, wrappings
-from pools import forget_what_was_counted, get, serving, stock
-from replay_tools import NO_ANSWER
+from pools import forget_what_was_counted, serving, stock
+from replay_tools import NO_ANSWER, outcome
 from stalepool import fallback
 from stalepool.patching import patches
 from stalepool_testing import Close, Respond
@@ -254,16 +254,10 @@ CALLS = {"send": 3, "_new_conn": 1, "response_class": 3, "is_connection_dropped"
 
 
 def ask(steps):
-    """What each request was answered, 0 for not at all."""
-    statuses = []
     with serving([*steps, Respond(200)]) as (server, pool):
-        for _ in steps:
-            try:
-                statuses.append(get(pool))
-            except urllib3.exceptions.ProtocolError:
-                statuses.append(0)
+        answers = [outcome(pool, "GET") for _ in steps]
         assert steps is FAULT or len(server.journal.connections) == 1
-    return statuses
+    return answers
 
 
 @pytest.mark.each_value(
@@ -312,7 +306,7 @@ def test_a_wrapper_of_others(module, path, how, order, undo, caplog):
         seen = stalepool.snapshot()["totals"]
         fallback.forget()
         assert (ask(HEALTHY), len(calls)) == ([200] * 3, CALLS[name] * is_there)
-        assert ask(FAULT) == [200, 0]
+        assert ask(FAULT) == [200, NO_ANSWER]
         assert (stalepool.snapshot()["totals"], fallback.counts()) == (seen, {})
 
         # switched on again: active in its place, and once only
