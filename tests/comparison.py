@@ -73,9 +73,7 @@ def table(method, results):
         rows.append([case, *map(in_a_word, said)])
     widths = [max(map(len, column)) for column in zip(*rows)]
     rule = "  ".join("=" * width for width in widths)
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows
-    ]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([rule, *lines[:2], rule, *lines[2:], rule])
 
 

@@ -15,9 +15,7 @@ WRONG = {"STALEPOOL_MODE": "activ"}
 WHY = "STALEPOOL_MODE='activ' is not accepted: it takes active or audit"
 OFF = {**WRONG, "STALEPOOL_ENABLED": "0"}
 CONTRADICT = {"STALEPOOL_REPLAY": "off", "STALEPOOL_SILENCE_S": "3"}
-CONTRADICTS = (
-    "settings contradict one another: replay=off: silence_s and replay_within_s do nothing"
-)
+CONTRARY = "settings contradict one another: replay=off: silence_s and replay_within_s do nothing"
 
 #: the variables -> whether the import hook is registered, what it is told, and what is said
 STARTS = {
@@ -25,7 +23,7 @@ STARTS = {
     "a variable": ({"STALEPOOL_MODE": "audit"}, True, (Settings(mode="audit"),), ""),
     "a wrong one": (WRONG, True, (WHY,), "not active in this process: " + WHY),
     "the kill switch beside a wrong one": (OFF, False, ("STALEPOOL_ENABLED=0",), ""),
-    "a contradiction": (CONTRADICT, True, (Settings(replay="off", silence_s=3),), CONTRADICTS),
+    "a contradiction": (CONTRADICT, True, (Settings(replay="off", silence_s=3),), CONTRARY),
 }
 
 

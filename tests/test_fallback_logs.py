@@ -199,14 +199,12 @@ setup_logging(verbosity=0, no_color=True, user_log_file=None)
 
 
 @pytest.mark.filterwarnings("ignore")  # pip's own
-@pytest.mark.parametrize(
-    ("setup", "expected"), [(DICT_CONFIG, ["0.1.0 is ", "GET was s"]), (PIP, [])]
-)
-def test_a_logging_configuration(setup, expected):
+@pytest.mark.parametrize(("setup", "said"), [(DICT_CONFIG, ["0.1.0 is ", "GET was s"]), (PIP, [])])
+def test_a_logging_configuration(setup, said):
     """dictConfig disables what it does not name; pip prints INFO on stdout, among its JSON."""
     if setup is PIP:
         pytest.importorskip("pip")
     with serving([Respond(200), Close()]) as (server, _):
         out, _ = output_of(setup + 'for _ in range(2): pool.request("GET", "/")', server)
         assert len(server.journal) == 3  # one was sent once more
-    assert [line.partition(" ")[2][:9] for line in out] == expected
+    assert [line.partition(" ")[2][:9] for line in out] == said

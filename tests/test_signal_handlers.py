@@ -59,16 +59,12 @@ MADE = {
     "partial": lambda handler: functools.partial(handler, "more"),
     "partial of a method": lambda h: functools.partial(types.MethodType(h, object())),
     "partial of a partial": lambda handler: functools.partial(Partial(handler)),
-    "wrapt's": lambda handler: functools.partial(
-        wrapt.decorator(lambda f, _, a, k: f(*a))(handler)
-    ),
+    "wrapt's": lambda h: functools.partial(wrapt.decorator(lambda f, _, a, k: f(*a))(h)),
     "static": lambda handler: type("Handler", (), {"__call__": staticmethod(handler)})(),
     "C code": functools.lru_cache(),
     "Cython's": cythons,
     "object": lambda handler: type("Handler", (), {"__call__": handler})(),
-    "object that refuses": lambda handler: type(
-        "Handler", (), {"__call__": handler, "__getattr__": lambda *_: 1 / 0}
-    )(),
+    "one that refuses": lambda h: type("H", (), {"__call__": h, "__getattr__": lambda *_: 1 / 0})(),
 }
 
 

@@ -143,12 +143,10 @@ def _bits(polls: Sequence[str]) -> str:
 def _seen(group: List[Any], cells: List[Any]) -> str:
     """The kinds, those that have the same to add to them together."""
     possible = _by_kind(cells)
-    kinds_by_rest = _grouped(
-        (_which(seen, possible[kind]), kind) for kind, seen in _by_kind(group).items()
-    )
-    if len(kinds_by_rest.get("", ())) == len(possible):
+    kinds = _grouped((_which(seen, possible[kind]), kind) for kind, seen in _by_kind(group).items())
+    if len(kinds.get("", ())) == len(possible):
         return "all"
-    return "; ".join(", ".join(kinds) + rest for rest, kinds in kinds_by_rest.items())
+    return "; ".join(", ".join(names) + rest for rest, names in kinds.items())
 
 
 def _by_kind(cells: List[Any]) -> Dict[str, Seen]:

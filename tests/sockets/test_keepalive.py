@@ -23,9 +23,7 @@ from stalepool.sockets.keepalive import Keepalive
 from stalepool_testing import TLS, FaultServer
 
 ON = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-NUMBERS = [
-    (socket.IPPROTO_TCP, getattr(socket, "TCP_KEEP" + name)) for name in ("IDLE", "INTVL", "CNT")
-]
+NUMBERS = [(socket.IPPROTO_TCP, getattr(socket, "TCP_KEEP" + n)) for n in ("IDLE", "INTVL", "CNT")]
 USER_TIMEOUT = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 OURS = [1, 5, 3, 42]
 
@@ -237,10 +235,8 @@ AWAY = """
 def test_this_machine_cannot_send_for_a_while(run_python):
     """Its probes count as retries of the request. With 17 of them it would be lost at once."""
     dense = {"keepalive_interval_s": 1, "keepalive_count": 127}
-    each = [{"enabled": False}, {}, dense]
-    plays = [
-        functools.partial(run_python, OWN_NETWORK + AWAY, json.dumps(options)) for options in each
-    ]
+    run = functools.partial(run_python, OWN_NETWORK + AWAY)
+    plays = [functools.partial(run, json.dumps(each)) for each in ({"enabled": False}, {}, dense)]
     assert side_by_side(plays) == [200, 200, "ReadTimeoutError"]
 
 

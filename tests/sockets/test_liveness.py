@@ -5,9 +5,9 @@ Green sockets are in ``test_checkout_never_yields``.
 """
 
 import errno
-import itertools
 import os
 import socket
+from itertools import product
 from types import SimpleNamespace
 
 import pytest
@@ -49,9 +49,7 @@ NOT_TOLD_FROM_OUTSIDE = ("surplus", "late ticket", "late ticket, surplus", "brok
 
 CASES = [
     pytest.param(kind, state, timeout, mode, id="%s-%s-%s-%s" % (kind, state, timeout, mode))
-    for mode, kind, state, timeout in itertools.product(
-        ("active", "audit"), KINDS, STATES, (None, 0, 1.0)
-    )
+    for mode, kind, state, timeout in product(("active", "audit"), KINDS, STATES, (None, 0, 1.0))
     if is_possible(KINDS[kind], STATES[state])
     # with a timeout CPython waits before it receives: where one must do, it is that
     and (timeout or not (STATES[state].is_slow or mode == "audit"))
