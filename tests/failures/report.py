@@ -115,12 +115,11 @@ def rows_of(reports: Sequence[Report]) -> List[Tuple[str, ...]]:
             for cell in report["cells"]
             if (cell["fault"], cell["side"]) == case and "skipped" not in cell
         ]
-        alike = _grouped(((cell["raised"], judgement(cell)), (cell, name)) for cell, name in cells)
+        failed = [(cell, name) for cell, name in cells if cell["raised"] != "nothing"]
+        alike = _grouped(((cell["raised"], judgement(cell)), (cell, name)) for cell, name in failed)
         for (raised, judged), group in alike.items():
-            if raised != "nothing":
-                polls = [cell["poll"] for cell, _ in group]
-                seen = _seen(group, cells)
-                rows.append((*case, "``%s``" % raised, _bits(polls), judged, seen))
+            polls = [cell["poll"] for cell, _ in group]
+            rows.append((*case, "``%s``" % raised, _bits(polls), judged, _seen(group, cells)))
     return rows
 
 

@@ -25,7 +25,8 @@ from stalepool_testing import kernel
 @pytest.mark.full
 def test_the_judgement_is_right_in_every_cell_and_each_fault_is_noticed(request):
     """One that nothing notices would be right in every cell, and would show nothing."""
-    cells = report.run()["cells"]
+    made = report.run()
+    cells = made["cells"]
     assert [cell for cell in cells if report.is_wrong(cell)] == []
     wanted = {
         (kind, version, fault.name)
@@ -38,6 +39,8 @@ def test_the_judgement_is_right_in_every_cell_and_each_fault_is_noticed(request)
     missed = wanted - {(cell["kind"], cell["tls"], cell["fault"]) for cell in noticed}
     # eventlet's TLS socket sends nothing, and says nothing, once it was shut down
     assert {case[::2] for case in missed} <= {("eventlet ssl", "own shutdown, for writing")}
+    rows = [fault for fault, *_ in report.rows_of([made])]
+    assert {cell["fault"] for cell in noticed if "raised" in cell} == set(rows)
     skipped = [cell for cell in cells if "skipped" in cell]
     assert skipped == [] or not request.config.getoption("--require-black-hole")
 
