@@ -1,6 +1,7 @@
 """Which exceptions are foreign: they are the caller's, wherever in ours they are raised."""
 
 import contextlib
+import functools
 import itertools
 import json
 import sys
@@ -54,18 +55,12 @@ def test_an_exception_that_was_not_raised_is_nobodys():
 # -- raised in the midst of a request, as by a signal handler; in a process of its own -------------
 
 
-class Script:
-    """Answers, but for the first try of each request whose path says otherwise."""
-
-    def __init__(self):
-        self._seen = {}
-
-    def __call__(self, request):
-        tries = self._seen[request.path] = self._seen.get(request.path, 0) + 1
-        if request.path.startswith("/dies") and tries == 1:
-            return ProcessThenClose()
-        hint = {"Keep-Alive": "timeout=1"} if request.path.startswith("/hint") else {}
-        return Respond(headers=hint)
+def dies_at_first(died, request):
+    """Answer, but for the first try of each path that says so."""
+    if request.path.startswith("/dies") and request.path not in died:
+        died.add(request.path)
+        return ProcessThenClose()
+    return Respond(headers={"Keep-Alive": "timeout=1"} if request.path == "/hint" else {})
 
 
 def close_after_checkout(server, pool):
@@ -94,11 +89,10 @@ def injected(name):
     """
     unraisable = []
     sys.unraisablehook = lambda args: unraisable.append(args.exc_value)
-    serial = itertools.count()
     method, path, before, act, settings = SCENES[name]
     lost, broken = [], []
     stalepool.install(**settings)
-    with serving(Script()) as (server, pool):
+    with serving(functools.partial(dies_at_first, set())) as (server, pool):
         place = None
         for line in itertools.count():
             try:  # whatever has happened to it, the pool goes on
@@ -107,8 +101,7 @@ def injected(name):
             except Exception as error:
                 broken.append("%s: %r" % (place, error))
             act(server, pool)
-            wanted = path % next(serial) if "%" in path else path
-            saw = None
+            wanted = path.replace("%d", str(line))
             with injecting(line) as places:
                 try:
                     saw = pool.request(method, wanted, body=b"1" if method == "POST" else None)

@@ -125,7 +125,7 @@ def test_a_child_starts_from_zero(run_python):
             os._exit(0)
         os.wait()
         print(json.dumps([look(), *json.loads(os.read(ear, 65536))]))
-        """,
+        """
     )
     assert parent["pid"] == parent["own_pid"] != child["pid"] == child["own_pid"]
     assert [seen["totals"]["keepalive_armed"] for seen in (parent, child)] == [1, 0]
@@ -141,18 +141,13 @@ def test_a_connection_has_gone_for_one_of_a_closed_set():
     """Each has words of its own; what was kept is not among them."""
     reasons = {verdict.value for verdict in Verdict} - {"alive", "unknown", "no_socket"}
     in_request = {"failed_in_request": 2, "silent_in_request": 1}
+    counted = [("verdicts", verdict.value) for verdict in Verdict]
+    counted += [("moved", name) for name in ("presend_check", "probe_unanswered", "failed")]
+    counted += [("gone", name) for name, times in in_request.items() for _ in range(times)]
+    counted += [("replays", "ok")] * 2 + [("reconnects", "ok"), ("replays_refused", "method")]
     origin = stats.Origin("")
-    for verdict in Verdict:
-        origin.count("verdicts", verdict.value)
-    for name in ("presend_check", "probe_unanswered", "failed"):
-        origin.count("moved", name)
-    for name, times in in_request.items():
-        for _ in range(times):
-            origin.count("gone", name)
-    for _ in range(2):
-        origin.count("replays", "ok")
-    origin.count("reconnects", "ok")
-    origin.count("replays_refused", "method")
+    for group, name in counted:
+        origin.count(group, name)
     seen = origin.as_dict()
     assert set(seen["gone"]) == reasons | {"presend_check", "probe_unanswered", *in_request}
     assert {**seen["gone"], **in_request} == seen["gone"]
