@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     """One kind of client socket that a urllib3 pool can hold, as far as a failure on it differs.
 
     ``made_as``: its TLS version, None without -> its name in ``socket_states.KINDS``.
-    ``needs``: the library that it is of, and that patches its process where it is ``green``.
+    ``needs``: the library that it is of, and that patches its process if it is a green one.
     ``depth``: how many TLS layers there are. ``shuts_down``: its ``shutdown()`` is the kernel's.
     """
 
@@ -37,10 +37,6 @@ class Kind(NamedTuple):
     needs: str = "ssl"
     depth: int = 1
     shuts_down: bool = True
-
-    @property
-    def green(self) -> bool:
-        return self.needs in ("eventlet", "gevent")
 
 
 PLAIN: Dict[Optional[str], str] = {None: "ipv4"}
@@ -195,7 +191,7 @@ def _timeout(scene: Scene) -> None:
 
 def _alarm(scene: Scene) -> None:
     """A signal handler's exception; in a green thread its library's Timeout, which is its like."""
-    if scene.kind.green:
+    if scene.kind.needs in ("eventlet", "gevent"):
         timeout = importlib.import_module(scene.kind.needs).Timeout(SOON_S)
         if not timeout.pending:  # eventlet's has begun, gevent's has not
             timeout.start()
@@ -230,8 +226,8 @@ def _shut_down(how: int, then: Callable[[Scene], None] = _in_turn()) -> Callable
 
 def _reset_once_it_has_our_fin(scene: Scene) -> None:
     ask = _socket.socket.getsockopt
-    fin_wait_2 = b"\5"
-    wait_until(lambda: ask(scene.raw, socket.IPPROTO_TCP, socket.TCP_INFO, 1) == fin_wait_2)
+    # FIN_WAIT2
+    wait_until(lambda: ask(scene.raw, socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\5")
     _rst(scene)
 
 
