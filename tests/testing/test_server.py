@@ -38,8 +38,6 @@ def await_acknowledgement(sock):
     kernel.wait_until(lambda: kernel.unacknowledged_bytes(sock) == 0, "acknowledgement")
 
 
-# -- answers -------------------------------------------------------------------------------
-
 #: the server's options, and its address
 TRANSPORTS = {
     "ipv4": ({}, r"http://127\.0\.0\.1:\d+"),
@@ -159,8 +157,6 @@ def test_an_answer_that_cannot_be_sent_is_none(who):
         assert (server.journal[0].processed, server.journal[0].answered) == (True, False)
 
 
-# -- the end of a connection ---------------------------------------------------------------
-
 NOTHING, HALF, LINE = b"", rb"HTTP/1\.1 200 OK\r\n.*\r\n\r\nx{1,999}", rb"HTTP/1\."
 BYE = rb"HTTP/1\.1 200 OK\r\nContent-Length: 3\r\n%s\r\nbye"
 
@@ -236,9 +232,6 @@ def test_zero_window():
         assert server.journal[0].body == body
 
 
-# -- while idle ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("step", ["CloseAfter", "ResetAfter", "HalfCloseAfter", "Surplus"])
 def test_a_request_forestalls_an_idle_step(step):
     """Or the test fails by timeout."""
@@ -301,9 +294,6 @@ def test_black_hole(heals_after_s, tls):
             assert client.receive().status == 200
 
 
-# -- the script ----------------------------------------------------------------------------
-
-
 def test_the_script_goes_across_connections():
     script = [Respond(201), CloseAfter(0), Respond(202), Respond(203)]
     with FaultServer(script, default=Respond(299)) as server:
@@ -356,9 +346,6 @@ def test_a_function_for_a_script(chosen, status, ended):
     assert paths == ["/mine"]
 
 
-# -- synchronising with it -----------------------------------------------------------------
-
-
 def test_perform_between_two_requests():
     with FaultServer() as server, RawClient(server) as first, RawClient(server) as second:
         first.ask()
@@ -394,9 +381,6 @@ def test_handshakes_that_are_not_finished():
             server.close()
             assert_eof(sock)
             assert server.wait_ended(1) == "stopped"
-
-
-# -- the proxy -----------------------------------------------------------------------------
 
 
 def test_proxy(tls):
