@@ -54,9 +54,8 @@ LIMITS = {
 }
 
 
-@pytest.mark.parametrize("name", LIMITS)
-def test_an_idle_limit(name, clock):
-    events, expected = LIMITS[name]
+@pytest.mark.parametrize("events, expected", LIMITS.values(), ids=LIMITS)
+def test_an_idle_limit(events, expected, clock):
     knowledge, limits = Knowledge(), []
     for later_s, note, age_s in events:
         clock[0] += later_s

@@ -101,14 +101,13 @@ STARTS = {
 }
 
 
-@pytest.mark.parametrize("name", STARTS)
-def test_what_is_on_the_path(name, tmp_path):
+@pytest.mark.parametrize("path, printed, version", STARTS.values(), ids=STARTS)
+def test_what_is_on_the_path(path, printed, version, tmp_path):
     (tmp_path / "link").symlink_to(INJECT_DIR)
     shutil.copytree(str(INJECT_DIR), str(tmp_path / "copy"))
     for each, files in DIRECTORIES.items():
         lay_out(tmp_path / each, files)
     elsewhere = {"ours": INJECT_DIR, "repository": REPOSITORY}
-    path, printed, version = STARTS[name]
     environ = path_of(*(elsewhere.get(each, tmp_path / each) for each in path.split(", ")))
     found = outcome(python_of(version), "-B", "-Werror", "-c", IS_ON, env=environ)
     assert found == (0, printed.replace(" ", "\n") + "\n", "")

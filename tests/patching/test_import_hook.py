@@ -71,10 +71,9 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_requests_are_made_and_the_log_says_whether_it_is_on(name):
+@pytest.mark.parametrize("mode, first, script, said", SAID.values(), ids=SAID)
+def test_requests_are_made_and_the_log_says_whether_it_is_on(mode, first, script, said):
     """Once, at the first connection; and at the imports, where nobody has set up a log yet."""
-    mode, first, script, said = SAID[name]
     script += "\nfor _ in range(3): print(pool.request('GET', '/').status)"
     with serving() as (server, _):
         out, err = output_of(script, server, first=first, STALEPOOL_MODE=mode)

@@ -143,9 +143,6 @@ def test_methods_of_a_socket_class_are_not_called():
         assert tcp_info.ask(taken_apart).state == tcp_info.ESTABLISHED
 
 
-# -- other platforms -----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("lacking", [0, 1, 2])
 def test_a_platform_that_lacks_an_option(lacking):
     """It is left alone: keepalive at the system's own pace would tell nothing in time."""
@@ -173,8 +170,7 @@ OWN_NETWORK = """
     import ctypes, json
     from stalepool_testing import Unavailable
 
-    CLONE_NEWNET = 0x40000000
-    if ctypes.CDLL(None).unshare(CLONE_NEWNET):
+    if ctypes.CDLL(None).unshare(0x40000000):  # CLONE_NEWNET, linux/sched.h
         raise Unavailable("a network namespace")
 """
 
@@ -238,9 +234,6 @@ def test_this_machine_cannot_send_for_a_while(run_python):
     run = functools.partial(run_python, OWN_NETWORK + AWAY)
     plays = [functools.partial(run, json.dumps(each)) for each in ({"enabled": False}, {}, dense)]
     assert side_by_side(plays) == [200, 200, "ReadTimeoutError"]
-
-
-# -- the rule by itself --------------------------------------------------------------------------
 
 
 @settings(derandomize=True, database=None, deadline=None)

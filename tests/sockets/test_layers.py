@@ -107,15 +107,12 @@ def test_where_there_is_no_tls_there_are_no_errors_of_it(monkeypatch):
         layers.clear_tls_errors(pair.client, ConnectionResetError())
 
 
-CLONE_NEWNET = 0x40000000  # linux/sched.h
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="root alone makes a network namespace")
 def test_the_network_namespace_of_a_socket():
     """That of the thread may be another one."""
 
     def ask():
-        assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) == 0
+        assert ctypes.CDLL(None).unshare(0x40000000) == 0  # CLONE_NEWNET, linux/sched.h
         with socket.socket() as of_there:
             return [layers.is_in_this_namespace(each) for each in (of_there, of_here)]
 

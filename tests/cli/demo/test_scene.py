@@ -8,15 +8,13 @@ from stalepool.cli.demo.outcome import Impossible
 from stalepool.cli.demo.scene import Scene
 from stalepool_testing import Respond, Silence, Unavailable
 
-OFF = {"STALEPOOL_ENABLED": "0"}
-
 
 def refuse(scene):
     raise Unavailable(1, "no socket filter")
 
 
 def test_what_cannot_be_shown_and_what_fails(tmp_path, monkeypatch):
-    with Scene(tmp_path, "with", OFF) as scene:
+    with Scene(tmp_path, "with", {"STALEPOOL_ENABLED": "0"}) as scene:
         assert scene.play(refuse, 0) == Impossible("no socket filter")
         with pytest.raises(Complaint, match="stalepool is not active in nova-api; its last words:"):
             scene.check()

@@ -5,8 +5,6 @@ from importlib.util import find_spec
 
 import pytest
 
-import lanes
-
 #: one of three clients has no read timeout
 CLIENTS = """
 import requests
@@ -22,7 +20,6 @@ cfg.CONF.set_override("timeout", 30, "glance")
 """
 GEVENT = "from gevent import monkey; monkey.patch_all(); import urllib3"
 LATE = "import sys; sys.audit('x'); import urllib3, eventlet; eventlet.monkey_patch()"
-EARLY = "import eventlet; eventlet.monkey_patch(); import urllib3"
 BROKEN = "import sys; sys.modules['stalepool.connection.checkout'] = None; import urllib3"
 KEYSTONE = "ok patches: patched: keystoneauth1.session, urllib3.connectionpool"
 NO_TIMEOUT = "warning timeouts: no read timeout: [neutron] timeout"
@@ -34,11 +31,10 @@ PROGRAMS = [
     ("urllib3", "pass", ["warning urllib3: no urllib3: no watched process imported it"]),
     ("urllib3", BROKEN, ["error patches: nothing is patched, although urllib3 is loaded"]),
     ("oslo_config", CLIENTS, ["ok order: native threads", KEYSTONE, NO_TIMEOUT]),
-    ("eventlet", EARLY, ["ok order: eventlet's monkey_patch() came before urllib3"]),
 ]
 
 
-@pytest.mark.parametrize(("needs", "program", "beginnings"), lanes.first(5, PROGRAMS))
+@pytest.mark.parametrize(("needs", "program", "beginnings"), PROGRAMS)
 def test_a_program(needs, program, beginnings, doctor):
     if find_spec(needs) is None:
         pytest.skip("%s is not installed" % needs)
