@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import types
+from unittest.mock import Mock
 
 import pytest
 import wrapt
@@ -146,10 +147,7 @@ def test_where_no_handler_is_set_no_code_is_looked_at(run_python):
 
 def test_an_error_that_comes_while_that_is_asked_passes():
     """Until Python 3.10 a pending handler runs as a signal's handler is set."""
-
-    def refuse(*_):
-        raise ValueError("the handler's")
-
+    refuse = Mock(side_effect=ValueError("the handler's"))
     with breaks("signals", by=types.SimpleNamespace(SIGTERM=15, signal=refuse)):
         with pytest.raises(ValueError, match="the handler's"):
             is_a_handlers(OSError())

@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from unittest.mock import Mock
 
 import pytest
 
@@ -36,16 +37,9 @@ def test_the_interval_of_a_share_and_a_bound():
     assert [is_met("at least 0.99", value) for value in (0.99, 0.989)] == [True, False]
 
 
-def fails(quick):
-    raise ChildFailed("it went wrong")
-
-
-def is_interrupted(quick):
-    raise KeyboardInterrupt
-
-
-def measured(quick):
-    return {"ratio": [1.5], "floor": [1e-6], "ours": [1e-6, 1.5e-6, 9e-6]}
+fails = Mock(side_effect=ChildFailed("it went wrong"))
+is_interrupted = Mock(side_effect=KeyboardInterrupt)
+measured = Mock(return_value={"ratio": [1.5], "floor": [1e-6], "ours": [1e-6, 1.5e-6, 9e-6]})
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """One half of the demo: what is said where it is not as it should be."""
 
+from unittest.mock import Mock
+
 import pytest
 
 from stalepool.cli.complaint import Complaint
@@ -9,12 +11,9 @@ from stalepool.cli.demo.scene import Scene
 from stalepool_testing import Respond, Silence, Unavailable
 
 
-def refuse(scene):
-    raise Unavailable(1, "no socket filter")
-
-
 def test_what_cannot_be_shown_and_what_fails(tmp_path, monkeypatch):
     with Scene(tmp_path, "with", {"STALEPOOL_ENABLED": "0"}) as scene:
+        refuse = Mock(side_effect=Unavailable(1, "no socket filter"))
         assert scene.play(refuse, 0) == Impossible("no socket filter")
         with pytest.raises(Complaint, match="stalepool is not active in nova-api; its last words:"):
             scene.check()
