@@ -59,7 +59,6 @@ MOVED = """
     ],
 )
 def test_a_clock_that_stands_or_is_set(script, order, expected, run_python):
-    """What waits does so in real time, as in stock."""
     pytest.importorskip("freezegun")
     assert run_python(script, order, flags=["-Wignore"]) == expected
 

@@ -33,7 +33,6 @@ print(json.dumps(prometheus_client.generate_latest(registry).decode()))
 
 @pytest.fixture
 def shown(run_order):
-    """What one process shows."""
     return run_order(ONE_PROCESS, flags=["-Werror"])
 
 

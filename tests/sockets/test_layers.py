@@ -6,8 +6,8 @@ import resource
 import socket
 import ssl
 import sys
-import unittest.mock
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 
@@ -71,15 +71,11 @@ def test_tls_before_its_handshake_is_a_plain_socket():
         assert layers.layers_of(wrapped) == layers.Layers(wrapped)
 
 
-def test_a_tls_layer_that_is_not_known_is_none():
-    """It may hold back data, and cannot be asked."""
-    with type("Own", (socket.socket,), {"_sslobj": object()})() as sock:
-        assert layers.layers_of(sock) is None
-
-
-def test_a_mock_that_claims_to_be_a_socket_is_none():
-    for thing in (None, unittest.mock.Mock(spec=socket.socket)):
-        assert layers.layers_of(thing) is layers.raw_of(thing) is None
+def test_what_is_not_known_is_none():
+    """A mock may claim to be a socket; a TLS layer may hold back data, and cannot be asked."""
+    with type("Own", (socket.socket,), {"_sslobj": object()})() as own:
+        for thing in (None, Mock(spec=socket.socket), own):
+            assert layers.layers_of(thing) is layers.raw_of(thing) is None
 
 
 @pytest.mark.parametrize("kind", ["tls1.2", "tls1.3"])

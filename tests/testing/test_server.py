@@ -319,8 +319,6 @@ def test_idle_steps_that_stand_first_and_in_a_row():
 
 
 class JustClose(testing.IdleStep):
-    """A step of one's own."""
-
     def idle(self, channel):
         channel.sock.close()
         return True

@@ -101,7 +101,6 @@ def _opentelemetry(client, instrumentor, seen):
 
 
 def _sentry(seen):
-    """A transport of our own."""
     import sentry_sdk
     from sentry_sdk.transport import Transport
 

@@ -63,7 +63,6 @@ def test_counts_of_ended_workers_are_said_to_be_missing():
 
 
 def test_what_was_learnt_is_said_in_words():
-    """Of two workers, each of which knows something."""
     now, nothing = time.time(), Knowledge().as_dict()
     known = (
         {**nothing, "observed_idle_limit_s": 5.01},
