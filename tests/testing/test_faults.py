@@ -1,18 +1,23 @@
 """Faults that are added to a running server and lifted again, as raw clients meet them."""
 
+import _socket
 import contextlib
 import http.client
 import re
 import socket
+import ssl
 import time
 
 import pytest
 
 import lanes
 import stalepool_testing as testing
+from conftest import child
 from raw_client import RawClient, assert_eof, connected
+from stalepool.sockets.layers import raw_of
 from stalepool_testing import TLS, Bandwidth, Blackout, FaultServer, Latency, ResetAtNextByte
-from stalepool_testing.kernel import wait_until
+from stalepool_testing.kernel import reset, wait_until
+from worlds import WITH_TESTS
 
 RESET = (ConnectionError, http.client.HTTPException)
 LONG_S = 1000.0  # a fault that is not lifted fails its test by timeout
@@ -129,7 +134,7 @@ def test_blackouts_end_with_the_last(server, client):
     server.close()
     assert_eof(client.sock)
     with contextlib.suppress(BrokenPipeError):  # TLS has answered the end, and has met one
-        socket.socket.send(client.sock, b"late")
+        _socket.socket.send(raw_of(client.sock), b"late")
     # an RST: it swallows nothing any more, such as the acknowledgement of the FIN
     testing.wait_readable(client.sock, events=0)
 
@@ -212,50 +217,26 @@ def test_what_the_kernel_cannot_do():
         assert said(server) == []
 
 
-GREEN = """
-    import ssl, time
-    import pytest
-    import urllib3
-    from stalepool_testing import *
-    from stalepool_testing import kernel
-
-    tls = TLS()
-    options = {"ca_certs": tls.ca_path, "retries": False, "timeout": 20.0}
-    with FaultServer(tls=tls) as server, urllib3.PoolManager(**options) as pool:
-
-        def ask(**options):
-            started = time.monotonic()
-            assert pool.request("GET", server.url, **options).status == 200
-            return time.monotonic() - started
-
-        ask()
-        with server.add(Latency(0.04)), server.add(Latency(0.04, "up")):
-            assert ask() >= 0.08
-        with server.add(Bandwidth(1000)):
-            assert ask() >= 0.03
-        with server.add(ResetAtNextByte(), only_open=True):
-            with pytest.raises(urllib3.exceptions.ProtocolError):
-                ask()
-            ask()
-        with server.add(Blackout()):
-            with pytest.raises(urllib3.exceptions.TimeoutError):
-                ask(timeout=0.1)
-        ask()
-
-    # that one client goes is no error of its neighbour
-    with FaultServer([SlowAnswer(0.5)], tls=tls) as server:
+def test_that_one_client_goes_is_no_error_of_its_neighbour():
+    """If both are green, one thread has the TLS errors of both."""
+    with FaultServer([testing.SlowAnswer(0.5)], tls=TLS()) as server:
         goes, stays = server.connect(), server.connect()
-        goes.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
+        goes.sendall(b"GET / HTTP/1.1\r\n\r\n")
         goes.recv(9)
-        kernel.reset(goes)
+        reset(goes)
         stays.setblocking(False)
         server.wait_ended(0)  # by a send that failed
         with pytest.raises(ssl.SSLWantReadError):
             stays.recv(1)
         stays.close()
-"""
+
+
+GREEN = "import sys, worlds; worlds.enter(sys.argv.pop(1)); import pytest; sys.exit(pytest.main())"
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
-def test_in_a_green_world(world, run_python):
-    run_python(GREEN, world=world)
+def test_in_a_green_world(world):
+    """Tests of this file that have each fault, the server and its clients in one thread."""
+    words = ["-p", "no:cacheprovider", "-k", "longer or blackouts or only_open or goes", __file__]
+    done = child("-Wignore", "-c", GREEN, world, *words, env=WITH_TESTS)
+    assert done.returncode == 0, done.stdout + done.stderr
