@@ -1,14 +1,11 @@
 """Services in processes of their own, and ``stalepool status`` asked about one."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import stalepool
 from conftest import child, of_a_child
@@ -52,29 +49,26 @@ print("covered")
 class Started(subprocess.Popen):
     """A child that runs a script, says when it is there, and ends when it is told to."""
 
-    def __init__(
-        self, script: str, *args: object, command: Any = (sys.executable,), **variables: str
-    ) -> None:
+    def __init__(self, script, *args, command=(sys.executable,), **variables):
         words = [*command, "-c", textwrap.dedent(script) + WAIT, *args]
         super().__init__(**of_a_child(words, env=variables, stdin=subprocess.PIPE))
-        assert self.stdout is not None
         self.said = self.stdout.readline().split()
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, *exc_info):
         self.err = self.communicate(timeout=30)[1]
 
 
 WAIT = "\nprint('ready', *globals().get('said', ()), flush=True)\nsys.stdin.read()\n"
 
 
-def is_running(pid: int) -> bool:
+def is_running(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
 
-def this_process(**facts: Any) -> Service:
+def this_process(**facts):
     """This process, as ``stalepool status`` knows it by its file."""
     seen = {"written_at": time.time(), "start_ticks": 1, **stalepool.snapshot(), **facts}
     return Service([Process(1, "u", "x", b"", json.loads(json.dumps(seen)))])

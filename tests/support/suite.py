@@ -1,16 +1,11 @@
 """The test suite of another project, run by pytest in a process of its own."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from conftest import REPOSITORY
 
 
-def write_metadata(directory: Path, entry_points: str) -> None:
+def write_metadata(directory, entry_points):
     """Leave behind what pip does of an installed stalepool that has these entry points."""
     installed = directory / "stalepool-0.dist-info"
     installed.mkdir()
@@ -19,7 +14,7 @@ def write_metadata(directory: Path, entry_points: str) -> None:
     (installed / "RECORD").write_text("stalepool/__init__.py,,\npytest_stalepool.py,,\n")
 
 
-def run(pytester: Any, *words: str, others: bool = False) -> Any:
+def run(pytester, *words, others=False):
     """Run pytest in the directory of ``pytester``, which is importable, with these words.
 
     :param others: with all plugins that are installed; loading them takes half a second.
@@ -31,6 +26,6 @@ def run(pytester: Any, *words: str, others: bool = False) -> Any:
         return pytester.runpytest_subprocess("-p", "no:cacheprovider", *words)
 
 
-def run_with_plugin(pytester: Any, *words: str, others: bool = False) -> Any:
+def run_with_plugin(pytester, *words, others=False):
     """The same with the plugin, as an installed stalepool brings it in."""
     return run(pytester, "-p", "pytest_stalepool", *words, others=others)

@@ -137,8 +137,6 @@ def test_a_directory_open_to_all_is_named(answered, status, monkeypatch):
         assert words % path.parent in said and "(pid %d," % other.pid not in said
 
 
-# -- services of another user ----------------------------------------------------------------------
-
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be another user")
 #: users that nobody else has: not the services that another worker of xdist runs at the moment
 ITS_USER, ANOTHER = (base + os.getpid() % 7000 for base in (50000, 57000))
