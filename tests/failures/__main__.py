@@ -1,19 +1,16 @@
 """``python -m tests.failures``: this interpreter's cells, alone or beside those of others."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 from pathlib import Path
-from typing import List
 
 from docs.marks import insert
 
-from .report import BEGIN, END, Report, about, as_rst, is_wrong, label, run, score
+from .report import BEGIN, END, about, as_rst, is_wrong, label, run, score
 
 
-def main() -> int:
+def main():
     parser = argparse.ArgumentParser(
         prog="python -m tests.failures",
         description="What failed operations raise, what their sockets say, and what is judged. "
@@ -25,7 +22,7 @@ def main() -> int:
     add("--rst", metavar="PAGE", help="write the table into this page, between its two comments")
     add("--no-run", action="store_true", help="only what --merge takes in")
     options = parser.parse_args()
-    reports: List[Report] = [json.loads(Path(path).read_text()) for path in options.merge]
+    reports = [json.loads(Path(path).read_text()) for path in options.merge]
     if not options.no_run:
         report = run()
         reports = [other for other in reports if label(other) != label(report)] + [report]

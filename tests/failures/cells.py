@@ -3,13 +3,10 @@
 A process of its own for each kind: a green library patches the whole of it.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 import re
 import sys
-from typing import Any, Dict, Optional
 
 from worlds import enter
 
@@ -22,14 +19,14 @@ from stalepool_testing import Unavailable  # noqa: E402
 from stalepool_testing.tls_sockets import ANSWER  # noqa: E402
 
 from . import faults  # noqa: E402
-from .faults import IDLE, KINDS, SEND, Fault, Kind, Scene  # noqa: E402
+from .faults import IDLE, KINDS, SEND, Scene  # noqa: E402
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\n"
 PART = b"x" * 1000
 MORE_THAN_FITS = b"x" * (1 << 20)
 
 
-def one_cell(kind: Kind, version: Optional[str], fault: Fault, side: str) -> Dict[str, Any]:
+def one_cell(kind, version, fault, side):
     """Bring one connection to its failure, and ask at once.
 
     :returns: ``raised``: "nothing" where the operation went through, "EOF" where the first byte of
@@ -61,7 +58,7 @@ def one_cell(kind: Kind, version: Optional[str], fault: Fault, side: str) -> Dic
         scene.close()
 
 
-def _exchange(scene: Scene) -> None:
+def _exchange(scene):
     """A request and its answer, whole; the session tickets of TLS 1.3 are read on the way."""
     scene.client.sendall(HEAD)
     scene.peer.recv(65536)
@@ -71,7 +68,7 @@ def _exchange(scene: Scene) -> None:
     assert response.read() == b"ok"
 
 
-def _send_head(scene: Scene, fault: Fault) -> None:
+def _send_head(scene, fault):
     """The fault happens before that, or once the peer has read it."""
     if fault.when == IDLE:
         fault.act(scene)
@@ -89,7 +86,7 @@ def _send_head(scene: Scene, fault: Fault) -> None:
         fault.act(scene)
 
 
-def _send(scene: Scene, fault: Fault) -> bool:
+def _send(scene, fault):
     _send_head(scene, fault)
     if fault.blocks:
         scene.client.sendall(MORE_THAN_FITS)
@@ -99,18 +96,18 @@ def _send(scene: Scene, fault: Fault) -> bool:
     return True
 
 
-def _receive(scene: Scene, fault: Fault) -> bool:
+def _receive(scene, fault):
     """As ``connection.answer`` does: await the first byte, then let http.client read the head."""
     response = http.client.HTTPResponse(scene.client, method="GET")
     scene.undo.append(response.close)
     _send_head(scene, fault)
-    if not response.fp.peek(1):  # type: ignore[attr-defined]
+    if not response.fp.peek(1):
         return False
     response.begin()
     return True
 
 
-def words_of(error: BaseException) -> str:
+def words_of(error):
     """Class and arguments, without what differs from one build to the next."""
     cls = type(error)
     module = cls.__module__.split(".")[0]

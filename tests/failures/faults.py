@@ -1,7 +1,5 @@
 """The table of faults: what happens to a connection, when, and whether it has ended by that."""
 
-from __future__ import annotations
-
 import _socket
 import contextlib
 import importlib
@@ -9,7 +7,7 @@ import signal
 import socket
 import ssl
 import threading
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple
 
 from stalepool.sockets.layers import raw_of
 from stalepool_testing import kernel, swallow
@@ -33,21 +31,21 @@ class Kind(NamedTuple):
     ``depth``: how many TLS layers there are. ``shuts_down``: its ``shutdown()`` is the kernel's.
     """
 
-    made_as: Dict[Optional[str], str]
+    made_as: dict
     needs: str = "ssl"
     depth: int = 1
     shuts_down: bool = True
 
 
-PLAIN: Dict[Optional[str], str] = {None: "ipv4"}
+PLAIN = {None: "ipv4"}
 
 
-def _tls(name: str) -> Dict[Optional[str], str]:
+def _tls(name):
     return {"TLSv" + number: name + number for number in ("1.2", "1.3")}
 
 
 #: the first word of a green one is its library
-KINDS: Dict[str, Kind] = {
+KINDS = {
     "socket": Kind(PLAIN),
     "eventlet socket": Kind(PLAIN, "eventlet"),
     "gevent socket": Kind(PLAIN, "gevent"),
@@ -70,55 +68,54 @@ class Scene:
     :ivar under: the peer's socket below the inner TLS, if there are two layers.
     """
 
-    def __init__(self, kind: Kind, version: Optional[str], side: str) -> None:
+    def __init__(self, kind, version, side):
         from socket_states import KINDS, below
 
         self.kind = kind
         self.pair = KINDS[kind.made_as[version]].make(2)
-        self.client: Any = self.pair.client
-        self.peer: Any = self.pair.peer
-        self.raw: Any = raw_of(self.client)
+        self.client, self.peer = self.pair
+        self.raw = raw_of(self.client)
         self.under = below(self.peer)
         self.side = side
-        self.undo: List[Callable[[], Any]] = []
+        self.undo = []
         self.client.settimeout(5)
         self.under.settimeout(5)
         # what no one reads soon fills them
         self.raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         self.under.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
 
-    def close(self) -> None:
+    def close(self):
         for undo in self.undo:
             undo()
         for end in self.pair:
             with contextlib.suppress(Exception):
                 end.close()
 
-    def send_broken(self, end: Any) -> None:
+    def send_broken(self, end):
         """Send a record that no key fits, of the innermost TLS, from one end of the two."""
         if self.kind.depth == 1:
-            _socket.socket.send(raw_of(end), BROKEN)  # type: ignore[arg-type]
+            _socket.socket.send(raw_of(end), BROKEN)
         else:
             end.socket.sendall(BROKEN)
 
-    def wait(self, events: int) -> None:
+    def wait(self, events):
         """Wait until ``poll`` shows one of these on the client's socket."""
         wait_until(lambda: bool(events_on(self.raw) & events))
 
-    def settle(self) -> None:
+    def settle(self):
         """Wait for the RST that what was just sent has drawn, where the peer is gone."""
         if self.under.fileno() < 0 <= self.raw.fileno():
             self.wait(POLLHUP)
 
 
-def shown_on(raw: Any) -> str:
+def shown_on(raw):
     """What ``poll(0)`` shows on a socket, nothing on one that is closed. Reads nothing."""
     events = 0 if raw.fileno() < 0 else events_on(raw)
     bits = {"IN": POLLIN, "RDHUP": POLLRDHUP, "HUP": POLLHUP, "ERR": POLLERR}
     return " ".join(name for name, bit in bits.items() if events & bit) or "nothing"
 
 
-def wait_until(check: Callable[[], bool]) -> None:
+def wait_until(check):
     """Look for 5 s.
 
     :raises NotMadeError: it does not hold in time.
@@ -132,22 +129,22 @@ def wait_until(check: Callable[[], bool]) -> None:
 # -- what the peer does ---------------------------------------------------------------------------
 
 
-def _fin(scene: Scene) -> None:
+def _fin(scene):
     scene.under.close()
     scene.wait(POLLRDHUP)
 
 
-def _rst(scene: Scene) -> None:
+def _rst(scene):
     kernel.reset(scene.under)
     scene.wait(POLLHUP)
 
 
-def _half_a_head(scene: Scene) -> None:
+def _half_a_head(scene):
     scene.peer.sendall(b"HTTP/1.1 2")
     scene.wait(POLLIN)
 
 
-def _close_notify(scene: Scene) -> None:
+def _close_notify(scene):
     if scene.kind.depth == 1:
         say_goodbye(scene.peer)
     else:
@@ -155,7 +152,7 @@ def _close_notify(scene: Scene) -> None:
     scene.wait(POLLIN)
 
 
-def _fatal_alert(scene: Scene) -> None:
+def _fatal_alert(scene):
     """The client says garbage, so OpenSSL gives up with bad_record_mac."""
     scene.send_broken(scene.client)
     with contextlib.suppress(ssl.SSLError):
@@ -163,16 +160,16 @@ def _fatal_alert(scene: Scene) -> None:
     scene.wait(POLLIN)
 
 
-def _broken_record(scene: Scene) -> None:
+def _broken_record(scene):
     scene.send_broken(scene.peer)
     scene.wait(POLLIN)
 
 
-def _in_turn(*acts: Callable[[Scene], None]) -> Callable[[Scene], None]:
+def _in_turn(*acts):
     return lambda scene: [act(scene) for act in acts] and None
 
 
-def _black_hole(scene: Scene) -> None:
+def _black_hole(scene):
     swallow(scene.under)
     scene.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
     scene.undo.append(lambda: kernel.reset(scene.under))  # or both kernels go on retransmitting
@@ -185,11 +182,11 @@ class Alarm(Exception):
     """Raised by a signal handler: nothing that a socket raises."""
 
 
-def _timeout(scene: Scene) -> None:
+def _timeout(scene):
     scene.client.settimeout(SOON_S)
 
 
-def _alarm(scene: Scene) -> None:
+def _alarm(scene):
     """A signal handler's exception; in a green thread its library's Timeout, which is its like."""
     if scene.kind.needs in ("eventlet", "gevent"):
         timeout = importlib.import_module(scene.kind.needs).Timeout(SOON_S)
@@ -198,7 +195,7 @@ def _alarm(scene: Scene) -> None:
         scene.undo.append(timeout.cancel)
         return
 
-    def handler(signum: int, frame: Any) -> None:
+    def handler(signum, frame):
         raise Alarm("from a signal handler")
 
     scene.undo.append(lambda: signal.setitimer(signal.ITIMER_REAL, 0))
@@ -207,11 +204,11 @@ def _alarm(scene: Scene) -> None:
     signal.setitimer(signal.ITIMER_REAL, SOON_S)
 
 
-def _shut_down(how: int, then: Callable[[Scene], None] = _in_turn()) -> Callable[[Scene], None]:
+def _shut_down(how, then: Callable = _in_turn()):
     """By another thread, once the client waits for its answer; between two sends at once."""
 
-    def act(scene: Scene) -> None:
-        def shutdown() -> None:
+    def act(scene):
+        def shutdown():
             (scene.client if scene.kind.shuts_down else scene.raw).shutdown(how)
             then(scene)
 
@@ -224,7 +221,7 @@ def _shut_down(how: int, then: Callable[[Scene], None] = _in_turn()) -> Callable
     return act
 
 
-def _reset_once_it_has_our_fin(scene: Scene) -> None:
+def _reset_once_it_has_our_fin(scene):
     ask = _socket.socket.getsockopt
     # FIN_WAIT2
     wait_until(lambda: ask(scene.raw, socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\5")
@@ -247,19 +244,19 @@ class Fault(NamedTuple):
     """
 
     name: str
-    act: Callable[[Scene], None]
+    act: Callable
     ended: bool
     when: str = READ
     begun: str = NO
     needs_tls: bool = False
     blocks: bool = False
-    then: Callable[[Scene], None] = _in_turn()
-    sides: Tuple[str, ...] = (SEND, RECEIVE)
+    then: Callable = _in_turn()
+    sides: tuple = (SEND, RECEIVE)
 
-    def is_possible(self, kind: Kind) -> bool:
+    def is_possible(self, kind):
         return None not in kind.made_as or not self.needs_tls
 
-    def has_begun(self, kind: Kind) -> bool:
+    def has_begun(self, kind):
         return self.begun == YES or (self.begun == ALERT and kind.depth > 1)
 
 

@@ -3,8 +3,6 @@
 Reports of any number of interpreters make one table: what is alike stands in one row.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib.util
@@ -17,22 +15,19 @@ import sys
 import warnings
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from .faults import FAULTS, KINDS
 
 #: the folder from which ``tests.failures`` and ``stalepool`` are imported
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-Report = Dict[str, Any]
 
-
-def present() -> List[str]:
+def present():
     """The kinds whose libraries this interpreter has."""
     return [name for name, kind in KINDS.items() if importlib.util.find_spec(kind.needs)]
 
 
-def run() -> Report:
+def run():
     """Every cell of the kinds that are present, and what they were made with.
 
     :raises RuntimeError: a child failed, with what it said.
@@ -40,7 +35,7 @@ def run() -> Report:
     # the cells are about the socket: urllib3 stays as it is
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support")])
     environ = dict(os.environ, PYTHONPATH=path, STALEPOOL_ENABLED="0")
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     command = [sys.executable, "-m", "tests.failures.cells"]
     children = {
         name: subprocess.Popen([*command, name], cwd=str(ROOT), env=environ, **pipes)
@@ -55,7 +50,7 @@ def run() -> Report:
     return {"made_with": made_with(), "cells": cells}
 
 
-def made_with() -> Dict[str, Any]:
+def made_with():
     """Versions of all that has a say in what is raised."""
     libraries = {}
     for name in ("urllib3", "eventlet", "gevent", "pyOpenSSL"):
@@ -76,12 +71,12 @@ def made_with() -> Dict[str, Any]:
     }
 
 
-def is_wrong(cell: Dict[str, Any]) -> bool:
+def is_wrong(cell):
     """The judgement is not what is right; a cell in which nothing failed has none."""
     return (cell.get("judged"), cell.get("begun")) != (cell.get("right"), cell.get("begun_right"))
 
 
-def label(report: Report) -> str:
+def label(report):
     """Short name of an interpreter: ``3.13+3.5`` is Python 3.13 with OpenSSL 3.5."""
     python, openssl = report["made_with"]["python"].split()[1], report["made_with"]["openssl"]
     minor = [".".join(version.split(".")[:2]) for version in (python, openssl)]
@@ -95,17 +90,14 @@ END = ".. end of the table that tests.failures writes"
 
 HEADER = ("fault", "at", "raised", "poll(0)", "judged", "seen with")
 
-#: of one kind: TLS version, empty without -> the labels of the interpreters, in their order
-Seen = Dict[str, List[str]]
 
-
-def judgement(cell: Dict[str, Any]) -> str:
+def judgement(cell):
     words = "ended" if cell["judged"] else "not ended"
     words += ", answer begun" if cell.get("begun") else ""
     return words + " (wrong)" if is_wrong(cell) else words
 
 
-def rows_of(reports: Sequence[Report]) -> List[Tuple[str, ...]]:
+def rows_of(reports):
     """The rows below ``HEADER``; cells in which nothing failed, or that were skipped, have none."""
     rows = []
     for case in [(fault.name, side) for fault in FAULTS for side in fault.sides]:
@@ -123,14 +115,14 @@ def rows_of(reports: Sequence[Report]) -> List[Tuple[str, ...]]:
     return rows
 
 
-def _grouped(pairs: Iterable[Tuple[Any, Any]]) -> Dict[Any, List[Any]]:
-    found: Dict[Any, List[Any]] = {}
+def _grouped(pairs):
+    found = {}
     for key, value in pairs:
         found.setdefault(key, []).append(value)
     return found
 
 
-def _bits(polls: Sequence[str]) -> str:
+def _bits(polls):
     """The events that were there each time, and in brackets those that were there at times."""
     sets = [set(poll.split()) for poll in polls]
     order = ("nothing", "IN", "RDHUP", "HUP", "ERR")
@@ -139,7 +131,7 @@ def _bits(polls: Sequence[str]) -> str:
     return " ".join(always + (["(%s)" % " ".join(at_times)] if at_times else []))
 
 
-def _seen(group: List[Any], cells: List[Any]) -> str:
+def _seen(group, cells):
     """The kinds, those that have the same to add to them together."""
     possible = _by_kind(cells)
     kinds = _grouped((_which(seen, possible[kind]), kind) for kind, seen in _by_kind(group).items())
@@ -148,13 +140,14 @@ def _seen(group: List[Any], cells: List[Any]) -> str:
     return "; ".join(", ".join(names) + rest for rest, names in kinds.items())
 
 
-def _by_kind(cells: List[Any]) -> Dict[str, Seen]:
+def _by_kind(cells):
+    """Kind -> TLS version, empty without -> the labels of the interpreters, in their order."""
     kinds = _grouped((cell["kind"], (cell["tls"] or "", name)) for cell, name in cells)
     in_order = functools.partial(sorted, key=lambda pair: (pair[0], _in_order(pair[1])))
     return {kind: _grouped(in_order(set(seen))) for kind, seen in kinds.items()}
 
 
-def _which(seen: Seen, possible: Seen) -> str:
+def _which(seen, possible):
     """Nothing where it is all of them; else which TLS versions and which interpreters."""
     if seen == possible:
         return ""
@@ -168,17 +161,17 @@ def _which(seen: Seen, possible: Seen) -> str:
     return " (%s)" % ", ".join(parts)
 
 
-def _in_order(name: str) -> Tuple[int, ...]:
+def _in_order(name):
     return tuple(int(part.rstrip("t")) for part in name.replace("+", ".").split("."))
 
 
-def as_rst(reports: Sequence[Report]) -> str:
+def as_rst(reports):
     """The interpreters, how many cells are right, and the table."""
     reports = sorted(reports, key=lambda report: _in_order(label(report)))
     lines = ["* ``%s``: %s" % (label(report), about(report)) for report in reports]
     lines += ["", "Right in %d of %d cells in which something failed." % score(reports)]
     lines += ["", ".. list-table::", "   :header-rows: 1", ""]
-    before: Tuple[str, ...] = ("", "")
+    before = ("", "")
     for row in [HEADER, *rows_of(reports)]:
         fault, side, *others = row
         shown = ("", "") if row[:2] == before else (fault if fault != before[0] else "", side)
@@ -188,14 +181,14 @@ def as_rst(reports: Sequence[Report]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def score(reports: Sequence[Report]) -> Tuple[int, int]:
+def score(reports):
     """How many cells are right, of those in which something failed."""
     cells = [cell for report in reports for cell in report["cells"]]
     failed = [cell for cell in cells if cell.get("raised", "nothing") != "nothing"]
     return sum(not is_wrong(cell) for cell in failed), len(failed)
 
 
-def about(report: Report) -> str:
+def about(report):
     """One line: the interpreter and the libraries."""
     made = report["made_with"]
     libraries = ", ".join("%s %s" % pair for pair in made["libraries"].items())
