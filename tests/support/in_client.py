@@ -3,14 +3,11 @@
 Imports next to nothing: the scripts are about who is imported when.
 """
 
-from __future__ import annotations
-
 import inspect
 import select
 import sys
 import types
 import warnings
-from typing import Any, Callable, Dict, List, Tuple
 
 _poll = select.poll  # before anybody patches it
 
@@ -19,7 +16,7 @@ warnings.filterwarnings("ignore", r"\s*Eventlet is deprecated")
 warnings.filterwarnings("ignore", r"Python 3.8 is no longer supported")
 
 
-def check(*copies: Any) -> None:
+def check(*copies):
     """Assert that each patch of these ``connectionpool`` modules is there once, and works."""
     for connectionpool in copies:
         assert wrappings(connectionpool) == {1}, (connectionpool, wrappings(connectionpool))
@@ -27,12 +24,12 @@ def check(*copies: Any) -> None:
         meet_a_dead_connection(connectionpool)
 
 
-def wrappings(connectionpool: Any) -> set[int]:
+def wrappings(connectionpool):
     """Count the wrappers at each patched place, whoever they belong to."""
     return {len(chain) - 1 for chain in attributes(connectionpool)}
 
 
-def attributes(connectionpool: Any) -> List[List[Any]]:
+def attributes(connectionpool):
     """List of each patched place what stands there, what that wraps, and so on."""
     from stalepool.patching import patches
 
@@ -46,7 +43,7 @@ def attributes(connectionpool: Any) -> List[List[Any]]:
     return found
 
 
-def everything_in(package: str) -> Dict[Tuple[str, str], Any]:
+def everything_in(package):
     """Every attribute of every module of a package, and of every class they know."""
     found = {}
     for name, module in list(sys.modules.items()):
@@ -58,12 +55,12 @@ def everything_in(package: str) -> Dict[Tuple[str, str], Any]:
     return found
 
 
-def differences(one: Dict[Any, Any], other: Dict[Any, Any]) -> List[Any]:
+def differences(one, other):
     """The keys whose values are not the same object."""
     return [key for key in {**one, **other} if one.get(key) is not other.get(key)]
 
 
-def meet_a_dead_connection(connectionpool: Any, found: int = 1) -> None:
+def meet_a_dead_connection(connectionpool, found=1):
     """Assert that a pooled connection its server has closed is replaced and counted as such.
 
     :param found: 0 where the shim must not check.
@@ -79,38 +76,38 @@ def meet_a_dead_connection(connectionpool: Any, found: int = 1) -> None:
     pool.close()
 
 
-def answer(pool: Any) -> None:
+def answer(pool):
     """Send one request, which must succeed, without a retry of urllib3's."""
     assert pool.request("GET", "/", timeout=20.0).status == 200
 
 
-def wait_for_fin(pool: Any) -> None:
+def wait_for_fin(pool):
     """Wait until the end of the pooled connection has arrived. Does not touch the connection."""
     poller = _poll()
     poller.register(pool.pool.queue[-1].sock.fileno(), select.POLLIN)
     assert poller.poll(20_000)
 
 
-def deaths() -> int:
+def deaths():
     """Count the connections that the shim has found closed by their server."""
     import stalepool
 
     return int(stalepool.snapshot()["totals"]["verdicts"].get("closed", 0))
 
 
-def forget(package: str) -> None:
+def forget(package):
     """Delete a package and all its modules from ``sys.modules``."""
     for name in list(sys.modules):
         if name == package or name.startswith(package + "."):
             del sys.modules[name]
 
 
-def at_lookup(name: str, act: Callable[[], Any]) -> None:
+def at_lookup(name, act):
     """Do something in the middle of an import: when a module is looked up the next time."""
     acts = [act]
 
-    def find_spec(fullname: str, path: Any = None, target: Any = None) -> None:
+    def find_spec(fullname, path=None, target=None):
         if fullname == name and acts:
             acts.pop()()
 
-    sys.meta_path.insert(0, types.SimpleNamespace(find_spec=find_spec))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, types.SimpleNamespace(find_spec=find_spec))
