@@ -4,9 +4,9 @@ Reports of any number of interpreters make one table: what is alike stands in on
 """
 
 import contextlib
-import functools
 import importlib.util
 import json
+import operator
 import os
 import platform
 import ssl
@@ -143,8 +143,8 @@ def _seen(group, cells):
 def _by_kind(cells):
     """Kind -> TLS version, empty without -> the labels of the interpreters, in their order."""
     kinds = _grouped((cell["kind"], (cell["tls"] or "", name)) for cell, name in cells)
-    in_order = functools.partial(sorted, key=lambda pair: (pair[0], _in_order(pair[1])))
-    return {kind: _grouped(in_order(set(seen))) for kind, seen in kinds.items()}
+    by_version = operator.itemgetter(0)
+    return {kind: _grouped(sorted(seen, key=by_version)) for kind, seen in kinds.items()}
 
 
 def _which(seen, possible):
