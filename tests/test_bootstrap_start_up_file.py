@@ -39,8 +39,7 @@ class Installed:
         self.pip(*self.install)
         place = self.run("import sysconfig; print(sysconfig.get_path('purelib'))")
         self.site_packages = Path(place.stdout.strip())
-        guests = self.site_packages / "tests-guests.pth"
-        guests.write_text(sysconfig.get_path("purelib") + "\n")
+        (self.site_packages / "guests.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(self, script, *args, **variables):
         alone = {"PYTHONPATH": "", **variables}

@@ -98,9 +98,8 @@ def test_run_adds_no_locale_as_python_does(locale, installation):
     environ = {**path_of(installation), **locale}
     done = child("/usr/bin/env", "-i", *map("=".join, environ.items()), *STALEPOOL, "run", "env")
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("LC_")] == [
-        "=".join(item) for item in locale.items()
-    ]
+    shown = [line for line in done.stdout.splitlines() if line.startswith("LC_")]
+    assert shown == ["=".join(item) for item in locale.items()]
 
 
 def test_the_path_is_what_run_puts_on_pythonpath(stalepool_here):

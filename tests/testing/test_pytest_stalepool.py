@@ -69,9 +69,8 @@ def test_every_fixture(workers, pytester):
 FAILING = """
     import pytest
     from contextlib import suppress
-    from stalepool_testing import (
-        AnswerStep, BlackHole, Blackout, Reset, Respond, Unavailable, blackhole
-    )
+    from stalepool_testing import AnswerStep, BlackHole, Blackout, Reset, Respond
+    from stalepool_testing import Unavailable, blackhole
     from urllib.request import urlopen
 
     def test_a_step_left(fault_server):
