@@ -46,8 +46,7 @@ def _newrelic(seen):
 
     def note(node):
         if isinstance(node, ExternalNode):
-            status = node.agent_attributes.get("http.statusCode")
-            seen.append([node.library, node.method, status])
+            seen.append([node.library, node.method, node.agent_attributes.get("http.statusCode")])
         for child in node.children:
             note(child)
 
@@ -57,14 +56,10 @@ def _newrelic(seen):
 
 def _ddtrace(seen):
     """A trace filter takes every trace away from the writer."""
-    os.environ.update(
-        DD_INSTRUMENTATION_TELEMETRY_ENABLED="false",
-        DD_REMOTE_CONFIGURATION_ENABLED="false",
-        DD_TRACE_STARTUP_LOGS="false",
-        DD_CRASHTRACKING_ENABLED="false",
-        DD_TRACE_STATS_COMPUTATION_ENABLED="false",
-        DD_TRACE_AGENT_URL="unix:///nonexistent",
-    )
+    for name in "INSTRUMENTATION_TELEMETRY", "REMOTE_CONFIGURATION", "CRASHTRACKING":
+        os.environ["DD_%s_ENABLED" % name] = "false"
+    os.environ.update(DD_TRACE_STATS_COMPUTATION_ENABLED="false", DD_TRACE_STARTUP_LOGS="false")
+    os.environ["DD_TRACE_AGENT_URL"] = "unix:///nonexistent"
     import ddtrace
     from ddtrace.trace import TraceFilter, tracer
 
@@ -80,7 +75,13 @@ def _ddtrace(seen):
     return partial(tracer.trace, "case")
 
 
-def _opentelemetry(client, instrumentor, seen):
+def _opentelemetry(client, instrumentor):
+    """The tool for a client's requests."""
+    distributions = "opentelemetry-sdk", "opentelemetry-instrumentation-" + client, client
+    return Tool(distributions, client, partial(_with_opentelemetry, client, instrumentor))
+
+
+def _with_opentelemetry(client, instrumentor, seen):
     """Two instrumentations: the client's, and the one of http.client's ``send``, for addresses."""
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
@@ -110,12 +111,8 @@ def _sentry(seen):
             for span in event["spans"] if event else ():
                 seen.append([span["op"], span["data"].get("http.response.status_code")])
 
-    sentry_sdk.init(
-        dsn="https://key@sentry.invalid/1",
-        transport=Keep,
-        traces_sample_rate=1.0,
-        auto_session_tracking=False,
-    )
+    options = {"traces_sample_rate": 1.0, "auto_session_tracking": False}
+    sentry_sdk.init("https://key@sentry.invalid/1", transport=Keep, **options)
     return partial(sentry_sdk.start_transaction, name="case")
 
 
@@ -131,14 +128,9 @@ def _elastic(seen):
             if event_type == "span":
                 seen.append([data["type"], data["subtype"], data["outcome"]])
 
-    client = Client(
-        service_name="case",
-        server_url="http://elastic.invalid",
-        metrics_interval="0s",
-        central_config=False,
-        cloud_provider="none",
-        span_compression_enabled=False,
-    )
+    options = {"central_config": False, "cloud_provider": "none", "metrics_interval": "0s"}
+    options.update(server_url="http://elastic.invalid", span_compression_enabled=False)
+    client = Client(service_name="case", **options)
     elasticapm.instrument()
 
     @contextlib.contextmanager
@@ -169,13 +161,9 @@ def _xray(seen):
 
 def _lumigo(seen):
     """The wrappers that it puts into a Lambda function; what it saw is in its container."""
-    os.environ.update(
-        AWS_LAMBDA_FUNCTION_VERSION="1",
-        AWS_LAMBDA_FUNCTION_NAME="case",
-        AWS_REGION="nowhere-1",
-        LUMIGO_TRACER_TOKEN="t_0",
-        LUMIGO_INITIALIZATION_CONNECTION="false",
-    )
+    os.environ.update(AWS_LAMBDA_FUNCTION_VERSION="1", AWS_LAMBDA_FUNCTION_NAME="case")
+    os.environ.update(AWS_REGION="nowhere-1", LUMIGO_TRACER_TOKEN="t_0")
+    os.environ["LUMIGO_INITIALIZATION_CONNECTION"] = "false"
     from lumigo_tracer.lambda_tracer.spans_container import SpansContainer
     from lumigo_tracer.wrappers import wrap
 
@@ -196,16 +184,8 @@ def _lumigo(seen):
 TOOLS = {
     "newrelic": Tool(("newrelic",), "urllib3", _newrelic),
     "ddtrace": Tool(("ddtrace",), "urllib3", _ddtrace),
-    "opentelemetry-urllib3": Tool(
-        ("opentelemetry-sdk", "opentelemetry-instrumentation-urllib3"),
-        "urllib3",
-        partial(_opentelemetry, "urllib3", "URLLib3Instrumentor"),
-    ),
-    "opentelemetry-requests": Tool(
-        ("opentelemetry-sdk", "opentelemetry-instrumentation-requests", "requests"),
-        "requests",
-        partial(_opentelemetry, "requests", "RequestsInstrumentor"),
-    ),
+    "opentelemetry-urllib3": _opentelemetry("urllib3", "URLLib3Instrumentor"),
+    "opentelemetry-requests": _opentelemetry("requests", "RequestsInstrumentor"),
     "sentry": Tool(("sentry-sdk",), "urllib3", _sentry),
     "elastic": Tool(("elastic-apm",), "urllib3", _elastic),
     "xray": Tool(("aws-xray-sdk", "requests"), "requests", _xray),
