@@ -52,25 +52,18 @@ def test_each_of_these_is_an_event():
         assert summary.has_events({"totals": {**nothing, group: one}, "fallbacks": {}}), group
 
 
-@pytest.mark.parametrize(
-    ("is_audit", "words"),
-    [
-        (
-            False,
-            "saved 1,111 requests in 5 s: 1,000 sent once more, 100 kept off a connection that "
-            "only looked alive, 11 reconnected; discarded 1 connection at checkout; 2 fallbacks",
-        ),
-        (
-            True,
-            "audit for 5 s: 7 requests failed on a connection that ended, active would have sent "
-            "3 of them once more; it would have discarded 1 connection; 2 fallbacks",
-        ),
-    ],
-    ids=["active", "audit"],
-)
-def test_the_sentence(is_audit, words):
+SENTENCES = {
+    "active": "saved 1,111 requests in 5 s: 1,000 sent once more, 100 kept off a connection that "
+    "only looked alive, 11 reconnected; discarded 1 connection at checkout; 2 fallbacks",
+    "audit": "audit for 5 s: 7 requests failed on a connection that ended, active would have sent "
+    "3 of them once more; it would have discarded 1 connection; 2 fallbacks",
+}
+
+
+@pytest.mark.parametrize("mode", SENTENCES)
+def test_the_sentence(mode):
     saved = {"replayed": 1000, "kept_off": 100, "reconnected": 11}
     refused = {"method": 3, "body": 1}
     totals = {"saved": saved, "replays": {"would": 3}, "replays_refused": refused, "discards": 1}
     seen = {"totals": totals, "fallbacks": {"one": 2}}
-    assert summary.sentence(seen, 5, is_audit) == words
+    assert summary.sentence(seen, 5, is_audit=mode == "audit") == SENTENCES[mode]

@@ -14,11 +14,8 @@ from stalepool.settings import SETTINGS
 
 #: command -> the exit statuses that its help explains
 COMMANDS = {
-    "run": [1, 2, 126, 127],
-    "path": [1],
-    "status": [0, 1, 2],
-    "doctor": [0, 1, 2, 129, 130, 143],
-    "demo": [0, 1, 2, 129, 130, 143],
+    **{"run": [1, 2, 126, 127], "path": [1], "status": [0, 1, 2]},
+    **dict.fromkeys(("doctor", "demo"), (0, 1, 2, 129, 130, 143)),
 }
 
 

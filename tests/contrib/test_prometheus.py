@@ -144,13 +144,10 @@ ALERTS = {
 @pytest.mark.parametrize("alert", ALERTS)
 def test_an_alert_fires(alert, promtool, tmp_path):
     series, values, quiet_at, firing_at = ALERTS[alert]
+    expr = "count(ALERTS{alertname=%r,alertstate='firing'}) or vector(0)" % alert
     checks = [
-        {
-            "expr": "count(ALERTS{alertname=%r,alertstate='firing'}) or vector(0)" % alert,
-            "eval_time": "%dm" % minute,
-            "exp_samples": [{"labels": "{}", "value": count}],
-        }
-        for minute, count in ((quiet_at, 0), (firing_at, 1))
+        {"expr": expr, "eval_time": "%dm" % at, "exp_samples": [{"labels": "{}", "value": count}]}
+        for at, count in ((quiet_at, 0), (firing_at, 1))
     ]
     scraped = [{"series": series, "values": values}]
     case = {"interval": "1m", "input_series": scraped, "promql_expr_test": checks}

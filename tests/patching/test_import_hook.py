@@ -230,14 +230,9 @@ ORDERS = {
         assert wrappings(sys.modules["urllib3.connectionpool"]) == {1}
     """,
     "stalepool, urllib3, import_patched": "import stalepool, urllib3, eventlet" + GREEN,
-    **{
-        lines: lines + ONE
-        for lines in (
-            "import eventlet; eventlet.monkey_patch(); import stalepool, urllib3",
-            "import stalepool, urllib3, eventlet; eventlet.monkey_patch()",
-            "import urllib3, eventlet; eventlet.monkey_patch(); import stalepool",
-        )
-    },
+    "patched first": "import eventlet; eventlet.monkey_patch(); import stalepool, urllib3" + ONE,
+    "patched last": "import stalepool, urllib3, eventlet; eventlet.monkey_patch()" + ONE,
+    "urllib3 first": "import urllib3, eventlet; eventlet.monkey_patch(); import stalepool" + ONE,
     "wrapt's hooks of others": """
         import wrapt
         seen = []

@@ -21,14 +21,10 @@ from stalepool_testing import kernel
 
 #: what reading through TLS fails with, while a whole record is there -> the verdict
 READ_FAILS_WITH = {
-    "ETIMEDOUT": Verdict.TIMED_OUT,
-    "EHOSTUNREACH": Verdict.TIMED_OUT,
-    "ENETUNREACH": Verdict.TIMED_OUT,
-    "ECONNRESET": Verdict.RESET,
-    "EPIPE": Verdict.RESET,
+    **dict.fromkeys(("ETIMEDOUT", "EHOSTUNREACH", "ENETUNREACH"), Verdict.TIMED_OUT),
+    **dict.fromkeys(("ECONNRESET", "EPIPE"), Verdict.RESET),
+    **dict.fromkeys(("ENOTCONN", "EIO"), Verdict.CLOSED),
     "EBADF": Verdict.NO_SOCKET,
-    "ENOTCONN": Verdict.CLOSED,
-    "EIO": Verdict.CLOSED,
 }
 
 

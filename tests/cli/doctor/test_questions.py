@@ -8,21 +8,13 @@ from stalepool.settings import Settings
 
 #: which this machine may not have
 FACTS = {
-    "python": "3.11.7",
-    "implementation": "cpython",
-    "system": "Linux",
-    "kernel": "6.1",
+    **{"python": "3.11.7", "implementation": "cpython", "system": "Linux", "kernel": "6.1"},
     "versions": {"urllib3": "2.8.0", "wrapt": "2.5.2", "openssl": "OpenSSL 3.5"},
     "snapshot": {"patched": ["urllib3.connectionpool"], "unpatched": [], "fallbacks": {}},
     "settings": Settings(),
     "sysctls": {"tcp_retries2": 15},
-    "pools": ["urllib3.connectionpool"],
-    "on_disk": {"urllib3": "urllib3"},
-    "hub": "",
-    "hub_at_import": [""],
-    "tools": [],
-    "uwsgi": [],
-    "without_timeout": [],
+    **{"pools": ["urllib3.connectionpool"], "on_disk": {"urllib3": "urllib3"}, "tools": []},
+    **{"hub": "", "hub_at_import": [""], "uwsgi": [], "without_timeout": []},
     "start": {"switch": None, "has_start_file": True, "writable_by_others": None},
 }
 ARMED = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 42}
