@@ -12,9 +12,7 @@ from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Reset, ResetA
 def what_happened(server):
     """The lines without times and ports."""
     server.close()
-    return [
-        re.sub(r"port is \d+", "port is N", f"{c} {what}") for _, c, what in server.journal.lines
-    ]
+    return [re.sub(r"port is \d+", "port is N", f"{c} {s}") for _, c, s in server.journal.lines]
 
 
 def test_all_that_happened_a_line_each():
