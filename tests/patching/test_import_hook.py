@@ -66,7 +66,7 @@ APPLY = "import stalepool.patching.patches as p; p.apply = lambda module: 1 / 0\
 #: STALEPOOL_MODE, what comes first, and what before the first request -> what is logged
 SAID = {
     "a wrong setting": ("a\nb", "", "", re.escape(OFF + r"STALEPOOL_MODE='a\nb' is")),
-    "patches that cannot be applied": ("active", APPLY, "", FAILED),
+    "patches that cannot be applied": ("active", APPLY, "", re.escape(FAILED)),
     "it was switched on meanwhile": ("activ", "", "stalepool.install(mode='active')", ON),
 }
 

@@ -237,6 +237,7 @@ GREEN = "import sys, worlds; worlds.enter(sys.argv.pop(1)); import pytest; sys.e
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
 def test_in_a_green_world(world):
     """Tests of this file that have each fault, the server and its clients in one thread."""
-    words = ["-p", "no:cacheprovider", "-k", "longer or blackouts or only_open or goes", __file__]
+    chosen = "longer or add_up or blackouts or only_open or goes"
+    words = ["-p", "no:cacheprovider", "-k", chosen, __file__]
     done = child("-Wignore", "-c", GREEN, world, *words, env=WITH_TESTS)
     assert done.returncode == 0, done.stdout + done.stderr
