@@ -4,7 +4,6 @@ import functools
 import gc
 import socket
 import ssl
-from importlib.util import find_spec
 
 import pytest
 import requests
@@ -150,7 +149,6 @@ def a_move_whose_connect_takes_too_long():
         assert counters(server)["moved"] == {"failed": 1}
 
 
-@pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
 def test_a_green_connect_that_fails_leaves_nothing_in_memory(run_python):
     assert is_freed_under_eventlet(run_python, __file__, "a_move_whose_connect_takes_too_long")
 

@@ -4,7 +4,6 @@ import socket
 import struct
 import threading
 import time
-from importlib.util import find_spec
 
 import pytest
 import urllib3
@@ -62,7 +61,6 @@ def answered_after_the_first_wait():
         assert outcome(pool, "GET") == 200
 
 
-@pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
 @pytest.mark.parametrize(
     "scene", ["answered_after_the_first_wait", "answered_beside_a_silent_peer"]
 )

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 import weakref
-from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -27,20 +26,10 @@ from breaks import breaks
 from delayed_answers import LOST, SILENT, AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
 from freed import is_freed_under_eventlet
-from oracle import SMALL_BUFFERS, RefuseEarly
+from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
 from pools import counters, get, in_stock, pooled_connection, serving, shim, stock
 from replay_routes import direct, proxied
-from replay_tools import (
-    ECHO,
-    after_checkout,
-    asked,
-    have,
-    outcome,
-    prime,
-    reused,
-    send,
-    wrapped_by_a_tracer,
-)
+from replay_tools import ECHO, asked, outcome, prime, reset_after_checkout, reused, send
 from stalepool import runtime, stats
 from stalepool.connection import fresh_socket, replay
 from stalepool.connection.state import Request, find
@@ -50,10 +39,6 @@ from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, Respon
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
 shim_with_replay = functools.partial(shim, **SETTINGS)
-#: the kernel takes little of a large body
-SMALL = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)]
-
-LARGE = bytes(900_000)
 SLOW_READER = testing.ZeroWindow(0.6)
 
 
@@ -75,10 +60,11 @@ def test_the_answer_says_so():
 @pytest.mark.parametrize("method, body, step", [("GET", b"", ECHO), ("PUT", LARGE, SLOW_READER)])
 def test_a_request_that_the_kernel_gave_up_is_sent_again(method, body, step):
     """urllib3 says "Read timed out", as of the caller's own: only the errno tells them apart."""
-    options = [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000), *SMALL]
-    with shim_with_replay(), reused(
-        testing.BlackHole(), step, socket_options=options, receive_buffer=16384
-    ) as (server, pool), breaks("limit of a replay's connect", by=0.3):
+    limit = (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000)
+    options = {**SMALL_BUFFERS, "socket_options": [*SMALL_BUFFERS["socket_options"], limit]}
+    with shim_with_replay(), breaks("limit of a replay's connect", by=0.3), reused(
+        testing.BlackHole(), step, **options
+    ) as (server, pool):
         server.wait_idle_step()
         assert send(server, pool, method, body=body, timeout=20)[::3] == (200, 1)
         assert counters(server)["gone"] == {"silent_in_request": 1}
@@ -99,8 +85,7 @@ def test_the_first_error_reaches_the_caller(step, is_sent):
         with who(), proxied([ECHO], tls=TLS(), default=step) as way:
             prime(way.pool)
             if not is_sent:
-                act = have(way.server, testing.ResetAfter(), kernel.POLLRDHUP)
-                after_checkout(way.pool, act)
+                reset_after_checkout(way.server, way.pool)
             try:
                 raise KeyError("what the caller is handling")
             except KeyError:
@@ -128,8 +113,8 @@ def test_the_connect_of_the_second_try_is_refused(sleeper):
         prime(way.pool)
         sleeper.after(1, way.server.listen)
         assert outcome(way.pool, "GET") == 200
-        assert counters(way.server)["replays"] == {"ok": 1}
-        assert way.reconnects == {"ok": 1, "windows": 1}
+        counted = counters(way.server)["replays"], way.reconnects
+        assert counted == ({"ok": 1}, {"ok": 1, "windows": 1})
 
 
 @pytest.mark.parametrize(
@@ -155,11 +140,9 @@ def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_
     def note(conn):
         seen.connect_s, seen.sock = conn.timeout, conn.sock
 
-    options = {"connection_class": wrapped_by_a_tracer(HTTPConnection, note)}
-    with shim_with_replay(), reused(step, NoteTheLimit(), **options, socket_options=SMALL) as (
-        server,
-        pool,
-    ):
+    steps, noting = [step, NoteTheLimit()], replay_tools.wrapped_by_a_tracer(HTTPConnection, note)
+    options = {"connection_class": noting, "socket_options": SMALL_BUFFERS["socket_options"]}
+    with shim_with_replay(), reused(*steps, **options) as (server, pool):
         # urllib3 up to 1.26.14 sends within the timeout of the request before
         pooled_connection(pool).sock.settimeout(limit_s)
         assert send(server, pool, "PUT", body=body, timeout=timeout)[:4] == (200, True, None, 2)
@@ -192,7 +175,9 @@ def assert_the_error_is_the_callers(server, pool, arrivals):
 def test_installed_anew_while_it_connects():
     """The install finds no request in flight yet."""
     with shim_with_replay(), serving([Close()]) as (server, pool):
-        pool.ConnectionCls = wrapped_by_a_tracer(HTTPConnection, lambda _: install_anew())
+        pool.ConnectionCls = replay_tools.wrapped_by_a_tracer(
+            HTTPConnection, lambda _: install_anew()
+        )
         outage = stats.origin(server.url.rstrip("/")).knowledge
         outage.has_answered, outage.window_until = True, time.monotonic() + 20
         assert_the_error_is_the_callers(server, pool, 1)
@@ -270,22 +255,16 @@ def test_only_so_many_requests_have_a_second_socket():
 
 
 @pytest.mark.parametrize("kind", [type("JobTimeout", (OSError,), {}), ConnectionResetError])
-def test_a_deadline_that_is_an_oserror(kind):
+def test_a_deadline_that_is_an_oserror(alarm, kind):
     """Of a signal handler, while the second answer is awaited."""
-
-    def give_up(*_):
-        raise kind("over")  # socket.py of Python 3.8 looks into its arguments
 
     def answer(*_):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGALRM)
         return Silence()
 
-    before = signal.signal(signal.SIGALRM, give_up)
-    try:
-        with sent_twice(answer) as (_, pool, _):
-            assert outcome(pool, "GET") == ["ProtocolError", kind.__name__]
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    alarm(kind("over"), seconds=60)  # socket.py of Python 3.8 looks into its arguments
+    with sent_twice(answer) as (_, pool, _):
+        assert outcome(pool, "GET") == ["ProtocolError", kind.__name__]
 
 
 def test_another_thread_shuts_down_the_socket_of_a_silent_one():
@@ -302,6 +281,8 @@ def test_another_thread_shuts_down_the_socket_of_a_silent_one():
 class LimitsEachWrite(socket.socket):
     """As eventlet's and pyOpenSSL's does; and its timeouts have no words, as with the latter."""
 
+    __slots__ = ()
+
     def sendall(self, data, flags=0):
         try:
             while data:
@@ -317,9 +298,8 @@ def test_a_send_that_takes_long_beside_an_answer(limits_each, monkeypatch):
 
     def create_connection(*args, **options):
         sock = connect(*args, **options)
-        limited = LimitsEachWrite(fileno=sock.detach())
-        limited.settimeout(5)
-        return limited
+        sock.__class__ = LimitsEachWrite
+        return sock
 
     def answer(later, _):
         later.told.set()
@@ -329,9 +309,8 @@ def test_a_send_that_takes_long_beside_an_answer(limits_each, monkeypatch):
     if limits_each:
         monkeypatch.setattr(urllib3.util.connection, "create_connection", create_connection)
     body = (LARGE[:30_000] for _ in range(30))
-    options = {"receive_buffer": 16384, "socket_options": SMALL}
     with breaks("limit of a replay's connect", by=0.5):
-        with sent_twice(answer, **options) as (server, pool, _):
+        with sent_twice(answer, **SMALL_BUFFERS) as (server, pool, _):
             headers = {"Content-Length": str(len(LARGE))}
             assert pool.request("GET", "/wanted", body=body, headers=headers).status == 200
 
@@ -397,7 +376,7 @@ def test_a_deadline_while_the_body_of_a_replay_is_sent(monkeypatch):
 
     monkeypatch.setattr(http.client.HTTPConnection, "send", give_up)
     with shim_with_replay(), reused() as (server, pool):
-        after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
+        reset_after_checkout(server, pool)
         options = {"body": iter([b"abc"]), "headers": {"Content-Length": "3"}}
         error = send(server, pool, "PUT", **options).error
         assert "the caller's deadline" in [str(link) for link in links(error)]
@@ -406,21 +385,20 @@ def test_a_deadline_while_the_body_of_a_replay_is_sent(monkeypatch):
 
 def test_an_early_refusal_of_the_body_of_a_replay():
     """It is what it would be to the first sending: an error before urllib3 1.26.20."""
-    options = {"socket_options": SMALL_BUFFERS, "receive_buffer": 16384}
-    with stock(), serving(default=RefuseEarly(), **options) as (server, pool):
+    with stock(), serving(default=RefuseEarly(), **SMALL_BUFFERS) as (server, pool):
         first = send(server, pool, "PUT", body=LARGE).status
-    with shim_with_replay(), reused(default=RefuseEarly(), **options) as (server, pool):
-        after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
+    with shim_with_replay(), reused(default=RefuseEarly(), **SMALL_BUFFERS) as (server, pool):
+        reset_after_checkout(server, pool)
         assert send(server, pool, "PUT", body=LARGE).status == first
         assert counters(server)["replays"] == {}  # it has not failed
 
 
 def test_a_node_that_does_not_read_the_second_sending():
     """The caller, who has no connect timeout, gets the first error."""
-    steps, limits = [Reset(), testing.ZeroWindow(20)], urllib3.Timeout(connect=None, read=5)
     with shim_with_replay(), breaks("limit of a replay's send", by=0.3), reused(
-        *steps, socket_options=SMALL_BUFFERS, receive_buffer=16384
+        Reset(), testing.ZeroWindow(20), **SMALL_BUFFERS
     ) as (server, pool):
+        limits = Timeout(connect=None, read=5)
         outcome = send(server, pool, "PUT", body=LARGE, timeout=limits)
         assert (replay_tools.kind_of(outcome.error), outcome.arrivals) == ("connection", 2)
         assert counters(server)["replays"] == {"failed": 1}
@@ -431,9 +409,8 @@ def a_replay_that_is_not_read():
         later.told.set()
         return testing.ZeroWindow(15)
 
-    options = {"receive_buffer": 16384, "socket_options": SMALL}
     with breaks("limit of a replay's connect", by=0.5):
-        with sent_twice(answer, **options) as (_, pool, _):
+        with sent_twice(answer, **SMALL_BUFFERS) as (_, pool, _):
             assert pool.request("GET", "/wanted", body=LARGE).status == 200
 
 
@@ -442,7 +419,6 @@ def a_replay_that_is_answered_late():
         assert get(pool, "/wanted") == 200
 
 
-@pytest.mark.skipif(find_spec("eventlet") is None, reason="needs eventlet")
 @pytest.mark.parametrize("scene", ["a_replay_that_is_not_read", "a_replay_that_is_answered_late"])
 def test_a_replay_leaves_nothing_in_memory(run_python, scene):
     assert is_freed_under_eventlet(run_python, __file__, scene)
@@ -452,7 +428,7 @@ def test_a_send_that_fails_when_nobody_listens_any_more():
     """The error is the send's, and not that of the connect."""
     with shim_with_replay(reconnect_window_s=0), reused() as (server, pool):
         server.stop_listening()
-        after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
+        reset_after_checkout(server, pool)
         assert_the_error_is_the_callers(server, pool, 0)
         assert counters(server)["replays"] == {"failed": 1}
 
@@ -467,7 +443,7 @@ def test_a_replay_whose_body_cannot_be_sent(version):
 
     with shim_with_replay(), reused(default=Reset(), tls=version) as (server, pool):
         conn = pooled_connection(pool)
-        after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
+        reset_after_checkout(server, pool)
         outcome = send(server, pool, "PUT", body=body(), headers={"Content-Length": "3"})
         assert (replay_tools.kind_of(outcome.error), outcome.arrivals) == ("connection", 1)
         assert len(server.journal.connections) == 2
@@ -553,13 +529,10 @@ def test_a_replay_that_the_caller_gave_up_does_not_arrive():
             assert has_failed.wait(20)
             exchange.process()
 
-    options = {"receive_buffer": 16384, "timeout": Timeout(connect=5, read=1)}
-    with shim_with_replay(), reused(testing.ProcessThenReset(), ReadLater(), **options) as (
-        server,
-        pool,
-    ):
+    steps = [testing.ProcessThenReset(), ReadLater()]
+    with shim_with_replay(), reused(*steps, receive_buffer=16384) as (server, pool):
         with pytest.raises(urllib3.exceptions.ProtocolError):
-            pool.request("PUT", "/wanted", body=bytes(900_000))
+            pool.request("PUT", "/wanted", body=LARGE, timeout=Timeout(connect=5, read=1))
         has_failed.set()
         server.wait_ended(1)
         assert [entry.processed for entry in server.journal][1:] == [True, False]

@@ -68,7 +68,7 @@ CASES = {
     "the same, audit": Case("own_connect", settings={"mode": "audit"}, options=OF_ITS_OWN),
     "an early 413": Case(
         *("answer_began", "PUT", {"body": LARGE}, RefuseEarly()),
-        options={"socket_options": SMALL_BUFFERS, "receive_buffer": 16384},
+        options=SMALL_BUFFERS,
     ),
     "a late FIN": late(Close()),
     "a late RST": late(Reset()),

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import pytest
 import urllib3
 
+import replay_tools
 import stalepool
 import stalepool_testing as testing
 from oracle import describe_error
 from pools import counters, get, in_stock, pooled_connection, serving, shim
-from replay_tools import ECHO, after_checkout, asked, have, outcome, reused, send
+from replay_tools import ECHO, asked, have, outcome, reset_after_checkout, reused, send
 from stalepool.connection import state
 from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, Respond, kernel
 
@@ -22,7 +23,7 @@ from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, Re
 def test_a_send_that_fails_is_made_good():
     """Without the pre-send check the request goes into the dead connection, and out again."""
     with shim(replay="idempotent"), reused() as (server, pool):
-        after_checkout(pool, have(server, testing.ResetAfter(0), kernel.POLLRDHUP))
+        reset_after_checkout(server, pool)
         assert send(server, pool, "PUT") == (200, True, None, 1, 1)
         assert counters(server)["replays"] == {"ok": 1}
 
@@ -55,7 +56,7 @@ def test_a_readable_connection_that_is_not_left(settings, headers, moved):
     with shim(**settings), serving(default=ECHO) as (server, pool):
         assert get(pool, headers=headers) == 200
         sock = pooled_connection(pool).sock
-        after_checkout(pool, have(server, testing.Surplus(200, seconds=0)))
+        replay_tools.after_checkout(pool, have(server, testing.Surplus(200, seconds=0)))
         pool.request("POST", "/")
         assert counters(server)["moved"] == moved
         assert pooled_connection(pool).sock is sock

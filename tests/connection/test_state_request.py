@@ -8,10 +8,10 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 from pools import counters, shim
-from replay_tools import after_checkout, have, recorded, reused, side_by_side
+from replay_tools import recorded, reset_after_checkout, reused, side_by_side
 from stalepool.connection.state import FRESH, Request
 from stalepool.settings import Settings
-from stalepool_testing import ResetAfter, Silence, healthy, into_pool, kernel
+from stalepool_testing import Silence, healthy, into_pool
 
 MB = 1 << 20
 
@@ -44,7 +44,7 @@ def test_a_failed_request_leaves_no_body_behind():
 def test_a_send_that_failed_and_was_repeated_leaves_none_behind():
     """Not even until the next garbage collection: the send's error has a traceback."""
     with shim(replay="idempotent"), reused() as (server, pool):
-        after_checkout(pool, have(server, ResetAfter(), kernel.POLLRDHUP))
+        reset_after_checkout(server, pool)
         assert pool.request("PUT", "/", body=bytes(MB // 2)).stalepool_replayed
         assert recorded() < MB // 8
         assert counters(server)["replays"] == {"ok": 1}

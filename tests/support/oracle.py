@@ -44,7 +44,11 @@ METHODS = ("GET", "POST", "PUT")
 ANSWERS = {"GET": 1, "POST": 1, "PUT": 3}
 #: more than both kernels' buffers hold, and less than is recorded
 LARGE = b"x" * 900_000
-SMALL_BUFFERS = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)]
+#: which hold little of it
+SMALL_BUFFERS: Dict[str, Any] = {
+    "socket_options": [(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)],
+    "receive_buffer": 16384,
+}
 
 #: layer -> the version of TLS, and the route
 LAYERS: Dict[str, Tuple[Optional[str], str]] = {
@@ -313,7 +317,8 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
     options["timeout"] = urllib3.Timeout(connect=fault.connect_s, read=fault.read_s)
     body, buffer = BODIES.get(method), None
     if fault.is_large:
-        body, buffer, options["socket_options"] = LARGE, 16384, SMALL_BUFFERS
+        body, buffer = LARGE, SMALL_BUFFERS["receive_buffer"]
+        options["socket_options"] = SMALL_BUFFERS["socket_options"]
     times = ANSWERS[method] if cell.is_reused else 0
     script: Any = [testing.Respond()] * times
     default = fault.step if fault.is_for_ever else None

@@ -154,6 +154,11 @@ def have(server: FaultServer, step: IdleStep, events: int = kernel.POLLIN) -> Ca
     return lambda conn: (server.perform(step), wait_for(events)(conn))
 
 
+def reset_after_checkout(server: FaultServer, pool: Any) -> None:
+    """The next request's connection is reset behind the check: its first send fails."""
+    after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
+
+
 def wait_for(events: int) -> Callable[[Any], Any]:
     """What waits until poll events have arrived at a connection.
 
