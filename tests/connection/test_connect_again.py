@@ -4,7 +4,6 @@ import contextlib
 import contextvars
 import errno
 import functools
-import gc
 import itertools
 import socket
 import time
@@ -196,23 +195,6 @@ def test_a_request_in_an_outage(sleeper, connects, monkeypatch, case):
             assert case.waits_s / 2 < sum(sleeper.pauses) <= case.waits_s
         assert way.reconnects == case.reconnects
         assert way.server.journal.count(method="POST") == (case.end == 200)
-
-
-def test_of_an_outage_that_is_over_no_error_is_left_in_memory(sleeper):
-    """Not even until the next garbage collection: its traceback holds the connection."""
-
-    def errors():
-        return sum(type(each) is NewConnectionError for each in gc.get_objects())
-
-    with outage() as way:
-        sleeper.after(1, way.gate.listen)
-        gc.collect()
-        gc.disable()
-        try:
-            before = errors()  # other tests' may be held
-            assert (way.send(), errors()) == (200, before)
-        finally:
-            gc.enable()
 
 
 def test_an_old_connection_that_answers_does_not_end_an_outage(sleeper):
