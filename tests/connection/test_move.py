@@ -39,12 +39,14 @@ def request_with(
     headers=(),
     untrue_limit_s=0.0,
     moves_are_stopped=False,
+    moves_again_in_s=0.0,
     died_at=(),
     **facts,
 ):
     """A request on a connection that is to be moved for no reason, with some facts otherwise."""
     knowledge = Knowledge()
     knowledge.untrue_limit_s = untrue_limit_s
+    knowledge.move_again_at = monotonic() + moves_again_in_s
     for number, age_s in enumerate(died_at):
         with learnt_before(200 * (len(died_at) - number)):
             knowledge.note_fin(age_s)
@@ -92,6 +94,7 @@ NO_REASONS = [
     {"setting": 0, "headers": ["Idempotency-Key: k"]},
     {"setting": 0, "is_bound": True},
     {"pending_move": "probe_unanswered", "is_bound": True},
+    {"pending_move": "probe_unanswered", "moves_again_in_s": 60},
     *({"setting": 0, "method": method} for method in ("GET", "PROPFIND", "PUT", "DELETE")),
 ]
 
@@ -116,15 +119,21 @@ def test_every_reason_has_a_row():
     ids=["0.25 s", "eight round trips", "a long timeout", "a tenth of a short one", "a quarter"],
 )
 def test_the_limit_of_a_move(limit_s, connect_timeout_s, rtt_us, moved):
-    """This handshake takes 0.4 s and more, as that of a host far away does."""
+    """This handshake takes 0.4 s and more, as that of a host far away does.
+
+    After a failure none is tried for nine times as long: the name server may be down, too.
+    """
     options = {"tls": "TLSv1.3", "timeout": urllib3.Timeout(connect=connect_timeout_s, read=30.0)}
     with shim(nonidempotent_max_idle_s=0), reused(**options) as (server, pool):
         if moved == move.SILENT:
             after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
+        began = monotonic()
         with server.add(Latency(0.4)), kernel_says(rtt_us=rtt_us):
             with breaks("limit of a move", by=limit_s):
                 assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {moved: 1}
+        again_at = stats.origin(server.origin).knowledge.move_again_at
+        assert (again_at >= began + 10 * 0.25) is (moved == "failed")
 
 
 def test_after_a_slow_move_there_are_none_for_a_while(connects):

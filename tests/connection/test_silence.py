@@ -356,23 +356,6 @@ def test_under_eventlet(run_python):
     assert under_eventlet(run_python, __file__, "wrong_of", "GREEN") == {}
 
 
-def test_a_move_that_failed_is_not_tried_again_at_once(monkeypatch):
-    """Probes are swallowed, and the name server goes down. Stock: no request waits for that."""
-    stock_getaddrinfo, asked = socket.getaddrinfo, []
-
-    def getaddrinfo(host, *args, **options):
-        asked.append(host)
-        if len(asked) == 1:
-            return stock_getaddrinfo(host, *args, **options)
-        time.sleep(0.5)
-        raise socket.gaierror(socket.EAI_AGAIN, "no name server")
-
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with shim(**SHORT):
-        seen = idle_behind_a_filter(FilteredServer(default=RespondThroughFilter()), 2)
-    assert (seen["on"], seen["moved"], len(asked)) == ([0, 0, 0], {"failed": 1}, 2)
-
-
 #: the first wait ends 0.3 s before a round number
 _late = functools.partial(shows, 14.7, 20 + 2, end=200)
 DEFAULT_NUMBERS = {
