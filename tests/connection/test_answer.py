@@ -17,12 +17,10 @@ import urllib3
 from urllib3.connection import HTTPConnection
 
 import pools
-import replay_tools
 import stalepool
-import stalepool_testing as testing
 from breaks import breaks
 from pools import counters, get, pooled_connection, serving, shim, stock
-from replay_tools import asked, outcome, reused, send
+from replay_tools import asked, outcome, reset_after_checkout, reused, send
 from stalepool.connection.state import find
 from stalepool_testing import Close, HalfStatusLine, Respond
 
@@ -190,18 +188,15 @@ def test_an_answer_is_pickled_and_copied_as_http_clients(monkeypatch):
         assert pickle.loads(pickle.dumps(answer)) == copy.copy(answer) == "x"
 
 
-@pytest.mark.parametrize("what", ["replay", "move"])
-def test_without_a_connect_timeout_a_fresh_socket_is_not_waited_for(what):
-    """Stock: the error comes at once. By the time of the fresh one the origin swallows SYNs."""
-    with shim(**pools.DEFAULTS), reused(*[Close()] * (what == "replay")) as (server, pool):
+def test_without_a_connect_timeout_a_move_is_not_waited_for():
+    """Stock: the error comes at once. By the time of the fresh socket the origin swallows SYNs."""
+    with shim(**pools.DEFAULTS), reused() as (server, pool):
         pools.answer_no_connect(server)
         pool.timeout = urllib3.Timeout()
         pooled_connection(pool).timeout = None
-        if what == "move":
-            end = replay_tools.have(server, testing.CloseAfter(0), testing.kernel.POLLRDHUP)
-            replay_tools.after_checkout(pool, end)
+        reset_after_checkout(server, pool)
         began = time.monotonic()
-        with breaks("limit of a %s's connect" % what, by=0.5):
+        with breaks("limit of a move's connect", by=0.5):
             with pytest.raises(urllib3.exceptions.ProtocolError):
-                pool.request("GET" if what == "replay" else "POST", "/", timeout=None)
+                pool.request("POST", "/", timeout=None)
         assert time.monotonic() - began < 20

@@ -5,26 +5,17 @@ import socket
 
 import pytest
 import urllib3
-from urllib3.exceptions import NewConnectionError
 
 import pools
 import stalepool
 from pools import UnknownSocket, counters, get, pooled_connection, serving, shim
-from replay_routes import SocksProxy, direct, through_socks
+from replay_routes import SocksProxy, through_socks
 from stalepool import runtime, stats
 from stalepool.connection import connect
 from stalepool.connection.state import FRESH, State
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of
 from stalepool_testing import TLS, Close, FaultServer, Respond
-
-
-def test_in_audit_mode_urllib3_connects_alone(sleeper):
-    with shim(mode="audit"), direct() as way:
-        way.begin_outage()
-        with pytest.raises(NewConnectionError):
-            way.send("POST")
-        assert (sleeper.pauses, way.reconnects) == ([], {})
 
 
 def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):

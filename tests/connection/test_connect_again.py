@@ -150,6 +150,7 @@ CASES = {
     "never answered": at_once(lambda _: pools.forget_what_was_counted()),
     "a proxy never answered": at_once(its_target_alone_has_answered, "SOCKS", told=None),
     "no window": at_once(settings={"reconnect_window_s": 0}),
+    "audit": at_once(settings={"mode": "audit"}),
     "nothing to sleep with": at_once(
         lambda it: it.patched.delattr("urllib3.util.retry.time"), reconnects=IN_VAIN
     ),
