@@ -19,11 +19,11 @@ import stalepool_testing as testing
 from breaks import breaks, learnt_before, raises
 from delayed_answers import kernel_says
 from pools import counters, get, in_stock, let_pass, pooled_connection, serving, shim, verdicts
-from replay_tools import after_checkout, reused, side_by_side
+from replay_tools import reused, side_by_side
 from stalepool import stats
 from stalepool.connection.origins import origin_of
 from stalepool.connection.state import UPGRADED, find
-from stalepool_testing import TLS, Respond, SlowAnswer, into_pool, kernel, release
+from stalepool_testing import TLS, Respond, SlowAnswer, into_pool, kernel
 
 
 def announcing(seconds):
@@ -51,8 +51,7 @@ def test_an_idle_limit(name):
         assert {get(pool) for _ in script[1:]} == {script[0].status}
         pools.let_pass(pool, sum(passes_s))
         assert get(pool) == script[0].status
-        assert verdicts(server) == seen
-        assert len(server.journal.connections) == connections
+        assert (verdicts(server), len(server.journal.connections)) == (seen, connections)
         assert counters(server)["died_idle_s"] == {}
 
 
@@ -87,57 +86,38 @@ def test_without_tcp_info_nothing_more_is_asked():
             assert stalepool.snapshot()["fallbacks"] == {}
 
 
-def test_probes_that_are_answered_after_all_are_met_at_the_next_check():
-    """The request could not move, and the path healed: the next one, soon after, has no reason."""
-    settings = {"keepalive_idle_s": 1, "keepalive_interval_s": 1, "reconnect_window_s": 0}
-    with shim(**settings), reused(times=2) as (server, pool):
-        server.stop_listening()
-        (channel,) = server.channels
-        channel.flush()
-        testing.swallow(channel.sock)
-        pools.await_probe(pooled_connection(pool).sock)
-        after_checkout(pool, lambda conn: release(channel.sock))
-        assert get(pool) == 200
-        time.sleep(0.2)  # the pause after a move that was refused
-        assert get(pool) == 200
-        assert counters(server)["moved"] == {"failed": 1}
+ONE, TWO = {"probes": 1, "last_data_recv_ms": 6000, "last_ack_recv_ms": 6000}, {"probes": 2}
+ANSWERED = {"last_data_recv_ms": 9000, "last_data_sent_ms": 9000}
+MOVES, STAYS = "probe_unanswered", None
+
+#: whether the connection has replaced a silent one; seconds, and what the kernel says then -> is
+#: the next request to move, are probes answered, are they swallowed
+PROBES = {
+    "a single one": (False, [(6, ONE)], MOVES, False, False),
+    "its answer may be on its way": (False, [(6, {**ONE, "rtt_us": 800_000})], STAYS, False, False),
+    # the request could not move, and the path healed: the next one, soon after, has no reason
+    "the path heals": (False, [(0, TWO), (0, {})], STAYS, False, False),
+    # two in a row would say that probes are swallowed
+    "answered between": (True, [(6, ANSWERED), (6, TWO)], MOVES, True, False),
+    "two in a row": (True, [(6, TWO)], STAYS, False, True),
+    # it only looks: what it learnt would be in force after it
+    "audit": (True, [(6, TWO)], MOVES, False, False),
+}
 
 
-@pytest.mark.parametrize(("rtt_ms", "moved"), [(10, {"probe_unanswered": 1}), (800, {})])
-def test_the_answer_to_a_single_probe_may_be_on_its_way(rtt_ms, moved):
-    ages = dict.fromkeys(("last_data_recv_ms", "last_ack_recv_ms"), 6000)
-    says = kernel_says(probes=1, rtt_us=1000 * rtt_ms, **ages)
-    with shim(), reused() as (server, pool), says:
-        let_pass(pool, 6)
-        assert get(pool) == 200
-        assert counters(server)["moved"] == moved
-
-
-def test_a_silence_after_an_answered_probe_is_the_first_of_its_connection():
-    """Though that has replaced a silent one: two in a row would say that probes are swallowed."""
-    answered = kernel_says(last_data_recv_ms=9000, last_data_sent_ms=9000)
-    silent = kernel_says(probes=2)
+@pytest.mark.parametrize("name", PROBES)
+def test_unanswered_probes(name):
+    replaced_silent, said, *seen = PROBES[name]
     with shim(), reused() as (_, pool):
-        state = find(pooled_connection(pool).sock)
-        state.replaced_silent = True
-        for says in (answered, silent):
-            let_pass(pool, 6)
-            with says:
-                assert not urllib3.connectionpool.is_connection_dropped(pooled_connection(pool))
-        assert state.pending_move == "probe_unanswered"
-        assert state.origin.knowledge.answers_probes
-
-
-@pytest.mark.parametrize("mode, are_swallowed", [("active", True), ("audit", False)])
-def test_a_second_silence_in_a_row_tells_of_probes_in_active_alone(mode, are_swallowed):
-    """Audit only looks: what it learnt would be in force after it."""
-    with shim(), reused() as (_, pool):
-        state = find(pooled_connection(pool).sock)
-        state.replaced_silent = True
-        stalepool.install(mode=mode)
-        with kernel_says(probes=2):
-            urllib3.connectionpool.is_connection_dropped(pooled_connection(pool))
-        assert state.origin.knowledge.swallows_probes is are_swallowed
+        state, conn = find(pooled_connection(pool).sock), pooled_connection(pool)
+        state.replaced_silent = replaced_silent
+        stalepool.install(mode="audit" if name == "audit" else "active")
+        for seconds, facts in said:
+            let_pass(pool, seconds)
+            with kernel_says(**facts):
+                assert not urllib3.connectionpool.is_connection_dropped(conn)
+        knowledge = state.origin.knowledge
+        assert [state.pending_move, knowledge.answers_probes, knowledge.swallows_probes] == seen
 
 
 def test_of_unix_sockets_no_limit_is_observed():
@@ -172,8 +152,7 @@ def test_key_updates():
             assert side_by_side([lambda: get(pool), answer]) == [200, None]
             openssl.peer.sendall(command)
             pools.await_arrival(pool)
-        assert verdicts(server) == {"alive": 3}
-        assert len(server.journal.connections) == 0
+        assert (verdicts(server), server.journal.connections) == ({"alive": 3}, [])
 
 
 def test_from_audit_to_active_and_back():
