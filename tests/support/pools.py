@@ -183,20 +183,6 @@ def wait_idle(sock: Any, seconds: float) -> None:
     )
 
 
-def await_probe(sock: Any) -> None:
-    """Wait until a probe is unanswered, of a socket that :func:`socket_states.arm_keepalive` armed.
-
-    One that was due: the kernel counts in ticks of up to 10 ms, and may be early by one.
-    """
-    layers = layers_of(sock)
-
-    def is_unanswered() -> bool:
-        info = tcp_info.ask(layers)
-        return info.probes > 0 and info.last_data_recv_ms >= 1520
-
-    kernel.wait_until(is_unanswered, "a probe", 10)
-
-
 class UnknownSocket:
     """A socket of a kind that nobody has heard of."""
 
