@@ -12,7 +12,7 @@ import lanes
 from delayed_answers import AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
 from freed import is_freed, is_freed_under_eventlet
-from pools import counters, get, pooled_connection, serving, shim, stock
+from pools import counters, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, side_by_side
 from stalepool_testing import Close, HalfStatusLine, Reset, Respond, Silence, kernel
 
@@ -184,8 +184,9 @@ def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
 @pytest.mark.parametrize("status, headers", [(503, {}), (409, {"Idempotency-Key": "1"})])
 @pytest.mark.parametrize(
     "step",
-    [ECHO, Close(), Respond(403), HalfStatusLine()],
-    ids=["200", "FIN", "403", "half a line"],
+    # with the last one, the second sending waits in a queue, as for its turn
+    [ECHO, Close(), Respond(403), HalfStatusLine(), Silence()],
+    ids=["200", "FIN", "403", "half a line", "nothing"],
 )
 def test_a_refusal_on_the_old_one_may_be_due_to_the_second_sending(status, headers, step):
     """So the fresh one is read on; if nothing better comes there, the caller gets the refusal."""
@@ -201,18 +202,6 @@ def test_a_refusal_on_the_old_one_may_be_due_to_the_second_sending(status, heade
         response = pool.request("POST" if headers else "GET", "/wanted", headers=headers)
         assert response.status == (200 if is_answered else status)
         assert response.stalepool_replayed is is_answered
-
-
-@pytest.mark.parametrize("status", [401, 503])
-def test_a_refusal_is_not_held_back_for_long(status):
-    """The second sending waits in a queue, where the server serves one connection at a time."""
-
-    def answer(later, _):
-        later.told.set()
-        return Silence()
-
-    with sent_twice(answer, status) as (_, pool, _):
-        assert get(pool, "/wanted") == status
 
 
 def test_a_late_refusal_of_the_only_sending():
