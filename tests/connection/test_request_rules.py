@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -210,6 +211,8 @@ ACTS = {
 }
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
+TIMED_OUT = OSError(errno.ETIMEDOUT, "timed out")
+GIVEN_UP = {"state": 7, "probes": 42, "bytes_acked": 1}  # 7: closed
 LATE = {"within_s": 0}
 KEY = ["Idempotency-Key: k"]
 
@@ -222,6 +225,11 @@ DEATHS = {
     "the kernel gave up: nobody closed": (
         *(None, "asked, read, ended", LATE),
         OSError(errno.EHOSTUNREACH, "unreachable"),
+    ),
+    "probes were unanswered": (None, "asked, read, ended", {"said": GIVEN_UP, **LATE}, TIMED_OUT),
+    "they are swallowed, so it may live": (
+        *("peer_had_it", "asked, read, ended"),
+        *({"said": GIVEN_UP, "swallows_probes": True, **LATE}, TIMED_OUT),
     ),
     "answered early": ("answer_began", "answered, ended", {"phase": SENDING}, None),
     # for the caller, too, who reads it
@@ -244,24 +252,13 @@ DEATHS = {
 def test_had_the_connection_died(case):
     """More of that: ``test_failure``."""
     name, happened, facts, error = DEATHS[case]
-    facts = {"within_s": 60, "family": socket.AF_INET, **facts}
-    with healthy(family=facts.pop("family")) as pair:
+    facts = {"within_s": 60, "family": socket.AF_INET, "said": None, **facts}
+    said, family = facts.pop("said"), facts.pop("family")
+    with healthy(family=family) as pair, kernel_says(**said) if said else nullcontext():
         for act in happened.split(", "):
             ACTS[act](pair)
         request = request_with(sock=lambda: pair.client, **facts)
         assert request_rules.first_refusal(request_rules.DEATH_RULES, request, error) == name
-
-
-def test_a_peer_whose_probes_are_swallowed_is_not_dead_if_the_kernel_gives_up():
-    given_up, closed = OSError(errno.ETIMEDOUT, "timed out"), 7
-    with healthy() as pair, kernel_says(state=closed, probes=42, bytes_acked=1):
-        for act in ("asked", "read", "ended"):
-            ACTS[act](pair)
-        for swallows_probes, refusal in ((False, None), (True, "peer_had_it")):
-            facts = {"sock": lambda: pair.client, "swallows_probes": swallows_probes}
-            request = request_with(within_s=0, **facts)
-            found = request_rules.first_refusal(request_rules.DEATH_RULES, request, given_up)
-            assert found == refusal
 
 
 @pytest.mark.parametrize(
