@@ -5,10 +5,9 @@ import unittest.mock
 import pytest
 import urllib3
 
-import pools
 import stalepool
 from breaks import breaks
-from pools import get, let_pass, pooled_connection, serving, shim, stock, verdicts
+from pools import end_while_idle, get, let_pass, pooled_connection, serving, shim, stock, verdicts
 from replay_tools import reused
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
@@ -61,7 +60,7 @@ def test_a_signal_handlers_exception_passes_through_the_fast_check():
 def test_a_check_while_another_thread_checks():
     """One poll object is for one thread at a time: the second one gets urllib3's own check."""
     with shim(), reused(times=2) as (server, pool):
-        pools.end_while_idle(server, pool)
+        end_while_idle(server, pool)
         conn = pooled_connection(pool)
         busy = RuntimeError("concurrent poll() invocation")
         state.find(conn.sock).poll = unittest.mock.Mock(**{"poll.side_effect": busy})

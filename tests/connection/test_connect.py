@@ -6,9 +6,8 @@ import socket
 import pytest
 import urllib3
 
-import pools
 import stalepool
-from pools import UnknownSocket, counters, get, pooled_connection, serving, shim
+from pools import UnknownSocket, counters, get, pooled_connection, serving, shim, verdicts
 from replay_routes import SocksProxy, through_socks
 from stalepool import runtime, stats
 from stalepool.connection import connect
@@ -90,6 +89,6 @@ def test_through_socks(tls):
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
         assert counters(way.server)["keepalive_armed"] == 1
-        assert pools.verdicts(way.server) == {"alive": 2}
+        assert verdicts(way.server) == {"alive": 2}
         assert (get(way.pool), len(way.gate.journal.connections)) == (200, 2)
         assert counters(way.server)["replays"] == {"ok": 1}

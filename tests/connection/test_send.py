@@ -17,7 +17,7 @@ from oracle import describe_error
 from pools import counters, get, in_stock, pooled_connection, serving, shim
 from replay_tools import ECHO, asked, have, outcome, reset_after_checkout, reused, send
 from stalepool.connection import state
-from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, Respond, kernel
+from stalepool_testing import AnswerStep, ProcessThenClose, Respond, kernel
 
 
 def test_a_send_that_fails_is_made_good():
@@ -91,16 +91,6 @@ def test_a_second_request_is_not_taken_for_the_firsts_body():
             with pytest.raises(ConnectionError):
                 conn.send(PAY)
         assert len(server.journal.connections) == 1
-
-
-def test_what_is_written_by_hand_has_a_method_of_its_own():
-    """The last request by urllib3 was a GET; this one must reach the server once, as in stock."""
-    with shim(replay="idempotent"), reused(ProcessThenReset()) as (server, pool):
-        with contextlib.closing(pool._get_conn()) as conn:
-            conn.send(PAY)
-            with pytest.raises(ConnectionError):
-                conn.response_class(conn.sock, method="POST").begin()
-        assert server.journal.count(path="/pay") == 1
 
 
 def test_a_piece_of_a_body_may_look_like_a_request():
