@@ -160,7 +160,7 @@ def test_both_tries_together_take_no_longer_than_one(step, body, timeout, taken_
 # -- what may happen meanwhile ---------------------------------------------------------------------
 
 
-def install_anew():
+def install_anew(*_):
     stalepool.uninstall()
     stalepool.install(**SETTINGS)
 
@@ -175,9 +175,7 @@ def assert_the_error_is_the_callers(server, pool, arrivals):
 def test_installed_anew_while_it_connects():
     """The install finds no request in flight yet."""
     with shim_with_replay(), serving([Close()]) as (server, pool):
-        pool.ConnectionCls = replay_tools.wrapped_by_a_tracer(
-            HTTPConnection, lambda _: install_anew()
-        )
+        pool.ConnectionCls = replay_tools.wrapped_by_a_tracer(HTTPConnection, install_anew)
         outage = stats.origin(server.url.rstrip("/")).knowledge
         outage.has_answered, outage.window_until = True, time.monotonic() + 20
         assert_the_error_is_the_callers(server, pool, 1)

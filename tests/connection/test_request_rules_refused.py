@@ -66,10 +66,7 @@ CASES = {
     "Upgrade": Case("dialogue", sent=headers(Upgrade="tcp", Connection="Upgrade")),
     "a connect of its own": Case("own_connect", options=OF_ITS_OWN),
     "the same, audit": Case("own_connect", settings={"mode": "audit"}, options=OF_ITS_OWN),
-    "an early 413": Case(
-        *("answer_began", "PUT", {"body": LARGE}, RefuseEarly()),
-        options=SMALL_BUFFERS,
-    ),
+    "an early 413": Case("answer_began", "PUT", {"body": LARGE}, RefuseEarly(), {}, SMALL_BUFFERS),
     "a late FIN": late(Close()),
     "a late RST": late(Reset()),
     "a late FIN in TLS": late(Close(), tls="TLSv1.3"),

@@ -70,9 +70,7 @@ CASES = {
     "the first probe since then": Case(probes(2, 2, 3), OPENED, LOOK_AGAIN_S),
     # a socket that was probed is not used itself; while another is opened, the answer may come
     "it stays unanswered": Case(probes(2, 2, 3, 3, 3), DEAD),
-    "its answer comes late": Case(
-        [*probes(2, 2, 3, 3), {"last_ack_recv_ms": 100}], MORE_TIME, 2.92
-    ),
+    "its answer is late": Case([*probes(2, 2, 3, 3), {"last_ack_recv_ms": 100}], MORE_TIME, 2.92),
     "its answer comes": Case([*probes(2, 2, 3), {"last_ack_recv_ms": 100}], MORE_TIME, 2.92),
     "two in all stay unanswered": Case(probes(1, 1, 2, 2), OPENED),
     "a round trip of a second": Case(probes(3, 3, 4, rtt_us=1000000), OPENED, 2.0),
@@ -148,6 +146,7 @@ def test_nothing_is_done_after_an_uninstall():
         assert (w.finds_the_peer_dead(), w.replay.sock, w.pause_s) == (False, None, None)
 
 
+KEYED = b"PUT / HTTP/1.1\r\nIdempotency-Key: 1\r\n"
 #: seconds; what is not as usual, and in the settings
 FIRST_WAITS = {
     "no limit of the caller's": (10.0, {}, {}),
@@ -164,11 +163,7 @@ FIRST_WAITS = {
     "a clock that stands still": (None, {"sent_at": 7.0}, {}),
     "POST": (None, {"method": b"POST"}, {}),
     "PUT": (None, {"method": b"PUT"}, {}),
-    "PUT with a key": (
-        10.0,
-        {"method": b"PUT", "sent": [b"PUT / HTTP/1.1\r\nIdempotency-Key: 1\r\n"]},
-        {},
-    ),
+    "PUT with a key": (10.0, {"method": b"PUT", "sent": [KEYED]}, {}),
 }
 
 
