@@ -7,7 +7,7 @@ import pytest
 import urllib3
 
 import stalepool
-from pools import UnknownSocket, counters, get, pooled_connection, serving, shim, verdicts
+from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, verdicts
 from replay_routes import SocksProxy, through_socks
 from stalepool import runtime, stats
 from stalepool.connection import connect
@@ -27,16 +27,8 @@ def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
         assert len(server.journal.connections) == 2
 
 
-def test_no_keepalive_is_armed_towards_who_swallows_probes():
-    with shim(), serving() as (server, pool):
-        stats.origin(server.origin).knowledge.note_probes_swallowed()
-        assert get(pool) == 200
-        sock = pooled_connection(pool).sock
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
-
-
 def test_once_probes_are_known_to_be_swallowed_no_connection_is_probed_as_often_as_before():
-    """Whatever it waits for: keepalive would end it, alive as it is."""
+    """Whatever it waits for: keepalive would end it, alive as it is. And a new one not at all."""
     with shim(), serving(maxsize=2) as (server, pool), serving() as (_, other):
         bare = [urllib3.connection.HTTPConnection(server.host, server.port) for _ in range(2)]
         for conn in bare:
@@ -50,6 +42,10 @@ def test_once_probes_are_known_to_be_swallowed_no_connection_is_probed_as_often_
         connect.note_probes_swallowed(stats.origin(server.origin), runtime.current)
         bare[1].sock.detach()
         assert [keepalive.read(layers_of(c.sock)).interval_s for c in conns] == [75, 75, 3]
+        with pool_for(server) as new:
+            assert get(new) == 200
+            sock = pooled_connection(new).sock
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
         assert stalepool.snapshot()["fallbacks"] == {"keepalive_failed": 1}
 
 
