@@ -1,6 +1,5 @@
 """Replay: within what time, with which result, and what may happen meanwhile."""
 
-import contextlib
 import functools
 import http.client
 import signal
@@ -451,30 +450,31 @@ def test_a_replay_whose_body_cannot_be_sent(version):
 # -- clients, and what they count as an attempt ----------------------------------------------------
 
 
-def with_urllib3(stack, retries):
-    manager = stack.enter_context(urllib3.PoolManager(retries=retries, timeout=10.0))
-    return lambda method, url, body: manager.request(method, url, body=body).status
+def with_urllib3(retries):
+    manager = urllib3.PoolManager(retries=retries, timeout=10.0)
+    return manager, lambda method, url, body: manager.request(method, url, body=body).status
 
 
-def with_requests(stack, retries=0):
-    session = stack.enter_context(requests.Session())
+def with_requests(retries=0):
+    session = requests.Session()
     session.mount("http://", HTTPAdapter(max_retries=retries))
     send = functools.partial(session.request, timeout=10)
-    return lambda method, url, body: send(method, url, data=body).status_code
+    return session, lambda method, url, body: send(method, url, data=body).status_code
 
 
-def with_keystoneauth1(stack):
+def with_keystoneauth1():
     options = {"connect_retries": 2, "connect_retry_delay": 0.001, "raise_exc": False}
-    below = stack.enter_context(requests.Session())
+    below = requests.Session()
     send = functools.partial(Session(session=below).request, **options)
-    return lambda method, url, body: send(url, method, data=body).status_code
+    return below, lambda method, url, body: send(url, method, data=body).status_code
 
 
+#: each makes what is to be closed, and a function that sends a request
 CLIENTS = {
-    "urllib3, retries=False": lambda stack: with_urllib3(stack, False),
-    "urllib3, Retry(3)": lambda stack: with_urllib3(stack, Retry(3, backoff_factor=0)),
+    "urllib3, retries=False": lambda: with_urllib3(False),
+    "urllib3, Retry(3)": lambda: with_urllib3(Retry(3, backoff_factor=0)),
     "requests": with_requests,
-    "requests, Retry(2)": lambda stack: with_requests(stack, Retry(2, backoff_factor=0)),
+    "requests, Retry(2)": lambda: with_requests(Retry(2, backoff_factor=0)),
     "keystoneauth1, connect_retries=2": with_keystoneauth1,
 }
 
@@ -488,8 +488,8 @@ def test_one_attempt_is_seen(name, method, default):
 
     def wanted():
         with FaultServer([ECHO, Close()], default=default) as server:
-            with contextlib.ExitStack() as stack:
-                call = CLIENTS[name](stack)
+            client, call = CLIENTS[name]()
+            with client:
                 assert call("GET", server.url + "prime", None) == 200
                 try:
                     status = call(method, server.url + "wanted", replay_tools.BODIES.get(method))

@@ -69,10 +69,9 @@ def sent_twice(
         return later if request.path == "/wanted" else ECHO
 
     options = {"timeout": 20, **options}
-    with shim(replay="idempotent", silence_s=1), serving(step, **options) as (
-        server,
-        pool,
-    ), nothing_is_acknowledged():
+    with shim(replay="idempotent", silence_s=1), nothing_is_acknowledged(), serving(
+        step, **options
+    ) as (server, pool):
         prime(pool)
         conn, began = pooled_connection(pool), time.monotonic()
         yield server, pool, later
