@@ -223,11 +223,7 @@ BEHIND_HAPROXY = (
 )
 #: stock's own outcome varies: the RST may overtake the answer in the proxy, or come to the client
 #: while it sends, or once it waits
-RACES_IN_A_TUNNEL = (
-    "idle: half-open",
-    "413 before the body was read",
-    "RST before the body was read",
-)
+TUNNEL_RACES = ("idle: half-open", "413 before the body was read", "RST before the body was read")
 
 
 class Cell(NamedTuple):
@@ -266,7 +262,7 @@ def _is_run(name: str, layer: str, is_full: bool) -> bool:
     # what takes long; the proxy takes the body that the server does not read
     if FAULTS[name].read_s == SILENCE_S or (name, layer) == ("a body is not read", "tunnel"):
         return is_full
-    return layer != "tunnel" or name not in RACES_IN_A_TUNNEL
+    return layer != "tunnel" or name not in TUNNEL_RACES
 
 
 # -- what was seen ---------------------------------------------------------------------------------
