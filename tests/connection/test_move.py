@@ -119,21 +119,15 @@ def test_every_reason_has_a_row():
     ids=["0.25 s", "eight round trips", "a long timeout", "a tenth of a short one", "a quarter"],
 )
 def test_the_limit_of_a_move(limit_s, connect_timeout_s, rtt_us, moved):
-    """This handshake takes 0.4 s and more, as that of a host far away does.
-
-    After a failure none is tried for nine times as long: the name server may be down, too.
-    """
+    """This handshake takes 0.4 s and more, as that of a host far away does."""
     options = {"tls": "TLSv1.3", "timeout": urllib3.Timeout(connect=connect_timeout_s, read=30.0)}
     with shim(nonidempotent_max_idle_s=0), reused(**options) as (server, pool):
         if moved == move.SILENT:
             after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
-        began = monotonic()
         with server.add(Latency(0.4)), kernel_says(rtt_us=rtt_us):
             with breaks("limit of a move", by=limit_s):
                 assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {moved: 1}
-        again_at = stats.origin(server.origin).knowledge.move_again_at
-        assert (again_at >= began + 10 * 0.25) is (moved == "failed")
 
 
 def test_after_a_slow_move_there_are_none_for_a_while(connects):
@@ -145,6 +139,8 @@ def test_after_a_slow_move_there_are_none_for_a_while(connects):
 
 
 def test_a_move_that_fails_is_followed_by_a_pause_nine_times_as_long(connects):
+    """The name server may be down, too."""
+
     def fail():
         sleep(0.1)
         raise OSError
