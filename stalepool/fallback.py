@@ -102,7 +102,7 @@ def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int =
     try:
         if sys.is_finalizing() or not _is_wanted(logger, level):
             return True
-        if _is_a_handlers(logger):
+        if _is_of_a_log_handler(logger):
             return False
         left_out = _lines_left_out(message) if level > logging.DEBUG else 0
         if left_out:
@@ -115,7 +115,7 @@ def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int =
     return True
 
 
-def _is_a_handlers(logger: Any) -> bool:
+def _is_of_a_log_handler(logger: Any) -> bool:
     """Tell whether this is a log handler, or a thread that its package has started.
 
     As it posts, such a thread may hold the lock that its handler waits for.
