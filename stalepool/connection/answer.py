@@ -33,8 +33,7 @@ _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
 class Answer:
     """Mixin for http.client's response class, or for a subclass that somebody put in its place."""
 
-    #: True for the answer to a replay; not set otherwise
-    stalepool_replayed: bool
+    stalepool_replayed: bool  #: True for the answer to a replay; not set otherwise
     fp: Any
     status: int
     headers: Any

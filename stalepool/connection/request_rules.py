@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, FrozenSet, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic
 from stalepool.connection.fresh_socket import may_be_copied
-from stalepool.connection.state import SENDING, Request
+from stalepool.connection.state import MOST_IN_PIECES, SENDING, Request, in_pieces
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
 
@@ -106,8 +106,8 @@ def is_worth_a_record(request: Request) -> bool:
     pieces = len(request.sent)
     if not request.is_recorded or pieces > 2:
         return request.is_recorded
-    if pieces == 2:  # the pieces of a file's body are kept by the record alone
-        return first_refusal(_OF_THE_HEAD, request) is None
+    if pieces == 2:
+        return len(in_pieces) < MOST_IN_PIECES and first_refusal(_OF_THE_HEAD, request) is None
     return _may_be_stale(request) and may_be_repeated(request, request.settings.replay)
 
 

@@ -36,6 +36,7 @@ SENDING, WAITING, UPGRADED = "sending", "waiting", "upgraded"
 
 #: bytes of a request, head included, that are recorded for a replay
 RECORD_LIMIT = 1 << 20
+MOST_IN_PIECES = 64  #: requests at a time whose body, sent in pieces, is recorded: 64 MiB
 NOTHING_LEFT_S = 0.001  #: what is left of a limit that has run out
 
 _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.I).search
@@ -51,10 +52,8 @@ class State:
 
     def __init__(self, conn: Any, phase: str) -> None:
         self.origin = stats.origin(origin_of(conn))
-        #: what the server announced in ``Keep-Alive: timeout=N``
-        self.idle_limit_s: Optional[float] = None
-        #: an identity was spoken on the connection: NTLM, Negotiate, Kerberos
-        self.is_bound = False
+        self.idle_limit_s: Optional[float] = None  # as announced: ``Keep-Alive: timeout=N``
+        self.is_bound = False  # an identity was spoken on it: NTLM, Negotiate, Kerberos
         self.request: Optional[Request] = None
         self.phase = phase
         self.follow(conn.sock)
@@ -64,10 +63,8 @@ class State:
     def follow(self, sock: Any) -> None:
         """Make this the state of a socket of the connection, from now on."""
         self.sock = weakref.ref(sock)
-        #: the socket replaces one whose peer was silent
-        self.replaced_silent = False
-        #: answers that came on this very socket
-        self.answers = 0
+        self.replaced_silent = False  # whether it replaces one whose peer was silent
+        self.answers = 0  # that came on this very socket
         #: idle time in seconds from which on a full check is due; 0: it is due now
         self.full_check_from_s = 0.0
         self.poll: Optional[select.poll] = None
@@ -133,6 +130,10 @@ class State:
             self.phase = IDLE
 
 
+#: the requests whose body is sent in pieces, which the record alone keeps, as of a file
+in_pieces: weakref.WeakSet[Request] = weakref.WeakSet()
+
+
 class Request:
     """A request from its first bytes on. To make one is a transition of its state."""
 
@@ -147,8 +148,7 @@ class Request:
     def __init__(self, state: State, conn: Any, data: Any, settings: Settings) -> None:
         """Begin with the first bytes that go out: http.client sends the head as one."""
         self.state = state
-        #: those in force as the request began
-        self.settings = settings
+        self.settings = settings  # those in force as the request began
         self.conn = weakref.ref(conn)
         #: a pool has checked the connection out, and an answer has come on this socket
         self.is_reused = state.phase is CHECKED and state.answers > 0
@@ -171,6 +171,8 @@ class Request:
         is_bytes = isinstance(data, (bytes, bytearray, memoryview))
         self.size += memoryview(data).nbytes if is_bytes else RECORD_LIMIT + 1
         if self.size <= RECORD_LIMIT:
+            if len(self.sent) == 2:
+                in_pieces.add(self)
             self.sent.append(b"" if self.settings.is_audit else bytes(data))  # only counted
         else:
             self.stop_recording()
@@ -178,6 +180,7 @@ class Request:
     def stop_recording(self) -> None:
         """Record no more, and keep only the head: it is too large, or will not be sent again."""
         self.is_recorded = False
+        in_pieces.discard(self)
         del self.sent[1:]
 
     def give_up(self) -> None:
@@ -186,6 +189,7 @@ class Request:
         The caller's exception may hold the request for long, so its record is dropped.
         """
         self.state.request = None
+        self.stop_recording()
         self.sent, self.first_error = [b""], None
 
     @property

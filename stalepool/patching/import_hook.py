@@ -31,8 +31,7 @@ class _Finder:
     def __init__(self) -> None:
         self.is_registered = False
         self.settings: Optional[Settings] = None  # the defaults
-        #: why nothing may be patched; None: it may
-        self.off_because: Optional[str] = "it was not switched on"
+        self.off_because: Optional[str] = "it was not switched on"  # None: it may be patched
         self.being_loaded: List[str] = []  # names of modules
         self.has_failed = False
         self.patches: Any = None  # our module, once there is a urllib3

@@ -90,10 +90,8 @@ def _look_at_readable(layers: Layers, poll: select.poll, may_consume: bool) -> V
         if is_timeout(error):
             return Verdict.ALIVE  # EAGAIN, of a socket that has a timeout
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.RESET)
-    if not seen:
-        return Verdict.CLOSED
-    if layers.version is None:
-        return Verdict.UNREAD
+    if not seen or layers.version is None:
+        return Verdict.UNREAD if seen else Verdict.CLOSED
     if (events_now(layers.raw) or 0) & PEER_IS_GONE:
         return Verdict.CLOSED  # whatever the records are, the peer's FIN is behind them
     verdict = _look_at_records(layers, seen, may_consume)

@@ -1,6 +1,7 @@
 """The rule tables alone: every row refuses what it is there for, and nothing else refuses."""
 
 import errno
+import functools
 import socket
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from breaks import breaks
 from delayed_answers import kernel_says
 from stalepool import stats
 from stalepool.connection import request_rules
-from stalepool.connection.state import RECORD_LIMIT, SENDING, WAITING, Request
+from stalepool.connection.state import MOST_IN_PIECES, RECORD_LIMIT, SENDING, WAITING, Request
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of
@@ -188,6 +189,22 @@ WORTH_A_RECORD = [
 @pytest.mark.parametrize(("is_worth_it", "facts"), WORTH_A_RECORD)
 def test_a_body_is_recorded_where_it_may_be_sent_again(is_worth_it, facts):
     assert request_rules.is_worth_a_record(request_with(**facts)) is is_worth_it
+
+
+def test_so_many_bodies_in_pieces_are_recorded_at_a_time():
+    """Nobody else keeps the pieces of a file's body. One that fails, or is too large, goes."""
+    put, pieces = functools.partial(request_with, method="PUT"), [b"x", b"x"]
+    recorded = [put(body=pieces) for _ in range(MOST_IN_PIECES)]
+    another, of_one_piece = put(body=[b"x"]), put()
+    assert not request_rules.is_worth_a_record(another)
+    assert request_rules.is_worth_a_record(of_one_piece)
+    recorded.pop().give_up()
+    assert request_rules.is_worth_a_record(another)
+    another.record(b"x")
+    assert not request_rules.is_worth_a_record(put(body=[b"x"]))
+    for request in (another, *recorded):
+        request.record(LARGE)
+    assert request_rules.is_worth_a_record(put(body=[b"x"]))
 
 
 def forgotten(pair):

@@ -93,7 +93,8 @@ EVENTS = {
     "identity": ("NTLM, Negotiate or Kerberos: the connection carries an identity", NOTHING),
     "body": (
         "the body was not recorded as a whole",
-        "nothing to do; a request above 1 MiB, head included, is not recorded",
+        "nothing to do; a request above 1 MiB, head included, is not recorded, nor is the body of "
+        "a file while those of 64 other requests are",
     ),
     "own_connect": (
         "the connection is not opened by urllib3's own code alone (docker's Unix sockets, say), or "
