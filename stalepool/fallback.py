@@ -9,7 +9,7 @@ import functools
 import logging
 import sys
 import traceback
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Set, Tuple
 
 from stalepool.clock import monotonic
 from stalepool.foreign import is_foreign, passed_through
@@ -36,14 +36,16 @@ REASONS = {
 }
 
 _counts: Dict[str, Counter] = {}
+_logged: Set[str] = set()
 #: reason -> the detail of the first fallback
 first_details: Dict[str, str] = {}
 LINES_A_MINUTE = 10  #: the most lines of one message, above DEBUG
 #: message -> (when its minute began, lines in it)
 _lines: Dict[str, Tuple[float, int]] = {}
 _top = logging.getLogger("stalepool")
-#: packages whose functions are the first in a thread, or a green one
+#: packages whose functions are the first ones in a thread, green or not; and HTTP clients
 _START_THREADS = ("threading", "concurrent", "eventlet", "gevent")
+_CLIENTS = ("requests", "botocore", "urllib3", "http", "stalepool")
 _ABOUT = ("checkout", "connect", "fallback", "keystone", "move", "replay", "status")
 _loggers = {about: logging.getLogger("stalepool." + about) for about in _ABOUT}
 
@@ -81,8 +83,10 @@ def fall_back(reason: str, detail: object, stacklevel: int = 2, level: str = "WA
     """
     if _counts.setdefault(reason, Counter()).tick() == 0:
         first_details[reason] = str(detail)
+    if reason not in _logged:
         args = (REASONS[reason], reason, detail)
-        log("fallback", level, "%s (%s): %s", *args, stacklevel=stacklevel + 1)
+        if log("fallback", level, "%s (%s): %s", *args, stacklevel=stacklevel + 1):
+            _logged.add(reason)
 
 
 def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int = 2) -> bool:
@@ -96,8 +100,7 @@ def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int =
     :returns: False in a log handler's thread: another one may log it.
     """
     logger, level = _loggers[about], getattr(logging, level_name)
-    # dictConfig and fileConfig disable all existing loggers that they do not name, which is seldom
-    # intended; to silence a logger, set its level
+    # dictConfig() disables the loggers that it does not name; to silence one, set its level
     logger.disabled = False
     try:
         if sys.is_finalizing() or not _is_wanted(logger, level):
@@ -116,23 +119,27 @@ def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int =
 
 
 def _is_of_a_log_handler(logger: Any) -> bool:
-    """Tell whether this is a log handler, or a thread that its package has started.
+    """Tell whether this is a log handler; or a thread that its package has started, and posts in.
 
-    As it posts, such a thread may hold the lock that its handler waits for.
+    Such a thread may hold the lock that its handler waits for.
     """
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_stack(None)]
     # not all of loguru: a whole service may run under its logger.catch()
     if not {"logging", "logging.handlers", "loguru._handler"}.isdisjoint(modules):
         return True
-    packages = (module.partition(".")[0] for module in reversed(modules))
-    started_by = next((package for package in packages if package not in _START_THREADS), "")
+    packages = [module.partition(".")[0] for module in reversed(modules)]
+    if packages[0] not in _START_THREADS:  # the main thread, or one of a web server's
+        return False
+    started_by = next(package for package in packages if package not in _START_THREADS)
+    posts = next(outer for outer, inner in zip(packages, packages[1:]) if inner in _CLIENTS)
+    of_queues = getattr(sys.modules.get("logging.handlers"), "QueueHandler", logging.NullHandler)
     handlers: Any = []
     while logger is not None:
         handlers += logger.handlers
         logger = logger.parent if logger.propagate else None
-    # one that writes to a stream, as a service's own may, posts nothing
-    posting = [type(each) for each in handlers if not isinstance(each, logging.StreamHandler)]
-    return started_by in {cls.__module__.partition(".")[0] for cls in posting}
+    post_nothing = (logging.StreamHandler, logging.NullHandler, of_queues)
+    posting = [type(each) for each in handlers if not isinstance(each, post_nothing)]
+    return {started_by, posts} <= {cls.__module__.partition(".")[0] for cls in posting}
 
 
 def _is_wanted(logger: logging.Logger, level: int) -> bool:
@@ -166,5 +173,5 @@ def counts() -> Dict[str, int]:
 
 def forget() -> None:
     """Count from zero, as a forked child does, which logs its own fallbacks."""
-    _counts.clear()
-    _lines.clear()
+    for each in (_counts, _logged, _lines):
+        each.clear()

@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,48 +106,76 @@ def test_a_handler_that_posts_through_urllib3(listen):
 
 
 SHIPPER = """
-import logging
+import logging.handlers
 
 class Handler(logging.Handler):
+    def __init__(self, _):
+        logging.Handler.__init__(self)
+        self.lines = []
+
     def emit(self, record):
         self.lines.append(record.name)
 
     def post(self, request):
         assert request("GET", "/").status == 200
+
+class Queue(Handler, logging.handlers.QueueHandler):
+    pass
+
+def run(target):
+    target()
 """
 
 
-def in_a_thread(post):
-    thread = threading.Thread(target=post)
+def in_a_thread(target):
+    thread = threading.Thread(target=target)
     thread.start()
     thread.join()
 
 
-#: who posts -> how, and what is logged of it; after the next request it is said that it is active
-POSTS = {
-    "a thread": (in_a_thread, []),
-    "a pool of threads": (lambda post: ThreadPoolExecutor(1).submit(post).result(), []),
-    "the service": (lambda post: post(), ["stalepool.replay", "stalepool.status"]),
+SAID = ["stalepool.replay", "stalepool.status"]
+#: who asks -> how, the handler's class, and what is logged of it
+WHO_ASKS = {
+    "its thread": (lambda it: in_a_thread(it.post), "Handler", []),
+    "its executor": (lambda it: ThreadPoolExecutor(1).submit(it.post).result(), "Handler", []),
+    "it asks in the main thread": (lambda it: it.post(), "Handler", SAID),
+    # as OpenTelemetry and Sentry wrap what a thread runs
+    "another thread": (lambda it: in_a_thread(functools.partial(it.run, it.ask)), "Handler", SAID),
+    "its thread, and it only queues": (lambda it: in_a_thread(it.post), "Queue", SAID),
 }
 
 
-@pytest.mark.parametrize("who", POSTS)
-def test_a_log_shipper_that_posts_by_itself(who, monkeypatch):
-    """From a thread of its own, perhaps with a lock held for which ``emit()`` would wait."""
-    start, logged = POSTS[who]
+@pytest.mark.parametrize("begin, cls, logged", WHO_ASKS.values(), ids=WHO_ASKS)
+def test_a_log_shipper(begin, cls, logged, monkeypatch):
+    """Its own thread may post with a lock held for which ``emit()`` would wait.
+
+    After the next request it is said that it is active.
+    """
     names = {"__name__": "shipper.handler"}
     exec(SHIPPER, names)
-    handler, logger = names["Handler"](), logging.getLogger("stalepool")
-    handler.lines = []
+    handler, logger = names[cls](None), logging.getLogger("stalepool")
     monkeypatch.setattr(logger, "handlers", [handler])
     monkeypatch.setattr(logger, "level", logging.INFO)
     no_word = breaks("word that it is active", by=False)
     with shim(replay="idempotent"), reused(Close()) as (_, pool), no_word:
+        post = functools.partial(handler.post, pool.request)
+        it = SimpleNamespace(post=post, run=names["run"], ask=functools.partial(get, pool))
         status._make_due()
-        start(functools.partial(handler.post, pool.request))
+        begin(it)
         assert handler.lines == logged
         status._make_due()
         assert (get(pool), handler.lines[-1:]) == (200, ["stalepool.status"])
+
+
+def test_a_first_fallback_that_a_log_handler_meets_is_said_at_the_next(listen):
+    heard, inside = listen(), {"__name__": "logging.handlers", "fall_back": fallback.fall_back}
+    exec("fall_back('unknown_connection', 'first')", inside)
+    assert heard.lines == []
+    for detail in "second", "third":
+        fallback.fall_back("unknown_connection", detail)
+    (line,) = heard.lines
+    assert line.endswith("(unknown_connection): second")
+    assert fallback.counts() == {"unknown_connection": 3}
 
 
 def test_a_handler_that_raises(listen):
