@@ -100,8 +100,9 @@ def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
         names = getattr(vars(cls).get("connect"), "__globals__", {})
         new_connection_error = names.get("NewConnectionError")
         if new_connection_error is not None:
-            bases = new_connection_error.__mro__
-            return (*socket_errors(), *(base for base in bases if base.__name__ == "HTTPError"))
+            found = (names.get("CertificateError"), *new_connection_error.__mro__)
+            wanted = ("CertificateError", "HTTPError")  # the first is a ValueError
+            return (*socket_errors(), *(c for c in found if getattr(c, "__name__", "") in wanted))
     return socket_errors()
 
 

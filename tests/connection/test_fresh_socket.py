@@ -9,6 +9,7 @@ import pytest
 import requests
 import urllib3
 from urllib3.connection import HTTPConnection
+from urllib3.util.ssl_match_hostname import CertificateError
 
 import stalepool
 import stalepool_testing as testing
@@ -243,7 +244,9 @@ class Own(OSError):
     """Of the application."""
 
 
-@pytest.mark.parametrize("error", [Own("x"), socket.timeout("timed out"), ssl.SSLError("pinned")])
+@pytest.mark.parametrize(
+    "error", [Own("x"), socket.timeout("timed out"), ssl.SSLError("x"), CertificateError("x")]
+)
 def test_a_connector_of_the_applications_that_fails(error, monkeypatch):
     """It is no deadline of the caller's: the old connection stays. Nor is a wrapper's."""
     stock, opened = urllib3.util.connection.create_connection, []
