@@ -25,7 +25,7 @@ def examine(path: Path) -> List[Finding]:
         ``Environment=``.
     :raises OSError: it cannot be read; UnicodeDecodeError: it is no text.
     """
-    environ, words, findings = _read(path)
+    environ, words, findings = _read(path, may_be_a_unit=True)
     return [*findings, *_settings(environ), *_start(environ, words)]
 
 
@@ -59,7 +59,7 @@ def _start(environ: Dict[str, str], words: List[str]) -> Iterator[Finding]:
         yield Finding("start", WARNING, "nothing in it switches stalepool on", remedy)
 
 
-def _read(path: Path) -> Tuple[Dict[str, str], List[str], List[Finding]]:
+def _read(path: Path, may_be_a_unit: bool) -> Tuple[Dict[str, str], List[str], List[Finding]]:
     """Return variables, the words of commands, and findings about wrong lines."""
     #: by name in a unit, where an empty value takes back what was there before
     given: Dict[str, List[str]] = {name: [] for name in _OF_A_UNIT}
@@ -67,7 +67,9 @@ def _read(path: Path) -> Tuple[Dict[str, str], List[str], List[Finding]]:
     findings: List[Finding] = []
     with path.open(encoding="utf-8") as file:
         text = file.read(LARGEST_FILE).replace("\\\n", " ")
-    is_unit = any(line.strip() == "[Service]" for line in text.splitlines())
+    # the second is of podman's units
+    sections = ("[Service]", "[Container]") if may_be_a_unit else ()
+    is_unit = any(line.strip() in sections for line in text.splitlines())
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
         name, equals, value = map(str.strip, line.partition("="))
         if not line or line[0] in "#;[" or (is_unit and name not in given):
@@ -98,7 +100,7 @@ def _include(value: str, environ: Dict[str, str], findings: List[Finding]) -> No
     name = value[1:] if value.startswith("-") else value
     for path in sorted(glob.glob(name)) or [name]:
         try:
-            more, _, problems = _read(Path(path))
+            more, _, problems = _read(Path(path), may_be_a_unit=False)
         except (OSError, UnicodeDecodeError) as error:
             if name == value or not isinstance(error, FileNotFoundError):
                 says = "%s cannot be read: %s" % (path, getattr(error, "strerror", None) or error)

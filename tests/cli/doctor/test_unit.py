@@ -34,6 +34,8 @@ FILES = {
     UNIT % "Environment=STALEPOOL=x\nEnvironment=\nEnvironment=STALEPOOL=1": "ok start: STALE",
     UNIT % "Environment=STALEPOOL=1 B=2\nUnsetEnvironment=STALEPOOL B=3": NOT_ON,
     UNIT % "Environment=STALEPOOL=1\nUnsetEnvironment=STALEPOOL=0": "ok start: STALEPOOL=1, where",
+    UNIT % "EnvironmentFile={place}/file\nEnvironment=STALEPOOL=1": "ok start: STALEPOOL=1",
+    "[Container]\nEnvironment=A=b STALEPOOL=1": "ok start: STALEPOOL=1, where pip",
     UNIT % "Environment='STALEPOOL=1": "error file: {place}/file, line 4: No closing quotation",
 }
 
