@@ -32,6 +32,8 @@ def fields(path: str) -> Dict[str, str]:
 
 def user_inside(pid: int, user: int) -> int:
     """Return a process's user by its number in the process's user namespace, user_namespaces(7)."""
+    if os.path.samefile("/proc/%d/ns/user" % pid, "/proc/self/ns/user"):
+        return user  # else the map has the numbers of the parent namespace
     for line in read("/proc/%d/uid_map" % pid).splitlines():
         inside, outside, count = map(int, line.split())
         if outside <= user < outside + count:

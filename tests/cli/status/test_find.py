@@ -59,6 +59,11 @@ def test_a_service_in_a_user_namespace(at, flaky, place, status):
     with Started(SERVICE + "ask()", flaky.port, command=command, **at) as service:
         assert [path.name for path in place.parent.iterdir()] == ["stalepool-1000"]
         assert "discarded 0 connections" in status(service.pid).stdout
+    # and who is in there, too, gives users the same numbers
+    script = (
+        "import os; from stalepool.cli.status import proc; print(proc.user_inside(os.getpid(), 0))"
+    )
+    assert child(*command, "-c", script).stdout == "0\n"
 
 
 NO_PATCH = "import urllib3.connectionpool as p\np.is_connection_dropped = lambda c: False\n"
