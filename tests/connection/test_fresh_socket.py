@@ -8,8 +8,7 @@ import ssl
 import pytest
 import requests
 import urllib3
-from urllib3.connection import HTTPConnection
-from urllib3.util.ssl_match_hostname import CertificateError
+from urllib3.connection import CertificateError, HTTPConnection
 
 import stalepool
 import stalepool_testing as testing
