@@ -11,6 +11,7 @@ import urllib3
 
 from breaks import breaks
 from delayed_answers import kernel_says
+from replay_tools import ToAUnixSocket
 from stalepool import stats
 from stalepool.connection import request_rules
 from stalepool.connection.state import MOST_IN_PIECES, RECORD_LIMIT, SENDING, WAITING, Request
@@ -67,11 +68,6 @@ def request_with(
     request.is_reused, request.is_replayed = is_reused, is_replayed
     state.phase = phase
     return request
-
-
-class ToAUnixSocket(urllib3.connection.HTTPConnection):
-    def connect(self):
-        raise NotImplementedError
 
 
 LENGTH = "Content-Length: 10"

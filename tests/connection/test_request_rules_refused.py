@@ -7,13 +7,22 @@ import socket
 from typing import Any, Callable, Dict, NamedTuple
 
 import pytest
-from urllib3.connection import HTTPConnection
 
 import stalepool
 import stalepool_testing as testing
 from oracle import LARGE, SMALL_BUFFERS, RefuseEarly
 from pools import DEFAULTS, counters, pooled_connection, shim, wait_idle
-from replay_tools import ECHO, Late, asked, kind_of, outcome, reused, send, side_by_side
+from replay_tools import (
+    ECHO,
+    Late,
+    ToAUnixSocket,
+    asked,
+    kind_of,
+    outcome,
+    reused,
+    send,
+    side_by_side,
+)
 from stalepool_testing import Close, ProcessThenClose, ProcessThenReset, Reset, Respond, Silence
 
 pytestmark = pytest.mark.usefixtures("defaults")
@@ -38,13 +47,6 @@ def late(step, **options):
     """A gateway gives up (FIN), or a request kills its worker (RST)."""
     settings = {"replay_within_s": 0.1}
     return Case("peer_had_it", step=Late(step, 0.3), settings=settings, options=options)
-
-
-class ToAUnixSocket(HTTPConnection):
-    """As docker's; to which address does not matter here."""
-
-    def connect(self):
-        super().connect()
 
 
 OF_ITS_OWN = {"connection_class": ToAUnixSocket}
