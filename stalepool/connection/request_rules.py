@@ -91,7 +91,6 @@ REPLAY_RULES: Rules = {
     "own_connect": lambda request: may_be_copied(request.conn()),
 }
 
-
 #: those that are decided once the head is out
 _OF_THE_HEAD = {n: REPLAY_RULES[n] for n in REPLAY_RULES if n not in ("body", "own_connect")}
 

@@ -36,7 +36,9 @@ SENDING, WAITING, UPGRADED = "sending", "waiting", "upgraded"
 
 #: bytes of a request, head included, that are recorded for a replay
 RECORD_LIMIT = 1 << 20
-MOST_IN_PIECES = 64  #: requests at a time whose body, sent in pieces, is recorded: 64 MiB
+#: requests at a time whose body is sent in pieces, as a file's is: the record alone keeps those
+MOST_IN_PIECES = 64
+in_pieces: weakref.WeakSet[Request] = weakref.WeakSet()
 NOTHING_LEFT_S = 0.001  #: what is left of a limit that has run out
 
 _content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.I).search
@@ -130,10 +132,6 @@ class State:
             self.phase = IDLE
 
 
-#: the requests whose body is sent in pieces, which the record alone keeps, as of a file
-in_pieces: weakref.WeakSet[Request] = weakref.WeakSet()
-
-
 class Request:
     """A request from its first bytes on. To make one is a transition of its state."""
 
@@ -171,16 +169,17 @@ class Request:
         is_bytes = isinstance(data, (bytes, bytearray, memoryview))
         self.size += memoryview(data).nbytes if is_bytes else RECORD_LIMIT + 1
         if self.size <= RECORD_LIMIT:
-            if len(self.sent) == 2:
-                in_pieces.add(self)
             self.sent.append(b"" if self.settings.is_audit else bytes(data))  # only counted
+            if len(self.sent) == 3:
+                in_pieces.add(self)
         else:
             self.stop_recording()
 
     def stop_recording(self) -> None:
         """Record no more, and keep only the head: it is too large, or will not be sent again."""
         self.is_recorded = False
-        in_pieces.discard(self)
+        if len(self.sent) > 2:
+            in_pieces.discard(self)
         del self.sent[1:]
 
     def give_up(self) -> None:
@@ -285,6 +284,7 @@ def is_of_another_process(raw: RawSocket) -> bool:
 
 def _begin_anew() -> None:
     """Forget the requests in flight, which may end unseen; urllib3 sends the rest of them alone."""
+    in_pieces.clear()  # in a forked child the frames of the other threads keep theirs for good
     for state in list(_states.values()):
         state.full_check_from_s, state.poll, state.request = 0.0, None, None
         if state.phase is CHECKED:

@@ -11,6 +11,7 @@ import urllib3
 
 from breaks import breaks
 from delayed_answers import kernel_says
+from pools import shim
 from replay_tools import ToAUnixSocket
 from stalepool import stats
 from stalepool.connection import request_rules
@@ -201,6 +202,15 @@ def test_so_many_bodies_in_pieces_are_recorded_at_a_time():
     for request in (another, *recorded):
         request.record(LARGE)
     assert request_rules.is_worth_a_record(put(body=[b"x"]))
+
+
+def test_after_an_install_or_a_fork_none_of_the_bodies_before_counts():
+    """They are not sent again; and a forked child has the frames of threads that are gone."""
+    before = [request_with(method="PUT", body=[b"x", b"x"]) for _ in range(MOST_IN_PIECES)]
+    another = request_with(method="PUT", body=[b"x"])
+    assert not request_rules.is_worth_a_record(another)
+    with shim():
+        assert request_rules.is_worth_a_record(another) and before
 
 
 def forgotten(pair):
