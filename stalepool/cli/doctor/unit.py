@@ -85,14 +85,21 @@ def _read(path: Path, may_be_a_unit: bool) -> Tuple[Dict[str, str], List[str], L
         except ValueError as error:
             says = "%s, line %d: %s" % (path, number, error)
             findings.append(Finding("file", ERROR, says, "Correct the line."))
-    environ.update(word.partition("=")[::2] for word in given["Environment"])
-    for file_or_pattern in given["EnvironmentFile"]:  # these come after all variables of the unit
+    if is_unit:
+        environ = _variables(given, findings)
+    return environ, given["ExecStart"], findings
+
+
+def _variables(given: Dict[str, List[str]], findings: List[Finding]) -> Dict[str, str]:
+    """Return the variables of a unit: its own, those of its files, less those that it takes out."""
+    environ = dict(word.partition("=")[::2] for word in given["Environment"])
+    for file_or_pattern in given["EnvironmentFile"]:
         _include(file_or_pattern, environ, findings)
     for word in given["UnsetEnvironment"]:
         name, equals, value = word.partition("=")
         if not equals or environ.get(name) == value:
             environ.pop(name, None)
-    return environ, given["ExecStart"], findings
+    return environ
 
 
 def _include(value: str, environ: Dict[str, str], findings: List[Finding]) -> None:

@@ -58,14 +58,15 @@ def _block(service: Service) -> List[str]:
 def what_is_not_counted(service: Service) -> List[str]:
     """Say which counts are missing, or may be: those since the last write, and of ended workers."""
     busy = [seen for seen in service.seen if seen["totals"]["checkouts"]] or service.seen
-    oldest_s = time.time() - min(seen["written_at"] for seen in busy)  # not a master's
-    began, lines = [seen["since"] for seen in service.seen], []
+    now, lines = time.time(), []
+    oldest_s = now - min(seen["written_at"] for seen in busy)  # not a master's
+    began = [seen["since"] for seen in service.seen]
     if oldest_s > OLD_S:
         lines.append("as of %s ago: a process writes when it is answered" % duration(oldest_s))
     if max(began) - min(began) >= MUCH_LATER_S:
         lines.append(
             "the youngest process began %s ago: counts of workers that have ended are not included "
-            "(STALEPOOL_SUMMARY_S logs them)" % duration(time.time() - max(began))
+            "(STALEPOOL_SUMMARY_S logs them)" % duration(now - max(began))
         )
     return lines
 
