@@ -10,7 +10,8 @@ TYPE_CHECKING = False  # as mypy understands it, without importing typing
 if TYPE_CHECKING:
     from typing import Any, Mapping, NoReturn
 
-PREFIX, AUTO = "STALEPOOL_", "auto"
+PREFIX = "STALEPOOL_"
+AUTO = "auto"
 
 DAY_S = 86400
 DEAD_PROBES = 3  #: unanswered probes of a peer that is dead, while a request waits

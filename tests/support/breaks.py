@@ -13,7 +13,6 @@ PARTS = {
     "answer's note": "stalepool.stats.Knowledge.note_answered",
     "clock of the fast check": "stalepool.connection.checkout.monotonic",
     "clock of the log": "stalepool.fallback.monotonic",
-    "word that it is active": "stalepool.status._has_said",
     "clock of the states": "stalepool.connection.state.monotonic",
     "clock of the wait on silence": "stalepool.connection.silence.monotonic",
     "clock of what was learnt": "stalepool.stats.monotonic",
@@ -46,6 +45,7 @@ PARTS = {
     "TCP_INFO's system call": "stalepool.sockets.tcp_info.RawSocket",
     "time limit": "stalepool.connection.answer.timeout_of",
     "unregister": "stalepool.patching.import_hook.unregister",
+    "word that it is active": "stalepool.status._has_said",
 }
 
 
