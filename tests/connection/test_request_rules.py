@@ -15,7 +15,14 @@ from pools import shim
 from replay_tools import ToAUnixSocket
 from stalepool import stats
 from stalepool.connection import request_rules
-from stalepool.connection.state import MOST_IN_PIECES, RECORD_LIMIT, SENDING, WAITING, Request
+from stalepool.connection.state import (
+    MOST_IN_PIECES,
+    RECORD_LIMIT,
+    SENDING,
+    WAITING,
+    Request,
+    in_pieces,
+)
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of
@@ -190,6 +197,7 @@ def test_a_body_is_recorded_where_it_may_be_sent_again(is_worth_it, facts):
 
 def test_so_many_bodies_in_pieces_are_recorded_at_a_time():
     """Nobody else keeps the pieces of a file's body. One that fails, or is too large, goes."""
+    in_pieces.clear()  # those of other tests stay until the collector comes
     put, pieces = functools.partial(request_with, method="PUT"), [b"x", b"x"]
     recorded = [put(body=pieces) for _ in range(MOST_IN_PIECES)]
     another, of_one_piece = put(body=[b"x"]), put()
