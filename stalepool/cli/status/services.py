@@ -37,11 +37,17 @@ class Service(NamedTuple):
         return max((seen["written_at"] - seen["since"] for seen in self.seen), default=0.0)
 
     def counted(self) -> Dict[str, Any]:
-        """Return ``totals``, ``fallbacks`` and ``origins``, summed over the processes."""
+        """Return ``totals``, ``fallbacks`` and ``origins``, summed over the processes.
+
+        What was learnt of an origin is no sum: :meth:`knowledge`.
+        """
         parts = [
             {key: seen[key] for key in ("totals", "fallbacks", "origins")} for seen in self.seen
         ]
-        return stats.summed(parts)
+        counted = stats.summed(parts)
+        for origin in counted["origins"].values():
+            del origin["knowledge"]
+        return counted
 
     def knowledge(self, origin: str) -> List[Dict[str, Any]]:
         """Return what each process has learnt of an origin."""

@@ -40,6 +40,8 @@ def test_workers_are_summed_and_shown_each_on_request(at, flaky, status):
     (mine,) = [number for number, pids in enumerate(notes) if service.pid in pids]
     assert notes[mine] == {**dict.fromkeys((service.pid, *workers)), workers[2]: find.FORKED}
     assert together[mine]["totals"]["checkouts"] == 4
+    (summed,) = together[mine]["origins"].values()
+    assert summed["checkouts"] == 4 and "knowledge" not in summed  # idle limits make no sum
     assert "%s (pid %d)" % (find.FORKED, workers[2]) in shown
     by_pid = {s["processes"][0]["pid"]: s for s in each}
     assert set(by_pid) >= {service.pid, *workers}
