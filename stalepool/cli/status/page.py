@@ -14,9 +14,9 @@ from stalepool.cli.status.services import Service
 from stalepool.status_file import INTERVAL_S
 from stalepool.summary import count, duration
 
-#: a status that is older than this says so: it lacks what came less than five seconds after it
+#: a status that is older than this says so: what came in the five seconds after it may be missing
 OLD_S = 2 * INTERVAL_S
-#: of processes that began so long after another one it is said that some may have ended
+#: if a process began so much later than another one, workers may have ended, and the page says so
 MUCH_LATER_S = 60.0
 
 
@@ -28,7 +28,7 @@ def page(services: List[Service]) -> str:
 def nobody() -> str:
     """Say that no process runs with the shim, among those that may be asked."""
     of_whom = "of this machine" if os.geteuid() == 0 else "of yours (root may ask those of others)"
-    return "No process %s runs with the shim. One shows once it has imported urllib3." % of_whom
+    return "No process %s runs with the shim. A process is shown once it has imported urllib3." % of_whom
 
 
 def _block(service: Service) -> List[str]:
@@ -62,7 +62,7 @@ def what_is_not_counted(service: Service) -> List[str]:
     oldest_s = now - min(seen["written_at"] for seen in busy)  # not a master's
     began = [seen["since"] for seen in service.seen]
     if oldest_s > OLD_S:
-        lines.append("as of %s ago: a process writes when it is answered" % duration(oldest_s))
+        lines.append("as of %s ago: a process writes its status after an answer" % duration(oldest_s))
     if max(began) - min(began) >= MUCH_LATER_S:
         lines.append(
             "the youngest process began %s ago: counts of workers that have ended are not included "
@@ -159,5 +159,5 @@ def learnt(service: Service, origin: str, seen: Dict[str, Any]) -> List[str]:
     until = max((k["written_at"] + k["moves_stopped_for_s"] for k in stopped), default=0.0)
     if until > time.time():
         clock = time.strftime("%H:%M", time.localtime(until))
-        facts.append("no moves until %s: the last one failed or was slow" % clock)
+        facts.append("no moves near an idle limit until %s" % clock)
     return facts

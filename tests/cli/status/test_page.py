@@ -34,7 +34,7 @@ def test_what_came_after_the_last_write_is_not_counted():
     seen["written_at"] = time.time() - 15
     seen["since"] = seen["written_at"] - 30
     for write in (page.page, report.report):
-        assert "as of 15 s ago: a process writes when it is answered" in write([service])
+        assert "as of 15 s ago: a process writes its status after an answer" in write([service])
     assert "audit for 30 s" in page.page([service])
 
 
@@ -73,7 +73,7 @@ def test_what_was_learnt_is_said_in_words():
     assert page.learnt(service, "http://a:1", {"died_idle_s": {"5.01": 3}}) == [
         "closes idle connections at about 5.01 s (3 deaths)",
         "swallows keepalive probes",
-        "no moves until %s: the last one failed or was slow"
+        "no moves near an idle limit until %s"
         % time.strftime("%H:%M", time.localtime(now + 300)),
     ]
 
