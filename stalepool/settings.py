@@ -114,7 +114,7 @@ SETTINGS: dict[str, tuple[Choice | Number | Directory, Any, str]] = {
     "replay_within_s": (
         Seconds(0, 3600),
         2.0,
-        "no replay if the peer acknowledged the whole request, and closed more than this later",
+        "no replay if the peer acknowledged all of it, and closed more than this after the send",
     ),
     "silence_s": (
         Seconds(1, 3600, "off"),

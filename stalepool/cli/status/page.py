@@ -28,7 +28,8 @@ def page(services: List[Service]) -> str:
 def nobody() -> str:
     """Say that no process runs with the shim, among those that may be asked."""
     of_whom = "of this machine" if os.geteuid() == 0 else "of yours (root may ask those of others)"
-    return "No process %s runs with the shim. A process is shown once it has imported urllib3." % of_whom
+    text = "No process %s runs with the shim. A process is shown once it has imported urllib3."
+    return text % of_whom
 
 
 def _block(service: Service) -> List[str]:
@@ -62,7 +63,8 @@ def what_is_not_counted(service: Service) -> List[str]:
     oldest_s = now - min(seen["written_at"] for seen in busy)  # not a master's
     began = [seen["since"] for seen in service.seen]
     if oldest_s > OLD_S:
-        lines.append("as of %s ago: a process writes its status after an answer" % duration(oldest_s))
+        text = "as of %s ago: a process writes its status after an answer"
+        lines.append(text % duration(oldest_s))
     if max(began) - min(began) >= MUCH_LATER_S:
         lines.append(
             "the youngest process began %s ago: counts of workers that have ended are not included "

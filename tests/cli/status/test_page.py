@@ -73,8 +73,7 @@ def test_what_was_learnt_is_said_in_words():
     assert page.learnt(service, "http://a:1", {"died_idle_s": {"5.01": 3}}) == [
         "closes idle connections at about 5.01 s (3 deaths)",
         "swallows keepalive probes",
-        "no moves near an idle limit until %s"
-        % time.strftime("%H:%M", time.localtime(now + 300)),
+        "no moves near an idle limit until %s" % time.strftime("%H:%M", time.localtime(now + 300)),
     ]
 
 
