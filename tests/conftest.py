@@ -50,6 +50,13 @@ def pytest_xdist_auto_num_workers():
     return 2 * (os.cpu_count() or 1)
 
 
+def pytest_make_parametrize_id(val):
+    """A row of facts is named by them, so that a failure says which one it was."""
+    if isinstance(val, (dict, list, tuple)):
+        return re.sub(r"[][(){}'\"]| at 0x\w+", "", repr(val))[:60]
+    return None
+
+
 def pytest_collection_modifyitems(config, items):
     lanes.choose(config, items)
 
