@@ -108,5 +108,5 @@ def table(findings: List[Finding]) -> str:
             )
             start = " " * len(start)
     counts = [sum(finding.level == level for finding in findings) for level in LEVELS]
-    lines.append("%d ok, %d to look at, %d wrong" % tuple(counts))
+    lines.append("ok: %d, warning: %d, error: %d" % tuple(counts))
     return "\n".join(lines)

@@ -24,7 +24,7 @@ Facts = Dict[str, Any]
 #: level, a sentence, and a sentence of remedy
 Answers = Iterator[Tuple[str, str, str]]
 
-#: the first major.minor that is known to fit, and the first that is not
+#: the first major.minor that is known to fit, and the first that is not known to
 _OLDEST_URLLIB3, _UNKNOWN_URLLIB3 = (1, 26), (3, 0)
 
 
@@ -36,7 +36,7 @@ def python(facts: Facts) -> Answers:
     if facts["implementation"] != "cpython":
         yield ERROR, says, "Run the service with CPython: others are not supported."
     elif facts["system"] != "Linux":
-        yield WARNING, says, "Expect less here: only Linux's kernel has all that stalepool asks."
+        yield WARNING, says, "Expect less here: only Linux tells stalepool all it asks for."
     else:
         yield OK, says, ""
 
@@ -82,13 +82,16 @@ def versions(facts: Facts) -> Answers:
 
 def urllib3(facts: Facts) -> Answers:
     version = facts["versions"].get("urllib3")
-    if "import_error" in facts or not version:
-        why = facts.get("import_error", "no watched process imported it")
+    if "import_error" in facts:
+        says = "no urllib3: %s" % facts["import_error"]
+        yield WARNING, says, "Run the doctor in the Python of the service."
+        return
+    if not version:
         remedy = (
             "Look at the Python that the service really runs in. Workers that are spawned, not "
             "forked, are not watched: stalepool status shows them."
         )
-        yield WARNING, "no urllib3: %s" % why, remedy
+        yield WARNING, "no urllib3: no watched process imported it", remedy
         return
     numbers = tuple(int(n) for n in version.split(".")[:2] if n.isdigit())
     if not _OLDEST_URLLIB3 <= numbers < _UNKNOWN_URLLIB3:
@@ -105,7 +108,7 @@ def patches(facts: Facts) -> Answers:
     if isinstance(chosen, str) or not chosen.enabled or not facts["pools"]:
         return  # another question reports it
     for name in snapshot["unpatched"]:
-        remedy = "Use a urllib3 that stalepool was made for."
+        remedy = "Use urllib3 1.26 or 2."
         if name.startswith("keystoneauth1.") and not facts["versions"].get("wrapt"):
             remedy = "Install wrapt 1.14 or later."
         yield ERROR, "not patched: %s" % name, remedy
@@ -116,7 +119,8 @@ def patches(facts: Facts) -> Answers:
         yield ERROR, says, "Look for a line of stalepool on stderr or in the log, which says why."
     for reason in snapshot.get("fallbacks", ()):
         if reason != "patch_missing":
-            yield WARNING, "fell back to urllib3: %s" % reason, "Look for its line in the log."
+            remedy = "Look for its line on stderr or in the log."
+            yield WARNING, "fell back to urllib3: %s" % reason, remedy
 
 
 def copies(facts: Facts) -> Answers:
@@ -152,7 +156,7 @@ def forks(facts: Facts) -> Answers:
     """Find forked workers whose Python is not told of the fork."""
     if facts["uwsgi"] and not {"lazy-apps", "lazy", "py-call-osafterfork"} & set(facts["uwsgi"]):
         says = "uWSGI forks its workers without telling Python"
-        remedy = "Set lazy-apps or py-call-osafterfork: workers share the master's connections."
+        remedy = "Set lazy-apps or py-call-osafterfork: now workers share the master's connections."
         yield WARNING, says, remedy
 
 
@@ -181,7 +185,7 @@ def keepalive(facts: Facts) -> Answers:
     if chosen.keepalive == "off" or chosen.mode == "audit" or is_set:
         yield OK, says, ""
     else:
-        remedy = "Find what else sets keepalive in this process: the shorter total has stayed."
+        remedy = "Find what else sets keepalive in this process: its total is shorter, so it stays."
         yield WARNING, says, remedy
 
 
@@ -197,7 +201,7 @@ def kernel(facts: Facts) -> Answers:
         remedy = "Raise net.ipv4.tcp_retries2 to 8 at least: now a short outage ends connections."
         yield WARNING, says, remedy
     elif retries > 10 and not isinstance(chosen, str) and chosen.silence_s is None:
-        remedy = "Set silence_s, or lower tcp_retries2: a peer that is gone costs 15 minutes."
+        remedy = "Set silence_s, or lower tcp_retries2: now a vanished peer costs 15 minutes."
         yield WARNING, says, remedy
     else:
         yield OK, says, ""

@@ -49,7 +49,7 @@ def _start(environ: Dict[str, str], words: List[str]) -> Iterator[Finding]:
         remedy = "Write STALEPOOL=1: no other value switches it on."
         yield Finding("start", WARNING, "STALEPOOL=%s does nothing" % switch, remedy)
     elif switch == "1" or "STALEPOOL=1" in words:
-        yield Finding("start", OK, "STALEPOOL=1, where pip has installed stalepool")
+        yield Finding("start", OK, "by STALEPOOL=1, if pip has installed stalepool there")
     elif "stalepool run " in command:
         yield Finding("start", OK, "by stalepool run")
     elif INJECT_DIR.parts[-2:] in (Path(p).parts[-2:] for p in path.split(":")):

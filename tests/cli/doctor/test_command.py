@@ -33,7 +33,7 @@ def test_a_table_for_people(tmp_path, stalepool_here):
 def test_a_table_of_long_words():
     found = [Finding("x", ERROR, "a" * 200 + " b", "c " * 100), Finding("longer", WARNING, "d")]
     text = table(found)
-    assert "a" * 200 in text and text.endswith("0 ok, 1 to look at, 1 wrong")
+    assert "a" * 200 in text and text.endswith("ok: 0, warning: 1, error: 1")
     assert "\nwarning  longer  d\n" in text
     assert max(len(line) for line in text.splitlines() if "aa" not in line) <= 100
 

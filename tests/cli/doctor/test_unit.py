@@ -26,16 +26,17 @@ FILES = {
     UNIT % "User=nova\nExecStart=/bin/stalepool run /bin/x": "ok start: by stalepool run",
     UNIT % "EnvironmentFile={place}/more": "error settings: STALEPOOL_MODE='activ' is not accepted",
     UNIT % "EnvironmentFile=/no/such": "warning file: /no/such cannot be read: No such file",
-    UNIT % "EnvironmentFile=-/no/such\nEnvironment=STALEPOOL=1": "ok start: STALEPOOL=1, where pip",
-    UNIT % "ExecStart=/bin/x it's\nEnvironment = STALEPOOL=1": "ok start: STALEPOOL=1, where pip",
-    UNIT % "ExecStart = /usr/bin/env STALEPOOL=1 /bin/x": "ok start: STALEPOOL=1, where pip",
+    UNIT % "EnvironmentFile=-/no/such\nEnvironment=STALEPOOL=1": "ok start: by STALEPOOL=1",
+    UNIT % "ExecStart=/bin/x it's\nEnvironment = STALEPOOL=1": "ok start: by STALEPOOL=1",
+    UNIT % "ExecStart = /usr/bin/env STALEPOOL=1 /bin/x": "ok start: by STALEPOOL=1",
     # whatever comes after it in the unit
     UNIT % "EnvironmentFile={place}/m*\nEnvironment=STALEPOOL_MODE=audit": "error settings: STALE",
-    UNIT % "Environment=STALEPOOL=x\nEnvironment=\nEnvironment=STALEPOOL=1": "ok start: STALE",
+    UNIT
+    % "Environment=STALEPOOL=x\nEnvironment=\nEnvironment=STALEPOOL=1": "ok start: by STALEPOOL=1",
     UNIT % "Environment=STALEPOOL=1 B=2\nUnsetEnvironment=STALEPOOL B=3": NOT_ON,
-    UNIT % "Environment=STALEPOOL=1\nUnsetEnvironment=STALEPOOL=0": "ok start: STALEPOOL=1, where",
-    UNIT % "EnvironmentFile={place}/file\nEnvironment=STALEPOOL=1": "ok start: STALEPOOL=1",
-    "[Container]\nEnvironment=A=b STALEPOOL=1": "ok start: STALEPOOL=1, where pip",
+    UNIT % "Environment=STALEPOOL=1\nUnsetEnvironment=STALEPOOL=0": "ok start: by STALEPOOL=1",
+    UNIT % "EnvironmentFile={place}/file\nEnvironment=STALEPOOL=1": "ok start: by STALEPOOL=1",
+    "[Container]\nEnvironment=A=b STALEPOOL=1": "ok start: by STALEPOOL=1",
     UNIT % "Environment='STALEPOOL=1": "error file: {place}/file, line 4: No closing quotation",
 }
 
