@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import Any, Callable, Mapping, Protocol
 
 TIMEOUT_S = 2.0
@@ -108,6 +109,8 @@ def factory_of(name: str) -> Factory:
     :raises ValueError: the name is neither, or cannot be imported; the text is one sentence.
     """
     if name in CLIENTS:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(f"--client {name}: it is not installed here")
         return CLIENTS[name]
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):

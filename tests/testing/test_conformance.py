@@ -72,6 +72,12 @@ def test_no_such_client_is_a_wrong_usage(client, words):
         plugin.pytest_configure(config)
 
 
+def test_a_client_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(CLIENTS, "no_such", CLIENTS["urllib3"])
+    with pytest.raises(ValueError, match=r"^--client no_such: it is not installed here$"):
+        factory_of("no_such")
+
+
 @pytest.mark.full
 def test_the_comparison_page_is_made_of_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
