@@ -188,3 +188,22 @@ def make_replayed(original: Any, module: Any) -> Any:
             return bool(getattr(made_of, "stalepool_replayed", False))
 
     return Replayed()
+
+
+def make_sock_shutdown(original: Any, module: Any) -> Any:
+    """Return the descriptor of what ``HTTPResponse.shutdown()`` of urllib3 2.x calls.
+
+    urllib3 takes it off the socket before the answer comes; that to a replay comes on another one.
+    """
+
+    class SockShutdown:
+        def __get__(self, response: Any, owner: Any = None) -> Any:
+            if response is None:
+                raise AttributeError("_sock_shutdown")
+            file = response.stalepool_replayed and response._original_response.fp
+            return file.raw._sock.shutdown if file else vars(response).get("_sock_shutdown")
+
+        def __set__(self, response: Any, taken: Any) -> None:
+            vars(response)["_sock_shutdown"] = taken
+
+    return SockShutdown()

@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from stalepool import fallback, runtime
-from stalepool.connection.answer import make_replayed, make_response_class
+from stalepool.connection.answer import make_replayed, make_response_class, make_sock_shutdown
 from stalepool.connection.checkout import make_is_connection_dropped
 from stalepool.connection.connect import make_new_conn
 from stalepool.connection.send import make_send
@@ -76,6 +76,7 @@ PATCHES = (
     Patch(POOL, "HTTPConnection", "response_class", ("sock", "..."), _class, make_response_class),
     # what urllib3 1.26 and 2.x call it
     Patch(POOL, "HTTPResponse BaseHTTPResponse", "stalepool_replayed", None, None, make_replayed),
+    Patch(POOL, "HTTPResponse BaseHTTPResponse", "_sock_shutdown", None, None, make_sock_shutdown),
     Patch(SOCKS, "SOCKSConnection", "_new_conn", ("self",), _method, make_new_conn),
     Patch(SESSION, "Session", "request", ("self", "url", "..."), None, make_request),
 )

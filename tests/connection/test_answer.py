@@ -22,7 +22,7 @@ from breaks import breaks
 from pools import counters, get, pooled_connection, serving, shim, stock
 from replay_tools import asked, outcome, reset_after_checkout, reused, send
 from stalepool.connection.state import find
-from stalepool_testing import Close, HalfStatusLine, Respond
+from stalepool_testing import Close, HalfStatusLine, Respond, SlowAnswer
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -37,6 +37,23 @@ def test_an_answer_to_a_request_from_before_an_uninstall():
             assert (response.status, response.read()) == (200, b"")
         assert stalepool.snapshot()["fallbacks"] == {}
         pool._put_conn(conn)
+
+
+@pytest.mark.skipif(not hasattr(urllib3.HTTPResponse, "shutdown"), reason="as before urllib3 2.3")
+@pytest.mark.parametrize("tls", [None, "TLSv1.3"])
+def test_shutdown_ends_the_answer_to_a_replay(tls):
+    """A client's ``close()`` calls it, so that it need not wait for the thread that reads."""
+    ends = []
+    for who, lost in ((stock(), ()), (shim(replay="idempotent"), (Close(),))):
+        with who, reused(*lost, SlowAnswer(20), tls=tls) as (_, pool):
+            response = pool.request("GET", "/", preload_content=False)
+            assert response.shutdown() is None
+            with pytest.raises(Exception) as read:
+                response.read()
+            ends.append(repr(read.value))
+            response.close()
+    assert ends[0] == ends[1]
+    assert not hasattr(urllib3.HTTPResponse, "_sock_shutdown")
 
 
 def test_a_broken_status_line_is_no_fallback():
