@@ -31,17 +31,20 @@ def _search(pattern: bytes, *words: str) -> Callable[[bytes], Any]:
 
 
 _header = functools.partial(_search, rb"\r\n(?:%s)[ \t]*:")
-_credential = functools.partial(_search, rb"\r\n(?:proxy-)?authorization[ \t]*:[ \t]*(?:%s)\b")
+_CREDENTIAL = rb"\r\n(?:proxy-)?authorization[ \t]*:[ \t]*(?:%s)\b"
+_credential = functools.partial(_search, _CREDENTIAL)
 
 # a token, a target and a version, RFC 9112, section 3; bounded, since a body may have no spaces
 _is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/1\.[01]\r\n").match
 _key_header = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
-_is_for_one_use = _credential("oauth", "dpop", "hawk", "eg1-hmac-sha256")
+_ONE_USE = _CREDENTIAL + rb"|^\S+ \S*[?&]oauth_nonce="  # in the URL: RFC 5849, section 3.5.3
+_is_for_one_use = _search(_ONE_USE, "oauth", "dpop", "hawk", "eg1-hmac-sha256")
 #: if the first sending succeeded, the answer to the second would be 412, 416 or 409
 _has_a_precondition = _header(
-    "if-match", "if-none-match", "if-unmodified-since", "if", "content-range", "x-[a-z]+-if-[a-z-]+"
+    *("if-match", "if-none-match", "if-unmodified-since", "if", "content-range"),
+    *("x-[a-z]+-if-[a-z-]+", "x-ms-blob-condition-[a-z]+"),  # Google's and Azure's
 )
 #: schemes that authenticate a connection and not a request (RFC 4559, MS-NTHT)
 _IDENTITY_SCHEMES = ("ntlm", "negotiate", "kerberos")

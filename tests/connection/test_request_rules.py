@@ -46,6 +46,7 @@ def request_with(
     within_s=2,
     phase=WAITING,
     method="GET",
+    target="/",
     headers=(),
     body=(),
     is_reused=True,
@@ -57,7 +58,7 @@ def request_with(
     **facts,
 ):
     """A request that every rule consents to, with some facts otherwise."""
-    head = "\r\n".join(["%s / HTTP/1.1" % method, "Host: x", *headers, "", ""])
+    head = "\r\n".join(["%s %s HTTP/1.1" % (method, target), "Host: x", *headers, "", ""])
     knowledge = Knowledge()
     knowledge.has_answered = has_answered
     knowledge.window_until = NOW + 0.5 if window_is_open else None
@@ -96,6 +97,7 @@ REFUSED = [
     ("precondition", {"method": "DELETE", "headers": ["If: (<urn:lock>)"]}),
     ("precondition", {"method": "PUT", "headers": ["Content-Range: bytes 0-9/20"]}),
     ("precondition", {"method": "PUT", "headers": ["x-goog-if-generation-match: 0"]}),
+    ("precondition", {"method": "PUT", "headers": ["x-ms-blob-condition-appendpos: 0"]}),
     ("dialogue", {"headers": ["Expect: 100-continue"]}),
     ("dialogue", {"headers": ["Upgrade: h2c"]}),
     ("dialogue", {"headers": ["Transfer-Encoding: chunked"], "phase": SENDING}),
@@ -104,6 +106,7 @@ REFUSED = [
     ("credential", {"headers": ["Authorization: Hawk id=x, nonce=x"]}),
     ("credential", {"headers": ["Authorization: EG1-HMAC-SHA256 client_token=x"]}),
     ("credential", {"headers": ["Proxy-Authorization: OAuth x"]}),
+    ("credential", {"target": "/?oauth_token=x&oauth_nonce=x"}),
     ("identity", {"is_bound": True}),
     ("identity", {"headers": ["Authorization: NTLM x"]}),
     ("identity", {"headers": ["Authorization: Negotiate x"]}),
@@ -131,6 +134,7 @@ SENT_AGAIN = [
     {"headers": ["If-Match: x", "If-None-Match: x", "If-Unmodified-Since: x", "If: x"]},
     {"headers": ["Authorization: Basic x"]},
     {"headers": ["Authorization: Bearer oauth"]},
+    {"target": "/oauth_nonce=x", "headers": ["X-Note: /?oauth_nonce=x"]},
     {"headers": ["X-Upgrade: h2c", "X-Note: Expect: 100-continue"]},
 ]
 

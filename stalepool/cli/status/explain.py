@@ -87,7 +87,7 @@ EVENTS = {
         NOTHING,
     ),
     "credential": (
-        "Authorization: OAuth, DPoP, Hawk or EdgeGrid, which is valid for one use only",
+        "a credential for one use: OAuth 1, in the URL, too, DPoP, Hawk or EdgeGrid",
         NOTHING,
     ),
     "identity": ("NTLM, Negotiate or Kerberos: the connection carries an identity", NOTHING),
