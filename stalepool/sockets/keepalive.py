@@ -115,7 +115,8 @@ def _ours(settings: Settings) -> Keepalive:
 
 
 def _set(layers: Layers, options: Sequence[Any], values: Sequence[int]) -> None:
-    for option, value in zip(options, values):
+    # the count first: if the kernel, or a sandbox, refuses it, the others would give up too soon
+    for option, value in zip(options[::-1], values[::-1]):
         RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, option, value)
 
 

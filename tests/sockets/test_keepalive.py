@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import socket
+from types import SimpleNamespace
 
 import keystoneauth1.session
 import pytest
@@ -74,6 +75,16 @@ def test_policies(application, policy):
         assert arm(Settings(keepalive=policy)) is (wanted != sets)
         assert read(pair.client) == wanted
         assert arm(Settings(keepalive=policy)) is False
+
+
+def test_if_the_count_is_refused_the_total_stays():
+    """By a sandbox, say: with the system's count ours would end what lives after 32 s."""
+    refused = SimpleNamespace(**{**Settings().as_dict(), "keepalive_count": 128})
+    with testing.healthy() as pair:
+        before = read(pair.client)
+        with pytest.raises(OSError, match="Invalid argument"):
+            keepalive.arm(layers.layers_of(pair.client), refused)
+        assert read(pair.client) == before
 
 
 def test_a_connection_pooled_before():
