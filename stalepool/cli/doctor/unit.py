@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import shlex
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
@@ -26,6 +27,9 @@ def examine(path: Path) -> List[Finding]:
     :raises OSError: it cannot be read; UnicodeDecodeError: it is no text.
     """
     environ, words, findings = _read(path, may_be_a_unit=True)
+    # as env(1) does in a command
+    set_by_env = [word for word in words if re.match("STALEPOOL(_[A-Z_]+)?=", word)]
+    environ.update(word.partition("=")[::2] for word in set_by_env)
     return [*findings, *_settings(environ), *_start(environ, words)]
 
 
@@ -48,7 +52,7 @@ def _start(environ: Dict[str, str], words: List[str]) -> Iterator[Finding]:
     if switch not in (None, "0", "", "1"):
         remedy = "Write STALEPOOL=1: no other value switches it on."
         yield Finding("start", WARNING, "STALEPOOL=%s does nothing" % switch, remedy)
-    elif switch == "1" or "STALEPOOL=1" in words:
+    elif switch == "1":
         yield Finding("start", OK, "by STALEPOOL=1, if pip has installed stalepool there")
     elif "stalepool run " in command:
         yield Finding("start", OK, "by stalepool run")

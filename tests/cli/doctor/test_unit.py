@@ -29,6 +29,8 @@ FILES = {
     UNIT % "EnvironmentFile=-/no/such\nEnvironment=STALEPOOL=1": "ok start: by STALEPOOL=1",
     UNIT % "ExecStart=/bin/x it's\nEnvironment = STALEPOOL=1": "ok start: by STALEPOOL=1",
     UNIT % "ExecStart = /usr/bin/env STALEPOOL=1 /bin/x": "ok start: by STALEPOOL=1",
+    UNIT % "ExecStart=/usr/bin/env STALEPOOL=1 STALEPOOL_MODE=x /bin/x": "error settings: STALE",
+    UNIT % "ExecStart=/usr/bin/env STALEPOOL=1 STALEPOOL_ENABLED=0 x": "warning settings: STALE",
     # whatever comes after it in the unit
     UNIT % "EnvironmentFile={place}/m*\nEnvironment=STALEPOOL_MODE=audit": "error settings: STALE",
     UNIT
