@@ -75,14 +75,13 @@ def _process(pid: int) -> Optional[Process]:
         process = process._replace(image=proc.read("/proc/%d/auxv" % pid))
         environ, inside = proc.environ(pid), proc.user_inside(pid, user)
         namespace = os.stat("/proc/%d/ns/pid" % pid).st_ino
-        is_python = "python" in os.path.basename(os.readlink("/proc/%d/exe" % pid))
     except PermissionError:
         others = " and %s" % process.user if user != owners.ROOT else " with CAP_SYS_PTRACE"
         refusal = "cannot be asked: only root%s may" % others
         # what workers have in common, as far as it is known
         image = b"%s %d %s" % (proc.process_group(line), user, command.encode())
         process = process._replace(image=image, note=refusal, is_quiet=True)
-        environ, is_python, root, inside = {}, False, "", user
+        environ, root, inside = {}, "", user
         namespace = os.stat("/proc/self/ns/pid").st_ino
     except OSError:  # or a thread of the kernel's
         return None
@@ -92,7 +91,9 @@ def _process(pid: int) -> Optional[Process]:
         return process._replace(seen=seen, note=None, is_off=not seen["installed"], is_quiet=False)
     if process.note is not None:
         return process
-    is_off, note = _told_by(environ) if is_python else (True, WITHOUT)
+    is_off, note = _told_by(environ)
+    if note != WITHOUT and not proc.runs_python(pid):  # a shell, say, that starts one
+        is_off, note = True, WITHOUT
     if problem is not None:
         # a bad directory says nothing of the user's other processes
         is_quiet = note == WITHOUT and name not in problem
@@ -146,9 +147,9 @@ def _told_by(environ: Dict[str, str]) -> Any:
         return True, WITHOUT
     if settings.status_dir is None:
         return False, "keeps no status file: %s=%s" % (_VARIABLE, variables[_VARIABLE])
-    is_default = settings.status_dir == AUTO
-    more = "" if is_default else ", or it cannot write below %s" % settings.status_dir
-    return False, "no status: it has not imported urllib3, or its Python has no stalepool" + more
+    place = "/run/user or /dev/shm" if settings.status_dir == AUTO else settings.status_dir
+    told = "no status: it has not imported urllib3, its Python has no stalepool, or it cannot "
+    return False, told + "write below %s" % place
 
 
 def _sweep() -> None:

@@ -41,6 +41,14 @@ def user_inside(pid: int, user: int) -> int:
     return user
 
 
+def runs_python(pid: int) -> bool:
+    """Tell whether a Python runs in a process, perhaps in another program, such as uWSGI."""
+    try:
+        return b"python" in read("/proc/%d/maps" % pid)
+    except OSError:
+        return False
+
+
 def process_group(line: bytes) -> bytes:
     """Return a process's group from its ``/proc/PID/stat``, field 5."""
     return line.rpartition(b")")[2].split()[2]

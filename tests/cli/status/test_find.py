@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import child
+from conftest import child, child_that_stays
 from service_process import SERVICE, Started
 from stalepool.cli.status import find
 from stalepool_testing import FaultServer
@@ -76,7 +76,7 @@ OFF = {
     "by hand": ({}, SERVICE + "stalepool.uninstall()", "uninstall() was called"),
     "a patch that does not fit": ({}, NO_PATCH + SERVICE, "NOT patched: urllib3.connectionpool."),
     "no file": ({AT: "off"}, "import stalepool", "keeps no status file: %s=" % AT),
-    "no place for a file": ({AT: "/no/x"}, SERVICE + "ask()", ", or it cannot write below /no/x"),
+    "no place for a file": ({AT: "/no/x"}, SERVICE + "ask()", ", or it cannot write below /no/x\n"),
     "a switch": ({AT: None, "STALEPOOL": "1"}, "", "no status: it has not imported urllib3"),
     "a setting": ({AT: None, "STALEPOOL_KEEPALIVE_COUNT": "1"}, "", "it has not imported urllib3"),
 }
@@ -93,6 +93,18 @@ def test_it_says_why_the_shim_is_off_or_is_not_seen(name, at, flaky, status):
     # the fallback is one line more
     assert len(done.stdout.splitlines()) <= 2 + (name == "a patch that does not fit")
     assert service.err.count("\n") <= 1
+
+
+def test_a_python_in_another_program_says_why_it_is_off(tmp_path, status):
+    """As in uWSGI, or in a frozen application: there is no python in the program's name."""
+    shutil.copy(os.path.realpath(sys.executable), tmp_path / "serve")
+    environ = {"STALEPOOL_MODE": "activ", "PYTHONHOME": sys.base_prefix, "STALEPOOL": "1"}
+    words = [tmp_path / "serve", "-c", "import ssl; print(1, flush=True); input()"]
+    with child_that_stays(*words, stdin=subprocess.PIPE, env=environ) as other:
+        assert other.stdout.readline() == "1\n"
+        said = [status(other.pid).stdout, status().stdout]
+        other.communicate("\n")
+    assert ["off: STALEPOOL_MODE='activ' is not" in each for each in said] == [True, True]
 
 
 def test_a_process_that_is_not_there_or_has_no_shim(status):
