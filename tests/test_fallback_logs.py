@@ -109,9 +109,7 @@ SHIPPER = """
 import logging.handlers
 
 class Handler(logging.Handler):
-    def __init__(self, _):
-        logging.Handler.__init__(self)
-        self.lines = []
+    lines = []
 
     def emit(self, record):
         self.lines.append(record.name)
@@ -153,7 +151,7 @@ def test_a_log_shipper(begin, cls, logged, caplog, monkeypatch):
     """
     names = {"__name__": "shipper.handler"}
     exec(SHIPPER, names)
-    handler, logger = names[cls](None), logging.getLogger("stalepool")
+    handler, logger = names[cls](0), logging.getLogger("stalepool")  # 0: a level, or a queue
     monkeypatch.setattr(logger, "handlers", [handler])
     caplog.set_level(logging.INFO, logger.name)  # not by hand: loggers keep what is enabled
     fallback.forget()  # the lines of other tests in this minute, of which ten are written

@@ -1,12 +1,9 @@
 """Exceptions of signal handlers are known by what a call of the handler runs."""
 
-import contextlib
 import contextvars
 import functools
 import itertools
-import select
 import signal
-import socket
 import types
 from unittest.mock import Mock
 
@@ -21,6 +18,7 @@ from stalepool.connection.fresh_socket import address_of
 from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets import failure, liveness, tcp_info
 from stalepool.sockets.layers import layers_of
+from stalepool_testing import unread
 
 
 @pytest.fixture
@@ -38,8 +36,7 @@ def handled():
     signal.signal(signal.SIGUSR1, before)
 
 
-def raise_signal():
-    signal.raise_signal(signal.SIGUSR1)
+raise_signal = functools.partial(signal.raise_signal, signal.SIGUSR1)
 
 
 def cythons(handler):
@@ -138,9 +135,8 @@ def test_where_no_handler_is_set_no_code_is_looked_at(run_python):
         sys.addaudithook(forbid)
         with shim(), reused(Reset()) as (_, pool):
             is_on = True
-            said = outcome(pool, "POST")
+            print(json.dumps(outcome(pool, "POST")))
             is_on = False
-        print(json.dumps(said))
     """
     assert run_python(script) == ["ProtocolError", "ConnectionResetError"]
 
@@ -166,10 +162,7 @@ def test_an_error_that_comes_while_that_is_asked_passes():
 def test_an_error_of_a_signal_handler_is_not_taken_for_the_sockets_word(ask, handled):
     """It is an OSError, too."""
     handled(ConnectionResetError("the handler's"))
-    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as both:
-        sock = both.enter_context(socket.create_connection(server.getsockname()))
-        both.enter_context(server.accept()[0]).sendall(b"an answer")
-        select.select([sock], [], [])
+    with unread(b"an answer") as (sock, _):
         for line in itertools.count():
             with injecting(line, raise_signal) as places:
                 try:

@@ -77,9 +77,9 @@ def test_nothing_is_learnt_of_origins_that_share_an_entry():
     assert stats.snapshot()["origins"][stats.OTHERS]["knowledge"] == Knowledge().as_dict()
 
 
-def test_threads_lose_nothing():
+def test_threads_lose_nothing(request):
     """Nothing of origins that they make at the same time, and nothing of one counter."""
-    interval = sys.getswitchinterval()
+    request.addfinalizer(partial(sys.setswitchinterval, sys.getswitchinterval()))
     ready, counter = threading.Barrier(8), stats.Counter()
 
     def hammer():
@@ -93,11 +93,8 @@ def test_threads_lose_nothing():
         for _ in range(5000):
             counter.tick()
 
-    try:
-        sys.setswitchinterval(1e-6)  # as often as can be
-        side_by_side([hammer] * 8)
-    finally:
-        sys.setswitchinterval(interval)
+    sys.setswitchinterval(1e-6)  # as often as can be
+    side_by_side([hammer] * 8)
     totals = stats.snapshot()["totals"]
     assert totals["verdicts"] == {"reset": 8 * 300}
     assert sum(totals["died_idle_s"].values()) == 8 * 300

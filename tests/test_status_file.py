@@ -1,7 +1,6 @@
 """The status file: what is in it, when it is written, and that it costs nothing but itself."""
 
 import contextlib
-import functools
 import itertools
 import json
 import logging
@@ -72,8 +71,8 @@ def test_it_is_written_at_most_every_few_seconds(tmp_path, place):
         assert own_file(place).stat().st_ino == written
         for took_s in (0.02, 0.2):
             status._make_due()
-            began, wait = time.monotonic(), functools.partial(time.sleep, took_s)
-            with breaks("snapshot", by=lambda hook, wait=wait: wait() or make(hook)):
+            began = time.monotonic()
+            with breaks("snapshot", by=lambda hook, s=took_s: time.sleep(s) or make(hook)):
                 get(pool)
             before, written = written, own_file(place).stat().st_ino
             assert written != before  # numbers are used again, but not at once
@@ -243,27 +242,24 @@ def test_no_file_is_left_and_no_request_fails(script, tmp_path, place, run_pytho
 
 
 GREEN = """
-import os, sys
-import stalepool, urllib3
+import os
+from pools import get, serving
 from stalepool import fallback, status, status_file
 from stalepool_testing import no_hub_switch
 
-pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]))
-assert pool.request("GET", "/").status == 200
-before = os.stat(status_file.written).st_ino
-status._make_due()
-with no_hub_switch():
-    status.write_due()
-pool.close()
+with serving() as (_, pool):
+    assert get(pool) == 200
+    before = os.stat(status_file.written).st_ino
+    status._make_due()
+    with no_hub_switch():
+        status.write_due()
 assert os.stat(status_file.written).st_ino != before and fallback.counts() == {}
 """
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
 def test_in_a_green_process_it_never_yields(world, tmp_path, run_python):
-    environ = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
-    with FaultServer() as server:
-        run_python(GREEN, server.port, world=world, env=environ)
+    run_python(GREEN, world=world, env={"STALEPOOL_STATUS_DIR": str(tmp_path)})
 
 
 def test_it_is_never_written_between_a_check_and_its_request(tmp_path, monkeypatch):
