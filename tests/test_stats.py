@@ -102,8 +102,7 @@ def test_threads_lose_nothing(request):
 
 
 def test_a_child_starts_from_zero(run_python):
-    parent, child, later = run_python(
-        """
+    script = """
         import json, os
         import stalepool, urllib3
         from stalepool import fallback, stats, status
@@ -122,8 +121,8 @@ def test_a_child_starts_from_zero(run_python):
             os._exit(0)
         os.wait()
         print(json.dumps([look(), *json.loads(os.read(ear, 65536))]))
-        """
-    )
+    """
+    parent, child, later = run_python(script)
     assert parent["pid"] == parent["own_pid"] != child["pid"] == child["own_pid"]
     assert [seen["totals"]["keepalive_armed"] for seen in (parent, child)] == [1, 0]
     known = [seen["origins"]["http://a:1"]["knowledge"] for seen in (parent, child)]

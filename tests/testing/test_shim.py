@@ -37,8 +37,7 @@ def test_what_was_in_force_is_in_force_again(settings):
 
 @pytest.mark.parametrize("kill_switch", ["1", "0"])
 def test_an_import_inside_a_block_changes_nothing(kill_switch, run_python):
-    run_python(
-        """
+    script = """
         import urllib3
         from stalepool_testing import stalepool_off, stalepool_on
         with stalepool_off():
@@ -47,6 +46,5 @@ def test_an_import_inside_a_block_changes_nothing(kill_switch, run_python):
         with stalepool_on():
             assert stalepool.is_installed()
         assert not stalepool.is_installed()
-        """,
-        env={"STALEPOOL_ENABLED": kill_switch},
-    )
+    """
+    run_python(script, env={"STALEPOOL_ENABLED": kill_switch})

@@ -141,8 +141,7 @@ def test_key_update():
 
 
 def test_certificates_need_trustme_and_go_with_the_process(run_python):
-    said, *paths = run_python(
-        """
+    script = """
         import json, os, sys
         from stalepool_testing import TLS
         sys.modules["trustme"] = None
@@ -157,8 +156,8 @@ def test_certificates_need_trustme_and_go_with_the_process(run_python):
         os.wait()
         assert all(map(os.path.exists, paths))
         print(json.dumps([said, *paths]))
-        """
-    )
+    """
+    said, *paths = run_python(script)
     assert "stalepool[testing]" in said
     assert not any(map(os.path.exists, paths))
 

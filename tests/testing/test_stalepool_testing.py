@@ -15,8 +15,7 @@ pytest_plugins = ["pytester"]
 
 def test_importing_them_does_not_import_stalepool(run_python):
     """The plugin imports nothing but pytest. What imports stalepool later has it on."""
-    run_python(
-        """
+    script = """
         import sys
         import contextlib, typing, pytest
         before = set(sys.modules)
@@ -28,8 +27,8 @@ def test_importing_them_does_not_import_stalepool(run_python):
         assert not any("stalepool" in type(finder).__module__ for finder in sys.meta_path)
         import stalepool
         assert stalepool.is_installed()
-        """
-    )
+    """
+    run_python(script)
 
 
 def whole_tests_of(name):
