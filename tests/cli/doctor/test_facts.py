@@ -1,10 +1,10 @@
 """Facts about an environment, in a Python of its own."""
 
-import os
 import re
 from importlib import metadata
 
 from conftest import REPOSITORY
+from files import lay_out, path_of
 from stalepool.cli.doctor import facts
 
 PACKAGES = ("wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
@@ -30,11 +30,10 @@ def test_a_setting_that_is_wrong(monkeypatch):
 
 
 def test_a_library_that_only_has_the_name(tmp_path, environment):
-    package = tmp_path / "urllib3"
-    package.mkdir()
-    (package / "__init__.py").write_text("from . import connectionpool; __version__ = '4.0'")
-    (package / "connectionpool.py").write_text("class HTTPConnectionPool: pass")
-    found = environment(PYTHONPATH=os.pathsep.join(map(str, (tmp_path, REPOSITORY))))
+    init = "from . import connectionpool; __version__ = '4.0'"
+    pool = "class HTTPConnectionPool: pass"
+    lay_out(tmp_path / "urllib3", {"__init__.py": init, "connectionpool.py": pool})
+    found = environment(**path_of(tmp_path, REPOSITORY))
     assert "\nwarning urllib3: urllib3 4.0\n" in found
     assert ".connectionpool.is_connection_dropped: not there\n" in found
     assert "\nwarning keepalive: no connection could be made" in found
