@@ -8,10 +8,10 @@ import urllib3
 from stalepool import clock
 
 FROZEN = """
-    import contextlib, json, threading
+    import contextlib, json
     import freezegun
     import stalepool
-    from replay_tools import outcome, reused
+    from replay_tools import outcome, reused, side_by_side
 
     stalepool.install(reconnect_window_s=0.3)
     seen = []
@@ -26,9 +26,7 @@ FROZEN = """
                     seen.append(outcome(pool, "GET")[0])
 
     for order in ((1, 1, 0), (0, 1, 1), (1, 0, 1)):
-        thread = threading.Thread(target=refused, args=[order])
-        thread.start()
-        thread.join()
+        side_by_side([lambda: refused(order)])
     print(json.dumps(seen))
 """
 MOVED = """

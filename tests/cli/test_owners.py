@@ -65,8 +65,7 @@ def test_what_is_in_it_and_above_it(place, mode, package):
     assert owners.first_writable_by_others(package) is None
     changed = (package / place).resolve()
     changed.chmod(mode)
-    found = owners.first_writable_by_others(package)
-    assert found == (changed, "may be written to by everybody")
+    assert owners.first_writable_by_others(package) == (changed, "may be written to by everybody")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

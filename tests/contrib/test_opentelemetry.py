@@ -34,8 +34,7 @@ def test_the_instruments(run_order, port):
     origin = {"url.scheme": "http", "server.address": "127.0.0.1", "server.port": port}
     verdicts = {each["stalepool.reason"]: (each, n) for each, n in found["stalepool.verdicts"]}
     assert verdicts["closed"] == ({**origin, "stalepool.reason": "closed"}, 1)
-    others = {"server.address": stats.OTHERS, "stalepool.reason": "alive"}
-    assert verdicts["alive"] == (others, 1)
+    assert verdicts["alive"] == ({"server.address": stats.OTHERS, "stalepool.reason": "alive"}, 1)
     assert [origin, 1] in found["stalepool.discards"]
     assert [origin, 2] in found["stalepool.keepalive_armed"]
     assert found["stalepool.fallbacks"] == [[{"stalepool.reason": "check_failed"}, 1]]

@@ -80,8 +80,7 @@ def test_what_it_cannot_begin_with(stalepool_here, monkeypatch):
 
 
 def test_too_few_descriptors_are_said(environ):
-    limited = ["sh", "-c", 'ulimit -n 64 && exec "$@"', "sh"]
-    done = child(*limited, *COMMAND, "--json", env=environ)
+    done = child("sh", "-c", 'ulimit -n 64 && exec "$@"', "sh", *COMMAND, "--json", env=environ)
     said = "stalepool demo: busy-worker needs 2048 open files, and may have 64 (ulimit -Hn)\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
 

@@ -48,8 +48,7 @@ def test_a_name_with_letters_that_stdout_does_not_have(tmp_path):
     script = tmp_path / "d\xe4mon.py"
     script.write_text("input()")
     with child_that_stays(sys.executable, script, stdin=subprocess.PIPE) as other:
-        ascii_alone = {"PYTHONIOENCODING": "ascii"}
-        done = child("-m", "stalepool", "status", other.pid, env=ascii_alone)
+        done = child("-m", "stalepool", "status", other.pid, env={"PYTHONIOENCODING": "ascii"})
         other.communicate("\n")
     assert done.stdout.startswith(r"d\xe4mon.py (pid %d, " % other.pid), done.stderr
 
@@ -65,9 +64,8 @@ def test_watching_ends_with_ctrl_c(answered):
 def test_metrics_of_processes_in_which_it_is_on_and_off(at, flaky, status):
     """Neither has prometheus_client in it."""
     pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
-    off = {**at, "STALEPOOL_MODE": "activ"}
     with Started(SERVICE + "ask(); ask(); " + DUE, flaky.port, **at) as one:
-        with Started(SERVICE, 0, **off) as other:
+        with Started(SERVICE, 0, **at, STALEPOOL_MODE="activ") as other:
             done, nobody = status("--prometheus", one.pid, other.pid), status("--prometheus", 2**22)
     assert (done.returncode, done.stderr, nobody.returncode) == (0, "", 0)
     process, origin = 'pid="%d",service="python -c"', "http://127.0.0.1:%d" % flaky.port

@@ -137,17 +137,15 @@ def test_a_file_that_is_not_the_processs_or_cannot_be_used(answered, status):
     assert json.loads(as_json.stdout)["services"][0]["processes"][0]["is_off"] is True
 
 
-def test_a_directory_open_to_all_is_named(answered, status, monkeypatch):
+def test_a_directory_open_to_all_is_named(answered, status, monkeypatch, request):
     pid, path = answered
     monkeypatch.setenv(AT, str(path.parent.parent))
+    request.addfinalizer(lambda: path.parent.chmod(0o700))
     path.parent.chmod(0o777)
-    try:
-        done = status(pid)
-        with subprocess.Popen(["sleep", "60"]) as other:
-            everybody = status().stdout
-            other.kill()
-    finally:
-        path.parent.chmod(0o700)
+    done = status(pid)
+    with subprocess.Popen(["sleep", "60"]) as other:
+        everybody = status().stdout
+        other.kill()
     words = "its directory %s cannot be used: belongs to, or may be written to by, another user"
     assert done.returncode == 1
     for said in done.stdout, everybody:
