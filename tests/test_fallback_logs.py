@@ -209,8 +209,7 @@ else:
         r"mode audit; settings: mode=audit \(STALEPOOL_MODE\); patched: urllib3\.connectionpool; "
         r"not patched: urllib3\.connectionpool\.is_connection_dropped: takes \(c\)$"
     )
-    pids = {re.match(said, line)[1] for line in out}
-    assert len(pids) == len(out) == 2
+    assert len({re.match(said, line)[1] for line in out}) == len(out) == 2
 
 
 DICT_CONFIG = """

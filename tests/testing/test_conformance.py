@@ -67,9 +67,8 @@ def test_a_client_of_ones_own_that_sends_twice(pytester):
     ],
 )
 def test_no_such_client_is_a_wrong_usage(client, words):
-    config = SimpleNamespace(getoption={"--client": client}.__getitem__)
     with pytest.raises(pytest.UsageError, match=f"^--client {client}: {words}$"):
-        plugin.pytest_configure(config)
+        plugin.pytest_configure(SimpleNamespace(getoption={"--client": client}.__getitem__))
 
 
 def test_a_client_that_is_not_installed_is_named(monkeypatch):

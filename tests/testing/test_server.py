@@ -308,8 +308,7 @@ def test_the_script_goes_across_connections():
 
 
 def test_idle_steps_that_stand_first_and_in_a_row():
-    script = [CloseAfter(0), Respond(), testing.Surplus(), CloseAfter(0)]
-    with connected(script) as (server, first):
+    with connected([CloseAfter(0), Respond(), testing.Surplus(), CloseAfter(0)]) as (server, first):
         assert_eof(first.sock)
         with RawClient(server) as client:
             client.send()

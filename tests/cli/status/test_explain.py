@@ -7,9 +7,8 @@ from stalepool.sockets.verdict import Verdict
 
 
 def test_each_name_has_a_meaning_and_a_remedy():
-    rules = [*request_rules.REPLAY_RULES, *request_rules.DEATH_RULES]
-    names = [verdict.value for verdict in Verdict] + rules
-    names += [*fallback.REASONS, *move.MOVE_REASONS]
+    names = [*request_rules.REPLAY_RULES, *request_rules.DEATH_RULES, *fallback.REASONS]
+    names += [*move.MOVE_REASONS, *(verdict.value for verdict in Verdict)]
     names += ["ok", "failed", "would", "windows", "failed_in_request", "silent_in_request"]
     for name in names:
         assert "?" not in (explain.words_for(name), explain.remedy_for(name)), name
