@@ -152,11 +152,11 @@ def test_a_log_shipper(begin, cls, logged, caplog, monkeypatch):
     names = {"__name__": "shipper.handler"}
     exec(SHIPPER, names)
     handler, logger = names[cls](0), logging.getLogger("stalepool")  # 0: a level, or a queue
-    monkeypatch.setattr(logger, "handlers", [handler])
     caplog.set_level(logging.INFO, logger.name)  # not by hand: loggers keep what is enabled
     fallback.forget()  # the lines of other tests in this minute, of which ten are written
     no_word = breaks("word that it is active", by=False)
     with shim(replay="idempotent"), reused(Close()) as (_, pool), no_word:
+        monkeypatch.setattr(logger, "handlers", [handler])  # it has been said by now
         post = functools.partial(handler.post, pool.request)
         it = SimpleNamespace(post=post, run=names["run"], ask=functools.partial(get, pool))
         status._make_due()
