@@ -42,13 +42,11 @@ def test_every_module_has_this_clock():
     assert clocks == dict.fromkeys(ours, clock.monotonic)
 
 
-def test_a_limit_is_a_number_none_or_the_sockets_default():
+def test_a_limit_is_a_number_none_or_the_sockets_default(request):
     limits = [3, 2.5, None, urllib3.util.Timeout.DEFAULT_TIMEOUT]
+    request.addfinalizer(lambda: socket.setdefaulttimeout(None))
     socket.setdefaulttimeout(7.0)
-    try:
-        assert [clock.number_of(limit) for limit in limits] == [3.0, 2.5, None, 7.0]
-    finally:
-        socket.setdefaulttimeout(None)
+    assert [clock.number_of(limit) for limit in limits] == [3.0, 2.5, None, 7.0]
 
 
 def test_the_shortest_is_the_smallest_number():

@@ -13,14 +13,12 @@ from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 
 SERVICE = """
-import os, signal, sys
+import contextlib, os, signal, sys
 import stalepool, urllib3
 pool = urllib3.HTTPConnectionPool("127.0.0.1", int(sys.argv[1]), retries=False)
 def ask(method="GET"):
-    try:
+    with contextlib.suppress(urllib3.exceptions.HTTPError):
         pool.request(method, "/a/path?token=secret", headers={"X": "secret"})
-    except urllib3.exceptions.HTTPError:
-        pass
 """
 
 #: set up after the imports, as most services do it
