@@ -8,7 +8,31 @@ import urllib3
 
 from stalepool import clock
 
-SCRIPT = """
+FROZEN = """
+    import contextlib, json, threading
+    import freezegun
+    import stalepool
+    from replay_tools import outcome, reused
+
+    stalepool.install(reconnect_window_s=0.3)
+    seen = []
+
+    def refused(order):
+        with reused() as (server, pool):
+            server.stop_listening()
+            pool.pool.queue[-1].close()
+            for is_frozen in order:
+                frozen = freezegun.freeze_time("2026-01-01")
+                with frozen if is_frozen else contextlib.nullcontext():
+                    seen.append(outcome(pool, "GET")[0])
+
+    for order in ((1, 1, 0), (0, 1, 1), (1, 0, 1)):
+        thread = threading.Thread(target=refused, args=[order])
+        thread.start()
+        thread.join()
+    print(json.dumps(seen))
+"""
+MOVED = """
     import json, sys, threading, time
     import freezegun
     if sys.argv[1] == "loaded meanwhile":
@@ -31,7 +55,13 @@ SCRIPT = """
 @pytest.mark.parametrize("order", ["loaded before", "loaded meanwhile"])
 def test_a_clock_that_stands_or_is_set_ends_no_wait(order, run_python):
     pytest.importorskip("freezegun")
-    assert run_python(SCRIPT, order, flags=["-Wignore"]) == [200, True]
+    assert run_python(MOVED, order, flags=["-Wignore"]) == [200, True]
+
+
+def test_a_clock_that_stands_keeps_nobody_waiting_in_an_outage(run_python):
+    """Nor one that began at a time that is not yet."""
+    pytest.importorskip("freezegun")
+    assert run_python(FROZEN, flags=["-Wignore"]) == ["NewConnectionError"] * 9
 
 
 def test_every_module_has_this_clock():

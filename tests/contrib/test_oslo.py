@@ -64,12 +64,15 @@ def test_the_generator_finds_every_option(tmp_path):
 
 REPORT = """
 import urllib3, warnings; warnings.simplefilter('ignore')
-from unittest.mock import Mock
 from oslo_reports import guru_meditation_report
 from stalepool.contrib import oslo
+class Version:
+    def vendor_string(self): return "vendor"
+    def product_string(self): return "product"
+    def version_string_with_package(self): return "1"
 oslo.register_report()
 meet_a_dead_connection(urllib3.connectionpool)
-print(json.dumps(guru_meditation_report.TextGuruMeditation(Mock()).run()))
+print(json.dumps(guru_meditation_report.TextGuruMeditation(Version()).run()))
 """
 
 
