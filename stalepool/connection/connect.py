@@ -124,15 +124,13 @@ def _enter_window(conn: Any, error: Any, settings: Settings) -> float:
     limit_s = number_of(conn.timeout)
     if not knowledge.has_answered or not _is_refusal(error) or not settings.reconnect_window_s:
         return 0.0
-    left_s = knowledge.window_left_s
     if knowledge.window_until is None:
-        left_s = settings.reconnect_window_s
-        knowledge.window_until = monotonic() + left_s
+        knowledge.window_until = monotonic() + settings.reconnect_window_s
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
         return 0.0
     budget_s = settings.reconnect_window_s - _waited()[1]  # what this thread may still wait
-    return max(0.0, min(left_s, budget_s))
+    return max(0.0, min(knowledge.window_left_s, budget_s))
 
 
 def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) -> Any:
@@ -216,9 +214,4 @@ def note_probes_swallowed(origin: stats.Origin, settings: Settings) -> None:
     """Note that an origin's probes are swallowed, and probe its connections rarely: they live."""
     origin.knowledge.note_probes_swallowed()
     for sock in sockets_of(origin):
-        _probe_rarely(sock, settings)
-
-
-@fallback.guarded("keepalive_failed")
-def _probe_rarely(sock: Any, settings: Settings) -> None:
-    keepalive.probe_rarely(layers_of(sock), settings)
+        keepalive.probe_rarely(layers_of(sock), settings)
