@@ -8,6 +8,7 @@ from typing import Any, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic, shorter
 from stalepool.connection import replay
+from stalepool.connection.fresh_socket import take
 from stalepool.connection.request_rules import may_be_replayed, may_refuse_the_old
 from stalepool.connection.silence import Watch
 from stalepool.connection.state import NOTHING_LEFT_S, Request
@@ -88,7 +89,8 @@ def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> 
     else:
         is_sent = may_be_replayed(request, error) and second.open() and second.send()
     # taken at once, so that another thread's shutdown of the connection's socket ends the wait
-    return second.answer(request.left_s, is_last=True) if is_sent and second.take() else None
+    is_taken = is_sent and take(request, second.sock)
+    return second.answer(request.left_s, is_last=True) if is_taken else None
 
 
 @fallback.guarded("answer_failed")

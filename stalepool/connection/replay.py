@@ -48,7 +48,7 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
     with contextlib.closing(Replay(request)) as replay:
-        if not (replay.open() and replay.send() and replay.take()):
+        if not (replay.open() and replay.send() and take(request, replay.sock)):
             return False
         replay.sock.settimeout(request.limit_s)
         request.first_error = error
@@ -127,17 +127,13 @@ class Replay:
             self.sock.settimeout(max(NOTHING_LEFT_S, began + limit_s - monotonic()))
             self.sock.sendall(record[at : at + PIECE])
 
-    def take(self) -> bool:
-        """Give the connection the socket. False if another thread has closed the connection."""
-        return self.request.state.sock() is self.sock or take(self.request, self.sock)
-
     def answer(self, limit_s: Optional[float], is_last: bool) -> Any:
         """Return the socket's file object once an answer begins there, and the connection has it.
 
         None if none begins in time. The socket is closed if it fails, or if the answer may refuse
         one of two connections. Yields.
 
-        :param is_last: no other answer is to come, so a refusal is one.
+        :param is_last: the connection has the socket, and a refusal is an answer: no other comes.
         :raises: the caller's deadline.
         """
         try:
@@ -150,7 +146,7 @@ class Replay:
         if file is None:
             return None
         is_refused = not is_last and may_refuse_the_fresh(self.request, file.peek(1))
-        if is_refused or not self.take():
+        if is_refused or not (is_last or take(self.request, self.sock)):
             file.close()
             self.close()
             return None
