@@ -8,7 +8,7 @@ from __future__ import annotations
 import _socket
 import sys
 import traceback
-from typing import Any, Iterable, List, NoReturn, Optional
+from typing import Any, List, NoReturn, Optional
 
 from stalepool.signal_handlers import is_a_handlers
 
@@ -37,7 +37,11 @@ def is_foreign(error: BaseException, called: Any = None) -> bool:
         return False
     if is_timeout(error) or is_a_deadline(error):
         return True
-    return of_class != "builtins" and not _is_called_by_us({of_class, modules[-1]}, called)
+    of_called = {cls.__module__ for cls in type(called).__mro__}
+    return of_class != "builtins" and not all(
+        name in of_called or name.partition(".")[0] in _CALLED_BY_US or ".urllib3." in name
+        for name in (of_class, modules[-1])
+    )
 
 
 def is_a_deadline(error: BaseException) -> bool:
@@ -51,14 +55,6 @@ def passed_through(error: BaseException) -> List[str]:
     """List the modules of an exception's frames; the last one raised it, or called C code."""
     frames = traceback.walk_tb(error.__traceback__)
     return [str(frame.f_globals.get("__name__")) for frame, _ in frames]
-
-
-def _is_called_by_us(modules: Iterable[str], called: Any) -> bool:
-    of_called = {cls.__module__ for cls in type(called).__mro__}
-    return all(
-        name in of_called or name.partition(".")[0] in _CALLED_BY_US or ".urllib3." in name
-        for name in modules
-    )
 
 
 def is_timeout(error: Optional[BaseException]) -> bool:
