@@ -47,17 +47,15 @@ def open_directory(path: str, user: int) -> Iterator[int]:
     :raises OSError: it is not there, is a link, or others may write to it.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    directory = -1
+    directory = _posix.open(path, flags)
     try:
-        directory = _posix.open(path, flags)
         status = _posix.fstat(directory)
         if status.st_uid != user or status.st_mode & 0o022:
             why = "belongs to, or may be written to by, another user"
             raise PermissionError(errno.EPERM, why, path)
         yield directory
     finally:
-        if directory >= 0:
-            _posix.close(directory)
+        _posix.close(directory)
 
 
 def name_of(pid: int, namespace: int) -> str:

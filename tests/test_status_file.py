@@ -174,7 +174,7 @@ def test_a_bad_directory_costs_the_status_alone(name, tmp_path, place, caplog):
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its finalizer closes it
 @pytest.mark.parametrize("kind", [Foreign, KeyboardInterrupt])
 def test_a_signal_handlers_exception_leaves_no_descriptor_and_no_file(kind, tmp_path, place):
-    """Unless it comes in the two lines that close the directory."""
+    """Unless it comes between the opening of the directory and its block, or as that closes it."""
 
     def raise_it():
         raise kind
