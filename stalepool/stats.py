@@ -201,9 +201,7 @@ class Origin:
     def count(self, group: str, name: str) -> None:
         """Count one event of :data:`GROUPS`, and the connection that is gone by it."""
         self.counter(group, name).tick()
-        if (group == "verdicts" and name not in NO_DISCARDS) or (
-            group == "moved" and name != "failed"
-        ):
+        if group in ("verdicts", "moved") and name not in (*NO_DISCARDS, "failed"):
             self.count("gone", name)
 
     def count_death(self, idle_s: float) -> None:
