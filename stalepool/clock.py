@@ -1,4 +1,4 @@
-"""The monotonic clock; and timeouts as urllib3 takes them: seconds, None without one, its sentinel.
+"""The monotonic clock; and urllib3's timeouts: seconds, None for no limit, or its sentinel.
 
 The clock is out of reach of tools that freeze or move the time of a test. A socket waits in real
 time, so a wait that is measured by a moved clock ends at once, or never.

@@ -90,7 +90,7 @@ def fall_back(reason: str, detail: object, stacklevel: int = 2, level: str = "WA
 
 
 def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int = 2) -> bool:
-    """Log, unless it is a log handler that posts: it would recurse, or wait for itself.
+    """Log, but not inside a log handler: one that posts would recurse, or wait for itself.
 
     Above DEBUG at most :data:`LINES_A_MINUTE` lines of one message are written; the next one says
     how many were left out.
@@ -119,9 +119,9 @@ def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int =
 
 
 def _is_of_a_log_handler(logger: Any) -> bool:
-    """Tell whether this is a log handler; or a thread that its package has started, and posts in.
+    """Tell whether a log handler is at work here, or posts here in a thread of its package.
 
-    Such a thread may hold the lock that its handler waits for.
+    Such a thread may hold the lock for which its handler waits.
     """
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_stack(None)]
     # not all of loguru: a whole service may run under its logger.catch()

@@ -26,9 +26,9 @@ _CALLED_BY_US = frozenset(
 def is_foreign(error: BaseException, called: Any = None) -> bool:
     """Tell whether an exception was raised by code that we did not call.
 
-    Three kinds are foreign: a deadline; timeouts, since guarded code waits only to open a socket,
-    and catches its own; and what is no builtin, and has its class or its innermost frame in no
-    package that we call.
+    Three kinds are foreign: a deadline; a timeout, since guarded code waits only to open a socket,
+    and catches its own; and an exception that is no builtin, if we do not call the package of its
+    class, or that of its innermost frame.
 
     :param called: an object that we call, such as a connection: its class is not foreign.
     """
@@ -84,8 +84,8 @@ def drop_frames(error: Optional[BaseException]) -> None:
     urllib3 1.26, have the exception that they raise in a local. And a response that is not freed
     keeps its connection from being used.
 
-    Called outside its ``except`` clause, it does so for the exceptions that it was made of, too, up
-    to one that the caller is handling.
+    Call it outside the ``except`` clause: then it goes on to the exceptions in whose handling this
+    one was raised, up to one that the caller is handling.
     """
     handled = sys.exc_info()[1]
     while error is not None:

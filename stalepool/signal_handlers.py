@@ -43,9 +43,9 @@ def _runs_handlers() -> bool:
 
 
 def _places_of(handler: Any) -> List[Any]:
-    """Return the code that a call runs; of Cython's the name, since its frames have other codes.
+    """Return the code that a call runs; for Cython's a name, since its frames have other codes.
 
-    Of a wrapper in C, as wrapt's, the code of each function that it holds.
+    For a wrapper in C, such as wrapt's, it is the code of each function that the wrapper holds.
     """
     for _ in range(LONGEST_CHAIN):
         kind = type(handler)

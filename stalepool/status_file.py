@@ -23,8 +23,8 @@ from stalepool.stats import Counter
 
 _posix: Any = sys.modules.get("posix")
 
-#: between two writes: so many times what snapshot and write took, but so many seconds at least and
-#: at most, since on a busy machine they may take long once
+#: the time between two writes: a multiple of what snapshot and write took, within two bounds in
+#: seconds, since on a busy machine they may take long once
 INTERVAL_RATIO, INTERVAL_S, LONGEST_INTERVAL_S = 1000, 5.0, 60.0
 
 #: the path of the file, once it is written

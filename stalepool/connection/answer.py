@@ -1,7 +1,7 @@
-"""The answer to a request: its first byte is awaited, its head read, and what that says learnt.
+"""The answer to a request: await its first byte, read its head, learn from it.
 
-Replaces ``HTTPConnection.response_class`` by an Answer, made from the class that stock would take,
-which is looked up at each access.
+Replaces ``HTTPConnection.response_class``. Each access looks up the class that urllib3 alone would
+use, and returns a subclass of it that is an :class:`Answer`.
 """
 
 from __future__ import annotations

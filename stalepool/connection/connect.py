@@ -93,8 +93,8 @@ def _open_socket(stock: Callable[[], Any], conn: Any, settings: Settings, module
 def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:
     """Return the exception classes that opening a connection raises, for an ``except`` clause.
 
-    Those of its copy of urllib3 are found by the class's own functions, since the copy's modules
-    need not be in ``sys.modules``.
+    Those of the connection's copy of urllib3 are found in the globals of ``connect()``, since the
+    copy's modules need not be in ``sys.modules``.
     """
     for cls in type(conn).__mro__:
         names = getattr(vars(cls).get("connect"), "__globals__", {})
@@ -189,8 +189,8 @@ def attributes_of_thread() -> Dict[str, Any]:
 def _pause(module: Any, seconds: float) -> None:
     """Sleep with the ``time`` of one copy of urllib3: this yields exactly where its sockets do.
 
-    It is in the globals of the copy's ``Retry``, since its modules need not be in ``sys.modules``;
-    of a method that tests do not mock. If there is none, there is no new try.
+    It is found in the globals of a method of ``Retry`` that tests do not mock, since the copy's
+    modules need not be in ``sys.modules``. If it is not found, there is no new try.
     """
     retry = getattr(module, "Retry", None)
     if retry is None:  # contrib.socks

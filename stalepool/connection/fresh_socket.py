@@ -72,9 +72,9 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
 
 
 def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
-    """Raise the caller's deadline if urllib3 has made an error of its own of it.
+    """Raise the caller's deadline, if the error is one, or if urllib3 has made the error of one.
 
-    It may be any OSError, such as requests' ``Timeout``, or look like the socket's own timeout.
+    A deadline may be any OSError, such as requests' ``Timeout``, or look like the socket's timeout.
 
     :param since: monotonic time at which the copy began to connect.
     """
@@ -136,8 +136,8 @@ def _pools_check_connections(cls: Any) -> bool:
 def address_of(conn: Any) -> Optional[str]:
     """Return the IP address to which a living socket leads; None: the name has to be looked up.
 
-    So it has if the address needs a scope (IPv6, link-local), or the port is not the connection's,
-    as with a forwarder: docs/design.rst.
+    It has to be if the address needs a scope (IPv6, link-local), or if the port is not the
+    connection's, as with a forwarder: docs/design.rst.
     """
     raw = raw_of(conn.sock)
     try:

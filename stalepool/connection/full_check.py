@@ -47,7 +47,7 @@ def _check(conn: Any, settings: Settings) -> Action:
         return Action.DEFER
     if state.phase is states.CHECKED:
         info = tcp_info.ask(layers_of(conn.sock))
-        # data has gone out since, past send(); 50 ms, because the kernel's clock is coarse
+        # data went out after the check, but not by send(); 50 ms: the kernel's clock is coarse
         if info is not None and info.last_data_sent_ms / 1000 < state.idle_s(None) - 0.05:
             fallback.fall_back("requests_unseen", type(conn))
     verdict, idle_s = _examine(conn, state, settings)

@@ -103,9 +103,9 @@ def move(request: Request, reason: str) -> None:
 
 
 def _limit_s(conn: Any, reason: str) -> Any:
-    """Return the seconds for each step. A move that fails has used up some of the request's time.
+    """Return the seconds for each step; a move that fails uses up some of the request's time.
 
-    So it is a share of the caller's connect timeout, unless the connection has ended.
+    So they are a share of the caller's connect timeout, unless the connection has ended.
     """
     limits = {ENDED: (LONG_MOVE_S, 1.0), SILENT: (LONG_MOVE_S, 0.25)}
     longest_s, share = limits.get(reason, (MOVE_S, 0.1))

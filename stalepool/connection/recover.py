@@ -69,12 +69,12 @@ def restore_timeout(response: Any, request: Request) -> None:
 
 
 def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> Any:
-    """Await the answer to a replay, after the last word on the old connection. Yields.
+    """Await the answer to a replay, once the old connection has answered or ended. Yields.
 
-    A refusal there may be due to the second sending, which then has as long again. After an end the
-    request is replayed, unless it has been.
+    After a refusal that may be due to the second sending, the answer to that has as long again.
+    After an end the request is replayed, unless it has been.
 
-    :param first: what was read there; if nothing, ``error`` is what was raised.
+    :param first: what was read on the old connection; if nothing, ``error`` is what was raised.
     :returns: the file object of the fresh socket; None if there is no replay, or no answer to it.
     """
     request, second = watch.request, watch.replay

@@ -69,7 +69,7 @@ class Watch:
         self.pause_s: Optional[float] = None
         #: when the probes of the socket beside it began
         self._probed_since = 0.0
-        #: unanswered probes of the old one that make it dead; it had so many at the last look
+        #: so many unanswered probes of the old one make it dead, if a second look finds them, too
         self._dead_at, self._is_second_look = DEAD_PROBES, False
 
     def look(self) -> Any:

@@ -141,7 +141,7 @@ def remove() -> List[str]:
     runtime.put_in_force(None)
     _imp.acquire_lock()
     try:
-        # the last one first: it may be in the place of one that somebody had taken back
+        # the newest first: it may have been applied after somebody had undone an older one
         _applied[:] = [applied for applied in _applied[::-1] if not applied.undo()][::-1]
         names = [applied.name for applied in _applied]
     finally:

@@ -73,7 +73,7 @@ def has_run_out(
 
     :param since: monotonic time at which the operation began.
     :param limit_s: the timeout on the socket in seconds, None without one.
-    :param text: a part of the socket's words; urllib3 has none where pyOpenSSL sends.
+    :param text: words of a socket's timeout; urllib3 has none for it where pyOpenSSL sends.
     """
     if error is None or limit_s is None or not is_timeout(error) or text not in str(error):
         return False

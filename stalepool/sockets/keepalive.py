@@ -76,8 +76,8 @@ def tightened(ours: Keepalive, theirs: Optional[Keepalive]) -> Keepalive:
         return ours
     if theirs.total_s > ours.total_s:
         return ours._replace(idle_s=min(ours.idle_s, theirs.idle_s))
-    # no more probes at a short interval: those that cannot be sent, since a link of this machine is
-    # down, count as retries of the next write, which has 15 (tcp_retries2)
+    # no more probes at a short interval: while a link of this machine is down, each that cannot be
+    # sent counts as a retry of the next write, which has 15 (tcp_retries2)
     if theirs.idle_s <= ours.idle_s or theirs.interval_s < ours.interval_s:
         return theirs
     probes = min((theirs.total_s - ours.idle_s) // ours.interval_s, _MOST_PROBES)

@@ -72,7 +72,7 @@ def is_in_this_namespace(raw: RawSocket) -> bool:
 
 def timeout_of(sock: Any) -> Optional[float]:
     """Return the socket's timeout in seconds, None without one."""
-    # pyOpenSSL's wrapper and urllib3's TLS in TLS have only settimeout
+    # urllib3's wrapper of pyOpenSSL has only settimeout
     ask = getattr(sock, "gettimeout", None)
     limit_s: Optional[float] = timeout_of(sock.socket) if ask is None else ask()
     return limit_s

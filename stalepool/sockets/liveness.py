@@ -46,7 +46,7 @@ def poller(raw: RawSocket, events: int = _READABLE) -> Optional[select.poll]:
     """Return a poll object to keep for this socket; None if there is no poll.
 
     A new one costs three times the poll itself. A second thread that uses it gets a RuntimeError.
-    It keeps the number of its events: above 256 that is an object of 32 bytes.
+    It keeps its mask of events, which is an object of 32 bytes if it is above 256.
     """
     make = unpatched.poll()
     if make is None or raw.fileno() < 0:
