@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from types import ModuleType
 from typing import Any, Callable, Mapping, Tuple
@@ -36,15 +35,11 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
     class Bound(wrapt.BoundFunctionWrapper):  # type: ignore[type-arg]
         """Pickled and copied as a method is, which wrapt refuses."""
 
+        __copy__: Any = None  # so that copying asks __reduce_ex__, as for a method
+        __deepcopy__: Any = None
+
         def __reduce_ex__(self, protocol: Any) -> Any:
             return getattr, (getattr(self, "__self__", module.Session), self.__name__)
-
-        def __copy__(self) -> Any:
-            return self
-
-        def __deepcopy__(self, memo: Any) -> Any:
-            copied = copy.deepcopy(getattr(self, "__self__", None), memo)
-            return self if copied is None else getattr(copied, self.__name__)
 
     class Wrapper(wrapt.FunctionWrapper):  # type: ignore[type-arg]
         __bound_function_wrapper__ = Bound
