@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import json
 import os
@@ -127,12 +128,9 @@ def _replace_in(directory: int, path: str, now: Dict[str, Any]) -> None:
         now = {"written_at": time(), "start_ticks": start_ticks(stat.read()), **now}
     data = json.dumps(now).encode()
     temporary = "%s.%d" % (name, _writes.tick())  # two threads may be here
-
-    def create(path: str, flags: int) -> Any:
-        return _posix.open(path, flags | os.O_NOFOLLOW, 0o600, dir_fd=directory)
-
+    create = functools.partial(_posix.open, mode=0o600, dir_fd=directory)
     try:
-        with io.FileIO(temporary, "x", opener=create) as file:  # O_EXCL, O_CLOEXEC
+        with io.FileIO(temporary, "x", opener=create) as file:  # O_EXCL: follows no link; O_CLOEXEC
             while data:
                 data = data[file.write(data) :]
         _posix.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
