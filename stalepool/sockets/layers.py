@@ -73,9 +73,8 @@ def is_in_this_namespace(raw: RawSocket) -> bool:
 def timeout_of(sock: Any) -> Optional[float]:
     """Return the socket's timeout in seconds, None without one."""
     # urllib3's wrapper of pyOpenSSL has only settimeout
-    ask = getattr(sock, "gettimeout", None)
-    limit_s: Optional[float] = timeout_of(sock.socket) if ask is None else ask()
-    return limit_s
+    ask: Callable[[], Optional[float]] = getattr(sock, "gettimeout", None) or sock.socket.gettimeout
+    return ask()
 
 
 def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
