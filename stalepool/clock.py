@@ -27,6 +27,6 @@ def number_of(timeout: Any) -> Optional[float]:
 
 
 def shorter(*limits: Any) -> Any:
-    """Return the smallest number among timeouts; the first one, None or a sentinel, without any."""
+    """Return the smallest number among timeouts; without any the first: None or a sentinel."""
     numbers = [limit for limit in limits if isinstance(limit, (int, float))]
     return min(numbers) if numbers else limits[0]

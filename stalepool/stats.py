@@ -108,8 +108,8 @@ class Knowledge:
     def note_fin(self, idle_s: float) -> None:
         """Note an idle time, in seconds, by which the origin had closed a connection.
 
-        Of two that disagree the shorter one counts: docs/replay.rst. Below a second the server may
-        close after a number of answers. Connections that end together count as one.
+        Of two that disagree the shorter one counts: docs/replay.rst. One below a second does not
+        count: the server may close after so many answers. Connections that end together count once.
         """
         now, fins = monotonic(), self._believed_fins()
         if idle_s < 1.0 or (fins and now - fins[-1][0] <= 0.9 * idle_s):

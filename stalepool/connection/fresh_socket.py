@@ -92,8 +92,8 @@ def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
 def may_be_copied(conn: Any) -> bool:
     """Tell whether a copy's ``connect()`` does what the connection's did, and no more.
 
-    It is urllib3's, as is what it calls. Another's may acquire what its ``close()`` releases, be
-    handed its socket, or note what is true of one socket.
+    It does if it is urllib3's, and what it calls is. Another one may acquire what its ``close()``
+    releases, be handed its socket, or note what is true of one socket.
     """
     cls, raw = type(conn), raw_of(conn.sock)
     # urllib3 1.26 itself clears it for a tunnel

@@ -66,7 +66,7 @@ def _may_be_stale(request: Request) -> bool:
 
 
 def _has_its_body_on_record(request: Request) -> bool:
-    """Tell whether the body is recorded; after a failed send, the rest is sent after the record."""
+    """Tell whether the body is recorded; after a failed send, urllib3 sends the rest by itself."""
     return request.is_recorded and (request.state.phase is SENDING or request.is_whole)
 
 
@@ -206,7 +206,7 @@ def may_refuse_the_old(request: Request, first: bytes) -> bool:
 def may_refuse_the_fresh(request: Request, first: bytes) -> bool:
     """Tell whether an answer on the fresh one may be due to the second connection, or to its way.
 
-    So may a gateway's 502. What is less than a status line may become any answer.
+    A gateway's 502 may be. What is less than a status line may become any answer.
     """
     status = _status_of(first)
     is_of_the_request = 200 <= status < 500 and status not in OF_ONE_BESIDE

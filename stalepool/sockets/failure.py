@@ -53,7 +53,8 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     if layers is None or events is None:
         number = getattr(error, "errno", None)
         return error is None or isinstance(error, ConnectionError) or number in _ENDS
-    # no event: nothing to read, or SO_RCVTIMEO, which looks like an end; a close_notify has none
+    # no such event: TLS alone has failed; or SO_RCVTIMEO has run out, which also reads as an end.
+    # With TLS such an end is a close_notify
     if not events & PEER_IS_GONE and (error is not None or (layers.pending is None and not events)):
         return False
     info = tcp_info.ask(layers)

@@ -40,8 +40,8 @@ class Keepalive(NamedTuple):
 def arm(layers: Layers, settings: Settings) -> bool:
     """Set a connected TCP socket's keepalive as the policy says. Never yields.
 
-    Not where the application has set TCP_USER_TIMEOUT: then a single unanswered probe ends the
-    connection after that time, whatever the count.
+    Nothing is set where the application has set TCP_USER_TIMEOUT: there a single unanswered probe
+    ends the connection after that time, whatever the count.
 
     :returns: whether any option was set.
     :raises OSError: the kernel refuses, as on a socket that is closed.
