@@ -39,9 +39,7 @@ def _method(owner: Any, own: Any, name: str) -> Callable[[Any], Any]:
 def _class(owner: Any, own: Any, name: str) -> Callable[[Any, type], Any]:
     """Return a function: ``original(instance or None, its class)`` is what stock would find."""
     if own is _INHERITED:
-        return lambda instance, cls: getattr(
-            super(owner, cls) if instance is None else super(owner, instance), name
-        )
+        return lambda conn, cls: getattr(super(owner, cls if conn is None else conn), name)
     return lambda instance, cls: _bound(own, instance, cls)
 
 
