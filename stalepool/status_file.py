@@ -79,8 +79,16 @@ def write(now: Dict[str, Any], began: float) -> Optional[float]:
     if chosen is None or not os.path.isdir("/proc/self/ns"):
         delete()
         return float("inf")
+    user = _posix.geteuid()
     try:
-        _write_into(directories(chosen, _posix.geteuid()), now)
+        paths = directories(chosen, user)
+        path = next((p for p in paths if os.path.isdir(os.path.dirname(p))), paths[-1])
+        with contextlib.suppress(FileExistsError):
+            _posix.mkdir(path, 0o700)
+        with open_directory(path, user) as directory:
+            if written is None:
+                sweep(directory)
+            _replace_in(directory, path, now)
     except OSError as error:
         # a program without logging prints a WARNING on stderr: not if nobody asked for the file
         level = "INFO" if chosen == AUTO else "WARNING"
@@ -88,16 +96,6 @@ def write(now: Dict[str, Any], began: float) -> Optional[float]:
         return None
     interval_s = max(INTERVAL_S, INTERVAL_RATIO * (monotonic() - began))
     return monotonic() + min(interval_s, LONGEST_INTERVAL_S)
-
-
-def _write_into(paths: List[str], now: Dict[str, Any]) -> None:
-    path = next((p for p in paths if os.path.isdir(os.path.dirname(p))), paths[-1])
-    with contextlib.suppress(FileExistsError):
-        _posix.mkdir(path, 0o700)
-    with open_directory(path, _posix.geteuid()) as directory:
-        if written is None:
-            sweep(directory)
-        _replace_in(directory, path, now)
 
 
 def sweep(directory: int) -> None:
