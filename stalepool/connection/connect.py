@@ -124,13 +124,14 @@ def _enter_window(conn: Any, error: Any, settings: Settings) -> float:
     limit_s = number_of(conn.timeout)
     if not knowledge.has_answered or not _is_refusal(error) or not settings.reconnect_window_s:
         return 0.0
-    if knowledge.window_until is None:
-        knowledge.window_until = monotonic() + settings.reconnect_window_s
+    ends = knowledge.window_until  # read once: another thread's answer closes the window
+    if ends is None:
+        ends = knowledge.window_until = monotonic() + settings.reconnect_window_s
         stats.origin(origin_of(conn)).count("reconnects", "windows")
     if limit_s is not None and limit_s < SHORTEST_PATIENCE_S:
         return 0.0
     budget_s = settings.reconnect_window_s - _waited()[1]  # what this thread may still wait
-    return max(0.0, min(knowledge.window_left_s, budget_s))
+    return max(0.0, min(ends - monotonic(), budget_s))
 
 
 def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) -> Any:
