@@ -113,8 +113,9 @@ class Replay:
                 self._send_within(limit_s)
                 return True
             except failure.socket_errors() as error:
+                clear_tls_errors(self.sock, error)
                 has_run_out = failure.has_run_out(error, since, limit_s, text="")
-                if not has_run_out and self._is_a_deadline(error):
+                if not has_run_out and is_foreign(error):  # the caller's deadline
                     raise
                 drop_frames(error)
         self.close()
@@ -139,7 +140,8 @@ class Replay:
         try:
             file = _file_of(self.sock, limit_s)
         except failure.socket_errors() as error:
-            if self._is_a_deadline(error):
+            clear_tls_errors(self.sock, error)
+            if is_foreign(error):
                 raise
             self.close()
             return None
@@ -155,11 +157,6 @@ class Replay:
         note_outcome(self.request, "ok")
         self.let_go()
         return file
-
-    def _is_a_deadline(self, error: BaseException) -> bool:
-        """Tell whether an error is the caller's deadline, and not the socket's own."""
-        clear_tls_errors(self.sock, error)
-        return is_foreign(error)
 
 
 def _file_of(sock: Any, limit_s: Optional[float]) -> Any:
