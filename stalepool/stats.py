@@ -86,9 +86,8 @@ class Knowledge:
     window_until: Optional[float] = None
 
     @property
-    def window_left_s(self) -> float:
-        """Seconds until the window closes; 0 once it is closed."""
-        return max(0.0, (self.window_until or 0.0) - monotonic())
+    def window_is_open(self) -> bool:
+        return monotonic() < (self.window_until or 0.0)
 
     def note_answered(self) -> None:
         """Note that a fresh connection was answered: its peer answers, and any outage is over."""

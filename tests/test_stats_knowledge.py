@@ -68,7 +68,7 @@ def test_an_idle_limit(events, expected, clock):
 FACTS = {
     "swallows_probes": (Knowledge.note_probes_swallowed, 86400.0),
     "moves_stopped_for_s": (Knowledge.stop_moves, 300.0),
-    "window_left_s": (lambda knowledge: setattr(knowledge, "window_until", 1300.0), 300.0),
+    "window_is_open": (lambda knowledge: setattr(knowledge, "window_until", 1300.0), 300.0),
 }
 
 

@@ -62,7 +62,7 @@ def _may_be_stale(request: Request) -> bool:
     if request.is_reused:
         return True
     knowledge = request.state.origin.knowledge
-    return not request.state.answers and knowledge.has_answered and knowledge.window_left_s > 0
+    return not request.state.answers and knowledge.has_answered and knowledge.window_is_open
 
 
 def _has_its_body_on_record(request: Request) -> bool:
