@@ -7,7 +7,6 @@ waits on if there is none, since the peer is silent.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import weakref
 from typing import Any, Optional
 
@@ -137,17 +136,26 @@ class Replay:
         :param is_last: the connection has the socket, and a refusal is an answer: no other comes.
         :raises: the caller's deadline.
         """
+        file: Any = None
+        since, first = monotonic(), b""
         try:
-            file = _file_of(self.sock, limit_s)
+            self.sock.settimeout(limit_s)
+            file = self.sock.makefile("rb")
+            first = file.peek(1)
         except failure.socket_errors() as error:
+            if failure.has_run_out(error, since, limit_s):
+                drop_frames(error)
+                return None
             clear_tls_errors(self.sock, error)
             if is_foreign(error):
                 raise
+        finally:
+            if file is not None and not first:
+                file.close()
+        if not first:
             self.close()
             return None
-        if file is None:
-            return None
-        is_refused = not is_last and may_refuse_the_fresh(self.request, file.peek(1))
+        is_refused = not is_last and may_refuse_the_fresh(self.request, first)
         if is_refused or not (is_last or take(self.request, self.sock)):
             file.close()
             self.close()
@@ -157,27 +165,6 @@ class Replay:
         note_outcome(self.request, "ok")
         self.let_go()
         return file
-
-
-def _file_of(sock: Any, limit_s: Optional[float]) -> Any:
-    """Return the file object of a socket once an answer begins there; None if none does in time.
-
-    :raises: what reading raises; RemoteDisconnected at the end of the stream.
-    """
-    sock.settimeout(limit_s)
-    file, since, has_begun = sock.makefile("rb"), monotonic(), False
-    try:
-        has_begun = bool(file.peek(1))
-        if not has_begun:
-            raise http.client.RemoteDisconnected("no answer")
-    except failure.socket_errors() as error:
-        if not failure.has_run_out(error, since, limit_s):
-            raise
-        drop_frames(error)
-    finally:
-        if not has_begun:
-            file.close()
-    return file if has_begun else None
 
 
 def note_outcome(request: Request, outcome: str) -> None:
