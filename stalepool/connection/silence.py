@@ -94,7 +94,10 @@ class Watch:
         if info is not None and self.replay.sock is None:
             info = self._open()
             if info is not None and not info.unacked:
-                self._begin_to_probe(info)
+                # the path may have been away until now: one more probe of the old one has to go out
+                self._dead_at, self._is_second_look = max(DEAD_PROBES, info.probes + 1), False
+                self._probed_since, self.pause_s = monotonic(), CONFIRM_S
+                keepalive.probe_every(layers_of(self.replay.sock), PROBE_EVERY_S)
         if info is None:
             self.replay.close()
             return False
@@ -134,15 +137,6 @@ class Watch:
         limit_s = max(0.1, min(REPLAY_S, self.give_up_before - monotonic()))
         # meanwhile the path may have healed, and the old one's answer to a probe have come
         return self._suspicion() if self.replay.open_beside(limit_s) else None
-
-    def _begin_to_probe(self, info: TcpInfo) -> None:
-        """Probe the fresh socket; until now the path may have been away.
-
-        So one more probe of the old one has to go out.
-        """
-        self._probed_since, self.pause_s = monotonic(), CONFIRM_S
-        self._dead_at, self._is_second_look = max(DEAD_PROBES, info.probes + 1), False
-        keepalive.probe_every(layers_of(self.replay.sock), PROBE_EVERY_S)
 
     def _its_probes_show_it(self, info: TcpInfo) -> bool:
         """Tell whether the fresh socket's probe was answered, and those of the old one were not."""
