@@ -1,4 +1,4 @@
-"""Opening a socket: keepalive is armed, and a refused connect may be tried again.
+"""Opening a socket: a refused connect may be tried again.
 
 Replaces ``HTTPConnection._new_conn``.
 
@@ -18,12 +18,10 @@ from typing import Any, Callable, Dict, Tuple, Type
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic, number_of, shorter
 from stalepool.connection.origins import is_http1, origin_of, peer_of
-from stalepool.connection.state import note_opened, sockets_of
+from stalepool.connection.state import note_opened
 from stalepool.foreign import drop_frames, raise_again
 from stalepool.settings import Settings
-from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
-from stalepool.sockets.layers import layers_of
 
 #: attribute of a copy of a connection: the address to connect to, once, without a DNS look-up
 PINNED = "_stalepool_pinned"
@@ -200,19 +198,3 @@ def _pause(module: Any, seconds: float) -> None:
     is_its_own = str(names.get("__name__")).endswith("urllib3.util.retry")  # not a decorator's
     if is_its_own and "time" in names:
         names["time"].sleep(seconds)
-
-
-@fallback.guarded("keepalive_failed")
-def arm(sock: Any, origin: stats.Origin, settings: Settings) -> None:
-    """Arm keepalive, once the application has set its options, which ``connect()`` may do."""
-    layers = layers_of(sock)
-    # where probes are swallowed, keepalive would end living connections
-    if layers and not origin.knowledge.swallows_probes and keepalive.arm(layers, settings):
-        origin.armed.tick()
-
-
-def note_probes_swallowed(origin: stats.Origin, settings: Settings) -> None:
-    """Note that an origin's probes are swallowed, and probe its connections rarely: they live."""
-    origin.knowledge.note_probes_swallowed()
-    for sock in sockets_of(origin):
-        keepalive.probe_rarely(layers_of(sock), settings)

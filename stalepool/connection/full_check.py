@@ -12,9 +12,9 @@ from typing import Any, Callable, Optional, Tuple
 from stalepool import fallback, runtime, stats
 from stalepool.clock import shorter
 from stalepool.connection import state as states
-from stalepool.connection.connect import arm, note_probes_swallowed
 from stalepool.connection.move import SILENT
 from stalepool.connection.origins import is_http1
+from stalepool.connection.probes import arm, note_probes_swallowed
 from stalepool.connection.state import State
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, liveness, tcp_info

@@ -10,7 +10,7 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic, shorter
-from stalepool.connection.connect import note_probes_swallowed
+from stalepool.connection.probes import note_probes_swallowed
 from stalepool.connection.replay import REPLAY_S, Replay
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
 from stalepool.connection.state import NOTHING_LEFT_S, Request

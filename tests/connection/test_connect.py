@@ -1,19 +1,13 @@
-"""Opening a socket: by name or by address, and with keepalive, if probes are not swallowed."""
+"""Opening a socket: by name or by address, through SOCKS, too."""
 
-import os
 import socket
 
 import pytest
 import urllib3
 
 import stalepool
-from pools import UnknownSocket, counters, get, pool_for, pooled_connection, serving, shim, verdicts
+from pools import UnknownSocket, counters, get, pooled_connection, serving, shim, verdicts
 from replay_routes import SocksProxy, through_socks
-from stalepool import runtime, stats
-from stalepool.connection import connect
-from stalepool.connection.state import FRESH, State
-from stalepool.sockets import keepalive
-from stalepool.sockets.layers import layers_of
 from stalepool_testing import TLS, Close, FaultServer, Respond
 
 
@@ -25,28 +19,6 @@ def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
             assert [pool.request("POST", "/").status for _ in range(2)] == [200, 200]
         assert connects.hosts == ["localhost", "127.0.0.1"]
         assert len(server.journal.connections) == 2
-
-
-def test_once_probes_are_known_to_be_swallowed_no_connection_is_probed_as_often_as_before():
-    """Whatever it waits for: keepalive would end it, alive as it is. And a new one not at all."""
-    with shim(), serving(maxsize=2) as (server, pool), serving() as (_, other):
-        bare = [urllib3.connection.HTTPConnection(server.host, server.port) for _ in range(2)]
-        for conn in bare:
-            conn.sock = socket.socket()
-            State(conn, FRESH)
-        answers = [pool.request("GET", "/", preload_content=False) for _ in range(2)]
-        assert get(other) == 200
-        conns = [*(answer._connection for answer in answers), pooled_connection(other)]
-        bare[0].sock.close()
-        os.close(bare[1].sock.fileno())  # behind the back of the socket
-        connect.note_probes_swallowed(stats.origin(server.origin), runtime.current)
-        bare[1].sock.detach()
-        assert [keepalive.read(layers_of(c.sock)).interval_s for c in conns] == [75, 75, 3]
-        with pool_for(server) as new:
-            assert get(new) == 200
-            sock = pooled_connection(new).sock
-            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
-        assert stalepool.snapshot()["fallbacks"] == {"keepalive_failed": 1}
 
 
 def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch, pretend_fork):
