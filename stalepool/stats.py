@@ -1,6 +1,6 @@
 """The origins that this process has met: the counters of each, and what was learnt of it.
 
-Learnt are its idle limit, what becomes of keepalive probes, and an outage: docs/replay.rst.
+Learnt are its idle limit, whether it answers keepalive probes, and an outage: docs/replay.rst.
 Beyond :data:`MAX_ORIGINS` origins the others share one entry, and nothing is learnt of them. Idle
 times at death are counted in geometric buckets.
 """
@@ -123,7 +123,7 @@ class Knowledge:
 
     @property
     def observed_idle_limit_s(self) -> Optional[float]:
-        """Return the shortest of the last three idle times at death, which agree by a quarter."""
+        """Return the shortest of the last three idle times at death, if they agree."""
         fins = self._believed_fins() if self._fins else ()  # asked before each POST
         return min(idle_s for _, idle_s in fins) if len(fins) == 3 else None
 
@@ -131,7 +131,7 @@ class Knowledge:
         return [fin for fin in self._fins if fin[0] > monotonic() - OBSERVED_FOR_S]
 
     def note_outlived(self, limit_s: float) -> None:
-        """Note a connection that outlives an announced limit, which may be a backend's."""
+        """Note a connection that outlives an announced limit, perhaps that of one backend."""
         self._outlived += 1
         if self._outlived >= TIMES_OUTLIVED:
             self.untrue_limit_s, self._outlived = max(limit_s, self.untrue_limit_s), 0
@@ -205,7 +205,7 @@ class Origin:
 
     def count_death(self, idle_s: float) -> None:
         """Count a connection that had been idle for ``idle_s`` seconds when it died."""
-        # the kernel's clock, in 32 bits of ms, comes to 49 days
+        # not endless: the kernel's clock, of 32 bits of ms, ends at 49 days
         upper_edge_s = BUCKET_RATIO ** math.ceil(math.log(max(idle_s, 0.001), BUCKET_RATIO))
         self.counter(_DIED, float("%.3g" % upper_edge_s)).tick()
 

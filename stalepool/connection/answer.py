@@ -124,7 +124,7 @@ def _learn(response: Answer, request: Request) -> None:
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
     is_late = monotonic() - request.sent_at > LATE_S
-    if request.moved_for is not None and (is_late or response.status in request_rules.OF_A_SECOND):
+    if request.moved_for and (is_late or response.status in request_rules.REFUSE_A_SECOND):
         state.origin.knowledge.stop_moves()
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])
     state.learn(
@@ -162,8 +162,8 @@ def _class_of(base: Any) -> Any:
     mro = base.__mro__
     names = ["%s.%s" % (each.__module__, each.__qualname__) for each in mro]
     is_a_response = any(name.endswith("http.client.HTTPResponse") for name in names)
-    is_told = any("__init_subclass__" in vars(each) for each in mro[:-1])  # of each subclass
-    if not is_a_response or is_told or Answer in mro:
+    is_told_of_subclasses = any("__init_subclass__" in vars(each) for each in mro[:-1])
+    if not is_a_response or is_told_of_subclasses or Answer in mro:
         return base
     namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
     return type(base.__name__, (Answer, base), namespace)

@@ -23,7 +23,7 @@ from stalepool.foreign import drop_frames, raise_again
 from stalepool.settings import Settings
 from stalepool.sockets.failure import socket_errors
 
-#: attribute of a copy of a connection: the address to connect to, once, without a DNS look-up
+#: attribute of a connection's clone: the address to connect to, once, without a DNS look-up
 PINNED = "_stalepool_pinned"
 _REFUSALS = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED))
 
@@ -133,7 +133,7 @@ def _enter_window(conn: Any, error: Any, settings: Settings) -> float:
 
 
 def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) -> Any:
-    """Return a socket, or None if the window closed first. Yields where the module's sleep does.
+    """Return a socket, or None if the window closed first. Yields while it sleeps.
 
     :raises: an error of a later try that is no refusal, if it comes within the window.
     """

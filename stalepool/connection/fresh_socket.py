@@ -27,7 +27,7 @@ _is_stock = re.compile(
 
 #: methods that open a connection; not all versions have all
 _OPENERS = ("connect", "_new_conn", "_tunnel", "_prepare_conn")
-#: hooks that may have been set on a connection itself: a copy would call the original's
+#: hooks that may have been set on a connection itself: a clone would call the original's
 _HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
 
 #: the connectionpool of each copy of urllib3
@@ -37,8 +37,8 @@ pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> Any:
     """Open a second socket to a request's peer, tunnel and TLS included. Yields while it connects.
 
-    A copy of the connection connects, and the connection's reconnect window applies. The caller has
-    asked :func:`may_be_copied`.
+    A clone of the connection connects, and its peer's reconnect window applies. The caller has
+    asked :func:`may_be_cloned`.
 
     :param limit_s: seconds for each operation (connect, tunnel, handshake), or urllib3's sentinel.
     :param address: the peer's, to which to connect without a DNS look-up, and without a window.
@@ -53,10 +53,10 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
 
 @fallback.guarded("fresh_socket_failed")
 def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
-    """Have a copy connect, and return its socket; None if it cannot. Yields."""
+    """Have a clone connect, and return its socket; None if it cannot. Yields."""
     clone: Any = object.__new__(type(conn))  # not by copy.copy(): that may be somebody's own
     vars(clone).update({**vars(conn), "sock": None, "timeout": limit_s, PINNED: address})
-    clone._HTTPConnection__response = None  # the original's, which the copy must not close
+    clone._HTTPConnection__response = None  # the original's, which the clone must not close
     since, failed = monotonic(), None
     try:
         clone.connect()
@@ -77,7 +77,7 @@ def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
 
     A deadline may be any OSError, such as requests' ``Timeout``, or look like the socket's timeout.
 
-    :param since: monotonic time at which the copy began to connect.
+    :param since: monotonic time at which the clone began to connect.
     """
     try:
         for link in (error, error.__cause__, error.__context__):
@@ -90,8 +90,8 @@ def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
         del error, link  # a traceback holds this frame
 
 
-def may_be_copied(conn: Any) -> bool:
-    """Tell whether a copy's ``connect()`` does what the connection's did, and no more.
+def may_be_cloned(conn: Any) -> bool:
+    """Tell whether a clone's ``connect()`` does what the connection's did, and no more.
 
     It does if it is urllib3's, and what it calls is. Another one may acquire what its ``close()``
     releases, be handed its socket, or note what is true of one socket.

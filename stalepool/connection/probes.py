@@ -13,7 +13,7 @@ from stalepool.sockets.layers import layers_of
 
 @fallback.guarded("keepalive_failed")
 def arm(sock: Any, origin: stats.Origin, settings: Settings) -> None:
-    """Arm keepalive, once the application has set its options, which ``connect()`` may do."""
+    """Arm keepalive, after ``connect()``: that may set the application's own options."""
     layers = layers_of(sock)
     # where probes are swallowed, keepalive would end living connections
     if layers and not origin.knowledge.swallows_probes and keepalive.arm(layers, settings):

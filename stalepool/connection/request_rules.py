@@ -1,4 +1,4 @@
-"""Rules: had a failed request's connection died, may it be sent again, is an answer a refusal.
+"""Rules: had the connection died? May the request be sent again? Is an answer a refusal?
 
 RFC 9110, section 9.2.2, permits a client to repeat idempotent methods, and others only if the first
 request is known not to have been applied.
@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, FrozenSet, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic
-from stalepool.connection.fresh_socket import may_be_copied
+from stalepool.connection.fresh_socket import may_be_cloned
 from stalepool.connection.state import MOST_IN_PIECES, SENDING, Request, in_pieces
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.layers import layers_of
@@ -34,7 +34,7 @@ _header = functools.partial(_search, rb"\r\n(?:%s)[ \t]*:")
 _CREDENTIAL = rb"\r\n(?:proxy-)?authorization[ \t]*:[ \t]*(?:%s)\b"
 _credential = functools.partial(_search, _CREDENTIAL)
 
-# a token, a target and a version, RFC 9112, section 3; bounded, since a body may have no spaces
+# token, target, version: RFC 9112, section 3; bounded, or a body without spaces is searched whole
 _is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/1\.[01]\r\n").match
 _key_header = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
@@ -53,7 +53,7 @@ speaks_an_identity = _credential(*_IDENTITY_SCHEMES)
 offers_an_identity = re.compile("|".join(_IDENTITY_SCHEMES), re.IGNORECASE).search
 asks_for_an_upgrade = _header("upgrade")
 
-#: name in the counters -> consents to a replay or not; a death's is given what was raised, too
+#: name in the counters -> does it permit a replay? DEATH_RULES are given what was raised, too
 Rules = Dict[str, Callable[..., Any]]
 
 
@@ -91,7 +91,7 @@ REPLAY_RULES: Rules = {
     "credential": lambda request: not _is_for_one_use(request.head),
     "identity": lambda r: not (r.state.is_bound or speaks_an_identity(r.head)),
     "body": _has_its_body_on_record,
-    "own_connect": lambda request: may_be_copied(request.conn()),
+    "own_connect": lambda request: may_be_cloned(request.conn()),
 }
 
 #: those that are decided once the head is out
@@ -122,8 +122,8 @@ def first_refusal(rules: Rules, *facts: Any) -> Optional[str]:
 ALERT_WITH_RECORD = 100
 
 
-def _is_not_the_servers_failure(request: Request, error: Optional[BaseException]) -> bool:
-    """Tell whether the end came soon, the peer was silent, or it lacked a part of the request.
+def _was_dead(request: Request, error: Optional[BaseException]) -> bool:
+    """Tell whether the end came soon, the peer was silent, or the peer lacked a part of it.
 
     A dead connection shows within two round trips. A peer that closes later failed on the request.
     But a RST in answer to a keepalive probe is of a host that does not know the connection; and
@@ -145,7 +145,7 @@ def _is_not_the_servers_failure(request: Request, error: Optional[BaseException]
 
 
 def _no_answer_has_begun(request: Request, error: Optional[BaseException]) -> bool:
-    """Tell whether nothing lies unread after a failed send, such as an early 413."""
+    """Tell whether no answer, such as an early 413, lies unread after a failed send."""
     return request.state.phase is not SENDING or not failure.answer_has_begun(request.state.sock())
 
 
@@ -153,7 +153,7 @@ def _no_answer_has_begun(request: Request, error: Optional[BaseException]) -> bo
 DEATH_RULES: Rules = {
     "answer_began": _no_answer_has_begun,
     "not_ended": lambda request, error: failure.has_ended(request.state.sock(), error),
-    "peer_had_it": _is_not_the_servers_failure,
+    "peer_had_it": _was_dead,
 }
 
 
@@ -188,9 +188,9 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
 #: statuses that may say: one connection too many (RFC 6585, section 4)
 TOO_MANY = frozenset((429, 503))
 #: by which a server may refuse a second connection: the client's certificate is missing there, say
-OF_A_SECOND = TOO_MANY | {401, 403, 413}
+REFUSE_A_SECOND = TOO_MANY | {401, 403, 413}
 #: and one beside another: the request has come in pieces, too late, or to the wrong server
-OF_ONE_BESIDE = OF_A_SECOND | {400, 408, 421}
+REFUSE_ONE_BESIDE = REFUSE_A_SECOND | {400, 408, 421}
 CONFLICT = 409  # a request with the same idempotency key is in work
 
 
@@ -204,12 +204,12 @@ def may_refuse_the_old(request: Request, first: bytes) -> bool:
 
 
 def may_refuse_the_fresh(request: Request, first: bytes) -> bool:
-    """Tell whether an answer on the fresh one may be due to the second connection, or to its way.
+    """Tell whether an answer on the fresh one may be due to the second connection, or its path.
 
-    A gateway's 502 may be. What is less than a status line may become any answer.
+    A gateway's 502 may be; an incomplete status line may become any answer.
     """
     status = _status_of(first)
-    is_of_the_request = 200 <= status < 500 and status not in OF_ONE_BESIDE
+    is_of_the_request = 200 <= status < 500 and status not in REFUSE_ONE_BESIDE
     return not is_of_the_request or _is_in_work(request, status)
 
 
@@ -229,7 +229,7 @@ _timeout_of_a_hint = re.compile(r"(?:^|,)\s*timeout\s*=\s*([0-9]+)\s*(?:,|$)", r
 def keep_alive_hint_s(value: str) -> Optional[float]:
     """Return the seconds in a ``Keep-Alive`` header (RFC 2068, 19.7.1.1); None where it has none.
 
-    Nor has 0, which may be anything below a second: some servers round down.
+    0 counts as none: some servers round down, so it may be anything below a second.
 
     >>> keep_alive_hint_s("timeout=5, max=100")
     5.0

@@ -86,7 +86,7 @@ def _choose_socket(conn: Any, state: State, request: Request) -> None:
     if settings.presend_check and poll is not None and poll.poll(0):
         has_ended = _has_ended(conn, state, settings)
     reason = ENDED if has_ended else reason_to_move(request)
-    if reason is None or not fresh_socket.may_be_copied(conn):
+    if reason is None or not fresh_socket.may_be_cloned(conn):
         return
     if settings.is_audit:
         state.origin.count("moved", reason)

@@ -1,6 +1,6 @@
 """The import hook: it patches every copy of urllib3 as soon as the copy is loaded, and not before.
 
-Nothing is imported while a package is half loaded, or while a finder is asked: docs/design.rst.
+None of ours is imported while a package is half loaded, or a finder is asked: docs/design.rst.
 
 A copy is patched when its ``__init__`` has run; a module of it that is loaded later is patched once
 it is loaded. If the package was half loaded when the hook was registered, its connectionpool is
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 
-try:  # in such a block an import is never lazy (PEP 810): the finder would be asked for its own
+try:  # never lazy in such a block (PEP 810): the finder would be asked for its own imports
     from stalepool.patching import copies, loaders
 finally:
     pass
@@ -104,7 +104,7 @@ class _Finder:
 
     def why_off(self) -> Optional[str]:
         """Return why nothing is or will be patched; None if something is or will be."""
-        is_patched = self.patches is not None and self.patches.patched()  # in other modules
+        is_patched = self.patches is not None and self.patches.patched()  # in another copy
         if self.off_because is not None or not self.has_failed or is_patched:
             return self.off_because
         from stalepool import fallback

@@ -30,7 +30,7 @@ LONGEST_CHAIN = 100  #: of wrappers of others; that of a mock is endless
 
 
 def _method(owner: Any, own: Any, name: str) -> Callable[[Any], Any]:
-    """Return a function: ``original(instance)`` is the bound method. Called for every request."""
+    """Return a function: ``original(instance)`` is the bound method, taken for each request."""
     if own is _INHERITED:
         return lambda instance: getattr(super(owner, instance), name)
     return lambda instance: _bound(own, instance, type(instance))
@@ -118,7 +118,7 @@ _left_out: Dict[str, List[str]] = {}
 
 
 def apply(module: ModuleType) -> None:
-    """Patch one fully imported module of one copy; patches that are in force stay.
+    """Patch one fully imported module of one copy; what is patched already stays so.
 
     What does not look as expected is left out, counted, and named in one log line. Raises nothing.
     Yields only in that log line.
