@@ -27,8 +27,8 @@ def examine(path: Path) -> List[Finding]:
     :raises OSError: it cannot be read; UnicodeDecodeError: it is no text.
     """
     environ, words, findings = _read(path, may_be_a_unit=True)
-    # as env(1) does in a command
-    set_by_env = [word for word in words if re.match("STALEPOOL(_[A-Z_]+)?=", word)]
+    # what env(1) sets in a command
+    set_by_env = [word for word in words if re.match("(STALEPOOL(_[A-Z_]+)?|PYTHONPATH)=", word)]
     environ.update(word.partition("=")[::2] for word in set_by_env)
     return [*findings, *_settings(environ), *_start(environ, words)]
 
@@ -81,7 +81,7 @@ def _read(path: Path, may_be_a_unit: bool) -> Tuple[Dict[str, str], List[str], L
         try:
             if not name or not equals:
                 raise ValueError("it is not NAME=value")
-            words = value.split() if name == "ExecStart" else shlex.split(value)
+            words = _words(value, is_lenient=name == "ExecStart")
             if is_unit:
                 given[name] = [*given[name], *words] if words else []
             else:
@@ -92,6 +92,16 @@ def _read(path: Path, may_be_a_unit: bool) -> Tuple[Dict[str, str], List[str], L
     if is_unit:
         environ = _variables(given, findings)
     return environ, given["ExecStart"], findings
+
+
+def _words(value: str, is_lenient: bool) -> List[str]:
+    """Split as systemd does; a lenient one by spaces alone, if a quote in it is not closed."""
+    try:
+        return shlex.split(value)
+    except ValueError:
+        if not is_lenient:
+            raise
+        return value.split()
 
 
 def _variables(given: Dict[str, List[str]], findings: List[Finding]) -> Dict[str, str]:

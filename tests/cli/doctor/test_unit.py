@@ -31,6 +31,9 @@ FILES = {
     UNIT % "ExecStart = /usr/bin/env STALEPOOL=1 /bin/x": "ok start: by STALEPOOL=1",
     UNIT % "ExecStart=/usr/bin/env STALEPOOL=1 STALEPOOL_MODE=x /bin/x": "error settings: STALE",
     UNIT % "ExecStart=/usr/bin/env STALEPOOL=1 STALEPOOL_ENABLED=0 x": "warning settings: STALE",
+    UNIT
+    % "ExecStart=env 'STALEPOOL=1' STALEPOOL_MODE=\"audit\" x": "ok settings: STALEPOOL_MODE=audit",
+    UNIT % "ExecStart=env PYTHONPATH=/venv/lib/stalepool/inject /bin/x": "ok start: by PYTHONPATH",
     # whatever comes after it in the unit
     UNIT % "EnvironmentFile={place}/m*\nEnvironment=STALEPOOL_MODE=audit": "error settings: STALE",
     UNIT
