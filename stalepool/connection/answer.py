@@ -201,7 +201,8 @@ def make_sock_shutdown(original: Any, module: Any) -> Any:
             if response is None:
                 raise AttributeError("_sock_shutdown")
             file = response.stalepool_replayed and response._original_response.fp
-            return file.raw._sock.shutdown if file else vars(response).get("_sock_shutdown")
+            own = vars(response).get("_sock_shutdown")
+            return getattr(file.raw._sock, "shutdown", None) if file else own
 
         def __set__(self, response: Any, taken: Any) -> None:
             vars(response)["_sock_shutdown"] = taken
