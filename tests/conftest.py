@@ -51,7 +51,7 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_make_parametrize_id(val):
-    """A row of facts is named by them, so that a failure says which one it was."""
+    """Put the words of a dict, list or tuple into the id: a failure then says which row it was."""
     if isinstance(val, (dict, list, tuple)):
         return re.sub(r"[][(){}'\"]| at 0x\w+", "", repr(val))[:60]
     return None

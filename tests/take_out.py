@@ -136,7 +136,7 @@ def run(module, number):
         said = subprocess.run(
             [sys.executable, *words], cwd=copy, env=environ, stdout=subprocess.PIPE, text=True
         ).stdout
-    failed = re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+::\S+)", said, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?([^/\s]+::.+?)(?: - .*)?$", said, re.MULTILINE)
     return "NONE" if failed is None else failed[1]
 
 
