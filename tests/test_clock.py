@@ -1,7 +1,6 @@
 """Timeouts as urllib3 takes them; and waits in real time, whatever a test does to the clock."""
 
 import socket
-import sys
 
 import pytest
 import urllib3
@@ -62,14 +61,6 @@ def test_a_clock_that_stands_keeps_nobody_waiting_in_an_outage(run_python):
     """Nor one that began at a time that is not yet."""
     pytest.importorskip("freezegun")
     assert run_python(FROZEN, flags=["-Wignore"]) == ["NewConnectionError"] * 9
-
-
-def test_every_module_has_this_clock():
-    loaded = sys.modules.copy().items()
-    ours = {name: module for name, module in loaded if name.startswith("stalepool.")}
-    assert ours["stalepool.connection.connect"].monotonic is clock.monotonic
-    clocks = {name: getattr(module, "monotonic", clock.monotonic) for name, module in ours.items()}
-    assert clocks == dict.fromkeys(ours, clock.monotonic)
 
 
 def test_a_limit_is_a_number_none_or_the_sockets_default(request):
