@@ -171,6 +171,15 @@ def test_a_bad_directory_costs_the_status_alone(name, tmp_path, place, caplog):
     assert name != "a full disk" or list(place.iterdir()) == []
 
 
+def test_no_link_is_followed(tmp_path, place):
+    with shim(status_dir=str(tmp_path)), serving() as (_, pool):
+        get(pool)
+        temporary = "%s.%d" % (own_file(place).name, status_file._writes.value)
+        (place / temporary).symlink_to(tmp_path / "elsewhere")
+        write_due_now()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # its finalizer closes it
 @pytest.mark.parametrize("kind", [Foreign, KeyboardInterrupt])
 def test_a_signal_handlers_exception_leaves_no_descriptor_and_no_file(kind, tmp_path, place):

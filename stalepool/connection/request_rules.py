@@ -123,7 +123,7 @@ ALERT_WITH_RECORD = 100
 
 
 def _was_dead(request: Request, error: Optional[BaseException]) -> bool:
-    """Tell whether the end came soon, the peer was silent, or the peer lacked a part of it.
+    """Tell whether the end came soon, the peer was silent, or lacked a part of the request.
 
     A dead connection shows within two round trips. A peer that closes later failed on the request.
     But a RST in answer to a keepalive probe is of a host that does not know the connection; and

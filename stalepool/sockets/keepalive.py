@@ -117,7 +117,7 @@ def _ours(settings: Settings) -> Keepalive:
 
 
 def _set(layers: Layers, options: Sequence[Any], values: Sequence[int]) -> None:
-    # the count first: if the kernel, or a sandbox, refuses it, the others would give up too soon
+    # the count first: if a sandbox refuses it alone, the kernel would give up after 32 s
     for option, value in zip(options[::-1], values[::-1]):
         RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, option, value)
 

@@ -107,6 +107,7 @@ REFUSED = [
     ("credential", {"headers": ["Authorization: EG1-HMAC-SHA256 client_token=x"]}),
     ("credential", {"headers": ["Proxy-Authorization: OAuth x"]}),
     ("credential", {"target": "/?oauth_token=x&oauth_nonce=x"}),
+    ("credential", {"target": "/?oauth_nonce=x"}),
     ("identity", {"is_bound": True}),
     ("identity", {"headers": ["Authorization: NTLM x"]}),
     ("identity", {"headers": ["Authorization: Negotiate x"]}),
