@@ -60,8 +60,8 @@ class Answer:
                 not state.answers  # so it is after a replay, too
                 or self.status in _TELLING
                 or first.find(b"live:") >= 0  # Keep-Alive; "in", or headers.get(), costs more
-                or (sent := request.sent[0]).find(b"pgrade") >= 0
-                or (sent.find(b"uthorization") >= 0 and request_rules.speaks_an_identity(sent))
+                or (sent := request.sent[0].lower()).find(b"upgrade") >= 0
+                or (sent.find(b"authorization") >= 0 and request_rules.speaks_an_identity(sent))
             ):
                 _learn(self, request)
             state.answered()
@@ -185,7 +185,7 @@ def make_replayed(original: Any, module: Any) -> Any:
     class Replayed:
         def __get__(self, response: Any, owner: Any = None) -> bool:
             made_of = getattr(response, "_original_response", None)
-            return bool(getattr(made_of, "stalepool_replayed", False))
+            return getattr(made_of, "stalepool_replayed", False) is True  # it may be a mock
 
     return Replayed()
 

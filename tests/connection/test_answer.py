@@ -132,9 +132,11 @@ NEGOTIATES = Respond(401, headers={"WWW-Authenticate": "Negotiate"})
         ({}, [Respond(407, headers={"Proxy-Authenticate": 'Basic realm="x", kerberos'})], [BOUND]),
         ({}, [Respond(401, headers={"WWW-Authenticate": 'Basic realm="x"'})], []),
         ({"Authorization": "Negotiate x"}, [Respond()], [BOUND]),
+        ({"PROXY-AUTHORIZATION": "NTLM x"}, [Respond()], [BOUND]),
         ({"Authorization": "Bearer x"}, [Respond()], []),
         ({}, [IDLES_7_S], [LIMITED]),
         ({"Connection": "Upgrade", "Upgrade": "tcp"}, [Respond()], [UPGRADED]),
+        ({"CONNECTION": "UPGRADE", "UPGRADE": "tcp"}, [Respond()], [UPGRADED]),
         ({}, [Respond(101)], [UPGRADED]),
     ],
 )
