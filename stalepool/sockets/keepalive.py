@@ -59,7 +59,12 @@ def arm(layers: Layers, settings: Settings) -> bool:
     if theirs == wanted:
         return False
     if wanted != present:  # the system's own may be more than can be set
-        _set(layers, _OPTIONS, wanted)
+        try:
+            _set(layers, _OPTIONS, wanted)
+        except OSError:  # a sandbox may refuse one of them
+            with contextlib.suppress(OSError):
+                _set(layers, _OPTIONS, present)
+            raise
     RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     return True
 
@@ -117,8 +122,7 @@ def _ours(settings: Settings) -> Keepalive:
 
 
 def _set(layers: Layers, options: Sequence[Any], values: Sequence[int]) -> None:
-    # the count first: if a sandbox refuses it alone, the kernel would give up after 32 s
-    for option, value in zip(options[::-1], values[::-1]):
+    for option, value in zip(options, values):
         RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, option, value)
 
 

@@ -77,10 +77,14 @@ def test_policies(application, policy):
         assert arm(Settings(keepalive=policy)) is False
 
 
-def test_if_the_count_is_refused_the_total_stays():
-    """By a sandbox, say: with the system's count ours would end what lives after 32 s."""
-    refused = SimpleNamespace(**{**Settings().as_dict(), "keepalive_count": 128})
+@pytest.mark.parametrize("value", [{"idle_s": 32768}, {"interval_s": 32768}, {"count": 128}])
+def test_where_one_number_is_refused_all_stay(value):
+    """By a sandbox, say. With the system's count our interval would end what lives after 32 s."""
+    ((name, too_large),) = value.items()
+    refused = SimpleNamespace(**{**Settings().as_dict(), "keepalive_" + name: too_large})
     with testing.healthy() as pair:
+        for option in socket_options(*APPLICATIONS["numbers without keepalive"][0]):
+            pair.client.setsockopt(*option)
         before = read(pair.client)
         with pytest.raises(OSError, match="Invalid argument"):
             keepalive.arm(layers.layers_of(pair.client), refused)
