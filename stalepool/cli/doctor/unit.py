@@ -16,6 +16,9 @@ from stalepool.settings import PREFIX, Settings, SettingsError
 #: the names in a unit that are read: systemd.exec(5), systemd.service(5)
 _OF_A_UNIT = ("Environment", "EnvironmentFile", "UnsetEnvironment", "ExecStart")
 
+#: a word of a command by which env(1) sets one of the variables that are judged
+_is_set_by_env = re.compile("(STALEPOOL(_[A-Z_]+)?|PYTHONPATH)=").match
+
 LARGEST_FILE = 1 << 20  #: so many characters are read: /dev/zero has no end
 
 
@@ -27,9 +30,6 @@ def examine(path: Path) -> List[Finding]:
     :raises OSError: it cannot be read; UnicodeDecodeError: it is no text.
     """
     environ, words, findings = _read(path, may_be_a_unit=True)
-    # what env(1) sets in a command
-    set_by_env = [word for word in words if re.match("(STALEPOOL(_[A-Z_]+)?|PYTHONPATH)=", word)]
-    environ.update(word.partition("=")[::2] for word in set_by_env)
     return [*findings, *_settings(environ), *_start(environ, words)]
 
 
@@ -105,7 +105,7 @@ def _words(value: str, is_lenient: bool) -> List[str]:
 
 
 def _variables(given: Dict[str, List[str]], findings: List[Finding]) -> Dict[str, str]:
-    """Return the variables of a unit: its own, those of its files, less those that it takes out."""
+    """Return the variables of a unit: its own, of its files, less those it takes out; env(1)'s."""
     environ = dict(word.partition("=")[::2] for word in given["Environment"])
     for file_or_pattern in given["EnvironmentFile"]:
         _include(file_or_pattern, environ, findings)
@@ -113,6 +113,8 @@ def _variables(given: Dict[str, List[str]], findings: List[Finding]) -> Dict[str
         name, equals, value = word.partition("=")
         if not equals or environ.get(name) == value:
             environ.pop(name, None)
+    by_env = [word for word in given["ExecStart"] if _is_set_by_env(word)]
+    environ.update(word.partition("=")[::2] for word in by_env)
     return environ
 
 
