@@ -91,7 +91,7 @@ def _process(pid: int) -> Optional[Process]:
         return process._replace(seen=seen, note=None, is_off=not seen["installed"], is_quiet=False)
     if process.note is not None:
         return process
-    is_off, note = _told_by(environ)
+    is_off, note = _told_by(environ, inside)
     if note != WITHOUT and not proc.runs_python(pid):  # a shell, say, that starts one
         is_off, note = True, WITHOUT
     if problem is not None:
@@ -133,7 +133,7 @@ def _directories(environ: Dict[str, str], user: int) -> List[str]:
     return list(dict.fromkeys(found))
 
 
-def _told_by(environ: Dict[str, str]) -> Any:
+def _told_by(environ: Dict[str, str], user: int) -> Any:
     """Return (is off, note) from the environment of a Python that has written nothing."""
     variables = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
     try:
@@ -147,9 +147,9 @@ def _told_by(environ: Dict[str, str]) -> Any:
         return True, WITHOUT
     if settings.status_dir is None:
         return False, "keeps no status file: %s=%s" % (_VARIABLE, variables[_VARIABLE])
-    place = "/run/user or /dev/shm" if settings.status_dir == AUTO else settings.status_dir
+    places = map(os.path.dirname, status_file.directories(settings.status_dir, user))
     told = "no status: it has not imported urllib3, its Python has no stalepool, or it cannot "
-    return False, told + "write below %s" % place
+    return False, told + "write below %s" % " or ".join(places)
 
 
 def _sweep() -> None:
