@@ -10,7 +10,7 @@ import contextlib
 import functools
 from typing import Any, NamedTuple, Optional, Sequence
 
-from stalepool.fallback import guarded
+from stalepool import fallback
 from stalepool.settings import Settings
 from stalepool.sockets.layers import Layers, RawSocket
 
@@ -104,7 +104,7 @@ def probe_every(layers: Optional[Layers], seconds: int) -> None:
         _set(layers, _OPTIONS[:2], (seconds, seconds))
 
 
-@guarded("keepalive_failed")
+@fallback.guarded("keepalive_failed")
 def probe_rarely(layers: Optional[Layers], settings: Settings) -> None:
     """Probe rarely, since probes are swallowed; not where the application has a total of its own.
 
