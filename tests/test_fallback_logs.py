@@ -109,7 +109,9 @@ SHIPPER = """
 import logging.handlers
 
 class Handler(logging.Handler):
-    lines = []
+    def __init__(self, _):
+        logging.Handler.__init__(self)
+        self.lines = []
 
     def emit(self, record):
         self.lines.append(record.name)
@@ -151,7 +153,7 @@ def test_a_log_shipper(begin, cls, logged, caplog, monkeypatch):
     """
     names = {"__name__": "shipper.handler"}
     exec(SHIPPER, names)
-    handler, logger = names[cls](0), logging.getLogger("stalepool")  # 0: a level, or a queue
+    handler, logger = names[cls](None), logging.getLogger("stalepool")
     caplog.set_level(logging.INFO, logger.name)  # not by hand: loggers keep what is enabled
     fallback.forget()  # the lines of other tests in this minute, of which ten are written
     no_word = breaks("word that it is active", by=False)

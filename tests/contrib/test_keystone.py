@@ -67,7 +67,9 @@ def test_it_is_pickled_and_copied_as_without_us(run_python):
         import requests
         from keystoneauth1.session import Session
 
-        pickled = lambda method: pickle.loads(pickle.dumps(method))
+        def pickled(method):
+            return pickle.loads(pickle.dumps(method))
+
         session = Session(session=requests.Session())
         for again, is_same in ((copy.copy, True), (copy.deepcopy, False), (pickled, False)):
             of_session = again(session.request).__self__
