@@ -74,6 +74,9 @@ def _of_command(words: List[str]) -> List[Finding]:
         found = process.facts_of(words)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
+        if getattr(error, "filename", words[0]) != words[0]:
+            remedy = "Have TMPDIR name a directory that can be written to."
+            return [Finding("command", ERROR, "no room for the probe: %s" % why, remedy)]
         return [Finding("command", ERROR, "%s: %s" % (words[0], why), "Name a program.")]
     if not found:
         python = " ".join(interpreter.python_of(words)) or "its Python"

@@ -1,6 +1,7 @@
 """``stalepool doctor``: what cannot be examined, and what is printed."""
 
 import sys
+import tempfile
 
 import pytest
 
@@ -21,6 +22,13 @@ def test_what_cannot_be_examined(words, said, tmp_path, doctor):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\0")
     found = doctor(*(word.format(tmp_path) for word in words))
     assert found.startswith("\nerror " + said.format(tmp_path)) and found.count("\n") == 1
+
+
+def test_no_directory_for_the_probe(doctor, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", "/no-such")
+        found = doctor("--", sys.executable, "-c", "")
+    assert found == "\nerror command: no room for the probe: No such file or directory"
 
 
 def test_a_table_for_people(tmp_path, stalepool_here):
