@@ -80,7 +80,7 @@ def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> 
     request, second = watch.request, watch.replay
     clear_tls_errors(watch.sock, error)
     if first:
-        if not (second.is_under_way and may_refuse_the_old(request, first)):
+        if not (second.is_under_way and may_refuse_the_old(first)):
             return None
         limit_s = shorter(monotonic() - request.sent_at, request.left_s)
         return second.answer(limit_s, is_last=False)

@@ -12,8 +12,8 @@ from typing import Any, Optional
 
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic, shorter
+from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
-from stalepool.connection.request_rules import may_be_replayed, may_refuse_the_fresh
 from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.foreign import drop_frames, is_foreign, raise_again
 from stalepool.sockets import failure
@@ -42,7 +42,7 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
             return False
         note_outcome(request, "failed")
         raise_again(request.first_error)
-    if not may_be_replayed(request, error):
+    if not request_rules.may_be_replayed(request, error):
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
@@ -130,13 +130,13 @@ class Replay:
     def answer(self, limit_s: Optional[float], is_last: bool) -> Any:
         """Return the socket's file object once an answer begins there, and the connection has it.
 
-        None if none begins in time. The socket is closed if it fails, or if the answer may refuse
-        one of two connections. Yields.
+        None if none begins in time. The socket is closed if it fails, or if the answer may be due
+        to the other connection or sending. Yields.
 
-        :param is_last: the connection has the socket, and a refusal is an answer: no other comes.
+        :param is_last: the connection has the socket: no other answer comes.
         :raises: the caller's deadline.
         """
-        file: Any = None
+        request, file = self.request, None  # type: Request, Any
         since, first = monotonic(), b""
         try:
             self.sock.settimeout(limit_s)
@@ -152,17 +152,18 @@ class Replay:
         finally:
             if file is not None and not first:
                 file.close()
-        if not first:
-            self.close()
-            return None
-        is_refused = not is_last and may_refuse_the_fresh(self.request, first)
-        if is_refused or not (is_last or take(self.request, self.sock)):
-            file.close()
+        if is_last:
+            is_refused = request_rules.may_be_due_to_the_first(request, first)
+        else:
+            is_refused = request_rules.may_refuse_the_fresh(first)
+        if not first or is_refused or not (is_last or take(request, self.sock)):
+            if file is not None:
+                file.close()
             self.close()
             return None
         if self in _beside:
-            self.request.state.origin.count("gone", "silent_in_request")
-        note_outcome(self.request, "ok")
+            request.state.origin.count("gone", "silent_in_request")
+        note_outcome(request, "ok")
         self.let_go()
         return file
 

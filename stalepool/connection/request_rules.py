@@ -26,29 +26,25 @@ METHODS: Dict[str, FrozenSet[bytes]] = {"off": frozenset(), "safe": SAFE, "idemp
 
 
 def _search(pattern: bytes, *words: str) -> Callable[[bytes], Any]:
-    any_of_them = b"|".join(word.encode() for word in words)
-    return re.compile(pattern % any_of_them, re.IGNORECASE).search
+    return re.compile(pattern % b"|".join(map(str.encode, words)), re.IGNORECASE).search
 
 
 _header = functools.partial(_search, rb"\r\n(?:%s)[ \t]*:")
-_CREDENTIAL = rb"\r\n(?:proxy-)?authorization[ \t]*:[ \t]*(?:%s)\b"
-_credential = functools.partial(_search, _CREDENTIAL)
 
 # token, target, version: RFC 9112, section 3; bounded, or a body without spaces is searched whole
 _is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/1\.[01]\r\n").match
 _key_header = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
-_ONE_USE = _CREDENTIAL + rb"|^\S+ \S*[?&]oauth_nonce="  # in the URL: RFC 5849, section 3.5.3
-_is_for_one_use = _search(_ONE_USE, "oauth", "dpop", "hawk", "eg1-hmac-sha256")
 #: if the first sending succeeded, the answer to the second would be 412, 416 or 409
-_has_a_precondition = _header(
+_has_a_precondition = _search(
+    rb"\r\n(?:%s)[ \t]*:|^\S+ \S*[?&]cas=",  # in the URL: Consul's
     *("if-match", "if-none-match", "if-unmodified-since", "if", "content-range"),
-    *("x-[a-z]+-if-[a-z-]+", "x-ms-blob-condition-[a-z]+"),  # Google's and Azure's
 )
 #: schemes that authenticate a connection and not a request (RFC 4559, MS-NTHT)
-_IDENTITY_SCHEMES = ("ntlm", "negotiate", "kerberos")
-speaks_an_identity = _credential(*_IDENTITY_SCHEMES)
+_IDENTITY_SCHEMES = ("ntlm", "negotiate", "kerberos", "credssp")
+_SPEAKS = rb"\r\n(?:proxy-)?authorization[ \t]*:[ \t]*(?:%s)\b"
+speaks_an_identity = _search(_SPEAKS, *_IDENTITY_SCHEMES)
 #: searches the challenges of a 401 or 407
 offers_an_identity = re.compile("|".join(_IDENTITY_SCHEMES), re.IGNORECASE).search
 asks_for_an_upgrade = _header("upgrade")
@@ -88,7 +84,6 @@ REPLAY_RULES: Rules = {
     "method": lambda request: may_be_repeated(request, request.settings.replay),
     "precondition": lambda r: may_be_repeated(r, "safe") or not _has_a_precondition(r.head),
     "dialogue": lambda request: not _is_a_dialogue(request.head),
-    "credential": lambda request: not _is_for_one_use(request.head),
     "identity": lambda r: not (r.state.is_bound or speaks_an_identity(r.head)),
     "body": _has_its_body_on_record,
     "own_connect": lambda request: may_be_cloned(request.conn()),
@@ -184,37 +179,40 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
     return False
 
 
-# answers that may refuse one of two connections, and not the request that was sent on both
 #: statuses that may say: one connection too many (RFC 6585, section 4)
 TOO_MANY = frozenset((429, 503))
+CONFLICT = 409  # the server works on the other sending, say
 #: by which a server may refuse a second connection: the client's certificate is missing there, say
 REFUSE_A_SECOND = TOO_MANY | {401, 403, 413}
 #: and one beside another: the request has come in pieces, too late, or to the wrong server
-REFUSE_ONE_BESIDE = REFUSE_A_SECOND | {400, 408, 421}
-CONFLICT = 409  # a request with the same idempotency key is in work
+REFUSE_ONE_BESIDE = REFUSE_A_SECOND | {400, 408, 421, CONFLICT}
+#: and a safe request that comes again, with a nonce that was used
+REFUSE_A_REPEAT = frozenset((400, 401, CONFLICT))
 
 
-def may_refuse_the_old(request: Request, first: bytes) -> bool:
-    """Tell whether an answer on the old connection may be due to the second sending.
-
-    :param first: the answer's first bytes.
-    """
-    status = _status_of(first)
-    return status in TOO_MANY or _is_in_work(request, status)
+def may_refuse_the_old(first: bytes) -> bool:
+    """Tell by its first bytes whether an answer on the old one may be due to the second sending."""
+    return _status_of(first) in TOO_MANY | {CONFLICT}
 
 
-def may_refuse_the_fresh(request: Request, first: bytes) -> bool:
+def may_refuse_the_fresh(first: bytes) -> bool:
     """Tell whether an answer on the fresh one may be due to the second connection, or its path.
 
     A gateway's 502 may be; an incomplete status line may become any answer.
     """
     status = _status_of(first)
-    is_of_the_request = 200 <= status < 500 and status not in REFUSE_ONE_BESIDE
-    return not is_of_the_request or _is_in_work(request, status)
+    return not 200 <= status < 500 or status in REFUSE_ONE_BESIDE
 
 
-def _is_in_work(request: Request, status: int) -> bool:
-    return status == CONFLICT and has_a_key(request)
+def may_be_due_to_the_first(request: Request, first: bytes) -> bool:
+    """Tell whether an answer to a replay may be due to the first sending, as a conflict is.
+
+    After an unsafe one the server is in another state. A DELETE finds that it has succeeded.
+    """
+    status = _status_of(first)
+    if may_be_repeated(request, "safe"):
+        return status in REFUSE_A_REPEAT
+    return 400 <= status < 500 and not (request.method == b"DELETE" and status in (404, 410))
 
 
 def _status_of(first: bytes) -> int:

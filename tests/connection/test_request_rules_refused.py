@@ -62,7 +62,6 @@ CASES = {
     POOLED: Case("fresh_connection", options={"times": 0}),
     "POST": Case("method", "POST"),
     "PUT, If-None-Match": Case("precondition", "PUT", headers(If_None_Match="*")),
-    "OAuth 1": Case("credential", sent=headers(authorization='oauth oauth_nonce="7"')),
     "NTLM": Case("identity", sent=headers(Authorization="NTLM TlRMTVNTUAAB")),
     "Expect": Case("dialogue", "PUT", headers(Expect="200-ok")),
     "Upgrade": Case("dialogue", sent=headers(Upgrade="tcp", Connection="Upgrade")),

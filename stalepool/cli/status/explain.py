@@ -50,7 +50,8 @@ EVENTS = {
     ),
     "ok": ("it was answered in the end", NOTHING),
     "failed": (
-        "it failed again: the caller got the first error, gave up, or waited on a silent peer",
+        "it failed again, or its answer may be due to the first sending, as a 409 may: the caller "
+        "got the first error, gave up, or waited on a silent peer",
         "see whether the origin can be reached at all",
     ),
     "would": ("audit: active would have sent it once more", "switch to active"),
@@ -79,18 +80,17 @@ EVENTS = {
         "send an Idempotency-Key where the server knows it",
     ),
     "precondition": (
-        "unsafe and conditional (If-Match, say): a false 412, 416 or 409 could be the answer",
+        "unsafe and conditional (If-Match, ?cas=): the second sending would find a new state",
         NOTHING,
     ),
     "dialogue": (
         "Expect, Upgrade or Transfer-Encoding: the request cannot be sent again as one message",
         NOTHING,
     ),
-    "credential": (
-        "a credential for one use: OAuth 1, in the URL, too, DPoP, Hawk or EdgeGrid",
+    "identity": (
+        "NTLM, Negotiate, Kerberos or CredSSP: the connection carries an identity",
         NOTHING,
     ),
-    "identity": ("NTLM, Negotiate or Kerberos: the connection carries an identity", NOTHING),
     "body": (
         "the body was not recorded as a whole",
         "nothing to do; a request above 1 MiB, head included, is not recorded, nor is the body of "
