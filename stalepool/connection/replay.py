@@ -136,8 +136,7 @@ class Replay:
         :param is_last: the connection has the socket: no other answer comes.
         :raises: the caller's deadline.
         """
-        request, file = self.request, None  # type: Request, Any
-        since, first = monotonic(), b""
+        file, since, first = None, monotonic(), b""  # type: Any, float, bytes
         try:
             self.sock.settimeout(limit_s)
             file = self.sock.makefile("rb")
@@ -152,18 +151,20 @@ class Replay:
         finally:
             if file is not None and not first:
                 file.close()
+        if not first:
+            self.close()
+            return None
         if is_last:
-            is_refused = request_rules.may_be_due_to_the_first(request, first)
+            is_refused = request_rules.may_be_due_to_the_first(self.request, first)
         else:
             is_refused = request_rules.may_refuse_the_fresh(first)
-        if not first or is_refused or not (is_last or take(request, self.sock)):
-            if file is not None:
-                file.close()
+        if is_refused or not (is_last or take(self.request, self.sock)):
+            file.close()
             self.close()
             return None
         if self in _beside:
-            request.state.origin.count("gone", "silent_in_request")
-        note_outcome(request, "ok")
+            self.request.state.origin.count("gone", "silent_in_request")
+        note_outcome(self.request, "ok")
         self.let_go()
         return file
 
