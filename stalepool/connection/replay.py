@@ -113,7 +113,7 @@ class Replay:
                 return True
             except failure.socket_errors() as error:
                 clear_tls_errors(self.sock, error)
-                has_run_out = failure.has_run_out(error, since, limit_s, text="")
+                has_run_out = failure.has_run_out(error, since, limit_s)
                 if not has_run_out and is_foreign(error):  # the caller's deadline
                     raise
                 drop_frames(error)

@@ -65,20 +65,19 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     return not (info.was_closed_by_us or has_stopped_reading)
 
 
-def has_run_out(
-    error: Optional[BaseException], since: float, limit_s: Optional[float], text: str = TIMED_OUT
-) -> bool:
+def has_run_out(error: Optional[BaseException], since: float, limit_s: Optional[float]) -> bool:
     """Tell whether a timeout is the socket's own, and not the caller's deadline.
 
-    A green thread's timer may raise the same exception, but before the socket's is over.
+    A green thread's timer may raise the same exception, but before the socket's is over. A green
+    socket's own timeout is a timer's, too: it is known by its words.
 
     :param since: monotonic time at which the operation began.
     :param limit_s: the timeout on the socket in seconds, None without one.
-    :param text: words of a socket's timeout; urllib3 has none for it where pyOpenSSL sends.
     """
-    if error is None or limit_s is None or not is_timeout(error) or text not in str(error):
+    if error is None or limit_s is None or not is_timeout(error):
         return False
-    return monotonic() - since >= limit_s - _EARLY_S and not is_a_handlers(error)
+    is_the_callers = is_a_deadline(error) and (TIMED_OUT not in str(error) or is_a_handlers(error))
+    return monotonic() - since >= limit_s - _EARLY_S and not is_the_callers
 
 
 def is_silent_end(error: Optional[BaseException]) -> bool:
@@ -96,10 +95,9 @@ def answer_has_begun(sock: Any) -> bool:
         return False
     if layers.pending is not None and layers.pending():
         return True
-    if not (liveness.events_now(layers.raw) or 0) & select.POLLIN:
-        return False
     try:
-        seen = RawSocket.recv(layers.raw, 5, _socket.MSG_PEEK)
+        events = liveness.events_now(layers.raw) or 0
+        seen = RawSocket.recv(layers.raw, 5, _socket.MSG_PEEK) if events & select.POLLIN else b""
     except OSError as error:
         if is_a_handlers(error):
             raise

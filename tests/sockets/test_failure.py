@@ -136,6 +136,38 @@ def test_a_timeout_of_the_socket_is_told(is_one, error):
     assert failure.has_run_out(error, monotonic() - 1, limit_s=1.0) is is_one
 
 
+#: a module that raises a timeout, and its words -> whether it is the socket's
+RAISED = [
+    ("of_the_application", "read deadline exceeded", True),  # a socket's class of its own
+    ("eventlet.hubs.hub", "timed out", True),  # a green socket's own comes by a timer, too
+    ("eventlet.hubs.hub", "the caller's deadline", False),
+    ("gevent._gevent_chub", "the caller's deadline", False),
+]
+
+
+@pytest.mark.parametrize(("module", "words", "is_one"), RAISED)
+def test_a_timer_that_is_late_is_told_by_its_words(module, words, is_one):
+    """A thread that does not yield for long delays both, the socket's timeout and the deadline."""
+    names = {"__name__": module}
+    exec("def throw(error): raise error", names)
+    with pytest.raises(socket.timeout) as raised:
+        names["throw"](socket.timeout(words))
+    assert failure.has_run_out(raised.value, monotonic() - 1, limit_s=1.0) is is_one
+
+
+def test_a_signal_handler_may_say_the_same_words():
+    def handler(*_):
+        raise socket.timeout("timed out")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(socket.timeout) as raised:
+            signal.raise_signal(signal.SIGUSR1)
+        assert not failure.has_run_out(raised.value, monotonic() - 1, limit_s=1.0)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
 def test_the_page_of_the_docs_has_every_fault():
     page = (report.ROOT / "docs" / "failures.rst").read_text(encoding="utf-8")
     assert [fault.name for fault in FAULTS if "* - %s\n" % fault.name not in page] == []
