@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ from stalepool_testing.doorbell import Doorbell
 from stalepool_testing.journal import Journal
 from stalepool_testing.kernel import POLLIN, Unavailable
 from stalepool_testing.network import LISTENING, Network
-from stalepool_testing.sockets import loopback
+from stalepool_testing.sockets import errors_of_binding, loopback
 from stalepool_testing.tls import TLS, forget_errors
 from stalepool_testing.wire import IO_TIMEOUT_S, Ended, raise_ended
 
@@ -172,8 +173,8 @@ class Listener:
         raise NotImplementedError
 
     def _bound(self, address: Any) -> socket.socket:
-        sock = socket.socket(self.family, socket.SOCK_STREAM)
-        try:
+        with errors_of_binding(address), contextlib.ExitStack() as stack:
+            sock = stack.enter_context(socket.socket(self.family, socket.SOCK_STREAM))
             if self._receive_buffer is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
             # connections that have been accepted here may still be open
@@ -181,9 +182,7 @@ class Listener:
             sock.bind(address)
             # while it does not listen, nobody else may have the port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        except BaseException:
-            sock.close()
-            raise
+            stack.pop_all()
         return sock
 
     def _accept(self) -> None:

@@ -54,7 +54,7 @@ class FaultServer(Listener):
     :param host: the address to listen on; ``None``, the default, is the family's loopback.
     :param default: the answer step for every request after the last step.
     :param receive_buffer: SO_RCVBUF of the server's sockets in bytes, for ``ZeroWindow``.
-    :raises Unavailable: the kernel cannot do a step of the list.
+    :raises Unavailable: the kernel cannot do a step of the list, or has no IPv6.
     """
 
     def __init__(

@@ -7,11 +7,12 @@ it. The functions start no threads, and are fast, except with TLS (a few ms).
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
-from typing import Callable, Iterator, TypeVar
+from typing import Any, Callable, Iterator, TypeVar
 
 from stalepool_testing import blackhole, kernel
-from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
+from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP, Unavailable
 
 REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 P = TypeVar("P", bound="Pair")
@@ -58,11 +59,13 @@ def healthy(*, family: int = socket.AF_INET) -> Pair:
     """An idle connection: open, and silent on both ends.
 
     :param family: ``AF_INET`` or ``AF_INET6`` for TCP over loopback, or ``AF_UNIX``.
-    :raises OSError: the family is missing, as IPv6 in some containers.
+    :raises Unavailable: this machine has no IPv6, as some containers.
     """
     if family == socket.AF_UNIX:
         return Pair(*socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
-    listener = socket.create_server((loopback(family), 0), family=family)
+    address = (loopback(family), 0)
+    with errors_of_binding(address):
+        listener = socket.create_server(address, family=family)
     with listener, contextlib.ExitStack() as stack:
         client = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         client.connect(listener.getsockname())
@@ -154,3 +157,18 @@ def await_delivery(pair: Pair) -> None:
 def loopback(family: int) -> str:
     """Return this machine's own address in a family."""
     return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+
+
+@contextlib.contextmanager
+def errors_of_binding(address: Any) -> Iterator[None]:
+    """Have an error of the block, which binds a socket, name the address.
+
+    :raises Unavailable: the address is ``::1``, and this machine has no IPv6.
+    """
+    try:
+        yield
+    except OSError as error:
+        if address[0] == "::1" and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise Unavailable("this machine has no IPv6 loopback (::1)") from error
+        error.strerror = f"cannot bind to {address}: {error.strerror}"
+        raise

@@ -68,6 +68,7 @@ LATE, UNIX = testing.ResetAfter(0), socket.AF_UNIX
         (lambda _: FaultServer([testing.Close(), LATE]), ValueError, r"Close\(\) leaves no conn"),
         (lambda _: FaultServer([BlackHole()], family=UNIX), testing.Unavailable, "needs TCP"),
         (lambda _: FaultServer(tls=True), TypeError, r"tls takes TLS\(\) or None, got True"),
+        (lambda _: FaultServer(host="192.0.2.1"), OSError, r"bind to \('192.0.2.1', 0\): "),
         (lambda _: testing.TLS("SSLv3"), ValueError, r"TLSv1\.2, TLSv1\.3.*'SSLv3'"),
         (lambda _: testing.stale_socket("fin"), ValueError, "'fin' is no stale state: it takes eo"),
         (lambda server: server.perform(Reset()), TypeError, IDLE_STEP),

@@ -1,5 +1,6 @@
 """Each stale state is what it says: asked of the bare kernel, below any library."""
 
+import errno
 import os
 import shutil
 import socket
@@ -125,6 +126,17 @@ def test_a_machine_on_which_there_is_no_such_state(monkeypatch):
     monkeypatch.setenv("PATH", os.devnull)
     with pytest.raises(Unavailable, match="openssl"):
         testing.key_update()
+
+
+@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT])
+@pytest.mark.parametrize("make", [testing.healthy, FaultServer])
+def test_a_machine_without_ipv6(make, number, monkeypatch):
+    def refuse(*address):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(Unavailable, match=r"^this machine has no IPv6 loopback \(::1\)$"):
+        make(family=socket.AF_INET6)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl command")
