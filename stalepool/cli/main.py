@@ -26,7 +26,10 @@ def _load_doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _load_demo(parser: argparse.ArgumentParser) -> None:
-    from stalepool.cli.demo import command
+    try:
+        from stalepool.cli.demo import command
+    except ModuleNotFoundError as error:  # stalepool_testing: the table of cases is made of it
+        parser.error("not installed here: %s; pip installs it with stalepool" % error.name)
 
     command.add_arguments(parser)
 

@@ -160,3 +160,9 @@ def test_pytest_does_not_mind_that_the_shim_was_there_first(pytester):
     """
     pytester.makepyfile(test, sitecustomize="import stalepool")
     run(pytester, others=True).assert_outcomes(passed=1)
+
+
+def test_without_stalepool_testing_only_the_test_that_needs_it_fails(pytester):
+    pytester.makeconftest("import sys; sys.modules['stalepool_testing'] = None")
+    pytester.makepyfile("def test_a(fault_server): fault_server()\ndef test_b(): pass")
+    run_with_plugin(pytester).assert_outcomes(failed=1, passed=1)

@@ -14,7 +14,6 @@ from typing import Any, Dict, List
 from stalepool.cli import inject, owners
 from stalepool.cli.doctor import probe
 from stalepool.settings import Settings, SettingsError
-from stalepool_testing import FaultServer, Respond
 
 _PACKAGES = ("wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
 _START = "stalepool-start.pth"
@@ -28,7 +27,10 @@ def of_environment() -> Dict[str, Any]:
     try:
         found["socket"] = _socket_options()
     except ImportError as error:
-        found["import_error"] = str(error)
+        if error.name == "stalepool_testing":
+            found["socket"] = "stalepool_testing is not installed"
+        else:
+            found["import_error"] = str(error)
     except Exception as error:  # perhaps of another library that has urllib3's name
         found["socket_error"] = repr(error)
     found.update(probe.of_process([]))
@@ -87,6 +89,8 @@ def _sysctls() -> Dict[str, int]:
 def _socket_options() -> Dict[str, int]:
     """Return the options of a connection that urllib3 makes on loopback, as the kernel has them."""
     import urllib3.connectionpool
+
+    from stalepool_testing import FaultServer, Respond  # a distribution may leave it out
 
     with FaultServer([Respond(200)]) as server, urllib3.HTTPConnectionPool(
         server.host, server.port

@@ -12,6 +12,7 @@ import pytest
 
 import lanes
 from conftest import REPOSITORY, child
+from files import lay_out, path_of
 from stalepool.cli.demo import command
 from stalepool.cli.demo.cases import CASES
 
@@ -77,6 +78,13 @@ def test_what_it_cannot_begin_with(stalepool_here, monkeypatch):
     needed = "not installed here: eventlet, keystoneauth1, requests, urllib3; try: pip install '"
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("stalepool demo: " + needed)
+
+
+def test_without_stalepool_testing_it_cannot_begin(tmp_path):
+    lay_out(tmp_path, "import sys; sys.modules['stalepool_testing'] = None")
+    done = child(*COMMAND, "--json", env=path_of(tmp_path, REPOSITORY))
+    said = "error: not installed here: stalepool_testing; pip installs it with stalepool\n"
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.endswith(said)
 
 
 def test_too_few_descriptors_are_said(environ):

@@ -37,3 +37,10 @@ def test_a_library_that_only_has_the_name(tmp_path, environment):
     assert "\nwarning urllib3: urllib3 4.0\n" in found
     assert ".connectionpool.is_connection_dropped: not there\n" in found
     assert "\nwarning keepalive: no connection could be made" in found
+
+
+def test_without_stalepool_testing(tmp_path, environment):
+    lay_out(tmp_path, "import sys; sys.modules['stalepool_testing'] = None")
+    found = environment(**path_of(tmp_path, REPOSITORY))
+    said = "no connection was examined: stalepool_testing is not installed\n"
+    assert "\nok keepalive: " + said in found and "\nok patches: patched" in found
