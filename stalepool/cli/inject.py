@@ -97,17 +97,23 @@ def run(args: argparse.Namespace) -> NoReturn:
     environ = injected(inherited())
     python = interpreter.python_of(words)
     if python and interpreter.comes_up_without(python, environ):
-        says = (
-            "%s starts without stalepool: %s does not find it. Install it there; if -E or -I "
-            "hides PYTHONPATH, set STALEPOOL=1"
-        )
-        say("stalepool run", says % (words[0], " ".join(python)))
+        says = "%s starts without stalepool: %s"
+        say("stalepool run", says % (words[0], _why_without(python)))
     ignored = {"SIGPIPE", "SIGXFSZ"} & set(dir(signal))  # by Python, CMD may not
     if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
         ignored.discard("SIGPIPE")  # by systemd, too: IgnoreSIGPIPE=, systemd.exec(5)
     for name in ignored:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     _become(words, environ)
+
+
+def _why_without(python: List[str]) -> str:
+    option = interpreter.hiding_option(python)
+    if option == "-S":
+        return "-S skips sitecustomize, and the file of STALEPOOL=1, too. Use import stalepool"
+    if option:
+        return "%s hides PYTHONPATH. Install it there by pip, and set STALEPOOL=1" % option
+    return "%s does not find it. Install it there; -s hides an install by --user" % " ".join(python)
 
 
 def _become(words: List[str], environ: Dict[str, str]) -> NoReturn:

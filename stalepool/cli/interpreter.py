@@ -32,6 +32,15 @@ def python_of(words: List[str]) -> List[str]:
     return [start[0], *takewhile(_OPTIONS.fullmatch, start[1:])]
 
 
+def hiding_option(python: List[str]) -> str:
+    """Return the option with which a Python runs no sitecustomize of PYTHONPATH, or an empty text.
+
+    With ``-S`` it runs no ``stalepool-start.pth`` either.
+    """
+    options = "".join(python[1:])
+    return next(("-" + letter for letter in "SIE" if letter in options), "")
+
+
 def comes_up_without(python: List[str], environ: Mapping[str, str]) -> bool:
     """Start a Python, and tell whether stalepool is missing in it; False if it cannot say."""
     try:

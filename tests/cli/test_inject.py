@@ -181,9 +181,14 @@ def test_run_takes_what_a_trusted_user_owns(installation, run_here, became):
 
 def test_run_warns_where_a_python_has_no_stalepool(tmp_path, run_here, became):
     lay_out(tmp_path, {"it": "#!%s -I" % sys.executable}, 0o755)
-    hidden, found = [sys.executable, "-E"], [sys.executable, "-s", "-B"]
-    for start, is_without in ([tmp_path / "it"], True), (hidden, True), (found, False):
+    python, says = sys.executable, "stalepool run: %s starts without stalepool: %s"
+    for start, why in {
+        (tmp_path / "it",): ["-I hides PYTHONPATH. Install it there by pip, "],
+        (python, "-E"): ["-E hides PYTHONPATH. Install it there by pip, "],
+        (python, "-SE"): ["-S skips sitecustomize, and the file of STALEPOOL=1, too. "],
+        (python, "-s", "-B"): [],
+    }.items():
         status, err = run_here(*start, "-c", "print('started')", "-I")
         assert status == 0 and became
-        says = "stalepool run: %s starts without stalepool: " % start[0]
-        assert [line.startswith(says) for line in err.splitlines()] == [True] * is_without
+        assert err.count("\n") == len(why)
+        assert err.startswith("".join(says % (start[0], each) for each in why))

@@ -34,3 +34,8 @@ def test_what_cannot_be_started_has_no_python():
     assert interpreter.python_of(["no-such-command"]) == []
     assert interpreter.comes_up_without(["no-such-command"], {}) is False
     assert interpreter.comes_up_without([sys.executable, "-I"], {}) is True
+
+
+@pytest.mark.parametrize("words, hidden", [("-BI", "-I"), ("-E -I -sS", "-S"), ("-s -B", "")])
+def test_the_option_that_hides_sitecustomize(words, hidden):
+    assert interpreter.hiding_option(["python3", *words.split()]) == hidden

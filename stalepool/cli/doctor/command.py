@@ -6,7 +6,7 @@ import argparse
 import json
 import textwrap
 from pathlib import Path
-from typing import List
+from typing import List, Tuple
 
 from stalepool.cli import inject, interpreter
 from stalepool.cli.complaint import USAGE_ERROR, Complaint
@@ -79,11 +79,21 @@ def _of_command(words: List[str]) -> List[Finding]:
             return [Finding("command", ERROR, "no room for the probe: %s" % why, remedy)]
         return [Finding("command", ERROR, "%s: %s" % (words[0], why), "Name a program.")]
     if not found:
-        python = " ".join(interpreter.python_of(words)) or "its Python"
-        says = "stalepool did not start in %s" % words[0]
-        remedy = "Install it for %s, if that is a Python; with uWSGI, --enable-threads." % python
-        return [Finding("command", ERROR, says, remedy)]
+        return [Finding("command", ERROR, *_why_unwatched(words))]
     return ask_all({**found, **facts.of_machine()})
+
+
+def _why_unwatched(words: List[str]) -> Tuple[str, str]:
+    """Return what is wrong, and a remedy."""
+    python = interpreter.python_of(words)
+    option = interpreter.hiding_option(python)
+    if option:
+        says = "%s hides the sitecustomize on PYTHONPATH, by which the doctor watches %s"
+        remedy = "Examine it without %s. STALEPOOL=1 %s with it."
+        works = "does not work" if option == "-S" else "works"
+        return says % (option, words[0]), remedy % (option, works)
+    remedy = "Install it for %s, if that is a Python; with uWSGI, --enable-threads."
+    return "stalepool did not start in %s" % words[0], remedy % (" ".join(python) or "its Python")
 
 
 def _of_file(file: str) -> List[Finding]:

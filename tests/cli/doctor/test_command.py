@@ -12,7 +12,8 @@ from stalepool.cli.doctor.questions import ERROR, WARNING, Finding
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--", sys.executable, "-I", "-c", "import urllib3"], "command: stalepool did not start"),
+        (["--", sys.executable, "-BI", "-c", ""], "command: -I hides the sitecustomize"),
+        (["--", "true"], "command: stalepool did not start in true"),
         (["--", "no-such", "--json"], "command: no-such: No such file"),
         (["--env", "{}/none"], "file: {}/none: No such file"),
         (["--env", "{}/binary"], "file: {}/binary: it is not text"),
