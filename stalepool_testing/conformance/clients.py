@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 from typing import Any, Callable, Mapping, Protocol
 
 TIMEOUT_S = 2.0
@@ -106,7 +107,8 @@ CLIENTS: Mapping[str, Factory] = {
 def factory_of(name: str) -> Factory:
     """Find a client by name, or import ``module:factory``.
 
-    :raises ValueError: the name is neither, or cannot be imported; the text is one sentence.
+    :raises ValueError: the name is neither, cannot be imported, or is no factory; the text is one
+        sentence.
     """
     if name in CLIENTS:
         if importlib.util.find_spec(name) is None:
@@ -118,5 +120,12 @@ def factory_of(name: str) -> Factory:
     try:
         factory: Factory = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"--client {name}: {error}") from error
+        is_missing = getattr(error, "name", None) == module.partition(".")[0]
+        hint = " here: use python -m pytest, or set PYTHONPATH" if is_missing else ""
+        raise ValueError(f"--client {name}: {error}{hint}") from error
+    try:
+        inspect.signature(factory).bind("ca.pem")
+    except TypeError as error:
+        takes = "it takes a function of the path of a CA file"
+        raise ValueError(f"--client {name}: {takes}: {error}") from error
     return factory

@@ -13,6 +13,28 @@ from stalepool_testing.conformance.clients import CLIENTS, Factory, factory_of
 Note = Callable[[str, str, str], None]
 
 
+class _Checked:
+    """A client that may not be what it has to be: then one sentence fails the test."""
+
+    def __init__(self, name: str, client: Any) -> None:
+        self._name = name
+        self._client = client
+        if not (hasattr(client, "request") and hasattr(client, "close")):
+            self._fail(f"it has to return an object with request() and close(), got {client!r}")
+
+    def request(self, method: str, url: str, body: bytes | None) -> int:
+        status = self._client.request(method, url, body)
+        if not isinstance(status, int):
+            self._fail(f"request() has to return the status as an int, got {status!r}")
+        return int(status)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _fail(self, why: str) -> None:
+        pytest.fail(f"--client {self._name}: {why}", pytrace=False)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     names = ", ".join(CLIENTS)
     parser.addoption(
@@ -29,7 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def make_client(request: pytest.FixtureRequest) -> Factory:
-    return factory_of(request.config.getoption("--client"))
+    name = request.config.getoption("--client")
+    return lambda ca_path: _Checked(name, factory_of(name)(ca_path))
 
 
 @pytest.fixture

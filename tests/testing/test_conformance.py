@@ -63,12 +63,32 @@ def test_a_client_of_ones_own_that_sends_twice(pytester):
     [
         ("curl", "it takes urllib3, requests, niquests, httpx, aiohttp or module:factory"),
         ("sys:Nothing", "module 'sys' has no attribute 'Nothing'"),
-        ("no_such:Client", "No module named 'no_such'"),
+        (
+            "no_such:Client",
+            "No module named 'no_such' here: use python -m pytest, or set PYTHONPATH",
+        ),
+        ("urllib3:__version__", "it takes a function of the path of a CA file: '.+' is not a .*"),
+        ("os:getpid", "it takes a function of the path of a CA file: too many .*"),
     ],
 )
 def test_no_such_client_is_a_wrong_usage(client, words):
     with pytest.raises(pytest.UsageError, match=f"^--client {client}: {words}$"):
         plugin.pytest_configure(SimpleNamespace(getoption={"--client": client}.__getitem__))
+
+
+@pytest.mark.parametrize(
+    "client, words",
+    [
+        ("None", "it has to return an object with request() and close(), got None"),
+        ("Mine", "request() has to return the status as an int, got 'a response'"),
+    ],
+)
+def test_a_client_that_is_none_is_told_in_a_sentence(client, words, pytester):
+    methods = "request = lambda *_: 'a response'; close = lambda: None"
+    pytester.makepyfile(mine=f"class Mine: {methods}\ndef make(ca): return {client}")
+    outcome = run_suite(pytester, "mine:make", "-k", "GET and RST and idle")
+    outcome.assert_outcomes(failed=1)
+    assert f"\n--client mine:make: {words}\n" in outcome.stdout.str()
 
 
 def test_a_client_that_is_not_installed_is_named(monkeypatch):
