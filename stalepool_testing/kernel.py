@@ -39,6 +39,22 @@ def is_green() -> bool:
     return getattr(select, "poll", None) is not _poll
 
 
+def require_green_sockets() -> None:
+    """Raise ``RuntimeError`` if a process that is monkey patched has native sockets again.
+
+    There a server and its client would wait for each other for ever, and no timeout would end it.
+    """
+    eventlet, gevent = map(sys.modules.get, ("eventlet.patcher", "gevent.monkey"))
+    is_patched = getattr(eventlet, "already_patched", {}).get("socket") or (
+        gevent is not None and gevent.is_module_patched("socket")
+    )
+    if is_patched and issubclass(socket.socket, _socket.socket):
+        raise RuntimeError(
+            "sockets are native again after monkey patching, which pytest-socket does: "
+            "use -p no:socket"
+        )
+
+
 def wait(descriptors: Mapping[int, int], timeout_s: float | None = None) -> dict[int, int]:
     """Wait until something happens on one of several descriptors.
 

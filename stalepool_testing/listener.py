@@ -15,7 +15,7 @@ from urllib.parse import quote
 from stalepool_testing.channel import Channel
 from stalepool_testing.doorbell import Doorbell
 from stalepool_testing.journal import Journal
-from stalepool_testing.kernel import POLLIN, Unavailable
+from stalepool_testing.kernel import POLLIN, Unavailable, require_green_sockets
 from stalepool_testing.network import LISTENING, Network
 from stalepool_testing.sockets import errors_of_binding, loopback
 from stalepool_testing.tls import TLS, forget_errors
@@ -44,6 +44,7 @@ class Listener:
     ) -> None:
         if tls is not None and not isinstance(tls, TLS):
             raise TypeError(f"tls takes TLS() or None, got {tls!r}")
+        require_green_sockets()
         self.journal = Journal()
         self.errors: list[Exception] = []
         self.channels: list[Channel] = []

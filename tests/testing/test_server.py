@@ -11,6 +11,7 @@ import time
 import pytest
 import urllib3
 
+import lanes
 import stalepool_testing as testing
 from raw_client import RawClient, assert_eof, assert_reset, connected
 from stalepool_testing import TLS, Close, CloseAfter, FaultServer, Respond, kernel, wait_readable
@@ -434,3 +435,14 @@ def test_proxy_to_nowhere():
         assert proxy.origin.startswith("https:")
         assert client.ask("GET", nowhere + "/").status == 502
         assert client.ask("CONNECT", nowhere[len("http://") :]).status == 502
+
+
+@pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
+def test_no_server_where_pytest_socket_has_undone_a_monkey_patch(world, run_python):
+    script = """
+        import _socket, socket, pytest, stalepool_testing
+        socket.socket = _socket.socket
+        with pytest.raises(RuntimeError, match="^sockets are native again .* use -p no:socket$"):
+            stalepool_testing.FaultServer()
+    """
+    run_python(script, world=world)
