@@ -43,6 +43,23 @@ class _Factory:
             f"{self._name} is a factory: what {self._name}(...) returns may have {attribute!r}"
         )
 
+    def __enter__(self) -> None:
+        raise TypeError(f"{self._name} is a factory: write 'with {self._name}(...)'")
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Never called; but ``with`` asks for it first."""
+
+
+class _Switch(_Factory):
+    """The value of the fixture ``stalepool_on``."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        super().__call__(*arguments, **options)
+        return self
+
+    def __enter__(self) -> None:
+        raise TypeError("stalepool_on takes no with: stalepool is on until the test ends")
+
 
 class _Servers(_Factory):
     """The value of the fixture ``fault_server``: starts servers, and remembers them.
@@ -77,10 +94,10 @@ def fault_server() -> Iterator[Callable[..., FaultServer]]:
 @pytest.fixture
 def proxy() -> Iterator[Callable[..., ConnectProxy]]:
     """Factory of HTTP proxies; takes the arguments of ``stalepool_testing.ConnectProxy``."""
-    from stalepool_testing import ConnectProxy
+    from stalepool_testing import proxy
 
     with contextlib.ExitStack() as stack:
-        yield _Factory("proxy", lambda **options: stack.enter_context(ConnectProxy(**options)))
+        yield _Factory("proxy", lambda *a, **options: stack.enter_context(proxy(*a, **options)))
 
 
 @pytest.fixture
@@ -103,13 +120,15 @@ def black_hole(stale_socket: Callable[..., Pair]) -> Pair:
 
 
 @pytest.fixture
-def stalepool_on() -> Iterator[Callable[..., None]]:
-    """The shim on for this test; ``stalepool_on(replay="off")`` changes its settings."""
-    import stalepool_testing
+def stalepool_on() -> Iterator[Callable[..., Any]]:
+    """The shim on for this test; ``stalepool_on(replay="off")`` replaces all its settings."""
+    from stalepool_testing import stalepool_on
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(stalepool_testing.stalepool_on())
-        yield lambda **settings: stack.enter_context(stalepool_testing.stalepool_on(**settings))
+        switch = _Switch(
+            "stalepool_on", lambda *a, **settings: stack.enter_context(stalepool_on(*a, **settings))
+        )
+        yield switch()
 
 
 @pytest.fixture
@@ -126,7 +145,7 @@ def no_hub_switch() -> Callable[[], ContextManager[None]]:
     """Assert that a block does not yield, under eventlet or gevent: ``with no_hub_switch():``."""
     from stalepool_testing import no_hub_switch
 
-    return no_hub_switch
+    return _Factory("no_hub_switch", no_hub_switch)
 
 
 @pytest.hookimpl(hookwrapper=True)  # not wrapper=True: an old pytest must not trip over us

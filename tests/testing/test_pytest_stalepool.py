@@ -108,6 +108,14 @@ FAILING = """
     def test_server(fault_server): fault_server.url
     def test_socket(stale_socket): stale_socket.client
     def test_proxy(proxy): proxy.url
+    def test_position(proxy): proxy("::1")
+    def test_setting(stalepool_on): stalepool_on("off")
+
+    def test_hub(no_hub_switch):
+        with no_hub_switch: 0
+
+    def test_switch(stalepool_on):
+        with stalepool_on(replay="off"): 0
 
     @pytest.fixture
     def forbidden(monkeypatch):
@@ -125,7 +133,7 @@ def test_what_fails_says_why(pytester):
     pytester.makepyfile(FAILING)
     outcome = run_with_plugin(pytester, "-rs")
     # a failed test, and an error at its end
-    outcome.assert_outcomes(failed=6, passed=1, skipped=3, errors=1)
+    outcome.assert_outcomes(failed=10, passed=1, skipped=3, errors=1)
     report = outcome.stdout.str()
     for test, says in {
         "a_step_left": ["no request met Reset(): 1 came", "request 0: GET / meets Respond()"],
@@ -135,6 +143,10 @@ def test_what_fails_says_why(pytester):
         "server": ["fault_server is a factory: what fault_server(...) returns may have 'url'"],
         "socket": ["stale_socket is a factory: what stale_socket(...) returns may have 'client'"],
         "proxy": ["proxy is a factory: what proxy(...) returns may have 'url'"],
+        "position": ["proxy() takes 0 positional arguments but 1 was given"],
+        "setting": ["stalepool_on() takes 0 positional arguments but 1 was given"],
+        "hub": ["no_hub_switch is a factory: write 'with no_hub_switch(...)'"],
+        "switch": ["stalepool_on takes no with: stalepool is on until the test ends"],
     }.items():
         said = report.partition(f" test_{test} ___")[2].partition("\n____")[0]
         assert [words for words in says if words not in said] == []
