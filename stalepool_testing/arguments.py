@@ -42,6 +42,8 @@ class Checked:
 
     #: argument -> what it takes
     takes: ClassVar[Mapping[str, Kind]] = {}
+    #: the place where it is to be written, for the error if it is written elsewhere
+    belongs: ClassVar[str]
 
     def __post_init__(self) -> None:
         for name, kind in self.takes.items():
@@ -75,4 +77,6 @@ def got(value: object, of: type) -> str:
     """Describe what was given instead of a step or a fault; of a class, say how to write it."""
     if isinstance(value, type) and issubclass(value, of):
         return f"got the class {value.__name__}: write {value.__name__}(...)"
+    if isinstance(value, Checked) and not isinstance(value, of):
+        return f"got {value}, which belongs {value.belongs}"
     return f"got {value}" if isinstance(value, of) else f"got {value!r}"

@@ -39,6 +39,8 @@ class Exchange:
     ) -> bytes:
         """Return a whole answer to this request, with its ``X-Request-Id``."""
         content = body if isinstance(body, bytes) else body(self.request)
+        if not isinstance(content, bytes):
+            raise TypeError(f"the function of a body has to return bytes, got {content!r}")
         return messages.answer_bytes(status, content, headers, self.request)
 
     def send(self, data: bytes) -> None:

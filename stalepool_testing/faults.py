@@ -15,6 +15,8 @@ from stalepool_testing.arguments import COUNT, DIRECTION, DOWN, SECONDS, UP, Che
 class Fault(Checked):
     """One fault of the path between a server and its clients."""
 
+    belongs = "in server.add()"
+
 
 @dataclass(frozen=True)
 class Latency(Fault):

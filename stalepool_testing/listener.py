@@ -44,6 +44,10 @@ class Listener:
     ) -> None:
         if tls is not None and not isinstance(tls, TLS):
             raise TypeError(f"tls takes TLS() or None, got {tls!r}")
+        if receive_buffer is not None and not isinstance(receive_buffer, int):
+            raise TypeError(
+                f"receive_buffer takes a number of bytes or None, got {receive_buffer!r}"
+            )
         require_green_sockets()
         self.journal = Journal()
         self.errors: list[Exception] = []
@@ -58,7 +62,8 @@ class Listener:
             if self._directory:
                 self._sock = self._bound(os.path.join(self._directory, "socket"))
             else:
-                self._sock = self._bound((host or loopback(family), 0))
+                own = loopback(family)
+                self._sock = self._bound((host or own, 0))
         except BaseException:
             self._remove_directory()
             raise
@@ -133,7 +138,12 @@ class Listener:
             self._sock = self._bound(self._address)
 
     def listen(self) -> None:
-        """Accept connects again, on the same port, after :meth:`stop_listening`."""
+        """Accept connects again, on the same port, after :meth:`stop_listening`.
+
+        :raises ValueError: the server is closed.
+        """
+        if self._closing:
+            raise ValueError("the server is closed, it cannot listen again")
         if not self._acceptor.is_alive():
             self._accept()
 
@@ -174,7 +184,7 @@ class Listener:
         raise NotImplementedError
 
     def _bound(self, address: Any) -> socket.socket:
-        with errors_of_binding(address), contextlib.ExitStack() as stack:
+        with errors_of_binding(address, self.family), contextlib.ExitStack() as stack:
             sock = stack.enter_context(socket.socket(self.family, socket.SOCK_STREAM))
             if self._receive_buffer is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)

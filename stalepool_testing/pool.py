@@ -18,8 +18,16 @@ def into_pool(pool: Any, sock: socket.socket) -> Any:
         its connections in one of the queues of ``queue``.
     :param sock: a connected socket in the state that is to be tested.
     :returns: the connection object.
+    :raises TypeError: it is no such pool, or no socket.
     :raises ValueError: every place in the pool is taken.
     """
+    if not hasattr(pool, "_new_conn"):
+        raise TypeError(
+            f"pool takes an HTTPConnectionPool, got {pool!r}: a PoolManager returns its pools by "
+            "connection_from_url(url)"
+        )
+    if not hasattr(sock, "fileno"):
+        raise TypeError(f"sock takes a socket, such as pair.client, got {sock!r}")
     is_native = isinstance(sock, _socket.socket) and not hasattr(sock, "pending")
     if is_native and not issubclass(socket.socket, _socket.socket):
         sock = socket.socket(sock)  # type: ignore[arg-type]  # GreenSocket takes a socket

@@ -18,6 +18,7 @@ class Step(Checked):
 
     #: False if the connection is over after this step, so that no idle step can follow
     keeps_connection = True
+    belongs = "in the script"
 
 
 class AnswerStep(Step):
@@ -28,7 +29,7 @@ class AnswerStep(Step):
 
         :param exchange: the request, its journal entry and its connection.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method answer(exchange)")
 
 
 class IdleStep(Step):
@@ -39,7 +40,7 @@ class IdleStep(Step):
 
         :returns: False if a request came before it could be done.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no method idle(channel)")
 
     def afterwards(self, channel: Channel) -> None:
         """Do what comes after the step; does nothing if the next request is to be served."""

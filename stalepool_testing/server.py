@@ -172,7 +172,7 @@ class FaultServer(Listener):
         self._wait(
             lambda: len(self.journal.idle_steps) >= count,
             timeout_s,
-            f"idle step {count - 1}, {step or 'which the script does not have'},",
+            f"idle step {count - 1}" + (f", {step}," if step else " (none is listed)"),
         )
 
     def wait_ended(self, connection: int = 0, timeout_s: float = 5.0) -> str:

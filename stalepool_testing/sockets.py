@@ -64,7 +64,7 @@ def healthy(*, family: int = socket.AF_INET) -> Pair:
     if family == socket.AF_UNIX:
         return Pair(*socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
     address = (loopback(family), 0)
-    with errors_of_binding(address):
+    with errors_of_binding(address, family):
         listener = socket.create_server(address, family=family)
     with listener, contextlib.ExitStack() as stack:
         client = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -155,13 +155,19 @@ def await_delivery(pair: Pair) -> None:
 
 
 def loopback(family: int) -> str:
-    """Return this machine's own address in a family."""
-    return "::1" if family == socket.AF_INET6 else "127.0.0.1"
+    """Return this machine's own address in a family.
+
+    :raises ValueError: it has none.
+    """
+    addresses = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+    if family not in addresses:
+        raise ValueError(f"family takes AF_INET, AF_INET6 or AF_UNIX, got {family!r}")
+    return addresses[socket.AddressFamily(family)]
 
 
 @contextlib.contextmanager
-def errors_of_binding(address: Any) -> Iterator[None]:
-    """Have an error of the block, which binds a socket, name the address.
+def errors_of_binding(address: Any, family: int) -> Iterator[None]:
+    """Have an error of the block, which binds a socket, name the address and its family.
 
     :raises Unavailable: the address is ``::1``, and this machine has no IPv6.
     """
@@ -170,5 +176,6 @@ def errors_of_binding(address: Any) -> Iterator[None]:
     except OSError as error:
         if address[0] == "::1" and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
             raise Unavailable("this machine has no IPv6 loopback (::1)") from error
-        error.strerror = f"cannot bind to {address}: {error.strerror}"
+        name = socket.AddressFamily(family).name
+        error.strerror = f"cannot bind to {address} in {name}: {error.strerror}"
         raise

@@ -70,7 +70,7 @@ def test_waits_name_what_they_waited_for():
             (server.wait_request, 2, r"no request 1, which was to meet Reset\(\)"),
             (server.wait_request, 9, r"no request 8, which was to meet Respond\(\)"),
             (server.wait_idle_step, 1, r"idle step 0, CloseAfter\(seconds=60\)"),
-            (server.wait_idle_step, 2, "idle step 1, which the script does not have"),
+            (server.wait_idle_step, 2, r"no idle step 1 \(none is listed\) within"),
             (server.wait_ended, 7, "end of connection 7"),
         ):
             with pytest.raises(TimeoutError, match=words) as said:
