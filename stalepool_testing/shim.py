@@ -15,11 +15,12 @@ def stalepool_on(**settings: Any) -> Iterator[None]:
     :param settings: as for ``stalepool.install()``: each overrides its ``STALEPOOL_*`` variable.
         The kill switch in the environment is ignored.
     :raises SettingsError: a name is unknown or a value wrong.
-    :raises RuntimeError: the shim cannot be switched on.
+    :raises RuntimeError: the shim cannot be switched on, or does not know this urllib3.
     """
     with _what_was_in_force() as stalepool:
         stalepool.install(**{"enabled": True, **settings})
-        if not stalepool.is_installed():
+        unpatched = stalepool.snapshot()["unpatched"]  # of copies in other packages, too
+        if not stalepool.is_installed() or any(name.startswith("urllib3.") for name in unpatched):
             raise RuntimeError(f"stalepool could not be switched on: {stalepool.snapshot()}")
         yield
 

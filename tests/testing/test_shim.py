@@ -48,3 +48,16 @@ def test_an_import_inside_a_block_changes_nothing(kill_switch, run_python):
         assert not stalepool.is_installed()
     """
     run_python(script, env={"STALEPOOL_ENABLED": kill_switch})
+
+
+def test_a_urllib3_that_cannot_be_patched(run_python):
+    script = """
+        import pytest
+        import urllib3.connectionpool
+        from stalepool_testing import stalepool_on
+        del urllib3.connectionpool.is_connection_dropped
+        with pytest.raises(RuntimeError, match="could not be switched on: .*: not there"):
+            with stalepool_on():
+                pass
+    """
+    run_python(script)
