@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from stalepool.cli import inject, owners
+from stalepool.cli.complaint import Complaint
 from stalepool.cli.doctor import probe
 from stalepool.settings import Settings, SettingsError
 
@@ -39,10 +40,19 @@ def of_environment() -> Dict[str, Any]:
     places = [*site.getsitepackages(), site.getusersitepackages()]
     found["start"] = {
         "switch": os.environ.get("STALEPOOL"),
+        "is_injectable": _is_injectable(),
         "has_start_file": any(Path(place, _START).is_file() for place in places),
         "writable_by_others": owners.first_writable_by_others(inject.PACKAGE_DIR),
     }
     return found
+
+
+def _is_injectable() -> bool:
+    try:
+        inject.require_injectable()
+    except Complaint:  # in a zip
+        return False
+    return True
 
 
 def of_machine() -> Dict[str, Any]:

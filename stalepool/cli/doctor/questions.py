@@ -71,8 +71,8 @@ def start(facts: Facts) -> Answers:
     if found["writable_by_others"]:
         remedy = "Pass --trust USER, or change its owner or its permissions."
         yield WARNING, "stalepool run refuses: %s %s" % found["writable_by_others"], remedy
-    ways = ["STALEPOOL=1"] * found["has_start_file"] + ["stalepool run", "import stalepool"]
-    yield OK, "ways to switch it on: %s" % ", ".join(ways), ""
+    ways = ["STALEPOOL=1"] * found["has_start_file"] + ["stalepool run"] * found["is_injectable"]
+    yield OK, "ways to switch it on: %s" % ", ".join([*ways, "import stalepool"]), ""
 
 
 def versions(facts: Facts) -> Answers:

@@ -5,6 +5,7 @@ from importlib import metadata
 
 from conftest import REPOSITORY
 from files import lay_out, path_of
+from stalepool.cli import inject
 from stalepool.cli.doctor import facts
 
 PACKAGES = ("wrapt", "requests", "keystoneauth1", "eventlet", "gevent")
@@ -27,6 +28,11 @@ def test_an_environment(environment):
 def test_a_setting_that_is_wrong(monkeypatch):
     monkeypatch.setenv("STALEPOOL_MODE", "activ")
     assert facts.of_machine()["settings"].startswith("STALEPOOL_MODE='activ' is not accepted")
+
+
+def test_where_stalepool_run_refuses(monkeypatch, tmp_path):
+    monkeypatch.setattr(inject, "INJECT_DIR", tmp_path)
+    assert facts.of_environment()["start"]["is_injectable"] is False
 
 
 def test_a_library_that_only_has_the_name(tmp_path, environment):

@@ -7,7 +7,7 @@ from stalepool.cli.doctor.questions import ERROR, OK, WARNING
 from stalepool.settings import Settings
 
 SNAPSHOT = {"patched": ["urllib3.connectionpool"], "unpatched": [], "fallbacks": {}}
-START = {"switch": None, "has_start_file": True, "writable_by_others": None}
+START = {"switch": None, "writable_by_others": None, "has_start_file": True, "is_injectable": True}
 #: which this machine may not have
 FACTS = {
     **{"python": "3.11.7", "implementation": "cpython", "system": "Linux", "kernel": "6.1"},
@@ -69,3 +69,14 @@ def test_judgement(question, known, levels):
 
 def test_all_is_well():
     assert {each.level for each in questions.ask_all(FACTS)} == {OK}
+
+
+@pytest.mark.parametrize(
+    ("question", "known", "words"),
+    [
+        ("start", {"start": {**START, "is_injectable": False}}, ": STALEPOOL=1, import stalepool"),
+    ],
+)
+def test_what_is_said(question, known, words):
+    found = questions.ask_all({**FACTS, **known})
+    assert [words in each.says for each in found if each.question == question] == [True]
