@@ -74,6 +74,8 @@ def test_all_is_well():
 @pytest.mark.parametrize(
     ("question", "known", "words"),
     [
+        ("python", {"versions": {}}, "no ssl"),
+        ("python", {"versions": {}, "start": None}, "ssl not loaded"),
         ("start", {"start": {**START, "is_injectable": False}}, ": STALEPOOL=1, import stalepool"),
     ],
 )
