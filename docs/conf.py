@@ -1,4 +1,11 @@
+import re
+from pathlib import Path
+
 project = "stalepool"
+author = "the maintainers of stalepool"
+# not imported, which would switch it on
+_package = Path(__file__).parent.parent / "stalepool" / "__init__.py"
+version = release = re.search('__version__ = "(.+?)"', _package.read_text()).group(1)
 extensions = ["sphinx.ext.autodoc"]
 html_theme = "alabaster"
 exclude_patterns = ["_build"]
