@@ -60,6 +60,7 @@ setup(
     long_description=read("README.rst"),
     long_description_content_type="text/x-rst",
     license="Apache-2.0",
+    keywords="urllib3 requests keystoneauth1 eventlet connection-pool keepalive pytest",
     packages=find_packages(include=["stalepool", "stalepool.*", "stalepool_testing*"]),
     py_modules=["pytest_stalepool"],
     package_data={
@@ -88,6 +89,7 @@ setup(
     },
     classifiers=[
         "Development Status :: 4 - Beta",
+        "Framework :: Pytest",
         "Intended Audience :: Developers",
         "Intended Audience :: System Administrators",
         "Operating System :: POSIX :: Linux",
