@@ -55,6 +55,8 @@ class Answer:
                 first = recover(self, request, error)
             elif request.wait_s is not None:
                 restore_timeout(self, request)
+            elif request.first_error is not None and request_rules.is_an_error(first):
+                replay.raise_the_first_error(request)
             super().begin(*args, **options)  # type: ignore[misc]
             if (
                 not state.answers  # so it is after a replay, too

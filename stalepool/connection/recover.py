@@ -46,8 +46,7 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
             drop_frames(error)
             return first
         if request.first_error is not None:
-            replay.note_outcome(request, "failed")
-            raise_again(request.first_error)
+            replay.raise_the_first_error(request)
         if error is not None:
             raise_again(error)
     finally:

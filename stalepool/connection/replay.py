@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic, shorter
@@ -40,8 +40,7 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
     if request.first_error is not None:
         if not failure.has_ended(sock, error) or failure.answer_has_begun(sock):
             return False
-        note_outcome(request, "failed")
-        raise_again(request.first_error)
+        raise_the_first_error(request)
     if not request_rules.may_be_replayed(request, error):
         return False
     clear_tls_errors(sock, error)
@@ -130,8 +129,8 @@ class Replay:
     def answer(self, limit_s: Optional[float], is_last: bool) -> Any:
         """Return the socket's file object once an answer begins there, and the connection has it.
 
-        None if none begins in time. The socket is closed if it fails, or if the answer may be due
-        to the other connection or sending. Yields.
+        None if none begins in time. The socket is closed if it fails, or if the answer is refused.
+        Yields.
 
         :param is_last: the connection has the socket: no other answer comes.
         :raises: the caller's deadline.
@@ -155,7 +154,7 @@ class Replay:
             self.close()
             return None
         if is_last:
-            is_refused = request_rules.may_be_due_to_the_first(self.request, first)
+            is_refused = request_rules.is_an_error(first)
         else:
             is_refused = request_rules.may_refuse_the_fresh(first)
         if is_refused or not (is_last or take(self.request, self.sock)):
@@ -167,6 +166,13 @@ class Replay:
         note_outcome(self.request, "ok")
         self.let_go()
         return file
+
+
+def raise_the_first_error(request: Request) -> NoReturn:
+    """Raise what sending it has raised, since its second sending has failed, too."""
+    note_outcome(request, "failed")
+    assert request.first_error is not None
+    raise_again(request.first_error)
 
 
 def note_outcome(request: Request, outcome: str) -> None:

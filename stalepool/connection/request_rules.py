@@ -186,8 +186,6 @@ CONFLICT = 409  # the server works on the other sending, say
 REFUSE_A_SECOND = TOO_MANY | {401, 403, 413}
 #: and one beside another: the request has come in pieces, too late, or to the wrong server
 REFUSE_ONE_BESIDE = REFUSE_A_SECOND | {400, 408, 421, CONFLICT}
-#: and a safe request that comes again, with a nonce that was used
-REFUSE_A_REPEAT = frozenset((400, 401, CONFLICT))
 
 
 def may_refuse_the_old(first: bytes) -> bool:
@@ -204,15 +202,12 @@ def may_refuse_the_fresh(first: bytes) -> bool:
     return not 200 <= status < 500 or status in REFUSE_ONE_BESIDE
 
 
-def may_be_due_to_the_first(request: Request, first: bytes) -> bool:
-    """Tell whether an answer to a replay may be due to the first sending, as a conflict is.
+def is_an_error(first: bytes) -> bool:
+    """Tell whether the answer to a replay is an error: then the caller gets the first error.
 
-    After an unsafe one the server is in another state. A DELETE finds that it has succeeded.
+    It may be due to the first sending (a 409), or to an outage that the caller's retries outlast.
     """
-    status = _status_of(first)
-    if may_be_repeated(request, "safe"):
-        return status in REFUSE_A_REPEAT
-    return 400 <= status < 500 and not (request.method == b"DELETE" and status in (404, 410))
+    return _status_of(first) >= 400
 
 
 def _status_of(first: bytes) -> int:

@@ -27,7 +27,7 @@ def make_request(original: Callable[..., Any], module: ModuleType) -> Any:
         if retries and runtime.current is not None and next(_met) == 0:
             text = (
                 "a keystoneauth1 session has connect_retries=%s: a POST whose answer is lost will "
-                "be sent, and processed, again; with stalepool it can be 0"
+                "be sent, and processed, again; with stalepool it can be 0 if outages are short"
             )
             fallback.log("keystone", "WARNING", text, retries)
         return wrapped(*args, **kwargs)

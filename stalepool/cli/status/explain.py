@@ -50,8 +50,8 @@ EVENTS = {
     ),
     "ok": ("it was answered in the end", NOTHING),
     "failed": (
-        "it failed again, or its answer may be due to the first sending, as a 409 may: the caller "
-        "got the first error, gave up, or waited on a silent peer",
+        "it failed again, or was answered with a 4xx or 5xx: the caller got the first error, gave "
+        "up, or waited on a silent peer",
         "see whether the origin can be reached at all",
     ),
     "would": ("audit: active would have sent it once more", "switch to active"),
