@@ -65,7 +65,7 @@ CATCH_ALL = {
 WRITERS = {
     # every request: a call costs as much as all of them
     "connection.answer": {"limit_s", "phase", "sent_at", "wait_s"},
-    "connection.recover": {"wait_s"},
+    "connection.recover": {"first_error", "wait_s"},
     "connection.checkout": {"phase"},  # a call would cost the fast check a fifth
     "connection.full_check": {"pending_move", "replaced_silent"},
     "connection.move": {"is_reused", "moved_for", "replaced_silent"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http.client import RemoteDisconnected
 from io import BytesIO
 from typing import Any, Optional
 
@@ -15,6 +16,8 @@ from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.foreign import drop_frames, raise_again
 from stalepool.sockets import failure
 from stalepool.sockets.layers import clear_tls_errors
+
+NO_ANSWER = "Remote end closed connection without response"  #: http.client's words
 
 
 def recover(response: Any, request: Request, error: Optional[BaseException]) -> bytes:
@@ -89,7 +92,10 @@ def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> 
         is_sent = may_be_replayed(request, error) and second.open() and second.send()
     # taken at once, so that another thread's shutdown of the connection's socket ends the wait
     is_taken = is_sent and take(request, second.sock)
-    return second.answer(request.left_s, is_last=True) if is_taken else None
+    file = second.answer(request.left_s, is_last=True) if is_taken else None
+    if file is not None:
+        request.first_error = error or RemoteDisconnected(NO_ANSWER)
+    return file
 
 
 @fallback.guarded("answer_failed")

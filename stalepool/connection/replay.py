@@ -129,10 +129,11 @@ class Replay:
     def answer(self, limit_s: Optional[float], is_last: bool) -> Any:
         """Return the socket's file object once an answer begins there, and the connection has it.
 
-        None if none begins in time. The socket is closed if it fails, or if the answer is refused.
-        Yields.
+        None if none begins in time. The socket is closed if it fails, or if the answer may refuse
+        one of two connections. Yields.
 
-        :param is_last: the connection has the socket: no other answer comes.
+        :param is_last: the connection has the socket, and no other answer comes: its status says
+            what has become of the replay.
         :raises: the caller's deadline.
         """
         file, since, first = None, monotonic(), b""  # type: Any, float, bytes
@@ -153,17 +154,15 @@ class Replay:
         if not first:
             self.close()
             return None
-        if is_last:
-            is_refused = request_rules.is_an_error(first)
-        else:
-            is_refused = request_rules.may_refuse_the_fresh(first)
+        is_refused = not is_last and request_rules.may_refuse_the_fresh(first)
         if is_refused or not (is_last or take(self.request, self.sock)):
             file.close()
             self.close()
             return None
         if self in _beside:
             self.request.state.origin.count("gone", "silent_in_request")
-        note_outcome(self.request, "ok")
+        if not is_last:
+            note_outcome(self.request, "ok")
         self.let_go()
         return file
 

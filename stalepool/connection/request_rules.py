@@ -202,14 +202,6 @@ def may_refuse_the_fresh(first: bytes) -> bool:
     return not 200 <= status < 500 or status in REFUSE_ONE_BESIDE
 
 
-def is_an_error(first: bytes) -> bool:
-    """Tell whether the answer to a replay is an error: then the caller gets the first error.
-
-    It may be due to the first sending (a 409), or to an outage that the caller's retries outlast.
-    """
-    return _status_of(first) >= 400
-
-
 def _status_of(first: bytes) -> int:
     """Return the status of an answer by its first bytes, such as ``HTTP/1.1 503``; 0 without."""
     digits = first[9:12]
