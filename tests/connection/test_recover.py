@@ -204,6 +204,11 @@ def test_a_refusal_on_the_old_one_may_be_due_to_the_second_sending(status, heade
         assert response.stalepool_replayed is is_answered
 
 
+def test_the_fresh_one_is_answered_and_the_old_one_is_not():
+    with sent_twice(lambda *_: ECHO, outcome="ok") as (_, pool, _):
+        assert pool.request("GET", "/wanted").stalepool_replayed
+
+
 def test_a_late_refusal_of_the_only_sending():
     """It comes after the first wait, in which nothing was sent again."""
     with shim(replay="idempotent", silence_s=1), reused(Respond(503, delay_s=1)) as (server, pool):
