@@ -62,7 +62,7 @@ class Listener:
             if self._directory:
                 self._sock = self._bound(os.path.join(self._directory, "socket"))
             else:
-                own = loopback(family)
+                own = loopback(family)  # refuses another family, also where a host is given
                 self._sock = self._bound((host or own, 0))
         except BaseException:
             self._remove_directory()

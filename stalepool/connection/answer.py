@@ -23,9 +23,6 @@ from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
-#: from this status on, an answer to a replay may be due to the first sending (409), or to an outage
-#: that the caller's own retries outlast (502)
-LOWEST_ERROR = 400
 MOST_CLASSES = 64  #: response classes that are kept; somebody may set a new one for each test
 LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
@@ -66,7 +63,7 @@ class Answer:
                 or (sent := request.sent[0].lower()).find(b"upgrade") >= 0
                 or (sent.find(b"authorization") >= 0 and request_rules.speaks_an_identity(sent))
             ):
-                if request.first_error is not None and self.status >= LOWEST_ERROR:
+                if request.first_error is not None and self.status >= request_rules.LOWEST_ERROR:
                     replay.raise_the_first_error(request)
                 _learn(self, request)
             state.answered()

@@ -36,7 +36,7 @@ _is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/
 _key_header = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
-#: if the first sending succeeded, the answer to the second would be 412, 416 or 409
+#: if the first sending succeeded, the second would be refused
 _has_a_precondition = _search(
     rb"\r\n(?:%s)[ \t]*:|^\S+ \S*[?&]cas=",  # in the URL: Consul's
     *("if-match", "if-none-match", "if-unmodified-since", "if", "content-range"),
@@ -181,25 +181,23 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
 
 #: statuses that may say: one connection too many (RFC 6585, section 4)
 TOO_MANY = frozenset((429, 503))
-CONFLICT = 409  # the server works on the other sending, say
 #: by which a server may refuse a second connection: the client's certificate is missing there, say
 REFUSE_A_SECOND = TOO_MANY | {401, 403, 413}
-#: and one beside another: the request has come in pieces, too late, or to the wrong server
-REFUSE_ONE_BESIDE = REFUSE_A_SECOND | {400, 408, 421, CONFLICT}
+#: or the second of two sendings that are in work
+REFUSE_ONE_OF_TWO = TOO_MANY | {409}
+#: from this status on, an answer to a second sending may be due to the first one (409), or to an
+#: outage that the caller's own retries outlast (502)
+LOWEST_ERROR = 400
 
 
 def may_refuse_the_old(first: bytes) -> bool:
     """Tell by its first bytes whether an answer on the old one may be due to the second sending."""
-    return _status_of(first) in TOO_MANY | {CONFLICT}
+    return _status_of(first) in REFUSE_ONE_OF_TWO
 
 
 def may_refuse_the_fresh(first: bytes) -> bool:
-    """Tell whether an answer on the fresh one may be due to the second connection, or its path.
-
-    A gateway's 502 may be; an incomplete status line may become any answer.
-    """
-    status = _status_of(first)
-    return not 200 <= status < 500 or status in REFUSE_ONE_BESIDE
+    """Tell whether an answer on the fresh one is an error, or may become one: it is incomplete."""
+    return not 200 <= _status_of(first) < LOWEST_ERROR
 
 
 def _status_of(first: bytes) -> int:

@@ -55,7 +55,7 @@ class State:
     def __init__(self, conn: Any, phase: str) -> None:
         self.origin = stats.origin(origin_of(conn))
         self.idle_limit_s: Optional[float] = None  # as announced: ``Keep-Alive: timeout=N``
-        self.is_bound = False  # an identity was spoken on it: NTLM, Negotiate, Kerberos
+        self.is_bound = False  # an identity was spoken on it, as by NTLM
         self.request: Optional[Request] = None
         self.phase = phase
         self.follow(conn.sock)

@@ -180,13 +180,16 @@ def test_run_takes_what_a_trusted_user_owns(installation, run_here, became):
 
 
 def test_run_warns_where_a_python_has_no_stalepool(tmp_path, run_here, became):
-    lay_out(tmp_path, {"it": "#!%s -I" % sys.executable}, 0o755)
+    lay_out(tmp_path, {"it": "#!%s -I" % sys.executable, "python3": "#!/bin/sh\nexit 63"}, 0o755)
     python, says = sys.executable, "stalepool run: %s starts without stalepool: %s"
     for start, why in {
         (tmp_path / "it",): ["-I hides PYTHONPATH. Install it there by pip, "],
         (python, "-E"): ["-E hides PYTHONPATH. Install it there by pip, "],
         (python, "-SE"): ["-S skips sitecustomize, and the file of STALEPOOL=1, too. "],
         (python, "-s", "-B"): [],
+        (tmp_path / "python3",): [
+            "%s does not find it. Install it there; " % (tmp_path / "python3")
+        ],
     }.items():
         status, err = run_here(*start, "-c", "print('started')", "-I")
         assert status == 0 and became

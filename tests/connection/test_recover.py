@@ -204,6 +204,18 @@ def test_a_refusal_on_the_old_one_may_be_due_to_the_second_sending(status, heade
         assert response.stalepool_replayed is is_answered
 
 
+def test_an_answer_on_the_old_one_that_refuses_nothing_is_not_waited_out():
+    def answer(later, conn):
+        old = conn.sock
+        later.told.set()
+        assert later.was_sent.wait(20)
+        kernel.wait_until(lambda: conn.sock is not old or not kernel.unread_bytes(old), "a read")
+        return ECHO
+
+    with sent_twice(answer, 404) as (_, pool, _):
+        assert pool.request("GET", "/wanted").status == 404
+
+
 def test_the_fresh_one_is_answered_and_the_old_one_is_not():
     with sent_twice(lambda *_: ECHO, outcome="ok") as (_, pool, _):
         assert pool.request("GET", "/wanted").stalepool_replayed

@@ -74,10 +74,10 @@ def _of_command(words: List[str]) -> List[Finding]:
         found = process.facts_of(words)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        if getattr(error, "filename", words[0]) != words[0]:
-            remedy = "Have TMPDIR name a directory that can be written to."
-            return [Finding("command", ERROR, "no room for the probe: %s" % why, remedy)]
-        return [Finding("command", ERROR, "%s: %s" % (words[0], why), "Name a program.")]
+        if getattr(error, "filename", words[0]) == words[0]:
+            return [Finding("command", ERROR, "%s: %s" % (words[0], why), "Name a program.")]
+        remedy = "Provide what is missing; TMPDIR names the directory for the probe."
+        return [Finding("command", ERROR, "%s cannot be watched: %s" % (words[0], why), remedy)]
     if not found:
         return [Finding("command", ERROR, *_why_unwatched(words))]
     return ask_all({**found, **facts.of_machine()})

@@ -29,7 +29,8 @@ _OLDEST_URLLIB3, _UNKNOWN_URLLIB3 = (1, 26), (3, 0)
 
 
 def python(facts: Facts) -> Answers:
-    no_ssl = "no ssl" if facts.get("start") else "ssl not loaded"  # by the program
+    # of a program is known what it has loaded, and not what its Python has
+    no_ssl = "no ssl" if facts.get("start") else "ssl not loaded"
     says = "%s %s, %s, %s %s" % (
         facts["implementation"], facts["python"], facts["versions"].get("openssl") or no_ssl,
         facts["system"], facts["kernel"],

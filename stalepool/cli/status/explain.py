@@ -48,7 +48,7 @@ EVENTS = {
         "the peer of a request gave no sign of life, although it was asked",
         "find what on the way drops the state of connections: a firewall, a NAT, a failover",
     ),
-    "ok": ("it was answered in the end", NOTHING),
+    "ok": ("it was answered in the end, and not with an error", NOTHING),
     "failed": (
         "it failed again, or was answered with a 4xx or 5xx: the caller got the first error, gave "
         "up, or waited on a silent peer",

@@ -35,6 +35,10 @@ def test_where_stalepool_run_refuses(monkeypatch, tmp_path):
     assert facts.of_environment()["start"]["is_injectable"] is False
 
 
+def test_where_stalepool_run_works():
+    assert facts.of_environment()["start"]["is_injectable"] is True
+
+
 def test_a_library_that_only_has_the_name(tmp_path, environment):
     init = "from . import connectionpool; __version__ = '4.0'"
     pool = "class HTTPConnectionPool: pass"
