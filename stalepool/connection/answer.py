@@ -63,7 +63,7 @@ class Answer:
                 or (sent := request.sent[0].lower()).find(b"upgrade") >= 0
                 or (sent.find(b"authorization") >= 0 and request_rules.speaks_an_identity(sent))
             ):
-                if request.first_error is not None and self.status >= request_rules.LOWEST_ERROR:
+                if request.first_error and not request_rules.is_a_success(self.status):
                     replay.raise_the_first_error(request)
                 _learn(self, request)
             state.answered()
@@ -73,6 +73,8 @@ class Answer:
                 # still set: an exception that is not ours, such as the caller's deadline
                 if request.wait_s is not None and not first:
                     restore_timeout(self, request)
+                if request.moved_for:  # the caller's deadline may have ended it
+                    state.origin.knowledge.stop_moves()
                 request.give_up()
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at

@@ -182,12 +182,9 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
 #: statuses that may say: one connection too many (RFC 6585, section 4)
 TOO_MANY = frozenset((429, 503))
 #: by which a server may refuse a second connection: the client's certificate is missing there, say
-REFUSE_A_SECOND = TOO_MANY | {401, 403, 413}
+REFUSE_A_SECOND = TOO_MANY | {401, 403, 404, 413, 421, 500, 502, 504}
 #: or the second of two sendings that are in work
 REFUSE_ONE_OF_TWO = TOO_MANY | {409}
-#: from this status on, an answer to a second sending may be due to the first one (409), or to an
-#: outage that the caller's own retries outlast (502)
-LOWEST_ERROR = 400
 
 
 def may_refuse_the_old(first: bytes) -> bool:
@@ -196,8 +193,13 @@ def may_refuse_the_old(first: bytes) -> bool:
 
 
 def may_refuse_the_fresh(first: bytes) -> bool:
-    """Tell whether an answer on the fresh one is an error, or may become one: it is incomplete."""
-    return not 200 <= _status_of(first) < LOWEST_ERROR
+    """Tell whether an answer on the fresh one is no success, or is incomplete."""
+    return not is_a_success(_status_of(first))
+
+
+def is_a_success(status: int) -> bool:
+    """Tell whether an answer to a second sending is the caller's. The others: docs/replay.rst."""
+    return 200 <= status < 300 or status == 304
 
 
 def _status_of(first: bytes) -> int:

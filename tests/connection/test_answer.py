@@ -8,6 +8,7 @@ import gc
 import http.client
 import io
 import pickle
+import signal
 import socket
 import time
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from breaks import breaks
 from pools import counters, get, pooled_connection, serving, shim, stock
 from replay_tools import asked, outcome, reset_after_checkout, reused, send
 from stalepool.connection.state import find
-from stalepool_testing import Close, HalfStatusLine, Respond, SlowAnswer
+from stalepool_testing import Close, HalfStatusLine, Respond, Silence, SlowAnswer
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -161,7 +162,7 @@ def test_what_later_answers_show_of_their_connection(asked_with, answers, shown)
         # the server may have no slot free for it
         (Respond(delay_s=1.1), True),
         # or permits no more connections, or asks for what the old one has shown: a certificate
-        *((Respond(status), True) for status in (401, 403, 413, 429, 503)),
+        *((Respond(status), True) for status in (401, 403, 404, 413, 421, 429, 500, 502, 503, 504)),
     ],
 )
 def test_what_the_answer_to_a_moved_request_says_of_moves(step, stops):
@@ -217,3 +218,21 @@ def test_without_a_connect_timeout_a_move_is_not_waited_for():
             with pytest.raises(urllib3.exceptions.ProtocolError):
                 pool.request("POST", "/", timeout=None)
         assert time.monotonic() - began < 20
+
+
+def test_a_moved_request_that_the_callers_deadline_ends_stops_moves():
+    class Deadline(BaseException):
+        pass
+
+    def handler(*_):
+        raise Deadline
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with shim(nonidempotent_max_idle_s=0), reused(Silence()) as (server, pool):
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(Deadline):
+                pool.request("POST", "/wanted")
+            assert counters(server)["knowledge"]["moves_stopped_for_s"]
+    finally:
+        signal.signal(signal.SIGALRM, before)

@@ -29,9 +29,10 @@ SECOND = {
     "a nonce was used": ("GET", Respond(401), None),
     "there is no route yet": ("DELETE", Respond(404), None),
     "the backend is not up yet": ("GET", Respond(502), None),
-    "the lowest error": ("GET", Respond(400), None),
-    "the highest success": ("GET", Respond(399), 399),
+    "a page says so": ("PUT", Respond(302), None),
+    "an interim answer": ("GET", Respond(103), None),
     "done": ("PUT", Respond(204), 204),
+    "not modified": ("GET", Respond(304), 304),
 }
 
 

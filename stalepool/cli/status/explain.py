@@ -48,10 +48,10 @@ EVENTS = {
         "the peer of a request gave no sign of life, although it was asked",
         "find what on the way drops the state of connections: a firewall, a NAT, a failover",
     ),
-    "ok": ("it was answered in the end, and not with an error", NOTHING),
+    "ok": ("it was answered in the end, with a 2xx or 304", NOTHING),
     "failed": (
-        "it failed again, or was answered with a 4xx or 5xx: the caller got the first error, gave "
-        "up, or waited on a silent peer",
+        "it failed again, or was not answered with a 2xx or 304: the caller got the first error, "
+        "gave up, or waited on a silent peer",
         "see whether the origin can be reached at all",
     ),
     "would": ("audit: active would have sent it once more", "switch to active"),
