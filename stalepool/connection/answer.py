@@ -17,6 +17,7 @@ from stalepool.clock import monotonic
 from stalepool.connection import replay, request_rules
 from stalepool.connection.origins import peer_of
 from stalepool.connection.recover import recover, restore_timeout
+from stalepool.connection.request_rules import is_a_success
 from stalepool.connection.silence import first_wait_s
 from stalepool.connection.state import WAITING, Request, by_id
 from stalepool.sockets.failure import socket_errors
@@ -63,7 +64,7 @@ class Answer:
                 or (sent := request.sent[0].lower()).find(b"upgrade") >= 0
                 or (sent.find(b"authorization") >= 0 and request_rules.speaks_an_identity(sent))
             ):
-                if request.first_error and not request_rules.is_a_success(self.status):
+                if request.first_error is not None and not is_a_success(self.status):
                     replay.raise_the_first_error(request)
                 _learn(self, request)
             state.answered()
