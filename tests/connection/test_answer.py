@@ -8,7 +8,6 @@ import gc
 import http.client
 import io
 import pickle
-import signal
 import socket
 import time
 from types import SimpleNamespace
@@ -220,19 +219,12 @@ def test_without_a_connect_timeout_a_move_is_not_waited_for():
         assert time.monotonic() - began < 20
 
 
-def test_a_moved_request_that_the_callers_deadline_ends_stops_moves():
+def test_a_moved_request_that_the_callers_deadline_ends_stops_moves(alarm):
     class Deadline(BaseException):
         pass
 
-    def handler(*_):
-        raise Deadline
-
-    before = signal.signal(signal.SIGALRM, handler)
-    try:
-        with shim(nonidempotent_max_idle_s=0), reused(Silence()) as (server, pool):
-            signal.setitimer(signal.ITIMER_REAL, 0.3)
-            with pytest.raises(Deadline):
-                pool.request("POST", "/wanted")
-            assert counters(server)["knowledge"]["moves_stopped_for_s"]
-    finally:
-        signal.signal(signal.SIGALRM, before)
+    with shim(nonidempotent_max_idle_s=0), reused(Silence()) as (server, pool):
+        alarm(Deadline())
+        with pytest.raises(Deadline):
+            pool.request("POST", "/wanted")
+        assert counters(server)["knowledge"]["moves_stopped_for_s"]

@@ -181,6 +181,22 @@ def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
     assert run_python(GREEN, world, world=world, env=hub, flags=flags) == "done"
 
 
+def once_the_old_answer_is_read(step):
+    """What makes the step of a second sending: the first one has been answered by then."""
+
+    def answer(later, conn):
+        old = conn.sock
+        later.told.set()
+        assert later.was_sent.wait(20)
+        kernel.wait_until(
+            lambda: conn.sock is not old or kernel.unread_bytes(old) == 0,
+            "a client that has read it",
+        )
+        return step
+
+    return answer
+
+
 @pytest.mark.parametrize("status, headers", [(503, {}), (409, {"Idempotency-Key": "1"})])
 @pytest.mark.parametrize(
     "step",
@@ -190,14 +206,7 @@ def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
 )
 def test_a_refusal_on_the_old_one_may_be_due_to_the_second_sending(status, headers, step):
     """So the fresh one is read on; if nothing better comes there, the caller gets the refusal."""
-
-    def answer(later, conn):
-        later.told.set()
-        assert later.was_sent.wait(20)
-        kernel.wait_until(lambda: kernel.unread_bytes(conn.sock) == 0, "a client that has read it")
-        return step
-
-    is_answered = step is ECHO
+    is_answered, answer = step is ECHO, once_the_old_answer_is_read(step)
     with sent_twice(answer, status, "ok" if is_answered else "failed") as (_, pool, _):
         response = pool.request("POST" if headers else "GET", "/wanted", headers=headers)
         assert response.status == (200 if is_answered else status)
@@ -205,14 +214,7 @@ def test_a_refusal_on_the_old_one_may_be_due_to_the_second_sending(status, heade
 
 
 def test_an_answer_on_the_old_one_that_refuses_nothing_is_not_waited_out():
-    def answer(later, conn):
-        old = conn.sock
-        later.told.set()
-        assert later.was_sent.wait(20)
-        kernel.wait_until(lambda: conn.sock is not old or not kernel.unread_bytes(old), "a read")
-        return ECHO
-
-    with sent_twice(answer, 404) as (_, pool, _):
+    with sent_twice(once_the_old_answer_is_read(ECHO), 404) as (_, pool, _):
         assert pool.request("GET", "/wanted").status == 404
 
 
