@@ -157,7 +157,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     outcome: Any = yield
     servers = getattr(item, "funcargs", {}).get("fault_server")
     if not isinstance(servers, _Servers) or not sys.modules.get("stalepool_testing"):
-        return  # or it is not installed, and the test has failed by that
+        return  # without stalepool_testing the test has failed to import it
     from stalepool_testing import Unavailable
 
     report: pytest.TestReport = outcome.get_result()

@@ -129,7 +129,7 @@ def _learn(response: Answer, request: Request) -> None:
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
     is_late = monotonic() - request.sent_at > LATE_S
-    if request.moved_for and (is_late or response.status in request_rules.REFUSE_A_SECOND):
+    if request.moved_for and (is_late or response.status in request_rules.STOP_MOVES):
         state.origin.knowledge.stop_moves()
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])
     state.learn(

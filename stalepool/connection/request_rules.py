@@ -181,9 +181,9 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
 
 #: statuses that may say: one connection too many (RFC 6585, section 4)
 TOO_MANY = frozenset((429, 503))
-#: by which a server may refuse a second connection: the client's certificate is missing there, say
-REFUSE_A_SECOND = TOO_MANY | {401, 403, 404, 413, 421, 500, 502, 504}
-#: or the second of two sendings that are in work
+#: answers to a moved request that stop moves: a second connection is refused, or its server is bad
+STOP_MOVES = TOO_MANY | {401, 403, 404, 413, 421, 500, 502, 504}
+#: answers that may refuse one of two sendings that are in work
 REFUSE_ONE_OF_TWO = TOO_MANY | {409}
 
 

@@ -48,7 +48,7 @@ EVENTS = {
         "the peer of a request gave no sign of life, although it was asked",
         "find what on the way drops the state of connections: a firewall, a NAT, a failover",
     ),
-    "ok": ("it was answered in the end, with a 2xx or 304", NOTHING),
+    "ok": ("the replay was answered with a 2xx or 304; the connect succeeded", NOTHING),
     "failed": (
         "it failed again, or was not answered with a 2xx or 304: the caller got the first error, "
         "gave up, or waited on a silent peer",
