@@ -10,7 +10,7 @@ from stalepool import fallback
 from stalepool.clock import monotonic, shorter
 from stalepool.connection import replay
 from stalepool.connection.fresh_socket import take
-from stalepool.connection.request_rules import may_be_replayed, may_refuse_the_old
+from stalepool.connection.request_rules import REFUSE_ONE_OF_TWO, may_be_replayed, status_of
 from stalepool.connection.silence import Watch
 from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.foreign import drop_frames, raise_again
@@ -82,7 +82,7 @@ def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> 
     request, second = watch.request, watch.replay
     clear_tls_errors(watch.sock, error)
     if first:
-        if not (second.is_under_way and may_refuse_the_old(first)):
+        if not (second.is_under_way and status_of(first) in REFUSE_ONE_OF_TWO):
             return None
         limit_s = shorter(monotonic() - request.sent_at, request.left_s)
         return second.answer(limit_s, is_last=False)

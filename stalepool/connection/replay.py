@@ -12,8 +12,8 @@ from typing import Any, NoReturn, Optional
 
 from stalepool import fallback, runtime
 from stalepool.clock import monotonic, shorter
-from stalepool.connection import request_rules
 from stalepool.connection.fresh_socket import abandon, address_of, open_like, take
+from stalepool.connection.request_rules import is_a_success, may_be_replayed, status_of
 from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.foreign import drop_frames, is_foreign, raise_again
 from stalepool.sockets import failure
@@ -41,7 +41,7 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
         if not failure.has_ended(sock, error) or failure.answer_has_begun(sock):
             return False
         raise_the_first_error(request)
-    if not request_rules.may_be_replayed(request, error):
+    if not may_be_replayed(request, error):
         return False
     clear_tls_errors(sock, error)
     request.limit_s = timeout_of(sock)
@@ -154,7 +154,7 @@ class Replay:
         if not first:
             self.close()
             return None
-        is_refused = not is_last and request_rules.may_refuse_the_fresh(first)
+        is_refused = not is_last and not is_a_success(status_of(first))
         if is_refused or not (is_last or take(self.request, self.sock)):
             file.close()
             self.close()

@@ -187,22 +187,12 @@ STOP_MOVES = TOO_MANY | {401, 403, 404, 413, 421, 500, 502, 504}
 REFUSE_ONE_OF_TWO = TOO_MANY | {409}
 
 
-def may_refuse_the_old(first: bytes) -> bool:
-    """Tell by its first bytes whether an answer on the old one may be due to the second sending."""
-    return _status_of(first) in REFUSE_ONE_OF_TWO
-
-
-def may_refuse_the_fresh(first: bytes) -> bool:
-    """Tell whether an answer on the fresh one is no success, or is incomplete."""
-    return not is_a_success(_status_of(first))
-
-
 def is_a_success(status: int) -> bool:
     """Tell whether an answer to a second sending is the caller's. The others: docs/replay.rst."""
     return 200 <= status < 300 or status == 304
 
 
-def _status_of(first: bytes) -> int:
+def status_of(first: bytes) -> int:
     """Return the status of an answer by its first bytes, such as ``HTTP/1.1 503``; 0 without."""
     digits = first[9:12]
     return int(digits) if digits.isdigit() else 0
