@@ -31,7 +31,7 @@ GROUPS = {
 #: one more, whose names are buckets: the upper edge in seconds -> connections that died by then
 _DIED = "died_idle_s"
 
-#: verdicts that end no connection
+#: verdicts that end no connection: it is kept, or there is none
 NO_DISCARDS = frozenset(("alive", "unknown", "no_socket"))
 
 #: verdicts, and reasons for a move, on connections that urllib3's own check would have kept

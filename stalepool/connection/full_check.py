@@ -158,7 +158,7 @@ def _report(conn: Any, state: State, verdict: Verdict, idle_s: float, settings: 
         if settings.is_audit and layers_of(conn.sock) is not None:
             return  # a TLS record that only a read could identify: counted, and no fallback
         fallback.fall_back("unknown_connection", "%s with %s" % (type(conn), type(conn.sock)))
-    elif verdict.is_discard:
+    elif verdict.value not in stats.NO_DISCARDS:
         if verdict.value in stats.LOOKED_ALIVE and not settings.is_audit:
             origin.kept_off.tick()
         action = "would discard" if settings.is_audit else "discards"

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import enum
 
-from stalepool.stats import NO_DISCARDS
-
 
 class Action(enum.Enum):
     """The checkout's choices."""
@@ -39,11 +37,6 @@ class Verdict(enum.Enum):
         verdict = object.__new__(cls)
         verdict._value_, verdict.meaning, verdict.action = value, meaning, action
         return verdict
-
-    @property
-    def is_discard(self) -> bool:
-        """Tell whether it discards an open connection (with ``NO_SOCKET`` there is none)."""
-        return self.value not in NO_DISCARDS
 
 
 #: the peer or the network has ended the connection, not a rule of ours

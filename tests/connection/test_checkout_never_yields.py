@@ -12,6 +12,7 @@ import pytest
 import lanes
 from pools import both, environ_of, stock
 from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, may_consume, verdict_on
+from stalepool.sockets.verdict import Action
 from stalepool_testing import TLS, FaultServer
 
 CHECKS = """
@@ -73,7 +74,7 @@ def test_at_the_check(run_python, world):
         assert found.pop()[2] == [0, True, ["no_socket"]]
     for kind, name, checked, looked in found:
         wanted = verdict_on(kind, name)
-        assert checked == [0, wanted.is_discard, [wanted.value]], (kind, name)
+        assert checked == [0, wanted.action is Action.DISCARD, [wanted.value]], (kind, name)
         if looked is not None:
             verdict, consumed, timeouts_changed = looked
             is_untouched = not timeouts_changed and (not consumed or may_consume(kind, name))
