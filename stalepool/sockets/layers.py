@@ -8,7 +8,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import sys
-from typing import Any, Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
 from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets.verdict import Verdict
@@ -46,9 +46,10 @@ def layers_of(sock: Any) -> Optional[Layers]:
     if issubclass(type(sock), RawSocket):  # eventlet's GreenSSLSocket, too
         return _of_sslobj(sock, getattr(sock, "_sslobj", None))
     modules = [cls.__module__ for cls in type(sock).__mro__]
-    for place, take_apart in _KINDS.items():
+    for place, (name, layers_with) in _KINDS.items():
         if any(module.endswith(place) for module in modules):
-            return take_apart(sock)
+            inner = layers_of(getattr(sock, name))
+            return None if inner is None else layers_with(inner, sock)
     return None
 
 
@@ -93,16 +94,8 @@ def _of_sslobj(raw: RawSocket, sslobj: Any) -> Optional[Layers]:
     return Layers(raw, sslobj.version(), sslobj.pending, judge_by_read) if is_known else None
 
 
-def _of_gevent(sock: Any) -> Optional[Layers]:
-    raw = raw_of(sock._sock)
-    return None if raw is None else _of_sslobj(raw, getattr(sock, "_sslobj", None))
-
-
-def _of_pyopenssl(sock: Any) -> Optional[Layers]:
-    raw = raw_of(sock.socket)
-    if raw is None:
-        return None
-    connection, errors = sock.connection, sys.modules["OpenSSL.SSL"]
+def _with_pyopenssl(inner: Layers, sock: Any) -> Layers:
+    raw, connection, errors = inner.raw, sock.connection, sys.modules["OpenSSL.SSL"]
 
     def judge_by_read() -> Verdict:
         try:
@@ -118,16 +111,12 @@ def _of_pyopenssl(sock: Any) -> Optional[Layers]:
     return Layers(raw, connection.get_protocol_version_name(), connection.pending, judge_by_read)
 
 
-def _of_tls_in_tls(sock: Any) -> Optional[Layers]:
-    outer = layers_of(sock.socket)
-    if outer is None:
-        return None
-
+def _with_tls_in_tls(outer: Layers, sock: Any) -> Layers:
     def pending() -> int:  # of both layers, with what the transport has read between them
         held: int = sock.sslobj.pending() + sock.incoming.pending
         return held + (0 if outer.pending is None else outer.pending())
 
-    return Layers(outer.raw, outer.version, pending, outer.judge_by_read)
+    return outer._replace(pending=pending)
 
 
 def clear_tls_errors(sock: Any, error: Optional[BaseException]) -> None:
@@ -153,11 +142,15 @@ def _unblocked(raw: RawSocket, call: Callable[..., Any], *args: Any) -> Any:
         RawSocket.settimeout(raw, timeout)
 
 
-#: where the class of a wrapper is from -> takes it apart; None if what is inside is not known
-_KINDS: Dict[str, Callable[[Any], Optional[Layers]]] = {
+#: where the class of a wrapper is from -> its attribute with the socket inside, and a function of
+#: that one's layers and the wrapper, which returns the layers of both
+_KINDS: Dict[str, Tuple[str, Callable[[Layers, Any], Optional[Layers]]]] = {
     # in a patched process socketpair() makes one inside another
-    "eventlet.greenio.base": lambda sock: layers_of(sock.fd),
-    "gevent._socketcommon": _of_gevent,
-    "urllib3.contrib.pyopenssl": _of_pyopenssl,
-    "urllib3.util.ssltransport": _of_tls_in_tls,
+    "eventlet.greenio.base": ("fd", lambda inner, sock: inner),
+    "gevent._socketcommon": (
+        "_sock",
+        lambda inner, sock: _of_sslobj(inner.raw, getattr(sock, "_sslobj", None)),
+    ),
+    "urllib3.contrib.pyopenssl": ("socket", _with_pyopenssl),
+    "urllib3.util.ssltransport": ("socket", _with_tls_in_tls),
 }
