@@ -156,7 +156,7 @@ class Settings:
     :raises SettingsError: naming the setting, the value and what is accepted.
     """
 
-    __slots__ = (*SETTINGS, "_sources")
+    __slots__ = (*SETTINGS, "_sources", "is_audit")
 
     enabled: bool
     mode: str
@@ -173,6 +173,7 @@ class Settings:
     reconnect_window_s: float
     status_dir: str | None
     summary_s: float | None
+    is_audit: bool  # an attribute, since each request asks it
     #: name -> the variable that set it, or "install()"; without the defaults
     _sources: dict[str, str]
 
@@ -182,6 +183,7 @@ class Settings:
             raise SettingsError("; ".join(problems))
         for name, (_, default, _) in SETTINGS.items():
             object.__setattr__(self, name, parsed.get(name, default))
+        object.__setattr__(self, "is_audit", self.mode == "audit")
         object.__setattr__(self, "_sources", dict.fromkeys(settings, "install()"))
 
     @classmethod
@@ -204,10 +206,6 @@ class Settings:
             raise SettingsError("; ".join(problems))
         chosen._sources.update({name: PREFIX + name.upper() for name in parsed})
         return chosen
-
-    @property
-    def is_audit(self) -> bool:
-        return self.mode == "audit"
 
     def as_dict(self) -> dict[str, Any]:
         """Name -> value, in the order of :data:`stalepool.settings.SETTINGS`; plain data."""
