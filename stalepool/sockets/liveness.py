@@ -12,7 +12,6 @@ import errno
 import select
 from typing import List, Optional, Tuple
 
-from stalepool.foreign import is_timeout
 from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets import unpatched
 from stalepool.sockets.layers import Layers, RawSocket, clear_tls_errors
@@ -26,7 +25,6 @@ _PEEK = _socket.MSG_PEEK | getattr(_socket, "MSG_DONTWAIT", 0)
 
 #: the error that the kernel has for a socket -> the verdict
 _VERDICT_OF_ERRNO = {
-    errno.EAGAIN: Verdict.ALIVE,  # another thread has read what there was
     errno.ETIMEDOUT: Verdict.TIMED_OUT,  # keepalive or the user timeout ran out, tcp(7)
     errno.EHOSTUNREACH: Verdict.TIMED_OUT,
     errno.ENETUNREACH: Verdict.TIMED_OUT,
@@ -87,8 +85,6 @@ def _look_at_readable(layers: Layers, poll: select.poll, may_consume: bool) -> V
     except OSError as error:
         if is_a_handlers(error):
             raise
-        if is_timeout(error):
-            return Verdict.ALIVE  # EAGAIN, of a socket that has a timeout
         return _VERDICT_OF_ERRNO.get(error.errno or 0, Verdict.RESET)
     if not seen or layers.version is None:
         return Verdict.UNREAD if seen else Verdict.CLOSED
