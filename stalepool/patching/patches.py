@@ -26,26 +26,17 @@ _INHERITED: Any = object()
 LONGEST_CHAIN = 100  #: of wrappers of others; that of a mock is endless
 
 
-# -- how the original is bound, see docs/design.rst: (owner, its own attribute, name) -> original
+def _bound(owner: Any, own: Any, name: str) -> Callable[..., Any]:
+    """Return ``original``, which finds for each request what stock would: docs/design.rst.
 
-
-def _method(owner: Any, own: Any, name: str) -> Callable[[Any], Any]:
-    """Return a function: ``original(instance)`` is the bound method, taken for each request."""
+    It takes an instance; or, where that may be None, the instance and its class.
+    """
     if own is _INHERITED:
-        return lambda instance: getattr(super(owner, instance), name)
-    return lambda instance: _bound(own, instance, type(instance))
-
-
-def _class(owner: Any, own: Any, name: str) -> Callable[[Any, type], Any]:
-    """Return a function: ``original(instance or None, its class)`` is what stock would find."""
-    if own is _INHERITED:
-        return lambda conn, cls: getattr(super(owner, cls if conn is None else conn), name)
-    return lambda instance, cls: _bound(own, instance, cls)
-
-
-def _bound(own: Any, instance: Any, cls: type) -> Any:
+        return lambda obj, cls=None: getattr(super(owner, cls if obj is None else obj), name)
     bind = getattr(type(own), "__get__", None)
-    return own if bind is None else bind(own, instance, cls)
+    if bind is None:
+        return lambda obj, cls=None: own
+    return lambda obj, cls=None: bind(own, obj, type(obj) if cls is None else cls)
 
 
 class Patch(NamedTuple):
@@ -69,13 +60,13 @@ class Patch(NamedTuple):
 
 PATCHES = (
     Patch(POOL, "", "is_connection_dropped", ("conn",), None, make_is_connection_dropped),
-    Patch(POOL, "HTTPConnection", "_new_conn", ("self",), _method, make_new_conn),
-    Patch(POOL, "HTTPConnection", "send", ("self", "data"), _method, make_send),
-    Patch(POOL, "HTTPConnection", "response_class", ("sock", "..."), _class, make_response_class),
+    Patch(POOL, "HTTPConnection", "_new_conn", ("self",), _bound, make_new_conn),
+    Patch(POOL, "HTTPConnection", "send", ("self", "data"), _bound, make_send),
+    Patch(POOL, "HTTPConnection", "response_class", ("sock", "..."), _bound, make_response_class),
     # what urllib3 1.26 and 2.x call it
     Patch(POOL, "HTTPResponse BaseHTTPResponse", "stalepool_replayed", None, None, make_replayed),
     Patch(POOL, "HTTPResponse BaseHTTPResponse", "_sock_shutdown", None, None, make_sock_shutdown),
-    Patch(SOCKS, "SOCKSConnection", "_new_conn", ("self",), _method, make_new_conn),
+    Patch(SOCKS, "SOCKSConnection", "_new_conn", ("self",), _bound, make_new_conn),
     Patch(SESSION, "Session", "request", ("self", "url", "..."), None, make_request),
 )
 
