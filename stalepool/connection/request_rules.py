@@ -61,11 +61,6 @@ def _may_be_stale(request: Request) -> bool:
     return not request.state.answers and knowledge.has_answered and knowledge.window_is_open
 
 
-def _has_its_body_on_record(request: Request) -> bool:
-    """Tell whether the body is recorded; after a failed send, urllib3 sends the rest by itself."""
-    return request.is_recorded and (request.state.phase is SENDING or request.is_whole)
-
-
 def has_a_key(request: Request) -> bool:
     """Tell whether the server is asked to act on the request once, however often it comes."""
     return b"dempotency-" in request.sent[0].lower() and bool(_key_header(request.head))
@@ -85,7 +80,8 @@ REPLAY_RULES: Rules = {
     "precondition": lambda r: may_be_repeated(r, "safe") or not _has_a_precondition(r.head),
     "dialogue": lambda request: not _is_a_dialogue(request.head),
     "identity": lambda r: not (r.state.is_bound or speaks_an_identity(r.head)),
-    "body": _has_its_body_on_record,
+    # not whole yet after a failed send: urllib3 sends the rest by itself
+    "body": lambda r: r.is_recorded and (r.state.phase is SENDING or r.is_whole),
     "own_connect": lambda request: may_be_cloned(request.conn()),
 }
 
