@@ -16,7 +16,7 @@ def arm(sock: Any, origin: stats.Origin, settings: Settings) -> None:
     """Arm keepalive, after ``connect()``: that may set the application's own options."""
     layers = layers_of(sock)
     # where probes are swallowed, keepalive would end living connections
-    if layers and not origin.knowledge.swallows_probes and keepalive.arm(layers, settings):
+    if layers and not origin.knowledge.swallows_probes and keepalive.apply_policy(layers, settings):
         origin.armed.tick()
 
 

@@ -37,7 +37,7 @@ class Keepalive(NamedTuple):
         return self.idle_s + self.interval_s * self.probes
 
 
-def arm(layers: Layers, settings: Settings) -> bool:
+def apply_policy(layers: Layers, settings: Settings) -> bool:
     """Set a connected TCP socket's keepalive as the policy says. Never yields.
 
     Nothing is set where the application has set TCP_USER_TIMEOUT: there a single unanswered probe

@@ -223,7 +223,7 @@ def test_after_an_install_or_a_fork_none_of_the_bodies_before_counts():
 def forgotten(pair):
     """The peer's kernel forgets the connection, its RST is lost, and a probe draws another one."""
     taken_apart = layers_of(pair.client)
-    keepalive.arm(taken_apart, Settings())
+    keepalive.apply_policy(taken_apart, Settings())
     keepalive.probe_every(taken_apart, 1)
     swallow(pair.client)
     kernel.reset(pair.peer)

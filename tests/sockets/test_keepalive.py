@@ -71,7 +71,7 @@ def test_policies(application, policy):
     with testing.healthy() as pair:
         for option in socket_options(*sets):
             pair.client.setsockopt(*option)
-        arm = functools.partial(keepalive.arm, layers.layers_of(pair.client))
+        arm = functools.partial(keepalive.apply_policy, layers.layers_of(pair.client))
         assert arm(Settings(keepalive=policy)) is (wanted != sets)
         assert read(pair.client) == wanted
         assert arm(Settings(keepalive=policy)) is False
@@ -87,7 +87,7 @@ def test_where_one_number_is_refused_all_stay(value):
             pair.client.setsockopt(*option)
         before = read(pair.client)
         with pytest.raises(OSError, match="Invalid argument"):
-            keepalive.arm(layers.layers_of(pair.client), refused)
+            keepalive.apply_policy(layers.layers_of(pair.client), refused)
         assert read(pair.client) == before
 
 
@@ -153,7 +153,7 @@ def test_methods_of_a_socket_class_are_not_called():
     with FaultServer() as server, Strict() as sock:
         sock.connect((server.host, server.port))
         taken_apart = layers.layers_of(sock)
-        assert keepalive.arm(taken_apart, Settings())
+        assert keepalive.apply_policy(taken_apart, Settings())
         assert keepalive.read(taken_apart) == Keepalive(*OURS[1:])
         assert tcp_info.ask(taken_apart).state == tcp_info.ESTABLISHED
 
@@ -165,7 +165,7 @@ def test_a_platform_that_lacks_an_option(lacking):
     options[lacking] = None
     with breaks("keepalive's options", by=tuple(options)), testing.healthy() as pair:
         taken_apart = layers.layers_of(pair.client)
-        assert keepalive.arm(taken_apart, Settings()) is False
+        assert keepalive.apply_policy(taken_apart, Settings()) is False
         assert read(pair.client) == UNTOUCHED
         pair.client.setsockopt(*ON)
         assert keepalive.read(taken_apart) is None  # it is not told
@@ -201,7 +201,7 @@ SLOW_SYSTEM = """
         idle_s.write("40000")
     with socket.socket() as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-        keepalive.arm(layers.layers_of(sock), Settings(keepalive="respect"))
+        keepalive.apply_policy(layers.layers_of(sock), Settings(keepalive="respect"))
         print(json.dumps(keepalive.read(layers.layers_of(sock))))
 """
 
@@ -269,14 +269,14 @@ def test_what_is_read_and_not_set():
     with testing.healthy() as pair:
         taken_apart = layers.layers_of(pair.client)
         assert keepalive.read(taken_apart) is None
-        keepalive.arm(taken_apart, Settings())
+        keepalive.apply_policy(taken_apart, Settings())
         keepalive.probe_rarely(taken_apart, Settings())
         assert keepalive.read(taken_apart) == Keepalive(5, 75, 42)
         keepalive.probe_every(taken_apart, 1)
         keepalive.probe_rarely(taken_apart, Settings())  # numbers of somebody else's
         assert keepalive.read(taken_apart) == Keepalive(1, 1, 42)
     with pytest.raises(OSError):
-        keepalive.arm(taken_apart, Settings())
+        keepalive.apply_policy(taken_apart, Settings())
     keepalive.probe_rarely(taken_apart, Settings())  # another thread closes when it likes
 
 
@@ -284,5 +284,5 @@ def test_what_has_no_probes_has_no_keepalive_whatever_its_owner_has_set():
     with testing.healthy(family=socket.AF_UNIX) as pair:
         pair.client.setsockopt(*ON)
         assert keepalive.read(layers.layers_of(pair.client)) is None
-        assert not keepalive.arm(layers.layers_of(pair.client), Settings())
+        assert not keepalive.apply_policy(layers.layers_of(pair.client), Settings())
     keepalive.probe_every(None, 1)  # a socket of an unknown kind: nothing is done

@@ -19,7 +19,7 @@ PARTS = {
     "counters": "stalepool.stats.origin",
     "full check": "stalepool.connection.full_check._examine",
     "HTTP version": "stalepool.connection.full_check.is_http1",
-    "keepalive": "stalepool.sockets.keepalive.arm",
+    "keepalive": "stalepool.sockets.keepalive.apply_policy",
     "keepalive's options": "stalepool.sockets.keepalive._OPTIONS",
     "layers": "stalepool.connection.full_check.layers_of",
     "limit of a move": "stalepool.connection.move.MOVE_S",
