@@ -116,7 +116,7 @@ def _verdict_on_idleness(
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         knowledge.note_alive(idle_s)
     elif state.replaced_silent and not knowledge.answers_probes and not settings.is_audit:
-        note_probes_swallowed(state.origin, settings)
+        note_probes_swallowed(state.origin, settings)  # two in a row, and none was ever answered
     else:  # the peer is gone, or the path is away for a while, or probes are swallowed
         state.pending_move = SILENT
         if state.replaced_silent:  # two in a row: are probes answered any more?

@@ -96,12 +96,12 @@ def begins_a_request(data: Any) -> Any:
 
 def is_worth_a_record(request: Request) -> bool:
     """Tell whether the next piece of the request's body may be needed for a replay."""
-    pieces = len(request.sent)
+    pieces = len(request.sent)  # of the request; the first is its head
     if not request.is_recorded or pieces > 2:
         return request.is_recorded
-    if pieces == 2:
-        return len(in_pieces) < MOST_IN_PIECES and first_refusal(_OF_THE_HEAD, request) is None
-    return _may_be_stale(request) and may_be_repeated(request, request.settings.replay)
+    if pieces == 1:  # the next one may be the whole body, as with most: little is asked
+        return _may_be_stale(request) and may_be_repeated(request, request.settings.replay)
+    return len(in_pieces) < MOST_IN_PIECES and first_refusal(_OF_THE_HEAD, request) is None
 
 
 def first_refusal(rules: Rules, *facts: Any) -> Optional[str]:
