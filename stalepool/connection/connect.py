@@ -1,4 +1,4 @@
-"""Opening a socket: a refused connect may be tried again.
+"""Opening a socket: a refused connect may be tried again; keepalive is armed.
 
 Replaces ``HTTPConnection._new_conn``.
 
@@ -21,7 +21,9 @@ from stalepool.connection.origins import is_http1, origin_of, peer_of
 from stalepool.connection.state import note_opened
 from stalepool.foreign import drop_frames, raise_again
 from stalepool.settings import Settings
+from stalepool.sockets import keepalive
 from stalepool.sockets.failure import socket_errors
+from stalepool.sockets.layers import layers_of
 
 #: attribute of a connection's clone: the address to connect to, once, without a DNS look-up
 PINNED = "_stalepool_pinned"
@@ -86,6 +88,15 @@ def _open_socket(stock: Callable[[], Any], conn: Any, settings: Settings, module
         return sock
     finally:
         del first  # its traceback holds this frame
+
+
+@fallback.guarded("keepalive_failed")
+def arm(sock: Any, origin: stats.Origin, settings: Settings) -> None:
+    """Arm keepalive, after ``connect()``: that may set the application's own options."""
+    layers = layers_of(sock)
+    # where probes are swallowed, keepalive would end living connections
+    if layers and not origin.knowledge.swallows_probes and keepalive.apply_policy(layers, settings):
+        origin.armed.tick()
 
 
 def connect_errors(conn: Any) -> Tuple[Type[BaseException], ...]:

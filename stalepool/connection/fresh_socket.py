@@ -11,8 +11,7 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic, number_of
-from stalepool.connection.connect import PINNED, connect_errors
-from stalepool.connection.probes import arm
+from stalepool.connection.connect import PINNED, arm, connect_errors
 from stalepool.connection.state import Request
 from stalepool.foreign import drop_frames, is_a_deadline, raise_again
 from stalepool.signal_handlers import is_a_handlers

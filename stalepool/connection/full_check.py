@@ -12,9 +12,9 @@ from typing import Any, Callable, Optional, Tuple
 from stalepool import fallback, runtime, stats
 from stalepool.clock import shorter
 from stalepool.connection import state as states
+from stalepool.connection.connect import arm
 from stalepool.connection.move import SILENT
 from stalepool.connection.origins import is_http1
-from stalepool.connection.probes import arm, note_probes_swallowed
 from stalepool.connection.state import State
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, liveness, tcp_info
@@ -116,7 +116,7 @@ def _verdict_on_idleness(
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         knowledge.note_alive(idle_s)
     elif state.replaced_silent and not knowledge.answers_probes and not settings.is_audit:
-        note_probes_swallowed(state.origin, settings)  # two in a row, and none was ever answered
+        state.note_probes_swallowed(settings)  # two in a row, and none was ever answered
     else:  # the peer is gone, or the path is away for a while, or probes are swallowed
         state.pending_move = SILENT
         if state.replaced_silent:  # two in a row: are probes answered any more?

@@ -9,9 +9,9 @@ from typing import Any, Callable, Optional
 
 from stalepool import fallback, runtime
 from stalepool.connection import fresh_socket, replay, request_rules
+from stalepool.connection.connect import arm
 from stalepool.connection.move import ENDED, move, reason_to_move
 from stalepool.connection.origins import is_http1
-from stalepool.connection.probes import arm
 from stalepool.connection.state import CHECKED, FRESH, IDLE, SENDING, Request, State, by_id
 from stalepool.settings import Settings
 from stalepool.sockets import liveness

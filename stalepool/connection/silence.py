@@ -10,7 +10,6 @@ from typing import Any, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic, shorter
-from stalepool.connection.probes import note_probes_swallowed
 from stalepool.connection.replay import REPLAY_S, Replay
 from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
 from stalepool.connection.state import NOTHING_LEFT_S, Request
@@ -160,6 +159,6 @@ class Watch:
             self.replay.close()  # the path is away again, or has healed
             return False
         if not self.knowledge.answers_probes:  # else the path may be away again
-            note_probes_swallowed(self.request.state.origin, self.request.settings)
+            self.request.state.note_probes_swallowed(self.request.settings)
         self.pause_s = None
         return False

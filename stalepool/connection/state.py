@@ -22,13 +22,14 @@ from __future__ import annotations
 import re
 import select
 import weakref
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import monotonic
 from stalepool.connection.origins import origin_of
 from stalepool.settings import Settings
-from stalepool.sockets.layers import RawSocket, raw_of
+from stalepool.sockets import keepalive
+from stalepool.sockets.layers import RawSocket, layers_of, raw_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
@@ -82,6 +83,13 @@ class State:
     def idle_s(self, info: Optional[TcpInfo]) -> float:
         """Return the idle time in seconds, from the kernel or else since the last answer."""
         return monotonic() - self.used_at if info is None else info.last_data_recv_ms / 1000
+
+    def note_probes_swallowed(self, settings: Settings) -> None:
+        """Note that the origin swallows probes, and probe its connections rarely: they live."""
+        self.origin.knowledge.note_probes_swallowed()
+        for state in list(_states.values()):
+            if state.origin is self.origin:
+                keepalive.probe_rarely(layers_of(state.sock()), settings)
 
     def __repr__(self) -> str:
         told = [self.origin.name, self.phase, "%d answers" % self.answers]
@@ -258,11 +266,6 @@ def find(sock: Any) -> Optional[State]:
     """Return the state of a socket, None where nothing is remembered of it."""
     state = _states.get(id(sock))
     return state if state is not None and state.sock() is sock else None
-
-
-def sockets_of(origin: stats.Origin) -> List[Any]:
-    """List the sockets to an origin, with None for each that is gone."""
-    return [state.sock() for state in list(_states.values()) if state.origin is origin]
 
 
 #: descriptor -> fork generation of the process that last opened it; no entry: the first process

@@ -1,4 +1,4 @@
-"""Keepalive is armed on the sockets of an origin, unless its probes are swallowed."""
+"""Keepalive on the sockets of an origin, whose probes are swallowed."""
 
 import os
 import socket
@@ -7,8 +7,7 @@ import urllib3
 
 import stalepool
 from pools import get, pool_for, pooled_connection, serving, shim
-from stalepool import runtime, stats
-from stalepool.connection.probes import note_probes_swallowed
+from stalepool import runtime
 from stalepool.connection.state import FRESH, State
 from stalepool.sockets import keepalive
 from stalepool.sockets.layers import layers_of
@@ -20,13 +19,13 @@ def test_once_probes_are_known_to_be_swallowed_no_connection_is_probed_as_often_
         bare = [urllib3.connection.HTTPConnection(server.host, server.port) for _ in range(2)]
         for conn in bare:
             conn.sock = socket.socket()
-            State(conn, FRESH)
+            state = State(conn, FRESH)
         answers = [pool.request("GET", "/", preload_content=False) for _ in range(2)]
         assert get(other) == 200
         conns = [*(answer._connection for answer in answers), pooled_connection(other)]
         bare[0].sock.close()
         os.close(bare[1].sock.fileno())  # behind the back of the socket
-        note_probes_swallowed(stats.origin(server.origin), runtime.current)
+        state.note_probes_swallowed(runtime.current)
         bare[1].sock.detach()
         assert [keepalive.read(layers_of(c.sock)).interval_s for c in conns] == [75, 75, 3]
         with pool_for(server) as new:
