@@ -49,23 +49,16 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
         address = getattr(self, PINNED, None)
         if address is None:
             sock = _open_socket(stock, self, settings, module)
-        else:
-            sock = _connect_to(self, address, stock)
+        else:  # everything but the connect still sees the name
+            name, self._dns_host = self._dns_host, address
+            try:
+                sock = stock()
+            finally:
+                self._dns_host = name
         note_opened(sock)
         return sock
 
     return _new_conn
-
-
-def _connect_to(conn: Any, address: str, stock: Callable[[], Any]) -> Any:
-    """Connect to an address; everything but the connect still sees the name."""
-    if hasattr(conn, "_socks_options"):  # the proxy looks the name up
-        return stock()
-    name, conn._dns_host = conn._dns_host, address
-    try:
-        return stock()
-    finally:
-        conn._dns_host = name
 
 
 def _open_socket(stock: Callable[[], Any], conn: Any, settings: Settings, module: Any) -> Any:

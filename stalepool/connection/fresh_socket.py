@@ -136,8 +136,8 @@ def _pools_check_connections(cls: Any) -> bool:
 def address_of(conn: Any) -> Optional[str]:
     """Return the IP address to which a living socket leads; None: the name has to be looked up.
 
-    It has to be if the address needs a scope (IPv6, link-local), or if the port is not the
-    connection's, as with a forwarder: docs/design.rst.
+    It has to be if the address needs a scope (IPv6, link-local), if the port is not the
+    connection's, as with a forwarder (docs/design.rst), or if a SOCKS proxy looks it up.
     """
     raw = raw_of(conn.sock)
     try:
@@ -147,7 +147,7 @@ def address_of(conn: Any) -> Optional[str]:
             raise
         return None  # it has been reset meanwhile
     is_usable = isinstance(name, tuple) and name[1] == conn.port and not any(name[3:])
-    return name[0] if is_usable else None
+    return name[0] if is_usable and not hasattr(conn, "_socks_options") else None
 
 
 def take(request: Request, fresh: Any) -> bool:
