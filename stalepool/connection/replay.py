@@ -106,9 +106,12 @@ class Replay:
             request.is_replayed = self.is_under_way = True
             # meanwhile the old one is not read
             limit_s = shorter(REPLAY_S if self in _beside else SEND_S, request.left_s)
-            since = monotonic()
+            record, since = b"".join(request.sent), monotonic()
             try:
-                self._send_within(limit_s)
+                # in pieces, since some TLS and green sockets limit each write alone
+                for at in range(0, len(record), PIECE):
+                    self.sock.settimeout(max(NOTHING_LEFT_S, since + limit_s - monotonic()))
+                    self.sock.sendall(record[at : at + PIECE])
                 return True
             except failure.socket_errors() as error:
                 clear_tls_errors(self.sock, error)
@@ -118,13 +121,6 @@ class Replay:
                 drop_frames(error)
         self.close()
         return False
-
-    def _send_within(self, limit_s: float) -> None:
-        """Send the record in pieces, since some TLS and green sockets limit each write alone."""
-        record, began = b"".join(self.request.sent), monotonic()
-        for at in range(0, len(record), PIECE):
-            self.sock.settimeout(max(NOTHING_LEFT_S, began + limit_s - monotonic()))
-            self.sock.sendall(record[at : at + PIECE])
 
     def answer(self, limit_s: Optional[float], is_last: bool) -> Any:
         """Return the socket's file object once an answer begins there, and the connection has it.
