@@ -167,24 +167,21 @@ def take(request: Request, fresh: Any) -> bool:
     return True
 
 
-def abandon(sock: Any) -> None:
-    """Close a socket whose request is not to arrive any more."""
-    _drop_unacknowledged(sock)
-    sock.close()
-
-
 @fallback.guarded("replay_failed")
-def _drop_unacknowledged(sock: Any) -> None:
-    """Have ``close()`` drop what the peer has not acknowledged (SO_LINGER, socket(7)).
+def abandon(sock: Any) -> None:
+    """Close a socket, and drop what its peer has not acknowledged (SO_LINGER, socket(7)).
 
     The kernel would go on to send it for some 100 s (measured), so that a request might arrive
     after the caller's next ones. TCP_USER_TIMEOUT, tcp(7), ends that where a forked child has the
     socket open, too.
     """
-    layers, at_once = layers_of(sock), struct.pack("ii", 1, 0)
-    info = tcp_info.ask(layers)
-    is_empty = info is not None and info.is_whole and info.missing <= 0 and not info.notsent
-    if layers is not None and not is_empty:
-        RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
-        if layers.is_tcp and USER_TIMEOUT:
-            RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, USER_TIMEOUT, 1)  # ms
+    try:
+        layers, at_once = layers_of(sock), struct.pack("ii", 1, 0)
+        info = tcp_info.ask(layers)
+        is_empty = info is not None and info.is_whole and info.missing <= 0 and not info.notsent
+        if layers is not None and not is_empty:
+            RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_LINGER, at_once)
+            if layers.is_tcp and USER_TIMEOUT:
+                RawSocket.setsockopt(layers.raw, _socket.IPPROTO_TCP, USER_TIMEOUT, 1)  # ms
+    finally:
+        sock.close()
