@@ -17,7 +17,7 @@ from stalepool.foreign import drop_frames, is_a_deadline, raise_again
 from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
-from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of, raw_of
+from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of
 
 #: modules whose classes and functions open a connection as urllib3 does
 _is_stock = re.compile(
@@ -95,13 +95,13 @@ def may_be_cloned(conn: Any) -> bool:
     It does if it is urllib3's, and what it calls is. Another one may acquire what its ``close()``
     releases, be handed its socket, or note what is true of one socket.
     """
-    cls, raw = type(conn), raw_of(conn.sock)
+    cls, layers = type(conn), layers_of(conn.sock)
     # urllib3 1.26 itself clears it for a tunnel
     is_opened_by_hand = not conn.auto_open and getattr(conn, "_tunnel_host", None) is None
     has_hooks = not vars(conn).keys().isdisjoint(_HOOKS) or hasattr(cls, "__del__")
     if is_opened_by_hand or has_hooks or _pools_check_connections(cls):
         return False
-    if raw is not None and not is_in_this_namespace(raw):
+    if layers is not None and not is_in_this_namespace(layers.raw):
         return False  # in this one another server may have the address
     return all(_is_urllib3s(cls, name) for name in _OPENERS if hasattr(cls, name))
 
@@ -139,9 +139,9 @@ def address_of(conn: Any) -> Optional[str]:
     It has to be if the address needs a scope (IPv6, link-local), if the port is not the
     connection's, as with a forwarder (docs/design.rst), or if a SOCKS proxy looks it up.
     """
-    raw = raw_of(conn.sock)
-    try:
-        name: Any = None if raw is None else raw.getpeername()  # PySocks's own tells the far end
+    layers = layers_of(conn.sock)
+    try:  # of the kernel's socket, since PySocks's own tells the far end
+        name: Any = None if layers is None else layers.raw.getpeername()
     except OSError as error:
         if is_a_handlers(error):
             raise

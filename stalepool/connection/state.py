@@ -29,7 +29,7 @@ from stalepool.clock import monotonic
 from stalepool.connection.origins import origin_of
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive
-from stalepool.sockets.layers import RawSocket, layers_of, raw_of
+from stalepool.sockets.layers import RawSocket, layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 
 FRESH, IDLE, CHECKED = "fresh", "idle", "checked"
@@ -275,9 +275,9 @@ _opened: Dict[int, int] = {}
 @fallback.guarded("connect_failed")
 def note_opened(sock: Any) -> None:
     """Remember in which process a socket was opened: its state may begin only later, or never."""
-    raw = raw_of(sock) if runtime.fork_generation else None
-    if raw is not None:
-        _opened[raw.fileno()] = runtime.fork_generation
+    layers = layers_of(sock) if runtime.fork_generation else None
+    if layers is not None:
+        _opened[layers.raw.fileno()] = runtime.fork_generation
 
 
 def is_of_another_process(raw: RawSocket) -> bool:

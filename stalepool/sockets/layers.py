@@ -53,12 +53,6 @@ def layers_of(sock: Any) -> Optional[Layers]:
     return None
 
 
-def raw_of(sock: Any) -> Optional[RawSocket]:
-    """Return the kernel's socket inside; None for a kind that is not known."""
-    layers = layers_of(sock)
-    return None if layers is None else layers.raw
-
-
 def is_in_this_namespace(raw: RawSocket) -> bool:
     """Tell whether a socket is of this thread's network namespace; True before Linux 5.14."""
     option = _socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8

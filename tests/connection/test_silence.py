@@ -22,7 +22,7 @@ from delayed_answers import ReadThenBlackHole
 from pools import DEFAULTS, counters, get, pool_for, pooled_connection, shim
 from replay_tools import side_by_side, wrong
 from stalepool.sockets import keepalive
-from stalepool.sockets.layers import layers_of, raw_of
+from stalepool.sockets.layers import layers_of
 from stalepool_testing import TLS, AnswerStep, FaultServer, Respond, Silence
 from worlds import under_eventlet
 
@@ -92,9 +92,9 @@ def across_a_gap(method, gap_s, answered_after_s, begins_s=0.3, tls=None):
             server.wait_request(2)
             time.sleep(begins_s)
             with server.add(testing.Blackout()):
-                testing.swallow(raw_of(client))
+                testing.swallow(layers_of(client).raw)
                 time.sleep(gap_s)
-            testing.release(raw_of(client))
+            testing.release(layers_of(client).raw)
 
         return side_by_side([lambda: ask(server, pool, method), take_the_network_away])[0]
 

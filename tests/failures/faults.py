@@ -9,7 +9,7 @@ import ssl
 import threading
 from typing import Callable, NamedTuple
 
-from stalepool.sockets.layers import raw_of
+from stalepool.sockets.layers import layers_of
 from stalepool_testing import kernel, swallow
 from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP, events_on
 from stalepool_testing.tls_sockets import say_goodbye
@@ -74,7 +74,7 @@ class Scene:
         self.kind = kind
         self.pair = KINDS[kind.made_as[version]].make(2)
         self.client, self.peer = self.pair
-        self.raw = raw_of(self.client)
+        self.raw = layers_of(self.client).raw
         self.under = below(self.peer)
         self.side = side
         self.undo = []
@@ -94,7 +94,7 @@ class Scene:
     def send_broken(self, end):
         """Send a record that no key fits, of the innermost TLS, from one end of the two."""
         if self.kind.depth == 1:
-            _socket.socket.send(raw_of(end), BROKEN)
+            _socket.socket.send(layers_of(end).raw, BROKEN)
         else:
             end.socket.sendall(BROKEN)
 

@@ -18,7 +18,7 @@ from pools import UnknownSocket
 from socket_states import KINDS as SOCKETS
 from socket_states import STATES
 from stalepool.sockets import failure
-from stalepool.sockets.layers import raw_of
+from stalepool.sockets.layers import layers_of
 from stalepool_testing import kernel
 
 
@@ -95,7 +95,7 @@ def test_without_a_poll_the_error_says_it():
 )
 def test_what_is_no_alert(kind, data):
     with SOCKETS[kind].make() as pair:
-        _socket.socket.send(raw_of(pair.peer), data)
+        _socket.socket.send(layers_of(pair.peer).raw, data)
         kernel.wait_readable(pair.client)
         assert failure.answer_has_begun(pair.client)
 

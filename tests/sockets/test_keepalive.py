@@ -35,7 +35,7 @@ def read(sock):
 
 
 def of(pool):
-    return read(layers.raw_of(pooled_connection(pool).sock))
+    return read(layers.layers_of(pooled_connection(pool).sock).raw)
 
 
 def socket_options(on, *numbers):
@@ -132,7 +132,7 @@ def test_options_that_a_class_sets_after_its_connect(options, wanted, is_tunnel)
             def connect(self):
                 super().connect()
                 for option in options:
-                    layers.raw_of(self.sock).setsockopt(*option)
+                    layers.layers_of(self.sock).raw.setsockopt(*option)
 
         with pool:
             pool.ConnectionCls = SetsItsOptionsLate

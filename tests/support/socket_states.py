@@ -19,7 +19,7 @@ from urllib3.util.ssltransport import SSLTransport
 
 import stalepool_testing as testing
 from stalepool.sockets import liveness
-from stalepool.sockets.layers import RawSocket, layers_of, raw_of
+from stalepool.sockets.layers import RawSocket, layers_of
 from stalepool.sockets.verdict import Verdict
 from stalepool_testing import TLS, Pair, kernel, swallow, tls_sockets
 from stalepool_testing.sockets import REQUEST_TIMEOUT, await_delivery
@@ -213,7 +213,7 @@ def _record(length: int, brought: int) -> Callable[[Pair], None]:
 
     def send(pair: Pair) -> None:
         record = b"\x17\x03\x03\x00%c" % length + b"\0" * brought
-        _socket.socket.send(raw_of(below(pair.peer)), record)
+        _socket.socket.send(layers_of(below(pair.peer)).raw, record)
         await_delivery(pair)
 
     return send
@@ -221,7 +221,7 @@ def _record(length: int, brought: int) -> Callable[[Pair], None]:
 
 def _fatal_alert(pair: Pair) -> None:
     # what the client says is garbage, so the server's TLS layer gives up with an alert
-    _socket.socket.send(raw_of(below(pair.client)), b"\x17\x03\x03\x00\x20" + b"\0" * 32)
+    _socket.socket.send(layers_of(below(pair.client)).raw, b"\x17\x03\x03\x00\x20" + b"\0" * 32)
     with contextlib.suppress(ssl.SSLError):
         below(pair.peer).recv(1)
     kernel.wait_readable(pair.client, events=kernel.POLLIN)
@@ -234,7 +234,7 @@ def _swallow(pair: Pair) -> None:
 def _user_timeout(pair: Pair) -> None:
     # one byte below TLS that is never acknowledged: the connection is past saving anyway
     _swallow(pair)
-    raw = raw_of(below(pair.client))
+    raw = layers_of(below(pair.client)).raw
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 100)
     _socket.socket.send(raw, b"\0")
     kernel.wait_readable(pair.client, 10, events=0)
@@ -247,7 +247,7 @@ def below(sock: Any) -> Any:
 
 def arm_keepalive(sock: Any, count: int) -> None:
     """A probe after a second, the shortest there is."""
-    raw = raw_of(sock)
+    raw = layers_of(sock).raw
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in ("KEEPIDLE", 1), ("KEEPINTVL", 1), ("KEEPCNT", count):
         raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_" + name), value)
@@ -302,7 +302,7 @@ def look(kind: Kind, state: State, timeout: Optional[float], may_consume: bool =
 
 def _timeouts(sock: Any) -> Tuple[Optional[float], ...]:
     """What the owner has set and what the kernel's socket has: two things where it is green."""
-    return below(sock).gettimeout(), RawSocket.gettimeout(raw_of(sock))
+    return below(sock).gettimeout(), RawSocket.gettimeout(layers_of(sock).raw)
 
 
 def converse(pair: Pair) -> None:

@@ -14,7 +14,7 @@ import lanes
 import stalepool_testing as testing
 from conftest import child
 from raw_client import RawClient, assert_eof, connected
-from stalepool.sockets.layers import raw_of
+from stalepool.sockets.layers import layers_of
 from stalepool_testing import TLS, Bandwidth, Blackout, FaultServer, Latency, ResetAtNextByte
 from stalepool_testing.kernel import reset, wait_until
 from worlds import WITH_TESTS
@@ -136,7 +136,7 @@ def test_blackouts_end_with_the_last(server, client):
     server.close()
     assert_eof(client.sock)
     with contextlib.suppress(BrokenPipeError):  # TLS has answered the end, and has met one
-        _socket.socket.send(raw_of(client.sock), b"late")
+        _socket.socket.send(layers_of(client.sock).raw, b"late")
     # an RST: it swallows nothing any more, such as the acknowledgement of the FIN
     testing.wait_readable(client.sock, events=0)
 
