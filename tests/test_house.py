@@ -64,12 +64,12 @@ CATCH_ALL = {
 #: attributes of a State or a Request that are written elsewhere than in their own module
 WRITERS = {
     # every request: a call costs as much as all of them
-    "connection.answer": {"limit_s", "phase", "sent_at", "wait_s"},
+    "connection.answer": {"phase", "sent_at", "timeout_s", "wait_s"},
     "connection.recover": {"first_error", "wait_s"},
     "connection.checkout": {"phase"},  # a call would cost the fast check a fifth
     "connection.full_check": {"pending_move", "replaced_silent"},
     "connection.move": {"is_reused", "moved_for", "replaced_silent"},
-    "connection.replay": {"first_error", "is_replayed", "limit_s"},
+    "connection.replay": {"first_error", "is_replayed", "timeout_s"},
 }
 
 # -- the trees -------------------------------------------------------------------------------------

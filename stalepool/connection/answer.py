@@ -108,7 +108,7 @@ def _begin_to_wait(response: Answer) -> Optional[Request]:
     if conn is None or conn.sock is not sock:
         return None
     state.phase, request.sent_at = WAITING, monotonic()
-    request.limit_s = timeout_of(sock)
+    request.timeout_s = timeout_of(sock)
     wait_s = first_wait_s(request)
     # a socket of an unknown kind cannot be asked, and its timeouts need not look like a socket's
     if wait_s is not None and state.poll is not None:

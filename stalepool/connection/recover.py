@@ -66,7 +66,7 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
 @fallback.guarded("answer_failed")
 def restore_timeout(response: Any, request: Request) -> None:
     """Set the caller's own timeout again on the socket that is read now."""
-    response.fp.raw._sock.settimeout(request.limit_s)
+    response.fp.raw._sock.settimeout(request.timeout_s)
     request.wait_s = None
 
 

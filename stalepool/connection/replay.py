@@ -44,11 +44,11 @@ def after_failed_send(request: Request, error: BaseException) -> bool:
     if not may_be_replayed(request, error):
         return False
     clear_tls_errors(sock, error)
-    request.limit_s = timeout_of(sock)
+    request.timeout_s = timeout_of(sock)
     with contextlib.closing(Replay(request)) as replay:
         if not (replay.open() and replay.send() and take(request, replay.sock)):
             return False
-        replay.sock.settimeout(request.limit_s)
+        replay.sock.settimeout(request.timeout_s)
         request.first_error = error
         replay.let_go()  # what becomes of it, its answer says
     return True

@@ -43,8 +43,8 @@ def first_wait_s(request: Request) -> Optional[float]:
     wait_s, is_off = settings.silence_s, settings.is_audit or settings.replay == "off"
     if wait_s is None or is_off or not may_be_repeated(request, "safe"):
         return None
-    if request.limit_s is not None:
-        wait_s = min(wait_s, request.limit_s / 2 - RESERVE_S)
+    if request.timeout_s is not None:
+        wait_s = min(wait_s, request.timeout_s / 2 - RESERVE_S)
     stands_still = monotonic() == request.sent_at  # as libfaketime has it: no wait would be over
     return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S and not stands_still else None
 
@@ -62,7 +62,7 @@ class Watch:
         self.sock: Any = request.state.sock()  # another thread may close the connection meanwhile
         self.knowledge = request.state.origin.knowledge
         self.wait_s = request.wait_s or 0.0
-        half_s = float("inf") if request.limit_s is None else request.limit_s / 2
+        half_s = float("inf") if request.timeout_s is None else request.timeout_s / 2
         self.give_up_before = request.sent_at + half_s
         #: seconds until the kernel is asked again; None: it is not
         self.pause_s: Optional[float] = None

@@ -144,7 +144,7 @@ class Request:
     """A request from its first bytes on. To make one is a transition of its state."""
 
     #: the timeout on the socket as the wait began, or a send failed, in seconds
-    limit_s: Optional[float] = None
+    timeout_s: Optional[float] = None
     #: the first wait, after which the kernel is asked about a silent peer; None: it is not
     wait_s: Optional[float] = None
     is_replayed = False
@@ -208,13 +208,13 @@ class Request:
 
     @property
     def left_s(self) -> Optional[float]:
-        """Seconds that are left of the caller's limit, None without one; never below 1 ms.
+        """Seconds that are left of the caller's timeout, None without one; never below 1 ms.
 
         As a timeout of a socket, 0 would be non-blocking.
         """
-        if self.limit_s is None:
+        if self.timeout_s is None:
             return None
-        return max(NOTHING_LEFT_S, self.sent_at + self.limit_s - monotonic())
+        return max(NOTHING_LEFT_S, self.sent_at + self.timeout_s - monotonic())
 
     @property
     def is_whole(self) -> bool:

@@ -91,7 +91,7 @@ def watched(case, pool):
     head = b"%s / HTTP/1.1\r\n\r\n" % case.method.encode()
     request = Request(state, conn, head, runtime.current)
     request.sent_at, request.wait_s = monotonic() - case.in_flight_s, WAIT_S
-    request.limit_s = case.limit_s
+    request.timeout_s = case.limit_s
     if case.are_swallowed:
         state.origin.knowledge.note_probes_swallowed()
     watch = Watch(request)
@@ -150,9 +150,9 @@ KEYED = b"PUT / HTTP/1.1\r\nIdempotency-Key: 1\r\n"
 #: seconds; what is not as usual, and in the settings
 FIRST_WAITS = {
     "no limit of the caller's": (10.0, {}, {}),
-    "a limit that leaves room": (10.0, {"limit_s": 60.0}, {}),
-    "half of a limit, less a probe": (6.5, {"limit_s": 20.0}, {}),
-    "a limit that leaves none": (None, {"limit_s": 7.9}, {}),
+    "a limit that leaves room": (10.0, {"timeout_s": 60.0}, {}),
+    "half of a limit, less a probe": (6.5, {"timeout_s": 20.0}, {}),
+    "a limit that leaves none": (None, {"timeout_s": 7.9}, {}),
     "a setting of its own": (3.0, {}, {"silence_s": 3}),
     "switched off": (None, {}, {"silence_s": "off"}),
     "audit": (None, {}, {"mode": "audit"}),
