@@ -61,8 +61,8 @@ class Answer:
                 not state.answers  # so it is after a replay, too
                 or self.status in _TELLING
                 or first.find(b"live:") >= 0  # Keep-Alive; "in", or headers.get(), costs more
-                or (sent := request.sent[0].lower()).find(b"upgrade") >= 0
-                or (sent.find(b"authorization") >= 0 and request_rules.speaks_an_identity(sent))
+                or (head := request.head).find(b"upgrade") >= 0
+                or (head.find(b"authorization") >= 0 and request_rules.speaks_an_identity(head))
             ):
                 if request.first_error is not None and not is_a_success(self.status):
                     replay.raise_the_first_error(request)

@@ -38,7 +38,7 @@ _key_header = _header("idempotency-key", "x-idempotency-key")
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
 #: if the first sending succeeded, the second would be refused
 _has_a_precondition = _search(
-    rb"\r\n(?:%s)[ \t]*:|^\S+ \S*[?&]cas=",  # in the URL: Consul's
+    rb"\r\n(?:%s)[ \t]*:|^\S+ \S*[?&](?:cas|release)=",  # in the URL: Consul's
     *("if-match", "if-none-match", "if-unmodified-since", "if", "content-range"),
 )
 #: schemes that authenticate a connection and not a request (RFC 4559, MS-NTHT)
@@ -63,7 +63,7 @@ def _may_be_stale(request: Request) -> bool:
 
 def has_a_key(request: Request) -> bool:
     """Tell whether the server is asked to act on the request once, however often it comes."""
-    return b"dempotency-" in request.sent[0].lower() and bool(_key_header(request.head))
+    return b"dempotency-" in request.head and bool(_key_header(request.head))
 
 
 def may_be_repeated(request: Request, replay: str) -> bool:
@@ -118,12 +118,14 @@ def _was_dead(request: Request, error: Optional[BaseException]) -> bool:
 
     A dead connection shows within two round trips. A peer that closes later failed on the request.
     But a RST in answer to a keepalive probe is of a host that does not know the connection; and
-    where probes are swallowed, the kernel gives up on living peers, too.
+    where probes are swallowed, the kernel gives up on living peers, too. Where that is not known, a
+    PUT that was acknowledged may be in work.
     """
     if monotonic() - request.sent_at <= request.settings.replay_within_s:
         return True
-    is_silent = failure.is_silent_end(error)
-    if is_silent and not request.state.origin.knowledge.swallows_probes:
+    is_silent, knowledge = failure.is_silent_end(error), request.state.origin.knowledge
+    is_evidence = knowledge.answers_probes or may_be_repeated(request, "safe")
+    if is_silent and is_evidence and not knowledge.swallows_probes:
         return True
     layers = layers_of(request.state.sock())
     info = tcp_info.ask(layers)

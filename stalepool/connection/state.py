@@ -171,6 +171,8 @@ class Request:
         #: from the bytes: while a tunnel is opened, the connection has the last request's
         self.method = first.partition(b" ")[0]
         state.phase, state.request = SENDING, self  # once nothing can fail any more
+        #: request line and headers in lower case; empty where they were not seen
+        self.head = first.partition(b"\r\n\r\n")[0].lower()
 
     def record(self, data: Any) -> None:
         """Note more bytes that go out; a file or an iterable is consumed as it goes."""
@@ -197,7 +199,7 @@ class Request:
         """
         self.state.request = None
         self.stop_recording()
-        self.sent, self.first_error = [b""], None
+        self.sent, self.head, self.first_error = [b""], b"", None
 
     @property
     def is_followed(self) -> bool:
@@ -225,11 +227,6 @@ class Request:
         stated = _content_length(self.head + b"\r\n")
         body_size = self.size - len(self.head) - len(b"\r\n\r\n")
         return body_size == (int(stated[1]) if stated else 0)
-
-    @property
-    def head(self) -> bytes:
-        """Request line and headers as they went out; empty where they were not seen."""
-        return self.sent[0].partition(b"\r\n\r\n")[0]
 
 
 _states: Dict[int, State] = {}

@@ -54,6 +54,7 @@ def request_with(
     has_answered=True,
     window_is_open=False,
     swallows_probes=False,
+    answers_probes=False,
     connection_class=urllib3.connection.HTTPConnection,
     **facts,
 ):
@@ -64,6 +65,8 @@ def request_with(
     knowledge.window_until = NOW + 0.5 if window_is_open else None
     if swallows_probes:
         knowledge.note_probes_swallowed()
+    if answers_probes:
+        knowledge.note_probe_answered()
     # as far as the rules look at it
     state = {
         **{"phase": None, "is_bound": False, "sock": lambda: None, "answers": 0},
@@ -98,6 +101,7 @@ REFUSED = [
     ("precondition", {"method": "PUT", "headers": ["Content-Range: bytes 0-9/20"]}),
     ("precondition", {"method": "PUT", "target": "/v1/kv/a?dc=b&cas=7"}),
     ("precondition", {"method": "DELETE", "target": "/v1/kv/a?cas=7"}),
+    ("precondition", {"method": "PUT", "target": "/v1/kv/a?release=id"}),
     ("dialogue", {"headers": ["Expect: 100-continue"]}),
     ("dialogue", {"headers": ["Upgrade: h2c"]}),
     ("dialogue", {"headers": ["Transfer-Encoding: chunked"], "phase": SENDING}),
@@ -260,6 +264,15 @@ DEATHS = {
     "they are swallowed, so it may live": (
         *("peer_had_it", "asked, read, ended"),
         *({"said": GIVEN_UP, "swallows_probes": True, **LATE}, TIMED_OUT),
+    ),
+    # nor is it known whether they are swallowed
+    "the same, PUT, which may be in work": (
+        *("peer_had_it", "asked, read, ended"),
+        *({"said": GIVEN_UP, "method": "PUT", **LATE}, TIMED_OUT),
+    ),
+    "the same, PUT, where they are answered": (
+        *(None, "asked, read, ended"),
+        *({"said": GIVEN_UP, "method": "PUT", "answers_probes": True, **LATE}, TIMED_OUT),
     ),
     "answered early": ("answer_began", "answered, ended", {"phase": SENDING}, None),
     # for the caller, too, who reads it

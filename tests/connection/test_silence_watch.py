@@ -146,7 +146,7 @@ def test_nothing_is_done_after_an_uninstall():
         assert (w.finds_the_peer_dead(), w.replay.sock, w.pause_s) == (False, None, None)
 
 
-KEYED = b"PUT / HTTP/1.1\r\nIdempotency-Key: 1\r\n"
+KEYED = b"put / http/1.1\r\nidempotency-key: 1"
 #: seconds; what is not as usual, and in the settings
 FIRST_WAITS = {
     "no limit of the caller's": (10.0, {}, {}),
@@ -163,7 +163,7 @@ FIRST_WAITS = {
     "a clock that stands still": (None, {"sent_at": 7.0}, {}),
     "POST": (None, {"method": b"POST"}, {}),
     "PUT": (None, {"method": b"PUT"}, {}),
-    "PUT with a key": (10.0, {"method": b"PUT", "sent": [KEYED]}, {}),
+    "PUT with a key": (10.0, {"method": b"PUT", "head": KEYED}, {}),
 }
 
 
