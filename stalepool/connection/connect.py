@@ -148,7 +148,7 @@ def _try_again(stock: Callable[[], Any], conn: Any, wait_s: float, module: Any) 
         while (left_s := ends - monotonic()) > 0:
             paused_at = monotonic()
             pause_s = min(left_s, random.uniform(*PAUSES_S))  # noqa: S311  # not a secret
-            _pause(module, pause_s)
+            pause(module, pause_s)
             if monotonic() - paused_at < pause_s / 2:
                 break  # a mocked sleep
             conn.timeout = max(SHORTEST_TRY_S, ends - monotonic())
@@ -189,11 +189,11 @@ def attributes_of_thread() -> Dict[str, Any]:
     return vars(_of_thread if greenlet is None else greenlet.getcurrent())
 
 
-def _pause(module: Any, seconds: float) -> None:
+def pause(module: Any, seconds: float) -> None:
     """Sleep with the ``time`` of one copy of urllib3: this yields exactly where its sockets do.
 
     It is found in the globals of a method of ``Retry`` that tests do not mock, since the copy's
-    modules need not be in ``sys.modules``. If it is not found, there is no new try.
+    modules need not be in ``sys.modules``. If it is not found, nobody sleeps.
     """
     retry = getattr(module, "Retry", None)
     if retry is None:  # contrib.socks

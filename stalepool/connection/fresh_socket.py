@@ -7,7 +7,7 @@ import re
 import struct
 import weakref
 from types import FunctionType
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 from stalepool import fallback
 from stalepool.clock import monotonic, number_of
@@ -121,7 +121,7 @@ def _pools_check_connections(cls: Any) -> bool:
 
     A connection does not know its pool, which would call it for each of its new connections.
     """
-    modules = [module for module in pool_modules if module.HTTPConnection in cls.__mro__]
+    modules = copies_of(cls)
     classes = [module.HTTPConnectionPool for module in modules]
     for each in classes:
         classes += each.__subclasses__()
@@ -131,6 +131,11 @@ def _pools_check_connections(cls: Any) -> bool:
     # by their code: a decorator's wrapper has the __module__ of what it wraps, and wrapt's has all
     stock = [id(vars(module)) for module in modules]
     return not all(type(h) is FunctionType and id(h.__globals__) in stock for h in hooks if h)
+
+
+def copies_of(cls: Any) -> List[Any]:
+    """Return the ``connectionpool`` of each copy of urllib3 that a connection class is made of."""
+    return [module for module in pool_modules if module.HTTPConnection in cls.__mro__]
 
 
 def address_of(conn: Any) -> Optional[str]:

@@ -6,11 +6,12 @@ from typing import Any, Optional
 
 from stalepool import fallback, stats
 from stalepool.clock import monotonic, number_of, shorter
-from stalepool.connection.fresh_socket import address_of, open_like, take
+from stalepool.connection.connect import pause
+from stalepool.connection.fresh_socket import address_of, copies_of, open_like, take
 from stalepool.connection.request_rules import IDEMPOTENT, has_a_key
 from stalepool.connection.state import Request, State
 from stalepool.settings import AUTO
-from stalepool.sockets import tcp_info
+from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of, timeout_of
 
 #: the old connection is of no more use: it has ended, its peer is silent
@@ -26,6 +27,8 @@ LONGEST_NEAR_S = 0.5
 LONG_MOVE_S = 5.0
 #: and where the old connection lives, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
+#: seconds for the answer to a probe, or two round trips; the kernel sends it at its next tick
+PROBE_S = 0.03
 
 
 def reason_to_move(request: Request) -> Optional[str]:
@@ -79,6 +82,8 @@ def move(request: Request, reason: str) -> None:
     state, knowledge = request.state, request.state.origin.knowledge
     conn: Any = request.conn()
     own_limit_s, limit_s, began = timeout_of(conn.sock), _limit_s(conn, reason), monotonic()
+    if reason == SILENT and _answers_a_probe(conn, limit_s):
+        return
     fresh = open_like(request, limit_s, None if reason == ENDED else address_of(conn))
     spent_s = monotonic() - began
     if fresh is None or spent_s > limit_s:
@@ -100,6 +105,22 @@ def move(request: Request, reason: str) -> None:
     else:
         knowledge.note_move()
     fallback.log("move", "DEBUG", "%s: moved for: %s", state.origin.name, reason)
+
+
+def _answers_a_probe(conn: Any, limit_s: float) -> bool:
+    """Probe a silent peer once more: the path may have been away, and be back. Yields.
+
+    The kernel's own next probe may be some seconds away, and after an outage all connections of a
+    pool would be left at once.
+    """
+    layers = layers_of(conn.sock)
+    info = tcp_info.ask(layers)
+    if layers is None or info is None:
+        return False
+    keepalive.probe_now(layers)
+    pause(copies_of(type(conn))[0], min(limit_s, max(PROBE_S, 2 * info.rtt_us / 1e6)))
+    info = tcp_info.ask(layers)
+    return info is not None and not info.probes
 
 
 def _limit_s(conn: Any, reason: str) -> Any:

@@ -104,6 +104,13 @@ def probe_every(layers: Optional[Layers], seconds: int) -> None:
         _set(layers, _OPTIONS[:2], (seconds, seconds))
 
 
+def probe_now(layers: Layers) -> None:
+    """Have the kernel send a probe within a tick: to set the idle time anew starts its timer."""
+    armed = read(layers)
+    if armed is not None:
+        _set(layers, _OPTIONS[:1], armed)
+
+
 @fallback.guarded("keepalive_failed")
 def probe_rarely(layers: Optional[Layers], settings: Settings) -> None:
     """Probe rarely, since probes are swallowed; not where the application has a total of its own.

@@ -324,5 +324,5 @@ def test_an_outage_that_goes_on_leaves_nothing_in_memory():
 def test_the_class_of_retries_may_be_decorated():
     """No module's ``time`` but that of a urllib3 is slept with: there is no new try."""
     began = time.monotonic()
-    connect._pause(SimpleNamespace(Retry=type("Retry", (), {"get_backoff_time": lambda _: 0})), 60)
+    connect.pause(SimpleNamespace(Retry=type("Retry", (), {"get_backoff_time": lambda _: 0})), 60)
     assert time.monotonic() - began < 30

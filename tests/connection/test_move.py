@@ -27,7 +27,7 @@ from stalepool.connection import move
 from stalepool.connection.state import Request, find
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge
-from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Latency
+from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Latency, release, swallow
 
 #: seconds since the last answer
 IDLE_S = 100.0
@@ -122,9 +122,10 @@ def test_the_limit_of_a_move(limit_s, connect_timeout_s, rtt_us, moved):
     """This handshake takes 0.4 s and more, as that of a host far away does."""
     options = {"tls": "TLSv1.3", "timeout": urllib3.Timeout(connect=connect_timeout_s, read=30.0)}
     with shim(nonidempotent_max_idle_s=0), reused(**options) as (server, pool):
-        if moved == move.SILENT:
+        is_silent = moved == move.SILENT
+        if is_silent:
             after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
-        with server.add(Latency(0.4)), kernel_says(rtt_us=rtt_us):
+        with server.add(Latency(0.4)), kernel_says(rtt_us=rtt_us, probes=2 * is_silent):
             with breaks("limit of a move", by=limit_s):
                 assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {moved: 1}
@@ -151,6 +152,18 @@ def test_a_move_that_fails_is_followed_by_a_pause_nine_times_as_long(connects):
         took_s = monotonic() - began
         ends = stats.origin(server.origin).knowledge.move_again_at
         assert 10 * 0.1 <= ends - began <= 10 * took_s
+
+
+def test_a_path_that_is_back_keeps_its_connections():
+    """A pool's are all silent until the kernel's next probes, which are 30 s away here."""
+    with shim(keepalive_idle_s=1, keepalive_interval_s=30), reused() as (server, pool):
+        server.channels[0].flush()
+        swallow(server.channels[0].sock)
+        wait_idle(pool, 1.6)
+        release(server.channels[0].sock)
+        assert send(server, pool, "POST").status == 200
+        assert [entry.connection for entry in server.journal] == [0, 0]
+        assert counters(server)["moved"] == {}
 
 
 def test_a_refused_move_has_no_window():
