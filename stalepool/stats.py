@@ -137,22 +137,26 @@ class Knowledge:
             self.untrue_limit_s, self._outlived = max(limit_s, self.untrue_limit_s), 0
 
     def stop_moves(self) -> None:
-        """Stop moves for a while: one failed, was slow, or lost its request."""
+        """Stop moves for a while, since one begins: it may fail, be slow, or lose its request."""
         self._moves_stopped_until = monotonic() + NO_MOVES_FOR_S
 
+    def resume_moves(self) -> None:
+        """Make moves again: a moved request was answered well."""
+        self._moves_stopped_until = 0.0
+
     def note_move(self) -> None:
-        """Note a move near an idle limit, and stop further ones if there are too many."""
+        """Note a move near an idle limit."""
         now, (since, count) = monotonic(), self._moves
         if now - since >= 60:
             since, count = now, 0
         self._moves = since, count + 1
-        if count + 1 >= MOST_MOVES_A_MINUTE:
-            self._moves_stopped_until = max(self._moves_stopped_until, since + 60)
 
     @property
     def moves_stopped_for_s(self) -> int:
         """Whole seconds until moves are made again; 0 where they are not stopped."""
-        return max(0, math.ceil(self._moves_stopped_until - monotonic()))
+        since, count = self._moves
+        too_many_until = since + 60 if count >= MOST_MOVES_A_MINUTE else 0.0
+        return max(0, math.ceil(max(self._moves_stopped_until, too_many_until) - monotonic()))
 
     def as_dict(self) -> Dict[str, Any]:
         probes = "answered" if self.answers_probes else "unknown"

@@ -15,11 +15,12 @@ from typing import Any, Callable, Optional
 from stalepool import fallback, stats, status
 from stalepool.clock import monotonic
 from stalepool.connection import replay, request_rules
+from stalepool.connection.move import ENDED
 from stalepool.connection.origins import peer_of
 from stalepool.connection.recover import recover, restore_timeout
 from stalepool.connection.request_rules import is_a_success
 from stalepool.connection.silence import first_wait_s
-from stalepool.connection.state import WAITING, Request, by_id
+from stalepool.connection.state import UPGRADED, WAITING, Request, by_id
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of, timeout_of
 
@@ -38,6 +39,7 @@ class Answer:
     fp: Any
     status: int
     headers: Any
+    will_close: bool
 
     def begin(self, *args: Any, **options: Any) -> None:
         """Read the status line and the headers. Yields where the socket's reads do."""
@@ -74,8 +76,6 @@ class Answer:
                 # still set: an exception that is not ours, such as the caller's deadline
                 if request.wait_s is not None and not first:
                     restore_timeout(self, request)
-                if request.moved_for:  # the caller's deadline may have ended it
-                    state.origin.knowledge.stop_moves()
                 request.give_up()
             error = None  # its traceback holds this frame
             if state.used_at >= status.due_at:  # an answer, or a new socket, sets used_at
@@ -128,9 +128,6 @@ def _learn(response: Answer, request: Request) -> None:
     if layers is not None and layers.is_tcp:  # all Unix sockets have one name
         # not later: a connection may outlive the peer's listener
         stats.origin(peer_of(request.conn())).knowledge.note_answered()
-    is_late = monotonic() - request.sent_at > LATE_S
-    if request.moved_for and (is_late or response.status in request_rules.STOP_MOVES):
-        state.origin.knowledge.stop_moves()
     challenges = response.headers.get_all(_CHALLENGES.get(response.status, ""), [])
     state.learn(
         idle_limit_s=request_rules.keep_alive_hint_s(response.headers.get("keep-alive", "")),
@@ -139,6 +136,22 @@ def _learn(response: Answer, request: Request) -> None:
         is_upgraded=response.status == SWITCHING_PROTOCOLS
         or request_rules.asks_for_an_upgrade(request.head),
     )
+    if request.moved_for is not None:
+        _learn_of_the_move(response, request)
+
+
+def _learn_of_the_move(response: Answer, request: Request) -> None:
+    """Resume moves after a success; after a refusal, do not keep the fresh connection.
+
+    It may lead to a server that is bad, or that does not know the client; urllib3 closes it, as if
+    the server had said so.
+    """
+    state, waited_s = request.state, monotonic() - request.sent_at
+    if is_a_success(response.status):
+        if request.moved_in_time and waited_s <= LATE_S:
+            state.origin.knowledge.resume_moves()
+    elif request.moved_for != ENDED and not state.is_bound and state.phase is not UPGRADED:
+        response.will_close = True
 
 
 def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:

@@ -84,10 +84,9 @@ def move(request: Request, reason: str) -> None:
     own_limit_s, limit_s, began = timeout_of(conn.sock), _limit_s(conn, reason), monotonic()
     if reason == SILENT and _answers_a_probe(conn, limit_s):
         return
+    knowledge.stop_moves()  # until the answer shows that it did no harm
     fresh = open_like(request, limit_s, None if reason == ENDED else address_of(conn))
     spent_s = monotonic() - began
-    if fresh is None or spent_s > limit_s:
-        knowledge.stop_moves()
     if fresh is None:
         # at most a tenth of the time is spent with moves that fail
         knowledge.move_again_at = monotonic() + 9 * spent_s
@@ -99,6 +98,7 @@ def move(request: Request, reason: str) -> None:
         return
     state.replaced_silent = reason == SILENT
     request.moved_for, request.is_reused = reason, False
+    request.moved_in_time = spent_s <= limit_s
     state.origin.count("moved", reason)
     if reason in stats.LOOKED_ALIVE:
         state.origin.kept_off.tick()

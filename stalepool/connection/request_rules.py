@@ -162,8 +162,6 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
         return False
     origin = request.state.origin
     refusal = first_refusal(DEATH_RULES, request, error) or first_refusal(REPLAY_RULES, request)
-    if request.moved_for is not None and refusal != "answer_began":
-        origin.knowledge.stop_moves()
     if refusal == "not_ended":
         return False  # no failure of the connection: the caller's timeout, for example
     is_silent = failure.is_silent_end(error)
@@ -177,12 +175,8 @@ def may_be_replayed(request: Request, error: Optional[BaseException]) -> bool:
     return False
 
 
-#: statuses that may say: one connection too many (RFC 6585, section 4)
-TOO_MANY = frozenset((429, 503))
-#: answers to a moved request that stop moves: a second connection is refused, or its server is bad
-STOP_MOVES = TOO_MANY | {401, 403, 404, 413, 421, 500, 502, 504}
-#: answers that may refuse one of two sendings that are in work
-REFUSE_ONE_OF_TWO = TOO_MANY | {409}
+#: answers that may refuse one of two sendings that are in work, or one connection of two
+REFUSE_ONE_OF_TWO = frozenset((409, 429, 503))
 
 
 def is_a_success(status: int) -> bool:

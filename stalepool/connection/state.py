@@ -149,6 +149,7 @@ class Request:
     wait_s: Optional[float] = None
     is_replayed = False
     moved_for: Optional[str] = None
+    moved_in_time = False
     first_error: Optional[BaseException] = None
 
     def __init__(self, state: State, conn: Any, data: Any, settings: Settings) -> None:
@@ -170,9 +171,9 @@ class Request:
         self.size = len(first)
         #: from the bytes: while a tunnel is opened, the connection has the last request's
         self.method = first.partition(b" ")[0]
-        state.phase, state.request = SENDING, self  # once nothing can fail any more
         #: request line and headers in lower case; empty where they were not seen
         self.head = first.partition(b"\r\n\r\n")[0].lower()
+        state.phase, state.request = SENDING, self  # once nothing can fail any more
 
     def record(self, data: Any) -> None:
         """Note more bytes that go out; a file or an iterable is consumed as it goes."""

@@ -9,6 +9,7 @@ import http.client
 import io
 import pickle
 import socket
+import threading
 import time
 from types import SimpleNamespace
 
@@ -19,10 +20,20 @@ from urllib3.connection import HTTPConnection
 import pools
 import stalepool
 from breaks import breaks
+from delayed_answers import AnswerLater
 from pools import counters, get, pooled_connection, serving, shim, stock
-from replay_tools import asked, outcome, reset_after_checkout, reused, send
+from replay_tools import (
+    after_checkout,
+    asked,
+    have,
+    outcome,
+    reset_after_checkout,
+    reused,
+    send,
+    side_by_side,
+)
 from stalepool.connection.state import find
-from stalepool_testing import Close, HalfStatusLine, Respond, Silence, SlowAnswer
+from stalepool_testing import Close, CloseAfter, HalfStatusLine, Respond, Silence, SlowAnswer
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -155,21 +166,49 @@ def test_what_later_answers_show_of_their_connection(asked_with, answers, shown)
 
 
 @pytest.mark.parametrize(
-    ("step", "stops"),
+    ("step", "stops", "is_kept"),
     [
-        (Respond(), False),
+        (Respond(), False, True),
         # the server may have no slot free for it
-        (Respond(delay_s=1.1), True),
-        # or permits no more connections, or asks for what the old one has shown: a certificate
-        *((Respond(status), True) for status in (401, 403, 404, 413, 421, 429, 500, 502, 503, 504)),
+        (Respond(delay_s=1.1), True, True),
+        # another server, which is bad, or does not know the client: a redirect to its login page
+        *((Respond(status), True, False) for status in (302, 400, 401, 403, 404, 503)),
+        # to leave this one would lose what was begun on it
+        (NEGOTIATES, True, True),
+        (Respond(101), True, True),
     ],
 )
-def test_what_the_answer_to_a_moved_request_says_of_moves(step, stops):
+def test_what_the_answer_to_a_moved_request_says_of_moves(step, stops, is_kept):
     with shim(nonidempotent_max_idle_s=0), reused(step) as (server, pool):
-        send(server, pool, "POST")
+        assert send(server, pool, "POST", redirect=False).error is None
         counted = counters(server)
         assert counted["moved"] == {"idle_setting": 1}
         assert bool(counted["knowledge"]["moves_stopped_for_s"]) is stops
+        assert (pooled_connection(pool).sock is not None) is is_kept
+
+
+def test_a_refused_request_that_left_an_ended_connection_keeps_the_fresh_one():
+    """Stock would have opened one as well."""
+    with shim(**pools.DEFAULTS), reused(Respond(404)) as (server, pool):
+        after_checkout(pool, have(server, CloseAfter()))
+        assert send(server, pool, "POST").status == 404
+        assert counters(server)["moved"] == {"presend_check": 1}
+        assert pooled_connection(pool).sock is not None
+
+
+def test_no_other_request_moves_until_the_first_one_is_answered():
+    """All of them might meet a limit of the server's, or a server that hangs."""
+    later, said = AnswerLater(threading.Event()), []
+
+    def look():
+        assert later.came.wait(20)
+        said.append(counters(server)["knowledge"]["moves_stopped_for_s"])
+        later.told.set()
+
+    with shim(nonidempotent_max_idle_s=0), reused(later) as (server, pool):
+        side_by_side([lambda: pool.request("POST", "/"), look])
+        said.append(counters(server)["knowledge"]["moves_stopped_for_s"])
+    assert [bool(seconds) for seconds in said] == [True, False]
 
 
 def test_an_announced_limit_that_is_outlived_moves_three_posts():
