@@ -1,6 +1,7 @@
 """What all tests share: options, and clients that run in a process of their own."""
 
 import contextlib
+import inspect
 import io
 import json
 import logging
@@ -20,7 +21,7 @@ import lanes
 from breaks import breaks
 from errors import links
 from logs import Records
-from worlds import WITH_TESTS
+from worlds import WITH_TESTS, beside
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -134,6 +135,31 @@ def run_python():
         return json.loads(last[0]) if last else None
 
     return run
+
+
+@pytest.fixture
+def call_python(run_python):
+    """Calls a function of a test file in a fresh interpreter, and returns what it returned there.
+
+    Arguments and result are plain data, as JSON has it; an argument may be a function of a test
+    file, too. The options are those of :func:`run_python`.
+    """
+
+    def call(function, *args, env=None, **options):
+        files = {inspect.getfile(each) for each in (function, *args) if callable(each)}
+        names = ", ".join(Path(file).stem for file in files)
+        called = "%s(%s)" % (spelt(function), ", ".join(map(spelt, args)))
+        script = "import json, %s; print(json.dumps(%s))" % (names, called)
+        return run_python(script, env={**beside(*files), **(env or {})}, **options)
+
+    return call
+
+
+def spelt(thing):
+    """The words of a script for it."""
+    if callable(thing):
+        return "%s.%s" % (Path(inspect.getfile(thing)).stem, thing.__name__)
+    return repr(thing)
 
 
 @pytest.fixture(scope="module")

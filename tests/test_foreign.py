@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import itertools
-import json
 import sys
 import types
 
@@ -16,7 +15,6 @@ from pools import end_while_idle, let_pass, pooled_connection, serving
 from replay_tools import after_checkout, have
 from stalepool import fallback, foreign
 from stalepool_testing import CloseAfter, ProcessThenClose, Respond
-from worlds import beside
 
 #: packages whose code runs because we call it
 CALLED = [
@@ -85,7 +83,7 @@ SCENES = {
 def injected(name):
     """Inject an exception at each line of ours in turn, during one request of a scene.
 
-    Prints how many were injected, and where one did not reach the caller, or broke the pool.
+    Returns how many were injected, and where one did not reach the caller, or broke the pool.
     """
     unraisable = []
     sys.unraisablehook = lambda args: unraisable.append(args.exc_value)
@@ -115,13 +113,12 @@ def injected(name):
                 lost.append("%s: %r%s" % (place, saw, ", ignored" if ignored else ""))
             vars(pool).pop("_validate_conn", None)
             unraisable.clear()
-    print(json.dumps({"injected": line, "lost": lost, "broken": broken}))
+    return {"injected": line, "lost": lost, "broken": broken}
 
 
 @pytest.mark.parametrize("scene", lanes.first(1, SCENES))
-def test_an_exception_at_any_line_of_ours_reaches_the_caller(run_python, scene):
-    script = "import sys, test_foreign; test_foreign.injected(sys.argv[1])"
-    seen = run_python(script, scene, env=beside(__file__), flags=["-Wignore"])
+def test_an_exception_at_any_line_of_ours_reaches_the_caller(call_python, scene):
+    seen = call_python(injected, scene, flags=["-Wignore"])
     assert seen["lost"] == [] and seen["broken"] == []
     assert seen["injected"] > 50
 

@@ -150,8 +150,8 @@ def a_move_whose_connect_takes_too_long():
         assert counters(server)["moved"] == {"failed": 1}
 
 
-def test_a_green_connect_that_fails_leaves_nothing_in_memory(run_python):
-    assert is_freed_under_eventlet(run_python, __file__, "a_move_whose_connect_takes_too_long")
+def test_a_green_connect_that_fails_leaves_nothing_in_memory(call_python):
+    assert is_freed_under_eventlet(call_python, a_move_whose_connect_takes_too_long)
 
 
 def with_own(*names):

@@ -61,11 +61,9 @@ def answered_after_the_first_wait():
         assert outcome(pool, "GET") == 200
 
 
-@pytest.mark.parametrize(
-    "scene", ["answered_after_the_first_wait", "answered_beside_a_silent_peer"]
-)
-def test_the_end_of_a_wait_leaves_nothing_in_memory(run_python, scene):
-    assert is_freed_under_eventlet(run_python, __file__, scene)
+@pytest.mark.parametrize("scene", [answered_after_the_first_wait, answered_beside_a_silent_peer])
+def test_the_end_of_a_wait_leaves_nothing_in_memory(call_python, scene):
+    assert is_freed_under_eventlet(call_python, scene)
 
 
 def test_an_error_that_reaches_the_caller_leaves_nothing_in_memory():

@@ -418,9 +418,9 @@ def a_replay_that_is_answered_late():
         assert get(pool, "/wanted") == 200
 
 
-@pytest.mark.parametrize("scene", ["a_replay_that_is_not_read", "a_replay_that_is_answered_late"])
-def test_a_replay_leaves_nothing_in_memory(run_python, scene):
-    assert is_freed_under_eventlet(run_python, __file__, scene)
+@pytest.mark.parametrize("scene", [a_replay_that_is_not_read, a_replay_that_is_answered_late])
+def test_a_replay_leaves_nothing_in_memory(call_python, scene):
+    assert is_freed_under_eventlet(call_python, scene)
 
 
 def test_a_send_that_fails_when_nobody_listens_any_more():

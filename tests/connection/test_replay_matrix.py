@@ -9,9 +9,6 @@ import pytest
 
 import oracle
 
-SCRIPT = "import sys, oracle; oracle.main(*sys.argv[1:])"
-
-
 #: in a green world a second time, with ``--full``
 NOT_GREEN = ("TLSv1.2", "proxy", "TLS to haproxy")
 
@@ -27,7 +24,7 @@ def marked(world, layer):
     ("world", "layer"),
     [marked(world, layer) for world in ("threads", "eventlet") for layer in oracle.LAYERS],
 )
-def test_what_becomes_of_a_request_that_meets_a_fault(run_python, request, world, layer):
+def test_what_becomes_of_a_request_that_meets_a_fault(call_python, request, world, layer):
     is_full = request.config.getoption("--full")
     haproxy = request.getfixturevalue("haproxy_binary") if layer in oracle.FRONTED else ""
 
@@ -36,7 +33,7 @@ def test_what_becomes_of_a_request_that_meets_a_fault(run_python, request, world
         # before Python 3.12 a tunnel whose handshake was reset is the collector's, in stock too
         flags = ["-Wignore::ResourceWarning"] if layer == "tunnel" else []
         words = layer, is_full, haproxy
-        return run_python(SCRIPT, *words, world=world, env=environ, flags=flags)
+        return call_python(oracle.run, *words, world=world, env=environ, flags=flags)
 
     with ThreadPoolExecutor() as executor:
         shim, *stock = executor.map(run, ("1", "0") if is_full else ("1",))

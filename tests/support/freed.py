@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
 import weakref
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
-from worlds import beside
 
-_SCRIPT = """
-    import json, os
-    import {0} as tests
-    from freed import is_freed
-    print(json.dumps(is_freed(tests.{1})), flush=True)
-    os._exit(0)  # the locks of eventlet 0.35 fail while the interpreter ends
-"""
-
-
-def is_freed_under_eventlet(run_python: Any, test_file: str, scene: str) -> bool:
-    """Do it in a green process; the scene is named, and stands in that test module.
+def is_freed_under_eventlet(call_python: Any, scene: Callable[[], Any]) -> bool:
+    """Do it in a green process.
 
     eventlet keeps a timeout in a frame of its own, which has the caller's below it.
     """
     if find_spec("eventlet") is None:
         pytest.skip("needs eventlet")
-    script = _SCRIPT.format(Path(test_file).stem, scene)
-    found: bool = run_python(script, world="eventlet", env=beside(test_file))
+    found: bool = call_python(say_if_it_is_freed, scene, world="eventlet")
     return found
+
+
+def say_if_it_is_freed(scene: Callable[[], Any]) -> None:
+    print(json.dumps(is_freed(scene)), flush=True)
+    os._exit(0)  # the locks of eventlet 0.35 fail while the interpreter ends
 
 
 def is_freed(scene: Callable[[], Any]) -> bool:

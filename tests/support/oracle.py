@@ -1,7 +1,7 @@
 """Every fault that a request on a pooled connection can meet, and what comes of it.
 
-:func:`main` runs the faults of :data:`FAULTS`, with each method, on a connection that has answered
-before and on a fresh one, and prints what was seen as JSON. :func:`wrong` judges that by the table.
+:func:`run` plays the faults of :data:`FAULTS`, with each method, on a connection that has answered
+before and on a fresh one, and returns what was seen. :func:`wrong` judges that by the table.
 Run once with the shim and once without it, what differs is the shim's doing: :func:`deviations`
 says which of it is not permitted.
 
@@ -11,7 +11,6 @@ To be imported after ``worlds.enter()``, in a world that is green.
 from __future__ import annotations
 
 import functools
-import json
 import re
 import socket
 import ssl
@@ -372,14 +371,13 @@ def _keep_errors_apart() -> None:
         setattr(native, name, clearing(getattr(native, name)))
 
 
-def main(layer: str, is_full: str, haproxy: str) -> None:
-    """Run the cells of a layer and print what was seen, by their names."""
+def run(layer: str, is_full: bool, haproxy: str) -> Dict[str, Any]:
+    """Run the cells of a layer; what was seen, by their names."""
     _keep_errors_apart()
-    todo = cells(layer, is_full == "True")
+    todo = cells(layer, is_full)
     with ThreadPoolExecutor(24) as executor:
-        run = functools.partial(run_cell, layer=layer, haproxy=haproxy)
-        seen = dict(zip(map(str, todo), executor.map(run, todo)))
-    print(json.dumps(seen))
+        play = functools.partial(run_cell, layer=layer, haproxy=haproxy)
+        return dict(zip(map(str, todo), executor.map(play, todo)))
 
 
 # -- what must come of it --------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
-from typing import Any, Dict
+from typing import Dict
 
 #: the directory of this module and its neighbours
 SUPPORT = Path(__file__).resolve().parent
@@ -16,24 +16,10 @@ WITH_TESTS = {
 }
 
 
-def beside(test_file: str) -> Dict[str, str]:
-    """The same for scripts that import the test module they stand in, too."""
-    return {"PYTHONPATH": os.pathsep.join([WITH_TESTS["PYTHONPATH"], os.path.dirname(test_file)])}
-
-
-_CALL = """
-    import json
-    import {0} as tests
-    print(json.dumps(tests.{1}(tests.{2})))
-"""
-
-
-def under_eventlet(run_python: Any, test_file: str, *names: str) -> Any:
-    """What a function of a test module returns of a table there, in a green process."""
-    # eventlet leaves a TLS socket whose handshake failed to its finalizer, which warns
-    flags = ["-Wignore:unclosed:ResourceWarning"]
-    script = _CALL.format(Path(test_file).stem, *names)
-    return run_python(script, world="eventlet", env=beside(test_file), flags=flags)
+def beside(*test_files: str) -> Dict[str, str]:
+    """The same for scripts that import these test files, too."""
+    folders = map(os.path.dirname, test_files)
+    return {"PYTHONPATH": os.pathsep.join([WITH_TESTS["PYTHONPATH"], *folders])}
 
 
 def enter(world: str) -> None:

@@ -9,16 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 
 from stalepool_testing import TLS, Close, FaultServer, Respond
-from tracers.case import ORDERS
+from tracers import case
 from tracers.tools import TOOLS
-
-SCRIPT = "import sys; from tracers import case; case.main(*sys.argv[1:])"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", case.ORDERS)
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_tool_and_the_shim_do_not_disturb_each_other(tool, order, scheme, run_python):
+def test_a_tool_and_the_shim_do_not_disturb_each_other(tool, order, scheme, call_python):
     try:
         for distribution in TOOLS[tool].distributions:
             version(distribution)
@@ -35,7 +33,7 @@ def test_a_tool_and_the_shim_do_not_disturb_each_other(tool, order, scheme, run_
 
     with FaultServer(script, tls=tls if scheme == "https" else None) as server:
         words = tool, order, "%s://127.0.0.1:%d" % (scheme, server.port), tls.ca_path
-        said = run_python(SCRIPT, *words, flags=("-Wdefault",))
+        said = call_python(case.main, *words, flags=("-Wdefault",))
         journal = list(server.journal)
 
     def connections(path):
