@@ -1,17 +1,20 @@
 """Timeouts as urllib3 takes them; and waits in real time, whatever a test does to the clock."""
 
+import contextlib
 import socket
+import threading
 
 import pytest
 import urllib3
 
+import stalepool
+from replay_tools import outcome, reused
 from stalepool import clock
 
-FROZEN = """
-    import contextlib, json, threading
+
+def asked_in_outages():
+    """In threads of their own, with clocks that stand, run, and stand again."""
     import freezegun
-    import stalepool
-    from replay_tools import outcome, reused
 
     stalepool.install(reconnect_window_s=0.3)
     seen = []
@@ -29,8 +32,9 @@ FROZEN = """
         thread = threading.Thread(target=refused, args=[order])
         thread.start()
         thread.join()
-    print(json.dumps(seen))
-"""
+    return seen
+
+
 MOVED = """
     import json, sys, threading, time
     import freezegun
@@ -57,10 +61,10 @@ def test_a_clock_that_stands_or_is_set_ends_no_wait(order, run_python):
     assert run_python(MOVED, order, flags=["-Wignore"]) == [200, True]
 
 
-def test_a_clock_that_stands_keeps_nobody_waiting_in_an_outage(run_python):
+def test_a_clock_that_stands_keeps_nobody_waiting_in_an_outage(call_python):
     """Nor one that began at a time that is not yet."""
     pytest.importorskip("freezegun")
-    assert run_python(FROZEN, flags=["-Wignore"]) == ["NewConnectionError"] * 9
+    assert call_python(asked_in_outages, flags=["-Wignore"]) == ["NewConnectionError"] * 9
 
 
 def test_a_limit_is_a_number_none_or_the_sockets_default(request):

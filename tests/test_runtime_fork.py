@@ -4,67 +4,54 @@ The server lives in the test, the client in a process of its own, which forks. `
 page is in its path; the journal says which connection each came on.
 """
 
+import functools
+import json
 import socket
+import ssl
 
 import pytest
+import urllib3
 from urllib3.connection import HTTPConnection
 
-from pools import get, serving, shim
-from stalepool_testing import TLS, FaultServer, Respond, echo
+import stalepool
+from pools import CHECKOUT_ALONE, await_arrival, get, serving, shim
+from stalepool_testing import TLS, FaultServer, Respond, echo, into_pool
+from worlds import in_a_fork
 
-CLIENT = """
-    import json, os, ssl, socket, sys
-    url, ca_path, who, world = sys.argv[1:]
-    import urllib3
-    import stalepool
-    from pools import CHECKOUT_ALONE, await_arrival
-    from stalepool_testing import into_pool
 
+def open_pool(url, ca_path):
     stalepool.install(**CHECKOUT_ALONE)
     options = {"ca_certs": ca_path} if ca_path else {}
-    pool = urllib3.connection_from_url(url, maxsize=1, retries=False, timeout=10, **options)
+    return urllib3.connection_from_url(url, maxsize=1, retries=False, timeout=10, **options)
 
-    def ask(path):
-        return json.loads(pool.request("GET", path).data)["path"]
 
-    def verdicts():
-        return stalepool.snapshot()["totals"]["verdicts"]
+def asked_of(pool):
+    """What asks for a page, and returns the path of the one that came."""
+    return lambda path: json.loads(pool.request("GET", path).data)["path"]
 
-    def in_child(act):
-        # what act() returns there comes back as JSON, and the child is gone
-        ear, mouth = os.pipe()
-        child = os.fork()
-        if not child:
-            if world == "eventlet":
-                import eventlet.hubs
-                eventlet.hubs.use_hub()  # as services do: the parent's epoll is not the child's
-            said = act()
-            pool.close()
-            os.write(mouth, json.dumps(said).encode())
-            os._exit(0)
-        os.waitpid(child, 0)
-        os.close(mouth)
-        with os.fdopen(ear) as file:
-            return json.load(file)
-"""
+
+def verdicts():
+    return stalepool.snapshot()["totals"]["verdicts"]
 
 
 @pytest.fixture
-def run_client(run_python):
-    """Runs a script against a server; what it printed, and the connection of each path."""
+def run_client(call_python):
+    """Runs a client against a server; what it returns, and the connection of each path."""
 
-    def run(script, who="shim", world="threads", version=None, num_tickets=0):
+    def run(client, *args, world="threads", version=None, num_tickets=0):
         tls = version and TLS(version, num_tickets=num_tickets)
         with FaultServer(tls=tls, default=Respond(200, echo)) as server:
-            arguments = (server.url, tls.ca_path if tls else "", who, world)
-            said = run_python(CLIENT + script, *arguments, world=world)
+            said = call_python(client, server.url, tls and tls.ca_path, *args, world=world)
             return said, {entry.path: entry.connection for entry in server.journal}
 
     return run
 
 
-FAMILY = """
-    worker = in_child(lambda: [ask("/worker/1"), ask("/worker/2"), verdicts()])
+def family(url, ca_path, who):
+    """A worker that is forked at once, and later a child, which has one of its own."""
+    pool = open_pool(url, ca_path)
+    ask, fork = asked_of(pool), functools.partial(in_a_fork, then=pool.close)
+    worker = fork(lambda: [ask("/worker/1"), ask("/worker/2"), verdicts()])
     if who == "shim later":
         stalepool.uninstall()
     ask("/parent/1")
@@ -72,11 +59,11 @@ FAMILY = """
         stalepool.install(**CHECKOUT_ALONE)
 
     def child():
-        grandchild = lambda: [ask("/grandchild/1"), verdicts()]
-        return [ask("/child/1"), in_child(grandchild), ask("/child/2"), verdicts()]
+        first = ask("/child/1")
+        grandchild = fork(lambda: [ask("/grandchild/1"), verdicts()])
+        return [first, grandchild, ask("/child/2"), verdicts()]
 
-    print(json.dumps([worker, in_child(child), ask("/parent/2"), ask("/parent/3"), verdicts()]))
-"""
+    return [worker, fork(child), ask("/parent/2"), ask("/parent/3"), verdicts()]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +78,7 @@ FAMILY = """
 )
 def test_each_has_its_own(run_client, who, world, version):
     """Nothing is foreign to a worker that forks before it connects, as in nova-api."""
-    said, connections = run_client(FAMILY, who, world, version)
+    said, connections = run_client(family, who, world=world, version=version)
     worker = ["/worker/1", "/worker/2", {"alive": 1}]
     grandchild = ["/grandchild/1", {"foreign_process": 1}]
     child = ["/child/1", grandchild, "/child/2", {"foreign_process": 1, "alive": 1}]
@@ -103,17 +90,20 @@ def test_each_has_its_own(run_client, who, world, version):
     }
 
 
-def test_the_child_reads_nothing_of_the_parents(run_client):
-    """Session tickets lie unread at the fork: the child's check would take them off the parent."""
-    script = """
+def fork_beside_unread_tickets(url, ca_path):
+    pool = open_pool(url, ca_path)
+    ask = asked_of(pool)
     context = ssl.create_default_context(cafile=ca_path)
     bare = socket.create_connection((pool.host, pool.port))
     into_pool(pool, context.wrap_socket(bare, server_hostname="localhost"))
     await_arrival(pool)
-    child = in_child(lambda: [ask("/child/1"), verdicts()])
-    print(json.dumps([child, ask("/parent/1"), verdicts()]))
-    """
-    said, _ = run_client(script, version="TLSv1.3", num_tickets=2)
+    child = in_a_fork(lambda: [ask("/child/1"), verdicts()], then=pool.close)
+    return [child, ask("/parent/1"), verdicts()]
+
+
+def test_the_child_reads_nothing_of_the_parents(run_client):
+    """Session tickets lie unread at the fork: the child's check would take them off the parent."""
+    said, _ = run_client(fork_beside_unread_tickets, version="TLSv1.3", num_tickets=2)
     assert said == [["/child/1", {"foreign_process": 1}], "/parent/1", {"alive": 1}]
 
 

@@ -4,6 +4,7 @@ import contextvars
 import functools
 import itertools
 import signal
+import sys
 import types
 from unittest.mock import Mock
 
@@ -12,13 +13,14 @@ import wrapt
 
 from breaks import breaks
 from injection import injecting
-from replay_tools import side_by_side
+from pools import shim
+from replay_tools import outcome, reused, side_by_side
 from stalepool import fallback
 from stalepool.connection.fresh_socket import address_of
 from stalepool.signal_handlers import is_a_handlers
 from stalepool.sockets import failure, liveness, tcp_info
 from stalepool.sockets.layers import layers_of
-from stalepool_testing import unread
+from stalepool_testing import Reset, unread
 
 
 @pytest.fixture
@@ -119,26 +121,25 @@ def test_where_no_handler_runs_none_is_looked_at(handled):
     assert [is_a_handlers(raised.value), *found] == [True, False]
 
 
-def test_where_no_handler_is_set_no_code_is_looked_at(run_python):
-    """An audit hook may forbid that: what it raised would reach the caller in place of an error."""
-    script = """
-        import json, sys
-        from replay_tools import outcome, reused
-        from pools import shim
-        from stalepool_testing import Reset
+def post_where_code_may_not_be_looked_at():
+    is_on = False
 
-        def forbid(event, args):
-            if is_on and (event.startswith("gc.") or args[1:] in (("f_code",), ("__code__",))):
-                raise RuntimeError(event)
+    def forbid(event, args):
+        if is_on and (event.startswith("gc.") or args[1:] in (("f_code",), ("__code__",))):
+            raise RuntimeError(event)
 
+    sys.addaudithook(forbid)
+    with shim(), reused(Reset()) as (_, pool):
+        is_on = True
+        ended = outcome(pool, "POST")
         is_on = False
-        sys.addaudithook(forbid)
-        with shim(), reused(Reset()) as (_, pool):
-            is_on = True
-            print(json.dumps(outcome(pool, "POST")))
-            is_on = False
-    """
-    assert run_python(script) == ["ProtocolError", "ConnectionResetError"]
+    return ended
+
+
+def test_where_no_handler_is_set_no_code_is_looked_at(call_python):
+    """An audit hook may forbid that: what it raised would reach the caller in place of an error."""
+    ended = call_python(post_where_code_may_not_be_looked_at)
+    assert ended == ["ProtocolError", "ConnectionResetError"]
 
 
 def test_an_error_that_comes_while_that_is_asked_passes():

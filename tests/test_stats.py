@@ -1,5 +1,6 @@
 """The counters: bounded, lossless between threads, plain data, and what can be read off them."""
 
+import os
 import sys
 import threading
 import time
@@ -7,14 +8,17 @@ from functools import partial
 
 import pytest
 
+import stalepool
 from delayed_answers import kernel_says
 from pools import DEFAULTS, counters, end_while_idle, get, serving, shim, stock
 from replay_tools import after_checkout, have, prime, reused, send, side_by_side
-from stalepool import stats
+from stalepool import fallback, stats
+from stalepool import status as status_of_process
 from stalepool.connection.state import find
 from stalepool.sockets.verdict import Verdict
 from stalepool.stats import Knowledge
 from stalepool_testing import Close, CloseAfter, ResetAfter, SurplusWithAnswer
+from worlds import in_a_fork
 
 
 @pytest.fixture(autouse=True)
@@ -102,28 +106,22 @@ def test_threads_lose_nothing(request):
     assert counter.value == 8 * 5000
 
 
-def test_a_child_starts_from_zero(run_python):
-    script = """
-        import json, os
-        import stalepool, urllib3
-        from stalepool import fallback, stats, status
+def look_after_a_fork():
+    """The snapshots of a process, of its child, and of that after a fallback of its own."""
 
-        def look():
-            return dict(stalepool.snapshot(), own_pid=os.getpid(), due_at=status.due_at)
+    def look():
+        return dict(stalepool.snapshot(), own_pid=os.getpid(), due_at=status_of_process.due_at)
 
-        stats.origin("http://a:1").armed.tick()
-        stats.origin("http://a:1").knowledge.note_answered()
-        fallback.fall_back("check_failed", "before")
-        ear, mouth = os.pipe()
-        if not os.fork():
-            seen = look()
-            fallback.fall_back("check_failed", "again: said in this process's log too")
-            os.write(mouth, json.dumps([seen, look()]).encode())
-            os._exit(0)
-        os.wait()
-        print(json.dumps([look(), *json.loads(os.read(ear, 65536))]))
-    """
-    parent, child, later = run_python(script)
+    stats.origin("http://a:1").armed.tick()
+    stats.origin("http://a:1").knowledge.note_answered()
+    fallback.fall_back("check_failed", "before")
+    again = "check_failed", "again: said in this process's log too"
+    child, _, later = in_a_fork(lambda: [look(), fallback.fall_back(*again), look()])
+    return look(), child, later
+
+
+def test_a_child_starts_from_zero(call_python):
+    parent, child, later = call_python(look_after_a_fork)
     assert parent["pid"] == parent["own_pid"] != child["pid"] == child["own_pid"]
     assert [seen["totals"]["keepalive_armed"] for seen in (parent, child)] == [1, 0]
     known = [seen["origins"]["http://a:1"]["knowledge"] for seen in (parent, child)]

@@ -23,7 +23,7 @@ from replay_tools import side_by_side
 from service_process import SERVICE, Started
 from stalepool import fallback, status, status_file
 from stalepool.cli.status import proc
-from stalepool_testing import Close, FaultServer, Respond
+from stalepool_testing import Close, FaultServer, Respond, no_hub_switch
 
 pytestmark = pytest.mark.skipif(not proc.has_proc(), reason="there is no /proc here")
 
@@ -250,25 +250,19 @@ def test_no_file_is_left_and_no_request_fails(script, tmp_path, place, run_pytho
     assert list(tmp_path.glob("*/*")) == []
 
 
-GREEN = """
-import os
-from pools import get, serving
-from stalepool import fallback, status, status_file
-from stalepool_testing import no_hub_switch
-
-with serving() as (_, pool):
-    assert get(pool) == 200
-    before = os.stat(status_file.written).st_ino
-    status._make_due()
-    with no_hub_switch():
-        status.write_due()
-assert os.stat(status_file.written).st_ino != before and fallback.counts() == {}
-"""
+def write_without_a_switch():
+    with serving() as (_, pool):
+        assert get(pool) == 200
+        before = os.stat(status_file.written).st_ino
+        with no_hub_switch():
+            write_due_now()
+    assert os.stat(status_file.written).st_ino != before and fallback.counts() == {}
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
-def test_in_a_green_process_it_never_yields(world, tmp_path, run_python):
-    run_python(GREEN, world=world, env={"STALEPOOL_STATUS_DIR": str(tmp_path)})
+def test_in_a_green_process_it_never_yields(world, tmp_path, call_python):
+    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+    call_python(write_without_a_switch, world=world, env=here)
 
 
 def test_it_is_never_written_between_a_check_and_its_request(tmp_path, monkeypatch):

@@ -8,24 +8,23 @@ the case ``select-hang`` of ``stalepool demo`` shows, without ours and with it.
 import importlib.util
 
 import pytest
+import urllib3
 
 import lanes
-from pools import both, environ_of, stock
-from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, may_consume, verdict_on
+import stalepool
+from pools import CHECKOUT_ALONE, both, environ_of, stock
+from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, look, may_consume, verdict_on
 from stalepool.sockets.verdict import Action
-from stalepool_testing import TLS, FaultServer
+from stalepool_testing import TLS, FaultServer, into_pool
 
-CHECKS = """
-    import json, sys
-    import greenlet, stalepool, urllib3
-    from pools import CHECKOUT_ALONE
-    from socket_states import GREEN_KINDS, KINDS, STATES, is_possible, look
-    from stalepool_testing import into_pool
 
-    found, pools, switches = [], [], []
+def check_each_state(world):
+    import greenlet
 
-    def verdicts(asked_before={}):
-        "The verdicts since the last time they were asked for."
+    found, pools, switches, asked_before = [], [], [], {}
+
+    def verdicts():
+        """The verdicts since the last time they were asked for."""
         seen = stalepool.snapshot()["totals"]["verdicts"]
         news = [name for name in seen if seen[name] != asked_before.get(name, 0)]
         asked_before.update(seen)
@@ -41,7 +40,7 @@ CHECKS = """
                 urllib3.connectionpool.is_connection_dropped(conn)  # the full one comes first
             verdicts()
             enter(pair)
-            del switches[:]
+            switches.clear()
             greenlet.settrace(lambda event, ends: switches.append(event))
             is_dropped = urllib3.connectionpool.is_connection_dropped(conn)
             greenlet.settrace(None)
@@ -55,21 +54,20 @@ CHECKS = """
                 check(kind, name, state.enter, state.tickets, is_fast=False, looked=seen)
                 if not state.tickets and not state.is_slow:
                     check(kind, name, state.enter)
-    if sys.argv[1] == "eventlet":  # gevent's closed socket is of a kind of its own, not known
+    if world == "eventlet":  # gevent's closed socket is of a kind of its own, not known
         check("tls1.3", "no socket", lambda pair: pair.client.close())
-    print(json.dumps(found))
-"""
+    return found
 
 
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_at_the_check(run_python, world):
+def test_at_the_check(call_python, world):
     """The first one and the fast one in each state.
 
     And a green socket is as it was: its owner's timeout, the kernel's, and what it has received.
     """
     if importlib.util.find_spec(world) is None:
         pytest.skip("no %s for this Python" % world)
-    found = run_python(CHECKS, world, world=world)
+    found = call_python(check_each_state, world, world=world)
     if world == "eventlet":
         assert found.pop()[2] == [0, True, ["no_socket"]]
     for kind, name, checked, looked in found:
@@ -84,11 +82,10 @@ def test_at_the_check(run_python, world):
     assert len(found) > 1.5 * len(possible)  # those of the fast check
 
 
-TO_THE_FIRST_BYTE = """
-    import json, sys
-    import greenlet, stalepool, urllib3
+def count_switches(url, ca_path):
+    """From the check of each of four requests to the first byte of it."""
+    import greenlet
 
-    url, ca_path = sys.argv[1:]
     check = urllib3.connectionpool.is_connection_dropped
     switches, found = [], []
 
@@ -97,7 +94,7 @@ TO_THE_FIRST_BYTE = """
         return check(conn)
 
     urllib3.connectionpool.is_connection_dropped = is_connection_dropped
-    with urllib3.PoolManager(ca_certs=ca_path or None).connection_from_url(url) as pool:
+    with urllib3.PoolManager(ca_certs=ca_path).connection_from_url(url) as pool:
 
         class Connection(pool.ConnectionCls):
             def send(self, data):
@@ -108,19 +105,18 @@ TO_THE_FIRST_BYTE = """
         for _ in range(4):
             pool.request("GET", "/")
             found.append(len(switches))
-            del switches[:]
-    print(json.dumps(found))
-"""
+            switches.clear()
+    return found
 
 
 @pytest.mark.parametrize("hub", lanes.HUBS)
 @pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
 @both
-def test_from_the_verdict_to_the_first_byte(run_python, who, version, hub):
+def test_from_the_verdict_to_the_first_byte(call_python, who, version, hub):
     """All that lies between, with everything the shim does on by default."""
     tls = None if version is None else TLS(version)
     with FaultServer(tls=tls) as server:
-        arguments, environ = (server.url, tls.ca_path if tls else ""), {**environ_of(who), **hub}
-        switches = run_python(TO_THE_FIRST_BYTE, *arguments, world="eventlet", env=environ)
+        arguments, environ = (server.url, tls and tls.ca_path), {**environ_of(who), **hub}
+        switches = call_python(count_switches, *arguments, world="eventlet", env=environ)
         assert len(server.journal.connections) == 1  # all but the first were on a reused one
     assert [count > 0 for count in switches] == [False] + [who is stock] * 3

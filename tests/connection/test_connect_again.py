@@ -21,10 +21,10 @@ from errors import links
 from freed import is_freed
 from pools import both, environ_of, get, pool_for, pooled_connection, serving, shim, stock
 from replay_routes import WINDOW_S, as_a_new_thread, direct, outage, proxied, through_socks, window
-from replay_tools import side_by_side
+from replay_tools import asked, outcome, side_by_side
 from stalepool import stats
 from stalepool.connection import connect
-from stalepool_testing import TLS, Latency, ResetAtNextByte
+from stalepool_testing import TLS, Latency, ResetAtNextByte, kernel
 
 
 class Alarm(Exception):
@@ -264,13 +264,9 @@ def test_many_at_once(sleeper):
         assert way.server.journal.count(method="POST") == 8
 
 
-GREEN_OUTAGES = """
-    import json, socket
-
+def post_while_the_listener_closes():
+    """It closes between SYN and accept: only a green connect comes to see that."""
     import eventlet
-    from pools import get, pooled_connection, serving
-    from replay_tools import asked, outcome
-    from stalepool_testing import kernel
 
     with serving() as (server, pool):
         assert get(pool) == 200
@@ -283,14 +279,12 @@ GREEN_OUTAGES = """
         # runs as soon as the connect yields: it is in the listener's queue by then
         eventlet.spawn_n(kernel.shutdown, sock, socket.SHUT_RDWR)
         eventlet.spawn_after(0.2, server.listen)
-        print(json.dumps([outcome(pool, "POST"), asked(server)]))
-"""
+        return [outcome(pool, "POST"), asked(server)]
 
 
 @both
-def test_under_eventlet(run_python, who):
-    """The listener closes between SYN and accept: only a green connect comes to see that."""
-    found = run_python(GREEN_OUTAGES, world="eventlet", env=environ_of(who))
+def test_under_eventlet(call_python, who):
+    found = call_python(post_while_the_listener_closes, world="eventlet", env=environ_of(who))
     reset = ["NewConnectionError", "ConnectionResetError"]
     assert found == ([reset, 0] if who is stock else [200, 1])
 

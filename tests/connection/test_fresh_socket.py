@@ -25,7 +25,7 @@ from pools import (
     verdicts,
 )
 from replay_routes import proxied
-from replay_tools import ECHO, prime, reused, send, wrapped_by_a_tracer
+from replay_tools import ECHO, outcome, prime, reused, send, wrapped_by_a_tracer
 from stalepool import runtime
 from stalepool.connection.fresh_socket import address_of, take
 from stalepool.connection.state import FRESH, Request, State, find
@@ -275,13 +275,10 @@ def test_a_hook_of_the_pools_may_have_been_decorated(name, cls, monkeypatch):
     assert_sockets(HTTPConnection, 1 + is_for_tls, rides_it=is_for_tls)
 
 
-PINNED = """
-    import functools, json
-
-    import in_client  # quiets eventlet
-    import eventlet, stalepool, urllib3
-    from replay_tools import outcome
-    from stalepool_testing import FaultServer, ProcessThenClose, Respond
+def pinned_in_one_copy():
+    """A pool of the green copy checks more. What a request ends in, and on how many connections."""
+    import in_client  # noqa: F401  # quiets eventlet
+    import eventlet  # isort: skip
 
     green = eventlet.import_patched("urllib3")
 
@@ -297,17 +294,16 @@ PINNED = """
 
     found = []
     for copy in (green, urllib3):
-        with FaultServer([Respond(), ProcessThenClose()]) as server:
+        with FaultServer([Respond(), testing.ProcessThenClose()]) as server:
             with copy.connection_from_url(server.url, retries=False, timeout=20.0) as pool:
                 assert pool.request("GET", "/").status == 200
                 found.append([outcome(pool, "GET"), len(server.journal.connections)])
-    print(json.dumps(found))
-"""
+    return found
 
 
-def test_where_a_pool_checks_its_connections_none_is_opened_without_it(run_python):
+def test_where_a_pool_checks_its_connections_none_is_opened_without_it(call_python):
     """Any pool of the same urllib3 may be the connection's; those of another copy are not."""
-    (refused, opened), other_copy = run_python(PINNED)
+    (refused, opened), other_copy = call_python(pinned_in_one_copy)
     assert (refused[0], opened) == ("ProtocolError", 1)
     assert other_copy == [200, 2]
 

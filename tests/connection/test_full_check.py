@@ -2,6 +2,7 @@
 
 import functools
 import http.client
+import io
 import logging
 import socket
 import time
@@ -19,11 +20,11 @@ import stalepool_testing as testing
 from breaks import breaks, learnt_before, raises
 from delayed_answers import kernel_says
 from pools import counters, get, in_stock, let_pass, pooled_connection, serving, shim, verdicts
-from replay_tools import reused, side_by_side
+from replay_tools import ECHO, reused, send, side_by_side
 from stalepool import stats
 from stalepool.connection.origins import origin_of
 from stalepool.connection.state import UPGRADED, find
-from stalepool_testing import TLS, Respond, SlowAnswer, into_pool, kernel
+from stalepool_testing import TLS, CloseAfter, Respond, SlowAnswer, into_pool, kernel
 
 
 def announcing(seconds):
@@ -291,40 +292,39 @@ def test_an_upgraded_connection_is_left_to_urllib3(method, requests_before):
         response.release_conn()
 
 
-PYOPENSSL = """
-    import io, json, sys, warnings
+def idle_with_pyopenssl(tls):
+    script = [CloseAfter(0), ECHO, testing.SurplusWithAnswer(surplus_status=404)]
+    with shim(), reused(*script, times=2, tls=tls) as (server, pool):
+        kind = type(pooled_connection(pool).sock).__name__
+        server.wait_idle_step()
+        pools.await_arrival(pool)
+        statuses = [get(pool), get(pool), get(pool)]
+        saved = sum(counters(server)["saved"].values())
+        return [kind, statuses, len(server.journal.connections), verdicts(server), saved]
+
+
+def ended_with_pyopenssl(method, step, tls):
+    with shim(replay="idempotent"), reused(step, tls=tls) as (server, pool):
+        outcome, counted = send(server, pool, method), counters(server)
+        said = outcome.status or type(outcome.error).__name__
+        return [said, counted["replays"], counted["replays_refused"]]
+
+
+def with_pyopenssl(world):
+    """For each TLS version, what becomes of idle connections, and of requests that meet an end."""
     io.DEFAULT_BUFFER_SIZE = 8192  # as before Python 3.14: what is read at a time
     with warnings.catch_warnings():  # urllib3 1.26 and cryptography on old Pythons
         warnings.simplefilter("ignore")
         from urllib3.contrib import pyopenssl
+
         pyopenssl.inject_into_urllib3()
-    import stalepool_testing as testing
-    from pools import await_arrival, counters, get, pooled_connection, shim, verdicts
-    from replay_tools import ECHO, reused, send
-
-    def idle(tls):
-        script = [testing.CloseAfter(0), ECHO, testing.SurplusWithAnswer(surplus_status=404)]
-        with shim(), reused(*script, times=2, tls=tls) as (server, pool):
-            kind = type(pooled_connection(pool).sock).__name__
-            server.wait_idle_step()
-            await_arrival(pool)
-            statuses = [get(pool), get(pool), get(pool)]
-            saved = sum(counters(server)["saved"].values())
-            return [kind, statuses, len(server.journal.connections), verdicts(server), saved]
-
-    def ended(method, step, tls):
-        with shim(replay="idempotent"), reused(step, tls=tls) as (server, pool):
-            outcome, counted = send(server, pool, method), counters(server)
-            said = outcome.status or type(outcome.error).__name__
-            return [said, counted["replays"], counted["replays_refused"]]
-
     said = []
     for tls in ("TLSv1.2", "TLSv1.3"):
         steps = [testing.Close(), testing.Close(close_notify=True), testing.Reset()]
-        again = [ended("PUT", step, tls) for step in steps if "threads" in sys.argv]
-        said.append([idle(tls), again, ended("POST", testing.ProcessThenClose(), tls)])
-    print(json.dumps(said))
-"""
+        again = [ended_with_pyopenssl("PUT", step, tls) for step in steps if world == "threads"]
+        lost = ended_with_pyopenssl("POST", testing.ProcessThenClose(), tls)
+        said.append([idle_with_pyopenssl(tls), again, lost])
+    return said
 
 
 def cannot_connect_twice():
@@ -339,7 +339,7 @@ def cannot_connect_twice():
     reason="urllib3 1.26 changes a context after its first connection, which pyOpenSSL 25 refuses",
 )
 @pytest.mark.parametrize("world", ["threads", "eventlet"])
-def test_pyopenssl_in_place_of_ssl(run_python, world):
+def test_pyopenssl_in_place_of_ssl(call_python, world):
     """``urllib3.contrib.pyopenssl``; stock takes the surplus in its buffer for an answer.
 
     A request that met the end of a connection is sent again; with threads only, since a green
@@ -348,7 +348,7 @@ def test_pyopenssl_in_place_of_ssl(run_python, world):
     """
     # 1.26's WrappedSocket leaves its socket to the collector if a file is open, in stock, too
     flags = ["-Wignore::ResourceWarning"] if urllib3.__version__.startswith("1.") else []
-    for idle, again, lost in run_python(PYOPENSSL, world, world=world, flags=flags):
+    for idle, again, lost in call_python(with_pyopenssl, world, world=world, flags=flags):
         seen = {"alive": 2, "closed": 1, "tls_pending": 1}
         # what urllib3 survives by itself is not counted as saved
         assert idle == ["WrappedSocket", [200] * 3, 3, seen, seen["tls_pending"]]

@@ -1,5 +1,6 @@
 """The wait for an answer that does not come, and what ends it."""
 
+import importlib
 import socket
 import struct
 import threading
@@ -12,7 +13,7 @@ import lanes
 from delayed_answers import AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
 from freed import is_freed, is_freed_under_eventlet
-from pools import counters, pooled_connection, serving, shim, stock
+from pools import answer_no_connect, counters, pooled_connection, serving, shim, stock
 from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, side_by_side
 from stalepool_testing import Close, HalfStatusLine, Reset, Respond, Silence, kernel
 
@@ -123,17 +124,11 @@ def test_an_alarm_ends_the_wait(alarm, kind, timeout, steps, seconds):
     assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
 
 
-GREEN = """
-    import importlib, json, socket, sys
+def end_green_callers(world):
+    """By what their library raises in them, and by an ``Exception`` of a timer's."""
     from greenlet import GreenletExit
-    from pools import answer_no_connect, counters, shim
-    from replay_tools import links, reused
-    from stalepool_testing import Close, Silence
 
-    green = importlib.import_module(sys.argv[1])
-
-    class Own(Exception):
-        pass
+    green = importlib.import_module(world)
 
     def ask(pool, came):
         try:
@@ -141,25 +136,23 @@ GREEN = """
         except BaseException as error:
             came += links(error)
 
-    for error in (green.Timeout(), GreenletExit(), Own(), TimeoutError("mine")):
+    for error in (green.Timeout(), GreenletExit(), Deadline(), TimeoutError("mine")):
         for steps in ([Silence()], [Close(), Silence()]):  # in the first try, and in the second
             with shim(replay="idempotent"), reused(*steps) as (server, pool):
                 came = []
                 thread = green.spawn(ask, pool, came)
                 server.wait_request(1 + len(steps))
                 thread.kill(error)
-                (thread.wait if sys.argv[1] == "eventlet" else thread.join)()
+                (thread.wait if world == "eventlet" else thread.join)()
                 assert error is came[0] or (type(error) is TimeoutError and error in came), came
                 assert server.journal.count(path="/") == len(steps)
                 counted = counters(server)
                 replays = {} if len(steps) == 1 else {"failed": 1}
                 assert (counted["replays"], counted["replays_refused"]) == (replays, {})
 
-    class Late(OSError):
-        pass
-
     # while a fresh socket is opened; urllib3 makes an error of its own of some
-    for error in (ValueError("mine"), Late("mine"), socket.timeout("timed out")):
+    late = type("Late", (OSError,), {})("mine")
+    for error in (ValueError("mine"), late, socket.timeout("timed out")):
         with shim(replay="idempotent"), reused(Close()) as (server, pool):
             answer_no_connect(server)
             try:
@@ -167,16 +160,14 @@ GREEN = """
                     pool.request("GET", "/")
             except Exception as caught:
                 assert error in links(caught), links(caught)
-    print(json.dumps("done"))
-"""
+    return "done"
 
 
 @pytest.mark.parametrize("hub", lanes.HUBS)
 @pytest.mark.parametrize("world", ["eventlet", "gevent"])
-def test_what_ends_a_green_caller_goes_through(run_python, world, hub):
-    """A library's own timeout, a kill, and an ``Exception`` of a timer's; also in a replay."""
+def test_what_ends_a_green_caller_goes_through(call_python, world, hub):
     flags = ["-Wignore::ResourceWarning"]
-    assert run_python(GREEN, world, world=world, env=hub, flags=flags) == "done"
+    assert call_python(end_green_callers, world, world=world, env=hub, flags=flags) == "done"
 
 
 def once_the_old_answer_is_read(step):
