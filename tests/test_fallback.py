@@ -51,7 +51,7 @@ PARTS = {
 def test_a_broken_part_leaves_it_to_urllib3(part, peer, method):
     """On a connection that is reused, and on one that is opened."""
     settings = {} if PARTS[part] else EVERYTHING  # nothing makes up for a check
-    with shim(**settings), serving() as (server, pool):
+    with shim(falls_back=True, **settings), serving() as (server, pool):
         assert get(pool) == 200
         if peer == "closed":
             end_while_idle(server, pool)

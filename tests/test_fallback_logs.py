@@ -26,7 +26,7 @@ def test_a_line_says_whose_why_and_where(listen, tls):
     The healthy path has no line: not at the full check, not at those after it, nor for what urllib3
     has closed by itself.
     """
-    with shim(), serving(tls=tls) as (server, pool):
+    with shim(falls_back=True), serving(tls=tls) as (server, pool):
         heard = listen()
         assert [get(pool) for _ in range(3)] == [200] * 3
         pooled_connection(pool).close()
@@ -181,7 +181,7 @@ def test_a_first_fallback_that_a_log_handler_meets_is_said_at_the_next(listen):
 
 def test_a_handler_that_raises(listen):
     """The request does not pay for it, and the next line is logged again."""
-    with shim(), reused() as (server, pool):
+    with shim(falls_back=True), reused() as (server, pool):
         heard = listen(lambda record: 1 / 0)
         end_while_idle(server, pool)
         assert get(pool) == 200

@@ -66,7 +66,6 @@ def test_sixteen_threads_at_one_pool(monkeypatch, version):
         seen = stalepool.snapshot()
     arrived = Counter(entry.path for entry in server.journal)
     totals = seen["totals"]
-    assert seen["fallbacks"] == {}
     assert len(arrived) == THREADS * REQUESTS
     assert {path for path, times in arrived.items() if times > 1} <= set(replayed)
     assert totals["checkouts"] == sum(totals["verdicts"].values()) == len(asked)

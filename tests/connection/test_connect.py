@@ -5,7 +5,6 @@ import socket
 import pytest
 import urllib3
 
-import stalepool
 from pools import UnknownSocket, counters, get, pooled_connection, serving, shim, verdicts
 from replay_routes import SocksProxy, through_socks
 from stalepool_testing import TLS, Close, FaultServer, Respond
@@ -28,7 +27,6 @@ def test_a_socket_of_an_unknown_kind_is_left_alone(monkeypatch, pretend_fork):
     monkeypatch.setattr("urllib3.util.connection.create_connection", of_unknown_kind)
     with shim(), serving() as (_, pool):
         assert get(pool) == 200
-        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 def test_a_move_through_socks_asks_for_the_name():

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import urllib3
 
-import stalepool
 from breaks import breaks, learnt_before
 from delayed_answers import kernel_says
 from pools import (
@@ -176,7 +175,6 @@ def test_a_refused_move_has_no_window():
         counted = counters(server)
         assert (counted["moved"], counted["reconnects"]) == ({"failed": 1}, {})
         assert counted["knowledge"]["moves_stopped_for_s"] > 0
-        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 class OneAtATime(FaultServer):

@@ -186,10 +186,6 @@ class Walk(stateful.RuleBasedStateMachine):
             found = state.find(sock)
             assert found is not None and (found.phase, found.request) == (self.model.phase, None)
 
-    @stateful.invariant()
-    def nothing_is_strange(self):
-        assert stalepool.snapshot()["fallbacks"] == {}
-
 
 @pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
 def test_walks(version, request):

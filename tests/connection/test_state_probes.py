@@ -15,7 +15,7 @@ from stalepool.sockets.layers import layers_of
 
 def test_once_probes_are_known_to_be_swallowed_no_connection_is_probed_as_often_as_before():
     """Whatever it waits for: keepalive would end it, alive as it is. And a new one not at all."""
-    with shim(), serving(maxsize=2) as (server, pool), serving() as (_, other):
+    with shim(falls_back=True), serving(maxsize=2) as (server, pool), serving() as (_, other):
         bare = [urllib3.connection.HTTPConnection(server.host, server.port) for _ in range(2)]
         for conn in bare:
             conn.sock = socket.socket()

@@ -40,7 +40,7 @@ HAPPENS = {
     Verdict.NO_SOCKET: lambda _, pool: pooled_connection(pool).sock.close(),  # behind its back
     Verdict.UNKNOWN: wrap,
 }
-SETTINGS = {Verdict.IDLE_TOO_LONG: {"max_idle_s": 0.05}}
+SETTINGS = {Verdict.IDLE_TOO_LONG: {"max_idle_s": 0.05}, Verdict.UNKNOWN: {"falls_back": True}}
 #: it stays; stock keeps it, and so does audit; it is not counted as a discard; it is as a death
 KEPT = (Verdict.ALIVE, Verdict.UNKNOWN)
 KEPT_BY_STOCK = (*KEPT, Verdict.IDLE_TOO_LONG, Verdict.FOREIGN_PROCESS)

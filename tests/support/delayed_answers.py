@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, Tuple
 
-import stalepool
 from breaks import breaks
 from pools import counters, pooled_connection, serving, shim
 from replay_tools import ECHO, prime
@@ -80,7 +79,6 @@ def sent_twice(
         assert counters(server)["replays"] == {outcome: 1}
         # one that was answered is not
         assert counters(server)["gone"] == ({"silent_in_request": 1} if outcome == "ok" else {})
-        assert stalepool.snapshot()["fallbacks"] == {}
 
 
 @dataclass(frozen=True)

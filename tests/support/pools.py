@@ -50,8 +50,11 @@ def in_stock(call: Callable[..., Any], *args: Any) -> Any:
 
 
 @contextlib.contextmanager
-def shim(**settings: Any) -> Iterator[None]:
-    """With the shim, its counters at zero; the checkout alone, where nothing else is asked for."""
+def shim(falls_back: bool = False, **settings: Any) -> Iterator[None]:
+    """With the shim, its counters at zero; the checkout alone, where nothing else is asked for.
+
+    ``falls_back``: it may leave something to urllib3; otherwise that fails the test.
+    """
     stalepool.install(**{**CHECKOUT_ALONE, **settings})
     forget_what_was_counted()
     for remembered in list(state._states.values()):  # of connections that are pooled already
@@ -59,6 +62,7 @@ def shim(**settings: Any) -> Iterator[None]:
             remembered.origin = stats.origin(remembered.origin.name)
     try:
         yield
+        assert falls_back or fallback.counts() == {}
     finally:
         stalepool.install()
 

@@ -58,7 +58,7 @@ def with_junk(value):
 
 
 def test_whatever_a_file_holds_it_is_refused_or_shown(tmp_path):
-    with shim(), serving([Respond(200), ResetAfter(0)]) as (server, pool):
+    with shim(falls_back=True), serving([Respond(200), ResetAfter(0)]) as (server, pool):
         get(pool)
         server.wait_idle_step()
         get(pool)
