@@ -9,6 +9,7 @@ from pathlib import Path
 
 import stalepool
 from conftest import child, of_a_child
+from pools import get, serving, shim
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
 
@@ -70,6 +71,13 @@ def this_process(**facts):
     """This process, as ``stalepool status`` knows it by its file."""
     seen = {"written_at": time.time(), "start_ticks": 1, **stalepool.snapshot(), **facts}
     return Service([Process(1, "u", "x", b"", json.loads(json.dumps(seen)))])
+
+
+def service_after_two_requests(**settings):
+    """This process, which has reused one connection with the shim."""
+    with shim(**settings), serving() as (_, pool):
+        assert [get(pool), get(pool)] == [200, 200]
+        return this_process()
 
 
 def output_of(script, server, *, first="", **variables):

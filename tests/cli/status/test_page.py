@@ -4,7 +4,7 @@ import json
 import time
 
 from pools import get, serving, shim
-from service_process import this_process
+from service_process import service_after_two_requests, this_process
 from stalepool.cli.status import page, report
 from stalepool.cli.status.find import Process
 from stalepool.cli.status.services import Service
@@ -27,9 +27,7 @@ def test_an_old_status_and_origins_of_which_there_is_nothing_to_tell():
 
 def test_what_came_after_the_last_write_is_not_counted():
     """A process writes at the first answer of a burst, and not at its last one."""
-    with shim(mode="audit"), serving() as (_, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        service = this_process()
+    service = service_after_two_requests(mode="audit")
     (seen,) = service.seen
     seen["written_at"] = time.time() - 15
     seen["since"] = seen["written_at"] - 30
@@ -40,9 +38,7 @@ def test_what_came_after_the_last_write_is_not_counted():
 
 def test_the_age_is_that_of_the_processes_that_send_requests():
     """A gunicorn master that has preloaded its application writes once."""
-    with shim(), serving() as (_, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        (worker,) = this_process().processes
+    (worker,) = service_after_two_requests().processes
     master = worker._replace(seen=json.loads(json.dumps(worker.seen)))
     master.seen["totals"]["checkouts"] = 0
     master.seen["written_at"] -= 600
@@ -51,9 +47,7 @@ def test_the_age_is_that_of_the_processes_that_send_requests():
 
 def test_counts_of_ended_workers_are_said_to_be_missing():
     """Of a service one of whose workers began long after the others, in the report as well."""
-    with shim(mode="audit"), serving() as (_, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        (young,) = this_process().processes
+    (young,) = service_after_two_requests(mode="audit").processes
     young.seen["since"] = time.time()
     old = young._replace(seen={**young.seen, "since": time.time() - 7200})
     words = "the youngest process began 0 s ago: counts of workers that have ended are not included"

@@ -7,7 +7,7 @@ import urllib3
 
 from pools import get, serving, shim
 from replay_tools import ECHO
-from service_process import this_process
+from service_process import service_after_two_requests, this_process
 from stalepool.cli.status import page, report
 from stalepool_testing import Close, ProcessThenClose, Reset
 
@@ -80,9 +80,7 @@ METHOD = {"replays_refused": {"method": 2}}
 )
 def test_what_follows(totals, words):
     """Of a service that has counted this, beside nothing; None: no idle time is recommended."""
-    with shim(mode="audit"), serving() as (_, pool):
-        assert [get(pool), get(pool)] == [200, 200]
-        service = this_process()
+    service = service_after_two_requests(mode="audit")
     (seen,) = service.seen
     for counted in (seen["totals"], *seen["origins"].values()):
         counted.update(totals)
