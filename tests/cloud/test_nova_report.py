@@ -12,14 +12,14 @@ import os
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from conftest import REPOSITORY, child, child_that_stays
+from replay_tools import Late
 from stalepool.cli.inject import INJECT_DIR
-from stalepool_testing import AnswerStep, Close, FaultServer, Reset, Respond
+from stalepool_testing import Close, FaultServer, ProcessThenClose, Reset, Respond
 from stalepool_testing.kernel import wait_until
 
 STATUS = ["-m", "stalepool", "status"]
@@ -58,19 +58,11 @@ lock_path = {home}/lock
 """
 
 
-@dataclass(frozen=True)
-class FailOnIt(AnswerStep):
-    """Has the request for longer than ``replay_within_s``, and closes: neutron failed on it."""
-
-    keeps_connection = False
-
-    def answer(self, exchange):
-        exchange.process()
-        exchange.channel.pause(2.5)
-        exchange.channel.close()
-
-
-FAULTS = {"closed as it arrives": Close(), "reset as it arrives": Reset(), "failed on": FailOnIt()}
+#: the last one has the request for longer than ``replay_within_s``
+FAULTS = {
+    **{"closed as it arrives": Close(), "reset as it arrives": Reset()},
+    "failed on": Late(ProcessThenClose(), 2.5),
+}
 
 
 def configured(home, api, neutron):
