@@ -5,18 +5,15 @@ import gc
 import pytest
 import urllib3
 
-import stalepool
-from pools import forget_what_was_counted
+from pools import DEFAULTS, shim
 from replay_routes import Sleeper
 
 
 @pytest.fixture
 def defaults():
     """Stalepool's own settings, and again after a test that has set others; counters at zero."""
-    stalepool.install()
-    forget_what_was_counted()
-    yield
-    stalepool.install()
+    with shim(falls_back=True, **DEFAULTS):  # before what others have patched
+        yield
 
 
 @pytest.fixture

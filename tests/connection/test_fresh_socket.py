@@ -49,20 +49,21 @@ def test_a_name_is_looked_up(method, step, connects):
         assert (len(another.journal), len(stranger.journal)) == (1, 0)
 
 
+class Noted(HTTPConnection):
+    """Whose instances are counted."""
+
+
+def count_noted():
+    return sum(type(each) is Noted for each in gc.get_objects())
+
+
 @pytest.mark.usefixtures("no_collector")
 def test_a_failed_one_leaves_nothing_in_memory():
     """Not even until the next garbage collection; urllib3 1.26 has its error in a frame."""
-
-    class Noted(HTTPConnection):
-        pass
-
-    def copies():
-        return sum(type(each) is Noted for each in gc.get_objects())
-
     with shim(nonidempotent_max_idle_s=0), reused(connection_class=Noted) as (server, pool):
         server.stop_listening()
         assert send(server, pool, "POST").status == 200
-        assert copies() == 1  # the pool's
+        assert count_noted() == 1  # the pool's
 
 
 def test_a_socket_says_itself_where_it_leads():
@@ -96,9 +97,6 @@ def test_a_deadline_ends_its_opening(alarm, kind):
 def test_a_deadline_in_its_opening_leaves_nothing_in_memory(alarm):
     """The copy is in frames of its traceback. A pool's ``urlopen()`` has it in a frame, too."""
 
-    class Noted(HTTPConnection):
-        pass
-
     def post(conn):
         alarm(TimeoutError, 0.05)  # an exception itself would be held by the handler
         with pytest.raises(TimeoutError):
@@ -108,7 +106,7 @@ def test_a_deadline_in_its_opening_leaves_nothing_in_memory(alarm):
     with shim(nonidempotent_max_idle_s=0), reused(connection_class=Noted) as (server, pool):
         answer_no_connect(server)
         post(pool._get_conn())
-        assert not [each for each in gc.get_objects() if type(each) is Noted]
+        assert count_noted() == 0
 
 
 def test_a_connection_that_another_thread_has_closed_takes_none():
