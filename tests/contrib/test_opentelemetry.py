@@ -2,36 +2,33 @@
 
 import pytest
 
-from stalepool import stats
+from pools import end_while_idle, get, shim
+from replay_tools import reused
+from stalepool import fallback, stats
 
 pytest.importorskip("opentelemetry.sdk", reason="needs opentelemetry-sdk, as the extra test has it")
 
-SCRIPT = """
-import urllib3
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from stalepool import fallback, stats
+
 from stalepool.contrib import opentelemetry
 
-reader = InMemoryMetricReader()
-opentelemetry.instrument(MeterProvider([reader], shutdown_on_exit=False))
-meet_a_dead_connection(urllib3.connectionpool)
-stats.origin(stats.OTHERS).count("verdicts", "alive")
-fallback.fall_back("check_failed", "by hand")
-found = {}
-for resource in reader.get_metrics_data().resource_metrics:
-    for scope in resource.scope_metrics:
-        assert scope.scope.name == "stalepool"
-        for metric in scope.metrics:
-            assert metric.data.is_monotonic
-            found[metric.name] = [[dict(p.attributes), p.value] for p in metric.data.data_points]
-print(json.dumps(found))
-"""
 
-
-def test_the_instruments(run_order, port):
-    found = run_order(SCRIPT, flags=["-Werror"])
-    origin = {"url.scheme": "http", "server.address": "127.0.0.1", "server.port": port}
+def test_the_instruments():
+    reader = InMemoryMetricReader()
+    opentelemetry.instrument(MeterProvider([reader], shutdown_on_exit=False))
+    with shim(falls_back=True), reused() as (server, pool):
+        end_while_idle(server, pool)
+        assert get(pool) == 200
+        stats.origin(stats.OTHERS).count("verdicts", "alive")
+        fallback.fall_back("check_failed", "by hand")
+        ((scope,),) = (each.scope_metrics for each in reader.get_metrics_data().resource_metrics)
+    assert scope.scope.name == "stalepool" and all(each.data.is_monotonic for each in scope.metrics)
+    found = {
+        metric.name: [[dict(point.attributes), point.value] for point in metric.data.data_points]
+        for metric in scope.metrics
+    }
+    origin = {"url.scheme": "http", "server.address": "127.0.0.1", "server.port": server.port}
     verdicts = {each["stalepool.reason"]: (each, n) for each, n in found["stalepool.verdicts"]}
     assert verdicts["closed"] == ({**origin, "stalepool.reason": "closed"}, 1)
     assert verdicts["alive"] == ({"server.address": stats.OTHERS, "stalepool.reason": "alive"}, 1)
