@@ -26,14 +26,13 @@ from replay_tools import (
     after_checkout,
     asked,
     have,
-    outcome,
     reset_after_checkout,
     reused,
     send,
     side_by_side,
 )
 from stalepool.connection.state import find
-from stalepool_testing import Close, CloseAfter, HalfStatusLine, Respond, Silence, SlowAnswer
+from stalepool_testing import Close, CloseAfter, Respond, Silence, SlowAnswer
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -64,15 +63,6 @@ def test_shutdown_ends_the_answer_to_a_replay(tls):
             response.close()
     assert ends == ends[:1] * 3
     assert not hasattr(urllib3.HTTPResponse, "_sock_shutdown")
-
-
-def test_a_broken_status_line_is_no_fallback():
-    """http.client has closed its file by then."""
-    ends = []
-    for who in (stock(), shim(replay="idempotent", silence_s=15)):
-        with who, reused(HalfStatusLine()) as (_, pool):
-            ends.append(outcome(pool, "GET"))
-    assert ends[0] == ends[1]
 
 
 def test_an_answer_on_what_no_connection_has():

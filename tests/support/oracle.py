@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import urllib3
 
-import stalepool  # noqa: F401  # installs, unless the environment says no
+import stalepool  # installs, unless the environment says no
 import stalepool_testing as testing
 from errors import links
 from pools import counters, pooled_connection
@@ -371,13 +371,14 @@ def _keep_errors_apart() -> None:
         setattr(native, name, clearing(getattr(native, name)))
 
 
-def run(layer: str, is_full: bool, haproxy: str) -> Dict[str, Any]:
-    """Run the cells of a layer; what was seen, by their names."""
+def run(layer: str, is_full: bool, haproxy: str) -> Tuple[Dict[str, Any], Dict[str, int]]:
+    """Run the cells of a layer; what was seen, by their names, and how often ours fell back."""
     _keep_errors_apart()
     todo = cells(layer, is_full)
     with ThreadPoolExecutor(24) as executor:
         play = functools.partial(run_cell, layer=layer, haproxy=haproxy)
-        return dict(zip(map(str, todo), executor.map(play, todo)))
+        seen = dict(zip(map(str, todo), executor.map(play, todo)))
+    return seen, stalepool.snapshot()["fallbacks"]
 
 
 # -- what must come of it --------------------------------------------------------------------------
