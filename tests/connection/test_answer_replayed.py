@@ -6,14 +6,14 @@ import pytest
 
 from pools import DEFAULTS, counters, in_stock, shim
 from replay_tools import asked, outcome, reset_after_checkout, reused
-from stalepool_testing import AnswerStep, Exchange, ProcessThenClose, ProcessThenReset, Respond
+from stalepool_testing import AnswerStep, ProcessThenClose, ProcessThenReset, Respond
 
 
 @dataclass(frozen=True)
 class Conflict(AnswerStep):
     """A 409 whose status arrives in two pieces."""
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         exchange.process()
         exchange.send(b"HTTP/1.1 4")
         exchange.channel.pause(0.05)

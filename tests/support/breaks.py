@@ -1,10 +1,7 @@
 """The parts of the core that tests replace, by name: the one place that knows where they are."""
 
-from __future__ import annotations
-
 import contextlib
 from time import monotonic
-from typing import Any, ContextManager, Iterator
 
 import pytest
 
@@ -49,18 +46,18 @@ PARTS = {
 }
 
 
-def learnt_before(seconds: float) -> ContextManager[None]:
+def learnt_before(seconds):
     """What is learnt meanwhile was learnt so long ago."""
     return breaks("clock of what was learnt", by=lambda: monotonic() - seconds)
 
 
-def raises(*args: Any, **kwargs: Any) -> Any:
+def raises(*args, **kwargs):
     """What a broken part does."""
     raise RuntimeError("broken")
 
 
 @contextlib.contextmanager
-def breaks(part: str, by: Any = raises) -> Iterator[None]:
+def breaks(part, by=raises):
     """Put something else in a part's place, by default what raises a ``RuntimeError``."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(PARTS[part], by)

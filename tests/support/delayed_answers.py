@@ -1,35 +1,32 @@
 """Answers that come when a test says so, or never; what the kernel says of a silent peer."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, Tuple
 
 from breaks import breaks
 from pools import counters, pooled_connection, serving, shim
 from replay_tools import ECHO, prime
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import AnswerStep, BlackHole, Exchange
+from stalepool_testing import AnswerStep, BlackHole
 
 #: what the kernel says of a peer that has been silent for four seconds
-SILENT: Dict[str, Any] = {
+SILENT = {
     **dict.fromkeys(TcpInfo._fields, 0),
     **{"state": 1, "snd_wnd": 1000, "is_whole": True, "last_data_sent_ms": 4000},
     **{"last_data_recv_ms": 4000, "last_ack_recv_ms": 4000},
 }
 #: and has not acknowledged the request
-LOST: Dict[str, Any] = {"unacked": 1, "retransmits": 4}
+LOST = {"unacked": 1, "retransmits": 4}
 
 
-def kernel_says(**facts: Any) -> Any:
+def kernel_says(**facts):
     """Of every socket, beside :data:`SILENT`; a context manager."""
     return breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, **facts}))
 
 
-def nothing_is_acknowledged() -> Any:
+def nothing_is_acknowledged():
     """From now on, by the kernel's word; a context manager."""
     return kernel_says(**LOST)
 
@@ -43,7 +40,7 @@ class AnswerLater(AnswerStep):
     came: threading.Event = field(default_factory=threading.Event)
     was_sent: threading.Event = field(default_factory=threading.Event)
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         exchange.process()
         self.came.set()
         assert self.told.wait(20)
@@ -52,9 +49,7 @@ class AnswerLater(AnswerStep):
 
 
 @contextlib.contextmanager
-def sent_twice(
-    answer: Any, first_status: int = 200, outcome: str = "failed", **options: Any
-) -> Iterator[Tuple[Any, Any, AnswerLater]]:
+def sent_twice(answer, first_status=200, outcome="failed", **options):
     """A pool whose next request is not answered, until told, and is sent on a fresh socket, too.
 
     ``answer``: a function that makes the step of the second sending; ``outcome``: of that. Both end
@@ -62,7 +57,7 @@ def sent_twice(
     """
     later = AnswerLater(threading.Event(), first_status)
 
-    def step(request: Any) -> Any:
+    def step(request):
         if later.came.is_set():
             return answer(later, conn)
         return later if request.path == "/wanted" else ECHO
@@ -87,7 +82,7 @@ class ReadThenBlackHole(AnswerStep):
 
     keeps_connection = False
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         exchange.process()
         BlackHole().idle(exchange.channel)
         BlackHole().afterwards(exchange.channel)

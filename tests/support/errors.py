@@ -1,13 +1,9 @@
 """An exception, and those behind it."""
 
-from __future__ import annotations
 
-from typing import List, Optional
-
-
-def links(error: Optional[BaseException], as_shown: bool = False) -> List[BaseException]:
+def links(error, as_shown=False):
     """An error and all that it was made from, or of that what a traceback shows."""
-    found: List[BaseException] = []
+    found = []
     while error is not None and error not in found:
         found.append(error)
         is_cut = as_shown and error.__suppress_context__

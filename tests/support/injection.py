@@ -1,12 +1,9 @@
 """An exception of somebody else's, at each line of ours in turn."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os
 import sys
-from typing import Any, Callable, Iterator, List
 
 import stalepool
 
@@ -17,19 +14,19 @@ class Foreign(Exception):
     """Raised by code that the request did not call."""
 
 
-def raise_foreign(*_: Any) -> None:
+def raise_foreign(*_):
     raise Foreign
 
 
 @contextlib.contextmanager
-def injecting(line: int, act: Callable[[], None] = raise_foreign) -> Iterator[List[str]]:
+def injecting(line, act=raise_foreign):
     """Act at the n-th line of ours that this thread executes, once; gives the place, if any."""
-    lines, places = itertools.count(), []  # type: Any, List[str]
+    lines, places = itertools.count(), []
 
-    def enter_frame(frame: Any, event: str, argument: Any) -> Any:
+    def enter_frame(frame, event, argument):
         return at_line if frame.f_code.co_filename.startswith(_OURS) else None
 
-    def at_line(frame: Any, event: str, argument: Any) -> Any:
+    def at_line(frame, event, argument):
         if event == "line" and not places and next(lines) == line:
             where = os.path.relpath(frame.f_code.co_filename, _OURS)
             places.append("%s:%d %s" % (where, frame.f_lineno, frame.f_code.co_name))

@@ -12,11 +12,8 @@ The ordinary lane holds every rule once. ``--full`` adds:
 ``--slow`` adds tests marked ``slow``: the soak, and what waits for most of a minute.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Set
 
 import pytest
 
@@ -32,7 +29,7 @@ HUBS = [
 ]
 
 
-def first(count: int, values: Iterable[Any]) -> List[Any]:
+def first(count, values):
     """Mark as ``full`` the values of a ``parametrize`` that come after so many."""
     return [
         value
@@ -42,7 +39,7 @@ def first(count: int, values: Iterable[Any]) -> List[Any]:
     ]
 
 
-def choose(config: pytest.Config, items: List[pytest.Item]) -> None:
+def choose(config, items):
     """Take out of the collected tests those that do not run in this lane."""
     is_full, is_slow = config.getoption("--full"), config.getoption("--slow")
     chosen = [item for item in items if is_slow or not item.get_closest_marker("slow")]
@@ -52,16 +49,16 @@ def choose(config: pytest.Config, items: List[pytest.Item]) -> None:
     items[:] = chosen
 
 
-def _is_full(item: pytest.Item) -> bool:
+def _is_full(item):
     call = getattr(item, "callspec", None)
     is_stock = call is not None and "stock" in call.id.split("-")
     is_stock |= item.name.startswith("test_stock_")
     return is_stock or item.get_closest_marker("full") is not None
 
 
-def _each_value(items: List[pytest.Item]) -> Iterator[pytest.Item]:
+def _each_value(items):
     """Leave out combinations that bring no row that an earlier one of the same test has not."""
-    brought: Dict[Any, Set[Any]] = {}
+    brought = {}
     for item in items:
         if item.get_closest_marker("each_value"):
             before = brought.setdefault((item.parent, getattr(item, "originalname", "")), set())
@@ -72,13 +69,13 @@ def _each_value(items: List[pytest.Item]) -> Iterator[pytest.Item]:
         yield item
 
 
-def _rows(item: Any) -> Set[Any]:
+def _rows(item):
     """What ``by`` makes of a case; or its arguments of each ``parametrize``, by identity."""
     params = item.callspec.params
     by = item.get_closest_marker("each_value").kwargs.get("by")
     if by is not None:
         return set(by(**params))
-    found: Set[Any] = set()
+    found = set()
     for mark in item.iter_markers("parametrize"):
         given = mark.args[0]
         names = given.split(",") if isinstance(given, str) else given

@@ -8,8 +8,6 @@ says which of it is not permitted.
 To be imported after ``worlds.enter()``, in a world that is green.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 import socket
@@ -17,7 +15,7 @@ import ssl
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 import urllib3
 
@@ -26,8 +24,8 @@ import stalepool_testing as testing
 from errors import links
 from pools import counters, pooled_connection
 from replay_routes import route_to
-from replay_tools import BODIES, Outcome, after_checkout, have, kind_of, prime, send, wait_for
-from stalepool_testing import AnswerStep, CloseAfter, Exchange, ProcessThenClose, Step
+from replay_tools import BODIES, after_checkout, have, kind_of, prime, send, wait_for
+from stalepool_testing import AnswerStep, CloseAfter, ProcessThenClose, Step
 from stalepool_testing.tls import forget_errors
 
 #: of a request's read, in seconds: long enough for a busy machine
@@ -44,13 +42,13 @@ ANSWERS = {"GET": 1, "POST": 1, "PUT": 3}
 #: more than both kernels' buffers hold, and less than is recorded
 LARGE = b"x" * 900_000
 #: which hold little of it
-SMALL_BUFFERS: Dict[str, Any] = {
+SMALL_BUFFERS = {
     "socket_options": [(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)],
     "receive_buffer": 16384,
 }
 
 #: layer -> the version of TLS, and the route
-LAYERS: Dict[str, Tuple[Optional[str], str]] = {
+LAYERS = {
     "plain": (None, "direct"),
     "TLSv1.2": ("TLSv1.2", "direct"),
     "TLSv1.3": ("TLSv1.3", "direct"),
@@ -101,7 +99,7 @@ class SendThenEnd(AnswerStep):
     reset: bool = False
     keeps_connection = False
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         exchange.process()
         exchange.send(self.data)
         exchange.end(self.reset)
@@ -113,7 +111,7 @@ class RefuseEarly(AnswerStep):
 
     keeps_connection = False
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         exchange.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
         exchange.channel.flush()
         exchange.channel.reset()
@@ -122,7 +120,7 @@ class RefuseEarly(AnswerStep):
 # -- the table -------------------------------------------------------------------------------------
 
 
-def lose_at_peer(server: Any, pool: Any) -> None:
+def lose_at_peer(server, pool):
     """The peer has forgotten the connection, and its RST was lost: it is half open."""
     client = pooled_connection(pool).sock
     testing.swallow(client)
@@ -130,12 +128,12 @@ def lose_at_peer(server: Any, pool: Any) -> None:
     testing.release(client)
 
 
-def stop_listening(server: Any, pool: Any) -> None:
+def stop_listening(server, pool):
     server.stop_listening()
 
 
 #: how an idle connection ends. It is seen before a byte goes out, so every method is saved
-ENDS: Dict[str, Step] = {
+ENDS = {
     "FIN": CloseAfter(0),
     "FIN without close_notify": CloseAfter(0, close_notify=False),
     "RST": testing.ResetAfter(0),
@@ -149,14 +147,14 @@ GET, WITH_BODY = ("GET",), ("POST", "PUT")
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-AGAIN: Dict[str, Any] = {"saved_as": "replayed"}
-UNPROCESSED: Dict[str, Any] = {**AGAIN, "is_processed": False}
-TRIED: Dict[str, Any] = {"saved_as": "tried"}
-UNREAD: Dict[str, Any] = {"methods": WITH_BODY, "is_large": True, "is_processed": False}
-TIMES_OUT: Dict[str, Any] = {"read_s": SHORT_S, "error": "read timeout"}
+AGAIN = {"saved_as": "replayed"}
+UNPROCESSED = {**AGAIN, "is_processed": False}
+TRIED = {"saved_as": "tried"}
+UNREAD = {"methods": WITH_BODY, "is_large": True, "is_processed": False}
+TIMES_OUT = {"read_s": SHORT_S, "error": "read timeout"}
 
 #: what is sent of an answer before its connection ends; as in stock
-CUT_SHORT: Dict[str, Step] = {
+CUT_SHORT = {
     "status line cut by an RST": testing.HalfStatusLine(reset=True),
     "headers cut by a FIN": SendThenEnd(_HEAD[:25]),
     "headers cut by an RST": SendThenEnd(_HEAD[:25], reset=True),
@@ -174,7 +172,7 @@ CUT_SHORT: Dict[str, Step] = {
     "100 Continue, then an RST": SendThenEnd(_CONTINUE, reset=True),
 }
 
-FAULTS: Dict[str, Fault] = {
+FAULTS = {
     **{
         "%s %s" % (name, when): Fault(step, when, saved_as="" if when == IDLE else "kept_off")
         for name, step in ENDS.items()
@@ -230,11 +228,11 @@ class Cell(NamedTuple):
     method: str
     is_reused: bool
 
-    def __str__(self) -> str:
+    def __str__(self):
         return "%s, %s, %s" % (self.fault, self.method, "reused" if self.is_reused else "fresh")
 
 
-def cells(layer: str, is_full: bool) -> List[Cell]:
+def cells(layer, is_full):
     """In full, everything. If not, each fault with each method on the plain layer, and with one of
     them on each other layer; on connections that have answered.
     """
@@ -255,7 +253,7 @@ def cells(layer: str, is_full: bool) -> List[Cell]:
     return sorted(found, key=lambda cell: -FAULTS[cell.fault].read_s % READ_S)
 
 
-def _is_run(name: str, layer: str, is_full: bool) -> bool:
+def _is_run(name, layer, is_full):
     if layer in FRONTED:
         return name in BEHIND_HAPROXY
     # what takes long; the proxy takes the body that the server does not read
@@ -269,12 +267,12 @@ def _is_run(name: str, layer: str, is_full: bool) -> bool:
 _VARIES = re.compile(r"0x[0-9a-f]+|port=\d+|:\d{4,5}\b|fd=\d+|raddr=[^>]*|laddr=\([^)]*\)")
 
 
-def normal(thing: object) -> str:
+def normal(thing):
     """The ``repr`` without addresses in memory and port numbers."""
     return _VARIES.sub("#", repr(thing))
 
 
-def describe_error(error: Optional[BaseException]) -> List[Any]:
+def describe_error(error):
     """The class and the arguments of an exception, and of each one that a traceback shows."""
     found = []
     for each in links(error, as_shown=True):
@@ -284,9 +282,9 @@ def describe_error(error: Optional[BaseException]) -> List[Any]:
     return found
 
 
-def describe_pool(pool: Any) -> List[Any]:
+def describe_pool(pool):
     """The state of a pool and its connections, as urllib3 and http.client have it."""
-    found: List[Any] = [pool.num_connections, pool.num_requests]
+    found = [pool.num_connections, pool.num_requests]
     for conn in pool.pool.queue:
         if conn is not None:
             limit_s = None if conn.sock is None else conn.sock.gettimeout()
@@ -296,26 +294,26 @@ def describe_pool(pool: Any) -> List[Any]:
     return found
 
 
-def described(seen: Outcome) -> Dict[str, Any]:
+def described(seen):
     if seen.error is not None:
         return {"error": describe_error(seen.error), "kind": kind_of(seen.error)}
     return {"status": seen.status, "is own": seen.is_own_answer}
 
 
-def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
+def run_cell(cell, layer, haproxy):
     """One request that meets one fault, and one more behind it."""
     fault, method = FAULTS[cell.fault], cell.method
     version, way = LAYERS[layer]
     tls = None if version is None else testing.TLS(version)
     is_behind = way == "haproxy"
-    options: Dict[str, Any] = {"maxsize": 2}
+    options = {"maxsize": 2}
     options["timeout"] = urllib3.Timeout(connect=fault.connect_s, read=fault.read_s)
     body, buffer = BODIES.get(method), None
     if fault.is_large:
         body, buffer = LARGE, SMALL_BUFFERS["receive_buffer"]
         options["socket_options"] = SMALL_BUFFERS["socket_options"]
     times = ANSWERS[method] if cell.is_reused else 0
-    script: Any = [testing.Respond()] * times
+    script = [testing.Respond()] * times
     default = fault.step if fault.is_for_ever else None
     if fault.when == MET and not fault.is_for_ever:
         script.append(fault.step)
@@ -345,18 +343,18 @@ def run_cell(cell: Cell, layer: str, haproxy: str) -> Dict[str, Any]:
         }
 
 
-def saved(pool: Any) -> Counter:
+def saved(pool):
     """How requests of an origin were saved, by the shim's own count; ``tried`` saved nothing."""
     counted = counters(pool)
     return Counter(counted.get("saved", {}), tried=counted.get("replays", {}).get("failed", 0))
 
 
-def _keep_errors_apart() -> None:
+def _keep_errors_apart():
     """Have no green thread meet the TLS error of another: see ``forget_errors``."""
 
-    def clearing(method: Callable[..., Any]) -> Callable[..., Any]:
+    def clearing(method):
         @functools.wraps(method)
-        def call(*arguments: Any, **keywords: Any) -> Any:
+        def call(*arguments, **keywords):
             try:
                 return method(*arguments, **keywords)
             except OSError:
@@ -371,7 +369,7 @@ def _keep_errors_apart() -> None:
         setattr(native, name, clearing(getattr(native, name)))
 
 
-def run(layer: str, is_full: bool, haproxy: str) -> Tuple[Dict[str, Any], Dict[str, int]]:
+def run(layer, is_full, haproxy):
     """Run the cells of a layer; what was seen, by their names, and how often ours fell back."""
     _keep_errors_apart()
     todo = cells(layer, is_full)
@@ -384,11 +382,11 @@ def run(layer: str, is_full: bool, haproxy: str) -> Tuple[Dict[str, Any], Dict[s
 # -- what must come of it --------------------------------------------------------------------------
 
 
-def expected(cell: Cell, layer: str) -> Dict[str, Any]:
+def expected(cell, layer):
     """What must be seen with the shim at its defaults, as far as the table says."""
     fault = FAULTS[cell.fault]
     if fault.when != MET and fault.step in ENDS.values() and fault.act is None:
-        seen: Dict[str, Any] = {"said": 200, "arrivals": 1, "processed": 1}
+        seen = {"said": 200, "arrivals": 1, "processed": 1}
         # on a busy machine haproxy's timeout may have passed before the checkout
         if layer not in FRONTED or fault.when == IDLE:
             seen["saved"] = {fault.saved_as: 1} if fault.saved_as else {}
@@ -405,7 +403,7 @@ def expected(cell: Cell, layer: str) -> Dict[str, Any]:
     return seen
 
 
-def wrong(seen: Dict[str, Any], layer: str, is_full: bool) -> Dict[str, Any]:
+def wrong(seen, layer, is_full):
     """What was seen with the shim, and what is expected, where the two differ; by cell."""
     found = {}
     for cell in cells(layer, is_full):
@@ -421,10 +419,10 @@ def wrong(seen: Dict[str, Any], layer: str, is_full: bool) -> Dict[str, Any]:
     return found
 
 
-def deviations(stock: Dict[str, Any], shim: Dict[str, Any], layer: str) -> List[Any]:
+def deviations(stock, shim, layer):
     """What the caller saw of the shim though no request was saved, or there was none to save."""
     assert stock.keys() == shim.keys()
-    found: List[Any] = [[cell, "saved by stock"] for cell in stock if stock[cell]["saved"]]
+    found = [[cell, "saved by stock"] for cell in stock if stock[cell]["saved"]]
     for cell, seen in shim.items():
         was = stock[cell]
         if layer in FRONTED and cell.startswith(("FIN while idle", "FIN after checkout")):

@@ -1,11 +1,8 @@
 """Real urllib3 pools against real servers, with the shim and without it."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 from time import monotonic
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
 
 import pytest
 import urllib3
@@ -15,7 +12,7 @@ from stalepool import fallback, stats
 from stalepool.connection import state
 from stalepool.sockets import tcp_info
 from stalepool.sockets.layers import layers_of
-from stalepool_testing import TLS, AnswerStep, CloseAfter, FaultServer, IdleStep, kernel, swallow
+from stalepool_testing import TLS, CloseAfter, FaultServer, kernel, swallow
 
 #: what comes after the checkout would make up for what it missed
 CHECKOUT_ALONE = {"replay": "off", "presend_check": False, "nonidempotent_max_idle_s": "off"}
@@ -28,14 +25,14 @@ EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_
 VERIFIES_NAMES_ALONE = urllib3.__version__ in ("1.26.5", "1.26.6")
 
 
-def forget_what_was_counted() -> None:
+def forget_what_was_counted():
     """Counters at zero, and nothing learnt of any origin."""
     stats._origins.clear()
     fallback.forget()
 
 
 @contextlib.contextmanager
-def stock() -> Iterator[None]:
+def stock():
     assert stalepool.uninstall() == []
     try:
         yield
@@ -43,14 +40,14 @@ def stock() -> Iterator[None]:
         stalepool.install()
 
 
-def in_stock(call: Callable[..., Any], *args: Any) -> Any:
+def in_stock(call, *args):
     """What a function returns without the shim."""
     with stock():
         return call(*args)
 
 
 @contextlib.contextmanager
-def shim(falls_back: bool = False, **settings: Any) -> Iterator[None]:
+def shim(falls_back=False, **settings):
     """With the shim, its counters at zero; the checkout alone, where nothing else is asked for.
 
     ``falls_back``: it may leave something to urllib3; otherwise that fails the test.
@@ -70,12 +67,12 @@ def shim(falls_back: bool = False, **settings: Any) -> Iterator[None]:
 both = pytest.mark.parametrize("who", [stock, shim], ids=["stock", "shim"])
 
 
-def environ_of(who: Any) -> Dict[str, str]:
+def environ_of(who):
     """For clients in a process of their own, which ``import stalepool`` has installed."""
     return {"STALEPOOL_ENABLED": "0" if who is stock else "1"}
 
 
-def pool_for(server: Any, tls: Optional[TLS] = None, **options: Any) -> Any:
+def pool_for(server, tls=None, **options):
     """A pool of one connection to a server; a context manager. Nothing is retried."""
     options = {"maxsize": 1, "retries": False, "timeout": 10.0, **options}
     if server.family == socket.AF_UNIX:
@@ -86,21 +83,15 @@ def pool_for(server: Any, tls: Optional[TLS] = None, **options: Any) -> Any:
     return urllib3.HTTPSConnectionPool(server.host, server.port, **options)
 
 
-def answer_no_connect(server: FaultServer) -> None:
+def answer_no_connect(server):
     """From now on a connect is not even refused: no SYN gets through."""
     swallow(server._sock)
 
 
 @contextlib.contextmanager
 def serving(
-    script: Any = (),
-    *,
-    tls: Union[TLS, str, None] = None,
-    family: int = socket.AF_INET,
-    default: Optional[AnswerStep] = None,
-    receive_buffer: Optional[int] = None,
-    **options: Any,
-) -> Iterator[Tuple[FaultServer, Any]]:
+    script=(), *, tls=None, family=socket.AF_INET, default=None, receive_buffer=None, **options
+):
     """A fault server, and a pool of one connection to it; ``tls``: that of both, or its version."""
     tls = TLS(tls) if isinstance(tls, str) else tls
     server = FaultServer(
@@ -113,11 +104,11 @@ def serving(
 class UnixConnection(urllib3.connection.HTTPConnection):
     """HTTP over AF_UNIX, as requests-unixsocket and docker do it: by a connect() of their own."""
 
-    def __init__(self, *args: Any, path: str, **kwargs: Any) -> None:
+    def __init__(self, *args, path, **kwargs):
         super().__init__(*args, **kwargs)
         self._path = path
 
-    def connect(self) -> None:
+    def connect(self):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.connect(self._path)
 
@@ -126,28 +117,28 @@ class UnixPool(urllib3.HTTPConnectionPool):
     ConnectionCls = UnixConnection
 
 
-def get(pool: Any, path: str = "/", **options: Any) -> int:
+def get(pool, path="/", **options):
     """One GET, its body read; the status."""
     return int(pool.request("GET", path, **options).status)
 
 
-def pooled_connection(pool: Any) -> Any:
+def pooled_connection(pool):
     """The connection that the next request will take."""
     return next(conn for conn in reversed(pool.pool.queue) if conn is not None)
 
 
-def await_arrival(pool: Any, events: int = kernel.POLLIN) -> None:
+def await_arrival(pool, events=kernel.POLLIN):
     """Wait until what the server did has reached the pooled connection."""
     kernel.wait_readable(pooled_connection(pool).sock, events=events)
 
 
-def end_while_idle(server: FaultServer, pool: Any, step: Optional[IdleStep] = None) -> None:
+def end_while_idle(server, pool, step=None):
     """The server closes the pooled connection, or does what it is told, and that has arrived."""
     server.perform(step or CloseAfter(0))
     await_arrival(pool)
 
 
-def counters(server: Any) -> Dict[str, Any]:
+def counters(server):
     """What ``snapshot()`` says of a server's origin."""
     origins = stalepool.snapshot()["origins"]
     mine = [seen for name, seen in origins.items() if name.endswith(":%s" % (server.port or 80))]
@@ -158,18 +149,18 @@ def counters(server: Any) -> Dict[str, Any]:
     return dict(mine[0]) if mine else {}
 
 
-def verdicts(server: Any) -> Dict[str, int]:
+def verdicts(server):
     return dict(counters(server).get("verdicts", {}))
 
 
-def let_pass(pool: Any, seconds: float) -> None:
+def let_pass(pool, seconds):
     """Time on the pooled connection, as the shim counts it; the kernel's clock stays."""
     remembered = state.find(pooled_connection(pool).sock)
     assert remembered is not None
     remembered.used_at -= seconds
 
 
-def wait_idle(sock: Any, seconds: float) -> None:
+def wait_idle(sock, seconds):
     """Wait until no data has come in for so long, by the kernel's clock, nor an answer by ours.
 
     The kernel counts in ticks of up to 10 ms, and may be ahead by one; and on a busy machine data
@@ -190,8 +181,8 @@ def wait_idle(sock: Any, seconds: float) -> None:
 class UnknownSocket:
     """A socket of a kind that nobody has heard of."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock):
         self._sock = sock
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         return getattr(self._sock, name)

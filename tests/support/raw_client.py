@@ -1,7 +1,5 @@
 """A client of one connection, and what it sees the server do to it."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import socket

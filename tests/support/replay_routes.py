@@ -1,7 +1,5 @@
 """The ways from a client to a server: direct, through haproxy, through a proxy; and outages."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket
@@ -10,7 +8,7 @@ import tempfile
 import threading
 import time
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple
 
 import pytest
 import urllib3
@@ -38,9 +36,7 @@ backend back
 
 
 @contextlib.contextmanager
-def route_to(
-    server: FaultServer, name: str, tls: Optional[TLS], haproxy: str, keeps_ms: int, **options: Any
-) -> Iterator[Any]:
+def route_to(server, name, tls, haproxy, keeps_ms, **options):
     """A pool to the server, directly or through who hands it on; its ``options``.
 
     To a server without TLS a proxy is the server itself: clients make no tunnels. Behind haproxy
@@ -59,12 +55,12 @@ def route_to(
         yield stack.enter_context(pool)
 
 
-def _manager(proxy: Any, **options: Any) -> Any:
+def _manager(proxy, **options):
     options = {"ca_certs": TLS().ca_path, "retries": False, "timeout": 10.0, **options}
     return urllib3.ProxyManager(proxy.url, **options)
 
 
-def as_a_new_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def as_a_new_thread(call, *args, **kwargs):
     """Call a function as a thread would that has not waited for any outage yet."""
     with pytest.MonkeyPatch.context() as patched:
         never = float("-inf"), 0.0
@@ -85,41 +81,34 @@ class Route(NamedTuple):
     pool: Any
     ask: Callable[[str], Any]
 
-    def send(self, method: str = "GET") -> int:
+    def send(self, method="GET"):
         """Send a request, each as a thread of its own; the status."""
         return int(as_a_new_thread(self.ask, method).status)
 
-    def begin_outage(self) -> None:
+    def begin_outage(self):
         """It has answered, and refuses now; the pooled connection has noticed."""
         assert self.send() == 200
         self.gate.stop_listening()
         self.gate.close_connections()
         await_arrival(self.pool)
 
-    def is_refused(self) -> None:
+    def is_refused(self):
         with pytest.raises(NewConnectionError):
             self.send()
 
     @property
-    def reconnects(self) -> Any:
+    def reconnects(self):
         return counters(self.origin).get("reconnects", {})
 
 
 @contextlib.contextmanager
-def direct(script: Any = (), **options: Any) -> Iterator[Route]:
+def direct(script=(), **options):
     with serving(script, **options) as (server, pool):
         yield Route(server, server, server, pool, lambda method: pool.request(method, "/"))
 
 
 @contextlib.contextmanager
-def proxied(
-    script: Any = (),
-    *,
-    tls: Optional[TLS] = None,
-    proxy_tls: Optional[TLS] = None,
-    family: int = socket.AF_INET,
-    default: Any = None,
-) -> Iterator[Route]:
+def proxied(script=(), *, tls=None, proxy_tls=None, family=socket.AF_INET, default=None):
     """Through a tunnel if the server speaks TLS; forwarded if it does not."""
     server = FaultServer(script, tls=tls, family=family, default=default)
     proxy = ConnectProxy(tls=proxy_tls, family=family)
@@ -167,9 +156,7 @@ def through_socks(script=(), tls=None, **options):
 
 
 @contextlib.contextmanager
-def through_haproxy(
-    server: FaultServer, tls: Optional[TLS], haproxy: str, keeps_ms: int
-) -> Iterator[Any]:
+def through_haproxy(server, tls, haproxy, keeps_ms):
     """A real haproxy in front of a server without TLS; speaks TLS itself if it is told so."""
     with socket.socket() as listener, tempfile.NamedTemporaryFile("w", suffix=".cfg") as file:
         listener.bind(("127.0.0.1", 0))
@@ -205,7 +192,7 @@ def window(**settings):
 
 
 @contextlib.contextmanager
-def outage(window_s=WINDOW_S, back_in_s=None, **options) -> Iterator[Route]:
+def outage(window_s=WINDOW_S, back_in_s=None, **options):
     """With the shim: a server that has answered, and refuses now; for so long."""
     with shim(reconnect_window_s=window_s), direct(**options) as way:
         way.begin_outage()
@@ -220,21 +207,21 @@ class Sleeper:
     :ivar pauses: the seconds of each, of this thread.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._local = threading.local()
-        self.act: Callable[[], None] = lambda: None
+        self.act = lambda: None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name):
         return getattr(time, name)
 
     @property
-    def pauses(self) -> List[float]:
+    def pauses(self):
         return vars(self._local).setdefault("pauses", [])
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds):
         self.pauses.append(seconds)
         time.sleep(seconds)
         self.act()
 
-    def after(self, count: int, act: Callable[[], None]) -> None:
+    def after(self, count, act):
         self.act = lambda: act() if len(self.pauses) == count else None

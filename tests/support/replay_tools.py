@@ -1,7 +1,5 @@
 """A reused connection that fails, and what came of the request it carried."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import itertools
@@ -9,7 +7,7 @@ import json
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple, Optional
 
 import urllib3
 import wrapt
@@ -18,7 +16,7 @@ import stalepool_testing as testing
 from errors import links
 from pools import pooled_connection, serving
 from stalepool.connection.state import Request
-from stalepool_testing import AnswerStep, Exchange, FaultServer, IdleStep, Respond, Step, kernel
+from stalepool_testing import AnswerStep, Respond, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
 NON_IDEMPOTENT = ("POST", "PATCH")
@@ -51,7 +49,7 @@ class Late(AnswerStep):
     seconds: float = 0.2
     keeps_connection = False
 
-    def answer(self, exchange: Exchange) -> None:
+    def answer(self, exchange):
         exchange.channel.pause(self.seconds)
         self.step.answer(exchange)
 
@@ -59,14 +57,12 @@ class Late(AnswerStep):
 class ToAUnixSocket(urllib3.connection.HTTPConnection):
     """Has a ``connect()`` of its own, as docker's; to which address does not matter here."""
 
-    def connect(self) -> None:
+    def connect(self):
         super().connect()
 
 
 @contextlib.contextmanager
-def reused(
-    *steps: Step, default: Step = ECHO, times: int = 1, connection_class: Any = None, **options: Any
-) -> Iterator[Tuple[FaultServer, Any]]:
+def reused(*steps, default=ECHO, times=1, connection_class=None, **options):
     """A server, and a pool with a connection that has answered; the steps meet what comes next."""
     with serving([ECHO] * times + list(steps), default=default, **options) as (server, pool):
         pool.ConnectionCls = connection_class or pool.ConnectionCls
@@ -74,14 +70,14 @@ def reused(
         yield server, pool
 
 
-def prime(pool: Any, times: int = 1) -> None:
+def prime(pool, times=1):
     """Have the pool's connection answer; the first checkout then is a full one, others fast."""
     for _ in range(times):
         # a busy machine takes its time to connect, and a short keep-alive may end before that
         assert pool.request("GET", "/prime", timeout=30.0, retries=3).status == 200
 
 
-def send(server: Any, pool: Any, method: str, **options: Any) -> Outcome:
+def send(server, pool, method, **options):
     """Send one request, and ask the server's journal about it."""
     request_id = "request-%04d" % next(_serial)  # all as long: half of an answer is, too
     options.setdefault("body", BODIES.get(method))
@@ -89,7 +85,7 @@ def send(server: Any, pool: Any, method: str, **options: Any) -> Outcome:
     try:
         response = pool.request(method, "/wanted", headers=headers, **options)
     except Exception as error:
-        seen: Any = None, False, error
+        seen = None, False, error
     else:
         is_own = response.headers.get("X-Request-Id") == request_id
         if response.status == 200 and response.data:
@@ -99,7 +95,7 @@ def send(server: Any, pool: Any, method: str, **options: Any) -> Outcome:
     return Outcome(*seen, len(entries), sum(entry.processed for entry in entries))
 
 
-def outcome(pool: Any, method: str, **options: Any) -> Any:
+def outcome(pool, method, **options):
     """The status of the answer, or the names of the error's class and of its cause's."""
     try:
         return pool.request(method, "/wanted", **options).status
@@ -107,12 +103,12 @@ def outcome(pool: Any, method: str, **options: Any) -> Any:
         return [type(link).__name__ for link in links(error)[:2]]
 
 
-def asked(server: FaultServer) -> int:
+def asked(server):
     """How often the request under test came to the server."""
     return server.journal.count(path="/wanted")
 
 
-def kind_of(error: Optional[BaseException]) -> Optional[str]:
+def kind_of(error):
     """What an error says to the caller. The class alone says it differently from one race to the
     next: a request in two segments meets EOF or ECONNRESET, over TLS when it is sent or later.
     """
@@ -128,11 +124,11 @@ def kind_of(error: Optional[BaseException]) -> Optional[str]:
     return "other: %r" % chain
 
 
-def after_checkout(pool: Any, act: Callable[[Any], Any]) -> None:
+def after_checkout(pool, act):
     """Have something done to the pool's connection, once, when the next request has it."""
     stock_method, acts = pool._validate_conn, [act]
 
-    def validate(conn: Any) -> Any:
+    def validate(conn):
         if acts:
             acts.pop()(conn)
         return stock_method(conn)
@@ -140,33 +136,33 @@ def after_checkout(pool: Any, act: Callable[[Any], Any]) -> None:
     pool._validate_conn = validate
 
 
-def wrapped_by_a_tracer(cls: Any, act: Callable[[Any], Any]) -> Any:
+def wrapped_by_a_tracer(cls, act):
     """A class whose ``connect()`` is urllib3's, and afterwards has something done with it."""
 
-    def connect(wrapped: Any, conn: Any, args: Any, kwargs: Any) -> None:
+    def connect(wrapped, conn, args, kwargs):
         wrapped(*args, **kwargs)
         act(conn)
 
     return type("Traced", (cls,), {"connect": wrapt.FunctionWrapper(cls.connect, connect)})
 
 
-def acting(pool: Any, act: Callable[[], Any]) -> None:
+def acting(pool, act):
     """Have something done each time that the pool's connection, or a copy of it, has connected."""
     conn = pooled_connection(pool)
     conn.__class__ = wrapped_by_a_tracer(type(conn), lambda conn: act())
 
 
-def have(server: FaultServer, step: IdleStep, events: int = kernel.POLLIN) -> Callable[[Any], None]:
+def have(server, step, events=kernel.POLLIN):
     """What does an idle step to the newest connection, and waits until it has arrived."""
     return lambda conn: (server.perform(step), wait_for(events)(conn))
 
 
-def reset_after_checkout(server: FaultServer, pool: Any) -> None:
+def reset_after_checkout(server, pool):
     """The next request's connection is reset behind the check: its first send fails."""
     after_checkout(pool, have(server, testing.ResetAfter(), kernel.POLLRDHUP))
 
 
-def wait_for(events: int) -> Callable[[Any], Any]:
+def wait_for(events):
     """What waits until poll events have arrived at a connection.
 
     On a busy machine haproxy's timeout may have passed before the checkout: nothing is left then.
@@ -174,7 +170,7 @@ def wait_for(events: int) -> Callable[[Any], Any]:
     return lambda conn: conn.sock and kernel.wait_readable(conn.sock, events=events)
 
 
-def side_by_side(calls: Sequence[Callable[[], Any]], at_once: int = 16) -> List[Any]:
+def side_by_side(calls, at_once=16):
     """What the calls return, or one of them raises; each in a thread, green where threads are."""
     assert testing.TLS().ca_path  # made here, once, and not by several threads at a time
     with ThreadPoolExecutor(at_once) as executor:
@@ -182,7 +178,7 @@ def side_by_side(calls: Sequence[Callable[[], Any]], at_once: int = 16) -> List[
     return [call.result() for call in running]
 
 
-def wrong(cases: Dict[str, Tuple[Callable[[], Any], Callable[[Any], Any]]]) -> Dict[str, Any]:
+def wrong(cases):
     """What was seen of those cases that are not right; all are played at once.
 
     :param cases: name -> what takes seconds, and what judges that which was seen.
@@ -192,7 +188,7 @@ def wrong(cases: Dict[str, Tuple[Callable[[], Any], Callable[[Any], Any]]]) -> D
     return {name: outcome for (name, (_, is_right)), outcome in judged if not is_right(outcome)}
 
 
-def recorded() -> int:
+def recorded():
     """Bytes of requests that are on record, whether their connections are gone or not."""
     requests = [each for each in gc.get_objects() if type(each) is Request]
     return sum(sum(map(len, each.sent)) for each in requests)

@@ -4,8 +4,6 @@
 state what its peer then does, and the verdict on the client's end.
 """
 
-from __future__ import annotations
-
 import _socket
 import contextlib
 import socket
@@ -13,7 +11,7 @@ import ssl
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, NamedTuple, Optional, Set, Tuple
+from typing import Any, Callable, NamedTuple, Optional
 
 from urllib3.util.ssltransport import SSLTransport
 
@@ -26,7 +24,7 @@ from stalepool_testing.sockets import REQUEST_TIMEOUT, await_delivery
 from stalepool_testing.tls_sockets import ANSWER
 
 
-def peek(sock: Any, may_consume: bool = True) -> Verdict:
+def peek(sock, may_consume=True):
     """Classify an idle socket as the full check does; UNKNOWN where it cannot be asked."""
     layers = layers_of(sock)
     poll = None if layers is None else liveness.poller(layers.raw)
@@ -46,7 +44,7 @@ class Kind(NamedTuple):
     tls: Optional[str] = None
     is_tcp: bool = True
 
-    def make(self, tickets: int = 0) -> Pair:
+    def make(self, tickets=0):
         """A connected pair, to which so many session tickets come late."""
         return self.connect(self.tls and TLS(self.tls, num_tickets=tickets))
 
@@ -68,7 +66,7 @@ class State(NamedTuple):
     is_slow: bool = False
 
 
-def verdict_on(kind: str, state: str) -> Verdict:
+def verdict_on(kind, state):
     if (kind, state) == ("tls-in-tls1.3", "late ticket"):
         # the outer layer has application data, and only the inner one could tell that it is none
         return Verdict.UNREAD
@@ -77,31 +75,31 @@ def verdict_on(kind: str, state: str) -> Verdict:
     return STATES[state].verdict
 
 
-def may_consume(kind: str, state: str) -> bool:
+def may_consume(kind, state):
     """Only a whole TLS 1.3 record with no FIN behind it is read: nothing else tells what it is."""
     return KINDS[kind].tls == "TLSv1.3" and "FIN" not in state and state != "half a record"
 
 
-def is_possible(kind: Kind, state: State) -> bool:
+def is_possible(kind, state):
     has_tls = state.needs_tls in (None, kind.tls) or (state.needs_tls == "any" and kind.tls)
     return bool(has_tls) and (kind.is_tcp or not state.needs_tcp)
 
 
-def parts_of(kind: str, state: str) -> Set[Any]:
+def parts_of(kind, state):
     """What a case is made of: each kind, and each state in plain, in each TLS and pyOpenSSL's."""
     is_slow, is_pyopenssl = STATES[state].is_slow, kind.startswith("pyopenssl")
     layer = None if is_slow else (KINDS[kind].tls, is_pyopenssl)
     return {kind, (state, layer)}
 
 
-def native(family: int = socket.AF_INET) -> Callable[[Optional[TLS]], Pair]:
+def native(family=socket.AF_INET):
     """The standard library's on both ends; green ones where the process is green."""
     return lambda settings: (
         tls_sockets._handshake(settings, family) if settings else testing.healthy(family=family)
     )
 
 
-def pyopenssl(settings: TLS) -> Pair:
+def pyopenssl(settings):
     """urllib3's ``WrappedSocket`` around a pyOpenSSL connection."""
     with warnings.catch_warnings():  # urllib3 1.26 calls the module deprecated
         warnings.simplefilter("ignore")
@@ -115,38 +113,38 @@ def pyopenssl(settings: TLS) -> Pair:
         return Pair(context.wrap_socket(bare.client, server_hostname="localhost"), peer)
 
 
-def tls_in_tls(inner: TLS) -> Pair:
+def tls_in_tls(inner):
     """urllib3's ``SSLTransport``: TLS spoken inside a TLS connection to a proxy."""
     outer = testing.tls_healthy(version=inner.version)
     with ThreadPoolExecutor(1) as executor:
-        peer: Any = executor.submit(InnerServer, outer.peer, inner.server_context)
-        client: Any = SSLTransport(outer.client, inner.client_context, "localhost")
+        peer = executor.submit(InnerServer, outer.peer, inner.server_context)
+        client = SSLTransport(outer.client, inner.client_context, "localhost")
         return Pair(client, peer.result())
 
 
 class InnerServer(SSLTransport):
     """The far end of TLS in TLS, with what the states ask of a peer."""
 
-    def __init__(self, outer: ssl.SSLSocket, context: ssl.SSLContext) -> None:
-        def wrap_bio(*args: Any, **options: Any) -> ssl.SSLObject:
+    def __init__(self, outer, context):
+        def wrap_bio(*args, **options):
             return context.wrap_bio(*args[:2], server_side=True)
 
-        super().__init__(outer, SimpleNamespace(wrap_bio=wrap_bio))  # type: ignore[arg-type]
+        super().__init__(outer, SimpleNamespace(wrap_bio=wrap_bio))
         self.family = outer.family
 
-    def send_records(self, *records: bytes) -> None:
+    def send_records(self, *records):
         """Several of the inner layer's records in one of the outer layer's."""
         for record in records:
             self.sslobj.write(record)
         self.socket.sendall(self.outgoing.read())
 
-    def say_goodbye(self) -> None:
+    def say_goodbye(self):
         """Send a close_notify of the inner layer, and wait for none."""
         with contextlib.suppress(ssl.SSLWantReadError):
             self.sslobj.unwrap()
         self.send_records()
 
-    def recv(self, *args: Any) -> bytes:
+    def recv(self, *args):
         try:
             return super().recv(*args)
         finally:
@@ -155,7 +153,7 @@ class InnerServer(SSLTransport):
 
 #: what one process has side by side; eventlet's and gevent's sockets are made by the same functions
 #: in a process of theirs
-KINDS: Dict[str, Kind] = {
+KINDS = {
     "ipv4": Kind(native()),
     "ipv6": Kind(native(socket.AF_INET6)),
     "unix": Kind(native(socket.AF_UNIX), is_tcp=False),
@@ -171,47 +169,47 @@ KINDS: Dict[str, Kind] = {
 GREEN_KINDS = ("ipv4", "unix", "tls1.2", "tls1.3")
 
 
-def _close(pair: Pair) -> None:
+def _close(pair):
     pair.peer.close()
     kernel.wait_readable(pair.client, events=kernel.POLLRDHUP)
 
 
-def _half_close(pair: Pair) -> None:
+def _half_close(pair):
     kernel.shutdown(below(pair.peer), socket.SHUT_WR)
     kernel.wait_readable(pair.client, events=kernel.POLLRDHUP)
 
 
-def _reset(pair: Pair) -> None:
+def _reset(pair):
     if pair.peer.family == socket.AF_UNIX:
         pair.client.sendall(b"\0")  # AF_UNIX knows no RST, but closing with bytes unread
     kernel.reset(below(pair.peer))
     kernel.wait_readable(pair.client, events=0)
 
 
-def _surplus(pair: Pair) -> None:
+def _surplus(pair):
     pair.peer.sendall(REQUEST_TIMEOUT)
     await_delivery(pair)
 
 
-def _surplus_in_tls(pair: Pair) -> None:
+def _surplus_in_tls(pair):
     pair.peer.sendall(ANSWER + REQUEST_TIMEOUT)
     assert pair.client.recv(len(ANSWER)) == ANSWER
 
 
-def _goodbye(pair: Pair) -> None:
+def _goodbye(pair):
     tls_sockets.say_goodbye(below(pair.peer))
     kernel.wait_readable(pair.client, events=kernel.POLLIN)
 
 
-def in_turn(*acts: Callable[[Any], None]) -> Callable[[Any], None]:
+def in_turn(*acts):
     """One thing after the other."""
     return lambda pair: [act(pair) for act in acts] and None
 
 
-def _record(length: int, brought: int) -> Callable[[Pair], None]:
+def _record(length, brought):
     """A record that announces so many bytes and brings so many, which no key fits."""
 
-    def send(pair: Pair) -> None:
+    def send(pair):
         record = b"\x17\x03\x03\x00%c" % length + b"\0" * brought
         _socket.socket.send(layers_of(below(pair.peer)).raw, record)
         await_delivery(pair)
@@ -219,7 +217,7 @@ def _record(length: int, brought: int) -> Callable[[Pair], None]:
     return send
 
 
-def _fatal_alert(pair: Pair) -> None:
+def _fatal_alert(pair):
     # what the client says is garbage, so the server's TLS layer gives up with an alert
     _socket.socket.send(layers_of(below(pair.client)).raw, b"\x17\x03\x03\x00\x20" + b"\0" * 32)
     with contextlib.suppress(ssl.SSLError):
@@ -227,11 +225,11 @@ def _fatal_alert(pair: Pair) -> None:
     kernel.wait_readable(pair.client, events=kernel.POLLIN)
 
 
-def _swallow(pair: Pair) -> None:
+def _swallow(pair):
     swallow(below(pair.peer))
 
 
-def _user_timeout(pair: Pair) -> None:
+def _user_timeout(pair):
     # one byte below TLS that is never acknowledged: the connection is past saving anyway
     _swallow(pair)
     raw = layers_of(below(pair.client)).raw
@@ -240,12 +238,12 @@ def _user_timeout(pair: Pair) -> None:
     kernel.wait_readable(pair.client, 10, events=0)
 
 
-def below(sock: Any) -> Any:
+def below(sock):
     """The socket a state can be made on: under pyOpenSSL's wrapper and the inner TLS."""
     return getattr(sock, "socket", sock)
 
 
-def arm_keepalive(sock: Any, count: int) -> None:
+def arm_keepalive(sock, count):
     """A probe after a second, the shortest there is."""
     raw = layers_of(sock).raw
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -253,7 +251,7 @@ def arm_keepalive(sock: Any, count: int) -> None:
         raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_" + name), value)
 
 
-STATES: Dict[str, State] = {
+STATES = {
     "healthy": State(in_turn(), Verdict.ALIVE, is_usable=True),
     "closed": State(_close, Verdict.CLOSED),
     "half-closed": State(_half_close, Verdict.CLOSED),
@@ -287,7 +285,7 @@ class Seen(NamedTuple):
     timeouts_changed: bool
 
 
-def look(kind: Kind, state: State, timeout: Optional[float], may_consume: bool = True) -> Seen:
+def look(kind, state, timeout, may_consume=True):
     """Bring a new pair into a state, ask for the verdict once, and see if it is still usable."""
     with kind.make(state.tickets) as pair:
         state.enter(pair)
@@ -300,12 +298,12 @@ def look(kind: Kind, state: State, timeout: Optional[float], may_consume: bool =
     return Seen(verdict.value, before[1] - after[1], before[0] != after[0])
 
 
-def _timeouts(sock: Any) -> Tuple[Optional[float], ...]:
+def _timeouts(sock):
     """What the owner has set and what the kernel's socket has: two things where it is green."""
     return below(sock).gettimeout(), RawSocket.gettimeout(layers_of(sock).raw)
 
 
-def converse(pair: Pair) -> None:
+def converse(pair):
     """A request and its answer, whole: what a connection that was kept is for."""
     pair.client.settimeout(5)
     pair.client.sendall(b"ping")

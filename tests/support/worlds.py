@@ -1,13 +1,10 @@
 """Clients under eventlet and gevent: each test of one has a process of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Dict
 
 #: the directory of this module and its neighbours
 SUPPORT = Path(__file__).resolve().parent
@@ -18,13 +15,13 @@ WITH_TESTS = {
 }
 
 
-def beside(*test_files: str) -> Dict[str, str]:
+def beside(*test_files):
     """The same for scripts that import these test files, too."""
     folders = map(os.path.dirname, test_files)
     return {"PYTHONPATH": os.pathsep.join([WITH_TESTS["PYTHONPATH"], *folders])}
 
 
-def in_a_fork(act: Callable[[], Any], then: Callable[[], Any] = lambda: None) -> Any:
+def in_a_fork(act, then=lambda: None):
     """What a function returns in a child, as JSON has it; that does the other, and is gone."""
     ear, mouth = os.pipe()
     child = os.fork()
@@ -43,7 +40,7 @@ def in_a_fork(act: Callable[[], Any], then: Callable[[], Any] = lambda: None) ->
         return json.load(file)
 
 
-def enter(world: str) -> None:
+def enter(world):
     """Monkey patch this process, as the first thing it does: ``eventlet`` or ``gevent``."""
     with warnings.catch_warnings():
         # eventlet speaks of its own future, cryptography of Python 3.8's
