@@ -1,14 +1,20 @@
 """TCP keepalive: taken as a whole, filled in and tightened; at connect, or at the next checkout."""
 
+import ctypes
 import functools
 import importlib.util
-import json
+import os
+import shutil
 import socket
+import subprocess
+import threading
+import time
 from types import SimpleNamespace
 
 import keystoneauth1.session
 import pytest
 import requests
+import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -180,74 +186,58 @@ def test_macos_has_another_name_for_the_idle_time(monkeypatch):
     assert there._OPTIONS == (0x10, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
 
 
-#: what a script begins with that has a network of its own
-OWN_NETWORK = """
-    import ctypes, json
-    from stalepool_testing import Unavailable
-
+def have_a_network_of_its_own():
     if ctypes.CDLL(None).unshare(0x40000000):  # CLONE_NEWNET, linux/sched.h
-        raise Unavailable("a network namespace")
-"""
+        raise testing.Unavailable("a network namespace")
 
-SLOW_SYSTEM = """
-    import os, socket
-    from stalepool.settings import Settings
-    from stalepool.sockets import keepalive, layers
 
+def arm_where_the_system_is_slow():
+    have_a_network_of_its_own()
     path = "/proc/sys/net/ipv4/tcp_keepalive_time"
     if not os.access(path, os.W_OK):
-        raise Unavailable("the settings of a network namespace")
+        raise testing.Unavailable("the settings of a network namespace")
     with open(path, "w") as idle_s:
         idle_s.write("40000")
     with socket.socket() as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
         keepalive.apply_policy(layers.layers_of(sock), Settings(keepalive="respect"))
-        print(json.dumps(keepalive.read(layers.layers_of(sock))))
-"""
+        return keepalive.read(layers.layers_of(sock))
 
 
-def test_the_systems_idle_time_is_longer_than_can_be_set(run_python):
+def test_the_systems_idle_time_is_longer_than_can_be_set(call_python):
     """Which is 32767 s, tcp(7). The application has set a number of probes alone."""
-    assert run_python(OWN_NETWORK + SLOW_SYSTEM) == [40000, 75, 4]
+    assert call_python(arm_where_the_system_is_slow) == [40000, 75, 4]
 
 
-#: argv: the settings
-AWAY = """
-    import shutil, subprocess, sys, threading, time
-
-    import stalepool
-    import urllib3
-    from stalepool_testing import FaultServer
-
+def post_while_this_machine_cannot_send(chosen):
     def ip(command):
         subprocess.check_call(["ip", *command.split()])
 
+    have_a_network_of_its_own()
     if shutil.which("ip") is None:
-        raise Unavailable("the command ip")
+        raise testing.Unavailable("the command ip")
     ip("link set lo up")
     # the rule of local addresses comes first, and does not let others come before it
     ip("rule add pref 10 lookup local")
     ip("rule del pref 0")
-    stalepool.install(**json.loads(sys.argv[1]))
-    with FaultServer() as server:
-        pool = urllib3.HTTPConnectionPool("127.0.0.1", server.port, timeout=60, retries=False)
-        assert pool.request("GET", "/").status == 200
+    stalepool.install(**chosen)
+    with FaultServer() as server, pool_for(server, timeout=60) as pool:
+        assert get(pool) == 200
         ip("rule add pref 5 prohibit")
         time.sleep(22)
         threading.Timer(3, ip, ["rule del pref 5"]).start()
         try:
-            print(pool.request("POST", "/", body=b"x").status)
+            return pool.request("POST", "/", body=b"x").status
         except urllib3.exceptions.HTTPError as error:
-            print(json.dumps(type(error).__name__))
-"""
+            return type(error).__name__
 
 
 @pytest.mark.slow
-def test_this_machine_cannot_send_for_a_while(run_python):
+def test_this_machine_cannot_send_for_a_while(call_python):
     """Its probes count as retries of the request. With 17 of them it would be lost at once."""
     dense = {"keepalive_interval_s": 1, "keepalive_count": 127}
-    run = functools.partial(run_python, OWN_NETWORK + AWAY)
-    plays = [functools.partial(run, json.dumps(each)) for each in ({"enabled": False}, {}, dense)]
+    run = functools.partial(call_python, post_while_this_machine_cannot_send)
+    plays = [functools.partial(run, each) for each in ({"enabled": False}, {}, dense)]
     assert side_by_side(plays) == [200, 200, "ReadTimeoutError"]
 
 
