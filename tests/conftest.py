@@ -120,17 +120,19 @@ def of_a_child(words, env=None, **options):
 def run_python():
     """Runs a script in a fresh interpreter, and returns what it printed last, as JSON.
 
-    Warnings are errors there, too, and a traceback fails the test. It imports what tests import,
-    and is green from its first line on if ``world`` is eventlet or gevent.
+    Warnings are errors there, too, and a traceback fails the test; so does whatever else it says
+    on stderr, unless it ``complains``. It imports what tests import, and is green from its first
+    line on if ``world`` is eventlet or gevent. The other options are those of :func:`child`.
     """
 
-    def run(script, *args, world="threads", env=None, flags=()):
+    def run(script, *args, world="threads", env=None, flags=(), complains=False, **options):
         green = "" if world == "threads" else "from worlds import enter; enter(%r)\n" % world
         words = ["-Werror", "-Wignore::DeprecationWarning", *flags, "-c"]
         script = green + textwrap.dedent(script)
-        done = child(*words, script, *args, env={**WITH_TESTS, **(env or {})})
+        done = child(*words, script, *args, env={**WITH_TESTS, **(env or {})}, **options)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr, done.stderr
+        assert complains or done.stderr == ""
         last = done.stdout.strip().splitlines()[-1:]
         return json.loads(last[0]) if last else None
 

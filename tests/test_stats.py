@@ -121,7 +121,7 @@ def look_after_a_fork():
 
 
 def test_a_child_starts_from_zero(call_python):
-    parent, child, later = call_python(look_after_a_fork)
+    parent, child, later = call_python(look_after_a_fork, complains=True)
     assert parent["pid"] == parent["own_pid"] != child["pid"] == child["own_pid"]
     assert [seen["totals"]["keepalive_armed"] for seen in (parent, child)] == [1, 0]
     known = [seen["origins"]["http://a:1"]["knowledge"] for seen in (parent, child)]

@@ -243,7 +243,8 @@ AT_ONCE = "from stalepool import status_file as f; f.INTERVAL_S = f.INTERVAL_RAT
 def test_no_file_is_left_and_no_request_fails(script, tmp_path, place, run_python):
     here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
     with FaultServer() as server:
-        run_python(script, server.port, env=here, flags=("-B",))  # -B: Python's own files
+        # -B: Python's own files
+        run_python(script, server.port, env=here, flags=["-B"], complains=True)
         assert len(server.journal) == 2
     assert list(tmp_path.glob("*/*")) == []
 

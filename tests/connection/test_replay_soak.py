@@ -15,10 +15,8 @@ import urllib3
 
 import stalepool
 import stalepool_testing as testing
-from conftest import child
 from replay_tools import BODIES, ECHO, IDEMPOTENT, METHODS, NON_IDEMPOTENT
 from stalepool_testing import TLS, FaultServer, HalfStatusLine, Respond, echo
-from worlds import beside
 
 GREEN_THREADS = 100
 CONNECTIONS = 60  # fewer than threads: connections go from hand to hand
@@ -38,10 +36,6 @@ FAULTS = [
 ]
 #: errors as ever, whatever the method: only where an error is allowed
 FATAL_FAULTS = [testing.HalfAnswer(), HalfStatusLine(), HalfStatusLine(reset=True)]
-
-#: eventlet leaves a TLS socket whose handshake failed to its finalizer, which closes it and warns.
-#: Descriptors that stay open are counted in the client itself
-WARNINGS = ("-Werror", "-Wignore::DeprecationWarning", "-Wignore:unclosed:ResourceWarning")
 
 
 class PickFault(testing.AnswerStep):
@@ -68,17 +62,9 @@ class PickFault(testing.AnswerStep):
 
 # -- the client, in a process that is green --------------------------------------------------------
 
-CLIENT = """
-import sys
-from worlds import enter
-enter("eventlet")
-import test_replay_soak
-test_replay_soak.run_client(*sys.argv[1:])
-"""
-
 
 def run_client(requests, ca_path, *urls):
-    """Print ``lost``: idempotent requests without an answer. ``wrong``: answers to another request.
+    """``lost``: idempotent requests without an answer. ``wrong``: answers to another request.
     ``failed``: ids of the others that ended in an error. ``left_over``: descriptors, green threads
     and the hub's listeners that were not there before.
     """
@@ -103,7 +89,7 @@ def run_client(requests, ca_path, *urls):
 
     def green_thread(number):
         chance = random.Random("seed-%d" % number)
-        for count in range(int(requests) // GREEN_THREADS):
+        for count in range(requests // GREEN_THREADS):
             pool = pools[chance.random() < TLS_IN_A_HUNDRED / 100]
             one_request(pool, chance.choice(METHODS), "%d-%d" % (number, count))
             eventlet.sleep(chance.expovariate(500))
@@ -115,10 +101,11 @@ def run_client(requests, ca_path, *urls):
     threads = [eventlet.spawn(green_thread, number) for number in range(GREEN_THREADS)]
     while threads:
         threads.pop().wait()
-    found["counters"] = stalepool.snapshot()["totals"]
+    snapshot = stalepool.snapshot()
+    found.update(counters=snapshot["totals"], fallbacks=snapshot["fallbacks"])
     while pools:
         pools.pop().close()
-    print(json.dumps({**found, "left_over": present() - before}))
+    return {**found, "left_over": present() - before}
 
 
 def present():
@@ -138,16 +125,19 @@ def present():
 
 @pytest.mark.slow
 @pytest.mark.timeout(LONGEST_S)
-def test_soak(request):
+def test_soak(request, call_python):
     plain, encrypted = servers = [FaultServer(default=PickFault(), tls=t) for t in (None, TLS())]
     with plain, encrypted:
         words = [request.config.getoption("--soak"), TLS().ca_path, plain.url, encrypted.url]
-        env = {**beside(__file__), "STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S": "0.2"}
-        done = child(*WARNINGS, "-c", CLIENT, *words, env=env, timeout=LONGEST_S)
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        report = json.loads(done.stdout)
+        # eventlet leaves a TLS socket whose handshake failed to its finalizer, which closes it and
+        # warns. Descriptors that stay open are counted in the client itself
+        flags = ["-Wignore:unclosed:ResourceWarning"]
+        settings = {"STALEPOOL_NONIDEMPOTENT_MAX_IDLE_S": "0.2"}
+        options = {"world": "eventlet", "env": settings, "flags": flags, "timeout": LONGEST_S}
+        report = call_python(run_client, *words, **options)
     # every idempotent request answered, no answer given to another; nothing is left over
     assert (report["lost"], report["wrong"], report["left_over"]) == ([], [], {})
+    assert report["fallbacks"] == {}
     # no other one processed twice, and each that was answered processed
     entries = [entry for server in servers for entry in server.journal]
     arrived = [entry for entry in entries if entry.method in NON_IDEMPOTENT]

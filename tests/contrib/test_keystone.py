@@ -17,7 +17,7 @@ def test_without_wrapt_there_is_no_warning(run_python):
         (left_out,) = seen["unpatched"]
         assert left_out == "keystoneauth1.session.Session.request: could not be patched"
     """
-    run_python(script, flags=["-Wignore"])
+    run_python(script, flags=["-Wignore"], complains=True)
 
 
 def test_it_is_said_once_a_process(run_python):

@@ -60,4 +60,4 @@ def test_a_urllib3_that_cannot_be_patched(run_python):
             with stalepool_on():
                 pass
     """
-    run_python(script)
+    run_python(script, complains=True)
