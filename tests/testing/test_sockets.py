@@ -5,6 +5,9 @@ import os
 import shutil
 import socket
 import ssl
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +16,7 @@ import conftest
 import stalepool_testing as testing
 from pools import pool_for
 from socket_states import converse
-from stalepool_testing import FaultServer, Unavailable, into_pool, kernel, wait_readable
+from stalepool_testing import TLS, FaultServer, Unavailable, into_pool, kernel, wait_readable
 from stalepool_testing.kernel import POLLERR, POLLHUP, POLLIN, POLLRDHUP
 from stalepool_testing.sockets import REQUEST_TIMEOUT
 
@@ -152,42 +155,38 @@ def test_key_update():
         assert pair.client.recv(100) == b"after the update\n"
 
 
-def test_certificates_need_trustme_and_go_with_the_process(run_python):
-    script = r"""
-        import json, os, sys
-        import pytest
-        from stalepool_testing import TLS
-        sys.modules["trustme"] = None
-        with pytest.raises(ImportError, match=r"stalepool\[testing\]"):
-            TLS()
-        del sys.modules["trustme"]
-        paths = [TLS().ca_path, TLS("TLSv1.2").cert_path]
-        if os.fork() == 0:
-            raise SystemExit  # a child's orderly exit leaves them alone
-        os.wait()
-        assert all(map(os.path.exists, paths))
-        print(json.dumps(paths))
-    """
-    paths = run_python(script)
+def make_certificates():
+    sys.modules["trustme"] = None
+    with pytest.raises(ImportError, match=r"stalepool\[testing\]"):
+        TLS()
+    del sys.modules["trustme"]
+    paths = [TLS().ca_path, TLS("TLSv1.2").cert_path]
+    if os.fork() == 0:
+        raise SystemExit  # a child's orderly exit leaves them alone
+    os.wait()
+    assert all(map(os.path.exists, paths))
+    return paths
+
+
+def test_certificates_need_trustme_and_go_with_the_process(call_python):
+    paths = call_python(make_certificates)
     assert len(paths) == 2 and not any(map(os.path.exists, paths))
 
 
-def test_threads_that_start_together_have_one_authority(run_python):
+def count_authorities():
+    together = threading.Barrier(6)
+
+    def authority(_):
+        together.wait()
+        return TLS().client_context.get_ca_certs(binary_form=True)[0]
+
+    with ThreadPoolExecutor(6) as executor:
+        return len(set(executor.map(authority, range(6))))
+
+
+def test_threads_that_start_together_have_one_authority(call_python):
     """In a process without forks: a child of one that had threads may wait for their locks."""
-    script = """
-        import threading
-        from concurrent.futures import ThreadPoolExecutor
-        from stalepool_testing import TLS
-
-        together = threading.Barrier(6)
-        def authority(_):
-            together.wait()
-            return TLS().client_context.get_ca_certs(binary_form=True)[0]
-
-        with ThreadPoolExecutor(6) as executor:
-            print(len(set(executor.map(authority, range(6)))))
-    """
-    assert run_python(script) == 1
+    assert call_python(count_authorities) == 1
 
 
 def test_into_pool_keeps_what_is_there_below():

@@ -2,23 +2,23 @@
 
 from stalepool_testing import FaultServer
 
-SCRIPT = """
-import json, sys
-from stalepool.cli.demo import worker
-worker.SECONDS, worker.CLIENTS, worker.BUSY, worker.PAUSE_S = 0.2, 2, 1, (0.01, 0.02)
-print(json.dumps(worker.run(sys.argv[1])))
-"""
+
+def run_for_a_moment(url):
+    from stalepool.cli.demo import worker
+
+    worker.SECONDS, worker.CLIENTS, worker.BUSY, worker.PAUSE_S = 0.2, 2, 1, (0.01, 0.02)
+    return worker.run(url)
 
 
-def test_what_it_finds(run_python):
+def test_what_it_finds(call_python):
     with FaultServer() as server:
-        found = run_python(SCRIPT, server.url, world="eventlet")
+        found = call_python(run_for_a_moment, server.url, world="eventlet")
         asked = len(server.journal)
     assert found["requests"] == asked - 2 > 0, "the first one of each client does not count"
     assert (found["failures"], found["detail"]) == (0, "")
 
 
-def test_clients_that_never_come_as_far_as_their_pools_say_why(run_python):
-    found = run_python(SCRIPT, "http://127.0.0.1:1", world="eventlet")
+def test_clients_that_never_come_as_far_as_their_pools_say_why(call_python):
+    found = call_python(run_for_a_moment, "http://127.0.0.1:1", world="eventlet")
     assert (found["requests"], found["failures"]) == (0, 0)
     assert "111" in found["detail"] and " at 0x" not in found["detail"]
