@@ -49,21 +49,21 @@ def run_client(call_python):
 
 def family(url, ca_path, who):
     """A worker that is forked at once, and later a child, which has one of its own."""
-    pool = open_pool(url, ca_path)
-    ask, fork = asked_of(pool), functools.partial(in_a_fork, then=pool.close)
-    worker = fork(lambda: [ask("/worker/1"), ask("/worker/2"), verdicts()])
-    if who == "shim later":
-        stalepool.uninstall()
-    ask("/parent/1")
-    if who == "shim later":
-        stalepool.install(**CHECKOUT_ALONE)
+    with open_pool(url, ca_path) as pool:
+        ask, fork = asked_of(pool), functools.partial(in_a_fork, then=pool.close)
+        worker = fork(lambda: [ask("/worker/1"), ask("/worker/2"), verdicts()])
+        if who == "shim later":
+            stalepool.uninstall()
+        ask("/parent/1")
+        if who == "shim later":
+            stalepool.install(**CHECKOUT_ALONE)
 
-    def child():
-        first = ask("/child/1")
-        grandchild = fork(lambda: [ask("/grandchild/1"), verdicts()])
-        return [first, grandchild, ask("/child/2"), verdicts()]
+        def child():
+            first = ask("/child/1")
+            grandchild = fork(lambda: [ask("/grandchild/1"), verdicts()])
+            return [first, grandchild, ask("/child/2"), verdicts()]
 
-    return [worker, fork(child), ask("/parent/2"), ask("/parent/3"), verdicts()]
+        return [worker, fork(child), ask("/parent/2"), ask("/parent/3"), verdicts()]
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_each_has_its_own(run_client, who, world, version):
 
 
 def fork_beside_unread_tickets(url, ca_path):
-    pool = open_pool(url, ca_path)
-    ask = asked_of(pool)
-    context = ssl.create_default_context(cafile=ca_path)
-    bare = socket.create_connection((pool.host, pool.port))
-    into_pool(pool, context.wrap_socket(bare, server_hostname="localhost"))
-    await_arrival(pool)
-    child = in_a_fork(lambda: [ask("/child/1"), verdicts()], then=pool.close)
-    return [child, ask("/parent/1"), verdicts()]
+    with open_pool(url, ca_path) as pool:
+        ask = asked_of(pool)
+        context = ssl.create_default_context(cafile=ca_path)
+        bare = socket.create_connection((pool.host, pool.port))
+        into_pool(pool, context.wrap_socket(bare, server_hostname="localhost"))
+        await_arrival(pool)
+        child = in_a_fork(lambda: [ask("/child/1"), verdicts()], then=pool.close)
+        return [child, ask("/parent/1"), verdicts()]
 
 
 def test_the_child_reads_nothing_of_the_parents(run_client):
