@@ -7,9 +7,7 @@ each request, and what the tool recorded of it.
 import importlib
 import json
 import os
-import re
 
-from errors import links
 from tracers.tools import TOOLS
 
 #: what is done in which order; the client is imported last, where it is not named
@@ -33,6 +31,7 @@ def main(name, order, url, ca_path):
         else:
             importlib.import_module(tool.client if step == "client" else step)
     import stalepool
+    from oracle import describe_error
 
     ask = {"urllib3": with_urllib3, "requests": with_requests}[tool.client](url, ca_path)
 
@@ -45,7 +44,7 @@ def main(name, order, url, ca_path):
                 try:
                     came = ask(method, "/%s/%s" % (round_name, path))
                 except Exception as error:
-                    came = describe(error)
+                    came = describe_error(error)
             found[path] = (came, list(seen))
         return found
 
@@ -76,9 +75,3 @@ def with_requests(url, ca_path):
     return lambda method, path: (
         session.request(method, url + path, data=BODIES[method], timeout=20.0).status_code
     )
-
-
-def describe(error):
-    """Name an exception and those behind it, as stock's can be compared with ours."""
-    said = [(type(each).__name__, re.sub(r"0x[0-9a-f]+", "0x", str(each))) for each in links(error)]
-    return ["%s: %s" % each for each in said]
