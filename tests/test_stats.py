@@ -12,8 +12,7 @@ import stalepool
 from delayed_answers import kernel_says
 from pools import DEFAULTS, counters, end_while_idle, get, serving, shim, stock
 from replay_tools import after_checkout, have, prime, reused, send, side_by_side
-from stalepool import fallback, stats
-from stalepool import status as status_of_process
+from stalepool import fallback, stats, status
 from stalepool.connection.state import find
 from stalepool.sockets.verdict import Verdict
 from stalepool.stats import Knowledge
@@ -110,7 +109,7 @@ def look_after_a_fork():
     """The snapshots of a process, of its child, and of that after a fallback of its own."""
 
     def look():
-        return dict(stalepool.snapshot(), own_pid=os.getpid(), due_at=status_of_process.due_at)
+        return dict(stalepool.snapshot(), own_pid=os.getpid(), due_at=status.due_at)
 
     stats.origin("http://a:1").armed.tick()
     stats.origin("http://a:1").knowledge.note_answered()
@@ -157,9 +156,9 @@ def test_a_connection_has_gone_for_one_of_a_closed_set():
 @pytest.mark.usefixtures("small_reads")
 def test_an_answer_of_another_request_over_tls():
     """It lies in the TLS layer, and urllib3 alone hands it to whoever comes next."""
-    for who, status, saved in (stock(), 408, {}), (shim(**DEFAULTS), 200, {"kept_off": 1}):
+    for who, second, saved in (stock(), 408, {}), (shim(**DEFAULTS), 200, {"kept_off": 1}):
         with who, serving([SurplusWithAnswer()], tls="TLSv1.3") as (server, pool):
-            assert [get(pool), get(pool)] == [200, status]
+            assert [get(pool), get(pool)] == [200, second]
             assert saved.items() <= counters(server).get("saved", {}).items()
 
 
