@@ -33,7 +33,6 @@ from stalepool import runtime, stats
 from stalepool.connection import fresh_socket, replay
 from stalepool.connection.state import Request, find
 from stalepool.sockets import tcp_info
-from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, Respond, Silence, kernel
 
 SETTINGS = {"replay": "idempotent", "silence_s": 1}
@@ -318,7 +317,7 @@ def test_the_end_of_a_silent_one_is_not_that_of_its_request(status):
     is_sent, ask = threading.Event(), tcp_info.ask
 
     def say(layers):
-        return ask(layers) if is_sent.is_set() else TcpInfo(**{**SILENT, **LOST})
+        return ask(layers) if is_sent.is_set() else SILENT._replace(**LOST)
 
     def answer(request):
         if len(server.journal.connections) == 1:
@@ -349,7 +348,7 @@ def test_the_end_of_a_suspect_one_closes_the_socket_that_was_opened_beside_it():
         is_first = request.path == "/wanted" and len(server.journal.connections) == 1
         return Silence() if is_first else ECHO
 
-    ask, suspect = tcp_info.ask, TcpInfo(**{**SILENT, "probes": 1})
+    ask, suspect = tcp_info.ask, SILENT._replace(probes=1)
     with shim_with_replay(), serving(answer) as (server, pool):
         prime(pool)
         old, sock = server.channels[0], weakref.ref(pooled_connection(pool).sock)

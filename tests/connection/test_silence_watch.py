@@ -21,7 +21,6 @@ from stalepool.connection.state import CHECKED, Request, find
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of
-from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import Close
 
 WAIT_S = 3.0
@@ -101,7 +100,7 @@ def watched(case, pool):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_what_the_kernel_says(case):
-    infos = [None if said is None else TcpInfo(**{**SILENT, **said}) for said in case.said]
+    infos = [None if said is None else SILENT._replace(**said) for said in case.said]
     is_dead, ask = False, tcp_info.ask
     with shim(replay="idempotent"), serving() as (_, pool), watched(case, pool) as watch:
         old = watch.sock
@@ -128,7 +127,7 @@ def test_only_the_fresh_socket_is_probed_more_often(has_answered_one):
             old, watch.knowledge.answers_probes = layers_of(watch.sock), has_answered_one
             ask = tcp_info.ask
             before = keepalive.read(old)
-            said = [TcpInfo(**{**SILENT, "probes": number}) for number in (3, 3, 4, 4, 4)]
+            said = [SILENT._replace(probes=number) for number in (3, 3, 4, 4, 4)]
             with breaks("TCP_INFO", by=lambda layers: said.pop(0) if said else ask(layers)):
                 assert not watch.finds_the_peer_dead()
                 probed = keepalive.read(layers_of(watch.replay.sock))

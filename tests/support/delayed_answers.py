@@ -12,18 +12,17 @@ from stalepool.sockets.tcp_info import TcpInfo
 from stalepool_testing import AnswerStep, BlackHole
 
 #: what the kernel says of a peer that has been silent for four seconds
-SILENT = {
-    **dict.fromkeys(TcpInfo._fields, 0),
+SILENT = TcpInfo(**dict.fromkeys(TcpInfo._fields, 0))._replace(
     **{"state": 1, "snd_wnd": 1000, "is_whole": True, "last_data_sent_ms": 4000},
     **{"last_data_recv_ms": 4000, "last_ack_recv_ms": 4000},
-}
+)
 #: and has not acknowledged the request
 LOST = {"unacked": 1, "retransmits": 4}
 
 
 def kernel_says(**facts):
     """Of every socket, beside :data:`SILENT`; a context manager."""
-    return breaks("TCP_INFO", by=lambda _: TcpInfo(**{**SILENT, **facts}))
+    return breaks("TCP_INFO", by=lambda _: SILENT._replace(**facts))
 
 
 def nothing_is_acknowledged():
