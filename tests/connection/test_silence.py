@@ -18,7 +18,6 @@ import pytest
 from urllib3.exceptions import HTTPError
 
 import stalepool_testing as testing
-from delayed_answers import ReadThenBlackHole
 from pools import DEFAULTS, counters, get, pool_for, pooled_connection, shim
 from replay_tools import side_by_side, wrong
 from stalepool.sockets import keepalive
@@ -184,6 +183,15 @@ def idle_behind_a_filter(server, count):
         interval_s = keepalive.read(layers_of(pooled_connection(pool).sock)).interval_s
         on = [entry.connection for entry in server.journal]
         return {**seen, "on": on, "interval_s": interval_s}
+
+
+class ReadThenBlackHole(AnswerStep):
+    keeps_connection = False
+
+    def answer(self, exchange):
+        exchange.process()
+        testing.BlackHole().idle(exchange.channel)
+        testing.BlackHole().afterwards(exchange.channel)
 
 
 def acknowledged_and_dead(method="GET", tls=None, timeout_s=LIMIT_S):

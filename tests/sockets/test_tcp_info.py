@@ -7,8 +7,9 @@ import pytest
 
 import stalepool_testing as testing
 from breaks import breaks
-from socket_states import arm_keepalive, converse
-from stalepool.sockets import layers, tcp_info
+from socket_states import converse
+from stalepool.settings import Settings
+from stalepool.sockets import keepalive, layers, tcp_info
 from stalepool_testing import kernel
 
 
@@ -110,5 +111,6 @@ def test_an_answered_probe_shows_in_the_times():
     with testing.healthy() as pair:
         converse(pair)
         assert not info_of(pair).has_answered_a_probe(1)
-        arm_keepalive(pair.client, count=9)
+        # a probe after a second, the shortest there is
+        keepalive.apply_policy(layers.layers_of(pair.client), Settings(keepalive_idle_s=1))
         assert wait_until(pair, lambda info: info.has_answered_a_probe(1)).probes == 0

@@ -9,7 +9,7 @@ from breaks import breaks
 from pools import counters, pooled_connection, serving, shim
 from replay_tools import ECHO, prime
 from stalepool.sockets.tcp_info import TcpInfo
-from stalepool_testing import AnswerStep, BlackHole
+from stalepool_testing import AnswerStep
 
 #: what the kernel says of a peer that has been silent for four seconds
 SILENT = TcpInfo(**dict.fromkeys(TcpInfo._fields, 0))._replace(
@@ -73,15 +73,3 @@ def sent_twice(answer, first_status=200, outcome="failed", **options):
         assert counters(server)["replays"] == {outcome: 1}
         # one that was answered is not
         assert counters(server)["gone"] == ({"silent_in_request": 1} if outcome == "ok" else {})
-
-
-@dataclass(frozen=True)
-class ReadThenBlackHole(AnswerStep):
-    """Reads the request and acts on it; from then on nothing arrives. Acknowledged, processed."""
-
-    keeps_connection = False
-
-    def answer(self, exchange):
-        exchange.process()
-        BlackHole().idle(exchange.channel)
-        BlackHole().afterwards(exchange.channel)

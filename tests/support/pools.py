@@ -21,9 +21,6 @@ DEFAULTS = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_id
 #: all that may act on a request
 EVERYTHING = {"replay": "idempotent", "presend_check": True, "nonidempotent_max_idle_s": 1}
 
-#: of a certificate for an IP address, these cannot tell it in a tunnel or in brackets
-VERIFIES_NAMES_ALONE = urllib3.__version__ in ("1.26.5", "1.26.6")
-
 
 def forget_what_was_counted():
     """Counters at zero, and nothing learnt of any origin."""

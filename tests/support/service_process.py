@@ -60,13 +60,6 @@ class Started(subprocess.Popen):
 WAIT = "\nprint('ready', *globals().get('said', ()), flush=True)\nsys.stdin.read()\n"
 
 
-def is_running(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def this_process(**facts):
     """This process, as ``stalepool status`` knows it by its file."""
     seen = {"written_at": time.time(), "start_ticks": 1, **stalepool.snapshot(), **facts}

@@ -151,8 +151,7 @@ class InnerServer(SSLTransport):
             self.send_records()  # an alert, which urllib3's client would leave unsent
 
 
-#: what one process has side by side; eventlet's and gevent's sockets are made by the same functions
-#: in a process of theirs
+#: what one process has side by side
 KINDS = {
     "ipv4": Kind(native()),
     "ipv6": Kind(native(socket.AF_INET6)),
@@ -166,7 +165,6 @@ KINDS = {
     "tls-in-tls1.2": Kind(tls_in_tls, "TLSv1.2"),
     "tls-in-tls1.3": Kind(tls_in_tls, "TLSv1.3"),
 }
-GREEN_KINDS = ("ipv4", "unix", "tls1.2", "tls1.3")
 
 
 def _close(pair):
@@ -241,14 +239,6 @@ def _user_timeout(pair):
 def below(sock):
     """The socket a state can be made on: under pyOpenSSL's wrapper and the inner TLS."""
     return getattr(sock, "socket", sock)
-
-
-def arm_keepalive(sock, count):
-    """A probe after a second, the shortest there is."""
-    raw = layers_of(sock).raw
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in ("KEEPIDLE", 1), ("KEEPINTVL", 1), ("KEEPCNT", count):
-        raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, "TCP_" + name), value)
 
 
 STATES = {

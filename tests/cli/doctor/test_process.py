@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from conftest import child_that_stays
-from service_process import is_running
 from stalepool.cli.doctor import process
 from stalepool_testing.kernel import wait_until
 
@@ -24,6 +23,13 @@ import urllib3
 open(sys.argv[1], "w").write("%d %d %d" % (os.getppid(), os.getpid(), child.pid))
 time.sleep(600)
 """
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_services_worker_is_judged_and_all_that_it_has_started_is_ended(tmp_path, monkeypatch):
