@@ -19,24 +19,17 @@ from stalepool_testing import CloseAfter, ResetAfter
 THREADS, REQUESTS = 16, 13
 
 
-@pytest.fixture
-def many_switches():
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-4)
-    yield
-    sys.setswitchinterval(before)
-
-
 def serve(request):
     """Two of thirteen answers are the last on their connection, which nobody announces."""
     number = int(request.path.partition("-")[2])
     return {5: [ECHO, CloseAfter(0)], 9: [ECHO, ResetAfter(0)]}.get(number % REQUESTS, ECHO)
 
 
-@pytest.mark.usefixtures("many_switches")
 @pytest.mark.parametrize("version", lanes.first(1, ["TLSv1.3", None]))
-def test_sixteen_threads_at_one_pool(monkeypatch, version):
+def test_sixteen_threads_at_one_pool(monkeypatch, version, request):
     """No count is lost, no verdict doubled, and no request rides on another thread's connection."""
+    request.addfinalizer(functools.partial(sys.setswitchinterval, sys.getswitchinterval()))
+    sys.setswitchinterval(1e-4)
     # counted beside the shim, too; to append is one step on every build
     asked = []
     replayed = []
