@@ -30,13 +30,10 @@ def test_a_setting_that_is_wrong(monkeypatch):
     assert facts.of_machine()["settings"].startswith("STALEPOOL_MODE='activ' is not accepted")
 
 
-def test_where_stalepool_run_refuses(monkeypatch, tmp_path):
+def test_where_stalepool_run_works_and_where_it_refuses(monkeypatch, tmp_path):
+    assert facts.of_environment()["start"]["is_injectable"] is True
     monkeypatch.setattr(inject, "INJECT_DIR", tmp_path)
     assert facts.of_environment()["start"]["is_injectable"] is False
-
-
-def test_where_stalepool_run_works():
-    assert facts.of_environment()["start"]["is_injectable"] is True
 
 
 def test_a_library_that_only_has_the_name(tmp_path, environment):
