@@ -102,6 +102,8 @@ REFUSED = [
     ("precondition", {"method": "PUT", "target": "/v1/kv/a?dc=b&cas=7"}),
     ("precondition", {"method": "DELETE", "target": "/v1/kv/a?cas=7"}),
     ("precondition", {"method": "PUT", "target": "/v1/kv/a?release=id"}),
+    ("precondition", {"method": "DELETE", "target": "/v1/AUTH_a?bulk-delete"}),
+    ("precondition", {"method": "DELETE", "target": "/v1/AUTH_a/c/o?multipart-manifest=delete"}),
     ("dialogue", {"headers": ["Expect: 100-continue"]}),
     ("dialogue", {"headers": ["Upgrade: h2c"]}),
     ("dialogue", {"headers": ["Transfer-Encoding: chunked"], "phase": SENDING}),
