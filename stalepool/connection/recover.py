@@ -44,7 +44,9 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
                 first = response.fp.peek(1)
             except failure.socket_errors() as caught:
                 error = caught
-        first = _read_from(response, _last_answer(watch, first, error)) or first
+        clear_tls_errors(watch.sock, error)
+        file = _after_an_answer(watch, first) if first else _after_an_end(watch, error)
+        first = _read_from(response, file) or first
         if first:
             drop_frames(error)
             return first
@@ -70,22 +72,26 @@ def restore_timeout(response: Any, request: Request) -> None:
     request.wait_s = None
 
 
-def _last_answer(watch: Watch, first: bytes, error: Optional[BaseException]) -> Any:
-    """Await the answer to a replay, once the old connection has answered or ended. Yields.
+def _after_an_answer(watch: Watch, first: bytes) -> Any:
+    """Await the answer to a replay if the old one may be a refusal due to that. Yields.
 
-    After a refusal that may be due to the second sending, the answer to that has as long again.
-    After an end the request is replayed, unless it has been.
+    :param first: what was read on the old connection. The answer to the replay has as long again.
+    :returns: the file object of the fresh socket; None if the old answer is the caller's.
+    """
+    request, second = watch.request, watch.replay
+    if not second.is_under_way or status_of(first) not in REFUSE_ONE_OF_TWO:
+        return None
+    limit_s = shorter(monotonic() - request.sent_at, request.left_s)
+    return second.answer(limit_s, is_last=False)
 
-    :param first: what was read on the old connection; if nothing, ``error`` is what was raised.
+
+def _after_an_end(watch: Watch, error: Optional[BaseException]) -> Any:
+    """Await the answer to a replay, which is sent now unless it has been. Yields.
+
+    :param error: what reading the old connection raised, if anything.
     :returns: the file object of the fresh socket; None if there is no replay, or no answer to it.
     """
     request, second = watch.request, watch.replay
-    clear_tls_errors(watch.sock, error)
-    if first:
-        if not (second.is_under_way and status_of(first) in REFUSE_ONE_OF_TWO):
-            return None
-        limit_s = shorter(monotonic() - request.sent_at, request.left_s)
-        return second.answer(limit_s, is_last=False)
     if second.is_under_way:
         is_sent = failure.has_ended(watch.sock, error)
     else:
