@@ -24,7 +24,7 @@ REASONS = {
     "requests_unseen": "a subclass or wrapper does not call HTTPConnection.send; no replays for it",
     "send_failed": "a request could not be prepared; urllib3 sends it alone",
     "answer_failed": "waiting for an answer failed; urllib3 reads the answer alone",
-    "keepalive_failed": "TCP keepalive could not be armed",
+    "keepalive_failed": "TCP keepalive could not be armed, or no probe be sent",
     "connect_failed": "unexpected error around a connect; a refused one is not tried again",
     "fresh_socket_failed": "unexpected error while a second socket was opened; the old one stays",
     "replay_failed": "unexpected error while a replay was made; the caller gets the first error",

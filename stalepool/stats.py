@@ -137,11 +137,11 @@ class Knowledge:
             self.untrue_limit_s, self._outlived = max(limit_s, self.untrue_limit_s), 0
 
     def stop_moves(self) -> None:
-        """Stop moves for a while, since one begins: it may fail, be slow, or lose its request."""
+        """Stop moves near an idle limit for a while: one begins, and may lose its request."""
         self._moves_stopped_until = monotonic() + NO_MOVES_FOR_S
 
     def resume_moves(self) -> None:
-        """Make moves again: a moved request was answered well."""
+        """Permit moves near an idle limit again: the moved request was answered well."""
         self._moves_stopped_until = 0.0
 
     def note_move(self) -> None:
@@ -160,11 +160,13 @@ class Knowledge:
 
     def as_dict(self) -> Dict[str, Any]:
         probes = "answered" if self.answers_probes else "unknown"
+        stopped_for_s = self.moves_stopped_for_s
         return {
             "has_answered": self.has_answered,
             "keepalive_probes": "swallowed" if self.swallows_probes else probes,
             "observed_idle_limit_s": self.observed_idle_limit_s,
-            "moves_stopped_for_s": self.moves_stopped_for_s,
+            # in the first second a move is under way
+            "moves_stopped_for_s": stopped_for_s if stopped_for_s < NO_MOVES_FOR_S else 0,
         }
 
 

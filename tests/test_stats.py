@@ -71,13 +71,13 @@ def test_the_age_at_death():
 def test_nothing_is_learnt_of_origins_that_share_an_entry():
     for number in range(stats.MAX_ORIGINS + 1):
         others = stats.origin("http://a:%d" % number)
-    untouched = others.knowledge.as_dict()
+    untouched, knowledge = others.knowledge.as_dict(), others.knowledge
     others.knowledge.has_answered = True
     others.knowledge.window_until = time.monotonic() + 1.0
     others.knowledge.note_probe_answered()
     assert others.knowledge.as_dict() == untouched
     assert untouched["keepalive_probes"] == "swallowed"  # so silence is no evidence
-    assert untouched["moves_stopped_for_s"] and others.knowledge.window_until is None
+    assert knowledge.moves_stopped_for_s and others.knowledge.window_until is None
     assert stats.snapshot()["origins"][stats.OTHERS]["knowledge"] == Knowledge().as_dict()
 
 

@@ -72,6 +72,17 @@ FACTS = {
 }
 
 
+def test_moves_that_were_stopped_are_resumed_and_those_of_too_many_are_not(clock):
+    knowledge = Knowledge()
+    knowledge.stop_moves()
+    knowledge.resume_moves()
+    assert knowledge.moves_stopped_for_s == 0
+    for _ in range(MOST_MOVES_A_MINUTE):
+        knowledge.note_move()
+    knowledge.resume_moves()
+    assert knowledge.moves_stopped_for_s == 60
+
+
 @pytest.mark.parametrize("fact", FACTS)
 def test_a_fact_is_believed_for_its_time(fact, clock):
     learn, seconds = FACTS[fact]

@@ -148,7 +148,8 @@ def _learn_of_the_move(response: Answer, request: Request) -> None:
     """
     state, waited_s = request.state, monotonic() - request.sent_at
     if is_a_success(response.status):
-        if request.moved_in_time and waited_s <= LATE_S:
+        is_near_a_limit = request.moved_for not in stats.LOOKED_ALIVE
+        if is_near_a_limit and request.moved_in_time and waited_s <= LATE_S:
             state.origin.knowledge.resume_moves()
     elif request.moved_for != ENDED and not state.is_bound and state.phase is not UPGRADED:
         response.will_close = True

@@ -40,7 +40,7 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
     asked :func:`may_be_cloned`.
 
     :param limit_s: seconds for each operation (connect, tunnel, handshake), or urllib3's sentinel.
-    :param address: the peer's, to which to connect without a DNS look-up, and without a window.
+    :param address: the peer's: then there is no DNS look-up, and no reconnect window.
     :returns: a socket with ``limit_s`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
     """

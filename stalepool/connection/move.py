@@ -82,9 +82,13 @@ def move(request: Request, reason: str) -> None:
     state, knowledge = request.state, request.state.origin.knowledge
     conn: Any = request.conn()
     own_limit_s, limit_s, began = timeout_of(conn.sock), _limit_s(conn, reason), monotonic()
-    if reason == SILENT and _answers_a_probe(conn, limit_s):
+    is_near_a_limit = reason not in stats.LOOKED_ALIVE
+    if is_near_a_limit and reason != SETTING and knowledge.moves_stopped_for_s:
+        return  # another request has begun to move meanwhile
+    if is_near_a_limit:
+        knowledge.stop_moves()  # until the answer shows that it did no harm
+    elif reason == SILENT and _answers_a_probe(conn, limit_s, knowledge):
         return
-    knowledge.stop_moves()  # until the answer shows that it did no harm
     fresh = open_like(request, limit_s, None if reason == ENDED else address_of(conn))
     spent_s = monotonic() - began
     if fresh is None:
@@ -100,14 +104,15 @@ def move(request: Request, reason: str) -> None:
     request.moved_for, request.is_reused = reason, False
     request.moved_in_time = spent_s <= limit_s
     state.origin.count("moved", reason)
-    if reason in stats.LOOKED_ALIVE:
-        state.origin.kept_off.tick()
-    else:
+    if is_near_a_limit:
         knowledge.note_move()
+    else:
+        state.origin.kept_off.tick()
     fallback.log("move", "DEBUG", "%s: moved for: %s", state.origin.name, reason)
 
 
-def _answers_a_probe(conn: Any, limit_s: float) -> bool:
+@fallback.guarded("keepalive_failed", default=False)
+def _answers_a_probe(conn: Any, limit_s: float, knowledge: stats.Knowledge) -> bool:
     """Probe a silent peer once more: the path may have been away, and be back. Yields.
 
     The kernel's own next probe may be some seconds away, and after an outage all connections of a
@@ -115,12 +120,14 @@ def _answers_a_probe(conn: Any, limit_s: float) -> bool:
     """
     layers = layers_of(conn.sock)
     info = tcp_info.ask(layers)
-    if layers is None or info is None:
+    if layers is None or info is None or not keepalive.probe_now(layers, info.probes):
         return False
-    keepalive.probe_now(layers)
     pause(copies_of(type(conn))[0], min(limit_s, max(PROBE_S, 2 * info.rtt_us / 1e6)))
     info = tcp_info.ask(layers)
-    return info is not None and not info.probes
+    if info is None or info.probes or info.state != tcp_info.ESTABLISHED:
+        return False
+    knowledge.note_probe_answered()
+    return True
 
 
 def _limit_s(conn: Any, reason: str) -> Any:

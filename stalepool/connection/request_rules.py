@@ -26,7 +26,7 @@ METHODS: Dict[str, FrozenSet[bytes]] = {"off": frozenset(), "safe": SAFE, "idemp
 
 
 def _search(pattern: bytes, *words: str) -> Callable[[bytes], Any]:
-    return re.compile(pattern % b"|".join(map(str.encode, words)), re.IGNORECASE).search
+    return re.compile(pattern % b"|".join(map(str.encode, words))).search
 
 
 _header = functools.partial(_search, rb"\r\n(?:%s)[ \t]*:")

@@ -42,7 +42,7 @@ MOST_IN_PIECES = 64
 in_pieces: weakref.WeakSet[Request] = weakref.WeakSet()
 NOTHING_LEFT_S = 0.001  #: what is left of a limit that has run out
 
-_content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.I).search
+_content_length = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*(\d+)[ \t]*\r\n").search
 
 
 class State:

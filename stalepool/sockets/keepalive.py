@@ -16,6 +16,7 @@ from stalepool.sockets.layers import Layers, RawSocket
 
 _MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h; settings.SETTINGS has it, too
 PROBE_RARELY_S = 75
+SPARE_PROBES = 10  #: a move may take some seconds, in which the kernel sends a few
 _IDLE = "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"  # macOS
 #: for idle time, interval and number of probes; None: the platform has no such option
 _OPTIONS: Sequence[Any] = tuple(
@@ -48,7 +49,7 @@ def apply_policy(layers: Layers, settings: Settings) -> bool:
     """
     if settings.keepalive == "off" or not layers.is_tcp or None in _OPTIONS:
         return False
-    if USER_TIMEOUT and RawSocket.getsockopt(layers.raw, _socket.IPPROTO_TCP, USER_TIMEOUT):
+    if _has_user_timeout(layers.raw):
         return False
     ours, theirs = _ours(settings), read(layers)
     present = theirs or _read(layers.raw)
@@ -104,11 +105,18 @@ def probe_every(layers: Optional[Layers], seconds: int) -> None:
         _set(layers, _OPTIONS[:2], (seconds, seconds))
 
 
-def probe_now(layers: Layers) -> None:
-    """Have the kernel send a probe within a tick: to set the idle time anew starts its timer."""
+def probe_now(layers: Layers, unanswered: int) -> bool:
+    """Have the kernel send a probe within a tick: to set the idle time anew starts its timer.
+
+    :param unanswered: probes so far; near the last one, or the end of a TCP_USER_TIMEOUT, one more
+        would have the kernel give up the sooner, so there is none.
+    :returns: whether there is one.
+    """
     armed = read(layers)
-    if armed is not None:
-        _set(layers, _OPTIONS[:1], armed)
+    if armed is None or armed.probes - unanswered < SPARE_PROBES or _has_user_timeout(layers.raw):
+        return False
+    _set(layers, _OPTIONS[:1], armed)
+    return True
 
 
 @fallback.guarded("keepalive_failed")
@@ -126,6 +134,10 @@ def _ours(settings: Settings) -> Keepalive:
     return Keepalive(
         settings.keepalive_idle_s, settings.keepalive_interval_s, settings.keepalive_count
     )
+
+
+def _has_user_timeout(raw: RawSocket) -> bool:
+    return bool(USER_TIMEOUT and RawSocket.getsockopt(raw, _socket.IPPROTO_TCP, USER_TIMEOUT))
 
 
 def _set(layers: Layers, options: Sequence[Any], values: Sequence[int]) -> None:

@@ -16,6 +16,7 @@ def test_a_socket_beside_a_living_one_is_opened_without_a_look_up(connects):
     with shim(nonidempotent_max_idle_s=0), FaultServer(tls=TLS()) as server:
         with urllib3.HTTPSConnectionPool("localhost", server.port, **options) as pool:
             assert [pool.request("POST", "/").status for _ in range(2)] == [200, 200]
+            assert pooled_connection(pool).sock.server_hostname == "localhost"  # SNI
         assert connects.hosts == ["localhost", "127.0.0.1"]
         assert len(server.journal.connections) == 2
 

@@ -2,14 +2,15 @@
 
 import base64
 import threading
+from dataclasses import dataclass
 from time import monotonic, sleep
 from types import SimpleNamespace
 
 import pytest
 import urllib3
 
-from breaks import breaks, learnt_before
-from delayed_answers import kernel_says
+from breaks import breaks, learnt_before, raises
+from delayed_answers import AnswerLater, kernel_says
 from pools import (
     DEFAULTS,
     await_arrival,
@@ -18,18 +19,39 @@ from pools import (
     pool_for,
     pooled_connection,
     shim,
+    stops_moves,
     wait_idle,
 )
-from replay_tools import acting, after_checkout, reused, send
-from stalepool import stats
+from replay_tools import acting, after_checkout, reused, send, side_by_side
+from stalepool import fallback, stats
 from stalepool.connection import move
 from stalepool.connection.state import Request, find
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge
-from stalepool_testing import AnswerStep, CloseAfter, FaultServer, Latency, release, swallow
+from stalepool_testing import (
+    AnswerStep,
+    CloseAfter,
+    FaultServer,
+    Latency,
+    ResetAfter,
+    release,
+    swallow,
+)
 
 #: seconds since the last answer
 IDLE_S = 100.0
+
+
+@dataclass(frozen=True)
+class MeetAll(AnswerStep):
+    """An answer that comes once all have asked, so that each has a connection of its own."""
+
+    barrier: threading.Barrier
+
+    def answer(self, exchange):
+        exchange.process()
+        self.barrier.wait(20)
+        exchange.respond(200)
 
 
 def request_with(
@@ -135,7 +157,7 @@ def test_after_a_slow_move_there_are_none_for_a_while(connects):
         connects.act = lambda: sleep(0.3)
         assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {"idle_setting": 1}
-        assert counters(server)["knowledge"]["moves_stopped_for_s"] > 0
+        assert stops_moves(server)
 
 
 def test_a_move_that_fails_is_followed_by_a_pause_nine_times_as_long(connects):
@@ -163,6 +185,66 @@ def test_a_path_that_is_back_keeps_its_connections():
         assert send(server, pool, "POST").status == 200
         assert [entry.connection for entry in server.journal] == [0, 0]
         assert counters(server)["moved"] == {}
+        assert counters(server)["knowledge"]["keepalive_probes"] == "answered"
+
+
+def test_a_host_that_does_not_know_the_connection_has_answered_no_probe():
+    """It answers with a RST."""
+    with shim(keepalive_idle_s=1, keepalive_interval_s=30), reused() as (server, pool):
+        client = pooled_connection(pool).sock
+        swallow(client)
+        server.perform(ResetAfter(0))
+        wait_idle(pool, 1.6)
+        release(client)
+        assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {move.SILENT: 1}
+        assert counters(server)["knowledge"]["keepalive_probes"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("rtt_us", "connect_s", "wait_s"),
+    [(1_000, None, 0.03), (100_000, None, 0.2), (100_000, 0.15, 0.15)],
+    ids=["a tick", "two round trips", "the connect timeout"],
+)
+def test_how_long_the_answer_to_a_probe_is_awaited(sleeper, rtt_us, connect_s, wait_s):
+    with shim(), reused(timeout=urllib3.Timeout(connect=connect_s, read=30.0)) as (server, pool):
+        after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
+        with kernel_says(rtt_us=rtt_us, probes=1):
+            assert send(server, pool, "POST").status == 200
+        assert sleeper.pauses == [pytest.approx(wait_s)]
+        assert counters(server)["moved"] == {move.SILENT: 1}
+
+
+def test_a_sleep_that_fails_does_not_keep_a_request_on_a_silent_connection(sleeper):
+    sleeper.act = raises
+    with shim(falls_back=True), reused() as (server, pool):
+        after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
+        with kernel_says(probes=1):
+            assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {move.SILENT: 1}
+        assert fallback.counts() == {"keepalive_failed": 1}
+
+
+def test_two_requests_that_begin_to_move_together():
+    """Both have a reason by then; the other one goes out on its old connection."""
+    together, later = threading.Barrier(2), AnswerLater(threading.Event())
+
+    def answer_both():
+        server.journal.wait(lambda journal: len(journal.processed("POST")) == 2)
+        later.told.set()
+
+    def reason(request):
+        together.wait(20)
+        return move.ANNOUNCED
+
+    steps = {"GET": MeetAll(together), "POST": later}
+    with shim(), FaultServer(lambda request: steps[request.method]) as server:
+        with pool_for(server, maxsize=2) as pool:
+            side_by_side([lambda: get(pool)] * 2)
+            with breaks("reason to move", by=reason):
+                side_by_side([lambda: pool.request("POST", "/")] * 2 + [answer_both])
+        assert counters(server)["moved"] == {move.ANNOUNCED: 1}
+        assert not stops_moves(server)
 
 
 def test_a_refused_move_has_no_window():
@@ -174,7 +256,7 @@ def test_a_refused_move_has_no_window():
         assert [entry.connection for entry in server.journal] == [0, 0]
         counted = counters(server)
         assert (counted["moved"], counted["reconnects"]) == ({"failed": 1}, {})
-        assert counted["knowledge"]["moves_stopped_for_s"] > 0
+        assert stops_moves(server)
 
 
 class OneAtATime(FaultServer):

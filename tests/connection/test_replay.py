@@ -515,6 +515,12 @@ def test_a_connection_whose_request_was_acknowledged_ends_as_in_stock():
         assert pair.peer.recv(1) == b""
 
 
+def test_a_connection_is_closed_whatever_the_kernel_says():
+    with testing.healthy() as pair, breaks("TCP_INFO"):
+        fresh_socket.abandon(pair.client)
+        assert pair.client.fileno() < 0
+
+
 def test_a_replay_that_the_caller_gave_up_does_not_arrive():
     """The server has no thread for it, and its window is full: the rest lies here, unsent."""
     has_failed = threading.Event()

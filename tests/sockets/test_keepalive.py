@@ -97,6 +97,24 @@ def test_where_one_number_is_refused_all_stay(value):
         assert read(pair.client) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "unanswered", "is_probed"),
+    [
+        (socket_options(*OURS), 1, True),
+        (socket_options(*OURS), 40, False),
+        (socket_options(1, 60, 1, 1), 1, False),
+        ([*socket_options(*OURS), (*USER_TIMEOUT, 8000)], 1, False),
+        (socket_options(0, 5, 3, 42), 1, False),
+    ],
+    ids=["ours", "near the last one", "a short count", "a user timeout", "no keepalive"],
+)
+def test_one_more_probe_does_not_bring_the_end_near(options, unanswered, is_probed):
+    with testing.healthy() as pair:
+        for option in options:
+            pair.client.setsockopt(*option)
+        assert keepalive.probe_now(layers.layers_of(pair.client), unanswered) is is_probed
+
+
 def test_a_connection_pooled_before():
     """It is armed at its next checkout, once. No user timeout is set: that would end what lives."""
     with serving(tls="TLSv1.3", socket_options=socket_options(1, 60, 15, 4)) as (server, pool):

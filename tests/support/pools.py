@@ -146,6 +146,11 @@ def counters(server):
     return dict(mine[0]) if mine else {}
 
 
+def stops_moves(server):
+    """Tell whether moves near an idle limit are stopped, also while one is under way."""
+    return stats.origin(server.origin).knowledge.moves_stopped_for_s > 0
+
+
 def verdicts(server):
     return dict(counters(server).get("verdicts", {}))
 
