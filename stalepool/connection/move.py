@@ -87,9 +87,10 @@ def move(request: Request, reason: str) -> None:
         return  # another request has begun to move meanwhile
     if is_near_a_limit:
         knowledge.stop_moves()  # until the answer shows that it did no harm
-    elif reason == SILENT and _answers_a_probe(conn, limit_s, knowledge):
-        return
-    fresh = open_like(request, limit_s, None if reason == ENDED else address_of(conn))
+    with keepalive.probed_now(layers_of(conn.sock) if reason == SILENT else None):
+        if reason == SILENT and _answers_a_probe(conn, limit_s, knowledge):
+            return
+        fresh = open_like(request, limit_s, None if reason == ENDED else address_of(conn))
     spent_s = monotonic() - began
     if fresh is None:
         # at most a tenth of the time is spent with moves that fail
@@ -113,16 +114,15 @@ def move(request: Request, reason: str) -> None:
 
 @fallback.guarded("keepalive_failed", default=False)
 def _answers_a_probe(conn: Any, limit_s: float, knowledge: stats.Knowledge) -> bool:
-    """Probe a silent peer once more: the path may have been away, and be back. Yields.
+    """Wait for the answer to a probe: the path may have been away, and be back. Yields.
 
     The kernel's own next probe may be some seconds away, and after an outage all connections of a
     pool would be left at once.
     """
     layers = layers_of(conn.sock)
     info = tcp_info.ask(layers)
-    if layers is None or info is None or not keepalive.probe_now(layers, info.probes):
-        return False
-    pause(copies_of(type(conn))[0], min(limit_s, max(PROBE_S, 2 * info.rtt_us / 1e6)))
+    rtt_s = 0.0 if info is None else info.rtt_us / 1e6
+    pause(copies_of(type(conn))[0], min(limit_s, max(PROBE_S, 2 * rtt_s)))
     info = tcp_info.ask(layers)
     if info is None or info.probes or info.state != tcp_info.ESTABLISHED:
         return False

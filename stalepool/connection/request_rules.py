@@ -36,9 +36,11 @@ _is_a_request_line = re.compile(rb"[\w!#$%&'*+.^`|~-]{1,64} [!-~]{1,65536} HTTP/
 _key_header = _header("idempotency-key", "x-idempotency-key")
 #: framing that is a dialogue with the server, or that cannot be produced a second time
 _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
-#: if the first sending succeeded, the second would be refused; in the URL: Consul's, and Swift's
+#: if the first sending succeeded, the second is refused, or answered as if there had been none; in
+#: the URL: Elasticsearch's, Consul's, Swift's and WebHDFS's
 _has_a_precondition = _search(
-    rb"\r\n(?:%s)[ \t]*:|^\S+ \S*[?&](?:cas=|release=|bulk-delete|multipart-manifest=delete)",
+    rb"\r\n(?:%s)[ \t]*:|^put \S*/_bulk[? ]|^\S+ \S*[?&](?:cas=|release=|bulk-delete"
+    rb"|multipart-manifest=delete|op=(?:delete|rename)\b)",
     *("if-match", "if-none-match", "if-unmodified-since", "if", "content-range"),
 )
 #: schemes that authenticate a connection and not a request (RFC 4559, MS-NTHT)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import functools
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
 from stalepool import fallback
 from stalepool.settings import Settings
@@ -16,7 +16,6 @@ from stalepool.sockets.layers import Layers, RawSocket
 
 _MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h; settings.SETTINGS has it, too
 PROBE_RARELY_S = 75
-SPARE_PROBES = 10  #: a move may take some seconds, in which the kernel sends a few
 _IDLE = "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"  # macOS
 #: for idle time, interval and number of probes; None: the platform has no such option
 _OPTIONS: Sequence[Any] = tuple(
@@ -105,18 +104,20 @@ def probe_every(layers: Optional[Layers], seconds: int) -> None:
         _set(layers, _OPTIONS[:2], (seconds, seconds))
 
 
-def probe_now(layers: Layers, unanswered: int) -> bool:
-    """Have the kernel send a probe within a tick: to set the idle time anew starts its timer.
+@contextlib.contextmanager
+def probed_now(layers: Optional[Layers]) -> Iterator[None]:
+    """Have the kernel send a probe at its next tick, and not give up before the block is left.
 
-    :param unanswered: probes so far; near the last one, or the end of a TCP_USER_TIMEOUT, one more
-        would have the kernel give up the sooner, so there is none.
-    :returns: whether there is one.
+    To set the idle time anew starts its timer (measured). Under TCP_USER_TIMEOUT nothing is set.
     """
-    armed = read(layers)
-    if armed is None or armed.probes - unanswered < SPARE_PROBES or _has_user_timeout(layers.raw):
-        return False
-    _set(layers, _OPTIONS[:1], armed)
-    return True
+    armed = None if layers is None or _has_user_timeout(layers.raw) else read(layers)
+    if layers is not None and armed is not None:
+        _set(layers, (_OPTIONS[2], _OPTIONS[0]), (_MOST_PROBES, armed.idle_s))
+    try:
+        yield
+    finally:
+        if layers is not None and armed is not None and layers.raw.fileno() >= 0:
+            _set(layers, _OPTIONS[2:], armed[2:])
 
 
 @fallback.guarded("keepalive_failed")

@@ -1,6 +1,7 @@
 """A move: for what reasons, within what time, and what may happen meanwhile."""
 
 import base64
+import socket
 import threading
 from dataclasses import dataclass
 from time import monotonic, sleep
@@ -13,6 +14,7 @@ from breaks import breaks, learnt_before, raises
 from delayed_answers import AnswerLater, kernel_says
 from pools import (
     DEFAULTS,
+    answer_no_connect,
     await_arrival,
     counters,
     get,
@@ -186,6 +188,25 @@ def test_a_path_that_is_back_keeps_its_connections():
         assert [entry.connection for entry in server.journal] == [0, 0]
         assert counters(server)["moved"] == {}
         assert counters(server)["knowledge"]["keepalive_probes"] == "answered"
+
+
+def test_while_a_move_fails_the_kernel_does_not_give_up_the_old_connection():
+    """The application's own keepalive would end it 3 s after the last answer."""
+    numbers = (socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 2)
+    options = [(socket.IPPROTO_TCP, *number) for number in numbers]
+    options.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
+    timeout = urllib3.Timeout(connect=6.0, read=30.0)
+    with shim(), reused(socket_options=options, timeout=timeout) as (server, pool):
+        server.channels[0].flush()
+        swallow(server.channels[0].sock)
+        answer_no_connect(server)
+        wait_idle(pool, 2.2)
+        back = threading.Timer(2.5, release, [server.channels[0].sock])
+        back.start()
+        assert send(server, pool, "POST").status == 200
+        back.join()
+        assert counters(server)["moved"] == {"failed": 1}
+        assert [entry.connection for entry in server.journal] == [0, 0]
 
 
 def test_a_host_that_does_not_know_the_connection_has_answered_no_probe():

@@ -102,6 +102,10 @@ REFUSED = [
     ("precondition", {"method": "PUT", "target": "/v1/kv/a?dc=b&cas=7"}),
     ("precondition", {"method": "DELETE", "target": "/v1/kv/a?cas=7"}),
     ("precondition", {"method": "PUT", "target": "/v1/kv/a?release=id"}),
+    ("precondition", {"method": "PUT", "target": "/_bulk"}),
+    ("precondition", {"method": "PUT", "target": "/index/_bulk?refresh=true"}),
+    ("precondition", {"method": "PUT", "target": "/webhdfs/v1/a?op=RENAME&destination=/b"}),
+    ("precondition", {"method": "DELETE", "target": "/webhdfs/v1/a?op=DELETE"}),
     ("precondition", {"method": "DELETE", "target": "/v1/AUTH_a?bulk-delete"}),
     ("precondition", {"method": "DELETE", "target": "/v1/AUTH_a/c/o?multipart-manifest=delete"}),
     ("dialogue", {"headers": ["Expect: 100-continue"]}),
@@ -136,6 +140,8 @@ SENT_AGAIN = [
     {"headers": ["Authorization: Basic x"]},
     {"headers": ["Authorization: Bearer ntlm"]},
     {"method": "PUT", "target": "/cas=x", "headers": ["X-Note: /?cas=x"]},
+    {"method": "PUT", "target": "/a_bulk", "headers": ["X-Note: put /_bulk "]},
+    {"method": "PUT", "target": "/webhdfs/v1/a?op=CREATE"},
     {"headers": ["X-Upgrade: h2c", "X-Note: Expect: 100-continue"]},
 ]
 
