@@ -160,12 +160,11 @@ class Knowledge:
 
     def as_dict(self) -> Dict[str, Any]:
         probes = "answered" if self.answers_probes else "unknown"
-        stopped_for_s = self.moves_stopped_for_s
+        stopped_for_s = self.moves_stopped_for_s  # in the first second a move is under way
         return {
             "has_answered": self.has_answered,
             "keepalive_probes": "swallowed" if self.swallows_probes else probes,
             "observed_idle_limit_s": self.observed_idle_limit_s,
-            # in the first second a move is under way
             "moves_stopped_for_s": stopped_for_s if stopped_for_s < NO_MOVES_FOR_S else 0,
         }
 

@@ -141,15 +141,13 @@ def _learn(response: Answer, request: Request) -> None:
 
 
 def _learn_of_the_move(response: Answer, request: Request) -> None:
-    """Resume moves after a success; after a refusal, do not keep the fresh connection.
+    """Resume moves after a success; after a refusal, have urllib3 close the fresh connection.
 
-    It may lead to a server that is bad, or that does not know the client; urllib3 closes it, as if
-    the server had said so.
+    Its server may be bad, or not know the client.
     """
     state, waited_s = request.state, monotonic() - request.sent_at
     if is_a_success(response.status):
-        is_near_a_limit = request.moved_for not in stats.LOOKED_ALIVE
-        if is_near_a_limit and request.moved_in_time and waited_s <= LATE_S:
+        if request.may_resume_moves and waited_s <= LATE_S:
             state.origin.knowledge.resume_moves()
     elif request.moved_for != ENDED and not state.is_bound and state.phase is not UPGRADED:
         response.will_close = True

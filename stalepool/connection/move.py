@@ -87,10 +87,14 @@ def move(request: Request, reason: str) -> None:
         return  # another request has begun to move meanwhile
     if is_near_a_limit:
         knowledge.stop_moves()  # until the answer shows that it did no harm
-    with keepalive.probed_now(layers_of(conn.sock) if reason == SILENT else None):
-        if reason == SILENT and _answers_a_probe(conn, limit_s, knowledge):
-            return
+    if reason == SILENT and _answers_a_probe(conn, limit_s, knowledge):
+        return
+    layers = layers_of(conn.sock) if reason == SILENT else None
+    keepalive.switch(layers, False)
+    try:
         fresh = open_like(request, limit_s, None if reason == ENDED else address_of(conn))
+    finally:
+        keepalive.switch(layers, True)
     spent_s = monotonic() - began
     if fresh is None:
         # at most a tenth of the time is spent with moves that fail
@@ -103,7 +107,7 @@ def move(request: Request, reason: str) -> None:
         return
     state.replaced_silent = reason == SILENT
     request.moved_for, request.is_reused = reason, False
-    request.moved_in_time = spent_s <= limit_s
+    request.may_resume_moves = is_near_a_limit and spent_s <= limit_s
     state.origin.count("moved", reason)
     if is_near_a_limit:
         knowledge.note_move()
@@ -114,18 +118,20 @@ def move(request: Request, reason: str) -> None:
 
 @fallback.guarded("keepalive_failed", default=False)
 def _answers_a_probe(conn: Any, limit_s: float, knowledge: stats.Knowledge) -> bool:
-    """Wait for the answer to a probe: the path may have been away, and be back. Yields.
+    """Probe a silent peer once more: the path may have been away, and be back. Yields.
 
     The kernel's own next probe may be some seconds away, and after an outage all connections of a
     pool would be left at once.
     """
     layers = layers_of(conn.sock)
     info = tcp_info.ask(layers)
-    rtt_s = 0.0 if info is None else info.rtt_us / 1e6
-    pause(copies_of(type(conn))[0], min(limit_s, max(PROBE_S, 2 * rtt_s)))
-    info = tcp_info.ask(layers)
-    if info is None or info.probes or info.state != tcp_info.ESTABLISHED:
+    if layers is None or info is None:
         return False
+    keepalive.probe_now(layers, info.probes)
+    pause(copies_of(type(conn))[0], min(limit_s, max(PROBE_S, 2 * info.rtt_us / 1e6)))
+    info = tcp_info.ask(layers)
+    if info is None or info.probes or not info.has_answered_a_probe(keepalive_idle_s=1):
+        return False  # data, such as a 408, answer no probe
     knowledge.note_probe_answered()
     return True
 

@@ -73,9 +73,8 @@ def restore_timeout(response: Any, request: Request) -> None:
 
 
 def _after_an_answer(watch: Watch, first: bytes) -> Any:
-    """Await the answer to a replay if the old one may be a refusal due to that. Yields.
+    """Await the answer to a replay, as long again, if the old one may be due to that. Yields.
 
-    :param first: what was read on the old connection. The answer to the replay has as long again.
     :returns: the file object of the fresh socket; None if the old answer is the caller's.
     """
     request, second = watch.request, watch.replay
@@ -88,7 +87,6 @@ def _after_an_answer(watch: Watch, first: bytes) -> Any:
 def _after_an_end(watch: Watch, error: Optional[BaseException]) -> Any:
     """Await the answer to a replay, which is sent now unless it has been. Yields.
 
-    :param error: what reading the old connection raised, if anything.
     :returns: the file object of the fresh socket; None if there is no replay, or no answer to it.
     """
     request, second = watch.request, watch.replay

@@ -39,7 +39,7 @@ _is_a_dialogue = _header("expect", "upgrade", "transfer-encoding")
 #: if the first sending succeeded, the second is refused, or answered as if there had been none; in
 #: the URL: Elasticsearch's, Consul's, Swift's and WebHDFS's
 _has_a_precondition = _search(
-    rb"\r\n(?:%s)[ \t]*:|^put \S*/_bulk[? ]|^\S+ \S*[?&](?:cas=|release=|bulk-delete"
+    rb"\r\n(?:%s)[ \t]*:|^put \S*/_bulk/?[? ]|^\S+ \S*[?&](?:cas=|release=|bulk-delete"
     rb"|multipart-manifest=delete|op=(?:delete|rename)\b)",
     *("if-match", "if-none-match", "if-unmodified-since", "if", "content-range"),
 )

@@ -149,7 +149,7 @@ class Request:
     wait_s: Optional[float] = None
     is_replayed = False
     moved_for: Optional[str] = None
-    moved_in_time = False
+    may_resume_moves = False
     first_error: Optional[BaseException] = None
 
     def __init__(self, state: State, conn: Any, data: Any, settings: Settings) -> None:

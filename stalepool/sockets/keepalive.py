@@ -8,7 +8,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import functools
-from typing import Any, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Optional, Sequence
 
 from stalepool import fallback
 from stalepool.settings import Settings
@@ -16,6 +16,7 @@ from stalepool.sockets.layers import Layers, RawSocket
 
 _MOST_PROBES = 127  # MAX_TCP_KEEPCNT in linux/tcp.h; settings.SETTINGS has it, too
 PROBE_RARELY_S = 75
+SPARE_PROBES = 5  #: as many as the kernel sends while the answer to one more is awaited
 _IDLE = "TCP_KEEPIDLE" if hasattr(_socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"  # macOS
 #: for idle time, interval and number of probes; None: the platform has no such option
 _OPTIONS: Sequence[Any] = tuple(
@@ -104,20 +105,21 @@ def probe_every(layers: Optional[Layers], seconds: int) -> None:
         _set(layers, _OPTIONS[:2], (seconds, seconds))
 
 
-@contextlib.contextmanager
-def probed_now(layers: Optional[Layers]) -> Iterator[None]:
-    """Have the kernel send a probe at its next tick, and not give up before the block is left.
+def probe_now(layers: Layers, unanswered: int) -> None:
+    """Have the kernel send a probe at its next tick: to set the idle time anew starts its timer.
 
-    To set the idle time anew starts its timer (measured). Under TCP_USER_TIMEOUT nothing is set.
+    There is none near the last one (``unanswered``: probes so far), or under TCP_USER_TIMEOUT.
     """
-    armed = None if layers is None or _has_user_timeout(layers.raw) else read(layers)
-    if layers is not None and armed is not None:
-        _set(layers, (_OPTIONS[2], _OPTIONS[0]), (_MOST_PROBES, armed.idle_s))
-    try:
-        yield
-    finally:
-        if layers is not None and armed is not None and layers.raw.fileno() >= 0:
-            _set(layers, _OPTIONS[2:], armed[2:])
+    armed = read(layers)
+    if armed and armed.probes - unanswered > SPARE_PROBES and not _has_user_timeout(layers.raw):
+        _set(layers, _OPTIONS[:1], armed)
+
+
+@fallback.guarded("keepalive_failed")
+def switch(layers: Optional[Layers], is_on: bool) -> None:
+    """Switch keepalive off for a while, in which the kernel does not give up; and on again."""
+    if layers is not None and layers.raw.fileno() >= 0:
+        RawSocket.setsockopt(layers.raw, _socket.SOL_SOCKET, _socket.SO_KEEPALIVE, is_on)
 
 
 @fallback.guarded("keepalive_failed")

@@ -205,6 +205,7 @@ def test_while_a_move_fails_the_kernel_does_not_give_up_the_old_connection():
         back.start()
         assert send(server, pool, "POST").status == 200
         back.join()
+        assert pooled_connection(pool).sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert counters(server)["moved"] == {"failed": 1}
         assert [entry.connection for entry in server.journal] == [0, 0]
 
@@ -234,6 +235,16 @@ def test_how_long_the_answer_to_a_probe_is_awaited(sleeper, rtt_us, connect_s, w
             assert send(server, pool, "POST").status == 200
         assert sleeper.pauses == [pytest.approx(wait_s)]
         assert counters(server)["moved"] == {move.SILENT: 1}
+
+
+def test_data_that_comes_while_a_probe_is_awaited_does_not_answer_it(sleeper):
+    """A 408, say; the firewall that lets it through may swallow probes."""
+    with shim(), reused() as (server, pool):
+        after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
+        with kernel_says(last_data_recv_ms=20, last_ack_recv_ms=20):
+            assert send(server, pool, "POST").status == 200
+        assert counters(server)["moved"] == {move.SILENT: 1}
+        assert counters(server)["knowledge"]["keepalive_probes"] == "unknown"
 
 
 def test_a_sleep_that_fails_does_not_keep_a_request_on_a_silent_connection(sleeper):

@@ -17,6 +17,7 @@ PARTS = {
     "full check": "stalepool.connection.full_check._examine",
     "HTTP version": "stalepool.connection.full_check.is_http1",
     "keepalive": "stalepool.sockets.keepalive.apply_policy",
+    "setting of keepalive": "stalepool.sockets.keepalive._set",
     "keepalive's options": "stalepool.sockets.keepalive._OPTIONS",
     "layers": "stalepool.connection.full_check.layers_of",
     "limit of a move": "stalepool.connection.move.MOVE_S",
