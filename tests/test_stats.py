@@ -11,9 +11,16 @@ import pytest
 import stalepool
 from delayed_answers import kernel_says
 from pools import DEFAULTS, counters, end_while_idle, get, serving, shim, stock
-from replay_tools import after_checkout, have, prime, reused, send, side_by_side
+from replay_tools import (
+    after_checkout,
+    have,
+    prime,
+    reused,
+    send,
+    side_by_side,
+    silent_after_checkout,
+)
 from stalepool import fallback, stats, status
-from stalepool.connection.state import find
 from stalepool.sockets.verdict import Verdict
 from stalepool.stats import Knowledge
 from stalepool_testing import Close, CloseAfter, ResetAfter, SurplusWithAnswer
@@ -170,7 +177,7 @@ def test_what_is_saved(mode, saved):
         after_checkout(pool, have(server, CloseAfter()))
         assert (send(server, pool, "GET").error is None) is any(saved)
         prime(pool)
-        after_checkout(pool, lambda c: setattr(find(c.sock), "pending_move", "probe_unanswered"))
+        silent_after_checkout(pool)
         with kernel_says(probes=2):
             assert get(pool) == 200
         assert list(counters(server)["saved"].values()) == saved

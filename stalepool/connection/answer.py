@@ -18,7 +18,6 @@ from stalepool.connection import replay, request_rules
 from stalepool.connection.move import ENDED
 from stalepool.connection.origins import peer_of
 from stalepool.connection.recover import recover, restore_timeout
-from stalepool.connection.request_rules import is_a_success
 from stalepool.connection.silence import first_wait_s
 from stalepool.connection.state import UPGRADED, WAITING, Request, by_id
 from stalepool.sockets.failure import socket_errors
@@ -66,7 +65,7 @@ class Answer:
                 or (head := request.head).find(b"upgrade") >= 0
                 or (head.find(b"authorization") >= 0 and request_rules.speaks_an_identity(head))
             ):
-                if request.first_error is not None and not is_a_success(self.status):
+                if request.first_error is not None and not request_rules.is_a_success(self.status):
                     replay.raise_the_first_error(request)
                 _learn(self, request)
             state.answered()
@@ -146,7 +145,7 @@ def _learn_of_the_move(response: Answer, request: Request) -> None:
     Its server may be bad, or not know the client.
     """
     state, waited_s = request.state, monotonic() - request.sent_at
-    if is_a_success(response.status):
+    if request_rules.is_a_success(response.status):
         if request.may_resume_moves and waited_s <= LATE_S:
             state.origin.knowledge.resume_moves()
     elif request.moved_for != ENDED and not state.is_bound and state.phase is not UPGRADED:

@@ -24,10 +24,10 @@ from pools import (
     stops_moves,
     wait_idle,
 )
-from replay_tools import acting, after_checkout, reused, send, side_by_side
+from replay_tools import acting, reused, send, side_by_side, silent_after_checkout
 from stalepool import fallback, stats
 from stalepool.connection import move
-from stalepool.connection.state import Request, find
+from stalepool.connection.state import Request
 from stalepool.settings import Settings
 from stalepool.stats import Knowledge
 from stalepool_testing import (
@@ -147,7 +147,7 @@ def test_the_limit_of_a_move(limit_s, connect_timeout_s, rtt_us, moved):
     with shim(nonidempotent_max_idle_s=0), reused(**options) as (server, pool):
         is_silent = moved == move.SILENT
         if is_silent:
-            after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
+            silent_after_checkout(pool)
         with server.add(Latency(0.4)), kernel_says(rtt_us=rtt_us, probes=2 * is_silent):
             with breaks("limit of a move", by=limit_s):
                 assert send(server, pool, "POST").status == 200
@@ -230,7 +230,7 @@ def test_a_host_that_does_not_know_the_connection_has_answered_no_probe():
 )
 def test_how_long_the_answer_to_a_probe_is_awaited(sleeper, rtt_us, connect_s, wait_s):
     with shim(), reused(timeout=urllib3.Timeout(connect=connect_s, read=30.0)) as (server, pool):
-        after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
+        silent_after_checkout(pool)
         with kernel_says(rtt_us=rtt_us, probes=1):
             assert send(server, pool, "POST").status == 200
         assert sleeper.pauses == [pytest.approx(wait_s)]
@@ -240,7 +240,7 @@ def test_how_long_the_answer_to_a_probe_is_awaited(sleeper, rtt_us, connect_s, w
 def test_data_that_comes_while_a_probe_is_awaited_does_not_answer_it(sleeper):
     """A 408, say; the firewall that lets it through may swallow probes."""
     with shim(), reused() as (server, pool):
-        after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
+        silent_after_checkout(pool)
         with kernel_says(last_data_recv_ms=20, last_ack_recv_ms=20):
             assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {move.SILENT: 1}
@@ -250,7 +250,7 @@ def test_data_that_comes_while_a_probe_is_awaited_does_not_answer_it(sleeper):
 def test_a_sleep_that_fails_does_not_keep_a_request_on_a_silent_connection(sleeper):
     sleeper.act = raises
     with shim(falls_back=True), reused() as (server, pool):
-        after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", move.SILENT))
+        silent_after_checkout(pool)
         with kernel_says(probes=1):
             assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {move.SILENT: 1}

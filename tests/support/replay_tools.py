@@ -15,7 +15,8 @@ import wrapt
 import stalepool_testing as testing
 from errors import links
 from pools import pooled_connection, serving
-from stalepool.connection.state import Request
+from stalepool.connection.move import SILENT
+from stalepool.connection.state import Request, find
 from stalepool_testing import AnswerStep, Respond, kernel
 
 IDEMPOTENT = ("GET", "PUT", "DELETE")
@@ -134,6 +135,11 @@ def after_checkout(pool, act):
         return stock_method(conn)
 
     pool._validate_conn = validate
+
+
+def silent_after_checkout(pool):
+    """The next request has to leave its connection, as if no probe had been answered there."""
+    after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", SILENT))
 
 
 def wrapped_by_a_tracer(cls, act):
