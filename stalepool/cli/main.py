@@ -99,6 +99,9 @@ def _act(args: argparse.Namespace) -> int:
 
 
 def _cannot_write(error: OSError) -> int:
+    if error.filename is not None:  # it is of that file, and not of stdout
+        say("stalepool", "%s: %s" % (error.filename, error.strerror))
+        return FAILED
     # what is still buffered would fail once more when the interpreter ends
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if not isinstance(error, BrokenPipeError):  # the reader went away, as under "| head"

@@ -59,6 +59,13 @@ def test_ctrl_c(stalepool_here, monkeypatch):
     assert stalepool_here("path").returncode == 130
 
 
+def test_a_file_that_cannot_be_read_is_not_taken_for_stdout(stalepool_here, monkeypatch):
+    monkeypatch.setattr(inject, "path", lambda args: os.stat("/" + "x" * 300))
+    done = stalepool_here("path")
+    says = "stalepool: /%s: File name too long\n" % ("x" * 300)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", says)
+
+
 def test_the_demo_is_loaded_for_itself_alone():
     for word in "path", "--help":
         loaded = child("-X", "importtime", "-m", "stalepool", word).stderr

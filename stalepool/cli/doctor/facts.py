@@ -41,7 +41,7 @@ def of_environment() -> Dict[str, Any]:
     found["start"] = {
         "switch": os.environ.get("STALEPOOL"),
         "is_injectable": _is_injectable(),
-        "has_start_file": any(Path(place, _START).is_file() for place in places),
+        "has_start_file": any(os.path.isfile(os.path.join(place, _START)) for place in places),
         "writable_by_others": owners.first_writable_by_others(inject.PACKAGE_DIR),
     }
     return found

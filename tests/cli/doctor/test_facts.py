@@ -36,6 +36,11 @@ def test_where_stalepool_run_works_and_where_it_refuses(monkeypatch, tmp_path):
     assert facts.of_environment()["start"]["is_injectable"] is False
 
 
+def test_a_home_that_cannot_be_looked_into(environment):
+    """As root's is after ``runuser -u USER``; root may, so here its name is too long instead."""
+    assert "\nok patches: patched" in environment(PYTHONUSERBASE="/" + "x" * 300)
+
+
 def test_a_library_that_only_has_the_name(tmp_path, environment):
     init = "from . import connectionpool; __version__ = '4.0'"
     pool = "class HTTPConnectionPool: pass"
