@@ -86,7 +86,8 @@ def _process(pid: int) -> Optional[Process]:
     except OSError:  # or a thread of the kernel's
         return None
     name = status_file.name_of(int(facts.get("NSpid", str(pid)).split()[-1]), namespace)
-    seen, problem = _newest(root, _directories(environ, inside), user, name, started)
+    began = proc.started_inside(pid, started)
+    seen, problem = _newest(root, _directories(environ, inside), user, name, began)
     if seen is not None:
         return process._replace(seen=seen, note=None, is_off=not seen["installed"], is_quiet=False)
     if process.note is not None:
@@ -106,6 +107,7 @@ def _newest(root: str, paths: List[str], user: int, name: str, ticks: int) -> An
 
     :param root: the root of its view of the file system, in ours.
     :param paths: of the directories where it may lie, in its view.
+    :param ticks: when it began, in its view; the offset between the views may be off by one.
     """
     written: List[Dict[str, Any]] = []
     problem: Optional[str] = None
@@ -119,7 +121,7 @@ def _newest(root: str, paths: List[str], user: int, name: str, ticks: int) -> An
             continue
         except (OSError, ValueError) as error:
             problem = "its %s cannot be used: %s" % (what, content.reason(error))
-    its_own = [seen for seen in written if seen["start_ticks"] == ticks]
+    its_own = [seen for seen in written if abs(seen["start_ticks"] - ticks) <= 1]
     return max(its_own, key=lambda seen: float(seen["written_at"]), default=None), problem
 
 

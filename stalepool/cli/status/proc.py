@@ -49,6 +49,24 @@ def runs_python(pid: int) -> bool:
         return False
 
 
+def started_inside(pid: int, ticks: int) -> int:
+    """Return when a process began as that is read in its time namespace, time_namespaces(7).
+
+    :param ticks: the same as it is read here, of the kernel's clock since boot.
+    """
+    try:
+        shift_s = _since_boot_s("/proc/%d" % pid) - _since_boot_s("/proc/self")
+    except (OSError, ValueError):  # before Linux 5.5; it is empty for a process that ends
+        return ticks
+    return ticks + round(shift_s * os.sysconf("SC_CLK_TCK"))
+
+
+def _since_boot_s(place: str) -> float:
+    """Return what a process's time namespace adds to the seconds since boot."""
+    seconds, ns = read(place + "/timens_offsets").split()[-2:]  # the last clock's
+    return int(seconds) + int(ns) / 1e9
+
+
 def process_group(line: bytes) -> bytes:
     """Return a process's group from its ``/proc/PID/stat``, field 5."""
     return line.rpartition(b")")[2].split()[2]

@@ -67,6 +67,20 @@ def test_a_service_in_a_user_namespace(at, flaky, place, status):
     assert child(*command, "-c", script).stdout == "0\n"
 
 
+OTHER_TIMES = ["unshare", "--time", "--boottime=100000", "--fork", "--kill-child"]
+
+
+@pytest.mark.skipif(not can_run(OTHER_TIMES), reason="no time namespace may be made here")
+def test_a_service_in_a_time_namespace(at, flaky, status):
+    """Its /proc tells it another start than ours does; and so it is the other way round."""
+    script = SERVICE + "ask(); said = [os.getpid()]"
+    with Started(script, flaky.port, command=[*OTHER_TIMES, sys.executable], **at) as service:
+        pid = service.said[1]
+        assert "discarded 0 connections" in status(pid).stdout
+        done = child(*OTHER_TIMES, sys.executable, "-m", "stalepool", "status", pid, env=at)
+        assert "discarded 0 connections" in done.stdout
+
+
 NO_PATCH = "import urllib3.connectionpool as p\np.is_connection_dropped = lambda c: False\n"
 NO_MODULE = "sys.modules['stalepool.connection.checkout'] = None\n"
 #: variables, where None leaves the directory out; the script; what is said
@@ -130,7 +144,7 @@ def test_a_file_that_is_not_the_processs_or_cannot_be_used(answered, status):
     before = path.read_bytes()
     ticks = json.loads(before)["start_ticks"]
     assert find._newest(*there, ticks)[0]["pid"] == pid
-    assert find._newest(*there, ticks - 1) == (None, None)  # of an earlier one with its pid
+    assert find._newest(*there, ticks - 2) == (None, None)  # of an earlier one with its pid
     path.write_bytes(b"{")
     done, as_json = status(pid), status("--json", pid)
     path.write_bytes(before)
