@@ -12,7 +12,8 @@ from typing import List, Mapping
 
 #: exit status of a Python that has started without stalepool; no crash has it
 _WITHOUT = 63
-_ASK = "import sys; sys.exit('stalepool' not in sys.modules and %d)" % _WITHOUT
+# not the package: a directory of its name, as pip may leave one behind, is one, too (PEP 420)
+_ASK = "import sys; sys.exit('stalepool.bootstrap' not in sys.modules and %d)" % _WITHOUT
 _LONGEST_START_S = 10
 
 _OPTIONS = re.compile("-[BEIOPSbdqsuvx]+")  # those that take no argument

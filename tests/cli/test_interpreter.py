@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from files import lay_out
+from files import lay_out, path_of
 from stalepool.cli import interpreter
 
 #: the first line of a script -> the Python that it starts, with its options
@@ -34,6 +34,13 @@ def test_what_cannot_be_started_has_no_python():
     assert interpreter.python_of(["no-such-command"]) == []
     assert interpreter.comes_up_without(["no-such-command"], {}) is False
     assert interpreter.comes_up_without([sys.executable, "-I"], {}) is True
+
+
+def test_a_directory_that_only_has_the_name(tmp_path):
+    """``import stalepool`` takes it for a package (PEP 420), so that start-up raises nothing."""
+    starts = "import sys; sys.path[:] = [%r]; import stalepool" % str(tmp_path)
+    lay_out(tmp_path, {"stalepool/left_behind": "", "sitecustomize.py": starts})
+    assert interpreter.comes_up_without([sys.executable], path_of(tmp_path)) is True
 
 
 @pytest.mark.parametrize("words, hidden", [("-BI", "-I"), ("-E -I -sS", "-S"), ("-s -B", "")])
