@@ -82,7 +82,7 @@ setup(
         "docs": DOCS,
     },
     entry_points={
-        "console_scripts": ["stalepool = stalepool.cli.main:main"],
+        "console_scripts": ["stalepool = stalepool.__main__:main"],
         "oslo.config.opts": ["stalepool = stalepool.contrib.oslo:list_opts"],
         # by the name of its module, so that "-p pytest_stalepool" is the same plugin
         "pytest11": ["pytest_stalepool = pytest_stalepool"],

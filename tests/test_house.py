@@ -253,7 +253,7 @@ OF_NO_MODULE = {"test_house", "test_nova_report", "test_tracers"}
 
 #: what has no test file of its name; why
 OF_NO_FILE = {
-    "__main__": "one call: every child that a test starts by -m stalepool makes it",
+    "__main__": "what every command is started by: cli/test_main",
     "cli.complaint": "what every command says and exits with: test_main, and theirs",
     "cli.demo.green": "imported first by nova-api's process: test_nova",
     "cli.demo.outcome": "data: test_cases and test_report have each kind",

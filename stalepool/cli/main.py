@@ -16,8 +16,6 @@ from stalepool.cli.complaint import FAILED, Complaint, say
 from stalepool.cli.status import command as status
 from stalepool.settings import PREFIX, SETTINGS
 
-INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
-
 
 def _load_doctor(parser: argparse.ArgumentParser) -> None:
     from stalepool.cli.doctor import command
@@ -76,7 +74,7 @@ def _parsed(words: List[str]) -> argparse.Namespace:
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one command.
 
-    :returns: its exit status; 2 for a usage error, 130 after Ctrl-C, 1 if stdout takes nothing.
+    :returns: its exit status; 2 for a usage error, 1 if stdout takes nothing.
     """
     _prepare_streams()
     try:
@@ -84,8 +82,6 @@ def main(argv: Optional[List[str]] = None) -> int:
             return _act(_parsed(sys.argv[1:] if argv is None else argv))
         finally:
             sys.stdout.flush()
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except OSError as error:
         return _cannot_write(error)
 

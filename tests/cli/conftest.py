@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from stalepool.cli.main import main
+from stalepool.__main__ import main
 
 
 @pytest.fixture(autouse=True)

@@ -59,6 +59,22 @@ def test_ctrl_c(stalepool_here, monkeypatch):
     assert stalepool_here("path").returncode == 130
 
 
+INTERRUPTED_IMPORT = """
+import signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        name == "stalepool.cli.main" and signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+from stalepool.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_while_it_is_imported():
+    done = child("-c", INTERRUPTED_IMPORT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_a_file_that_cannot_be_read_is_not_taken_for_stdout(stalepool_here, monkeypatch):
     monkeypatch.setattr(inject, "path", lambda args: os.stat("/" + "x" * 300))
     done = stalepool_here("path")

@@ -107,7 +107,7 @@ def test_a_signal_ends_it_and_nothing_is_left(stalepool_here, tmp_path, monkeypa
 def test_streams_that_are_closed_and_a_directory_that_is_gone(line, status, environ, tmp_path):
     """Where nobody reads on it ends; where nobody ever read it goes its way."""
     script, here = tmp_path / "stalepool", tmp_path / "here"
-    script.write_text("import sys, stalepool.cli.main as m; sys.exit(m.main())\n")  # as pip has it
+    script.write_text("import sys, stalepool.__main__ as m; sys.exit(m.main())\n")  # as pip has it
     here.mkdir()
     line %= '"$@"; echo $? >%s/status' % tmp_path
     words = [sys.executable, script, "demo", "--only", "fin-idle"]
