@@ -59,13 +59,14 @@ def parts(kind, state, timeout, mode):
 @pytest.mark.each_value(by=parts)
 @pytest.mark.parametrize("kind, state, timeout, mode", CASES)
 def test_verdict(kind, state, timeout, mode):
-    seen = look(KINDS[kind], STATES[state], timeout, may_consume=mode == "active")
+    found = look(KINDS[kind], STATES[state], timeout, may_consume=mode == "active")
+    verdict, consumed, timeouts_changed = found
 
     is_told = mode == "active" or state not in NOT_TOLD_FROM_OUTSIDE
     is_told = is_told or KINDS[kind].tls != "TLSv1.3"
-    assert seen.verdict == (verdict_on(kind, state).value if is_told else "unknown")
-    assert not seen.timeouts_changed
-    assert not seen.consumed or (mode == "active" and socket_states.may_consume(kind, state))
+    assert verdict == (verdict_on(kind, state).value if is_told else "unknown")
+    assert not timeouts_changed
+    assert not consumed or (mode == "active" and socket_states.may_consume(kind, state))
 
 
 def test_what_cannot_be_asked():

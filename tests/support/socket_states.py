@@ -267,16 +267,12 @@ STATES = {
 }
 
 
-class Seen(NamedTuple):
-    """A verdict, and what asking for it left behind; plain data."""
-
-    verdict: str
-    consumed: int  # bytes gone from the kernel's buffer
-    timeouts_changed: bool
-
-
 def look(kind, state, timeout, may_consume=True):
-    """Bring a new pair into a state, ask for the verdict once, and see if it is still usable."""
+    """Bring a new pair into a state, ask for the verdict once, and see if it is still usable.
+
+    :returns: plain data: the verdict, the bytes gone from the kernel's buffer, and whether asking
+        has changed a timeout.
+    """
     with kind.make(state.tickets) as pair:
         state.enter(pair)
         pair.client.settimeout(timeout)
@@ -285,7 +281,7 @@ def look(kind, state, timeout, may_consume=True):
         after = _timeouts(pair.client), kernel.unread_bytes(pair.client)
         if state.is_usable and verdict is Verdict.ALIVE:
             converse(pair)
-    return Seen(verdict.value, before[1] - after[1], before[0] != after[0])
+    return verdict.value, before[1] - after[1], before[0] != after[0]
 
 
 def _timeouts(sock):
