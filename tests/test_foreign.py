@@ -10,6 +10,7 @@ import pytest
 
 import lanes
 import stalepool
+from breaks import raises
 from injection import Foreign, injecting
 from pools import end_while_idle, let_pass, pooled_connection, serving
 from replay_tools import after_checkout, have
@@ -123,11 +124,6 @@ def test_an_exception_at_any_line_of_ours_reaches_the_caller(call_python, scene)
     assert seen["injected"] > 50
 
 
-class Unassignable(OSError):
-    def __setattr__(self, name, value):
-        raise TypeError
-
-
 def fail(error, made_of):
     try:
         raise made_of
@@ -141,7 +137,8 @@ def have_traceback(*errors):
 
 def test_only_what_was_raised_inside_loses_its_traceback():
     """What is being handled around it is somebody else's, who may show it."""
-    inner, outer, handled = OSError(), Unassignable(), KeyError()
+    inner, handled = OSError(), KeyError()
+    outer = type("Unassignable", (OSError,), {"__setattr__": raises})()
     try:
         raise handled
     except KeyError:

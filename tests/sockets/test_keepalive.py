@@ -19,7 +19,7 @@ from keystoneauth1.session import TCPKeepAliveAdapter
 
 import stalepool
 import stalepool_testing as testing
-from breaks import breaks
+from breaks import breaks, raises
 from pools import counters, get, in_stock, pool_for, pooled_connection, serving, shim
 from replay_routes import proxied
 from replay_tools import side_by_side
@@ -157,17 +157,10 @@ def test_options_that_a_class_sets_after_its_connect(options, wanted, is_tunnel)
             assert of(pool) == wanted
 
 
-class Strict(socket.socket):
-    """A class of the application, which permits nobody to change, or to ask for, an option."""
-
-    def setsockopt(self, *args):
-        raise LookupError("of the application")
-
-    getsockopt = setsockopt
-
-
 def test_methods_of_a_socket_class_are_not_called():
-    with FaultServer() as server, Strict() as sock:
+    """It may permit nobody to change, or to ask for, an option."""
+    strict = type("Strict", (socket.socket,), {"setsockopt": raises, "getsockopt": raises})
+    with FaultServer() as server, strict() as sock:
         sock.connect((server.host, server.port))
         taken_apart = layers.layers_of(sock)
         assert keepalive.apply_policy(taken_apart, Settings())
