@@ -49,16 +49,11 @@ def cythons(handler):
     return made
 
 
-class Partial(functools.partial):
-    """Is not merged into the one around it."""
-
-
 MADE = {
     "function": lambda handler: handler,
-    "method": lambda handler: types.MethodType(handler, object()),
-    "partial": lambda handler: functools.partial(handler, "more"),
     "partial of a method": lambda h: functools.partial(types.MethodType(h, object())),
-    "partial of a partial": lambda handler: functools.partial(Partial(handler)),
+    # of a class of its own it is not merged into the one around it
+    "partial of a partial": lambda h: functools.partial(type("P", (functools.partial,), {})(h)),
     "wrapt's": lambda h: functools.partial(wrapt.decorator(lambda f, _, a, k: f(*a))(h)),
     "static": lambda handler: type("Handler", (), {"__call__": staticmethod(handler)})(),
     "C code": functools.lru_cache(),
