@@ -191,6 +191,12 @@ def place(tmp_path):
 
 
 @pytest.fixture
+def at(tmp_path):
+    """The variable by which they lie there."""
+    return {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+
+
+@pytest.fixture
 def haproxy_binary(request):
     found = shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
     if found is None:

@@ -212,12 +212,11 @@ for number in range(5):
 """
 
 
-def test_the_files_of_children(tmp_path, place):
+def test_the_files_of_children(at, place):
     """A child leaves its parent's file alone. Those of children that ended at once do not pile up:
     multiprocessing's end with os._exit(), which calls nothing at exit.
     """
-    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
-    with FaultServer() as server, Started(SERVICE + FORKS, server.port, **here) as service:
+    with FaultServer() as server, Started(SERVICE + FORKS, server.port, **at) as service:
         names = [path.name for path in place.iterdir()]
     assert len(names) == 2 and any(name.startswith("%d-" % service.pid) for name in names)
 
@@ -240,11 +239,10 @@ AT_ONCE = "from stalepool import status_file as f; f.INTERVAL_S = f.INTERVAL_RAT
     [LATE + SERVICE + AT_ONCE + "ask()", VETO + SERVICE + "ask(); ask()"],
     ids=["a request in a handler at exit", "a sandbox that forbids it"],
 )
-def test_no_file_is_left_and_no_request_fails(script, tmp_path, place, run_python):
-    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
+def test_no_file_is_left_and_no_request_fails(script, tmp_path, at, run_python):
     with FaultServer() as server:
         # -B: Python's own files
-        run_python(script, server.port, env=here, flags=["-B"], complains=True)
+        run_python(script, server.port, env=at, flags=["-B"], complains=True)
         assert len(server.journal) == 2
     assert list(tmp_path.glob("*/*")) == []
 
@@ -259,9 +257,8 @@ def write_without_a_switch():
 
 
 @pytest.mark.parametrize("world", lanes.first(1, ["eventlet", "gevent"]))
-def test_in_a_green_process_it_never_yields(world, tmp_path, call_python):
-    here = {"STALEPOOL_STATUS_DIR": str(tmp_path)}
-    call_python(write_without_a_switch, world=world, env=here)
+def test_in_a_green_process_it_never_yields(world, at, call_python):
+    call_python(write_without_a_switch, world=world, env=at)
 
 
 def test_it_is_never_written_between_a_check_and_its_request(tmp_path, monkeypatch):

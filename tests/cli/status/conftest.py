@@ -8,18 +8,11 @@ from service_process import SERVICE, Started
 from stalepool.cli.status import proc
 from stalepool_testing import Close, FaultServer, Respond
 
-AT = "STALEPOOL_STATUS_DIR"
-
 
 @pytest.fixture(scope="module", autouse=True)
 def linux():
     if not proc.has_proc():
         pytest.skip("there is no /proc here")
-
-
-@pytest.fixture
-def at(tmp_path):
-    return {AT: str(tmp_path)}
 
 
 @pytest.fixture
@@ -38,7 +31,8 @@ def answered(tmp_path_factory):
     """A service that has had an answer: its pid, and its status file."""
     directory = tmp_path_factory.mktemp("status")
     with FaultServer() as server:
-        with Started(SERVICE + "ask()", server.port, **{AT: str(directory)}) as service:
+        at = {"STALEPOOL_STATUS_DIR": str(directory)}
+        with Started(SERVICE + "ask()", server.port, **at) as service:
             (path,) = directory.glob("*/*")
             yield service.pid, path
     assert service.err == ""
