@@ -1,6 +1,7 @@
 """Which connections have a state, and how long it and its request are held."""
 
 import os
+import socket
 import tracemalloc
 import weakref
 from pathlib import Path
@@ -10,13 +11,17 @@ import pytest
 import urllib3
 from urllib3.connection import HTTPConnection
 
+import stalepool
 from breaks import breaks
-from pools import counters, serving, shim
+from pools import counters, get, pool_for, pooled_connection, serving, shim
 from replay_tools import recorded, reset_after_checkout, reused, side_by_side
+from stalepool import runtime
 from stalepool.clock import monotonic
 from stalepool.connection import state
 from stalepool.connection.state import FRESH, Request
 from stalepool.settings import Settings
+from stalepool.sockets import keepalive
+from stalepool.sockets.layers import layers_of
 from stalepool_testing import CloseAfter, Respond, Silence, healthy, into_pool, kernel
 
 MB = 1 << 20
@@ -95,6 +100,28 @@ def test_a_pooled_connection_holds_less_than_a_kilobyte():
         before = use(10)
         assert 0 < (use(60) - before) / 50 < 1000
         tracemalloc.stop()
+
+
+def test_once_probes_are_known_to_be_swallowed_no_connection_is_probed_as_often_as_before():
+    """Whatever it waits for: keepalive would end it, alive as it is. And a new one not at all."""
+    with shim(falls_back=True), serving(maxsize=2) as (server, pool), serving() as (_, other):
+        bare = [urllib3.connection.HTTPConnection(server.host, server.port) for _ in range(2)]
+        for conn in bare:
+            conn.sock = socket.socket()
+            of_the_origin = state.State(conn, FRESH)
+        answers = [pool.request("GET", "/", preload_content=False) for _ in range(2)]
+        assert get(other) == 200
+        conns = [*(answer._connection for answer in answers), pooled_connection(other)]
+        bare[0].sock.close()
+        os.close(bare[1].sock.fileno())  # behind the back of the socket
+        of_the_origin.note_probes_swallowed(runtime.current)
+        bare[1].sock.detach()
+        assert [keepalive.read(layers_of(c.sock)).interval_s for c in conns] == [75, 75, 3]
+        with pool_for(server) as new:
+            assert get(new) == 200
+            sock = pooled_connection(new).sock
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 0
+        assert stalepool.snapshot()["fallbacks"] == {"keepalive_failed": 1}
 
 
 # -- requests: what each holds, and no longer than it is needed ------------------------------------
