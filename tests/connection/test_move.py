@@ -224,25 +224,22 @@ def test_a_host_that_does_not_know_the_connection_has_answered_no_probe():
 
 
 @pytest.mark.parametrize(
-    ("rtt_us", "connect_s", "wait_s"),
-    [(1_000, None, 0.03), (100_000, None, 0.2), (100_000, 0.15, 0.15)],
-    ids=["a tick", "two round trips", "the connect timeout"],
+    ("said", "connect_s", "wait_s"),
+    [
+        ({"probes": 1, "rtt_us": 1_000}, None, 0.03),
+        ({"probes": 1, "rtt_us": 100_000}, None, 0.2),
+        ({"probes": 1, "rtt_us": 100_000}, 0.15, 0.15),
+        # a 408, say; the firewall that lets it through may swallow probes
+        ({"last_data_recv_ms": 20, "last_ack_recv_ms": 20}, None, 0.03),
+    ],
+    ids=["a tick", "two round trips", "the connect timeout", "data, which answer no probe"],
 )
-def test_how_long_the_answer_to_a_probe_is_awaited(sleeper, rtt_us, connect_s, wait_s):
+def test_how_long_the_answer_to_a_probe_is_awaited(sleeper, said, connect_s, wait_s):
     with shim(), reused(timeout=urllib3.Timeout(connect=connect_s, read=30.0)) as (server, pool):
         silent_after_checkout(pool)
-        with kernel_says(rtt_us=rtt_us, probes=1):
+        with kernel_says(**said):
             assert send(server, pool, "POST").status == 200
         assert sleeper.pauses == [pytest.approx(wait_s)]
-        assert counters(server)["moved"] == {move.SILENT: 1}
-
-
-def test_data_that_comes_while_a_probe_is_awaited_does_not_answer_it(sleeper):
-    """A 408, say; the firewall that lets it through may swallow probes."""
-    with shim(), reused() as (server, pool):
-        silent_after_checkout(pool)
-        with kernel_says(last_data_recv_ms=20, last_ack_recv_ms=20):
-            assert send(server, pool, "POST").status == 200
         assert counters(server)["moved"] == {move.SILENT: 1}
         assert counters(server)["knowledge"]["keepalive_probes"] == "unknown"
 
