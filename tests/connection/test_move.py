@@ -3,7 +3,6 @@
 import base64
 import socket
 import threading
-from dataclasses import dataclass
 from time import monotonic, sleep
 from types import SimpleNamespace
 
@@ -36,24 +35,13 @@ from stalepool_testing import (
     FaultServer,
     Latency,
     ResetAfter,
+    Respond,
     release,
     swallow,
 )
 
 #: seconds since the last answer
 IDLE_S = 100.0
-
-
-@dataclass(frozen=True)
-class MeetAll(AnswerStep):
-    """An answer that comes once all have asked, so that each has a connection of its own."""
-
-    barrier: threading.Barrier
-
-    def answer(self, exchange):
-        exchange.process()
-        self.barrier.wait(20)
-        exchange.respond(200)
 
 
 def request_with(
@@ -266,8 +254,13 @@ def test_two_requests_that_begin_to_move_together():
         together.wait(20)
         return move.ANNOUNCED
 
-    steps = {"GET": MeetAll(together), "POST": later}
-    with shim(), FaultServer(lambda request: steps[request.method]) as server:
+    def step(request):
+        if request.method == "POST":
+            return later
+        together.wait(20)  # so that each has a connection of its own
+        return Respond()
+
+    with shim(), FaultServer(step) as server:
         with pool_for(server, maxsize=2) as pool:
             side_by_side([lambda: get(pool)] * 2)
             with breaks("reason to move", by=reason):
