@@ -15,12 +15,12 @@ import stalepool_testing as testing
 from breaks import breaks, raises
 from errors import links
 from freed import is_freed_under_eventlet
-from pools import answer_no_connect, await_arrival, counters, pooled_connection, shim, verdicts
+from pools import answer_no_connect, await_arrival, counters, shim, verdicts
 from replay_routes import proxied
 from replay_tools import ECHO, outcome, prime, reused, send, wrapped_by_a_tracer
 from stalepool import runtime
 from stalepool.connection.fresh_socket import address_of, take
-from stalepool.connection.state import FRESH, Request, State, find
+from stalepool.connection.state import FRESH, Request, State
 from stalepool_testing import TLS, Close, FaultServer, ProcessThenReset, Respond
 
 
@@ -101,23 +101,20 @@ def test_a_deadline_in_its_opening_leaves_nothing_in_memory(alarm):
         assert count_noted() == 0
 
 
-def test_a_connection_that_another_thread_has_closed_takes_none():
-    with shim(), reused() as (_, pool), socket.socket() as fresh:
-        conn = pooled_connection(pool)
-        request = Request(find(conn.sock), conn, b"GET / HTTP/1.1", runtime.current)
-        conn.close()
-        assert not take(request, fresh) and conn.sock is None
+def test_a_socket_that_a_move_leaves_ends_as_in_stock():
+    """By a FIN, also where the kernel does not tell what has been acknowledged.
 
-
-def test_a_connection_that_a_move_leaves_ends_as_in_stock():
-    """By a FIN, also where the kernel does not tell what has been acknowledged."""
+    A connection that another thread has closed takes no other one.
+    """
     conn = HTTPConnection("a")
-    with shim(), testing.healthy() as pair, socket.socket() as fresh:
+    with shim(), testing.healthy() as pair, socket.socket() as another:
         conn.sock = pair.client
         request = Request(State(conn, FRESH), conn, b"POST / HTTP/1.1", runtime.current)
         with breaks("TCP_INFO", by=lambda _: None):
-            assert take(request, fresh)
+            assert take(request, socket.socket())
         assert pair.peer.recv(1) == b""
+        conn.close()
+        assert not take(request, another) and conn.sock is None
 
 
 def test_an_answer_that_is_sent_on_stays_open():
