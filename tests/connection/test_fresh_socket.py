@@ -141,13 +141,11 @@ def test_a_green_connect_that_fails_leaves_nothing_in_memory(call_python):
     assert is_freed_under_eventlet(call_python, a_move_whose_connect_takes_too_long)
 
 
-def with_own(*names):
-    """Methods that act on more than the connection."""
-
-    def own(stocks):
-        return functools.wraps(stocks)(lambda self: stocks(self))
-
-    return type("Own", (HTTPConnection,), {n: own(getattr(HTTPConnection, n)) for n in names})
+def with_own(name, **more):
+    """A method that acts on more than the connection."""
+    stocks = getattr(HTTPConnection, name)
+    own = functools.wraps(stocks)(lambda self: stocks(self))
+    return type("Own", (HTTPConnection,), {name: own, **more})
 
 
 def with_a_hook(name):
@@ -170,27 +168,18 @@ class Strict(HTTPConnection):
         super().__setattr__(name, value)
 
 
-def named_like_the_standard_librarys():
-    cls = with_own("connect")
-    cls.__module__ = "acme.http.client"
-    return cls
-
-
-def opened_by_hand():
-    class OpenedByHand(HTTPConnection):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            self.connect()
-            self.auto_open = 0
-
-    return OpenedByHand
+class OpenedByHand(HTTPConnection):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.connect()
+        self.auto_open = 0
 
 
 #: a class; how many sockets it may open, and whether a request rides the second one
 CLASSES = {
     # it may acquire, say, what is released at the end, or be handed its socket
     "own connect": (with_own("connect"), 1, False),
-    "own connect, in a module of that name": (named_like_the_standard_librarys(), 1, False),
+    "one of acme.http.client": (with_own("connect", __module__="acme.http.client"), 1, False),
     "own TCP socket": (with_own("_new_conn"), 1, False),
     "own tunnel": (with_own("_tunnel"), 1, False),
     "own attributes": (Strict, 2, True),
@@ -204,7 +193,7 @@ CLASSES = {
     },
     # what it stops is shared with a copy: a helper, a tunnel
     "a finalizer": (type("Own", (HTTPConnection,), {"__del__": lambda self: None}), 1, False),
-    "opened by hand": (opened_by_hand(), 1, False),
+    "opened by hand": (OpenedByHand, 1, False),
     # the fresh connection is made without asking it for a copy
     "not copied": (type("Own", (HTTPConnection,), {"__reduce_ex__": raises}), 2, True),
 }
