@@ -252,49 +252,42 @@ ACTS = {
     "forgotten": forgotten,
 }
 
-RESET = ConnectionResetError(errno.ECONNRESET, "reset")
-TIMED_OUT = OSError(errno.ETIMEDOUT, "timed out")
-GIVEN_UP = {"state": 7, "probes": 42, "bytes_acked": 1}  # 7: closed
+ENDED = "asked, read, ended"
 LATE = {"within_s": 0}
-KEY = ["Idempotency-Key: k"]
+RESET = {"error": ConnectionResetError(errno.ECONNRESET, "reset")}
+FORGOTTEN = {**RESET, **LATE}
+KEYED = {"method": "PUT", "headers": ["Idempotency-Key: k"], **FORGOTTEN}
+UNREACHABLE = {"error": OSError(errno.EHOSTUNREACH, "unreachable"), **LATE}
+GIVEN_UP = {
+    "error": OSError(errno.ETIMEDOUT, "timed out"),
+    "said": {"state": 7, "probes": 42, "bytes_acked": 1},  # 7: closed
+    **LATE,
+}
+PUT_GIVEN_UP = {"method": "PUT", **GIVEN_UP}
 
-#: who refuses, what has happened, what the request is, what was raised
+#: who refuses, what has happened, and what the request is, its ``error`` what was raised
 DEATHS = {
-    "ended soon": (None, "asked, read, ended", {}, None),
-    "lives": ("not_ended", "asked, read", {}, RESET),
-    "had the request, ended late": ("peer_had_it", "asked, read, ended", LATE, None),
-    "lacked a part of it": (None, "lost, asked, ended", LATE, None),
-    "the kernel gave up: nobody closed": (
-        *(None, "asked, read, ended", LATE),
-        OSError(errno.EHOSTUNREACH, "unreachable"),
-    ),
-    "probes were unanswered": (None, "asked, read, ended", {"said": GIVEN_UP, **LATE}, TIMED_OUT),
-    "they are swallowed, so it may live": (
-        *("peer_had_it", "asked, read, ended"),
-        *({"said": GIVEN_UP, "swallows_probes": True, **LATE}, TIMED_OUT),
-    ),
+    "ended soon": (None, ENDED, {}),
+    "lives": ("not_ended", "asked, read", RESET),
+    "had the request, ended late": ("peer_had_it", ENDED, LATE),
+    "lacked a part of it": (None, "lost, asked, ended", LATE),
+    "the kernel gave up: nobody closed": (None, ENDED, UNREACHABLE),
+    "probes were unanswered": (None, ENDED, GIVEN_UP),
+    "swallowed, so it may live": ("peer_had_it", ENDED, {"swallows_probes": True, **GIVEN_UP}),
     # nor is it known whether they are swallowed
-    "the same, PUT, which may be in work": (
-        *("peer_had_it", "asked, read, ended"),
-        *({"said": GIVEN_UP, "method": "PUT", **LATE}, TIMED_OUT),
-    ),
-    "the same, PUT, where they are answered": (
-        *(None, "asked, read, ended"),
-        *({"said": GIVEN_UP, "method": "PUT", "answers_probes": True, **LATE}, TIMED_OUT),
-    ),
-    "answered early": ("answer_began", "answered, ended", {"phase": SENDING}, None),
+    "the same, PUT, which may be in work": ("peer_had_it", ENDED, PUT_GIVEN_UP),
+    "the same, PUT, probes answered": (None, ENDED, {"answers_probes": True, **PUT_GIVEN_UP}),
+    "answered early": ("answer_began", "answered, ended", {"phase": SENDING}),
     # for the caller, too, who reads it
-    "answered while that is awaited": (None, "answered, ended", {}, None),
-    "its host does not know the connection": (None, "asked, read, forgotten", LATE, RESET),
+    "answered while that is awaited": (None, "answered, ended", {}),
+    "its host does not know the connection": (None, "asked, read, forgotten", FORGOTTEN),
     # a peer that lives all the same might act on it after the caller's next request
-    "the same, PUT": ("peer_had_it", "asked, read, forgotten", {"method": "PUT", **LATE}, RESET),
-    "the same, PUT with a key": (
-        *(None, "asked, read, forgotten"),
-        *({"method": "PUT", "headers": KEY, **LATE}, RESET),
-    ),
-    "a Unix socket, which tells nothing": (
-        *("peer_had_it", "asked, read, ended"),
-        *({"family": socket.AF_UNIX, **LATE}, None),
+    "the same, PUT": ("peer_had_it", "asked, read, forgotten", {"method": "PUT", **FORGOTTEN}),
+    "the same, PUT with a key": (None, "asked, read, forgotten", KEYED),
+    "a Unix socket tells nothing": (
+        "peer_had_it",
+        ENDED,
+        {"family": socket.AF_UNIX, **LATE},
     ),
 }
 
@@ -302,9 +295,10 @@ DEATHS = {
 @pytest.mark.parametrize("case", DEATHS)
 def test_had_the_connection_died(case):
     """More of that: ``test_failure``."""
-    name, happened, facts, error = DEATHS[case]
-    facts = {"within_s": 60, "family": socket.AF_INET, "said": None, **facts}
-    said, family = facts.pop("said"), facts.pop("family")
+    name, happened, facts = DEATHS[case]
+    facts = {"within_s": 60, **facts}
+    said, error = facts.pop("said", None), facts.pop("error", None)
+    family = facts.pop("family", socket.AF_INET)
     with healthy(family=family) as pair, kernel_says(**said) if said else nullcontext():
         for act in happened.split(", "):
             ACTS[act](pair)
