@@ -12,7 +12,6 @@ import struct
 import time
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Dict
 
 import pytest
 from urllib3.exceptions import HTTPError
@@ -32,9 +31,6 @@ LIMIT_S = 30.0
 NOBODY_LIMIT_S = 10.0
 #: nobody's limit: what lives answers before
 PATIENT_S = 60.0
-
-#: what became of a request: plain data, from whatever process
-Seen = Dict[str, Any]
 
 
 def ask(server, pool, method="GET", body=b""):
