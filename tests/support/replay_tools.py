@@ -184,16 +184,6 @@ def side_by_side(calls, at_once=16):
     return [call.result() for call in running]
 
 
-def wrong(cases):
-    """What was seen of those cases that are not right; all are played at once.
-
-    :param cases: name -> what takes seconds, and what judges that which was seen.
-    """
-    seen = side_by_side([play for play, _ in cases.values()], at_once=len(cases))
-    judged = zip(cases.items(), seen)
-    return {name: outcome for (name, (_, is_right)), outcome in judged if not is_right(outcome)}
-
-
 def recorded():
     """Bytes of requests that are on record, whether their connections are gone or not."""
     requests = [each for each in gc.get_objects() if type(each) is Request]
