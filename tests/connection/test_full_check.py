@@ -26,19 +26,14 @@ from stalepool.connection.origins import origin_of
 from stalepool.connection.state import UPGRADED, find
 from stalepool_testing import TLS, CloseAfter, Respond, SlowAnswer, into_pool, kernel
 
-
-def announcing(seconds):
-    return Respond(headers={"Keep-Alive": "timeout=%s" % seconds})
-
+ANNOUNCED = Respond(headers={"Keep-Alive": "timeout=1"})
 
 #: max_idle_s, what is answered -> the verdicts, how many connections there are. Where seconds pass
 #: before the last request, it is on a Unix socket: without TCP_INFO they count from the last answer
 LIMITS = {
-    # by a server that rounds down, and whose slots may all be in use, so that it refuses another
-    "announced: less than a second": (60, [announcing(0)] * 3, {"alive": 2}, 1),
     "from the last data on": (1.0, [Respond(), SlowAnswer(1.2), Respond()], {"alive": 2}, 1),
     # not by a second, not by a margin: it is reused, whatever its age, until it ends
-    "announced, and no reason to close": (None, [announcing(1)] * 3, {"alive": 2}, 1, 7 * 86400),
+    "announced, and no reason to close": (None, [ANNOUNCED] * 3, {"alive": 2}, 1, 7 * 86400),
     "identity": (1, [Respond(401, headers={"WWW-Authenticate": "NTLM"})] * 3, {"alive": 2}, 1, 1),
     "from the last answer on": (1, [Respond()] * 3, {"alive": 1, "idle_too_long": 1}, 2, 1),
 }
