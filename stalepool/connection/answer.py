@@ -14,18 +14,16 @@ from typing import Any, Callable, Optional
 
 from stalepool import fallback, stats, status
 from stalepool.clock import monotonic
-from stalepool.connection import replay, request_rules
-from stalepool.connection.move import ENDED
+from stalepool.connection import move, replay, request_rules
 from stalepool.connection.origins import peer_of
 from stalepool.connection.recover import recover, restore_timeout
 from stalepool.connection.silence import first_wait_s
-from stalepool.connection.state import UPGRADED, WAITING, Request, by_id
+from stalepool.connection.state import WAITING, Request, by_id
 from stalepool.sockets.failure import socket_errors
 from stalepool.sockets.layers import layers_of, timeout_of
 
 SWITCHING_PROTOCOLS = 101  # RFC 9110, section 15.2.2
 MOST_CLASSES = 64  #: response classes that are kept; somebody may set a new one for each test
-LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 _CHALLENGES = {401: "WWW-Authenticate", 407: "Proxy-Authenticate"}
 #: statuses of answers that say something of the connection, as a Keep-Alive header does
 _TELLING = frozenset((SWITCHING_PROTOCOLS, *_CHALLENGES))
@@ -136,20 +134,7 @@ def _learn(response: Answer, request: Request) -> None:
         or request_rules.asks_for_an_upgrade(request.head),
     )
     if request.moved_for is not None:
-        _learn_of_the_move(response, request)
-
-
-def _learn_of_the_move(response: Answer, request: Request) -> None:
-    """Resume moves after a success; after a refusal, have urllib3 close the fresh connection.
-
-    Its server may be bad, or not know the client.
-    """
-    state, waited_s = request.state, monotonic() - request.sent_at
-    if request_rules.is_a_success(response.status):
-        if request.may_resume_moves and waited_s <= LATE_S:
-            state.origin.knowledge.resume_moves()
-    elif request.moved_for != ENDED and not state.is_bound and state.phase is not UPGRADED:
-        response.will_close = True
+        move.note_answer(response, request)
 
 
 def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any:

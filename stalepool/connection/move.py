@@ -1,4 +1,4 @@
-"""A move: a request takes a fresh socket before a byte of it goes out."""
+"""A move: a request takes a fresh socket before a byte of it goes out; and what is learnt by it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from stalepool import fallback, stats
 from stalepool.clock import monotonic, number_of, shorter
 from stalepool.connection.connect import pause
 from stalepool.connection.fresh_socket import address_of, copies_of, open_like, take
-from stalepool.connection.request_rules import IDEMPOTENT, has_a_key
-from stalepool.connection.state import Request, State
+from stalepool.connection.request_rules import IDEMPOTENT, has_a_key, is_a_success
+from stalepool.connection.state import UPGRADED, Request, State
 from stalepool.settings import AUTO
 from stalepool.sockets import keepalive, tcp_info
 from stalepool.sockets.layers import layers_of, timeout_of
@@ -29,6 +29,7 @@ LONG_MOVE_S = 5.0
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
 #: seconds for the answer to a probe, or two round trips; the kernel sends it at its next tick
 PROBE_S = 0.03
+LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 
 
 def reason_to_move(request: Request) -> Optional[str]:
@@ -114,6 +115,19 @@ def move(request: Request, reason: str) -> None:
     else:
         state.origin.kept_off.tick()
     fallback.log("move", "DEBUG", "%s: moved for: %s", state.origin.name, reason)
+
+
+def note_answer(response: Any, request: Request) -> None:
+    """Resume moves after a success; after a refusal, have urllib3 close the fresh connection.
+
+    Its server may be bad, or not know the client.
+    """
+    state, waited_s = request.state, monotonic() - request.sent_at
+    if is_a_success(response.status):
+        if request.may_resume_moves and waited_s <= LATE_S:
+            state.origin.knowledge.resume_moves()
+    elif request.moved_for != ENDED and not state.is_bound and state.phase is not UPGRADED:
+        response.will_close = True
 
 
 @fallback.guarded("keepalive_failed", default=False)

@@ -9,30 +9,17 @@ import http.client
 import io
 import pickle
 import socket
-import threading
-import time
 from types import SimpleNamespace
 
 import pytest
 import urllib3
 from urllib3.connection import HTTPConnection
 
-import pools
 import stalepool
-from breaks import breaks
-from delayed_answers import AnswerLater
-from pools import counters, get, pooled_connection, serving, shim, stock, stops_moves
-from replay_tools import (
-    after_checkout,
-    asked,
-    have,
-    reset_after_checkout,
-    reused,
-    send,
-    side_by_side,
-)
+from pools import get, pooled_connection, serving, shim, stock
+from replay_tools import asked, reused
 from stalepool.connection.state import find
-from stalepool_testing import Close, CloseAfter, Respond, Silence, SlowAnswer
+from stalepool_testing import Close, Respond, SlowAnswer
 
 
 def test_an_answer_to_a_request_from_before_an_uninstall():
@@ -116,7 +103,6 @@ def test_an_answer_that_has_come_is_read_though_its_socket_is_gone():
 
 BOUND, LIMITED, UPGRADED = "bound to an identity", "idle limit 7 s", "upgraded"
 
-
 IDLES_7_S = Respond(headers={"Keep-Alive": "timeout=7"})
 NEGOTIATES = Respond(401, headers={"WWW-Authenticate": "Negotiate"})
 
@@ -153,76 +139,6 @@ def test_what_later_answers_show_of_their_connection(asked_with, answers, shown)
     assert [words for words in (BOUND, LIMITED, UPGRADED) if words in found] == shown
 
 
-@pytest.mark.parametrize(
-    ("step", "stops", "is_kept"),
-    [
-        (Respond(), False, True),
-        # the server may have no slot free for it
-        (Respond(delay_s=1.1), True, True),
-        # another server, which is bad, or does not know the client: a redirect to its login page
-        *((Respond(status), True, False) for status in (302, 400, 401, 403, 404, 503)),
-        # to leave this one would lose what was begun on it
-        (NEGOTIATES, True, True),
-        (Respond(101), True, True),
-    ],
-)
-def test_what_the_answer_to_a_moved_request_says_of_moves(step, stops, is_kept):
-    with shim(nonidempotent_max_idle_s=0), reused(step) as (server, pool):
-        assert send(server, pool, "POST", redirect=False).error is None
-        counted = counters(server)
-        assert counted["moved"] == {"idle_setting": 1}
-        assert stops_moves(server) is stops
-        assert (pooled_connection(pool).sock is not None) is is_kept
-
-
-def test_a_refused_request_that_left_an_ended_connection_keeps_the_fresh_one():
-    """Stock would have opened one as well."""
-    with shim(**pools.DEFAULTS), reused(Respond(404)) as (server, pool):
-        after_checkout(pool, have(server, CloseAfter()))
-        assert send(server, pool, "POST").status == 404
-        assert counters(server)["moved"] == {"presend_check": 1}
-        assert pooled_connection(pool).sock is not None
-
-
-def test_a_move_from_an_ended_connection_resumes_no_moves():
-    settings = {**pools.DEFAULTS, "nonidempotent_max_idle_s": 0}
-    with shim(**settings), reused(Respond(503), Respond(), Respond()) as (server, pool):
-        assert [send(server, pool, "POST").status, get(pool)] == [503, 200]
-        after_checkout(pool, have(server, CloseAfter()))
-        assert send(server, pool, "PUT").status == 200
-        assert counters(server)["moved"] == {"idle_setting": 1, "presend_check": 1}
-        assert stops_moves(server)
-
-
-def test_no_other_request_moves_until_the_first_one_is_answered():
-    """All of them might meet a limit of the server's, or a server that hangs."""
-    later, said = AnswerLater(threading.Event()), []
-
-    def look():
-        assert later.came.wait(20)
-        said.append((stops_moves(server), counters(server)["knowledge"]["moves_stopped_for_s"]))
-        later.told.set()
-
-    with shim(nonidempotent_max_idle_s=0), reused(later) as (server, pool):
-        side_by_side([lambda: pool.request("POST", "/"), look])
-        said.append((stops_moves(server), counters(server)["knowledge"]["moves_stopped_for_s"]))
-    # one that is under way is not shown: who reads it is to see what stopped them for long
-    assert said == [(True, 0), (False, 0)]
-
-
-def test_an_announced_limit_that_is_outlived_moves_three_posts():
-    """At any pause within its margin each POST would take a fresh connection, for good."""
-    limited = Respond(headers={"Keep-Alive": "timeout=1"})
-    settings = {"nonidempotent_max_idle_s": "auto"}
-    with shim(**settings), serving(default=limited) as (server, pool):
-        # so that the clock of the test counts, on a busy machine, too
-        with breaks("TCP_INFO", by=lambda _: None), breaks("limit of a move", by=60.0):
-            for _ in range(6):
-                assert pool.request("POST", "/").status == 200
-                pools.let_pass(pool, 1.1)
-        assert len({entry.connection for entry in server.journal}) == 4
-
-
 def test_an_answer_is_pickled_and_copied_as_http_clients(monkeypatch):
     """requests-cache 0.5 pickles it, after its body is read. How may be registered, too."""
     with shim(), serving() as (_, pool):
@@ -241,28 +157,3 @@ def test_an_answer_is_pickled_and_copied_as_http_clients(monkeypatch):
         del conn.response_class
         answer = pool.request("GET", "/")._original_response
         assert pickle.loads(pickle.dumps(answer)) == copy.copy(answer) == "x"
-
-
-def test_without_a_connect_timeout_a_move_is_not_waited_for():
-    """Stock: the error comes at once. By the time of the fresh socket the origin swallows SYNs."""
-    with shim(**pools.DEFAULTS), reused() as (server, pool):
-        pools.answer_no_connect(server)
-        pool.timeout = urllib3.Timeout()
-        pooled_connection(pool).timeout = None
-        reset_after_checkout(server, pool)
-        began = time.monotonic()
-        with breaks("limit of a move's connect", by=0.5):
-            with pytest.raises(urllib3.exceptions.ProtocolError):
-                pool.request("POST", "/", timeout=None)
-        assert time.monotonic() - began < 20
-
-
-def test_a_moved_request_that_the_callers_deadline_ends_stops_moves(alarm):
-    class Deadline(BaseException):
-        pass
-
-    with shim(nonidempotent_max_idle_s=0), reused(Silence()) as (server, pool):
-        alarm(Deadline())
-        with pytest.raises(Deadline):
-            pool.request("POST", "/wanted")
-        assert stops_moves(server)

@@ -1,4 +1,4 @@
-"""A move: for what reasons, within what time, and what may happen meanwhile."""
+"""A move: for what reasons, within what time; what may happen meanwhile, and be answered."""
 
 import base64
 import socket
@@ -17,13 +17,24 @@ from pools import (
     await_arrival,
     counters,
     get,
+    let_pass,
     pool_for,
     pooled_connection,
+    serving,
     shim,
     stops_moves,
     wait_idle,
 )
-from replay_tools import acting, reused, send, side_by_side, silent_after_checkout
+from replay_tools import (
+    acting,
+    after_checkout,
+    have,
+    reset_after_checkout,
+    reused,
+    send,
+    side_by_side,
+    silent_after_checkout,
+)
 from stalepool import fallback, stats
 from stalepool.connection import move
 from stalepool.connection.state import Request
@@ -36,9 +47,12 @@ from stalepool_testing import (
     Latency,
     ResetAfter,
     Respond,
+    Silence,
     release,
     swallow,
 )
+
+NEGOTIATES = Respond(401, headers={"WWW-Authenticate": "Negotiate"})
 
 #: seconds since the last answer
 IDLE_S = 100.0
@@ -337,6 +351,101 @@ def test_the_callers_timeout_is_on_the_fresh_socket():
             assert server.journal[-1].connection == rides
             said.append((server.journal[-1].body, conn.sock.gettimeout(), conn.timeout))
     assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(
+    ("step", "stops", "is_kept"),
+    [
+        (Respond(), False, True),
+        # the server may have no slot free for it
+        (Respond(delay_s=1.1), True, True),
+        # another server, which is bad, or does not know the client: a redirect to its login page
+        *((Respond(status), True, False) for status in (302, 400, 401, 403, 404, 503)),
+        # to leave this one would lose what was begun on it
+        (NEGOTIATES, True, True),
+        (Respond(101), True, True),
+    ],
+)
+def test_what_the_answer_to_a_moved_request_says_of_moves(step, stops, is_kept):
+    with shim(nonidempotent_max_idle_s=0), reused(step) as (server, pool):
+        assert send(server, pool, "POST", redirect=False).error is None
+        counted = counters(server)
+        assert counted["moved"] == {"idle_setting": 1}
+        assert stops_moves(server) is stops
+        assert (pooled_connection(pool).sock is not None) is is_kept
+
+
+def test_a_refused_request_that_left_an_ended_connection_keeps_the_fresh_one():
+    """Stock would have opened one as well."""
+    with shim(**DEFAULTS), reused(Respond(404)) as (server, pool):
+        after_checkout(pool, have(server, CloseAfter()))
+        assert send(server, pool, "POST").status == 404
+        assert counters(server)["moved"] == {"presend_check": 1}
+        assert pooled_connection(pool).sock is not None
+
+
+def test_a_move_from_an_ended_connection_resumes_no_moves():
+    settings = {**DEFAULTS, "nonidempotent_max_idle_s": 0}
+    with shim(**settings), reused(Respond(503), Respond(), Respond()) as (server, pool):
+        assert [send(server, pool, "POST").status, get(pool)] == [503, 200]
+        after_checkout(pool, have(server, CloseAfter()))
+        assert send(server, pool, "PUT").status == 200
+        assert counters(server)["moved"] == {"idle_setting": 1, "presend_check": 1}
+        assert stops_moves(server)
+
+
+def test_no_other_request_moves_until_the_first_one_is_answered():
+    """All of them might meet a limit of the server's, or a server that hangs."""
+    later, said = AnswerLater(threading.Event()), []
+
+    def look():
+        assert later.came.wait(20)
+        said.append((stops_moves(server), counters(server)["knowledge"]["moves_stopped_for_s"]))
+        later.told.set()
+
+    with shim(nonidempotent_max_idle_s=0), reused(later) as (server, pool):
+        side_by_side([lambda: pool.request("POST", "/"), look])
+        said.append((stops_moves(server), counters(server)["knowledge"]["moves_stopped_for_s"]))
+    # one that is under way is not shown: who reads it is to see what stopped them for long
+    assert said == [(True, 0), (False, 0)]
+
+
+def test_an_announced_limit_that_is_outlived_moves_three_posts():
+    """At any pause within its margin each POST would take a fresh connection, for good."""
+    limited = Respond(headers={"Keep-Alive": "timeout=1"})
+    settings = {"nonidempotent_max_idle_s": "auto"}
+    with shim(**settings), serving(default=limited) as (server, pool):
+        # so that the clock of the test counts, on a busy machine, too
+        with breaks("TCP_INFO", by=lambda _: None), breaks("limit of a move", by=60.0):
+            for _ in range(6):
+                assert pool.request("POST", "/").status == 200
+                let_pass(pool, 1.1)
+        assert len({entry.connection for entry in server.journal}) == 4
+
+
+def test_without_a_connect_timeout_a_move_is_not_waited_for():
+    """Stock: the error comes at once. By the time of the fresh socket the origin swallows SYNs."""
+    with shim(**DEFAULTS), reused() as (server, pool):
+        answer_no_connect(server)
+        pool.timeout = urllib3.Timeout()
+        pooled_connection(pool).timeout = None
+        reset_after_checkout(server, pool)
+        began = monotonic()
+        with breaks("limit of a move's connect", by=0.5):
+            with pytest.raises(urllib3.exceptions.ProtocolError):
+                pool.request("POST", "/", timeout=None)
+        assert monotonic() - began < 20
+
+
+def test_a_moved_request_that_the_callers_deadline_ends_stops_moves(alarm):
+    class Deadline(BaseException):
+        pass
+
+    with shim(nonidempotent_max_idle_s=0), reused(Silence()) as (server, pool):
+        alarm(Deadline())
+        with pytest.raises(Deadline):
+            pool.request("POST", "/wanted")
+        assert stops_moves(server)
 
 
 class Acceptor(AnswerStep):
