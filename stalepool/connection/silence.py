@@ -52,12 +52,22 @@ def first_wait_s(request: Request) -> Optional[float]:
 class Watch:
     """A request's wait for the first byte of its answer, after the first wait.
 
-    After T/2 no connection is given up, so that a replay has as much time as the first sending had.
+    ==========  ===========================  ===================================================
+    phase       told by                      what ends it
+    ==========  ===========================  ===================================================
+    waiting     ``replay.sock`` is None      the peer is suspect: a socket is opened beside it
+    probing     it is open                   ``_dead_at`` probes of the old one are unanswered
+    confirming  ``_is_confirming``           they still are, and that of the fresh one is answered
+    sent        ``replay.is_under_way``      an answer on either socket
+    ==========  ===========================  ===================================================
+
+    A request that was not acknowledged is sent as soon as there is a socket beside. Where the peer
+    is suspect no more, that is closed, and the request is waiting again. After T/2 no connection is
+    given up, so that a replay has as much time as the first sending had.
     """
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        #: its socket is opened beside the old one, to a suspect peer
         self.replay = Replay(request)
         self.sock: Any = request.state.sock()  # another thread may close the connection meanwhile
         self.knowledge = request.state.origin.knowledge
@@ -66,10 +76,8 @@ class Watch:
         self.give_up_before = request.sent_at + half_s
         #: seconds until the kernel is asked again; None: it is not
         self.pause_s: Optional[float] = None
-        #: when the probes of the socket beside it began
-        self._probed_since = 0.0
-        #: so many unanswered probes of the old one make it dead, if a second look finds them, too
-        self._dead_at, self._is_second_look = DEAD_PROBES, False
+        #: of the socket beside: when its probes began, and by how many of the old one that is dead
+        self._probed_since, self._dead_at, self._is_confirming = 0.0, DEAD_PROBES, False
 
     def look(self) -> Any:
         """Look about after a pause in which nothing came. Yields while a socket is opened.
@@ -94,13 +102,15 @@ class Watch:
             info = self._open()
             if info is not None and not info.unacked:
                 # the path may have been away until now: one more probe of the old one has to go out
-                self._dead_at, self._is_second_look = max(DEAD_PROBES, info.probes + 1), False
+                self._dead_at, self._is_confirming = max(DEAD_PROBES, info.probes + 1), False
                 self._probed_since, self.pause_s = monotonic(), CONFIRM_S
                 keepalive.probe_every(layers_of(self.replay.sock), PROBE_EVERY_S)
         if info is None:
             self.replay.close()
             return False
-        return bool(info.unacked) or self._its_probes_show_it(info)
+        if info.unacked:
+            return True
+        return self._stays_unanswered(info) and self._fresh_one_is_answered()
 
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
@@ -137,17 +147,24 @@ class Watch:
         # meanwhile the path may have healed, and the old one's answer to a probe have come
         return self._suspicion() if self.replay.open_beside(limit_s) else None
 
-    def _its_probes_show_it(self, info: TcpInfo) -> bool:
-        """Tell whether the fresh socket's probe was answered, and those of the old one were not."""
+    def _stays_unanswered(self, info: TcpInfo) -> bool:
+        """Tell whether a second look finds so many unanswered probes of the old socket, too."""
         if info.probes < self._dead_at:
             return False
-        if not self._is_second_look:  # the answer to the last probe may be on its way
-            self._is_second_look, self.pause_s = True, max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
-            return False
+        if self._is_confirming:
+            return True
+        # the answer to the last probe may be on its way
+        self._is_confirming, self.pause_s = True, max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
+        return False
+
+    def _fresh_one_is_answered(self) -> bool:
+        """Tell whether the fresh socket's probe was answered; then another socket takes its place.
+
+        After a probe, under TCP_DEFER_ACCEPT, its peer's kernel would accept the first data 29 s
+        late (measured).
+        """
         probed_for_s = monotonic() - self._probed_since
         fresh = tcp_info.ask(layers_of(self.replay.sock))
-        # another one takes its place: after a probe, under TCP_DEFER_ACCEPT, its peer's kernel
-        # would accept the first data 29 s late (measured)
         self.replay.close()
         if fresh is None:
             return False
