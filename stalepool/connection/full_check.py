@@ -63,24 +63,20 @@ def _check(conn: Any, settings: Settings) -> Action:
 
 
 def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, float]:
-    """Return the verdict, and the idle time in seconds; learn from a death."""
-    idle_s, layers = state.idle_s(None), layers_of(conn.sock)
+    """Return the verdict, and the idle time in seconds for the log; learn from what was found."""
+    since_answer_s, layers = state.idle_s(None), layers_of(conn.sock)
     if layers is None:
-        return Verdict.UNKNOWN, idle_s
+        return Verdict.UNKNOWN, since_answer_s
     if layers.raw.fileno() < 0:
-        return Verdict.NO_SOCKET, idle_s
+        return Verdict.NO_SOCKET, since_answer_s
     if states.is_of_another_process(layers.raw):
         # before anything is read: a read through TLS here would steal the parent's records
-        return Verdict.FOREIGN_PROCESS, idle_s
+        return Verdict.FOREIGN_PROCESS, since_answer_s
     poll = state.poll or liveness.poller(layers.raw)
     if poll is None:
-        return Verdict.UNKNOWN, idle_s
+        return Verdict.UNKNOWN, since_answer_s
     verdict = liveness.examine(layers, poll, may_consume=not settings.is_audit)
     info = tcp_info.ask(layers)
-    # data resets last_data_recv, and the close_notify is data (without one the result is the same)
-    is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
-    if verdict is not Verdict.UNREAD and not is_tls_close:
-        idle_s = state.idle_s(info)
     if verdict is Verdict.ALIVE:
         armed = keepalive.read(layers)
         verdict = _verdict_on_idleness(state, info, armed, settings)
@@ -93,8 +89,11 @@ def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, floa
             trusted_s = shorter(float("inf"), probed_after_s, settings.max_idle_s)
             state.trust(trusted_s, poll, layers.pending is not None)
     elif verdict in DEATHS:
-        _note_death(state, verdict, layers, info, idle_s)
-    return verdict, idle_s
+        _note_death(state, verdict, layers, info)
+    # the kernel has the time since data came in last, and a close_notify is data
+    is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
+    has_got_data = verdict is Verdict.UNREAD or is_tls_close
+    return verdict, since_answer_s if has_got_data else state.idle_s(info)
 
 
 def _verdict_on_idleness(
@@ -133,17 +132,16 @@ def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
     return info.probes > 1 or (info.probes == 1 and is_overdue)
 
 
-def _note_death(
-    state: State, verdict: Verdict, layers: Layers, info: Optional[TcpInfo], idle_s: float
-) -> None:
+def _note_death(state: State, verdict: Verdict, layers: Layers, info: Optional[TcpInfo]) -> None:
     """Note how long a connection had been idle when it ended; of a FIN the kernel has the time."""
+    idle_s = state.idle_s(info)
     if verdict is Verdict.CLOSED and info is not None:
         # the FIN is the last segment that came in, unless a probe has been answered since, which
         # nothing in TCP_INFO tells
         age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
         if layers.version is not None:
             # the last data was the close_notify, unless the server left that out
-            age_ms = max(age_ms, int(idle_s * 1000) - info.last_data_recv_ms)
+            age_ms = max(age_ms, int(state.idle_s(None) * 1000) - info.last_data_recv_ms)
         idle_s = age_ms / 1000
     state.origin.count_death(idle_s)
     if verdict is Verdict.CLOSED and layers.is_tcp:  # all Unix sockets have one origin
