@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http.client import RemoteDisconnected
 from io import BytesIO
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 from stalepool import fallback
 from stalepool.clock import monotonic, shorter
@@ -19,6 +19,9 @@ from stalepool.sockets.layers import clear_tls_errors
 
 NO_ANSWER = "Remote end closed connection without response"  #: http.client's words
 
+#: the first bytes of an answer, none at the end of the stream; and what reading has raised
+Read = Tuple[bytes, Optional[BaseException]]
+
 
 def recover(response: Any, request: Request, error: Optional[BaseException]) -> bytes:
     """After a read without an answer, keep waiting, replay, or raise the error.
@@ -27,23 +30,9 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
     :returns: the first bytes of an answer; empty: http.client's ``begin`` finds the end by itself.
     :raises: what reading raised, or the first error if a replay has failed.
     """
-    watch, first = Watch(request), b""
-    since, limit_s = request.sent_at, request.wait_s
+    watch = Watch(request)
     try:
-        while request.wait_s is not None and failure.has_run_out(error, since, limit_s):
-            if request.left_s == NOTHING_LEFT_S:
-                break
-            _renew_file(response, watch.sock)
-            first = _read_from(response, watch.look())
-            drop_frames(error)
-            if first:
-                return first
-            error, since, limit_s = None, monotonic(), shorter(watch.pause_s, request.left_s)
-            watch.sock.settimeout(limit_s)
-            try:
-                first = response.fp.peek(1)
-            except failure.socket_errors() as caught:
-                error = caught
+        first, error = _wait_on(response, watch, error)
         clear_tls_errors(watch.sock, error)
         file = _after_an_answer(watch, first) if first else _after_an_end(watch, error)
         first = _read_from(response, file) or first
@@ -70,6 +59,32 @@ def restore_timeout(response: Any, request: Request) -> None:
     """Set the caller's own timeout again on the socket that is read now."""
     response.fp.raw._sock.settimeout(request.timeout_s)
     request.wait_s = None
+
+
+def _wait_on(response: Any, watch: Watch, error: Optional[BaseException]) -> Read:
+    """Wait on while nothing but a timeout of ours has run out. Yields."""
+    request, first = watch.request, b""
+    since, limit_s = request.sent_at, request.wait_s
+    while request.wait_s is not None and failure.has_run_out(error, since, limit_s):
+        if request.left_s == NOTHING_LEFT_S:
+            break
+        drop_frames(error)
+        _renew_file(response, watch.sock)
+        first = _read_from(response, watch.look())
+        if first:
+            return first, None
+        since, limit_s = monotonic(), shorter(watch.pause_s, request.left_s)
+        watch.sock.settimeout(limit_s)
+        first, error = _peek(response.fp)
+    return first, error
+
+
+def _peek(file: Any) -> Read:
+    """Await the first bytes. In a frame of its own: the error's traceback holds no other one."""
+    try:
+        return file.peek(1), None
+    except failure.socket_errors() as error:
+        return b"", error
 
 
 def _after_an_answer(watch: Watch, first: bytes) -> Any:
