@@ -145,7 +145,6 @@ class Knowledge:
         self._moves_stopped_until = 0.0
 
     def note_move(self) -> None:
-        """Note a move near an idle limit."""
         now, (since, count) = monotonic(), self._moves
         if now - since >= 60:
             since, count = now, 0

@@ -1,7 +1,7 @@
 """The wait on silence: no byte of an answer has come, so the kernel is asked about the peer.
 
-After the first wait TCP_INFO is asked, and for a *suspect* peer a fresh socket is opened beside the
-old one, to see that the path is there. What else it takes to call the peer dead: docs/replay.rst.
+A peer is *suspect* by what TCP_INFO says after the first wait. What it takes to call it dead:
+docs/replay.rst.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Watch:
 
     @fallback.guarded("answer_failed", default=False)
     def finds_the_peer_dead(self) -> bool:
-        """Ask the kernel; True once the old peer is dead, and the fresh socket has a living one."""
+        """Ask the kernel for the next phase; True once the old peer is dead, and the fresh lives."""
         info = self._suspicion()
         if info is not None and self.replay.sock is None:
             info = self._open()
@@ -110,7 +110,12 @@ class Watch:
             return False
         if info.unacked:
             return True
-        return self._stays_unanswered(info) and self._fresh_one_is_answered()
+        if info.probes < self._dead_at:
+            return False
+        if not self._is_confirming:  # the answer to the last probe may be on its way
+            self._is_confirming, self.pause_s = True, max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
+            return False
+        return self._fresh_one_is_answered()
 
     def _suspicion(self) -> Optional[TcpInfo]:
         """Return the kernel's data if they make the peer suspect; set the pause before the next."""
@@ -146,16 +151,6 @@ class Watch:
         limit_s = max(0.1, min(REPLAY_S, self.give_up_before - monotonic()))
         # meanwhile the path may have healed, and the old one's answer to a probe have come
         return self._suspicion() if self.replay.open_beside(limit_s) else None
-
-    def _stays_unanswered(self, info: TcpInfo) -> bool:
-        """Tell whether a second look finds so many unanswered probes of the old socket, too."""
-        if info.probes < self._dead_at:
-            return False
-        if self._is_confirming:
-            return True
-        # the answer to the last probe may be on its way
-        self._is_confirming, self.pause_s = True, max(LOOK_AGAIN_S, 2 * info.rtt_us / 1e6)
-        return False
 
     def _fresh_one_is_answered(self) -> bool:
         """Tell whether the fresh socket's probe was answered; then another socket takes its place.

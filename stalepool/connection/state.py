@@ -97,14 +97,6 @@ class State:
             told.append("bound to an identity")
         if self.idle_limit_s is not None:
             told.append("idle limit %g s" % self.idle_limit_s)
-        if self.pending_move:
-            told.append("will move for: %s" % self.pending_move)
-        request = self.request
-        if request is not None:
-            recorded = "%d bytes recorded" % request.size if request.is_recorded else "not recorded"
-            told += [str(request.method, "latin-1"), recorded]
-            told += [] if request.is_reused else ["on a connection not checked out"]
-            told += ["replayed"] if request.is_replayed else []
         return "<State %s>" % ", ".join(told)
 
     # Transitions. tests/test_house.py lists the attributes that other modules write themselves.
