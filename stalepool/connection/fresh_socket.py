@@ -13,8 +13,7 @@ from stalepool import fallback
 from stalepool.clock import monotonic, number_of
 from stalepool.connection.connect import PINNED, arm, connect_errors
 from stalepool.connection.state import Request
-from stalepool.foreign import drop_frames, is_a_deadline, raise_again
-from stalepool.signal_handlers import is_a_handlers
+from stalepool.foreign import drop_frames, is_a_deadline, is_a_handlers, raise_again
 from stalepool.sockets import failure, tcp_info
 from stalepool.sockets.keepalive import USER_TIMEOUT
 from stalepool.sockets.layers import RawSocket, is_in_this_namespace, layers_of

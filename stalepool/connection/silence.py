@@ -96,7 +96,7 @@ class Watch:
 
     @fallback.guarded("answer_failed", default=False)
     def finds_the_peer_dead(self) -> bool:
-        """Ask the kernel for the next phase; True once the old peer is dead, and the fresh lives."""
+        """Go on to the next phase, as the kernel says; True once the peer is dead on a living path."""
         info = self._suspicion()
         if info is not None and self.replay.sock is None:
             info = self._open()

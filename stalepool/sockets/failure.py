@@ -13,8 +13,7 @@ import sys
 from typing import Any, Optional, Tuple, Type
 
 from stalepool.clock import monotonic
-from stalepool.foreign import TIMED_OUT, is_a_deadline, is_timeout
-from stalepool.signal_handlers import is_a_handlers
+from stalepool.foreign import TIMED_OUT, is_a_deadline, is_a_handlers, is_timeout
 from stalepool.sockets import liveness, tcp_info
 from stalepool.sockets.layers import RawSocket, layers_of
 from stalepool.sockets.liveness import ALERT, APPLICATION_DATA, PEER_IS_GONE, POLLRDHUP

@@ -10,7 +10,7 @@ import contextlib
 import sys
 from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
 
-from stalepool.signal_handlers import is_a_handlers
+from stalepool.foreign import is_a_handlers
 from stalepool.sockets.verdict import Verdict
 
 RawSocket = _socket.socket

@@ -12,7 +12,7 @@ import errno
 import select
 from typing import List, Optional, Tuple
 
-from stalepool.signal_handlers import is_a_handlers
+from stalepool.foreign import is_a_handlers
 from stalepool.sockets import unpatched
 from stalepool.sockets.layers import Layers, RawSocket, clear_tls_errors
 from stalepool.sockets.verdict import Verdict

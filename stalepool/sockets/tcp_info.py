@@ -10,7 +10,7 @@ import _socket
 import struct
 from typing import NamedTuple, Optional
 
-from stalepool.signal_handlers import is_a_handlers
+from stalepool.foreign import is_a_handlers
 from stalepool.sockets.layers import Layers, RawSocket
 
 _TCP_INFO = getattr(_socket, "TCP_INFO", None)

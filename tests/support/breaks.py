@@ -34,7 +34,7 @@ PARTS = {
     "register": "stalepool.patching.import_hook.register",
     "record of a request": "stalepool.connection.state.Request.record",
     "report of the check": "stalepool.connection.full_check._report",
-    "signals": "stalepool.signal_handlers._signal",
+    "signals": "stalepool.foreign._signal",
     "snapshot": "stalepool.status.snapshot",
     "sockets that were opened": "stalepool.connection.state._opened",
     "status file": "stalepool.status.write_due",

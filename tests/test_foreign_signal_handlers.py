@@ -17,7 +17,7 @@ from pools import shim
 from replay_tools import outcome, reused, side_by_side
 from stalepool import fallback
 from stalepool.connection.fresh_socket import address_of
-from stalepool.signal_handlers import is_a_handlers
+from stalepool.foreign import is_a_handlers
 from stalepool.sockets import failure, liveness, tcp_info
 from stalepool.sockets.layers import layers_of
 from stalepool_testing import Reset, unread
