@@ -15,8 +15,7 @@ from typing import Any, Callable, Optional
 # freezegun replaces time.monotonic, and the same function in every module that has it
 _real = getattr(sys.modules.get("freezegun.api"), "real_monotonic", time.monotonic)
 
-#: in seconds
-monotonic: Callable[[], float] = functools.partial(_real)
+monotonic: Callable[[], float] = functools.partial(_real)  #: in seconds
 
 
 def number_of(timeout: Any) -> Optional[float]:

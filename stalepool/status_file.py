@@ -28,8 +28,7 @@ _posix: Any = sys.modules.get("posix")
 #: seconds, since on a busy machine they may take long once
 INTERVAL_RATIO, INTERVAL_S, LONGEST_INTERVAL_S = 1000, 5.0, 60.0
 
-#: the path of the file, once it is written
-written: Optional[str] = None
+written: Optional[str] = None  #: the path of the file, once it is written
 _chosen: Optional[str] = AUTO
 _writes = Counter()
 

@@ -64,7 +64,7 @@ WRITERS = {
     "connection.answer": {"phase", "sent_at", "timeout_s", "wait_s"},
     "connection.recover": {"first_error", "wait_s"},
     "connection.checkout": {"phase"},  # a call would cost the fast check a fifth
-    "connection.full_check": {"pending_move", "replaced_silent"},
+    "connection.full_check": {"is_silent", "replaced_silent"},
     "connection.move": {"is_reused", "may_resume_moves", "moved_for", "replaced_silent"},
     "connection.replay": {"first_error", "is_replayed", "timeout_s"},
 }

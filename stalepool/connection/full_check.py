@@ -13,7 +13,6 @@ from stalepool import fallback, runtime, stats
 from stalepool.clock import shorter
 from stalepool.connection import state as states
 from stalepool.connection.connect import arm
-from stalepool.connection.move import SILENT
 from stalepool.connection.origins import is_http1
 from stalepool.connection.state import State
 from stalepool.settings import Settings
@@ -111,13 +110,13 @@ def _verdict_on_idleness(
     if armed is not None and info.has_answered_a_probe(armed.idle_s):
         knowledge.note_probe_answered()
         state.replaced_silent = False
-    state.pending_move = None
+    state.is_silent = False
     if armed is None or not _is_silent(info, armed.idle_s) or knowledge.swallows_probes:
         knowledge.note_alive(idle_s)
     elif state.replaced_silent and not knowledge.answers_probes and not settings.is_audit:
         state.note_probes_swallowed(settings)  # two in a row, and none was ever answered
     else:  # the peer is gone, or the path is away for a while, or probes are swallowed
-        state.pending_move = SILENT
+        state.is_silent = True
         if state.replaced_silent:  # two in a row: are probes answered any more?
             knowledge.answers_probes = False
     return Verdict.ALIVE

@@ -18,7 +18,8 @@ from stalepool.sockets.layers import layers_of, timeout_of
 ENDED, SILENT = "presend_check", "probe_unanswered"
 #: it is likely to end now, by the setting, by what the server announced, by what was observed
 SETTING, ANNOUNCED, OBSERVED = "idle_setting", "announced_limit", "observed_limit"
-MOVE_REASONS = (ENDED, SILENT, SETTING, ANNOUNCED, OBSERVED)
+NEAR_A_LIMIT = (SETTING, ANNOUNCED, OBSERVED)
+MOVE_REASONS = (ENDED, SILENT, *NEAR_A_LIMIT)
 
 #: an idle limit is near in its last quarter, and at most for so many seconds: a client whose pauses
 #: end in that time moves each POST, so it is no longer than the race needs
@@ -40,8 +41,8 @@ def reason_to_move(request: Request) -> Optional[str]:
     state, longest_s = request.state, request.settings.nonidempotent_max_idle_s
     if state.is_bound:
         return None
-    if state.pending_move is not None:
-        return state.pending_move if monotonic() >= state.origin.knowledge.move_again_at else None
+    if state.is_silent:
+        return SILENT if monotonic() >= state.origin.knowledge.move_again_at else None
     if request.method in IDEMPOTENT:
         return None
     if longest_s == AUTO:
@@ -83,7 +84,7 @@ def move(request: Request, reason: str) -> None:
     state, knowledge = request.state, request.state.origin.knowledge
     conn: Any = request.conn()
     own_limit_s, limit_s, began = timeout_of(conn.sock), _limit_s(conn, reason), monotonic()
-    is_near_a_limit = reason not in stats.LOOKED_ALIVE
+    is_near_a_limit = reason in NEAR_A_LIMIT
     if is_near_a_limit and reason != SETTING and knowledge.moves_stopped_for_s:
         return  # another request has begun to move meanwhile
     if is_near_a_limit:

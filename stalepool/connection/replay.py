@@ -60,8 +60,7 @@ class Replay:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.sock: Any = None
-        #: it has begun, and what becomes of it is not known yet
-        self.is_under_way = False
+        self.is_under_way = False  #: it has begun, and what becomes of it is not known yet
 
     def open(self) -> bool:
         """Open the socket, since the connection has ended. False if that failed. Yields."""

@@ -96,7 +96,7 @@ class Watch:
 
     @fallback.guarded("answer_failed", default=False)
     def finds_the_peer_dead(self) -> bool:
-        """Go on to the next phase, as the kernel says; True once the peer is dead on a living path."""
+        """Ask the kernel for the next phase; True once the peer is dead, and the path lives."""
         info = self._suspicion()
         if info is not None and self.replay.sock is None:
             info = self._open()

@@ -49,7 +49,7 @@ class State:
     """The state of one socket; with its poll object some 600 bytes."""
 
     __slots__ = (
-        *("answers", "full_check_from_s", "idle_limit_s", "is_bound", "is_tls", "pending_move"),
+        *("answers", "full_check_from_s", "idle_limit_s", "is_bound", "is_silent", "is_tls"),
         *("origin", "phase", "poll", "replaced_silent", "request", "sock", "used_at"),
     )
 
@@ -72,8 +72,8 @@ class State:
         self.full_check_from_s = 0.0
         self.poll: Optional[select.poll] = None
         self.is_tls = False
-        #: why the next request, whatever its method, is to take a fresh socket
-        self.pending_move: Optional[str] = None
+        #: probes are unanswered: the next request, whatever its method, is to take a fresh socket
+        self.is_silent = False
         self.used_at = monotonic()
         _forget(id(sock))
         _states[id(sock)] = self
@@ -108,11 +108,11 @@ class State:
     def trust(self, idle_s: float, poll: select.poll, is_tls: bool) -> None:
         """The full check found the connection alive: up to ``idle_s`` the fast check suffices.
 
-        :param idle_s: idle time in seconds; while a move is due, each check is a full one.
+        :param idle_s: idle time in seconds; while the peer is silent, each check is a full one.
         :param is_tls: the fast check asks ``sock.pending()``, too.
         """
         self.poll, self.is_tls = poll, is_tls
-        self.full_check_from_s = idle_s if self.pending_move is None else 0.0
+        self.full_check_from_s = 0.0 if self.is_silent else idle_s
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""
@@ -135,10 +135,8 @@ class State:
 class Request:
     """A request from its first bytes on. To make one is a transition of its state."""
 
-    #: the timeout on the socket as the wait began, or a send failed, in seconds
-    timeout_s: Optional[float] = None
-    #: the first wait, after which the kernel is asked about a silent peer; None: it is not
-    wait_s: Optional[float] = None
+    timeout_s: Optional[float] = None  #: of the socket as the wait began, or a send failed
+    wait_s: Optional[float] = None  #: of the first wait; None: nobody asks if the peer is dead
     is_replayed = False
     moved_for: Optional[str] = None
     may_resume_moves = False

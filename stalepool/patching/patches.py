@@ -21,8 +21,7 @@ from stalepool.connection.send import make_send
 from stalepool.contrib.keystone import make_request
 from stalepool.patching.copies import POOL, SESSION, SOCKS, place_of
 
-#: stands for an attribute that the class itself does not have
-_INHERITED: Any = object()
+_INHERITED: Any = object()  #: stands for an attribute that the class itself does not have
 LONGEST_CHAIN = 100  #: of wrappers of others; that of a mock is endless
 
 

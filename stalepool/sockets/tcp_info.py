@@ -19,7 +19,6 @@ _TCP_INFO = getattr(_socket, "TCP_INFO", None)
 _FORMAT = struct.Struct("=BxBB20xI16xI4xII8xI48xQ16xI52xQQ12xI")
 _IDLE_FIELDS_END = 60  # Linux 2.6 has these
 ESTABLISHED = 1  # linux/tcp_states.h
-# our side has sent a FIN
 _CLOSED_BY_US = frozenset((4, 5, 6, 9, 11))  # FIN_WAIT1, FIN_WAIT2, TIME_WAIT, LAST_ACK, CLOSING
 
 

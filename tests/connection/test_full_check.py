@@ -84,7 +84,7 @@ def test_without_tcp_info_nothing_more_is_asked():
 
 ONE, TWO = {"probes": 1, "last_data_recv_ms": 6000, "last_ack_recv_ms": 6000}, {"probes": 2}
 ANSWERED = {"last_data_recv_ms": 9000, "last_data_sent_ms": 9000}
-MOVES, STAYS = "probe_unanswered", None
+MOVES, STAYS = True, False
 
 #: whether the connection has replaced a silent one; seconds, and what the kernel says then -> is
 #: the next request to move, are probes answered, are they swallowed
@@ -113,7 +113,7 @@ def test_unanswered_probes(name):
             with kernel_says(**facts):
                 assert not urllib3.connectionpool.is_connection_dropped(conn)
         knowledge = state.origin.knowledge
-        assert [state.pending_move, knowledge.answers_probes, knowledge.swallows_probes] == seen
+        assert [state.is_silent, knowledge.answers_probes, knowledge.swallows_probes] == seen
 
 
 def test_of_unix_sockets_no_limit_is_observed():

@@ -79,7 +79,7 @@ def request_with(
         knowledge.stop_moves()
     # as far as reason_to_move() looks at it
     state = {
-        **{"phase": None, "is_bound": False, "idle_limit_s": None, "pending_move": None},
+        **{"phase": None, "is_bound": False, "idle_limit_s": None, "is_silent": False},
         **{"sock": lambda: None, "idle_s": lambda info: IDLE_S},
         "origin": SimpleNamespace(knowledge=knowledge),
     }
@@ -99,8 +99,8 @@ REASONS = [
     ("announced_limit", {"idle_limit_s": 99.0, "untrue_limit_s": 98.0}),
     ("observed_limit", OF_100),
     # whatever it is, and whatever is set
-    ("probe_unanswered", {"pending_move": "probe_unanswered", "setting": "off"}),
-    ("probe_unanswered", {"pending_move": "probe_unanswered", "method": "GET"}),
+    ("probe_unanswered", {"is_silent": True, "setting": "off"}),
+    ("probe_unanswered", {"is_silent": True, "method": "GET"}),
 ]
 
 NO_REASONS = [
@@ -118,8 +118,8 @@ NO_REASONS = [
     {"moves_are_stopped": True, "idle_limit_s": 99.0, **OF_100},
     {"setting": 0, "headers": ["Idempotency-Key: k"]},
     {"setting": 0, "is_bound": True},
-    {"pending_move": "probe_unanswered", "is_bound": True},
-    {"pending_move": "probe_unanswered", "moves_again_in_s": 60},
+    {"is_silent": True, "is_bound": True},
+    {"is_silent": True, "moves_again_in_s": 60},
     *({"setting": 0, "method": method} for method in ("GET", "PROPFIND", "PUT", "DELETE")),
 ]
 

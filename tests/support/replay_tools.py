@@ -15,7 +15,6 @@ import wrapt
 import stalepool_testing as testing
 from errors import links
 from pools import pooled_connection, serving
-from stalepool.connection.move import SILENT
 from stalepool.connection.state import Request, find
 from stalepool_testing import AnswerStep, Respond, kernel
 
@@ -139,7 +138,7 @@ def after_checkout(pool, act):
 
 def silent_after_checkout(pool):
     """The next request has to leave its connection, as if no probe had been answered there."""
-    after_checkout(pool, lambda conn: setattr(find(conn.sock), "pending_move", SILENT))
+    after_checkout(pool, lambda conn: setattr(find(conn.sock), "is_silent", True))
 
 
 def wrapped_by_a_tracer(cls, act):
