@@ -25,7 +25,6 @@ def number_of(timeout: Any) -> Optional[float]:
     return None if timeout is None else _socket.getdefaulttimeout()
 
 
-def shorter(*limits: Any) -> Any:
-    """Return the smallest number among timeouts; without any the first: None or a sentinel."""
-    numbers = [limit for limit in limits if isinstance(limit, (int, float))]
-    return min(numbers) if numbers else limits[0]
+def shorter(*timeouts: Any) -> Any:
+    """Return the smallest number among timeouts; None without any, as the sentinel is none."""
+    return min((each for each in timeouts if isinstance(each, (int, float))), default=None)

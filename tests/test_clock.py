@@ -77,4 +77,4 @@ def test_a_limit_is_a_number_none_or_the_sockets_default(request):
 def test_the_shortest_is_the_smallest_number():
     default = urllib3.util.Timeout.DEFAULT_TIMEOUT
     assert clock.shorter(None, 3, default, 2.5) == 2.5
-    assert clock.shorter(default, None) is default
+    assert clock.shorter(default, None) is None

@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import Any, List, Optional
 
 from stalepool import fallback
-from stalepool.clock import monotonic, number_of
+from stalepool.clock import monotonic
 from stalepool.connection.connect import PINNED, arm, connect_errors
 from stalepool.connection.state import Request
 from stalepool.foreign import drop_frames, is_a_deadline, is_a_handlers, raise_again
@@ -32,13 +32,13 @@ _HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> Any:
+def open_like(request: Request, limit_s: float, address: Optional[str] = None) -> Any:
     """Open a second socket to a request's peer, tunnel and TLS included. Yields while it connects.
 
     A clone of the connection connects, and its peer's reconnect window applies. The caller has
     asked :func:`may_be_cloned`.
 
-    :param limit_s: seconds for each operation (connect, tunnel, handshake), or urllib3's sentinel.
+    :param limit_s: seconds for each operation (connect, tunnel, handshake).
     :param address: the peer's: then there is no DNS look-up, and no reconnect window.
     :returns: a socket with ``limit_s`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
@@ -50,7 +50,7 @@ def open_like(request: Request, limit_s: Any, address: Optional[str] = None) -> 
 
 
 @fallback.guarded("fresh_socket_failed")
-def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
+def _connected(conn: Any, limit_s: float, address: Optional[str]) -> Any:
     """Have a clone connect, and return its socket; None if it cannot. Yields."""
     clone: Any = object.__new__(type(conn))  # not by copy.copy(): that may be somebody's own
     vars(clone).update({**vars(conn), "sock": None, "timeout": limit_s, PINNED: address})
@@ -61,7 +61,7 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
         fresh, clone.sock = clone.sock, None
         return fresh
     except connect_errors(clone) as error:
-        _raise_a_deadline(error, clone, since)
+        _raise_a_deadline(error, since, limit_s)
         failed = error
     finally:
         if clone.sock is not None:  # the handshake failed, or a deadline came
@@ -70,18 +70,18 @@ def _connected(conn: Any, limit_s: Any, address: Optional[str]) -> Any:
     return None
 
 
-def _raise_a_deadline(error: BaseException, conn: Any, since: float) -> None:
+def _raise_a_deadline(error: BaseException, since: float, limit_s: float) -> None:
     """Raise the caller's deadline, if the error is one, or if urllib3 has made the error of one.
 
     A deadline may be any OSError, such as requests' ``Timeout``, or look like the socket's timeout.
 
-    :param since: monotonic time at which the clone began to connect.
+    :param since: monotonic time at which the clone began to connect, in ``limit_s`` at most.
     """
     try:
         for link in (error, error.__cause__, error.__context__):
             if link is None or isinstance(link, _socket.gaierror):
                 continue  # gevent has a resolver that raises where its timers do
-            is_the_sockets = failure.has_run_out(link, since, number_of(conn.timeout))
+            is_the_sockets = failure.has_run_out(link, since, limit_s)
             if is_a_deadline(link) and not is_the_sockets:
                 raise_again(link)
     finally:
