@@ -17,7 +17,6 @@ from stalepool.stats import Counter
 
 _F = Callable[..., Any]
 
-#: all reasons, with their meaning
 REASONS = {
     "check_failed": "a check failed; urllib3's own check decides",
     "unknown_connection": "a connection or socket of an unknown class; urllib3's own check decides",
@@ -121,7 +120,9 @@ def log(about: str, level_name: str, message: str, *args: Any, stacklevel: int =
 def _is_of_a_log_handler(logger: Any) -> bool:
     """Tell whether a log handler is at work here, or posts here in a thread of its package.
 
-    Such a thread may hold the lock for which its handler waits.
+    Such a thread may hold the lock for which its handler waits. By packages, outermost first, it
+    has a stack such as: threading, threading, loki, loki, requests, urllib3, http, stalepool. loki
+    has started it, and posts; and a handler of the logger, or a base of its class, is loki's.
     """
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_stack(None)]
     # not all of loguru: a whole service may run under its logger.catch()

@@ -14,9 +14,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 from stalepool.clock import monotonic
 
 MAX_ORIGINS, OTHERS = 512, "(other origins)"
-
-#: neighbouring bucket edges differ by a quarter: fine enough to show an idle limit
-BUCKET_RATIO = 1.25
+BUCKET_RATIO = 1.25  #: of neighbouring bucket edges: fine enough to show an idle limit
 
 #: group of counters -> what it counts; each has a fixed set of names, so memory is bounded
 GROUPS = {
@@ -42,11 +40,8 @@ SWALLOWED_FOR_S = 86400.0
 OBSERVED_FOR_S = 3600.0
 NO_MOVES_FOR_S = 300.0
 
-#: moves near an idle limit; the kernel keeps the port of each in TIME_WAIT for a minute
-MOST_MOVES_A_MINUTE = 60
-
-#: how often an announced idle limit has to be outlived before it is ignored: clocks may be coarse
-TIMES_OUTLIVED = 3
+MOST_MOVES_A_MINUTE = 60  #: near an idle limit; the port of each is in TIME_WAIT for a minute
+TIMES_OUTLIVED = 3  #: an announced idle limit, before it is ignored: clocks may be coarse
 
 
 class Counter:

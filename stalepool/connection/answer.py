@@ -36,7 +36,6 @@ class Answer:
     fp: Any
     status: int
     headers: Any
-    will_close: bool
 
     def begin(self, *args: Any, **options: Any) -> None:
         """Read the status line and the headers. Yields where the socket's reads do."""

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 
 class _Finder:
-    """First on ``sys.meta_path``; finds what the other finders find, and watches its load."""
+    """First on ``sys.meta_path``; finds what the other finders find, and watches its load.
+
+    It is off (not registered), on, refused (registered, so as to say in the log why nothing is
+    patched), or failed (on, but the last attempt to patch was in vain).
+    """
 
     def __init__(self) -> None:
         self.is_registered = False
         self.settings: Optional[Settings] = None  # the defaults
-        self.off_because: Optional[str] = "it was not switched on"  # None: it may be patched
+        self.off_because: Optional[str] = "it was not switched on"  # or refused; None: on
         self.being_loaded: List[str] = []  # names of modules
         self.has_failed = False
         self.patches: Any = None  # our module, once there is a urllib3
