@@ -106,11 +106,11 @@ def _after_an_end(watch: Watch, error: Optional[BaseException]) -> Any:
     """
     request, second = watch.request, watch.replay
     if second.is_under_way:
-        is_sent = failure.has_ended(watch.sock, error)
+        may_take = failure.has_ended(watch.sock, error)
     else:
-        is_sent = may_be_replayed(request, error) and second.open() and second.send()
+        may_take = may_be_replayed(request, error) and second.open() and second.send()
     # taken at once, so that another thread's shutdown of the connection's socket ends the wait
-    is_taken = is_sent and take(request, second.sock)
+    is_taken = may_take and take(request, second.sock)
     file = second.answer(request.left_s, is_last=True) if is_taken else None
     if file is not None:
         request.first_error = error or RemoteDisconnected(NO_ANSWER)

@@ -125,18 +125,18 @@ def _was_dead(request: Request, error: Optional[BaseException]) -> bool:
     """
     if monotonic() - request.sent_at <= request.settings.replay_within_s:
         return True
-    is_silent, knowledge = failure.is_silent_end(error), request.state.origin.knowledge
-    is_evidence = knowledge.answers_probes or may_be_repeated(request, "safe")
-    if is_silent and is_evidence and not knowledge.swallows_probes:
+    is_silent, is_safe = failure.is_silent_end(error), may_be_repeated(request, "safe")
+    knowledge = request.state.origin.knowledge
+    if is_silent and (knowledge.answers_probes or is_safe) and not knowledge.swallows_probes:
         return True
     layers = layers_of(request.state.sock())
     info = tcp_info.ask(layers)
-    if info is None:
+    if layers is None or info is None:
         return False
-    # the peer may live all the same, and act on a PUT later
-    is_unknown_there = info.probes > 0 and not is_silent and may_be_repeated(request, "safe")
-    alert = ALERT_WITH_RECORD if layers is not None and layers.pending is not None else 0
-    return is_unknown_there or info.missing > alert
+    # by a host that does not know it; but the peer may live all the same, and act on a PUT later
+    is_reset_by_probe = info.probes > 0 and not is_silent
+    lacks_a_part = info.missing > (0 if layers.pending is None else ALERT_WITH_RECORD)
+    return (is_reset_by_probe and is_safe) or lacks_a_part
 
 
 def _no_answer_has_begun(request: Request, error: Optional[BaseException]) -> bool:

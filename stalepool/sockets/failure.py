@@ -52,10 +52,11 @@ def has_ended(sock: Any, error: Optional[BaseException]) -> bool:
     if layers is None or events is None:
         number = getattr(error, "errno", None)
         return error is None or isinstance(error, ConnectionError) or number in _ENDS
-    # no such event: TLS alone has failed; or SO_RCVTIMEO has run out, which also reads as an end.
-    # With TLS such an end is a close_notify
-    if not events & PEER_IS_GONE and (error is not None or (layers.pending is None and not events)):
-        return False
+    if not events & PEER_IS_GONE:
+        if error is not None:
+            return False  # TLS alone has failed
+        if layers.pending is None and not events:  # with TLS, such an end is a close_notify
+            return False  # SO_RCVTIMEO has run out, which also reads as an end
     info = tcp_info.ask(layers)
     if info is None:
         return True
