@@ -24,12 +24,10 @@ MOVE_REASONS = (ENDED, SILENT, *NEAR_A_LIMIT)
 #: an idle limit is near in its last quarter, and at most for so many seconds: a client whose pauses
 #: end in that time moves each POST, so it is no longer than the race needs
 LONGEST_NEAR_S = 0.5
-#: seconds for each step (connect, tunnel, handshake): a SYN, two retransmissions
-LONG_MOVE_S = 5.0
+LONG_MOVE_S = 5.0  #: for each step (connect, tunnel, handshake): a SYN, two retransmissions
 #: and where the old connection lives, in seconds and in round trips; the longer one counts
 MOVE_S, MOVE_ROUND_TRIPS = 0.25, 8
-#: seconds for the answer to a probe, or two round trips; the kernel sends it at its next tick
-PROBE_S = 0.03
+PROBE_S = 0.03  #: for the answer to a probe, or two round trips: the kernel sends it at a tick
 LATE_S = 1.0  #: a moved request that is answered later may have waited for a slot of the server
 
 

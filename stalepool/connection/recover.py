@@ -95,8 +95,7 @@ def _after_an_answer(watch: Watch, first: bytes) -> Any:
     request, second = watch.request, watch.replay
     if not second.is_under_way or status_of(first) not in REFUSE_ONE_OF_TWO:
         return None
-    limit_s = shorter(monotonic() - request.sent_at, request.left_s)
-    return second.answer(limit_s, is_last=False)
+    return second.answer_beside(shorter(monotonic() - request.sent_at, request.left_s))
 
 
 def _after_an_end(watch: Watch, error: Optional[BaseException]) -> Any:
@@ -111,8 +110,9 @@ def _after_an_end(watch: Watch, error: Optional[BaseException]) -> Any:
         may_take = may_be_replayed(request, error) and second.open() and second.send()
     # taken at once, so that another thread's shutdown of the connection's socket ends the wait
     is_taken = may_take and take(request, second.sock)
-    file = second.answer(request.left_s, is_last=True) if is_taken else None
+    file = second.answer(request.left_s) if is_taken else None
     if file is not None:
+        second.let_go()
         request.first_error = error or RemoteDisconnected(NO_ANSWER)
     return file
 

@@ -24,8 +24,7 @@ REPLAY_S = 2.0
 SEND_S = 10.0  #: seconds for sending a record, where no other answer is to come
 PIECE = 1 << 14  #: bytes of one write: as much as a TLS record holds
 
-#: requests that have a socket beside their old one at a time: descriptors may be scarce
-MOST_BESIDE = 64
+MOST_BESIDE = 64  #: requests at a time that have a socket beside: descriptors may be scarce
 #: the replays whose socket is beside one on which an answer may still come
 _beside: weakref.WeakSet[Replay] = weakref.WeakSet()
 runtime.on_change(_beside.clear)  # a forked child has none
@@ -83,6 +82,7 @@ class Replay:
     def close(self) -> None:
         """Close the socket, if it is open: what was sent on it is not to arrive any more."""
         sock, was_under_way = self.sock, self.is_under_way
+        _beside.discard(self)
         self.let_go()  # first, so that nothing is done twice if this is interrupted
         if sock is not None:
             abandon(sock)
@@ -90,8 +90,10 @@ class Replay:
             note_outcome(self.request, "failed")
 
     def let_go(self) -> None:
-        """Leave the socket to the connection."""
-        _beside.discard(self)
+        """Leave the socket to the connection, whose silent one is gone then."""
+        if self in _beside:
+            _beside.discard(self)
+            self.request.state.origin.count("gone", "silent_in_request")
         self.sock, self.is_under_way = None, False
 
     def send(self) -> bool:
@@ -121,14 +123,11 @@ class Replay:
         self.close()
         return False
 
-    def answer(self, limit_s: Optional[float], is_last: bool) -> Any:
-        """Return the socket's file object once an answer begins there, and the connection has it.
+    def answer(self, limit_s: Optional[float]) -> Any:
+        """Return the socket's file object once an answer begins there; None if none does in time.
 
-        None if none begins in time. The socket is closed if it fails, or if the answer may refuse
-        one of two connections. Yields.
+        The socket is closed if it fails. Yields.
 
-        :param is_last: the connection has the socket, and no other answer comes: its status says
-            what has become of the replay.
         :raises: the caller's deadline.
         """
         file, since, first = None, monotonic(), b""  # type: Any, float, bytes
@@ -149,16 +148,21 @@ class Replay:
         if not first:
             self.close()
             return None
-        is_refused = not is_last and not is_a_success(status_of(first))
-        if is_refused or not (is_last or take(self.request, self.sock)):
-            file.close()
-            self.close()
-            return None
-        if self in _beside:
-            self.request.state.origin.count("gone", "silent_in_request")
-        if not is_last:
+        return file
+
+    def answer_beside(self, limit_s: Optional[float]) -> Any:
+        """The same while the old one may be answered; a refusal may be due to two connections.
+
+        So the connection takes the socket only if the answer is a success, and else it is closed.
+        """
+        file = self.answer(limit_s)
+        if file is not None:
+            if not is_a_success(status_of(file.peek(1))) or not take(self.request, self.sock):
+                file.close()
+                self.close()
+                return None
             note_outcome(self.request, "ok")
-        self.let_go()
+            self.let_go()
         return file
 
 

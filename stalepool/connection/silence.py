@@ -23,8 +23,7 @@ LOOK_EVERY_S = 0.5
 LOOK_AGAIN_S = 0.15  #: or two round trips: in that time the answer to a probe comes
 SUSPECT_RETRANSMISSIONS, SUSPECT_PROBES = 4, 1  #: what makes a silent peer suspect
 SHORTEST_WAIT_S = 0.5  #: a request whose first wait would be shorter than this is not watched
-#: the first wait ends this much early: else it looks like a caller's deadline of ``silence_s``
-OFF_ROUND_S = 0.3
+OFF_ROUND_S = 0.3  #: off the first wait, or it looks like a caller's deadline of ``silence_s``
 #: what is left before T/2 after the first wait, in which the old socket's next probe has to go out
 RESERVE_S = 3.5
 PROBE_EVERY_S = 1  #: on the fresh socket
@@ -91,8 +90,7 @@ class Watch:
         if not self.replay.is_under_way:
             return None
         self.pause_s = NOTHING_LEFT_S  # the fresh one is the likelier to be answered
-        limit_s = shorter(LOOK_EVERY_S, self.request.left_s)
-        return self.replay.answer(limit_s, is_last=False)
+        return self.replay.answer_beside(shorter(LOOK_EVERY_S, self.request.left_s))
 
     @fallback.guarded("answer_failed", default=False)
     def finds_the_peer_dead(self) -> bool:
