@@ -47,7 +47,7 @@ def _check(conn: Any, settings: Settings) -> Action:
     if state.phase is states.CHECKED:
         info = tcp_info.ask(layers_of(conn.sock))
         # data went out after the check, but not by send(); 50 ms: the kernel's clock is coarse
-        if info is not None and info.last_data_sent_ms / 1000 < state.idle_s(None) - 0.05:
+        if info is not None and info.last_data_sent_ms / 1000 < state.idle_s() - 0.05:
             fallback.fall_back("requests_unseen", type(conn))
     verdict, idle_s = _examine(conn, state, settings)
     _report(conn, state, verdict, idle_s, settings)
@@ -63,7 +63,7 @@ def _check(conn: Any, settings: Settings) -> Action:
 
 def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, float]:
     """Return the verdict, and the idle time in seconds for the log; learn from what was found."""
-    since_answer_s, layers = state.idle_s(None), layers_of(conn.sock)
+    since_answer_s, layers = state.idle_s(), layers_of(conn.sock)
     if layers is None:
         return Verdict.UNKNOWN, since_answer_s
     if layers.raw.fileno() < 0:
@@ -140,7 +140,7 @@ def _note_death(state: State, verdict: Verdict, layers: Layers, info: Optional[T
         age_ms = info.last_data_recv_ms - info.last_ack_recv_ms
         if layers.version is not None:
             # the last data was the close_notify, unless the server left that out
-            age_ms = max(age_ms, int(state.idle_s(None) * 1000) - info.last_data_recv_ms)
+            age_ms = max(age_ms, int(state.idle_s() * 1000) - info.last_data_recv_ms)
         idle_s = age_ms / 1000
     state.origin.count_death(idle_s)
     if verdict is Verdict.CLOSED and layers.is_tcp:  # all Unix sockets have one origin

@@ -80,8 +80,8 @@ class State:
         if self.used_at > _sweep_due_at:
             _sweep()
 
-    def idle_s(self, info: Optional[TcpInfo]) -> float:
-        """Return the idle time in seconds, from the kernel or else since the last answer."""
+    def idle_s(self, info: Optional[TcpInfo] = None) -> float:
+        """Return the idle time in seconds: the kernel's, or else the time since the last answer."""
         return monotonic() - self.used_at if info is None else info.last_data_recv_ms / 1000
 
     def note_probes_swallowed(self, settings: Settings) -> None:
