@@ -17,6 +17,7 @@ from stalepool.stats import Counter
 
 _F = Callable[..., Any]
 
+#: all reasons, with their meaning
 REASONS = {
     "check_failed": "a check failed; urllib3's own check decides",
     "unknown_connection": "a connection or socket of an unknown class; urllib3's own check decides",
