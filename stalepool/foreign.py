@@ -65,8 +65,12 @@ def is_a_handlers(error: BaseException) -> bool:
     known = {place for handler in handlers for place in _places_of(handler)}
     if not known:  # as in most processes: a look at code is an audit event, and may be vetoed
         return False
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return any(frame.f_code in known or _name_in(frame) in known for frame in frames)
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        # Cython puts module and class before the name
+        name = "%s.%s" % (frame.f_globals.get("__name__"), frame.f_code.co_name.rpartition(".")[2])
+        if frame.f_code in known or name in known:
+            return True
+    return False
 
 
 def _runs_handlers() -> bool:
@@ -108,11 +112,6 @@ def _places_of(handler: Any) -> List[Any]:
                 return [each.__code__ for each in held if type(each) is FunctionType]
             handler = calls[0]
     return []
-
-
-def _name_in(frame: Any) -> str:
-    # Cython puts module and class before the name
-    return "%s.%s" % (frame.f_globals.get("__name__"), frame.f_code.co_name.rpartition(".")[2])
 
 
 def passed_through(error: BaseException) -> List[str]:

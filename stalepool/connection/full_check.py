@@ -17,7 +17,6 @@ from stalepool.connection.origins import is_http1
 from stalepool.connection.state import State
 from stalepool.settings import Settings
 from stalepool.sockets import keepalive, liveness, tcp_info
-from stalepool.sockets.keepalive import Keepalive
 from stalepool.sockets.layers import Layers, layers_of
 from stalepool.sockets.tcp_info import TcpInfo
 from stalepool.sockets.verdict import DEATHS, Action, Verdict
@@ -96,7 +95,7 @@ def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, floa
 
 
 def _verdict_on_idleness(
-    state: State, info: Optional[TcpInfo], armed: Optional[Keepalive], settings: Settings
+    state: State, info: Optional[TcpInfo], armed: Optional[keepalive.Keepalive], settings: Settings
 ) -> Verdict:
     """Judge a connection on which nothing has arrived, and learn from its probes."""
     idle_s, limit_s = state.idle_s(info), settings.max_idle_s
@@ -131,6 +130,7 @@ def _is_silent(info: TcpInfo, keepalive_idle_s: int) -> bool:
     return info.probes > 1 or (info.probes == 1 and is_overdue)
 
 
+@fallback.guarded("check_failed")
 def _note_death(state: State, verdict: Verdict, layers: Layers, info: Optional[TcpInfo]) -> None:
     """Note how long a connection had been idle when it ended; of a FIN the kernel has the time."""
     idle_s = state.idle_s(info)
@@ -147,6 +147,7 @@ def _note_death(state: State, verdict: Verdict, layers: Layers, info: Optional[T
         state.origin.knowledge.note_fin(idle_s)
 
 
+@fallback.guarded("check_failed")
 def _report(conn: Any, state: State, verdict: Verdict, idle_s: float, settings: Settings) -> None:
     """Count the verdict, and log a discard at DEBUG."""
     origin = state.origin

@@ -93,10 +93,13 @@ class State:
 
     def __repr__(self) -> str:
         told = [self.origin.name, self.phase, "%d answers" % self.answers]
-        if self.is_bound:
-            told.append("bound to an identity")
+        told += ["bound to an identity"] if self.is_bound else []
+        told += ["its peer is silent"] if self.is_silent else []
         if self.idle_limit_s is not None:
             told.append("idle limit %g s" % self.idle_limit_s)
+        if (request := self.request) is not None:
+            recorded = "%d bytes recorded" if request.is_recorded else "not recorded, %d bytes"
+            told += [str(request.method, "latin-1"), recorded % request.size]
         return "<State %s>" % ", ".join(told)
 
     # Transitions. tests/test_house.py lists the attributes that other modules write themselves.

@@ -191,6 +191,14 @@ def real(sock, cls=HTTPConnection):
     return conn
 
 
+@pytest.mark.parametrize("part", ["count of a death", "count of an event"])
+def test_what_a_check_has_read_decides_though_it_cannot_be_counted(part):
+    """urllib3's own check would not find the close_notify, which is read only once."""
+    with shim(falls_back=True), testing.close_notify() as pair, breaks(part):
+        assert word_on(real(pair.client)) is True
+        assert stalepool.snapshot()["fallbacks"] == {"check_failed": 1}
+
+
 def http2(sock):
     """It talks when it is idle: "readable means not reusable" is no rule there."""
     pytest.importorskip("h2")

@@ -13,6 +13,8 @@ PARTS = {
     "clock of the states": "stalepool.connection.state.monotonic",
     "clock of the wait on silence": "stalepool.connection.silence.monotonic",
     "clock of what was learnt": "stalepool.stats.monotonic",
+    "count of a death": "stalepool.stats.Origin.count_death",
+    "count of an event": "stalepool.stats.Origin.count",
     "counters": "stalepool.stats.origin",
     "full check": "stalepool.connection.full_check._examine",
     "HTTP version": "stalepool.connection.full_check.is_http1",
