@@ -31,6 +31,7 @@ from stalepool_testing import Close, Respond
         ("urllib3.contrib.socks", "SOCKSConnection", "_new_conn", "socks"),
         ("keystoneauth1.session", "Session", "request", "keystoneauth1"),
         ("urllib3.response", "HTTPResponse", "stalepool_replayed", "urllib3"),
+        ("urllib3.response", "HTTPResponse", "_sock_shutdown", "urllib3"),
     ],
 )
 def test_what_is_patched_besides_the_pool(module, owner, attribute, needs):
