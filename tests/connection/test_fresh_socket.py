@@ -19,9 +19,9 @@ from pools import answer_no_connect, await_arrival, counters, shim, verdicts
 from replay_routes import proxied
 from replay_tools import ECHO, outcome, prime, reused, send, wrapped_by_a_tracer
 from stalepool import runtime
-from stalepool.connection.fresh_socket import address_of, take
+from stalepool.connection.fresh_socket import abandon, address_of, take
 from stalepool.connection.state import FRESH, Request, State
-from stalepool_testing import TLS, Close, FaultServer, ProcessThenReset, Respond
+from stalepool_testing import TLS, Close, FaultServer, ProcessThenReset, Respond, kernel
 
 
 @pytest.mark.parametrize(("method", "step"), [("PUT", ProcessThenReset()), ("POST", ECHO)])
@@ -115,6 +115,33 @@ def test_a_socket_that_a_move_leaves_ends_as_in_stock():
         assert pair.peer.recv(1) == b""
         conn.close()
         assert not take(request, another) and conn.sock is None
+
+
+def test_a_connection_whose_request_was_acknowledged_ends_as_in_stock():
+    """By a FIN; the server may have closed its half alone, and read on."""
+    with testing.healthy() as pair:
+        pair.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        pair.peer.recv(100)
+        kernel.wait_until(lambda: kernel.unacknowledged_bytes(pair.client) == 0, "an ACK")
+        abandon(pair.client)
+        assert pair.peer.recv(1) == b""
+
+
+def test_a_connection_is_closed_whatever_the_kernel_says():
+    with testing.healthy() as pair, breaks("TCP_INFO"):
+        abandon(pair.client)
+        assert pair.client.fileno() < 0
+
+
+def test_a_forked_child_does_not_keep_the_old_socket_sending():
+    """It has the same open file, so that our close is not the last one."""
+    with testing.healthy() as pair, pair.client.dup() as of_the_child:
+        pair.client.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                pair.client.send(bytes(1 << 16))
+        abandon(pair.client)
+        kernel.wait_readable(of_the_child, events=kernel.POLLERR)
 
 
 def test_an_answer_that_is_sent_on_stays_open():

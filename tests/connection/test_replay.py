@@ -30,7 +30,7 @@ from pools import counters, get, in_stock, pooled_connection, serving, shim, sto
 from replay_routes import direct, proxied
 from replay_tools import ECHO, asked, outcome, prime, reset_after_checkout, reused, send
 from stalepool import runtime, stats
-from stalepool.connection import fresh_socket, replay
+from stalepool.connection import replay
 from stalepool.connection.state import Request, find
 from stalepool.sockets import tcp_info
 from stalepool_testing import TLS, AnswerStep, Close, FaultServer, Reset, Respond, Silence, kernel
@@ -505,22 +505,6 @@ def test_one_attempt_is_seen(name, method, default):
         assert found[:2] == [status, times + (method == "GET")]
 
 
-def test_a_connection_whose_request_was_acknowledged_ends_as_in_stock():
-    """By a FIN; the server may have closed its half alone, and read on."""
-    with testing.healthy() as pair:
-        pair.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-        pair.peer.recv(100)
-        kernel.wait_until(lambda: kernel.unacknowledged_bytes(pair.client) == 0, "an ACK")
-        fresh_socket.abandon(pair.client)
-        assert pair.peer.recv(1) == b""
-
-
-def test_a_connection_is_closed_whatever_the_kernel_says():
-    with testing.healthy() as pair, breaks("TCP_INFO"):
-        fresh_socket.abandon(pair.client)
-        assert pair.client.fileno() < 0
-
-
 def test_a_replay_that_the_caller_gave_up_does_not_arrive():
     """The server has no thread for it, and its window is full: the rest lies here, unsent."""
     has_failed = threading.Event()
@@ -539,14 +523,3 @@ def test_a_replay_that_the_caller_gave_up_does_not_arrive():
         has_failed.set()
         server.wait_ended(1)
         assert [entry.processed for entry in server.journal][1:] == [True, False]
-
-
-def test_a_forked_child_does_not_keep_the_old_socket_sending():
-    """It has the same open file, so that our close is not the last one."""
-    with testing.healthy() as pair, pair.client.dup() as of_the_child:
-        pair.client.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            while True:
-                pair.client.send(bytes(1 << 16))
-        fresh_socket.abandon(pair.client)
-        kernel.wait_readable(of_the_child, events=kernel.POLLERR)
