@@ -48,6 +48,7 @@ CASES = [
     ("ipv4", "closed", None, True, False),
     ("ipv4", "reset", RESET, True, False),
     ("ipv4", "healthy", RESET, False, False),  # somebody raised it
+    ("ipv4", "healthy", None, False, False),  # SO_RCVTIMEO is over
     ("ipv4", "closed", TIMEOUT, False, False),  # the caller's time is over
     ("ipv4", "closed", KeyError("a header"), False, False),
     ("ipv4", "surplus", RESET, False, True),
