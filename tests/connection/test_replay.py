@@ -302,7 +302,7 @@ def test_a_send_that_takes_long_beside_an_answer(limits_each, monkeypatch):
 
     if limits_each:
         monkeypatch.setattr(urllib3.util.connection, "create_connection", create_connection)
-    body = (LARGE[:30_000] for _ in range(30))
+    body = (LARGE[:30_000] for _ in range(10))
     with breaks("limit of a replay's connect", by=0.5):
         with sent_twice(answer, **SMALL_BUFFERS) as (server, pool, _):
             headers = {"Content-Length": str(len(LARGE))}

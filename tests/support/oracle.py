@@ -40,7 +40,7 @@ METHODS = ("GET", "POST", "PUT")
 #: how often the connection has answered before: at the first checkout the check is a full one
 ANSWERS = {"GET": 1, "POST": 1, "PUT": 3}
 #: more than both kernels' buffers hold, and less than is recorded
-LARGE = b"x" * 900_000
+LARGE = b"x" * 300_000
 #: which hold little of it
 SMALL_BUFFERS = {
     "socket_options": [(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)],
