@@ -51,8 +51,6 @@ def _check(conn: Any, settings: Settings) -> Action:
     verdict, idle_s = _examine(conn, state, settings)
     _report(conn, state, verdict, idle_s, settings)
     action = Action.DEFER if settings.is_audit else verdict.action
-    if action is Action.KEEP and state.request is not None:
-        state.answered()  # the answer was read by another response class
     if action is Action.DISCARD:
         states.note_opened(conn.sock)  # it is closed now: who gets its number is this process's
     else:

@@ -20,7 +20,7 @@ import stalepool_testing as testing
 from breaks import breaks, learnt_before, raises
 from delayed_answers import kernel_says
 from pools import counters, get, in_stock, let_pass, pooled_connection, serving, shim, verdicts
-from replay_tools import ECHO, reused, send, side_by_side
+from replay_tools import ECHO, reset_after_checkout, reused, send, side_by_side
 from stalepool import stats
 from stalepool.connection.origins import origin_of
 from stalepool.connection.state import UPGRADED, find
@@ -252,6 +252,18 @@ def test_vcrpy_records_and_replays(tmp_path):
                 answers = [pool.request("GET", path).data for path in ("/a", "/b", "/c")]
             assert answers == [b"recorded"] * 3
             assert [entry.connection for entry in server.journal] == [0, 0, 0]
+
+
+def test_an_answer_that_a_class_of_somebody_elses_reads_is_none_of_ours():
+    """A replay would not be marked, nor its answer judged. So the connection has not answered."""
+    with shim(replay="idempotent"), serving() as (server, pool):
+        conn = pool._get_conn()
+        conn.response_class = http.client.HTTPResponse
+        pool._put_conn(conn)
+        assert get(pool) == 200
+        reset_after_checkout(server, pool)
+        assert send(server, pool, "PUT").arrivals == 0
+        assert counters(server)["replays_refused"] == {"fresh_connection": 1}
 
 
 def test_a_connection_that_was_put_back_unused():
