@@ -39,7 +39,8 @@ def test_a_line_says_whose_why_and_where(listen, tls):
             assert get(pool) == 200
         fallback.fall_back("patch_missing", "by hand")
     origin = "%s://127.0.0.1:%d" % ("https" if tls else "http", server.port)
-    assert re.match(origin + r": discards, closed, idle \d{1,2}\.\d{3} s$", heard.lines[0])
+    age = r"\d{1,2}\.\d{3} s after its last answer$"
+    assert re.match(origin + ": discards, closed, " + age, heard.lines[0])
     discard = heard.records[0]
     assert (discard.levelno, discard.name) == (logging.DEBUG, "stalepool.checkout")
     assert discard.args  # put together by who wants to read it

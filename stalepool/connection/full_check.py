@@ -7,7 +7,7 @@ unanswered.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Optional
 
 from stalepool import fallback, runtime, stats
 from stalepool.clock import shorter
@@ -48,8 +48,8 @@ def _check(conn: Any, settings: Settings) -> Action:
         # data went out after the check, but not by send(); 50 ms: the kernel's clock is coarse
         if info is not None and info.last_data_sent_ms / 1000 < state.idle_s() - 0.05:
             fallback.fall_back("requests_unseen", type(conn))
-    verdict, idle_s = _examine(conn, state, settings)
-    _report(conn, state, verdict, idle_s, settings)
+    verdict = _examine(conn, state, settings)
+    _report(conn, state, verdict, settings)
     action = Action.DEFER if settings.is_audit else verdict.action
     if action is Action.DISCARD:
         states.note_opened(conn.sock)  # it is closed now: who gets its number is this process's
@@ -58,19 +58,19 @@ def _check(conn: Any, settings: Settings) -> Action:
     return action
 
 
-def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, float]:
-    """Return the verdict, and the idle time in seconds for the log; learn from what was found."""
-    since_answer_s, layers = state.idle_s(), layers_of(conn.sock)
+def _examine(conn: Any, state: State, settings: Settings) -> Verdict:
+    """Return the verdict, and learn from what was found."""
+    layers = layers_of(conn.sock)
     if layers is None:
-        return Verdict.UNKNOWN, since_answer_s
+        return Verdict.UNKNOWN
     if layers.raw.fileno() < 0:
-        return Verdict.NO_SOCKET, since_answer_s
+        return Verdict.NO_SOCKET
     if states.is_of_another_process(layers.raw):
         # before anything is read: a read through TLS here would steal the parent's records
-        return Verdict.FOREIGN_PROCESS, since_answer_s
+        return Verdict.FOREIGN_PROCESS
     poll = state.poll or liveness.poller(layers.raw)
     if poll is None:
-        return Verdict.UNKNOWN, since_answer_s
+        return Verdict.UNKNOWN
     verdict = liveness.examine(layers, poll, may_consume=not settings.is_audit)
     info = tcp_info.ask(layers)
     if verdict is Verdict.ALIVE:
@@ -86,10 +86,7 @@ def _examine(conn: Any, state: State, settings: Settings) -> Tuple[Verdict, floa
             state.trust(trusted_s, poll, layers.pending is not None)
     elif verdict in DEATHS:
         _note_death(state, verdict, layers, info)
-    # the kernel has the time since data came in last, and a close_notify is data
-    is_tls_close = verdict is Verdict.CLOSED and layers.version is not None
-    has_got_data = verdict is Verdict.UNREAD or is_tls_close
-    return verdict, since_answer_s if has_got_data else state.idle_s(info)
+    return verdict
 
 
 def _verdict_on_idleness(
@@ -146,7 +143,7 @@ def _note_death(state: State, verdict: Verdict, layers: Layers, info: Optional[T
 
 
 @fallback.guarded("check_failed")
-def _report(conn: Any, state: State, verdict: Verdict, idle_s: float, settings: Settings) -> None:
+def _report(conn: Any, state: State, verdict: Verdict, settings: Settings) -> None:
     """Count the verdict, and log a discard at DEBUG."""
     origin = state.origin
     origin.count("verdicts", verdict.value)
@@ -158,5 +155,5 @@ def _report(conn: Any, state: State, verdict: Verdict, idle_s: float, settings: 
         if verdict.value in stats.LOOKED_ALIVE and not settings.is_audit:
             origin.kept_off.tick()
         action = "would discard" if settings.is_audit else "discards"
-        args = ("%s: %s, %s, idle %.3f s", origin.name, action, verdict.value, idle_s)
-        fallback.log("checkout", "DEBUG", *args)
+        told = (origin.name, action, verdict.value, state.idle_s())
+        fallback.log("checkout", "DEBUG", "%s: %s, %s, %.3f s after its last answer", *told)
