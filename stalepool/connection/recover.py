@@ -65,26 +65,24 @@ def _wait_on(response: Any, watch: Watch, error: Optional[BaseException]) -> Rea
     """Wait on while nothing but a timeout of ours has run out. Yields."""
     request, first = watch.request, b""
     since, limit_s = request.sent_at, request.wait_s
-    while request.wait_s is not None and failure.has_run_out(error, since, limit_s):
-        if request.left_s == NOTHING_LEFT_S:
-            break
-        drop_frames(error)
-        _renew_file(response, watch.sock)
-        first = _read_from(response, watch.look())
-        if first:
-            return first, None
-        since, limit_s = monotonic(), shorter(watch.pause_s, request.left_s)
-        watch.sock.settimeout(limit_s)
-        first, error = _peek(response.fp)
-    return first, error
-
-
-def _peek(file: Any) -> Read:
-    """Await the first bytes. In a frame of its own: the error's traceback holds no other one."""
     try:
-        return file.peek(1), None
-    except failure.socket_errors() as error:
-        return b"", error
+        while request.wait_s is not None and failure.has_run_out(error, since, limit_s):
+            if request.left_s == NOTHING_LEFT_S:
+                break
+            drop_frames(error)
+            _renew_file(response, watch.sock)
+            first = _read_from(response, watch.look())
+            if first:
+                return first, None
+            error, since, limit_s = None, monotonic(), shorter(watch.pause_s, request.left_s)
+            watch.sock.settimeout(limit_s)
+            try:
+                first = response.fp.peek(1)
+            except failure.socket_errors() as caught:
+                error = caught
+        return first, error
+    finally:
+        del error  # its traceback holds this frame
 
 
 def _after_an_answer(watch: Watch, first: bytes) -> Any:

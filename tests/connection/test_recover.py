@@ -7,14 +7,13 @@ import threading
 import time
 
 import pytest
-import urllib3
 
 import lanes
 from delayed_answers import AnswerLater, nothing_is_acknowledged, sent_twice
 from errors import links
 from freed import is_freed, is_freed_under_eventlet
-from pools import answer_no_connect, counters, pooled_connection, serving, shim, stock
-from replay_tools import ECHO, NO_ANSWER, asked, outcome, reused, side_by_side
+from pools import answer_no_connect, counters, pooled_connection, shim, stock
+from replay_tools import ECHO, NO_ANSWER, Late, asked, outcome, reused, side_by_side
 from stalepool_testing import Close, HalfStatusLine, Reset, Respond, Silence, kernel
 
 
@@ -67,15 +66,17 @@ def test_the_end_of_a_wait_leaves_nothing_in_memory(call_python, scene):
     assert is_freed_under_eventlet(call_python, scene)
 
 
-def test_an_error_that_reaches_the_caller_leaves_nothing_in_memory():
-    """Of a connection without a pool: urllib3's retries have it in a frame of theirs."""
+@pytest.mark.parametrize(
+    ("method", "delay_s"), [("POST", 0), ("GET", 1.2)], ids=["at once", "watched"]
+)
+def test_an_error_that_reaches_the_caller_leaves_nothing_in_memory(method, delay_s):
+    """Of a connection that is asked without its pool: that has it in a frame of its own."""
 
     def failed():
-        with shim(replay="idempotent"), serving([ECHO, Reset()]) as (server, _):
-            conn = urllib3.connection.HTTPConnection(server.host, server.port, timeout=10)
-            conn.request("GET", "/")
-            conn.getresponse().read()
-            conn.request("POST", "/")
+        answers = reused(Late(Reset(), delay_s))
+        with shim(replay="idempotent", silence_s=1, replay_within_s=1), answers as (_, pool):
+            conn = pool._get_conn()
+            conn.request(method, "/")
             with pytest.raises(ConnectionResetError):
                 conn.getresponse()
             conn.close()
