@@ -27,4 +27,4 @@ def number_of(timeout: Any) -> Optional[float]:
 
 def shorter(*timeouts: Any) -> Any:
     """Return the smallest number among timeouts; None without any, as the sentinel is none."""
-    return min((each for each in timeouts if isinstance(each, (int, float))), default=None)
+    return min([each for each in timeouts if isinstance(each, (int, float))], default=None)
