@@ -7,9 +7,9 @@ from typing import List, Optional
 def main(argv: Optional[List[str]] = None) -> int:
     """Run one command; its exit status is 130 after Ctrl-C, also while it is imported."""
     try:
-        from stalepool.cli.main import main
+        from stalepool.cli import main as command_line
 
-        return main(argv)
+        return command_line.main(argv)
     except KeyboardInterrupt:
         return 130  # 128 + SIGINT, as a shell has it
 

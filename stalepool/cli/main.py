@@ -83,7 +83,7 @@ def main(argv: Optional[List[str]] = None) -> int:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        return _cannot_write(error)
+        return _failed(error)
 
 
 def _act(args: argparse.Namespace) -> int:
@@ -94,7 +94,7 @@ def _act(args: argparse.Namespace) -> int:
         return complaint.status
 
 
-def _cannot_write(error: OSError) -> int:
+def _failed(error: OSError) -> int:
     if error.filename is not None:  # it is of that file, and not of stdout
         say("stalepool", "%s: %s" % (error.filename, error.strerror))
         return FAILED
