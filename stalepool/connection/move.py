@@ -83,11 +83,11 @@ def move(request: Request, reason: str) -> None:
     conn: Any = request.conn()
     own_limit_s, limit_s, began = timeout_of(conn.sock), _limit_s(conn, reason), monotonic()
     is_near_a_limit = reason in NEAR_A_LIMIT
-    if is_near_a_limit and reason != SETTING and knowledge.moves_stopped_for_s:
-        return  # another request has begun to move meanwhile
     if is_near_a_limit:
+        if reason != SETTING and knowledge.moves_stopped_for_s:
+            return  # another request has begun to move meanwhile
         knowledge.stop_moves()  # until the answer shows that it did no harm
-    if reason == SILENT and _answers_a_probe(conn, limit_s, knowledge):
+    elif reason == SILENT and _answers_a_probe(conn, limit_s, knowledge):
         return
     layers = layers_of(conn.sock) if reason == SILENT else None
     keepalive.switch(layers, False)

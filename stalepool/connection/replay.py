@@ -83,7 +83,7 @@ class Replay:
         """Close the socket, if it is open: what was sent on it is not to arrive any more."""
         sock, was_under_way = self.sock, self.is_under_way
         _beside.discard(self)
-        self.let_go()  # first, so that nothing is done twice if this is interrupted
+        self.sock, self.is_under_way = None, False  # first: nothing is done twice if interrupted
         if sock is not None:
             abandon(sock)
         if was_under_way:
@@ -151,18 +151,17 @@ class Replay:
         return file
 
     def answer_beside(self, limit_s: Optional[float]) -> Any:
-        """The same while the old one may be answered; a refusal may be due to two connections.
-
-        So the connection takes the socket only if the answer is a success, and else it is closed.
-        """
+        """Return a success's file object; the connection takes the socket. A refusal closes it."""
         file = self.answer(limit_s)
-        if file is not None:
-            if not is_a_success(status_of(file.peek(1))) or not take(self.request, self.sock):
-                file.close()
-                self.close()
-                return None
-            note_outcome(self.request, "ok")
-            self.let_go()
+        if file is None:
+            return None
+        # the old one may be answered yet, and a refusal may be due to there being two
+        if not is_a_success(status_of(file.peek(1))) or not take(self.request, self.sock):
+            file.close()
+            self.close()
+            return None
+        note_outcome(self.request, "ok")
+        self.let_go()
         return file
 
 
