@@ -70,8 +70,8 @@ def _prepare(conn: Any, data: Any, settings: Settings) -> Optional[Request]:
             request = Request(state, conn, data, settings)
     elif (
         phase is SENDING  # else a dialogue: the rest after 100 Continue
-        and not request_rules.begins_a_request(data)  # else another class has read an answer
         and request_rules.is_worth_a_record(request)
+        and not request_rules.begins_a_request(data)  # else another class has read an answer
     ):
         request.record(data)
     else:
