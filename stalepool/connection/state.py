@@ -115,7 +115,7 @@ class State:
         :param is_tls: the fast check asks ``sock.pending()``, too.
         """
         self.poll, self.is_tls = poll, is_tls
-        self.full_check_from_s = 0.0 if self.is_silent else idle_s
+        self.full_check_from_s = 0.0 if self.is_silent else float(idle_s)
 
     def learn(self, idle_limit_s: Optional[float], is_bound: Any, is_upgraded: Any) -> None:
         """Note what an answer says of its connection; ``idle_limit_s`` is the Keep-Alive hint."""
