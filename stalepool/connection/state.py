@@ -138,9 +138,6 @@ class State:
 class Request:
     """A request from its first bytes on. To make one is a transition of its state."""
 
-    timeout_s: Optional[float] = None  #: of the socket as the wait began, or a send failed
-    wait_s: Optional[float] = None  #: of the first wait; None: nobody asks if the peer is dead
-    is_replayed = False
     moved_for: Optional[str] = None
     may_resume_moves = False
     first_error: Optional[BaseException] = None
@@ -154,6 +151,9 @@ class Request:
         self.is_reused = state.phase is CHECKED and state.answers > 0
         #: kept, since urllib3 2.x overwrites it with the read timeout while it waits
         self.connect_timeout = conn.timeout
+        self.timeout_s: Optional[float] = None  #: of the socket as the wait began, or a send failed
+        self.wait_s: Optional[float] = None  #: of the first wait; None: it is not watched
+        self.is_replayed = False
         #: monotonic time of the first byte, and of the last once that is out
         self.sent_at = monotonic()
         #: every byte that went out is in the record
