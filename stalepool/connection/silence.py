@@ -11,7 +11,7 @@ from typing import Any, Optional
 from stalepool import fallback
 from stalepool.clock import monotonic, shorter
 from stalepool.connection.replay import REPLAY_S, Replay
-from stalepool.connection.request_rules import REPLAY_RULES, first_refusal, may_be_repeated
+from stalepool.connection.request_rules import REPLAY_RULES, SAFE, first_refusal, has_a_key
 from stalepool.connection.state import NOTHING_LEFT_S, Request
 from stalepool.settings import DEAD_PROBES
 from stalepool.sockets import keepalive, tcp_info
@@ -40,11 +40,11 @@ def first_wait_s(request: Request) -> Optional[float]:
         return None
     settings = request.settings
     wait_s, is_off = settings.silence_s, settings.is_audit or settings.replay == "off"
-    if wait_s is None or is_off or not may_be_repeated(request, "safe"):
+    if wait_s is None or is_off or not (request.method in SAFE or has_a_key(request)):
         return None
     if request.timeout_s is not None:
         wait_s = min(wait_s, request.timeout_s / 2 - RESERVE_S)
-    stands_still = monotonic() == request.sent_at  # as libfaketime has it: no wait would be over
+    stands_still = request.sent_at == request.state.used_at  # libfaketime: no wait would be over
     return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S and not stands_still else None
 
 

@@ -11,7 +11,6 @@ PARTS = {
     "clock of the fast check": "stalepool.connection.checkout.monotonic",
     "clock of the log": "stalepool.fallback.monotonic",
     "clock of the states": "stalepool.connection.state.monotonic",
-    "clock of the wait on silence": "stalepool.connection.silence.monotonic",
     "clock of what was learnt": "stalepool.stats.monotonic",
     "count of a death": "stalepool.stats.Origin.count_death",
     "count of an event": "stalepool.stats.Origin.count",
