@@ -93,9 +93,9 @@ class Answer:
 @fallback.guarded("answer_failed")
 def _begin_to_wait(response: Answer) -> Optional[Request]:
     """Set the timeout of the first wait; return None if urllib3 is to read the answer alone."""
-    if not isinstance(response.fp, BufferedReader):
+    if not isinstance(file := response.fp, BufferedReader):
         return None
-    sock = getattr(response.fp.raw, "_sock", None)
+    sock = getattr(file.raw, "_sock", None)
     state = by_id(id(sock))
     request = None if state is None else state.request  # read once: an install drops it
     if state is None or request is None or state.sock() is not sock:
