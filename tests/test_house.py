@@ -46,7 +46,7 @@ GUESTS = {
     "contrib.opentelemetry": {"opentelemetry"},
     "contrib.oslo": {"oslo_config", "oslo_reports"},
     "contrib.prometheus": {"prometheus_client"},
-    "cli.doctor": {"urllib3", "stalepool_testing"},
+    "cli.doctor": {"urllib3"},
     "cli.demo": {"eventlet", "urllib3", "requests", "keystoneauth1", "stalepool_testing"},
     "inject": {"imp"},  # Python 2.7's
 }

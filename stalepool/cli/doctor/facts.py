@@ -9,7 +9,7 @@ import site
 import socket
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 from stalepool.cli import inject, owners
 from stalepool.cli.complaint import Complaint
@@ -28,10 +28,7 @@ def of_environment() -> Dict[str, Any]:
     try:
         found["socket"] = _socket_options()
     except ImportError as error:
-        if error.name == "stalepool_testing":
-            found["socket"] = "stalepool_testing is not installed"
-        else:
-            found["import_error"] = str(error)
+        found["import_error"] = str(error)
     except Exception as error:  # perhaps of another library that has urllib3's name
         found["socket_error"] = repr(error)
     found.update(probe.of_process([]))
@@ -97,21 +94,20 @@ def _sysctls() -> Dict[str, int]:
 
 
 def _socket_options() -> Dict[str, int]:
-    """Return the options of a connection that urllib3 makes on loopback, as the kernel has them."""
-    import urllib3.connectionpool
+    """Return the options of a connection that urllib3 makes on loopback, as the kernel has them.
 
-    from stalepool_testing import FaultServer, Respond  # a distribution may leave it out
+    The kernel alone accepts it: a server would need a thread, and descriptors, which may be scarce.
+    """
+    import urllib3
 
-    with FaultServer([Respond(200)]) as server, urllib3.HTTPConnectionPool(
-        server.host, server.port
-    ) as pool:
-        pool.request("GET", "/")
-        assert pool.pool is not None
-        connections: List[Any] = list(pool.pool.queue)
-        (connected,) = (conn.sock for conn in connections if conn is not None)
-        found = {"SO_KEEPALIVE": connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)}
-        for name in _SOCKET_OPTIONS:
-            if hasattr(socket, name):
-                option = getattr(socket, name)
-                found[name] = connected.getsockopt(socket.IPPROTO_TCP, option)
-    return found
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        pool = urllib3.HTTPConnectionPool(*listening.getsockname())
+        conn: Any = pool.ConnectionCls(pool.host, pool.port)
+        with contextlib.closing(conn):
+            conn.request("GET", "/")
+            asked = conn.sock.getsockopt
+            found = {"SO_KEEPALIVE": asked(socket.SOL_SOCKET, socket.SO_KEEPALIVE)}
+            for name in _SOCKET_OPTIONS:
+                if hasattr(socket, name):
+                    found[name] = asked(socket.IPPROTO_TCP, getattr(socket, name))
+            return found

@@ -176,9 +176,6 @@ def keepalive(facts: Facts) -> Answers:
         yield WARNING, says, "Look at the other findings: stalepool may not know this urllib3."
     if found is None or isinstance(chosen, str) or not facts["snapshot"]["patched"]:
         return
-    if isinstance(found, str):
-        yield OK, "no connection was examined: %s" % found, ""
-        return
     says = "on a connection of urllib3's: " + ", ".join("%s %d" % item for item in found.items())
     wanted = {
         "SO_KEEPALIVE": 1,
