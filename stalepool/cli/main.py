@@ -7,7 +7,7 @@ import difflib
 import io
 import os
 import sys
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import stalepool
 from stalepool import summary
@@ -15,6 +15,16 @@ from stalepool.cli import inject
 from stalepool.cli.complaint import FAILED, Complaint, say
 from stalepool.cli.status import command as status
 from stalepool.settings import PREFIX, SETTINGS
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help and version do not get lost: argparse swallows an error of stdout."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 def _load_doctor(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +62,7 @@ COMMANDS: Dict[str, Tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
 
 def _parsed(words: List[str]) -> argparse.Namespace:
     """Parse a command line, and load only the command that is given; exit with 2 if it is wrong."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="stalepool",
         description="Keeps services from talking into dead pooled connections.",
         epilog="Settings come from the environment; these are the defaults:\n" + _settings_help(),

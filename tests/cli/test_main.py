@@ -99,7 +99,11 @@ def test_the_demo_is_loaded_for_itself_alone():
         ("--help", 0, "<&- >&- 2>&-", ""),
         ("path", 1, ">/dev/full", ""),
         ("--help", 1, ">/dev/full", ""),
-        ("path", 1, ">/dev/full", "1"),  # --help: argparse itself swallows the error
+        ("path", 1, ">/dev/full", "1"),
+        ("--help", 1, ">/dev/full", "1"),  # argparse itself swallows the error
+        ("run --help", 1, ">/dev/full", "1"),
+        ("--version", 1, ">/dev/full", "1"),
+        ("--help", 0, "| :", "1"),
     ],
 )
 def test_streams_that_take_nothing(words, status, streams, unbuffered):
