@@ -102,6 +102,8 @@ def run(args: argparse.Namespace) -> NoReturn:
     ignored = {"SIGPIPE", "SIGXFSZ"} & set(dir(signal))  # by Python, CMD may not
     if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()):
         ignored.discard("SIGPIPE")  # by systemd, too: IgnoreSIGPIPE=, systemd.exec(5)
+    if "SUPERVISOR_ENABLED" in os.environ:  # supervisord is a Python, and hands both on
+        ignored.clear()
     for name in ignored:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     _become(words, environ)

@@ -77,20 +77,26 @@ def test_run_becomes_the_command_and_its_children_have_the_shim(port, installati
     assert (said, json.loads(shown)) == ("covered", [int(process_id), *WORDS])
 
 
-@pytest.mark.parametrize("is_a_unit", [False, True])
+#: who has started ``run`` -> the signals that are ignored still
+LEFT_IGNORED = {"a shell": (), "systemd": (signal.SIGPIPE,), "supervisord": IGNORED}
+
+
+@pytest.mark.parametrize("parent", LEFT_IGNORED)
 def test_run_changes_nothing_but_pythonpath_and_signals(
-    is_a_unit, run_here, became, installation, monkeypatch
+    parent, run_here, became, installation, monkeypatch
 ):
-    """A unit of systemd still ignores SIGPIPE."""
     directory = str(installation / "stalepool" / "inject")
     before, after = ["", str(installation)], ["", "relative", ""]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([*before, directory, *after]))
-    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid() if is_a_unit else os.getppid()))
+    monkeypatch.setenv("SYSTEMD_EXEC_PID", str(os.getpid() if parent == "systemd" else 1))
+    monkeypatch.delenv("SUPERVISOR_ENABLED", raising=False)
+    if parent == "supervisord":
+        monkeypatch.setenv("SUPERVISOR_ENABLED", "1")
     assert run_here("--", "echo", *WORDS) == (0, "")
     path = os.pathsep.join([directory, *before, *after])
     assert became == [(["echo", *WORDS], {**os.environ, "PYTHONPATH": path})]
-    expected = [signal.SIG_IGN if is_a_unit else signal.SIG_DFL, signal.SIG_DFL]
-    assert [signal.getsignal(number) for number in IGNORED] == expected
+    found = [number for number in IGNORED if signal.getsignal(number) == signal.SIG_IGN]
+    assert found == list(LEFT_IGNORED[parent])
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_CTYPE": "C.UTF-8"}], ids=["none", "a locale"])
