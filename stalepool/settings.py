@@ -218,10 +218,8 @@ class Settings:
             for name, value in self.as_dict().items()
         }
 
-    def __setattr__(self, name: str, value: object = None) -> NoReturn:
+    def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError("Settings are frozen: make new ones, or call stalepool.install()")
-
-    __delattr__ = __setattr__
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Settings) and self.as_dict() == other.as_dict()
