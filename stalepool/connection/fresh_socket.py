@@ -32,8 +32,9 @@ _HOOKS = ("connect", "close", "send", "_new_conn", "_tunnel")
 pool_modules: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def open_like(request: Request, limit_s: float, address: Optional[str] = None) -> Any:
-    """Open a second socket to a request's peer, tunnel and TLS included. Yields while it connects.
+@fallback.guarded("fresh_socket_failed")
+def open_like(conn: Any, request: Request, limit_s: float, address: Optional[str] = None) -> Any:
+    """Open a second socket to a connection's peer, tunnel and TLS included. Yields.
 
     A clone of the connection connects, and its peer's reconnect window applies. The caller has
     asked :func:`may_be_cloned`.
@@ -43,21 +44,13 @@ def open_like(request: Request, limit_s: float, address: Optional[str] = None) -
     :returns: a socket with ``limit_s`` set on it; None if no socket can be opened.
     :raises: the caller's deadline.
     """
-    fresh = _connected(request.conn(), limit_s, address)
-    if fresh is not None:
-        arm(fresh, request.state.origin, request.settings)
-    return fresh
-
-
-@fallback.guarded("fresh_socket_failed")
-def _connected(conn: Any, limit_s: float, address: Optional[str]) -> Any:
-    """Have a clone connect, and return its socket; None if it cannot. Yields."""
     clone: Any = object.__new__(type(conn))  # not by copy.copy(): that may be somebody's own
     vars(clone).update({**vars(conn), "sock": None, "timeout": limit_s, PINNED: address})
     clone._HTTPConnection__response = None  # the original's, which the clone must not close
     since, failed = monotonic(), None
     try:
         clone.connect()
+        arm(clone.sock, request.state.origin, request.settings)
         fresh, clone.sock = clone.sock, None
         return fresh
     except connect_errors(clone) as error:

@@ -92,7 +92,7 @@ def move(request: Request, reason: str) -> None:
     layers = layers_of(conn.sock) if reason == SILENT else None
     keepalive.switch(layers, False)
     try:
-        fresh = open_like(request, limit_s, None if reason == ENDED else address_of(conn))
+        fresh = open_like(conn, request, limit_s, None if reason == ENDED else address_of(conn))
     finally:
         keepalive.switch(layers, True)
     spent_s = monotonic() - began

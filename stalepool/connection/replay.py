@@ -68,7 +68,7 @@ class Replay:
         request.is_replayed = self.is_under_way = True
         # the name is looked up, as for urllib3's own retry: the node may be gone
         limit_s = shorter(REPLAY_S, request.connect_timeout, request.left_s)
-        self.sock = open_like(request, limit_s)
+        self.sock = open_like(request.conn(), request, limit_s)
         return self.sock is not None
 
     def open_beside(self, limit_s: float) -> bool:
@@ -76,7 +76,8 @@ class Replay:
         if len(_beside) >= MOST_BESIDE:
             return False
         _beside.add(self)
-        self.sock = open_like(self.request, limit_s, address_of(self.request.conn()))
+        conn: Any = self.request.conn()
+        self.sock = open_like(conn, self.request, limit_s, address_of(conn))
         return self.sock is not None
 
     def close(self) -> None:
