@@ -145,11 +145,8 @@ def make_response_class(original: Callable[[Any, Any], Any], module: Any) -> Any
 
         def __get__(self, conn: Any, owner: Any = None) -> Any:
             base = original(conn, owner)
-            if type(base) is ABCMeta:
-                return class_of(base)
-            if issubclass(type(base), type):
-                return base
-            return functools.partial(_made_by, base, class_of)  # a function, or a class's wrapper
+            # a function, or a class of another metaclass, is left as it is
+            return class_of(base) if type(base) is ABCMeta else base
 
     return ResponseClass()
 
@@ -167,16 +164,6 @@ def _class_of(base: Any) -> Any:
         return base
     namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__}
     return type(base.__name__, (Answer, base), namespace)
-
-
-def _made_by(make: Any, class_of: Callable[[Any], Any], *args: Any, **kwargs: Any) -> Any:
-    """Call what somebody has put in place of the class, and make its response an Answer."""
-    response = make(*args, **kwargs)
-    base = type(response)
-    cls = class_of(base) if type(base) is ABCMeta else base
-    if cls is not base:
-        object.__setattr__(response, "__class__", cls)
-    return response
 
 
 def make_replayed(original: Any, module: Any) -> Any:

@@ -235,7 +235,6 @@ PLACES = [
     ("urllib3.connection", "HTTPConnection.send", by_wrapt),
     ("urllib3.connection", "HTTPConnection.send", opaque),
     ("urllib3.connection", "HTTPConnection._new_conn", by_wrapt),
-    ("urllib3.connection", "HTTPConnection.response_class", by_wrapt),
     ("urllib3.connection", "HTTPConnection.response_class", subclass),
     ("urllib3.connectionpool", "is_connection_dropped", by_wrapt),
     ("urllib3.connectionpool", "is_connection_dropped", opaque),
