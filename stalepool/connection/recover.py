@@ -49,8 +49,7 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
         if request.wait_s is not None or request.is_replayed:
             restore_timeout(response, request)
     # http.client finds the end by itself; with pyOpenSSL a second read there is an SSLError
-    ended, response.fp = response.fp, BytesIO()
-    ended.close()
+    response.fp = BytesIO()
     return b""
 
 
@@ -121,15 +120,13 @@ def _renew_file(response: Any, sock: Any) -> None:
 
     The new one is made first: it keeps a socket open that another thread has closed.
     """
-    timed_out, response.fp = response.fp, sock.makefile("rb")
-    timed_out.close()
+    response.fp = sock.makefile("rb")
 
 
 def _read_from(response: Any, file: Any) -> bytes:
     """Have the response read a replay's answer from its file object; return its first bytes."""
     if file is None:
         return b""
-    old, response.fp = response.fp, file
+    response.fp = file
     response.stalepool_replayed = True
-    old.close()
     return bytes(file.peek(1))
