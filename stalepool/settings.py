@@ -60,9 +60,7 @@ class Number:
         word = "off" if value is None else value.strip().lower() if isinstance(value, str) else ""
         if word in self.words:
             return None if word == "off" else word
-        # int() and float() also take 1_5, and digits other than ASCII's
-        is_odd = isinstance(value, str) and ("_" in value or not value.strip().isascii())
-        if is_odd or isinstance(value, bool) or not isinstance(value, (int, self.number, str)):
+        if isinstance(value, bool) or not isinstance(value, (int, self.number, str)):
             raise ValueError
         number: float = self.number(value)
         if not self.lowest <= number <= self.highest:  # false for NaN as well

@@ -134,7 +134,6 @@ def remove() -> List[str]:
         names = [applied.name for applied in _applied]
     finally:
         _imp.release_lock()
-    _left_out.clear()
     if names:
         fallback.fall_back("wrapped_by_others", ", ".join(names))
     return names
