@@ -91,10 +91,8 @@ def move(request: Request, reason: str) -> None:
         return
     layers = layers_of(conn.sock) if reason == SILENT else None
     keepalive.switch(layers, False)
-    try:
-        fresh = open_like(conn, request, limit_s, None if reason == ENDED else address_of(conn))
-    finally:
-        keepalive.switch(layers, True)
+    fresh = open_like(conn, request, limit_s, None if reason == ENDED else address_of(conn))
+    keepalive.switch(layers, True)  # after a deadline urllib3 closes it
     spent_s = monotonic() - began
     if fresh is None:
         # at most a tenth of the time is spent with moves that fail
