@@ -47,8 +47,6 @@ TIMES_OUTLIVED = 3  #: an announced idle limit, before it is ignored: clocks may
 class Counter:
     """Counts up from 0, shared by threads without a lock: docs/design.rst."""
 
-    __slots__ = ("ticks",)
-
     def __init__(self) -> None:
         #: for the hot path: ``next(counter.ticks)`` is a tick without the call
         self.ticks = itertools.count()
@@ -165,8 +163,6 @@ class Knowledge:
 
 class Origin:
     """Counters and knowledge of one scheme, host and port."""
-
-    __slots__ = ("_knowledge", "alive_ticks", "armed", "groups", "kept_off", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
