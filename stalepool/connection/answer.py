@@ -6,7 +6,6 @@ use, and returns a subclass of it that is an :class:`Answer`.
 
 from __future__ import annotations
 
-import copyreg
 import functools
 from abc import ABCMeta
 from io import BufferedReader
@@ -86,8 +85,7 @@ class Answer:
         if mixin is not Answer:  # a class that somebody has made from ours
             return super().__reduce_ex__(protocol)
         object.__setattr__(self, "__class__", base)
-        registered = copyreg.dispatch_table.get(base)
-        return self.__reduce_ex__(protocol) if registered is None else registered(self)
+        return self.__reduce_ex__(protocol)
 
 
 @fallback.guarded("answer_failed")
