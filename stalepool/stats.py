@@ -249,7 +249,6 @@ def snapshot() -> Dict[str, Any]:
     origins = {name: entry.as_dict() for name, entry in met}
     totals = summed([Origin("").as_dict(), *origins.values()])
     del totals["knowledge"]
-    totals[_DIED] = dict(sorted(totals[_DIED].items()))
     return {"origins": origins, "totals": totals}
 
 
