@@ -53,6 +53,14 @@ def test_a_class_that_somebody_has_wrapped(wraps, run_python):
     assert run_python(script, wraps) == []
 
 
+def test_what_somebody_has_marked_shows_the_mark_through_ours(monkeypatch):
+    """A tracer marks what it has patched, so as not to patch it again."""
+    with stock():
+        monkeypatch.setattr(urllib3.connection.HTTPConnection.send, "traced", 1, raising=False)
+        stalepool.install()
+        assert urllib3.connection.HTTPConnection.send.traced == 1
+
+
 def test_ours_is_not_patched_where_somebody_has_put_it():
     copy = ModuleType("acme.urllib3.connectionpool")
     vars(copy).update(urllib3.connectionpool.__dict__, __name__=copy.__name__)
