@@ -51,10 +51,8 @@ def make_new_conn(original: Callable[[Any], Callable[[], Any]], module: Any) -> 
             sock = _open_socket(stock, self, settings, module)
         else:  # everything but the connect still sees the name
             name, self._dns_host = self._dns_host, address
-            try:
-                sock = stock()
-            finally:
-                self._dns_host = name
+            sock = stock()  # if that fails, the clone is of no more use
+            self._dns_host = name
         note_opened(sock)
         return sock
 

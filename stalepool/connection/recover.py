@@ -69,7 +69,9 @@ def _wait_on(response: Any, watch: Watch, error: Optional[BaseException]) -> Rea
             if request.left_s == NOTHING_LEFT_S:
                 break
             drop_frames(error)
-            _renew_file(response, watch.sock)
+            # after a timeout the old file refuses to be read; the new one is made first, since it
+            # keeps a socket open that another thread has closed
+            response.fp = watch.sock.makefile("rb")
             first = _read_from(response, watch.look())
             if first:
                 return first, None
@@ -112,15 +114,6 @@ def _after_an_end(watch: Watch, error: Optional[BaseException]) -> Any:
         second.let_go()
         request.first_error = error or RemoteDisconnected(NO_ANSWER)
     return file
-
-
-@fallback.guarded("answer_failed")
-def _renew_file(response: Any, sock: Any) -> None:
-    """Give the response a new file object: after a timeout the old one refuses to be read.
-
-    The new one is made first: it keeps a socket open that another thread has closed.
-    """
-    response.fp = sock.makefile("rb")
 
 
 def _read_from(response: Any, file: Any) -> bytes:
