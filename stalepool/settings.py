@@ -154,8 +154,6 @@ class Settings:
     :raises SettingsError: naming the setting, the value and what is accepted.
     """
 
-    __slots__ = (*SETTINGS, "_sources", "is_audit")
-
     enabled: bool
     mode: str
     max_idle_s: float | None
