@@ -58,6 +58,7 @@ MADE = {
     "static": lambda handler: type("Handler", (), {"__call__": staticmethod(handler)})(),
     "C code": functools.lru_cache(),
     "Cython's": cythons,
+    "method of Cython's": lambda handler: types.MethodType(cythons(handler), object()),
     "object": lambda handler: type("Handler", (), {"__call__": handler})(),
     "one that refuses": lambda h: type("H", (), {"__call__": h, "__getattr__": lambda *_: 1 / 0})(),
 }
