@@ -310,6 +310,15 @@ def test_where_a_pool_checks_its_connections_none_is_opened_without_it(call_pyth
     assert other_copy == [200, 2]
 
 
+def test_a_socket_on_which_no_tunnel_is_made_is_closed():
+    """Not by the collector, with a warning: the proxy does not answer in time."""
+    with shim(nonidempotent_max_idle_s=0), proxied([Respond()] * 2, tls=TLS("TLSv1.3")) as way:
+        assert way.send() == 200
+        way.gate._tunnel = lambda channel, _: channel.sock.recv(1)
+        assert way.send("POST") == 200
+        assert counters(way.origin)["moved"] == {"failed": 1}
+
+
 SECURED, V6 = TLS("TLSv1.3"), {"family": socket.AF_INET6}
 #: through a tunnel, or handed on by the proxy: who speaks TLS, and the family
 PROXIES = {
