@@ -57,7 +57,8 @@ class Answer:
             if (
                 not state.answers  # so it is after a replay, too
                 or self.status in _TELLING
-                or first.find(b"live:", 0, first.find(b"\r\n\r\n")) >= 0  # Keep-Alive; no body
+                # Keep-Alive, in the head alone; "in", or headers.get(), costs more
+                or first.find(b"live:", 0, first.find(b"\r\n\r\n")) >= 0
                 or (head := request.head).find(b"upgrade") >= 0
                 or (head.find(b"authorization") >= 0 and request_rules.speaks_an_identity(head))
             ):
