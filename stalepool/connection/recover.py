@@ -35,8 +35,7 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
         first, error = _wait_on(response, watch, error)
         clear_tls_errors(watch.sock, error)
         file = _after_an_answer(watch, first) if first else _after_an_end(watch, error)
-        first = _read_from(response, file) or first
-        if first:
+        if first := _read_from(response, file) or first:
             drop_frames(error)
             return first
         if request.first_error is not None:
@@ -49,7 +48,8 @@ def recover(response: Any, request: Request, error: Optional[BaseException]) -> 
         if request.wait_s is not None or request.is_replayed:
             restore_timeout(response, request)
     # http.client finds the end by itself; with pyOpenSSL a second read there is an SSLError
-    response.fp = BytesIO()
+    ended, response.fp = response.fp, BytesIO()
+    ended.close()  # by hand: the interpreter would lose what a signal handler raises in there
     return b""
 
 
@@ -71,9 +71,9 @@ def _wait_on(response: Any, watch: Watch, error: Optional[BaseException]) -> Rea
             drop_frames(error)
             # after a timeout the old file refuses to be read; the new one is made first, since it
             # keeps a socket open that another thread has closed
-            response.fp = watch.sock.makefile("rb")
-            first = _read_from(response, watch.look())
-            if first:
+            timed_out, response.fp = response.fp, watch.sock.makefile("rb")
+            timed_out.close()
+            if first := _read_from(response, watch.look()):
                 return first, None
             error, since, limit_s = None, monotonic(), shorter(watch.pause_s, request.left_s)
             watch.sock.settimeout(limit_s)
@@ -120,6 +120,7 @@ def _read_from(response: Any, file: Any) -> bytes:
     """Have the response read a replay's answer from its file object; return its first bytes."""
     if file is None:
         return b""
-    response.fp = file
+    old, response.fp = response.fp, file
     response.stalepool_replayed = True
+    old.close()
     return bytes(file.peek(1))

@@ -1,6 +1,7 @@
 """The wait for an answer that does not come, and what ends it."""
 
 import importlib
+import signal
 import socket
 import struct
 import threading
@@ -123,6 +124,27 @@ def test_an_alarm_ends_the_wait(alarm, kind, timeout, steps, seconds):
     assert raised.value is error or kind in (TimeoutError, ValueError)
     assert error in links(raised.value)
     assert any(isinstance(link, ConnectionResetError) for link in links(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("method", "step"),
+    [("GET", Respond(delay_s=1)), ("GET", Close()), ("POST", Close())],
+    ids=["watched", "a replay", "an end"],
+)
+def test_an_alarm_that_comes_as_a_file_is_closed_is_not_lost(alarm, monkeypatch, method, step):
+    """The interpreter would lose it, as all that is raised while it frees an object."""
+    close = socket.SocketIO.close
+
+    def interrupted(file):
+        monkeypatch.undo()
+        close(file)
+        signal.raise_signal(signal.SIGALRM)
+
+    with shim(replay="idempotent", silence_s=1), reused(step) as (_, pool):
+        alarm(KeyboardInterrupt(), 60)
+        monkeypatch.setattr(socket.SocketIO, "close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.request(method, "/wanted")
 
 
 def end_green_callers(world):
