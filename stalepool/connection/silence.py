@@ -44,8 +44,7 @@ def first_wait_s(request: Request) -> Optional[float]:
         return None
     if request.timeout_s is not None:
         wait_s = min(wait_s, request.timeout_s / 2 - RESERVE_S)
-    stands_still = request.sent_at == request.state.used_at  # libfaketime: no wait would be over
-    return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S and not stands_still else None
+    return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S else None
 
 
 class Watch:
