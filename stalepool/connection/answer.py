@@ -102,7 +102,8 @@ def _begin_to_wait(response: Answer) -> Optional[Request]:
     conn = request.conn()
     if conn is None or conn.sock is not sock:
         return None
-    began, state.phase, request.sent_at = request.sent_at, WAITING, monotonic()
+    began = request.sent_at
+    state.phase, request.sent_at = WAITING, monotonic()
     request.timeout_s = timeout_of(sock)
     wait_s = first_wait_s(request)
     # a socket of unknown kind cannot be asked; by a clock that stands still no wait would be over
