@@ -6,7 +6,7 @@ from stalepool_testing import FaultServer
 def run_for_a_moment(url):
     from stalepool.cli.demo import worker
 
-    worker.SECONDS, worker.CLIENTS, worker.BUSY, worker.PAUSE_S = 0.2, 2, 1, (0.01, 0.02)
+    worker.SECONDS, worker.CLIENTS, worker.BUSY, worker.PAUSE_S = 1, 2, 1, (0.01, 0.02)
     return worker.run(url)
 
 
