@@ -17,12 +17,10 @@ from typing import Any, List, NoReturn, Optional
 LONGEST_CHAIN = 20  #: of partials and the like around a signal handler; one may hold itself
 TIMED_OUT = "timed out"  #: the words of a socket's timeout
 #: packages whose exceptions our own calls raise
-_CALLED_BY_US = frozenset(
-    (
-        *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct"),
-        *("weakref", "functools", "logging", "eventlet", "gevent", "OpenSSL"),
-        *("wrapt", "inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
-    )
+_CALLED_BY_US = (
+    *("stalepool", "urllib3", "http", "email", "socket", "ssl", "select", "struct"),
+    *("weakref", "functools", "logging", "eventlet", "gevent", "OpenSSL"),
+    *("wrapt", "inspect", "importlib", "socks", "greenlet", "pytest_socket", "beartype"),
 )
 
 

@@ -60,9 +60,10 @@ class Number:
         word = "off" if value is None else value.strip().lower() if isinstance(value, str) else ""
         if word in self.words:
             return None if word == "off" else word
-        if isinstance(value, bool) or not isinstance(value, (int, self.number, str)):
+        is_odd = "_" in word or not word.isascii() or isinstance(value, bool)
+        if is_odd or not isinstance(value, (int, self.number, str)):
             raise ValueError
-        number: float = self.number(value)
+        number: float = self.number(value)  # would also take 1_5, and digits other than ASCII's
         if not self.lowest <= number <= self.highest:  # false for NaN as well
             raise ValueError
         return number

@@ -108,14 +108,16 @@ TAKEN = {
     ],
 }
 
+#: numbers for int(), but not in ASCII digits alone
+ODD = ("1_5", "\u0661\u0665", "\uff11\uff15", "1\u0665")
 NO_NUMBERS = ("", " ", "nan", "-1", "0x10", "1,5", "15s", "None", b"1", True, [], object())
 
 #: what is refused
 REFUSED = {
     "presend_check": [None, 2, 1.0, "", "maybe", b"1", []],
     "mode": [None, 1, "", "activ", "off", b"audit", ["audit"]],
-    "keepalive_count": [*NO_NUMBERS, None, 0, 128, "128", 1.5, "1.5", "off", math.nan],
-    "replay_within_s": [*NO_NUMBERS, None, "off", -0.1, 3601, 10**400, "1e999", math.nan],
+    "keepalive_count": [*ODD, *NO_NUMBERS, None, 0, 128, "128", 1.5, "1.5", "off", math.nan],
+    "replay_within_s": [*ODD, *NO_NUMBERS, None, "off", -0.1, 3601, 10**400, "1e999", math.nan],
     "max_idle_s": [0, 86401, math.nan, math.inf, "auto"],
     "nonidempotent_max_idle_s": [-1, "automatic", True],
     "status_dir": ["", "run", "/a\0b", 7, b"/", True],
