@@ -102,12 +102,12 @@ def _begin_to_wait(response: Answer) -> Optional[Request]:
     conn = request.conn()
     if conn is None or conn.sock is not sock:
         return None
-    began = request.sent_at
+    first_byte_at = request.sent_at
     state.phase, request.sent_at = WAITING, monotonic()
     request.timeout_s = timeout_of(sock)
-    wait_s = first_wait_s(request)
-    # a socket of unknown kind cannot be asked; by a clock that stands still no wait would be over
-    if wait_s is not None and state.poll is not None and request.sent_at != began:
+    wait_s = first_wait_s(request, first_byte_at)
+    # a socket of an unknown kind cannot be asked, and its timeouts need not look like a socket's
+    if wait_s is not None and state.poll is not None:
         request.wait_s = wait_s
         sock.settimeout(wait_s)
     return request

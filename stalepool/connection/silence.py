@@ -29,7 +29,7 @@ RESERVE_S = 3.5
 PROBE_EVERY_S = 1  #: on the fresh socket
 
 
-def first_wait_s(request: Request) -> Optional[float]:
+def first_wait_s(request: Request, first_byte_at: float) -> Optional[float]:
     """Return the seconds of the first wait; None for a request that is not watched.
 
     ``min(silence_s, T/2 - 3.5)``, with the caller's own timeout T, less :data:`OFF_ROUND_S`. Only
@@ -44,7 +44,8 @@ def first_wait_s(request: Request) -> Optional[float]:
         return None
     if request.timeout_s is not None:
         wait_s = min(wait_s, request.timeout_s / 2 - RESERVE_S)
-    return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S else None
+    stands_still = request.sent_at == first_byte_at  # as libfaketime has it: no wait would be over
+    return wait_s - OFF_ROUND_S if wait_s >= SHORTEST_WAIT_S and not stands_still else None
 
 
 class Watch:

@@ -1,6 +1,7 @@
 """The parts of the core that tests replace, by name: the one place that knows where they are."""
 
 import contextlib
+import sys
 from time import monotonic
 
 import pytest
@@ -51,6 +52,18 @@ PARTS = {
 def learnt_before(seconds):
     """What is learnt meanwhile was learnt so long ago."""
     return breaks("clock of what was learnt", by=lambda: monotonic() - seconds)
+
+
+@contextlib.contextmanager
+def stopped_clocks():
+    """Every clock of the core stands still, as where libfaketime stops the system's."""
+    ticks = sys.modules["stalepool.clock"].monotonic
+    stopped_at = ticks()
+    with pytest.MonkeyPatch.context() as patched:
+        for name, module in list(sys.modules.items()):
+            if name.startswith("stalepool.") and getattr(module, "monotonic", None) is ticks:
+                patched.setattr(module, "monotonic", lambda: stopped_at)
+        yield
 
 
 def raises(*args, **kwargs):
