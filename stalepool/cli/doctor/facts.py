@@ -101,8 +101,7 @@ def _socket_options() -> Dict[str, int]:
     import urllib3
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        pool = urllib3.HTTPConnectionPool(*listening.getsockname())
-        conn: Any = pool.ConnectionCls(pool.host, pool.port)
+        conn: Any = urllib3.HTTPConnectionPool.ConnectionCls(*listening.getsockname())
         with contextlib.closing(conn):
             conn.request("GET", "/")
             asked = conn.sock.getsockopt
